@@ -1,0 +1,1 @@
+"""Training data: volumes to seeded soft-tissue patches."""

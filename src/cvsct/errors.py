@@ -1,0 +1,41 @@
+"""The errors a user can meet, in one small hierarchy.
+
+Each message says what is wrong, where, what was expected and what to do about it. The command
+line prints the message on one line and exits with the code the class carries.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CvsctError(Exception):
+    """Any failure whose message is written for the user; a traceback would add nothing."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(CvsctError):
+    """The command was asked for something it does not take."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class SeriesError(CvsctError):
+    """A file or series that is not a CT volume this program can read without guessing."""
+
+
+class GeometryError(CvsctError):
+    """Volumes, slices or regions that do not fit together in space."""
+
+
+class ModelError(CvsctError):
+    """A model folder that is missing, incomplete, altered, or not made for what is asked."""
+
+
+class TrainingError(CvsctError):
+    """Training that cannot start with these scans, or that has diverged."""
+
+
+class EvaluationError(CvsctError):
+    """Scans that cannot be compared."""

@@ -1,0 +1,1 @@
+"""How alike two scanners' images are, before and after: image quality and radiomic concordance."""

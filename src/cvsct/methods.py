@@ -1,0 +1,115 @@
+"""The METHODS table: every harmonisation method, and where its parts are found.
+
+One table drives `train`, `harmonize`, `evaluate`, `benchmark` and the command line. A variant is
+a row that differs in its settings, not a subclass. Nothing heavy is imported here: a row names
+its functions as `module:attribute` and they are loaded when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from cvsct.errors import UsageError
+
+Kind = Literal["classical", "unpaired", "paired"]
+TRAIN_OPTIONS = ("preset", "max_steps", "max_minutes", "seed", "resume")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row.
+
+    Args:
+        trainer: `module:function` that takes (source volumes, target volumes, TrainingRequest)
+            and returns a Bundle.
+        loader: `module:function` that takes (Bundle, reverse, engine) and returns what maps a
+            CTVolume to its new HU.
+        reversible: whether one training serves both directions.
+        uses: the `train` options that mean something to it; others are noted, not refused.
+        settings: what distinguishes this row from others with the same trainer.
+    """
+
+    name: str
+    kind: Kind
+    summary: str
+    trainer: str
+    loader: str
+    reversible: bool = True
+    recommended: bool = False
+    uses: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, what: Literal["trainer", "loader"]) -> Any:
+        """Import and return the row's trainer or loader."""
+        module, attribute = getattr(self, what).split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+_CVSCT = Method(
+    name="cvsct",
+    kind="unpaired",
+    summary="CVS-CT: CycleGAN with CBAM attention and a VGG texture loss (the paper)",
+    trainer="cvsct.training.loop:train_cycle",
+    loader="cvsct.inference.engine:load_network",
+    uses=TRAIN_OPTIONS,
+    settings={"attention": True, "domain_loss": True},
+)
+
+_ROWS = (
+    Method(
+        name="input",
+        kind="classical",
+        summary="leaves the images as they are: the row every other is compared with",
+        trainer="cvsct.models.classical:train_input",
+        loader="cvsct.models.classical:load_input",
+    ),
+    Method(
+        name="histogram",
+        kind="classical",
+        summary="matches the distribution of HU between the two scanners",
+        trainer="cvsct.models.classical:train_histogram",
+        loader="cvsct.models.classical:load_histogram",
+    ),
+    Method(
+        name="spectrum",
+        kind="classical",
+        summary="zero-phase filter from the ratio of the scanners' texture spectra",
+        trainer="cvsct.models.classical:train_spectrum",
+        loader="cvsct.models.classical:load_spectrum",
+        recommended=True,
+    ),
+    replace(
+        _CVSCT,
+        name="cyclegan",
+        summary="CVS-CT without attention and without the texture loss",
+        settings={"attention": False, "domain_loss": False},
+    ),
+    replace(
+        _CVSCT,
+        name="cvsct-1",
+        summary="CVS-CT without attention (the paper's first ablation)",
+        settings={"attention": False, "domain_loss": True},
+    ),
+    replace(
+        _CVSCT,
+        name="cvsct-2",
+        summary="CVS-CT without the texture loss (the paper's second ablation)",
+        settings={"attention": True, "domain_loss": False},
+    ),
+    _CVSCT,
+)
+
+METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
+
+
+def find_method(name: str) -> Method:
+    """The row of that name.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if name not in METHODS:
+        raise UsageError(f"no method {name!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,198 @@
+"""The model folder: weights, configuration, card, and a hash over all of them.
+
+| file | what |
+|---|---|
+| `model.json` | method, settings, what it was trained on, figures of the training |
+| `weights.safetensors` | every array the method learned |
+| `card.md` | for people: training data, range of validity, limits |
+| `SHA256SUMS` | written last; a folder without it is an unfinished training |
+
+Nothing here is ever unpickled: JSON and safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from cvsct.errors import ModelError
+from cvsct.runs import file_sha256, write_atomic
+from cvsct.volume import CTVolume
+
+FORMAT = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "card.md"
+SUMS_FILE = "SHA256SUMS"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One side of a model: the scans it learned from, by technical attributes only."""
+
+    scanners: tuple[str, ...]
+    pixel_mm: tuple[float, float]
+    thickness_mm: tuple[float, float]
+    n_series: int
+    n_slices: int
+
+    @classmethod
+    def of(cls, volumes: Sequence[CTVolume]) -> Domain:
+        """Describe the training scans: distinct acquisitions, lowest and highest spacing."""
+        pixels = [round(volume.pixel_mm, 4) for volume in volumes]
+        thick = [round(volume.geometry.thickness_mm, 4) for volume in volumes]
+        return cls(
+            scanners=tuple(sorted({str(volume.acquisition) for volume in volumes})),
+            pixel_mm=(min(pixels), max(pixels)),
+            thickness_mm=(min(thick), max(thick)),
+            n_series=len(volumes),
+            n_slices=sum(len(volume.hu) for volume in volumes),
+        )
+
+    def __str__(self) -> str:
+        return "; ".join(self.scanners)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model, independent of the library that trained it.
+
+    Args:
+        method: its row of the METHODS table.
+        settings: what rebuilds it around the weights; plain JSON values.
+        weights: learned arrays by name.
+        source: domain A. The model maps A to B, or B to A where it can be reversed.
+        target: domain B.
+        training: preset, seed and figures of the training; plain JSON values.
+        sha256: hash over all files, set when the bundle was written or read.
+    """
+
+    method: str
+    settings: dict[str, Any]
+    weights: dict[str, np.ndarray]
+    source: Domain
+    target: Domain
+    training: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    def write(self, folder: Path) -> Bundle:
+        """Write the model folder; existing files of the same names are replaced, sums last.
+
+        Returns:
+            This bundle with its hash.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SUMS_FILE).unlink(missing_ok=True)
+        about = {
+            "format": FORMAT,
+            "method": self.method,
+            "settings": self.settings,
+            "source": asdict(self.source),
+            "target": asdict(self.target),
+            "training": self.training,
+        }
+        contiguous = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
+        files = {
+            CONFIG_FILE: (json.dumps(about, indent=2, allow_nan=False) + "\n").encode(),
+            WEIGHTS_FILE: save(contiguous),
+            CARD_FILE: self.card().encode(),
+        }
+        for name, content in files.items():
+            write_atomic(folder / name, content)
+        sums = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in files)
+        write_atomic(folder / SUMS_FILE, sums)
+        return replace(self, sha256=hashlib.sha256(sums.encode()).hexdigest())
+
+    @classmethod
+    def read(cls, folder: Path) -> Bundle:
+        """Read a model folder after checking every file against its hash.
+
+        Raises:
+            ModelError: if the folder is missing, unfinished, altered, or of another format.
+        """
+        sums = _checked_sums(folder)
+        try:
+            about = json.loads((folder / CONFIG_FILE).read_text())
+            weights = load_file(folder / WEIGHTS_FILE)
+            if about["format"] != FORMAT:
+                raise ModelError(
+                    f"{folder}: model format {about['format']}, this version reads {FORMAT}; "
+                    "train it again or install the matching cvsct"
+                )
+            return cls(
+                method=about["method"],
+                settings=about["settings"],
+                weights=weights,
+                source=_domain(about["source"]),
+                target=_domain(about["target"]),
+                training=about["training"],
+                sha256=hashlib.sha256(sums.encode()).hexdigest(),
+            )
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ModelError(f"{folder}: not a readable model ({error}); train it again") from error
+
+    def card(self) -> str:
+        """The model card, as Markdown."""
+        rows = "\n".join(f"| {key} | {value} |" for key, value in self.training.items())
+        return (
+            f"# Model card: {self.method}\n\n"
+            "**Research use only.** Not a medical device; do not use its images for diagnosis.\n\n"
+            f"- maps images of: {self.source}\n"
+            f"- to look like: {self.target}\n"
+            f"- trained on {self.source.n_slices} slices in {self.source.n_series} series, and "
+            f"{self.target.n_slices} in {self.target.n_series}; unpaired\n"
+            f"- pixel spacing {_span(self.source.pixel_mm)} mm and "
+            f"{_span(self.target.pixel_mm)} mm, slice thickness {_span(self.source.thickness_mm)} mm and "
+            f"{_span(self.target.thickness_mm)} mm\n\n"
+            "Valid for scans like these. Other scanners, kernels, doses, slice thicknesses or body "
+            "parts were not seen in training: check with `cvsct evaluate` before use.\n\n"
+            f"## Training\n\n| item | value |\n|---|---|\n{rows}\n"
+        )
+
+
+def _checked_sums(folder: Path) -> str:
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such model folder; name one that `cvsct train` has written")
+    path = folder / SUMS_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{folder}: no {SUMS_FILE}, so not a finished model; finish it with "
+            "`cvsct train ... --resume`, or name another folder"
+        )
+    sums = path.read_text()
+    listed = {name: digest for digest, _, name in (x.partition("  ") for x in sums.splitlines())}
+    for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder}: {name} is missing; copy the whole model folder again")
+        if file_sha256(folder / name) != listed.get(name):
+            raise ModelError(
+                f"{folder}: {name} does not match its hash in {SUMS_FILE}; the model was altered "
+                "or damaged, copy it again from its source"
+            )
+    return sums
+
+
+def _domain(value: dict[str, Any]) -> Domain:
+    return Domain(
+        scanners=tuple(value["scanners"]),
+        pixel_mm=(value["pixel_mm"][0], value["pixel_mm"][1]),
+        thickness_mm=(value["thickness_mm"][0], value["thickness_mm"][1]),
+        n_series=value["n_series"],
+        n_slices=value["n_slices"],
+    )
+
+
+def _span(bounds: tuple[float, float]) -> str:
+    low, high = bounds
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def model_identity(bundle: Bundle) -> str:
+    """A short name for logs and derived images: method and the first digits of the hash."""
+    return f"{bundle.method}-{bundle.sha256[:12]}"

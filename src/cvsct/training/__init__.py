@@ -1,0 +1,1 @@
+"""How the networks learn: losses, steps and the loop that runs them."""

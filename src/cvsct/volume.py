@@ -1,0 +1,169 @@
+"""CT in Hounsfield units with its geometry, and the window through which networks see it.
+
+`HUWindow` is the only code that maps HU to [-1, 1] and back; everything else in this package
+works in HU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from cvsct.errors import GeometryError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+AIR_FLOOR_HU = -1024.0
+"""The lowest CT number most scanners store; what padding is read as."""
+
+
+@dataclass(frozen=True)
+class HUWindow:
+    """The Hounsfield range a network sees, mapped to [-1, 1].
+
+    Paper, section "Model Implementation": -1000 to 900 HU.
+    """
+
+    low_hu: float = -1000.0
+    high_hu: float = 900.0
+
+    def __post_init__(self) -> None:
+        if not self.low_hu < self.high_hu:
+            raise ValueError(f"HU window [{self.low_hu}, {self.high_hu}] is empty")
+
+    def to_unit(self, hu: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """Clip to the window and scale to [-1, 1]; float32 in, float32 out."""
+        clipped: Float[np.ndarray, "*shape"] = np.clip(hu, self.low_hu, self.high_hu)
+        return (clipped - self.low_hu) * (2 / (self.high_hu - self.low_hu)) - 1
+
+    def to_fraction(self, hu: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """Clip to the window and scale to [0, 1], the scale of the paper's PSNR (eq. 10)."""
+        return (self.to_unit(hu) + 1) / 2
+
+    def restore(
+        self, unit: Float[np.ndarray, "*shape"], source_hu: Float[np.ndarray, "*shape"]
+    ) -> Float[np.ndarray, "*shape"]:
+        """Scale [-1, 1] back to HU; voxels outside the window keep their source value."""
+        hu = (unit + 1) * ((self.high_hu - self.low_hu) / 2) + self.low_hu
+        inside = (source_hu >= self.low_hu) & (source_hu <= self.high_hu)
+        return np.where(inside, hu, source_hu)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the slices lie in the patient coordinate system (DICOM PS3.3 C.7.6.2).
+
+    Args:
+        positions_mm: centre of each slice's first voxel (Image Position (Patient)), in slice order.
+        row_direction: direction of increasing column index (first half of Image Orientation).
+        column_direction: direction of increasing row index (second half).
+        pixel_mm: spacing between rows and between columns (Pixel Spacing).
+        thickness_mm: nominal slice thickness; 0 where the file does not say.
+        frame_of_reference: Frame of Reference UID; positions compare only within one frame.
+    """
+
+    positions_mm: Float[np.ndarray, "slices 3"]
+    row_direction: tuple[float, float, float]
+    column_direction: tuple[float, float, float]
+    pixel_mm: tuple[float, float]
+    thickness_mm: float
+    frame_of_reference: str = ""
+
+    @property
+    def normal(self) -> Float[np.ndarray, " 3"]:
+        """Unit vector along which the slices are ordered."""
+        return np.cross(np.array(self.row_direction), np.array(self.column_direction))
+
+    @property
+    def z_mm(self) -> Float[np.ndarray, " slices"]:
+        """Position of each slice along the normal."""
+        z: Float[np.ndarray, " slices"] = self.positions_mm @ self.normal
+        return z
+
+    @property
+    def spacing_mm(self) -> float:
+        """Mean distance between slices; the thickness where there is only one slice."""
+        z = self.z_mm
+        return float((z[-1] - z[0]) / (len(z) - 1)) if len(z) > 1 else self.thickness_mm
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """What made the images, as the header says it; empty or 0 where it does not say.
+
+    Only technical attributes: nothing here identifies a patient.
+    """
+
+    manufacturer: str = ""
+    model: str = ""
+    kernel: str = ""
+    kvp: float = 0.0
+
+    def __str__(self) -> str:
+        scanner = " ".join(part for part in (self.manufacturer, self.model) if part)
+        kernel = f"kernel {self.kernel}" if self.kernel else ""
+        kvp = f"{self.kvp:g} kVp" if self.kvp else ""
+        return ", ".join(part for part in (scanner, kernel, kvp) if part) or "unknown scanner"
+
+
+@dataclass(frozen=True)
+class CTVolume:
+    """Axial CT in Hounsfield units, slices ordered by position along their normal.
+
+    Args:
+        hu: CT numbers, float32. Padding voxels hold `AIR_FLOOR_HU`.
+        geometry: where the slices lie.
+        acquisition: what made them.
+        padding: true where the file holds no measurement (outside the field of view); a writer
+            restores the source's stored values there. `None` where nothing is padded.
+        series_uid: Series Instance UID of the source; empty for images that came from elsewhere.
+        headers: one DICOM data set a slice without its pixels, in slice order; empty likewise.
+    """
+
+    hu: Float[np.ndarray, "slices rows columns"]
+    geometry: Geometry
+    acquisition: Acquisition = Acquisition()
+    padding: Bool[np.ndarray, "slices rows columns"] | None = None
+    series_uid: str = ""
+    headers: tuple[Dataset, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.hu.ndim != 3 or len(self.hu) != len(self.geometry.positions_mm):
+            raise GeometryError(
+                f"voxels of shape {self.hu.shape} do not fit "
+                f"{len(self.geometry.positions_mm)} slice positions"
+            )
+
+    @property
+    def pixel_mm(self) -> float:
+        """In-plane sampling distance; the geometric mean where rows and columns differ."""
+        rows, columns = self.geometry.pixel_mm
+        return float(np.sqrt(rows * columns))
+
+    def with_hu(self, hu: Float[np.ndarray, "slices rows columns"]) -> CTVolume:
+        """The same geometry and headers with other values.
+
+        Raises:
+            GeometryError: if the shape differs.
+        """
+        if hu.shape != self.hu.shape:
+            raise GeometryError(
+                f"new values have shape {hu.shape}, the volume {self.hu.shape}; "
+                "harmonise whole volumes, or crop both"
+            )
+        return replace(self, hu=hu)
+
+    def select(self, slices: slice | list[int]) -> CTVolume:
+        """Some of the slices, in the order given."""
+        index = list(range(len(self.hu)))[slices] if isinstance(slices, slice) else slices
+        return replace(
+            self,
+            hu=self.hu[index],
+            geometry=replace(self.geometry, positions_mm=self.geometry.positions_mm[index]),
+            padding=None if self.padding is None else self.padding[index],
+            headers=tuple(self.headers[i] for i in index) if self.headers else (),
+        )
