@@ -120,6 +120,8 @@ class CTVolume:
         acquisition: what made them.
         padding: true where the file holds no measurement (outside the field of view); a writer
             restores the source's stored values there. `None` where nothing is padded.
+        padding_stored: for each slice the values its file stores in its padding voxels, in voxel
+            order, or one value where all are equal; empty where nothing is padded.
         series_uid: Series Instance UID of the source; empty for images that came from elsewhere.
         headers: one DICOM data set a slice without its pixels, in slice order; empty likewise.
     """
@@ -128,6 +130,7 @@ class CTVolume:
     geometry: Geometry
     acquisition: Acquisition = Acquisition()
     padding: Bool[np.ndarray, "slices rows columns"] | None = None
+    padding_stored: tuple[np.ndarray, ...] = field(default=(), repr=False)
     series_uid: str = ""
     headers: tuple[Dataset, ...] = field(default=(), repr=False)
 
@@ -165,5 +168,8 @@ class CTVolume:
             hu=self.hu[index],
             geometry=replace(self.geometry, positions_mm=self.geometry.positions_mm[index]),
             padding=None if self.padding is None else self.padding[index],
+            padding_stored=tuple(self.padding_stored[i] for i in index)
+            if self.padding_stored
+            else (),
             headers=tuple(self.headers[i] for i in index) if self.headers else (),
         )

@@ -1,0 +1,106 @@
+"""What an evaluation leaves in its folder: `metrics.json`, `features.csv`, `report.html`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvsct.evaluation.page import report_html
+from cvsct.evaluation.study import Comparison, Evaluation, EvaluationSettings, evaluate
+from cvsct.evaluation.verdict import verdict
+from cvsct.runs import write_atomic, write_json
+
+__all__ = ["Evaluation", "EvaluationSettings", "evaluate", "metrics", "write_report"]
+
+PAIRED_KEYS = ("psnr_db", "ssim", "ncc", "ccc_within", "ccc_across", "hu_bias")
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> None:
+    """Write the three files into an existing folder."""
+    write_json(folder / "metrics.json", metrics(evaluation))
+    write_atomic(folder / "features.csv", features_csv(evaluation))
+    write_atomic(folder / "report.html", report_html(evaluation))
+
+
+def metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """What `metrics.json` holds; every figure is finite, and null where it was not measured."""
+    texture = evaluation.texture
+    distance = texture.distance_db if texture else {}
+    answer = verdict(evaluation)
+    record: dict[str, Any] = {
+        **_comparison_json(evaluation.harmonized),
+        "n_slices": evaluation.n_slices,
+        "n_rois": len(evaluation.regions),
+        "spectral_distance_db": distance.get("harmonized"),
+        "soft_tissue_hu": evaluation.soft_tissue_hu,
+    }
+    if "source" in evaluation.scanners:
+        record["input"] = {
+            **_comparison_json(evaluation.input),
+            "n_slices": evaluation.n_slices,
+            "n_rois": len(evaluation.regions),
+            "spectral_distance_db": distance.get("source"),
+        }
+    return record | {
+        "paired": evaluation.paired,
+        "unpaired_because": evaluation.unpaired_because or None,
+        "verdict": {"kind": answer.kind, "text": answer.text},
+        "notes": list(evaluation.notes),
+        "scanners": evaluation.scanners,
+        "spectra": None
+        if texture is None
+        else {
+            "frequencies_per_mm": texture.frequencies_per_mm.tolist(),
+            "band_per_mm": list(texture.band_per_mm),
+            "power_db": {
+                side: [float(v) if np.isfinite(v) else None for v in power]
+                for side, power in texture.power_db.items()
+            },
+        },
+        "settings": evaluation.settings.model_dump(mode="json"),
+        "extraction": evaluation.extraction,
+        "research_use_only": True,
+    }
+
+
+def _comparison_json(comparison: Comparison | None) -> dict[str, Any]:
+    if comparison is None:
+        return dict.fromkeys(PAIRED_KEYS)
+    quality, across = comparison.quality, comparison.across
+    return {
+        "psnr_db": quality.psnr_db.mean,
+        "psnr_db_sd": quality.psnr_db.sd,
+        "ssim": quality.ssim.mean,
+        "ssim_sd": quality.ssim.sd,
+        "ncc": quality.ncc.mean,
+        "ncc_sd": quality.ncc.sd,
+        "hu_bias": quality.hu_bias,
+        "ccc_within": {k: v.mean if v else None for k, v in comparison.within.items()},
+        "ccc_within_sd": {k: v.sd if v else None for k, v in comparison.within.items()},
+        "ccc_across": {k: v.ccc for k, v in across.classes.items()},
+        "ccc_across_mean": across.mean.ccc,
+        "ccc_across_mean_interval": [across.mean.low, across.mean.high],
+        "ccc_across_detail": {k: v.to_json() for k, v in across.classes.items()},
+        "features": [feature.to_json() for feature in across.features],
+    }
+
+
+def features_csv(evaluation: Evaluation) -> str:
+    """One row a region and image; a value is empty where the feature is undefined."""
+    buffer = io.StringIO()
+    names = next(iter(evaluation.features.values())).names if evaluation.features else ()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("image", "region", "series", "z_mm", "row", "column", "size_px", *names))
+    for side, table in evaluation.features.items():
+        for number, (place, values) in enumerate(
+            zip(evaluation.regions, table.values, strict=True)
+        ):
+            where = place.region
+            at = (f"{place.z_mm:.3f}", where.row, where.column, where.size_px)
+            cells = ["" if np.isnan(value) else repr(float(value)) for value in values]
+            writer.writerow((side, number + 1, place.volume + 1, *at, *cells))
+    return buffer.getvalue()

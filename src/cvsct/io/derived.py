@@ -1,0 +1,153 @@
+"""A volume's new values written as a derived CT series beside its source.
+
+Everything a rerun could change is left out, so the same input gives the same bytes: identifiers
+are hashes of the source's, the source's dates are kept, Instance Creation Date and Time are absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from cvsct.errors import GeometryError, SeriesError
+from cvsct.io.derivation import Derivation, derived_header, file_meta
+from cvsct.io.header import quiet, text
+from cvsct.io.pixels import Encoding, encoding_of
+from cvsct.io.rewrite import file_bytes
+from cvsct.runs import write_atomic, write_json
+from cvsct.volume import AIR_FLOOR_HU, CTVolume
+
+__all__ = ["UID_MAP", "Derivation", "DerivedSeries", "write_derived"]
+
+UID_MAP = "uid_map.json"
+
+
+@dataclass(frozen=True)
+class DerivedSeries:
+    """A series that was written.
+
+    Args:
+        files: one for each slice, in slice order.
+        uid_map: source UID to derived UID, under `series` and `instances`; also in `uid_map.json`.
+    """
+
+    series_uid: str
+    source_series_uid: str
+    folder: Path
+    files: tuple[Path, ...]
+    uid_map: dict[str, Any]
+
+
+def write_derived(
+    volume: CTVolume,
+    hu: Float[np.ndarray, "slices rows columns"],
+    folder: Path,
+    derivation: Derivation,
+) -> DerivedSeries:
+    """Write new values of a volume as a derived series, one file a slice, and its UID map.
+
+    Args:
+        volume: the source as read from DICOM; its padding is written back unchanged.
+        hu: the new values. They are rounded and clipped to what the source's encoding can store.
+        folder: one series a folder; files of an earlier identical run are replaced.
+
+    Raises:
+        SeriesError: if the volume did not come from DICOM, or the new values are not finite.
+        GeometryError: if the new values have another shape than the source.
+    """
+    _refuse_unwritable(volume, hu)
+    source_series = text(volume.headers[0], "SeriesInstanceUID")
+    series_uid = derivation.uid(source_series, "series")
+    folder.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    instances: dict[str, str] = {}
+    for i, header in enumerate(volume.headers):
+        source_uid = text(header, "SOPInstanceUID")
+        instance_uid = derivation.uid(source_uid, "instance")
+        instances[source_uid] = instance_uid
+        name = hashlib.sha256(instance_uid.encode()).hexdigest()[:32]
+        files.append(folder / f"{name}.dcm")
+        write_atomic(files[-1], _slice_bytes(volume, hu[i], i, derivation))
+    uid_map: dict[str, Any] = {
+        "research_use_only": True,
+        "series": {source_series: series_uid},
+        "instances": instances,
+    }
+    write_json(folder / UID_MAP, uid_map)
+    return DerivedSeries(series_uid, source_series, folder, tuple(files), uid_map)
+
+
+def _refuse_unwritable(volume: CTVolume, hu: Float[np.ndarray, "slices rows columns"]) -> None:
+    if hu.shape != volume.hu.shape:
+        raise GeometryError(
+            f"new values have shape {hu.shape}, the source series {volume.hu.shape}; "
+            "write values for every voxel of the source"
+        )
+    if len(volume.headers) != len(hu):
+        raise SeriesError(
+            "the volume has no DICOM headers to derive a series from; "
+            "read it from DICOM, or write NIfTI"
+        )
+    for i, values in enumerate(hu):
+        if not np.isfinite(values).all():
+            raise SeriesError(
+                f"slice {i + 1} of {len(hu)}: {int((~np.isfinite(values)).sum())} new values are "
+                "not finite, expected HU everywhere; nothing was written, check the model"
+            )
+
+
+def _slice_bytes(
+    volume: CTVolume, hu: Float[np.ndarray, "rows columns"], i: int, derivation: Derivation
+) -> bytes:
+    """One slice as a file; what the source's header cannot be rewritten for is refused."""
+    name = f"slice {i + 1} of {len(volume.headers)}"
+    header = volume.headers[i]
+    encoding = encoding_of(name, header)
+    if hu.shape != (encoding.rows, encoding.columns):
+        raise GeometryError(
+            f"{name}: {hu.shape[0]} x {hu.shape[1]} new values, its header says {encoding.rows} x "
+            f"{encoding.columns}; write the volume as it was read, not cropped"
+        )
+    stored = _stored(volume, hu, i, encoding)
+    try:
+        with quiet():
+            dataset = derived_header(header, encoding, derivation)
+            dataset.InstanceNumber = i + 1
+            dataset.add_new("PixelData", "OW", stored.tobytes())
+            return file_bytes(dataset, file_meta(dataset.SOPInstanceUID))
+    except Exception as error:  # pydicom raises many kinds, and quotes values in their text
+        raise SeriesError(
+            f"{name}: its header cannot be rewritten ({type(error).__name__}); "
+            "re-export the source series"
+        ) from None
+
+
+def _stored(
+    volume: CTVolume, hu: Float[np.ndarray, "rows columns"], i: int, encoding: Encoding
+) -> Integer[np.ndarray, "rows columns"]:
+    """HU to stored values: rounded, clipped, never a padding value, source padding put back."""
+    lowest, highest = encoding.limits
+    values = np.rint((hu.astype(np.float64) - encoding.intercept) / encoding.slope)
+    stored = np.clip(values, lowest, highest).astype(np.int64)
+    if encoding.padding is not None:
+        first, last = encoding.padding
+        inside = (stored >= first) & (stored <= last)
+        stored[inside] = last + 1 if last < highest else first - 1
+    if volume.padding is not None:
+        padding = volume.padding[i]
+        stored[padding] = _padding_values(volume, i, encoding)
+    return stored.astype("<i2" if encoding.signed else "<u2")
+
+
+def _padding_values(volume: CTVolume, i: int, encoding: Encoding) -> np.ndarray:
+    if volume.padding_stored:
+        return volume.padding_stored[i]
+    if encoding.padding is not None:
+        return np.array([encoding.padding[0]])
+    air = round((AIR_FLOOR_HU - encoding.intercept) / encoding.slope)
+    return np.array([min(max(air, encoding.limits[0]), encoding.limits[1])])

@@ -1,0 +1,194 @@
+"""One DICOM file opened quietly, and its attributes read without trusting them.
+
+pydicom's warnings, log lines and exceptions quote attribute values, which may identify a patient;
+none of them leaves this module. What is refused is told by file name, kind and figure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import re
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydicom import Dataset, FileDataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.uid import UID
+
+from cvsct.errors import SeriesError
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+"""Enhanced and Legacy Converted Enhanced CT Image Storage: one file, many frames."""
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+SCAN_TAGS = ["SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "DirectoryRecordSequence"]
+
+MAX_FILE_BYTES = 256 * 2**20
+"""A slice of 4096 x 4096 voxels is 32 MiB; nothing eight times that size is one slice."""
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
+_NOT_SLICES = {
+    "LOCALIZER": "a scout (localizer)",
+    "SCREEN SAVE": "a screen save",
+    "DOSEINFO": "a dose page",
+    "DOSE_INFO": "a dose page",
+    "CT_SOM5 PROT": "a protocol page",
+    "MIP": "an intensity projection",
+    "MAX_IP": "an intensity projection",
+    "MIN_IP": "an intensity projection",
+    "PROJECTION IMAGE": "an intensity projection",
+}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence pydicom and the codecs: their messages quote attribute values."""
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL + 1)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def label(path: Path) -> str:
+    """A file's own name for messages, on one line whatever characters it holds."""
+    return "".join(char if char.isprintable() else "?" for char in path.name)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file carries the DICOM mark (PS3.10 section 7.1)."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_dataset(path: Path, *, pixels: bool, tags: list[str] | None = None) -> FileDataset:
+    """Read one file: its whole header, some of its attributes, or header and pixels.
+
+    Raises:
+        SeriesError: if the file cannot be read or is not sound DICOM.
+    """
+    name = label(path)
+    try:
+        if not is_dicom(path):
+            path.open("rb").close()
+            raise SeriesError(
+                f"{name}: not a DICOM file (no DICM mark at byte 128); "
+                "name a DICOM file, or a folder that holds CT slices"
+            )
+        _refuse_large(path)
+        with quiet():
+            return dcmread(path, stop_before_pixels=not pixels, specific_tags=tags)
+    except OSError as error:
+        raise SeriesError(
+            f"{name}: cannot be read ({error.strerror or type(error).__name__}); check the file"
+        ) from None
+    except SeriesError:
+        raise
+    except InvalidDicomError:
+        raise SeriesError(f"{name}: not a DICOM file; copy it again or remove it") from None
+    except Exception as error:  # pydicom raises many kinds, and quotes values in their text
+        raise SeriesError(
+            f"{name}: damaged header ({type(error).__name__} while reading it); "
+            "copy the file again from its source or remove it"
+        ) from None
+
+
+def not_a_slice(dataset: Dataset) -> str:
+    """Why this object cannot be a CT slice, or an empty text. Enhanced CT passes."""
+    sop_class = text(dataset, "SOPClassUID") or text(
+        getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID"
+    )
+    modality = text(dataset, "Modality")
+    if sop_class.startswith(SECONDARY_CAPTURE):
+        return "secondary capture (a dose page or screen save)"
+    if sop_class in ENHANCED_CT:
+        return ""
+    if sop_class != CT_IMAGE:
+        return f"another kind of object ({_known(sop_class) or 'unknown SOP class'})"
+    if modality != "CT":
+        return f"modality {modality if re.fullmatch('[A-Z]{2,8}', modality) else 'missing'}, not CT"
+    kinds = text(dataset, "ImageType").split("\\")
+    return next((_NOT_SLICES[kind] for kind in kinds if kind in _NOT_SLICES), "")
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    r"""An attribute as text, several values joined with `\`; empty where absent or unreadable."""
+    with quiet():
+        try:
+            value = dataset.get(keyword)
+            if value is None:
+                return ""
+            if isinstance(value, MultiValue):
+                return "\\".join(str(part).strip() for part in value).strip("\\")
+            return str(value).strip(" \0")
+        except Exception:  # a damaged value is an absent value; callers say what they miss
+            return ""
+
+
+def is_uid(value: str) -> bool:
+    """Whether a text can serve as a UID: digits and dots, or a hash that an anonymiser put there.
+
+    PS3.5 section 9.1 allows digits alone, but files with hexadecimal UIDs are common. Slashes and
+    other characters are never right, and a UID goes into manifests.
+    """
+    return len(value) <= 64 and re.fullmatch(r"[0-9A-Za-z]+([.-][0-9A-Za-z]+)*", value) is not None
+
+
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """An attribute's finite numbers; empty where absent, unreadable or not finite."""
+    try:
+        values = tuple(float(part) for part in text(dataset, keyword).split("\\"))
+    except ValueError:
+        return ()
+    return values if all(math.isfinite(value) for value in values) else ()
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """The attribute's only number, or `None`."""
+    values = numbers(dataset, keyword)
+    return values[0] if len(values) == 1 else None
+
+
+def whole(dataset: Dataset, keyword: str) -> int | None:
+    """The attribute's only number if it is a whole one, or `None`."""
+    value = number(dataset, keyword)
+    return int(value) if value is not None and value == int(value) else None
+
+
+def _known(uid: str) -> str:
+    """The standard's name of a UID, empty where it has none; the text itself may be anything."""
+    with quiet():
+        name = UID(uid).name
+    return "" if name == uid else name
+
+
+def _refuse_large(path: Path) -> None:
+    """Refuse what would fill the memory before pydicom sees it."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        head = stream.read(1024)
+        if _DEFLATED in head:  # PS3.5 section A.5: all after the file meta group is deflated
+            stream.seek(144 + int.from_bytes(head[140:144], "little"))
+            inflated = zlib.decompressobj(-zlib.MAX_WBITS)
+            size = len(inflated.decompress(stream.read(MAX_FILE_BYTES), MAX_FILE_BYTES))
+    if size >= MAX_FILE_BYTES:
+        raise SeriesError(
+            f"{label(path)}: holds more than {MAX_FILE_BYTES >> 20} MiB, more than any CT slice; "
+            "export the series as one file a slice"
+        )

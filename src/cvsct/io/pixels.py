@@ -1,0 +1,252 @@
+"""Stored pixel values to CT numbers: decoding, rescale, padding (DICOM PS3.3 C.7.6.3, C.11.1).
+
+A CT number is the stored value times Rescale Slope plus Rescale Intercept, whatever the
+photometric interpretation: MONOCHROME1 only asks a display to show low values white, after the
+window (PS3.3 C.7.6.3.1.2), so nothing is inverted here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from pydicom import Dataset, FileDataset
+from pydicom.encaps import get_frame
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
+
+from cvsct.errors import SeriesError
+from cvsct.io.header import number, quiet, text, whole
+from cvsct.volume import AIR_FLOOR_HU
+
+PADDING_HU = -1500.0
+"""At or below this a voxel is padding, declared or not: scanners write -2000, -2048 or lower."""
+TISSUE_HU = (-900.0, 4000.0)
+"""A declared padding value in here would erase real voxels, so it is not believed."""
+MAX_SIDE = 4096
+
+_JPEG_FAMILY = "1.2.840.10008.1.2.4."
+_END_OF_IMAGE = b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a slice stores its values (PS3.3 C.7.6.3 and C.11.1).
+
+    Args:
+        signed: Pixel Representation 1.
+        slope, intercept: stored value to HU.
+        padding: lowest and highest stored value declared as padding, both included.
+    """
+
+    rows: int
+    columns: int
+    bits: int
+    signed: bool
+    slope: float
+    intercept: float
+    padding: tuple[int, int] | None
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Lowest and highest value that Bits Stored can hold."""
+        if self.signed:
+            return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
+        return 0, 2**self.bits - 1
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One decoded slice: CT numbers, where it is padded, and the values stored there."""
+
+    hu: Float[np.ndarray, "rows columns"]
+    padding: Bool[np.ndarray, "rows columns"]
+    padding_stored: Int[np.ndarray, " voxels"]
+
+
+def encoding_of(name: str, dataset: Dataset) -> Encoding:
+    """Check what the header says about the pixels, before any is decoded.
+
+    Raises:
+        SeriesError: if the slice is not single-frame, 12 to 16 bit greyscale with a rescale to HU.
+    """
+    frames = whole(dataset, "NumberOfFrames")
+    if frames is not None and frames != 1:
+        raise SeriesError(
+            f"{name}: multi-frame image of {frames} frames; export it as one file a slice"
+        )
+    samples = whole(dataset, "SamplesPerPixel")
+    photometric = text(dataset, "PhotometricInterpretation")
+    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise SeriesError(
+            f"{name}: a colour image or screen copy ({samples} samples a pixel), expected one "
+            "greyscale sample; name the original CT series"
+        )
+    allocated, bits = whole(dataset, "BitsAllocated"), whole(dataset, "BitsStored")
+    if allocated != 16 or bits is None or not 12 <= bits <= 16:
+        raise SeriesError(
+            f"{name}: {bits} of {allocated} bits stored, CT has 12 to 16 of 16; "
+            "name the original CT series, not an 8-bit copy"
+        )
+    if whole(dataset, "HighBit") not in (bits - 1, None):
+        raise SeriesError(f"{name}: High Bit is not Bits Stored - 1; re-export the series")
+    representation = whole(dataset, "PixelRepresentation")
+    if representation not in (0, 1):
+        raise SeriesError(f"{name}: no usable PixelRepresentation; re-export the series")
+    rows, columns = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
+    if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
+        raise SeriesError(
+            f"{name}: declares {rows} x {columns} voxels, expected 1 to {MAX_SIDE} a side; "
+            "the header is damaged or this is no CT slice"
+        )
+    slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
+    if slope is None or intercept is None or slope == 0:
+        raise SeriesError(
+            f"{name}: no usable Rescale Slope and Intercept, so no HU; re-export the series"
+        )
+    if text(dataset, "RescaleType") not in ("", "HU"):
+        raise SeriesError(f"{name}: Rescale Type is not HU; name a series in Hounsfield units")
+    signed = representation == 1
+    return Encoding(rows, columns, bits, signed, slope, intercept, _padding(dataset, signed))
+
+
+def decode_stored(dataset: FileDataset) -> np.ndarray:
+    """Decode the pixels with whichever codec reads the transfer syntax; nothing else happens here.
+
+    Kept apart so that it can move into a child process: native codecs can crash.
+    """
+    with quiet():
+        return pixel_array(dataset, raw=True, correct_unused_bits=False)
+
+
+def read_pixels(name: str, dataset: FileDataset, encoding: Encoding) -> Slice:
+    """Decode one slice and turn its stored values into HU.
+
+    Raises:
+        SeriesError: if the pixels are absent, cut short, undecodable or unlike the header.
+    """
+    _refuse_incomplete(name, dataset, encoding)
+    try:
+        raw = decode_stored(dataset)
+    except Exception as error:  # each codec raises its own kinds
+        raise SeriesError(
+            f"{name}: pixels cannot be decoded ({type(error).__name__}, transfer syntax "
+            f"{_syntax(dataset).name}); convert the file to Explicit VR Little Endian, or copy "
+            "it again"
+        ) from None
+    if raw.shape != (encoding.rows, encoding.columns):
+        raise SeriesError(
+            f"{name}: decodes to {' x '.join(map(str, raw.shape))} voxels, its header says "
+            f"{encoding.rows} x {encoding.columns}; copy the file again"
+        )
+    return _slice(name, dataset, raw.astype(np.int32), encoding)
+
+
+def _slice(
+    name: str, dataset: Dataset, raw: Int[np.ndarray, "rows columns"], encoding: Encoding
+) -> Slice:
+    declared = np.zeros(raw.shape, dtype=bool)
+    if encoding.padding is not None:
+        declared = (raw >= encoding.padding[0]) & (raw <= encoding.padding[1])
+        _refuse_tissue_padding(name, raw[declared], encoding)
+    stored = np.where(declared, raw, _low_bits(raw, encoding))
+    unexplained = (stored != raw) & ((raw & 0xFFFF) >> encoding.bits != 0)
+    if unexplained.any() and not _has_overlay_bits(dataset):
+        raise SeriesError(
+            f"{name}: values need more than the {encoding.bits} bits its header declares; "
+            "re-export the series"
+        )
+    hu = stored * encoding.slope + encoding.intercept
+    padding = declared | (hu <= PADDING_HU)
+    hu[padding] = AIR_FLOOR_HU
+    values = raw[padding]
+    if len(values) and (values == values[0]).all():
+        values = values[:1]
+    return Slice(hu.astype(np.float32), padding, values)
+
+
+def _refuse_incomplete(name: str, dataset: FileDataset, encoding: Encoding) -> None:
+    pixels = _pixel_bytes(dataset)
+    if not pixels:
+        raise SeriesError(
+            f"{name}: no pixel data (an index object, or a file cut short); copy the file again"
+        )
+    syntax = _syntax(dataset)
+    if not syntax.is_transfer_syntax or syntax.is_private:
+        raise SeriesError(
+            f"{name}: no transfer syntax that the standard knows; convert the file to Explicit VR "
+            "Little Endian"
+        )
+    if not syntax.is_encapsulated:
+        expected = 2 * encoding.rows * encoding.columns
+        if len(pixels) < expected:
+            raise SeriesError(
+                f"{name}: pixel data cut short at {len(pixels)} of {expected} bytes; "
+                "copy the file again"
+            )
+    elif syntax.startswith(_JPEG_FAMILY):
+        # Codecs fill what is missing with made-up values, so look for the end marker
+        # (ITU-T T.81 EOI, T.87 EOI, T.800 EOC: all FF D9).
+        try:
+            with quiet():
+                end = get_frame(pixels, 0, number_of_frames=1).rstrip(b"\0")[-4:]
+        except Exception:  # damaged encapsulation
+            end = b""
+        if _END_OF_IMAGE not in end:  # some writers pad after it
+            raise SeriesError(
+                f"{name}: compressed pixel data cut short (no end marker); copy the file again"
+            )
+
+
+def _pixel_bytes(dataset: FileDataset) -> bytes:
+    with quiet():
+        try:
+            value = dataset.get("PixelData")
+        except Exception:  # a damaged value is an absent value
+            return b""
+    return value if isinstance(value, bytes) else b""
+
+
+def _syntax(dataset: FileDataset) -> UID:
+    with quiet():
+        return UID(text(dataset.file_meta, "TransferSyntaxUID"))
+
+
+def _padding(dataset: Dataset, signed: bool) -> tuple[int, int] | None:
+    """Declared padding as raw values; writers mix up signed and unsigned (PS3.3 C.7.5.1.1.2)."""
+    value = whole(dataset, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = whole(dataset, "PixelPaddingRangeLimit")
+    ends = sorted(as_raw(end, signed) for end in (value, value if limit is None else limit))
+    return ends[0], ends[1]
+
+
+def as_raw(value: int, signed: bool) -> int:
+    """The 16-bit pattern of `value` read as the pixels are: -2000 is 63536 where unsigned."""
+    pattern = value % 2**16
+    return pattern - 2**16 if signed and pattern >= 2**15 else pattern
+
+
+def _refuse_tissue_padding(name: str, raw: Int[np.ndarray, " voxels"], encoding: Encoding) -> None:
+    hu = raw * encoding.slope + encoding.intercept
+    among_tissue = (hu > TISSUE_HU[0]) & (hu <= TISSUE_HU[1])
+    if among_tissue.any():
+        raise SeriesError(
+            f"{name}: Pixel Padding Value means {hu[among_tissue][0]:g} HU, a value tissue has; "
+            "correct or remove that attribute"
+        )
+
+
+def _low_bits(raw: Int[np.ndarray, "rows columns"], encoding: Encoding) -> np.ndarray:
+    """The value in Bits Stored; the bits above may carry an overlay (PS3.5 section 8.1.1)."""
+    low = raw & (2**encoding.bits - 1)
+    value: np.ndarray = np.where(low > encoding.limits[1], low - 2**encoding.bits, low)
+    return value
+
+
+def _has_overlay_bits(dataset: Dataset) -> bool:
+    """Whether an overlay lives in the unused bits: it then has a place there, and no own data."""
+    groups = range(0x6000, 0x6020, 2)
+    return any((g, 0x0102) in dataset and (g, 0x3000) not in dataset for g in groups)

@@ -1,0 +1,232 @@
+"""Methods without a network: the input as it is, histogram matching, spectrum matching.
+
+Each has a trainer and a loader, named in the METHODS table. All fit in seconds, and both
+directions come from one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Float32
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cvsct.errors import ModelError, TrainingError, UsageError
+from cvsct.models.bundle import Bundle, Domain
+from cvsct.models.spectrum import SpectrumSettings, filter_slices, fit_kernel_ratio
+from cvsct.runs import TrainingRequest
+from cvsct.spectra import body
+from cvsct.volume import AIR_FLOOR_HU, CTVolume
+
+SliceMapping = Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
+
+HIGHEST_HU = 4095
+"""Metal beyond this counts as this in a histogram."""
+
+GAUGE_FROM_PER_MM = 0.15
+"""Soft tissue above this frequency is mostly noise: kernel and dose, little anatomy."""
+
+
+class InputSettings(BaseModel):
+    """The method `input` has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HistogramSettings(BaseModel):
+    """What of the images is counted, and how finely.
+
+    Args:
+        region: `body` for the patient, `whole` for the image with air and table.
+        quantiles: points of the map from one distribution to the other.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    region: Literal["body", "whole"] = "body"
+    quantiles: int = Field(default=1001, ge=2, le=100_001)
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def _settings(kind: type[Settings], request: TrainingRequest) -> Settings:
+    try:
+        return kind.model_validate(dict(request.settings))
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
+            for detail in error.errors()
+        )
+        keys = ", ".join(kind.model_fields) or "none"
+        raise UsageError(f"{request.method}: {wrong}. Its settings: {keys}") from error
+
+
+def _need_scans(source: Sequence[CTVolume], target: Sequence[CTVolume]) -> None:
+    for name, volumes in (("source", source), ("target", target)):
+        if sum(len(volume.hu) for volume in volumes) == 0:
+            raise TrainingError(f"no {name} scans; give at least one series")
+
+
+def _weights(bundle: Bundle, *names: str) -> list[Float[np.ndarray, " n"]]:
+    missing = [name for name in names if name not in bundle.weights]
+    if missing:
+        raise ModelError(
+            f"a {bundle.method} model without {', '.join(missing)}; train it again with "
+            f"`cvsct train {bundle.method}`"
+        )
+    return [bundle.weights[name].astype(np.float64) for name in names]
+
+
+def _bundle(
+    source: Sequence[CTVolume],
+    target: Sequence[CTVolume],
+    request: TrainingRequest,
+    settings: BaseModel,
+    weights: dict[str, np.ndarray],
+    figures: dict[str, Any],
+) -> Bundle:
+    return Bundle(
+        method=request.method,
+        settings=settings.model_dump(mode="json"),
+        weights=weights,
+        source=Domain.of(source),
+        target=Domain.of(target),
+        training={"preset": request.preset, "seed": request.seed, **figures},
+    )
+
+
+def train_input(
+    source: Sequence[CTVolume], target: Sequence[CTVolume], request: TrainingRequest
+) -> Bundle:
+    """Nothing is learned; the domains are recorded."""
+    settings = _settings(InputSettings, request)
+    _need_scans(source, target)
+    return _bundle(source, target, request, settings, {}, {})
+
+
+def load_input(bundle: Bundle, reverse: bool, engine: str) -> SliceMapping:
+    """The image as it is."""
+    return lambda volume: volume.hu.astype(np.float32)
+
+
+def train_histogram(
+    source: Sequence[CTVolume], target: Sequence[CTVolume], request: TrainingRequest
+) -> Bundle:
+    """Quantiles of both domains' CT numbers.
+
+    Raises:
+        UsageError: for settings that do not exist.
+        TrainingError: if a side shows no patient.
+    """
+    settings = _settings(HistogramSettings, request)
+    _need_scans(source, target)
+    quantiles = [
+        _quantiles(volumes, settings, name, request)
+        for name, volumes in (("source", source), ("target", target))
+    ]
+    median = settings.quantiles // 2
+    return _bundle(
+        source,
+        target,
+        request,
+        settings,
+        {"source_hu": quantiles[0], "target_hu": quantiles[1]},
+        {
+            "median_source_hu": float(quantiles[0][median]),
+            "median_target_hu": float(quantiles[1][median]),
+        },
+    )
+
+
+def _quantiles(
+    volumes: Sequence[CTVolume], settings: HistogramSettings, side: str, request: TrainingRequest
+) -> Float[np.ndarray, " n"]:
+    """Quantiles of a distribution that is even within each CT number's interval of 1 HU."""
+    low = int(AIR_FLOOR_HU)
+    counts = np.zeros(HIGHEST_HU - low + 1, dtype=np.int64)
+    for done, volume in enumerate(volumes):
+        request.progress(f"histogram of the {side}", done, len(volumes))
+        mask = body(volume.hu) if settings.region == "body" else np.ones(volume.hu.shape, bool)
+        if volume.padding is not None:
+            mask &= ~volume.padding
+        rounded = np.clip(np.rint(volume.hu[mask]), low, HIGHEST_HU).astype(np.int64)
+        counts += np.bincount(rounded - low, minlength=len(counts))
+    request.progress(f"histogram of the {side}", len(volumes), len(volumes))
+    if counts.sum() == 0:
+        raise TrainingError(
+            f"the {side} scans show no patient (nothing above -300 HU); check that they are CT in "
+            "Hounsfield units, or set region=whole"
+        )
+    filled = np.nonzero(counts)[0]
+    first, last = int(filled[0]), int(filled[-1]) + 1
+    cumulative = np.concatenate([[0], np.cumsum(counts[first:last])]) / counts.sum()
+    edges = np.arange(first, last + 1) + low - 0.5
+    return np.interp(np.linspace(0, 1, settings.quantiles), cumulative, edges)
+
+
+def load_histogram(bundle: Bundle, reverse: bool, engine: str) -> SliceMapping:
+    """The monotone map of CT numbers; those outside both distributions are kept."""
+    source, target = _weights(bundle, "source_hu", "target_hu")
+    here, there = _monotone(*((target, source) if reverse else (source, target)))
+
+    def apply(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
+        hu = volume.hu.astype(np.float32)
+        outside = (hu <= here[0]) | (hu >= here[-1])
+        return np.where(outside, hu, np.interp(hu, here, there)).astype(np.float32)
+
+    return apply
+
+
+def _monotone(
+    here: Float[np.ndarray, " n"], there: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """A map that meets the identity at both ends, with one value for each CT number."""
+    ends = min(here[0], there[0]) - 1.0, max(here[-1], there[-1]) + 1.0
+    x = np.concatenate([ends[:1], here, ends[1:]])
+    y = np.concatenate([ends[:1], there, ends[1:]])
+    values, which = np.unique(x, return_inverse=True)
+    return values, np.bincount(which, weights=y) / np.bincount(which)
+
+
+def train_spectrum(
+    source: Sequence[CTVolume], target: Sequence[CTVolume], request: TrainingRequest
+) -> Bundle:
+    """The gain between the two kernels as a function of cycles/mm; `models.spectrum` says how.
+
+    Raises:
+        UsageError: for settings that do not exist.
+        TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
+    """
+    settings = _settings(SpectrumSettings, request)
+    _need_scans(source, target)
+    fit = fit_kernel_ratio(source, target, settings, request.progress)
+    f, log_gain = fit.frequencies_per_mm, fit.log_gain
+    figures = {
+        "patches_source": fit.n_patches[0],
+        "patches_target": fit.n_patches[1],
+        "patches_alike": round(fit.overlap, 1),
+        "noise_level_of_bodies": round(float(np.exp(fit.noise_level)), 4),
+        "highest_frequency_per_mm": round(float(f[-1]), 4),
+        "correction_rms": round(float(np.sqrt(np.mean((log_gain - fit.raw_log_gain) ** 2))), 4),
+        **{
+            f"gain_at_{at:g}_per_mm": round(float(np.exp(np.interp(at, f, log_gain))), 4)
+            for at in (0.1, 0.3, 0.5, 0.7)
+        },
+    }
+    weights = {
+        "frequencies_per_mm": f,
+        "log_gain": log_gain,
+        "source_log_power": np.nan_to_num(fit.source_log_power),
+    }
+    return _bundle(source, target, request, settings, weights, figures)
+
+
+def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> SliceMapping:
+    """The zero-phase filter; the reverse has the inverse gain, under the same cap."""
+    frequencies, log_gain = _weights(bundle, "frequencies_per_mm", "log_gain")
+    cap = np.log(SpectrumSettings.model_validate(bundle.settings).max_gain)
+    limited = np.clip(-log_gain if reverse else log_gain, -cap, cap)
+    return lambda volume: filter_slices(volume, frequencies, limited)

@@ -1,0 +1,327 @@
+"""The gain that turns one kernel's texture into another's, from scans of different bodies.
+
+Both kernels see the same physics, so in one body the ratio of the two power spectra is the square
+of a gain. In two bodies it is also a ratio of anatomies and of noise levels. Three corrections
+part them (figures in docs/log.md):
+
+1. *Anatomy*: one regression a frequency of log power on the domain, with patches compared within
+   classes of equal low-frequency power and at equal mean HU. No kernel changes either of these.
+2. *Noise level*: a thicker body is noisier whatever the kernel. The noise expected from the
+   attenuation along all rays through a patch is compared between the domains, and the share of
+   power that is noise is corrected for it.
+3. *Smoothness*: a kernel ratio is an even, smooth function of frequency and 1 at zero. The fit
+   leans on that where the first two corrections were large, and on the data where they were not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Bool, Float, Float32
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
+
+from cvsct.errors import GeometryError, TrainingError
+from cvsct.runs import Progress, silent
+from cvsct.spectra import PatchSpectra, body, mean_over_patches, patch_spectra
+from cvsct.volume import AIR_FLOOR_HU, CTVolume
+
+MIN_PATCHES = 30
+MIN_OVERLAP = 15.0
+"""Fewest patches, and fewest that share a class of low-frequency power (half the harmonic mean)."""
+
+SOFT_PATCH_HU = -200.0
+"""Mean of a patch above which it is not lung."""
+
+WATER_PER_MM = 0.0193
+"""Linear attenuation of water at 70 keV, about the mean of a 120 kVp beam (NIST XCOM)."""
+
+RAY_STEP_MM = 5.0
+RAY_ANGLES = 24
+REFLECT_PX = 64
+RELATIVE_SD = 0.01
+"""Sampling error of a log gain at a quarter of the frequency range; grows towards zero."""
+
+
+class SpectrumSettings(BaseModel):
+    """How the gain is fitted and limited.
+
+    Args:
+        patch_mm: side of the patches whose spectra are compared.
+        frequency_step_per_mm: distance of the frequencies at which the gain is known.
+        low_frequency_per_mm: kernels are taken to agree up to here; patches are classed by it.
+        classes: classes of equal low-frequency power.
+        dose_law: how noise power grows with expected attenuation. 1 is a fixed tube current, 0
+            one that holds the noise constant; automatic exposure mostly lies halfway.
+        doubt: the part of each correction that is taken as its standard error.
+        stiffness: weight of the third differences of the log gain.
+        max_gain: no frequency is amplified more than this, in either direction.
+        max_slices: slices used from each side, spread evenly over the scans.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patch_mm: float = Field(default=40.0, ge=10, le=200)
+    frequency_step_per_mm: float = Field(default=0.025, ge=0.002, le=0.1)
+    low_frequency_per_mm: float = Field(default=0.075, gt=0, le=0.3)
+    classes: int = Field(default=12, ge=1, le=100)
+    dose_law: float = Field(default=0.5, ge=0, le=1)
+    doubt: float = Field(default=0.25, ge=0, le=10)
+    stiffness: float = Field(default=1e5, ge=0, le=1e12)
+    max_gain: float = Field(default=16.0, ge=1, le=1000)
+    max_slices: int = Field(default=600, ge=1)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The patches of one domain and what else is known of each."""
+
+    log_power: Float[np.ndarray, "patches n"]
+    mean_hu: Float[np.ndarray, " patches"]
+    log_noise: Float[np.ndarray, " patches"]
+
+
+@dataclass(frozen=True)
+class KernelRatio:
+    """The fitted gain from source to target, and how it came about.
+
+    Args:
+        log_gain: natural log of the amplitude gain at each frequency, 0 at zero.
+        raw_log_gain: the same without any correction: half the difference of log power.
+        source_log_power: mean over the source's patches; NaN at zero.
+        n_patches: of source and target.
+        overlap: patches that effectively compare like with like.
+        noise_level: log ratio of noise power, target over source, that the bodies explain.
+    """
+
+    frequencies_per_mm: Float[np.ndarray, " n"]
+    log_gain: Float[np.ndarray, " n"]
+    raw_log_gain: Float[np.ndarray, " n"]
+    source_log_power: Float[np.ndarray, " n"]
+    n_patches: tuple[int, int]
+    overlap: float
+    noise_level: float
+
+
+def fit_kernel_ratio(
+    source: Sequence[CTVolume],
+    target: Sequence[CTVolume],
+    settings: SpectrumSettings,
+    progress: Progress = silent,
+) -> KernelRatio:
+    """Fit the gain from unpaired scans; swapping source and target gives its inverse.
+
+    Raises:
+        TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
+    """
+    reach = min(max(_highest_frequency(volume) for volume in side) for side in (source, target))
+    step = settings.frequency_step_per_mm
+    frequencies = np.arange(0.0, reach + step / 2, step)
+    a = _sample(source, frequencies, settings, "source", progress)
+    b = _sample(target, frequencies, settings, "target", progress)
+    known = np.minimum(*(np.isfinite(side.log_power).sum(axis=0) for side in (a, b)))
+    last = int(np.max(np.nonzero(known >= MIN_PATCHES)[0], initial=0))
+    frequencies = frequencies[: last + 1]
+    a, b = (Sample(x.log_power[:, : last + 1], x.mean_hu, x.log_noise) for x in (a, b))
+    low = (frequencies > 0) & (frequencies <= settings.low_frequency_per_mm + 1e-9)
+    if last < 4 or not low.any():
+        raise TrainingError(
+            f"the pixel grids share no frequencies above {settings.low_frequency_per_mm:g} "
+            "cycles/mm; give scans reconstructed on a finer grid, or set a smaller "
+            "low_frequency_per_mm"
+        )
+    raw = 0.5 * (mean_over_patches(b.log_power) - mean_over_patches(a.log_power))
+    ratio, overlap = _like_with_like(a, b, low, settings.classes)
+    noise = settings.dose_law * float(b.log_noise.mean() - a.log_noise.mean())
+    share = 0.5 * (_noise_share(a, low) + _noise_share(b, low))
+    corrected = 0.5 * (ratio - share * noise)
+    quarter = frequencies[-1] / 4
+    sampling = RELATIVE_SD**2 * quarter / np.maximum(frequencies, frequencies[1])
+    sd = np.sqrt(sampling + (settings.doubt * (corrected - raw)) ** 2)
+    return KernelRatio(
+        frequencies_per_mm=frequencies,
+        log_gain=smooth_log_gain(corrected, sd, settings.stiffness),
+        raw_log_gain=np.nan_to_num(raw),
+        source_log_power=mean_over_patches(a.log_power),
+        n_patches=(len(a.mean_hu), len(b.mean_hu)),
+        overlap=overlap,
+        noise_level=noise,
+    )
+
+
+def _highest_frequency(volume: CTVolume) -> float:
+    rows_mm, columns_mm = volume.geometry.pixel_mm
+    return float(np.hypot(0.5 / rows_mm, 0.5 / columns_mm))
+
+
+def _sample(
+    volumes: Sequence[CTVolume],
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    settings: SpectrumSettings,
+    side: str,
+    progress: Progress,
+) -> Sample:
+    n_slices = sum(len(volume.hu) for volume in volumes)
+    stride = -(-n_slices // settings.max_slices)
+    parts: list[Sample] = []
+    before = 0
+    for done, whole in enumerate(volumes):
+        progress(f"spectra of the {side}", done, len(volumes))
+        chosen = list(range(-before % stride, len(whole.hu), stride))
+        before += len(whole.hu)
+        if not chosen:
+            continue
+        volume = whole.select(chosen)
+        size_px = round(settings.patch_mm / volume.pixel_mm)
+        if min(volume.hu.shape[1:]) < size_px:
+            continue
+        spectra = patch_spectra(volume, frequencies_per_mm, size_px, "body")
+        parts.append(Sample(spectra.log_power, spectra.mean_hu, _patch_noise(volume, spectra)))
+    progress(f"spectra of the {side}", len(volumes), len(volumes))
+    count = sum(len(part.mean_hu) for part in parts)
+    if count < MIN_PATCHES:
+        raise TrainingError(
+            f"the {side} scans hold {count} regions of {settings.patch_mm:g} mm inside a patient, "
+            f"of {MIN_PATCHES} needed; give more slices of the trunk, or set a smaller patch_mm"
+        )
+    return Sample(
+        np.concatenate([part.log_power for part in parts]),
+        np.concatenate([part.mean_hu for part in parts]),
+        np.concatenate([part.log_noise for part in parts]),
+    )
+
+
+def expected_log_noise(
+    volume: CTVolume,
+) -> Float[np.ndarray, "slices rows columns"]:
+    """Log of the noise power to expect on a grid of 5 mm, up to a constant.
+
+    The variance of a reconstructed pixel is the mean, over all rays through it, of the variance
+    of their line integrals, which is the inverse of the photons that arrived: exp(line integral)
+    (Kak and Slaney 1988, section 5.2). Attenuation is read off the image.
+    """
+    relative = np.clip(1 + volume.hu / 1000, 0, 3) * body(volume.hu)
+    rows_mm, columns_mm = volume.geometry.pixel_mm
+    zoom = (1.0, rows_mm / RAY_STEP_MM, columns_mm / RAY_STEP_MM)
+    width = [0, *(max(round(1 / z), 1) for z in zoom[1:])]
+    mean = ndimage.uniform_filter(relative, size=[1, *width[1:]], mode="nearest")
+    coarse = ndimage.zoom(mean, zoom, order=1, grid_mode=True, mode="nearest")
+    side = int(np.ceil(np.hypot(*coarse.shape[1:])))
+    margin = [(0, 0), *(((side - n) // 2, side - n - (side - n) // 2) for n in coarse.shape[1:])]
+    square = np.pad(coarse, margin)
+    total = np.zeros_like(square)
+    for angle in np.arange(RAY_ANGLES) * 180.0 / RAY_ANGLES:
+        turned = ndimage.rotate(square, angle, axes=(1, 2), reshape=False, order=1)
+        integral = turned.sum(axis=1, keepdims=True) * (RAY_STEP_MM * WATER_PER_MM)
+        rays = np.broadcast_to(np.exp(np.minimum(integral, 20.0)), square.shape)
+        total += ndimage.rotate(rays, -angle, axes=(1, 2), reshape=False, order=1, mode="nearest")
+    inner = tuple(
+        slice(before, before + n) for (before, _), n in zip(margin, coarse.shape, strict=True)
+    )
+    expected: Float[np.ndarray, "slices rows columns"] = np.log(total[inner] / RAY_ANGLES)
+    return expected
+
+
+def _patch_noise(volume: CTVolume, spectra: PatchSpectra) -> Float[np.ndarray, " patches"]:
+    expected = expected_log_noise(volume)
+    scale = np.array(volume.hu.shape[1:]) / expected.shape[1:]
+    centres = ((spectra.corners[:, 1:] + spectra.size_px / 2) / scale - 0.5).T
+    smooth = ndimage.uniform_filter(expected, size=(1, 7, 7), mode="nearest")
+    return np.array(
+        ndimage.map_coordinates(
+            smooth, np.vstack([spectra.corners[:, :1].T, centres]), order=1, mode="nearest"
+        ),
+        dtype=np.float64,
+    )
+
+
+def _like_with_like(
+    a: Sample, b: Sample, low: Bool[np.ndarray, " n"], classes: int
+) -> tuple[Float[np.ndarray, " n"], float]:
+    """Log power of b over a between patches alike, and how many patches that compares.
+
+    Least squares, one a frequency, on the domain, the class of low-frequency power and a parabola
+    in mean HU. Classes weigh by half the harmonic mean of their counts, as least squares has it.
+    """
+    log_power = np.concatenate([a.log_power, b.log_power])
+    mean_hu = np.concatenate([a.mean_hu, b.mean_hu]) / 1000
+    domain = np.repeat([0.0, 1.0], [len(a.mean_hu), len(b.mean_hu)])
+    energy = np.mean(log_power, axis=1, where=low & np.isfinite(log_power))
+    edges = np.quantile(energy, np.linspace(0, 1, classes + 1)[1:-1])
+    member = np.digitize(energy, edges)[:, None] == np.arange(classes)
+    n_a, n_b = member[domain == 0].sum(axis=0), member[domain == 1].sum(axis=0)
+    overlap = float(np.sum(n_a * n_b / np.maximum(n_a + n_b, 1)))
+    if overlap < MIN_OVERLAP:
+        raise TrainingError(
+            f"source and target show no like tissue ({overlap:.0f} regions to compare, of "
+            f"{MIN_OVERLAP:.0f} needed); give scans of the same part of the body"
+        )
+    design = np.column_stack([domain, mean_hu, mean_hu**2, member[:, n_a + n_b > 0]])
+    ratio = np.full(log_power.shape[1], np.nan)
+    for index in range(1, log_power.shape[1]):
+        rows = np.isfinite(log_power[:, index])
+        x, y = design[rows], log_power[rows, index]
+        ratio[index] = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0][0]
+    return ratio, overlap
+
+
+def _noise_share(sample: Sample, low: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The share of the mean power that is noise, taken as what the plainest soft tissue holds."""
+    soft = sample.mean_hu > SOFT_PATCH_HU
+    soft = soft if soft.sum() >= MIN_PATCHES else np.ones_like(soft)
+    energy = np.mean(sample.log_power, axis=1, where=low & np.isfinite(sample.log_power))
+    plain = soft & (energy <= np.quantile(energy[soft], 0.3))
+    excess = mean_over_patches(sample.log_power[plain]) - mean_over_patches(sample.log_power)
+    return np.clip(np.nan_to_num(np.exp(np.nan_to_num(excess))), 0.0, 1.0)
+
+
+def smooth_log_gain(
+    log_gain: Float[np.ndarray, " n"], sd: Float[np.ndarray, " n"], stiffness: float
+) -> Float[np.ndarray, " n"]:
+    """The even curve through 0 at zero frequency that bends least for its misfit.
+
+    Whittaker's smoother (1923) on third differences of the curve mirrored at zero.
+    """
+    n = len(log_gain)
+    even = np.concatenate([np.eye(n)[:0:-1], np.eye(n)])
+    bends = np.diff(even, 3, axis=0)[:, 1:]
+    precision = 1 / sd[1:] ** 2
+    system = np.diag(precision) + stiffness * bends.T @ bends
+    return np.concatenate([[0.0], np.linalg.solve(system, precision * log_gain[1:])])
+
+
+def filter_slices(
+    volume: CTVolume,
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    log_gain: Float[np.ndarray, " n"],
+) -> Float32[np.ndarray, "slices rows columns"]:
+    """Each slice through a zero-phase filter of that gain, floored at -1024 HU.
+
+    The gain is read at cycles/mm of this volume's own pixels; beyond the last frequency it stays
+    as it is there. Edges are reflected over 64 px, so that the table or an arm cut off by one
+    side of the image does not appear at the other.
+    """
+    if len(volume.hu) == 0:
+        raise GeometryError("a volume without slices cannot be filtered; give at least one")
+    rows, columns = volume.hu.shape[1:]
+    rows_mm, columns_mm = volume.geometry.pixel_mm
+    shape = tuple(scipy.fft.next_fast_len(n + 2 * REFLECT_PX, real=True) for n in (rows, columns))
+    radius = np.hypot(
+        scipy.fft.fftfreq(shape[0], rows_mm)[:, None], scipy.fft.rfftfreq(shape[1], columns_mm)
+    )
+    gain = np.exp(np.interp(radius, frequencies_per_mm, log_gain)).astype(np.float32)
+    margins = [
+        (REFLECT_PX, full - n - REFLECT_PX) for full, n in zip(shape, (rows, columns), strict=True)
+    ]
+    inner = (slice(REFLECT_PX, REFLECT_PX + rows), slice(REFLECT_PX, REFLECT_PX + columns))
+    result = np.empty(volume.hu.shape, dtype=np.float32)
+    for index, plane in enumerate(volume.hu):
+        wide = np.pad(plane.astype(np.float32, copy=False), margins, mode="reflect")
+        spectrum = scipy.fft.rfft2(wide, workers=1)
+        spectrum *= gain
+        filtered = scipy.fft.irfft2(spectrum, s=shape, workers=1, overwrite_x=True)
+        np.maximum(filtered[inner], np.float32(AIR_FLOOR_HU), out=result[index])
+    return result

@@ -1,0 +1,53 @@
+"""The losses of CVS-CT as pure functions: tensors in, scalar out.
+
+Equation numbers are the paper's. Weights are applied by the step that adds them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Scalar = Float[Tensor, ""]
+
+
+def generator_adversarial(scores_of_fake: Float[Tensor, "n 1 y x"]) -> Scalar:
+    """Least-squares loss of a generator: its images should score 1 (eqs 4 and 5)."""
+    return (1 - scores_of_fake).square().mean()
+
+
+def discriminator_adversarial(
+    scores_of_real: Float[Tensor, "n 1 y x"], scores_of_fake: Float[Tensor, "m 1 y x"]
+) -> Scalar:
+    """Least-squares loss of a discriminator: real 1, translated 0.
+
+    Not given in the paper; half the sum, as in Mao et al. 2017 and CycleGAN.
+    """
+    return ((scores_of_real - 1).square().mean() + scores_of_fake.square().mean()) / 2
+
+
+def mean_absolute(images: Float[Tensor, "n 1 h w"], wanted: Float[Tensor, "n 1 h w"]) -> Scalar:
+    """L1 distance, a mean over pixels: cycle consistency (eq. 6) and identity (eq. 7)."""
+    return (images - wanted).abs().mean()
+
+
+def gram(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c c"]:
+    """Gram matrix of each image's feature maps, divided by c h w (Gatys et al. 2015)."""
+    n, channels, height, width = features.shape
+    flat = features.reshape(n, channels, height * width).float()
+    return flat @ flat.transpose(1, 2) / (channels * height * width)
+
+
+def domain_distances(
+    fake_grams: Sequence[Float[Tensor, "..."]], target_grams: Sequence[Float[Tensor, "..."]]
+) -> Float[Tensor, " layers"]:
+    """Mean squared difference of Gram matrices, one value a layer (eqs 1 and 2)."""
+    return torch.stack(
+        [
+            (fake - target).square().mean()
+            for fake, target in zip(fake_grams, target_grams, strict=True)
+        ]
+    )

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cvsct.errors import TrainingError
+from cvsct.models.discriminator import Discriminator, DiscriminatorConfig
+from cvsct.models.generator import CBAM, Generator, GeneratorConfig, SameConv, scale_to_data
+from cvsct.volume import HUWindow
+
+SMALL = {"width": 8, "reduction": 4}
+
+
+def displacement_px(network: Generator, size_px: int = 64) -> Tensor:
+    """Where the response to an impulse lies, relative to the impulse, by centre of energy."""
+    middle = size_px // 2
+    flat = torch.zeros(1, 1, size_px, size_px)
+    impulse = flat.clone()
+    impulse[..., middle, middle] = 1.0
+    with torch.no_grad():
+        response = (network(impulse) - network(flat)).square()[0, 0]
+    index = torch.arange(size_px, dtype=torch.float32) - middle
+    total = response.sum()
+    return torch.stack(((response.sum(1) * index).sum(), (response.sum(0) * index).sum())) / total
+
+
+def test_the_papers_generator_has_332150_parameters() -> None:
+    assert sum(p.numel() for p in Generator(GeneratorConfig()).parameters()) == 332_150
+
+
+@pytest.mark.parametrize(("last_kernel", "bound_px"), [(4, 0.5), (3, 0.0)])
+@pytest.mark.parametrize("attention", [True, False])
+def test_an_impulse_stays_in_place(last_kernel: Any, bound_px: float, attention: bool) -> None:
+    """At initialisation, averaged over seeds: random kernels lean to no side."""
+    found = []
+    for seed in range(48):
+        torch.manual_seed(seed)
+        network = Generator(GeneratorConfig(width=32, attention=attention, last_kernel=last_kernel))
+        found.append(displacement_px(network, size_px=40))
+    shifts = torch.stack(found)
+    error = 3 * shifts.std(0) / len(shifts) ** 0.5
+    assert (shifts.mean(0).abs() <= bound_px + error).all()
+    assert (error < 0.25).all()
+
+
+def test_the_field_of_influence_is_centred() -> None:
+    """Exact, for uniform kernels: naive one-sided padding would move the image by 3.5 px."""
+    for last_kernel, expected in ((4, 0.5), (3, 0.0)):
+        network = Generator(GeneratorConfig(attention=False, last_kernel=last_kernel, **SMALL))
+        for module in network.modules():
+            if isinstance(module, SameConv):
+                torch.nn.init.constant_(module.weight, 0.01)
+                torch.nn.init.zeros_(module.bias)
+        assert displacement_px(network).abs().numpy() == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (37, 61)])
+def test_the_generator_keeps_the_size(size: tuple[int, int]) -> None:
+    network = Generator(GeneratorConfig.model_validate(SMALL))
+    assert network(torch.zeros(2, 1, *size)).shape == (2, 1, *size)
+
+
+def test_attention_gates_do_not_depend_on_the_image_size() -> None:
+    """A spatial softmax would: paper's text against Woo et al.'s sigmoid."""
+    torch.manual_seed(0)
+    gate = CBAM(8, 4)
+    tile = torch.rand(1, 8, 16, 16)
+    tiled = tile.repeat(1, 1, 3, 3)
+    assert torch.allclose(gate(tiled)[..., 20:28, 20:28], gate(tile)[..., 4:12, 4:12], atol=1e-6)
+
+
+@torch.no_grad()
+def test_scaling_to_data_undoes_the_gates_and_residual_starts_as_identity() -> None:
+    images = torch.randn(8, 1, 40, 40) * 0.1
+    torch.manual_seed(3)
+    plain = Generator(GeneratorConfig())
+    gated_std = float(plain.body(images).std())
+    scale_to_data(plain, images)
+    assert float(plain.body(images).std()) > 20 * gated_std
+    residual = Generator(GeneratorConfig(residual=True, last_kernel=3))
+    scale_to_data(residual, images)
+    assert torch.equal(residual(images), images.clamp(-1, 1))
+
+
+def test_the_papers_discriminator_gives_one_number_a_patch() -> None:
+    critic = Discriminator(DiscriminatorConfig(), HUWindow())
+    assert critic(torch.zeros(1, 1, 80, 80)).shape == (1, 1, 1, 1)
+    assert critic.map_size(80) == 1
+    with pytest.raises(TrainingError, match="48 px vanish"):
+        critic.map_size(48)
+    with pytest.raises(TrainingError, match="one stride a width"):
+        Discriminator(DiscriminatorConfig(widths=(8,), strides=(1, 1)), HUWindow())
+
+
+@pytest.mark.parametrize("patch_px", [48, 64, 80])
+def test_the_map_size_is_what_comes_out(patch_px: int) -> None:
+    config = DiscriminatorConfig(widths=(4, 4, 4), strides=(2, 1, 1), input_gain=6.0, sigmoid=False)
+    critic = Discriminator(config, HUWindow())
+    assert critic(torch.zeros(1, 1, patch_px, patch_px)).shape[-1] == critic.map_size(patch_px)

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from cvsct.errors import TrainingError, UsageError
+from cvsct.inference.engine import load_network
+from cvsct.models.bundle import Bundle
+from cvsct.runs import TrainingRequest, silent
+from cvsct.training import loop
+from cvsct.training.cycle import PRESETS, cycle_config, train_cycle
+from cvsct.training.domain import DomainConfig, DomainLoss
+from cvsct.training.loop import CHECKPOINT, LOG
+from cvsct.training.steps import CycleStep, ImagePool, cycle_pass
+from cvsct.training.vgg import WEIGHTS_VARIABLE, VGGFeatures
+from cvsct.volume import CTVolume, HUWindow
+from tests.conftest import make_volume
+
+TINY: dict[str, Any] = {
+    "generator.width": 8,
+    "generator.reduction": 4,
+    "discriminator.widths": [8, 8],
+    "discriminator.strides": [2, 1],
+    "patch_px": 24,
+    "batch": 2,
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(scope="session")
+def scans() -> tuple[list[CTVolume], list[CTVolume]]:
+    """Tissue with sharp noise, and other tissue with smooth noise."""
+    volumes = []
+    for seed, sigma_px in ((0, 0.4), (1, 1.0)):
+        rng = np.random.default_rng(seed)
+        noise = ndimage.gaussian_filter(rng.normal(0, 60, (3, 72, 72)), (0, sigma_px, sigma_px))
+        volumes.append([make_volume(40 + noise)])
+    return volumes[0], volumes[1]
+
+
+@pytest.fixture(scope="session")
+def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two first blocks of a VGG16 with random weights, in the format of the real file."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    channels = 3
+    for name, width in (("block1_conv1", 64), ("block1_conv2", 64), ("block2_conv1", 128)):
+        scale = (2 / (9 * channels)) ** 0.5
+        arrays[f"{name}/kernel"] = rng.normal(0, scale, (width, channels, 3, 3)).astype(np.float16)
+        arrays[f"{name}/bias"] = np.zeros(width, np.float16)
+        channels = width
+    path = tmp_path_factory.mktemp("vgg") / "vgg.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def request_for(tmp_path: Path, vgg_weights: Path) -> Any:
+    def build(name: str = "m", steps: int = 4, **settings: Any) -> TrainingRequest:
+        return TrainingRequest(
+            method="cvsct",
+            out=tmp_path / name,
+            settings={
+                "domain.weights": str(vgg_weights),
+                "domain.layers": ["relu1_2", "relu2_1"],
+                **TINY,
+                **settings,
+            },
+            max_steps=steps,
+        )
+
+    return build
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_presets_are_valid_and_settings_reach_into_them(preset: str) -> None:
+    config = cycle_config(preset, {"domain.layers": ["relu1_1"], "batch": 3})
+    assert config.domain.layers == ("relu1_1",)
+    assert config.batch == 3
+
+
+def test_the_paper_preset_is_the_paper() -> None:
+    config = cycle_config("paper", {})
+    assert (config.patch_px, config.batch, config.learning_rate) == (80, 32, 1e-4)
+    assert (config.beta1, config.beta2, config.pool, config.decay_from) == (0.5, 0.999, 0, 1.0)
+    assert config.discriminator.sigmoid
+    assert not config.generator.residual
+    assert config.domain.layers == ("relu4_1", "relu5_1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"bacth": 3}, "no setting 'bacth'"),
+        ({"batch": "many"}, "setting batch"),
+        ({"generator.depth": 2}, "no setting 'generator.depth'"),
+        ({"batch.size": 2}, "batch has no parts"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        cycle_config("cpu", settings)
+    with pytest.raises(UsageError, match="no preset"):
+        cycle_config("gpu", {})
+
+
+@pytest.mark.parametrize("average", [0.0, 0.5])
+@pytest.mark.parametrize("options", [{}, {"domain_loss": False}, {"attention": False}])
+def test_training_gives_a_model_that_maps_both_ways(
+    scans: Any, request_for: Any, options: dict[str, bool], average: float
+) -> None:
+    request = request_for(average=average, **options)
+    bundle = train_cycle(*scans, request).write(request.out)
+    lines = [json.loads(line) for line in (request.out / LOG).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    terms = {"adversarial_a2b", "cycle_a", "identity_b", "critic_a"}
+    assert terms <= lines[0].keys()
+    assert ("domain_a2b" in lines[0]) == options.get("domain_loss", True)
+    has_gates = any("mlp" in name for name in bundle.weights)
+    assert has_gates == options.get("attention", True)
+    found = Bundle.read(request.out)
+    forth, back = (load_network(found, reverse, "auto")(scans[0][0]) for reverse in (False, True))
+    assert forth.shape == scans[0][0].hu.shape
+    assert forth.dtype == np.float32
+    assert not np.array_equal(forth, back)
+
+
+def test_voxels_outside_the_window_survive_the_network(scans: Any, request_for: Any) -> None:
+    request = request_for()
+    bundle = train_cycle(*scans, request)
+    volume = scans[0][0]
+    hu = volume.hu.copy()
+    hu[0, 5, 5], hu[1, 7, 9] = 2500.0, -1024.0
+    found = load_network(bundle, False, "torch")(volume.with_hu(hu))
+    assert (found[0, 5, 5], found[1, 7, 9]) == (2500.0, -1024.0)
+
+
+def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(
+    scans: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+
+    def kill(_: str, done: int, __: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    whole = train_cycle(*scans, request_for("whole", steps=6, pool=3, average=0.5))
+    first = replace(request_for("parts", steps=6, pool=3, average=0.5), progress=kill)
+    with pytest.raises(KeyboardInterrupt):
+        train_cycle(*scans, first)
+    second = replace(first, progress=silent, resume=True)
+    parts = train_cycle(*scans, second)
+    assert parts.weights.keys() == whole.weights.keys()
+    for name, array in whole.weights.items():
+        assert np.array_equal(parts.weights[name], array), name
+    steps = [json.loads(line)["step"] for line in (first.out / LOG).read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_resuming_with_other_settings_names_the_difference(scans: Any, request_for: Any) -> None:
+    train_cycle(*scans, request_for(steps=1))
+    changed = replace(request_for(steps=2, weight_cycle=0.25), resume=True)
+    with pytest.raises(TrainingError, match=r"weight_cycle 1\.0 -> 0\.25"):
+        train_cycle(*scans, changed)
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        train_cycle(*scans, replace(request_for("new"), resume=True))
+
+
+def test_divergence_stops_and_keeps_the_last_checkpoint(scans: Any, request_for: Any) -> None:
+    request = request_for(steps=2)
+    train_cycle(*scans, request)
+    before = (request.out / CHECKPOINT).read_bytes()
+    broken = [scans[0][0].with_hu(np.where(scans[0][0].hu > 200, np.nan, scans[0][0].hu))]
+    broken[0].hu[:, ::9, ::9] = np.nan
+    with pytest.raises(TrainingError, match=r"(diverged at step|no patch)"):
+        train_cycle(broken, scans[1], replace(request, max_steps=4, resume=True))
+    assert (request.out / CHECKPOINT).read_bytes() == before
+
+
+def test_a_batched_pass_equals_separate_calls(scans: Any, request_for: Any) -> None:
+    config = cycle_config("cpu", {**TINY, "weight_domain": 0})
+    images = torch.randn(4, 1, 24, 24) * 0.1
+    step = CycleStep(config, images, images, torch.device("cpu"))
+    torch.nn.init.normal_(step.nets["a2b"].head.weight, std=0.1)  # type: ignore[union-attr, arg-type]
+    a, b = images[:2], images[2:]
+    a2b, b2a = step.nets["a2b"], step.nets["b2a"]
+    made = cycle_pass(a2b, b2a, a, b)
+    assert torch.allclose(made.fake_b, a2b(a), atol=1e-5)
+    assert torch.allclose(made.same_b, a2b(b), atol=1e-5)
+    assert torch.allclose(made.back_a, b2a(a2b(a)), atol=1e-5)
+    assert torch.allclose(made.same_a, b2a(a), atol=1e-5)
+
+
+def test_the_domain_loss_is_nothing_for_the_same_texture(vgg_weights: Path) -> None:
+    images = torch.randn(12, 1, 32, 32) * 0.05
+    for against in ("batch", "domain"):
+        config = DomainConfig(
+            weights=str(vgg_weights), layers=("relu2_1",), against=against, scale="target"
+        )
+        loss = DomainLoss(config, HUWindow())
+        loss.learn_target("b", images)
+        assert float(loss(images, images, "b")) == pytest.approx(0, abs=1e-9)
+        assert float(loss(images * 3, images, "b")) > 1e-3
+
+
+def test_the_pool_shows_old_images_once_full() -> None:
+    pool, rng = ImagePool(4), np.random.default_rng(0)
+    images = torch.arange(8.0).view(8, 1, 1, 1)
+    assert torch.equal(pool.exchange(images[:4], rng), images[:4])
+    shown = pool.exchange(images[4:], rng)
+    assert set(shown.flatten().tolist()) & {0.0, 1.0, 2.0, 3.0}
+    assert torch.equal(ImagePool(0).exchange(images, rng), images)
+
+
+def test_missing_vgg_weights_are_named_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
+    with pytest.raises(TrainingError, match="CVSCT_VGG_WEIGHTS"):
+        DomainLoss(DomainConfig(), HUWindow())
+    (tmp_path / "x.npz").write_bytes(b"no zip")
+    with pytest.raises(TrainingError, match="not VGG16"):
+        VGGFeatures(tmp_path / "x.npz", ["relu1_1"])
+    with pytest.raises(TrainingError, match="no layers"):
+        VGGFeatures(tmp_path / "x.npz", ["relu9_1"])
+
+
+@pytest.mark.shared
+def test_vgg_features_match_the_published_network(shared: Path) -> None:
+    """First-layer values by hand: a 3x3 correlation of BGR minus the mean."""
+    path = shared / "weights" / "vgg16_imagenet_conv_float16.npz"
+    network = VGGFeatures(path, ["relu1_1", "relu3_1"])
+    grey = torch.rand(1, 1, 16, 16, dtype=torch.float32)
+    maps = network(grey)
+    assert [tuple(m.shape[1:]) for m in maps] == [(64, 16, 16), (256, 4, 4)]
+    with np.load(path) as arrays:
+        kernel = arrays["block1_conv1/kernel"].astype(np.float64)
+        bias = arrays["block1_conv1/bias"].astype(np.float64)
+    mean = np.array([103.939, 116.779, 123.68])[:, None, None]
+    around = grey[0, 0, 4:7, 8:11].double().numpy()[None] * 255 - mean
+    by_hand = np.maximum((kernel * around).sum(axis=(1, 2, 3)) + bias, 0)
+    assert maps[0][0, :, 5, 9].numpy() == pytest.approx(by_hand, abs=2e-3)
