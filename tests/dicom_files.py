@@ -19,7 +19,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
 )
 
-ROWS, COLUMNS, SPACING_MM = 24, 20, 5.0
+ROWS, COLUMNS, SPACING_MM = 40, 36, 5.0
 INTERCEPT = -1024
 
 Change = Callable[[Dataset, int], None]

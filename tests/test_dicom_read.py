@@ -194,7 +194,7 @@ REFUSED = {
         _set_third(ImageOrientationPatient=[1, 0, 0, 0, 0.96, 0.28]),
         r"mixed orientation .*16\.3 degrees",
     ),
-    "size": (_smaller, r"mixed size .*23 x 20 voxels|mixed size .*24 x 20 voxels"),
+    "size": (_smaller, r"mixed size .*39 x 36 voxels|mixed size .*40 x 36 voxels"),
     "pixel spacing": (_set_third(PixelSpacing=[0.8, 0.8]), r"mixed pixel spacing .*0\.8 x 0\.8"),
     "thickness": (_set_third(SliceThickness=2.5), r"mixed slice thickness .*2\.5 mm"),
     "frame": (_set_third(FrameOfReferenceUID="1.9"), "mixed frame of reference"),
@@ -226,7 +226,7 @@ REFUSED = {
     "colour": (_colour, r"colour image or screen copy \(3 samples"),
     "8 bit": (_eight_bit, "8 of 8 bits stored"),
     "no pixels": (_without("PixelData"), "no pixel data"),
-    "cut pixels": (_cut_pixels, "pixel data cut short at 920 of 960 bytes"),
+    "cut pixels": (_cut_pixels, "pixel data cut short at 2808 of 2880 bytes"),
     "huge": (_set(Rows=60000, Columns=60000), "declares 60000 x 60000 voxels"),
     "too wide": (_wide, "need more than the 12 bits"),
     "tissue padding": (
@@ -272,7 +272,7 @@ def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
     path = write_slice(tmp_path / "a.dcm", slice_dataset(0, stored_values(1)[0]))
     whole = np.frombuffer(path.read_bytes(), np.uint8)
     rng = np.random.default_rng(3)
-    for _ in range(3000):
+    for _ in range(150):
         damaged = whole.copy()
         damaged[rng.integers(132, 1500, size=4)] = rng.integers(0, 256, size=4)
         path.write_bytes(damaged.tobytes())

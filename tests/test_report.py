@@ -115,6 +115,7 @@ def test_the_summary_fits_on_a_terminal(result: Evaluation) -> None:
         r"\(8 regions, 3 slices\)",
         result.summary(),
     )
+    assert "->" not in evaluate([NEAR], [SOFT], None, FAST).summary()
     assert "unpaired" in evaluate([NEAR], [unpaired(SOFT)], None, FAST).summary()
 
 

@@ -206,7 +206,9 @@ def evaluate(
         if source is not None:
             scans["source"] = read_all(source)
     with manifest.timed("measuring"):
-        found = evaluate(scans["harmonized"], scans["target"], scans.get("source"), settings)
+        found = evaluate(
+            scans["harmonized"], scans["target"], scans.get("source"), settings, _progress()
+        )
     with new_folder(out) as folder:
         write_report(found, folder)
         manifest.inputs = {role: [v.series_uid for v in each] for role, each in scans.items()}

@@ -111,18 +111,18 @@ class Evaluation:
         """The figures that matter in one line, before and after where there is a before."""
         if self.harmonized is None:
             distance = self.texture.distance_db if self.texture else {}
-            shown = _before_after(distance.get("source"), distance.get("harmonized"), ".1f")
+            shown = _arrow([distance.get(side) for side in ("source", "harmonized")], ".1f")
             return f"unpaired: texture spectra {shown} dB from the target's"
-        new, old = self.harmonized, self.input or self.harmonized
-        ccc = _before_after(old.across.mean.ccc, new.across.mean.ccc, ".2f")
-        psnr = _before_after(old.quality.psnr_db.mean, new.quality.psnr_db.mean, ".1f")
-        bias = _before_after(old.quality.hu_bias, new.quality.hu_bias, "+.1f")
+        sides = [one for one in (self.input, self.harmonized) if one is not None]
+        ccc = _arrow([one.across.mean.ccc for one in sides], ".2f")
+        psnr = _arrow([one.quality.psnr_db.mean for one in sides], ".1f")
+        bias = _arrow([one.quality.hu_bias for one in sides], "+.1f")
         counts = f"{len(self.regions)} regions, {self.n_slices} slices"
         return f"concordance {ccc}, PSNR {psnr} dB, HU bias {bias} ({counts})"
 
 
-def _before_after(before: float | None, after: float | None, digits: str) -> str:
-    shown = [format(value, digits) for value in (before, after) if value is not None]
+def _arrow(values: Sequence[float | None], digits: str) -> str:
+    shown = [format(value, digits) for value in values if value is not None]
     return " -> ".join(shown) or "unknown"
 
 

@@ -75,7 +75,7 @@ def find_series(path: Path) -> list[SeriesFiles]:
     Raises:
         SeriesError: if nothing is there, or nothing of it is a CT slice.
     """
-    if not path.exists():
+    if not path.is_file() and not path.is_dir():
         raise SeriesError(f"{path}: no such file or folder; name a CT series or a folder of them")
     groups: dict[str, list[Path]] = defaultdict(list)
     damaged: list[Path] = []

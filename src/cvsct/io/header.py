@@ -49,7 +49,10 @@ _NOT_SLICES = {
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence pydicom and the codecs: their messages quote attribute values."""
+    """Silence pydicom and the codecs: their messages quote attribute values.
+
+    Warning filters are the process's, so read in processes rather than in threads.
+    """
     loggers = [logging.getLogger(name) for name in _LIBRARIES]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -122,7 +125,7 @@ def not_a_slice(dataset: Dataset) -> str:
     if sop_class != CT_IMAGE:
         return f"another kind of object ({_known(sop_class) or 'unknown SOP class'})"
     if modality != "CT":
-        return f"modality {modality if re.fullmatch('[A-Z]{2,8}', modality) else 'missing'}, not CT"
+        return f"modality {modality if re.fullmatch('[A-Z]{2,8}', modality) else 'unknown'}, not CT"
     kinds = text(dataset, "ImageType").split("\\")
     return next((_NOT_SLICES[kind] for kind in kinds if kind in _NOT_SLICES), "")
 

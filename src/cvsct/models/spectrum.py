@@ -5,7 +5,8 @@ of a gain. In two bodies it is also a ratio of anatomies and of noise levels. Th
 part them (figures in docs/log.md):
 
 1. *Anatomy*: one regression a frequency of log power on the domain, with patches compared within
-   classes of equal low-frequency power and at equal mean HU. No kernel changes either of these.
+   classes of equal low-frequency power, at equal low-frequency shape and mean HU. No kernel
+   changes these.
 2. *Noise level*: a thicker body is noisier whatever the kernel. The noise expected from the
    attenuation along all rays through a patch is compared between the domains, and the share of
    power that is noise is corrected for it.
@@ -56,8 +57,8 @@ class SpectrumSettings(BaseModel):
         classes: classes of equal low-frequency power.
         dose_law: how noise power grows with expected attenuation. 1 is a fixed tube current, 0
             one that holds the noise constant; automatic exposure mostly lies halfway.
-        doubt: the part of each correction that is taken as its standard error.
-        stiffness: weight of the third differences of the log gain.
+        doubt: the part of the correction for anatomy that is taken as its standard error.
+        stiffness: weight of the bending of the log gain: its third differences over 0.025/mm.
         max_gain: no frequency is amplified more than this, in either direction.
         max_slices: slices used from each side, spread evenly over the scans.
     """
@@ -65,11 +66,11 @@ class SpectrumSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     patch_mm: float = Field(default=40.0, ge=10, le=200)
-    frequency_step_per_mm: float = Field(default=0.025, ge=0.002, le=0.1)
-    low_frequency_per_mm: float = Field(default=0.075, gt=0, le=0.3)
+    frequency_step_per_mm: float = Field(default=0.025, ge=0.002, le=0.05)
+    low_frequency_per_mm: float = Field(default=0.075, ge=0.05, le=0.3)
     classes: int = Field(default=12, ge=1, le=100)
     dose_law: float = Field(default=0.5, ge=0, le=1)
-    doubt: float = Field(default=0.25, ge=0, le=10)
+    doubt: float = Field(default=0.5, ge=0, le=10)
     stiffness: float = Field(default=1e5, ge=0, le=1e12)
     max_gain: float = Field(default=16.0, ge=1, le=1000)
     max_slices: int = Field(default=600, ge=1)
@@ -140,10 +141,10 @@ def fit_kernel_ratio(
     corrected = 0.5 * (ratio - share * noise)
     quarter = frequencies[-1] / 4
     sampling = RELATIVE_SD**2 * quarter / np.maximum(frequencies, frequencies[1])
-    sd = np.sqrt(sampling + (settings.doubt * (corrected - raw)) ** 2)
+    sd = np.sqrt(sampling + (settings.doubt * (0.5 * ratio - raw)) ** 2)
     return KernelRatio(
         frequencies_per_mm=frequencies,
-        log_gain=smooth_log_gain(corrected, sd, settings.stiffness),
+        log_gain=smooth_log_gain(corrected, sd, settings.stiffness * (0.025 / step) ** 6),
         raw_log_gain=np.nan_to_num(raw),
         source_log_power=mean_over_patches(a.log_power),
         n_patches=(len(a.mean_hu), len(b.mean_hu)),
@@ -243,13 +244,15 @@ def _like_with_like(
 ) -> tuple[Float[np.ndarray, " n"], float]:
     """Log power of b over a between patches alike, and how many patches that compares.
 
-    Least squares, one a frequency, on the domain, the class of low-frequency power and a parabola
-    in mean HU. Classes weigh by half the harmonic mean of their counts, as least squares has it.
+    Least squares, one a frequency, on the domain, the class of low-frequency power, the shape of
+    the spectrum there, and a parabola in mean HU. Classes weigh by half the harmonic mean of their
+    counts, as least squares has it.
     """
     log_power = np.concatenate([a.log_power, b.log_power])
     mean_hu = np.concatenate([a.mean_hu, b.mean_hu]) / 1000
     domain = np.repeat([0.0, 1.0], [len(a.mean_hu), len(b.mean_hu)])
-    energy = np.mean(log_power, axis=1, where=low & np.isfinite(log_power))
+    energy = log_power[:, low].mean(axis=1)
+    shape = (log_power[:, low] - energy[:, None])[:, :-1]
     edges = np.quantile(energy, np.linspace(0, 1, classes + 1)[1:-1])
     member = np.digitize(energy, edges)[:, None] == np.arange(classes)
     n_a, n_b = member[domain == 0].sum(axis=0), member[domain == 1].sum(axis=0)
@@ -259,7 +262,7 @@ def _like_with_like(
             f"source and target show no like tissue ({overlap:.0f} regions to compare, of "
             f"{MIN_OVERLAP:.0f} needed); give scans of the same part of the body"
         )
-    design = np.column_stack([domain, mean_hu, mean_hu**2, member[:, n_a + n_b > 0]])
+    design = np.column_stack([domain, mean_hu, mean_hu**2, shape, member[:, n_a + n_b > 0]])
     ratio = np.full(log_power.shape[1], np.nan)
     for index in range(1, log_power.shape[1]):
         rows = np.isfinite(log_power[:, index])
@@ -272,7 +275,7 @@ def _noise_share(sample: Sample, low: Bool[np.ndarray, " n"]) -> Float[np.ndarra
     """The share of the mean power that is noise, taken as what the plainest soft tissue holds."""
     soft = sample.mean_hu > SOFT_PATCH_HU
     soft = soft if soft.sum() >= MIN_PATCHES else np.ones_like(soft)
-    energy = np.mean(sample.log_power, axis=1, where=low & np.isfinite(sample.log_power))
+    energy = sample.log_power[:, low].mean(axis=1)
     plain = soft & (energy <= np.quantile(energy[soft], 0.3))
     excess = mean_over_patches(sample.log_power[plain]) - mean_over_patches(sample.log_power)
     return np.clip(np.nan_to_num(np.exp(np.nan_to_num(excess))), 0.0, 1.0)

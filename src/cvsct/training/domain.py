@@ -71,7 +71,7 @@ class DomainLoss(nn.Module):
     @torch.no_grad()
     def learn_target(self, side: str, images: Images) -> None:
         """Take a domain's mean Gram matrices from a large sample of its patches."""
-        parts = [self.grams(part) for part in images.split(16)]
+        parts = [self.grams(images[first : first + 16]) for first in range(0, len(images), 16)]
         self.target[side] = [
             torch.cat(layer).mean(dim=0, keepdim=True) for layer in zip(*parts, strict=True)
         ]

@@ -1,0 +1,33 @@
+# Set-up is pip in a virtual environment; nothing else is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Two folders of DICOM: scans of scanner A, scans of scanner B.
+SOURCE ?= ../shared/real_ct/siemens_sensation10/B70f
+TARGET ?= ../shared/real_ct/siemens_sensation10/B40f
+DEMO ?= demo
+
+.PHONY: demo test lint clean
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	@bash scripts/demo.sh $(BIN)/cvsct '$(SOURCE)' '$(TARGET)' '$(DEMO)'
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+clean:
+	rm -rf $(VENV) demo

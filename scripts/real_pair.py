@@ -1,0 +1,179 @@
+"""Score methods on a real kernel pair: unpaired training on one half, paired test on the other.
+
+    python scripts/real_pair.py --pair ../shared/real_ct/siemens_sensation10 --work runs/pair
+
+Protocols (docs/real_pair.md). `same`: source and target slices are both from the lower half of
+the z range. `different-1`, `different-2`: source from one of its two quarters, target from the
+other, so that no slice position is in common. The test is the upper half, with the pairing, in
+both directions. Everything runs through the command line; a model that is already in WORK is
+used again, so long trainings can be run beforehand by `cvsct train` into the folder shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+
+from cvsct.cli import main as cvsct
+from cvsct.io.dicom import find_series, read_series
+from cvsct.models.bundle import SUMS_FILE
+from cvsct.runs import write_json
+
+SHARP, SOFT = "B70f", "B40f"
+CLASSES = ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm")
+
+
+def run(*arguments: object) -> None:
+    """One cvsct command; a failure ends the script."""
+    try:
+        cvsct([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        if stop.code:
+            raise
+
+
+def files_by_position(folder: Path) -> list[Path]:
+    """The files of the one series in a folder, lowest slice first."""
+    (series,) = find_series(folder)
+    volume = read_series(series)
+    by_uid = {
+        pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID: file
+        for file in series.files
+    }
+    return [by_uid[header.SOPInstanceUID] for header in volume.headers]
+
+
+def link(files: list[Path], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        place = folder / file.name
+        if not place.is_symlink():
+            place.symlink_to(file.resolve())
+
+
+def lay_out(pair: Path, work: Path) -> list[str]:
+    """Folders of links for each protocol; returns the protocols' names."""
+    sharp, soft = (files_by_position(pair / kernel) for kernel in (SHARP, SOFT))
+    half, quarter = len(sharp) // 2, len(sharp) // 4
+    first, second = slice(0, quarter), slice(half - quarter, half)
+    parts = {
+        "same": (slice(0, half), slice(0, half)),
+        "different-1": (first, second),
+        "different-2": (second, first),
+        "test": (slice(half, None), slice(half, None)),
+    }
+    for name, (of_sharp, of_soft) in parts.items():
+        link(sharp[of_sharp], work / "scans" / name / "sharp")
+        link(soft[of_soft], work / "scans" / name / "soft")
+    return [name for name in parts if name != "test"]
+
+
+def score(work: Path, protocol: str, method: str, options: list[str], seeds: int) -> list[Any]:
+    """Train if needed, harmonise the test half both ways, evaluate; one row a direction."""
+    scans, test = work / "scans" / protocol, work / "scans" / "test"
+    model = work / "models" / protocol / method
+    if not (model / SUMS_FILE).exists():
+        begun = time.perf_counter()
+        run("train", method, "--source", scans / "sharp", "--target", scans / "soft",
+            "--out", model, *options)  # fmt: skip
+        print(f"{protocol} {method}: trained in {time.perf_counter() - begun:.1f} s")
+    rows = []
+    for direction, source, target, reverse in (
+        ("sharp to soft", test / "sharp", test / "soft", []),
+        ("soft to sharp", test / "soft", test / "sharp", ["--reverse"]),
+    ):
+        place = work / "results" / protocol / method / direction.replace(" ", "-")
+        images = place / "images"
+        if not images.exists():
+            run("harmonize", source, "--model", model, "--out", images, *reverse)
+        found = []
+        for seed in range(seeds):
+            report = place / f"seed-{seed}"
+            if not report.exists():
+                run("evaluate", "--harmonized", images, "--target", target, "--source", source,
+                    "--out", report, "--seed", seed)  # fmt: skip
+            found.append(json.loads((report / "metrics.json").read_text()))
+        speed = json.loads((images / "manifest.json").read_text())["figures"]["slices_per_s"]
+        rows.append(row(protocol, method, direction, found, speed))
+    return rows
+
+
+def row(
+    protocol: str, method: str, direction: str, found: list[dict[str, Any]], speed: float
+) -> dict[str, Any]:
+    """One line of the table: figures of seed 0, and the spread of the mean CCC over seeds."""
+    first = found[0]
+    across = [np.mean(list(metrics["ccc_across"].values())) for metrics in found]
+    return {
+        "protocol": protocol,
+        "method": method,
+        "direction": direction,
+        "psnr_db": first["psnr_db"],
+        "ssim": first["ssim"],
+        "ncc": first["ncc"],
+        "hu_bias": first["hu_bias"],
+        "ccc_across_mean": float(across[0]),
+        "ccc_across_mean_by_seed": [float(value) for value in across],
+        "ccc_within_mean": float(np.mean(list(first["ccc_within"].values()))),
+        "ccc_across": first["ccc_across"],
+        "ccc_within": first["ccc_within"],
+        "slices_per_s": speed,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| direction | protocol | method | PSNR dB | SSIM | NCC | HU bias | CCC across (seeds) "
+        "| CCC within |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one in sorted(rows, key=lambda one: (one["direction"], one["protocol"])):
+        seeds = one["ccc_across_mean_by_seed"]
+        lines.append(
+            f"| {one['direction']} | {one['protocol']} | {one['method']} | {one['psnr_db']:.1f} "
+            f"| {one['ssim']:.3f} | {one['ncc']:.4f} | {one['hu_bias']:+.1f} "
+            f"| {one['ccc_across_mean']:.3f} ({min(seeds):.3f} to {max(seeds):.3f}) "
+            f"| {one['ccc_within_mean']:.3f} |"
+        )
+    heads = " | ".join(CLASSES)
+    for kind in ("across", "within"):
+        lines += ["", f"CCC {kind} by class", "", f"| direction | protocol | method | {heads} |",
+                  "|---" * (3 + len(CLASSES)) + "|"]  # fmt: skip
+        for one in sorted(rows, key=lambda one: (one["direction"], one["protocol"])):
+            values = " | ".join(f"{one[f'ccc_{kind}'][name]:.3f}" for name in CLASSES)
+            lines.append(f"| {one['direction']} | {one['protocol']} | {one['method']} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pair", type=Path, required=True, help=f"holds {SHARP}/ and {SOFT}/")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--methods", default="input,histogram,spectrum")
+    parser.add_argument("--protocols", default="same,different-1,different-2")
+    parser.add_argument("--seeds", type=int, default=3, help="placements of the regions")
+    parser.add_argument("--train", default="", help="options for `cvsct train`")
+    arguments = parser.parse_args()
+    lay_out(arguments.pair, arguments.work)
+    rows = [
+        each
+        for protocol in arguments.protocols.split(",")
+        for method in arguments.methods.split(",")
+        for each in score(
+            arguments.work, protocol, method, arguments.train.split(), arguments.seeds
+        )
+    ]
+    write_json(arguments.work / "table.json", rows)
+    (arguments.work / "table.md").write_text(table(rows))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
