@@ -141,6 +141,9 @@ def harmonize(
     out: Annotated[Path, typer.Option(help="The folder to write, one sub-folder a series.")],
     reverse: Annotated[bool, typer.Option("--reverse", help="From B to A.")] = False,
     engine: Annotated[str, typer.Option(help="auto, openvino or torch.")] = "auto",
+    keep_equipment: Annotated[
+        bool, typer.Option("--keep-equipment", help="Leave Manufacturer and model as they are.")
+    ] = False,
 ) -> None:
     """Rewrite scans as derived DICOM series that read like the other scanner's."""
     from cvsct.inference.harmonizer import harmonize_series
@@ -163,7 +166,9 @@ def harmonize(
     )
     with new_folder(out) as folder:
         with manifest.timed("harmonising"):
-            outcomes = harmonize_series(series, bundle, mapping, folder, reverse, _progress())
+            outcomes = harmonize_series(
+                series, bundle, mapping, folder, reverse, keep_equipment, _progress()
+            )
         failed = [outcome for outcome in outcomes if outcome.error]
         if len(failed) == len(outcomes):
             more = f" (and {len(failed) - 1} more series failed)" if len(failed) > 1 else ""

@@ -42,10 +42,16 @@ def body(
     """True inside the patient, lungs included: each slice's largest object, holes filled."""
     outline = np.zeros(hu.shape, dtype=bool)
     for index, plane in enumerate(blurred(hu) > BODY_HU):
-        labels, count = ndimage.label(plane)
-        if count:
-            largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-            outline[index] = ndimage.binary_fill_holes(labels == largest)
+        objects, count = ndimage.label(plane)
+        if count == 0:
+            continue
+        largest = objects == 1 + int(np.argmax(np.bincount(objects.ravel())[1:]))
+        gaps, count = ndimage.label(~largest)
+        open_gap = np.zeros(count + 1, dtype=bool)
+        for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
+            open_gap[edge] = True
+        open_gap[0] = False
+        outline[index] = ~open_gap[gaps]
     return outline
 
 

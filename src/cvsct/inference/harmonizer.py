@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from cvsct.inference.engine import Mapping3D
 from cvsct.io.derived import Derivation, write_derived
 from cvsct.io.dicom import SeriesFiles, read_series
 from cvsct.models.bundle import Bundle
-from cvsct.runs import Progress, config_hash, silent
+from cvsct.runs import Progress, config_hash, new_folder, silent
 from cvsct.volume import CTVolume
 
 logger = logging.getLogger(__name__)
@@ -69,11 +70,12 @@ def harmonize_series(
     mapping: Mapping3D,
     folder: Path,
     reverse: bool = False,
+    keep_equipment: bool = False,
     progress: Progress = silent,
 ) -> list[Outcome]:
     """Read, map and write each series; one that fails is named and the others go on.
 
-    Each derived series lies in a folder of its own, named by a hash of its UID.
+    Each derived series lies in a folder of its own, named by a hash of its source's UID.
     """
     derivation = Derivation(
         method=bundle.method,
@@ -81,7 +83,8 @@ def harmonize_series(
         model_name=bundle.method,
         model_version=__version__,
         model_sha256=bundle.sha256,
-        config_sha256=config_hash({"reverse": reverse, **bundle.settings}),
+        config_sha256=config_hash({"cvsct": __version__, "reverse": reverse, **bundle.settings}),
+        keep_equipment=keep_equipment,
     )
     outcomes = []
     for done, each in enumerate(series):
@@ -89,7 +92,9 @@ def harmonize_series(
         try:
             volume = read_series(each)
             result = harmonize_volume(volume, mapping)
-            written = write_derived(volume, result.hu, folder, derivation)
+            place = folder / hashlib.sha256(each.series_uid.encode()).hexdigest()[:16]
+            with new_folder(place) as partial:
+                written = write_derived(volume, result.hu, partial, derivation)
         except (CvsctError, OSError) as error:
             logger.warning("a series was not harmonised: %s", error)
             outcomes.append(Outcome(series_uid=each.series_uid, error=str(error)))
@@ -97,7 +102,7 @@ def harmonize_series(
         outcomes.append(
             Outcome(
                 series_uid=each.series_uid,
-                folder=written.folder.name,
+                folder=place.name,
                 derived_uid=written.series_uid,
                 n_slices=len(volume.hu),
                 mean_change_hu=float(np.abs(result.hu - volume.hu).mean()),

@@ -80,8 +80,8 @@ def encoding_of(name: str, dataset: Dataset) -> Encoding:
     photometric = text(dataset, "PhotometricInterpretation")
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise SeriesError(
-            f"{name}: a colour image or screen copy ({samples or 'unknown'} samples a pixel), expected "
-            "one greyscale sample; name the original CT series"
+            f"{name}: a colour image or screen copy ({samples or 'unknown'} samples a pixel), "
+            "expected one greyscale sample; name the original CT series"
         )
     allocated, bits = whole(dataset, "BitsAllocated"), whole(dataset, "BitsStored")
     if allocated != 16 or bits is None or not 12 <= bits <= 16:

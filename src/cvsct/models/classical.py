@@ -220,6 +220,7 @@ def train_spectrum(
         "frequencies_per_mm": f,
         "log_gain": log_gain,
         "source_log_power": np.nan_to_num(fit.source_log_power),
+        "target_log_power": np.nan_to_num(fit.target_log_power),
     }
     return _bundle(source, target, request, settings, weights, figures)
 

@@ -23,11 +23,11 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float, Float32
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import ndimage
 
 from cvsct.errors import GeometryError, TrainingError
+from cvsct.models.noise import patch_log_noise
 from cvsct.runs import Progress, silent
-from cvsct.spectra import PatchSpectra, body, mean_over_patches, patch_spectra
+from cvsct.spectra import mean_over_patches, patch_spectra
 from cvsct.volume import AIR_FLOOR_HU, CTVolume
 
 MIN_PATCHES = 30
@@ -37,11 +37,9 @@ MIN_OVERLAP = 15.0
 SOFT_PATCH_HU = -200.0
 """Mean of a patch above which it is not lung."""
 
-WATER_PER_MM = 0.0193
-"""Linear attenuation of water at 70 keV, about the mean of a 120 kVp beam (NIST XCOM)."""
+TEXTURE_FROM_PER_MM = 0.1
+"""Below lies mostly anatomy."""
 
-RAY_STEP_MM = 5.0
-RAY_ANGLES = 24
 REFLECT_PX = 64
 RELATIVE_SD = 0.01
 """Sampling error of a log gain at a quarter of the frequency range; grows towards zero."""
@@ -73,7 +71,7 @@ class SpectrumSettings(BaseModel):
     doubt: float = Field(default=0.5, ge=0, le=10)
     stiffness: float = Field(default=1e5, ge=0, le=1e12)
     max_gain: float = Field(default=16.0, ge=1, le=1000)
-    max_slices: int = Field(default=600, ge=1)
+    max_slices: int = Field(default=300, ge=1)
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,7 @@ class KernelRatio:
         log_gain: natural log of the amplitude gain at each frequency, 0 at zero.
         raw_log_gain: the same without any correction: half the difference of log power.
         source_log_power: mean over the source's patches; NaN at zero.
+        target_log_power: mean over the target's.
         n_patches: of source and target.
         overlap: patches that effectively compare like with like.
         noise_level: log ratio of noise power, target over source, that the bodies explain.
@@ -102,6 +101,7 @@ class KernelRatio:
     log_gain: Float[np.ndarray, " n"]
     raw_log_gain: Float[np.ndarray, " n"]
     source_log_power: Float[np.ndarray, " n"]
+    target_log_power: Float[np.ndarray, " n"]
     n_patches: tuple[int, int]
     overlap: float
     noise_level: float
@@ -134,7 +134,8 @@ def fit_kernel_ratio(
             "cycles/mm; give scans reconstructed on a finer grid, or set a smaller "
             "low_frequency_per_mm"
         )
-    raw = 0.5 * (mean_over_patches(b.log_power) - mean_over_patches(a.log_power))
+    mean_a, mean_b = mean_over_patches(a.log_power), mean_over_patches(b.log_power)
+    raw = 0.5 * (mean_b - mean_a)
     ratio, overlap = _like_with_like(a, b, low, settings.classes)
     noise = settings.dose_law * float(b.log_noise.mean() - a.log_noise.mean())
     share = 0.5 * (_noise_share(a, low) + _noise_share(b, low))
@@ -146,7 +147,8 @@ def fit_kernel_ratio(
         frequencies_per_mm=frequencies,
         log_gain=smooth_log_gain(corrected, sd, settings.stiffness * (0.025 / step) ** 6),
         raw_log_gain=np.nan_to_num(raw),
-        source_log_power=mean_over_patches(a.log_power),
+        source_log_power=mean_a,
+        target_log_power=mean_b,
         n_patches=(len(a.mean_hu), len(b.mean_hu)),
         overlap=overlap,
         noise_level=noise,
@@ -180,7 +182,7 @@ def _sample(
         if min(volume.hu.shape[1:]) < size_px:
             continue
         spectra = patch_spectra(volume, frequencies_per_mm, size_px, "body")
-        parts.append(Sample(spectra.log_power, spectra.mean_hu, _patch_noise(volume, spectra)))
+        parts.append(Sample(spectra.log_power, spectra.mean_hu, patch_log_noise(volume, spectra)))
     progress(f"spectra of the {side}", len(volumes), len(volumes))
     count = sum(len(part.mean_hu) for part in parts)
     if count < MIN_PATCHES:
@@ -192,50 +194,6 @@ def _sample(
         np.concatenate([part.log_power for part in parts]),
         np.concatenate([part.mean_hu for part in parts]),
         np.concatenate([part.log_noise for part in parts]),
-    )
-
-
-def expected_log_noise(
-    volume: CTVolume,
-) -> Float[np.ndarray, "slices rows columns"]:
-    """Log of the noise power to expect on a grid of 5 mm, up to a constant.
-
-    The variance of a reconstructed pixel is the mean, over all rays through it, of the variance
-    of their line integrals, which is the inverse of the photons that arrived: exp(line integral)
-    (Kak and Slaney 1988, section 5.2). Attenuation is read off the image.
-    """
-    relative = np.clip(1 + volume.hu / 1000, 0, 3) * body(volume.hu)
-    rows_mm, columns_mm = volume.geometry.pixel_mm
-    zoom = (1.0, rows_mm / RAY_STEP_MM, columns_mm / RAY_STEP_MM)
-    width = [0, *(max(round(1 / z), 1) for z in zoom[1:])]
-    mean = ndimage.uniform_filter(relative, size=[1, *width[1:]], mode="nearest")
-    coarse = ndimage.zoom(mean, zoom, order=1, grid_mode=True, mode="nearest")
-    side = int(np.ceil(np.hypot(*coarse.shape[1:])))
-    margin = [(0, 0), *(((side - n) // 2, side - n - (side - n) // 2) for n in coarse.shape[1:])]
-    square = np.pad(coarse, margin)
-    total = np.zeros_like(square)
-    for angle in np.arange(RAY_ANGLES) * 180.0 / RAY_ANGLES:
-        turned = ndimage.rotate(square, angle, axes=(1, 2), reshape=False, order=1)
-        integral = turned.sum(axis=1, keepdims=True) * (RAY_STEP_MM * WATER_PER_MM)
-        rays = np.broadcast_to(np.exp(np.minimum(integral, 20.0)), square.shape)
-        total += ndimage.rotate(rays, -angle, axes=(1, 2), reshape=False, order=1, mode="nearest")
-    inner = tuple(
-        slice(before, before + n) for (before, _), n in zip(margin, coarse.shape, strict=True)
-    )
-    expected: Float[np.ndarray, "slices rows columns"] = np.log(total[inner] / RAY_ANGLES)
-    return expected
-
-
-def _patch_noise(volume: CTVolume, spectra: PatchSpectra) -> Float[np.ndarray, " patches"]:
-    expected = expected_log_noise(volume)
-    scale = np.array(volume.hu.shape[1:]) / expected.shape[1:]
-    centres = ((spectra.corners[:, 1:] + spectra.size_px / 2) / scale - 0.5).T
-    smooth = ndimage.uniform_filter(expected, size=(1, 7, 7), mode="nearest")
-    return np.array(
-        ndimage.map_coordinates(
-            smooth, np.vstack([spectra.corners[:, :1].T, centres]), order=1, mode="nearest"
-        ),
-        dtype=np.float64,
     )
 
 
@@ -294,6 +252,44 @@ def smooth_log_gain(
     precision = 1 / sd[1:] ** 2
     system = np.diag(precision) + stiffness * bends.T @ bends
     return np.concatenate([[0.0], np.linalg.solve(system, precision * log_gain[1:])])
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Where a scan's texture lies between the two domains of a model.
+
+    Args:
+        position: 1 reads like the source, 0 like the target. Kernel and noise level both count.
+        off_axis: rms difference in log power that neither domain explains; large for a scan of
+            another kind.
+    """
+
+    position: float
+    off_axis: float
+
+
+def likeness(volume: CTVolume, ratio: KernelRatio, patch_mm: float) -> Likeness:
+    """Project a scan's log power spectrum on the line from target to source.
+
+    The line has the direction of the fitted gain and passes midway between the domains' means, so
+    that their anatomies weigh little.
+
+    Raises:
+        GeometryError: if the slices hold no patch of that size inside a patient.
+    """
+    frequencies = ratio.frequencies_per_mm
+    spectra = patch_spectra(volume, frequencies, round(patch_mm / volume.pixel_mm), "body")
+    if len(spectra.log_power) == 0:
+        raise GeometryError(
+            f"no region of {patch_mm:g} mm inside a patient; give slices of the trunk"
+        )
+    mean = mean_over_patches(spectra.log_power)
+    used = (frequencies >= TEXTURE_FROM_PER_MM) & np.isfinite(mean)
+    middle = 0.5 * (ratio.source_log_power + ratio.target_log_power)[used]
+    axis = -2 * ratio.log_gain[used]
+    offset = mean[used] - middle
+    along = float(offset @ axis) / max(float(axis @ axis), 1e-12)
+    return Likeness(0.5 + along, float(np.sqrt(np.mean((offset - along * axis) ** 2))))
 
 
 def filter_slices(
