@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jaxtyping import install_import_hook
+from scipy import ndimage
 
 with install_import_hook("cvsct", "beartype.beartype"):
     import cvsct.volume  # noqa: F401
@@ -41,3 +42,39 @@ def make_volume(hu: np.ndarray, spacing_mm: float = 5.0, pixel_mm: float = 0.7) 
         acquisition=Acquisition("Maker", "Scanner", "K1", 120.0),
         series_uid="1.2.3.4",
     )
+
+
+@pytest.fixture(scope="session")
+def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two first blocks of a VGG16 with random weights, in the format of the real file."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    channels = 3
+    for name, width in (("block1_conv1", 64), ("block1_conv2", 64), ("block2_conv1", 128)):
+        scale = (2 / (9 * channels)) ** 0.5
+        arrays[f"{name}/kernel"] = rng.normal(0, scale, (width, channels, 3, 3)).astype(np.float16)
+        arrays[f"{name}/bias"] = np.zeros(width, np.float16)
+        channels = width
+    path = tmp_path_factory.mktemp("vgg") / "vgg.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def phantom_hu(seed: int, blur_px: float, slices: int = 6, size_px: int = 224) -> np.ndarray:
+    """A trunk with lungs and uneven tissue, seen with noise of a kernel's sharpness.
+
+    Seeds differ in anatomy and noise; `blur_px` is the kernel.
+    """
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : size_px * 1j, -1 : 1 : size_px * 1j]
+    hu = np.full((slices, size_px, size_px), -1000.0)
+    blobs = ndimage.gaussian_filter(rng.normal(0, 1, hu.shape), (1, 8, 8))
+    width, height = rng.uniform(0.88, 0.95), rng.uniform(0.75, 0.85)
+    inside = (x / width) ** 2 + (y / height) ** 2 < 1
+    hu[:, inside] = 30 + 40 * (blobs / blobs.std())[:, inside]
+    for side in (-1, 1):
+        lung = ((x - side * 0.5) / 0.2) ** 2 + ((y + 0.35) / 0.22) ** 2 < 1
+        hu[:, lung] = -820
+    noise = ndimage.gaussian_filter(rng.normal(0, 1, hu.shape), (0, 0.6, 0.6))
+    seen = ndimage.gaussian_filter(hu + 45 * noise / noise.std(), (0, blur_px, blur_px))
+    return np.maximum(np.rint(seen), -1024)

@@ -45,22 +45,6 @@ def scans() -> tuple[list[CTVolume], list[CTVolume]]:
     return volumes[0], volumes[1]
 
 
-@pytest.fixture(scope="session")
-def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two first blocks of a VGG16 with random weights, in the format of the real file."""
-    rng = np.random.default_rng(0)
-    arrays = {}
-    channels = 3
-    for name, width in (("block1_conv1", 64), ("block1_conv2", 64), ("block2_conv1", 128)):
-        scale = (2 / (9 * channels)) ** 0.5
-        arrays[f"{name}/kernel"] = rng.normal(0, scale, (width, channels, 3, 3)).astype(np.float16)
-        arrays[f"{name}/bias"] = np.zeros(width, np.float16)
-        channels = width
-    path = tmp_path_factory.mktemp("vgg") / "vgg.npz"
-    np.savez(path, **arrays)
-    return path
-
-
 @pytest.fixture
 def request_for(tmp_path: Path, vgg_weights: Path) -> Any:
     def build(name: str = "m", steps: int = 4, **settings: Any) -> TrainingRequest:

@@ -161,8 +161,8 @@ def _circles(
 ) -> tuple[Float[np.ndarray, "coefficients n"], Bool[np.ndarray, " n"]]:
     """Weights that average 2-D coefficients around each frequency, and which circles have any.
 
-    Each weight falls linearly from the circle to the next frequency asked for, or over one step of
-    the patch's own frequency grid where that is wider. The mean of a patch is left out.
+    Each weight falls linearly from the circle to the next frequency asked for, over no less than
+    one and no more than two steps of the patch's own grid. The mean of a patch is left out.
     """
     rows = scipy.fft.fftfreq(size_px, rows_mm)[:, None]
     columns = scipy.fft.rfftfreq(size_px, columns_mm)[None, :]
@@ -174,10 +174,10 @@ def _circles(
     counted = np.broadcast_to(twice, (size_px, len(twice))).ravel() * (radius > 0)
     wanted = np.array(frequencies_per_mm)
     grid = 1.0 / (size_px * min(rows_mm, columns_mm))
-    gaps = np.diff(wanted) if len(wanted) > 1 else np.array([grid])
-    width = np.maximum(np.minimum(np.append(gaps, gaps[-1]), np.insert(gaps, 0, gaps[0])), grid)
+    gaps = np.diff(wanted, prepend=wanted[0] - grid, append=wanted[-1] + grid)
+    width = np.clip(np.minimum(gaps[:-1], gaps[1:]), grid, 2 * grid)
     weight = np.maximum(1 - np.abs(radius[:, None] - wanted) / width, 0) * counted[:, None]
     total = weight.sum(axis=0)
-    reached = (total > 0) & (wanted <= radius.max())
+    reached = (total > 0) & (wanted > 0) & (wanted <= radius.max())
     average = (weight / np.where(total > 0, total, 1.0)).astype(np.float32)
     return average, reached

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cvsct.errors import ModelError, TrainingError, UsageError
 from cvsct.models.bundle import Bundle, Domain
-from cvsct.models.spectrum import SpectrumSettings, filter_slices, fit_kernel_ratio
+from cvsct.models.filtering import filter_slices
+from cvsct.models.spectrum import Likeness, SpectrumSettings, fit_kernel_ratio, likeness
 from cvsct.runs import TrainingRequest
 from cvsct.spectra import body
 from cvsct.volume import AIR_FLOOR_HU, CTVolume
@@ -24,9 +25,6 @@ SliceMapping = Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
 
 HIGHEST_HU = 4095
 """Metal beyond this counts as this in a histogram."""
-
-GAUGE_FROM_PER_MM = 0.15
-"""Soft tissue above this frequency is mostly noise: kernel and dose, little anatomy."""
 
 
 class InputSettings(BaseModel):
@@ -164,7 +162,10 @@ def _quantiles(
     first, last = int(filled[0]), int(filled[-1]) + 1
     cumulative = np.concatenate([[0], np.cumsum(counts[first:last])]) / counts.sum()
     edges = np.arange(first, last + 1) + low - 0.5
-    return np.interp(np.linspace(0, 1, settings.quantiles), cumulative, edges)
+    quantiles: Float[np.ndarray, " n"] = np.interp(
+        np.linspace(0, 1, settings.quantiles), cumulative, edges
+    )
+    return quantiles
 
 
 def load_histogram(bundle: Bundle, reverse: bool, engine: str) -> SliceMapping:
@@ -231,3 +232,16 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> SliceMapping:
     cap = np.log(SpectrumSettings.model_validate(bundle.settings).max_gain)
     limited = np.clip(-log_gain if reverse else log_gain, -cap, cap)
     return lambda volume: filter_slices(volume, frequencies, limited)
+
+
+def spectrum_likeness(bundle: Bundle, volume: CTVolume) -> Likeness:
+    """Whether a scan reads like the source (1) or the target (0) of a `spectrum` model.
+
+    A fixed filter sharpens again what is sharp already: forward, a scan well below 1 is no
+    source. Nothing is refused or passed through on its account; that is the caller's decision.
+    """
+    frequencies, log_gain, source, target = _weights(
+        bundle, "frequencies_per_mm", "log_gain", "source_log_power", "target_log_power"
+    )
+    patch_mm = SpectrumSettings.model_validate(bundle.settings).patch_mm
+    return likeness(volume, frequencies, log_gain, 0.5 * (source + target), patch_mm)

@@ -61,4 +61,7 @@ def patch_log_noise(volume: CTVolume, spectra: PatchSpectra) -> Float[np.ndarray
     pixels = np.array(volume.hu.shape[1:]) / expected.shape[1:]
     centres = (spectra.corners[:, 1:] + spectra.size_px / 2) / pixels - 0.5
     where = np.column_stack([spectra.corners[:, 0], centres]).T
-    return ndimage.map_coordinates(smooth, where, order=1, mode="nearest").astype(np.float64)
+    sampled: Float[np.ndarray, " patches"] = ndimage.map_coordinates(
+        smooth.astype(np.float64), where, order=1, mode="nearest"
+    )
+    return sampled

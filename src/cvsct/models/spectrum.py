@@ -20,15 +20,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field
 
 from cvsct.errors import GeometryError, TrainingError
 from cvsct.models.noise import patch_log_noise
 from cvsct.runs import Progress, silent
 from cvsct.spectra import mean_over_patches, patch_spectra
-from cvsct.volume import AIR_FLOOR_HU, CTVolume
+from cvsct.volume import CTVolume
 
 MIN_PATCHES = 30
 MIN_OVERLAP = 15.0
@@ -40,7 +39,6 @@ SOFT_PATCH_HU = -200.0
 TEXTURE_FROM_PER_MM = 0.1
 """Below lies mostly anatomy."""
 
-REFLECT_PX = 64
 RELATIVE_SD = 0.01
 """Sampling error of a log gain at a quarter of the frequency range; grows towards zero."""
 
@@ -236,7 +234,8 @@ def _noise_share(sample: Sample, low: Bool[np.ndarray, " n"]) -> Float[np.ndarra
     energy = sample.log_power[:, low].mean(axis=1)
     plain = soft & (energy <= np.quantile(energy[soft], 0.3))
     excess = mean_over_patches(sample.log_power[plain]) - mean_over_patches(sample.log_power)
-    return np.clip(np.nan_to_num(np.exp(np.nan_to_num(excess))), 0.0, 1.0)
+    share: Float[np.ndarray, " n"] = np.exp(np.minimum(np.nan_to_num(excess), 0.0))
+    return share
 
 
 def smooth_log_gain(
@@ -268,59 +267,31 @@ class Likeness:
     off_axis: float
 
 
-def likeness(volume: CTVolume, ratio: KernelRatio, patch_mm: float) -> Likeness:
+def likeness(
+    volume: CTVolume,
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    log_gain: Float[np.ndarray, " n"],
+    middle_log_power: Float[np.ndarray, " n"],
+    patch_mm: float,
+) -> Likeness:
     """Project a scan's log power spectrum on the line from target to source.
 
-    The line has the direction of the fitted gain and passes midway between the domains' means, so
-    that their anatomies weigh little.
+    Args:
+        log_gain: from source to target; the line has its direction.
+        middle_log_power: half-way between the domains' means, through which the line passes, so
+            that the anatomy of neither weighs much.
 
     Raises:
         GeometryError: if the slices hold no patch of that size inside a patient.
     """
-    frequencies = ratio.frequencies_per_mm
-    spectra = patch_spectra(volume, frequencies, round(patch_mm / volume.pixel_mm), "body")
+    spectra = patch_spectra(volume, frequencies_per_mm, round(patch_mm / volume.pixel_mm), "body")
     if len(spectra.log_power) == 0:
         raise GeometryError(
             f"no region of {patch_mm:g} mm inside a patient; give slices of the trunk"
         )
     mean = mean_over_patches(spectra.log_power)
-    used = (frequencies >= TEXTURE_FROM_PER_MM) & np.isfinite(mean)
-    middle = 0.5 * (ratio.source_log_power + ratio.target_log_power)[used]
-    axis = -2 * ratio.log_gain[used]
-    offset = mean[used] - middle
+    used = (frequencies_per_mm >= TEXTURE_FROM_PER_MM) & np.isfinite(mean)
+    offset = (mean - middle_log_power)[used]
+    axis = -2 * log_gain[used]
     along = float(offset @ axis) / max(float(axis @ axis), 1e-12)
     return Likeness(0.5 + along, float(np.sqrt(np.mean((offset - along * axis) ** 2))))
-
-
-def filter_slices(
-    volume: CTVolume,
-    frequencies_per_mm: Float[np.ndarray, " n"],
-    log_gain: Float[np.ndarray, " n"],
-) -> Float32[np.ndarray, "slices rows columns"]:
-    """Each slice through a zero-phase filter of that gain, floored at -1024 HU.
-
-    The gain is read at cycles/mm of this volume's own pixels; beyond the last frequency it stays
-    as it is there. Edges are reflected over 64 px, so that the table or an arm cut off by one
-    side of the image does not appear at the other.
-    """
-    if len(volume.hu) == 0:
-        raise GeometryError("a volume without slices cannot be filtered; give at least one")
-    rows, columns = volume.hu.shape[1:]
-    rows_mm, columns_mm = volume.geometry.pixel_mm
-    shape = tuple(scipy.fft.next_fast_len(n + 2 * REFLECT_PX, real=True) for n in (rows, columns))
-    radius = np.hypot(
-        scipy.fft.fftfreq(shape[0], rows_mm)[:, None], scipy.fft.rfftfreq(shape[1], columns_mm)
-    )
-    gain = np.exp(np.interp(radius, frequencies_per_mm, log_gain)).astype(np.float32)
-    margins = [
-        (REFLECT_PX, full - n - REFLECT_PX) for full, n in zip(shape, (rows, columns), strict=True)
-    ]
-    inner = (slice(REFLECT_PX, REFLECT_PX + rows), slice(REFLECT_PX, REFLECT_PX + columns))
-    result = np.empty(volume.hu.shape, dtype=np.float32)
-    for index, plane in enumerate(volume.hu):
-        wide = np.pad(plane.astype(np.float32, copy=False), margins, mode="reflect")
-        spectrum = scipy.fft.rfft2(wide, workers=1)
-        spectrum *= gain
-        filtered = scipy.fft.irfft2(spectrum, s=shape, workers=1, overwrite_x=True)
-        np.maximum(filtered[inner], np.float32(AIR_FLOOR_HU), out=result[index])
-    return result
