@@ -1,4 +1,4 @@
-"""How much of a Gram matrix is scanner and how much anatomy, by VGG layer and window (decision 4)."""
+"""How much of a Gram matrix is scanner, how much anatomy, by VGG layer and window (decision 4)."""
 
 from __future__ import annotations
 

@@ -50,4 +50,6 @@ def test_selecting_slices_takes_their_positions_along() -> None:
 
 def test_an_acquisition_reads_as_a_line() -> None:
     assert str(Acquisition("GE", "VCT", "LUNG", 120.0)) == "GE VCT, kernel LUNG, 120 kVp"
+    assert str(Acquisition("Maker", "Maker One")) == "Maker One"
+    assert str(Acquisition("Maker")) == "Maker"
     assert str(Acquisition()) == "unknown scanner"

@@ -196,7 +196,7 @@ def evaluate(
     source: Annotated[Path | None, typer.Option(help="The scans before harmonisation.")] = None,
     rois: Annotated[int, typer.Option(min=3, help="Soft-tissue regions to take features of.")] = 24,
     seed: Annotated[int, typer.Option(min=0, help="Where those regions lie.")] = 0,
-    workers: Annotated[int, typer.Option(min=1)] = 2,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
 ) -> None:
     """Measure how alike the scanners' images are, before and after: metrics.json, report.html."""
     from cvsct.evaluation.report import EvaluationSettings, evaluate, write_report

@@ -104,7 +104,8 @@ class Acquisition:
     kvp: float = 0.0
 
     def __str__(self) -> str:
-        scanner = " ".join(part for part in (self.manufacturer, self.model) if part)
+        named = self.model.lower().startswith(self.manufacturer.lower())
+        scanner = self.model if named else f"{self.manufacturer} {self.model}".strip()
         kernel = f"kernel {self.kernel}" if self.kernel else ""
         kvp = f"{self.kvp:g} kVp" if self.kvp else ""
         return ", ".join(part for part in (scanner, kernel, kvp) if part) or "unknown scanner"

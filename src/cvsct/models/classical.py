@@ -229,19 +229,29 @@ def train_spectrum(
 def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> SliceMapping:
     """The zero-phase filter; the reverse has the inverse gain, under the same cap."""
     frequencies, log_gain = _weights(bundle, "frequencies_per_mm", "log_gain")
-    cap = np.log(SpectrumSettings.model_validate(bundle.settings).max_gain)
+    cap = np.log(_spectrum_settings(bundle).max_gain)
     limited = np.clip(-log_gain if reverse else log_gain, -cap, cap)
     return lambda volume: filter_slices(volume, frequencies, limited)
+
+
+def _spectrum_settings(bundle: Bundle) -> SpectrumSettings:
+    try:
+        return SpectrumSettings.model_validate(bundle.settings)
+    except ValidationError as error:
+        raise ModelError(
+            f"a {bundle.method} model with settings this version does not know; train it again"
+        ) from error
 
 
 def spectrum_likeness(bundle: Bundle, volume: CTVolume) -> Likeness:
     """Whether a scan reads like the source (1) or the target (0) of a `spectrum` model.
 
     A fixed filter sharpens again what is sharp already: forward, a scan well below 1 is no
-    source. Nothing is refused or passed through on its account; that is the caller's decision.
+    source. It says little where the two kernels hardly differ. Nothing is refused or passed
+    through on its account; that is the caller's decision.
     """
     frequencies, log_gain, source, target = _weights(
         bundle, "frequencies_per_mm", "log_gain", "source_log_power", "target_log_power"
     )
-    patch_mm = SpectrumSettings.model_validate(bundle.settings).patch_mm
+    patch_mm = _spectrum_settings(bundle).patch_mm
     return likeness(volume, frequencies, log_gain, 0.5 * (source + target), patch_mm)

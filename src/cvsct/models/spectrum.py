@@ -66,7 +66,7 @@ class SpectrumSettings(BaseModel):
     low_frequency_per_mm: float = Field(default=0.075, ge=0.05, le=0.3)
     classes: int = Field(default=12, ge=1, le=100)
     dose_law: float = Field(default=0.5, ge=0, le=1)
-    doubt: float = Field(default=0.5, ge=0, le=10)
+    doubt: float = Field(default=0.25, ge=0, le=10)
     stiffness: float = Field(default=1e5, ge=0, le=1e12)
     max_gain: float = Field(default=16.0, ge=1, le=1000)
     max_slices: int = Field(default=300, ge=1)
