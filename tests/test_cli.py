@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -243,6 +245,25 @@ def test_one_bad_series_does_not_stop_the_others(
     failed = [each for each in found if "error" in each]
     assert [each["source_series_uid"] for each in failed] == ["1.9.1"]
     assert len(read_all(tmp_path / "out")) == len(found) - 1 >= 1
+
+
+@pytest.mark.parametrize("words", [TRAIN, HARMONIZE])
+def test_a_full_disk_gives_one_line_and_leaves_nothing(
+    run: Run,
+    bad: dict[str, Path],
+    tmp_path: Path,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = run(*[word.format_map(bad) for word in words], "--out", tmp_path / "out")
+    assert code == 1
+    assert "No space left on device; free some space" in err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_options_that_mean_nothing_to_a_method_are_noted(

@@ -5,6 +5,7 @@ Exit codes: 0 success, 1 the run failed, 2 bad arguments, 3 some series failed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cvsct import __version__
-from cvsct.errors import CvsctError, UsageError
+from cvsct.errors import CvsctError, UsageError, explain
 
 if TYPE_CHECKING:
     from cvsct.methods import Method
@@ -41,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CvsctError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}", CvsctError.exit_code)
+        _fail(explain(error), CvsctError.exit_code)
 
 
 def _fail(message: str, code: int) -> None:
@@ -86,7 +86,7 @@ def train(
     """Learn to make scans of A read like scans of B, from unpaired scans."""
     from cvsct.methods import find_method
     from cvsct.models.bundle import SUMS_FILE
-    from cvsct.runs import Manifest, TrainingRequest, refuse_existing
+    from cvsct.runs import Manifest, TrainingRequest, new_folder, refuse_existing
 
     row = find_method(method)
     settings = {**row.settings, **_settings(setting or [])}
@@ -124,13 +124,15 @@ def train(
     )
     with manifest.timed("training"):
         bundle: Bundle = row.load("trainer")(scans_a, scans_b, request)
-    bundle = bundle.write(out)
     manifest.inputs = {
         "source": [scan.series_uid for scan in scans_a],
         "target": [scan.series_uid for scan in scans_b],
     }
-    manifest.figures, manifest.model_sha256 = bundle.training, bundle.sha256
-    manifest.write(out)
+    checkpoints = "resume" in row.uses  # such a training already has its folder
+    with contextlib.nullcontext(out) if checkpoints else new_folder(out) as folder:
+        bundle = bundle.write(folder)
+        manifest.figures, manifest.model_sha256 = bundle.training, bundle.sha256
+        manifest.write(folder)
     print(f"{out}: {method} from {bundle.source} to {bundle.target}, sha256 {bundle.sha256[:12]}")
 
 

@@ -6,6 +6,7 @@ line prints the message on one line and exits with the code the class carries.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -39,3 +40,10 @@ class TrainingError(CvsctError):
 
 class EvaluationError(CvsctError):
     """Scans that cannot be compared."""
+
+
+def explain(error: OSError) -> str:
+    """What the operating system refused, in the manner of this package's own messages."""
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = "; free some space and run it again" if error.errno == errno.ENOSPC else ""
+    return f"{where}{error.strerror or error}{remedy}"

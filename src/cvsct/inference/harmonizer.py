@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cvsct import __version__
-from cvsct.errors import CvsctError, ModelError
+from cvsct.errors import CvsctError, ModelError, explain
 from cvsct.inference.engine import Mapping3D
 from cvsct.io.derived import Derivation, write_derived
 from cvsct.io.dicom import SeriesFiles, read_series
@@ -96,8 +96,9 @@ def harmonize_series(
             with new_folder(place) as partial:
                 written = write_derived(volume, result.hu, partial, derivation)
         except (CvsctError, OSError) as error:
-            logger.warning("a series was not harmonised: %s", error)
-            outcomes.append(Outcome(series_uid=each.series_uid, error=str(error)))
+            reason = explain(error) if isinstance(error, OSError) else str(error)
+            logger.warning("a series was not harmonised: %s", reason)
+            outcomes.append(Outcome(series_uid=each.series_uid, error=reason))
             continue
         outcomes.append(
             Outcome(

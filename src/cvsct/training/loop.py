@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from cvsct.errors import TrainingError
+from cvsct.errors import TrainingError, explain
 from cvsct.runs import JsonLines, Progress, config_hash, write_atomic
 
 CHECKPOINT, LOG = "checkpoint.pt", "train.jsonl"
@@ -80,8 +80,8 @@ class Run:
             write_atomic(self.folder / CHECKPOINT, stream.getvalue())
         except OSError as error:
             raise TrainingError(
-                f"{self.folder}: cannot save a checkpoint ({error.strerror}) at step {self.steps}; "
-                "the last one is intact, free some space and go on with --resume"
+                f"cannot save a checkpoint at step {self.steps}: {explain(error)}; the last one is "
+                "intact, go on from it with --resume"
             ) from error
 
     def resume(self, step: Step) -> None:
