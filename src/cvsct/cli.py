@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +21,6 @@ from cvsct.errors import CvsctError, UsageError, explain
 if TYPE_CHECKING:
     from cvsct.methods import Method
     from cvsct.models.bundle import Bundle
-    from cvsct.runs import Progress
     from cvsct.volume import CTVolume
 
 EXIT_SOME_FAILED = 3
@@ -87,6 +85,7 @@ def train(
     from cvsct.methods import find_method
     from cvsct.models.bundle import SUMS_FILE
     from cvsct.runs import Manifest, TrainingRequest, new_folder, refuse_existing
+    from cvsct.terminal import progress
 
     row = find_method(method)
     settings = {**row.settings, **_settings(setting or [])}
@@ -120,7 +119,7 @@ def train(
         max_minutes=max_minutes,
         seed=seed,
         resume=resume and "resume" in row.uses,
-        progress=_progress(),
+        progress=progress(),
     )
     with manifest.timed("training"):
         bundle: Bundle = row.load("trainer")(scans_a, scans_b, request)
@@ -153,6 +152,7 @@ def harmonize(
     from cvsct.methods import find_method
     from cvsct.models.bundle import Bundle
     from cvsct.runs import Manifest, new_folder, refuse_existing
+    from cvsct.terminal import progress
 
     refuse_existing(out)
     bundle = Bundle.read(model)
@@ -169,7 +169,7 @@ def harmonize(
     with new_folder(out) as folder:
         with manifest.timed("harmonising"):
             outcomes = harmonize_series(
-                series, bundle, mapping, folder, reverse, keep_equipment, _progress()
+                series, bundle, mapping, folder, reverse, keep_equipment, progress()
             )
         failed = [outcome for outcome in outcomes if outcome.error]
         if len(failed) == len(outcomes):
@@ -204,6 +204,7 @@ def evaluate(
     from cvsct.evaluation.report import EvaluationSettings, evaluate, write_report
     from cvsct.io.dicom import read_all
     from cvsct.runs import Manifest, new_folder, refuse_existing
+    from cvsct.terminal import progress
 
     refuse_existing(out)
     settings = EvaluationSettings(rois=rois, seed=seed, workers=workers)
@@ -214,7 +215,7 @@ def evaluate(
             scans["source"] = read_all(source)
     with manifest.timed("measuring"):
         found = evaluate(
-            scans["harmonized"], scans["target"], scans.get("source"), settings, _progress()
+            scans["harmonized"], scans["target"], scans.get("source"), settings, progress()
         )
     with new_folder(out) as folder:
         write_report(found, folder)
@@ -276,39 +277,6 @@ def _note_unused(row: Method, asked: Sequence[str]) -> None:
     for name in asked:
         if name not in row.uses:
             print(f"note: --{name.replace('_', '-')} means nothing to {row.name}", file=sys.stderr)
-
-
-def _progress() -> Progress:
-    """A bar on a terminal, else a plain line now and then."""
-    if not sys.stderr.isatty():
-        return _plain_progress()
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    bar = Bar(console=Console(stderr=True), transient=True)
-    tasks: dict[str, Any] = {}
-
-    def show(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            bar.start()
-            tasks[what] = bar.add_task(what, total=total)
-        bar.update(tasks[what], completed=done, total=total)
-        if done >= total:
-            bar.stop()
-
-    return show
-
-
-def _plain_progress(every_s: float = 10.0) -> Progress:
-    last: dict[str, float] = {}
-
-    def show(what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done >= total or now - last.get(what, -every_s) >= every_s:
-            last[what] = now
-            print(f"{what} {done}/{total}", file=sys.stderr, flush=True)
-
-    return show
 
 
 if __name__ == "__main__":
