@@ -19,10 +19,23 @@ from pydicom.uid import (
     JPEG2000Lossless,
 )
 
+from cvsct.io.derived import Derivation
+
 ROWS, COLUMNS, SPACING_MM = 40, 36, 5.0
 INTERCEPT = -1024
 
 Change = Callable[[Dataset, int], None]
+
+
+DERIVATION = Derivation(
+    method="cvsct",
+    target="GE MEDICAL SYSTEMS LightSpeed VCT, kernel STANDARD, 120 kVp",
+    model_name="demo",
+    model_version="1",
+    model_sha256="ab" * 32,
+    config_sha256="cd" * 32,
+)
+"""What a derived series of a test says it was made by."""
 
 
 def stored_values(n_slices: int, low: int = 24, high: int = 2000) -> np.ndarray:

@@ -16,20 +16,11 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cvsct.errors import CvsctError, GeometryError, SeriesError
-from cvsct.io.derived import Derivation, DerivedSeries, write_derived
+from cvsct.io.derived import DerivedSeries, write_derived
 from cvsct.io.dicom import find_series, read_all, read_series
 from cvsct.volume import CTVolume
 from tests.conftest import make_volume
-from tests.dicom_files import signed, stored_values, today, write_series
-
-DERIVATION = Derivation(
-    method="cvsct",
-    target="GE MEDICAL SYSTEMS LightSpeed VCT, kernel STANDARD, 120 kVp",
-    model_name="demo",
-    model_version="1",
-    model_sha256="ab" * 32,
-    config_sha256="cd" * 32,
-)
+from tests.dicom_files import DERIVATION, signed, stored_values, today, write_series
 
 
 def _written(source: Path, out: Path, shift_hu: float = 0.0) -> tuple[CTVolume, DerivedSeries]:

@@ -130,13 +130,20 @@ def _slice_bytes(
 def _stored(
     volume: CTVolume, hu: Float[np.ndarray, "rows columns"], i: int, encoding: Encoding
 ) -> Integer[np.ndarray, "rows columns"]:
-    """HU to stored values: rounded, clipped, never a padding value, source padding put back."""
+    """HU to stored values: rounded, clipped, source padding put back.
+
+    A voxel does not become a padding value, unless it held that value, as measured, in the source.
+    """
     lowest, highest = encoding.limits
-    values = np.rint((hu.astype(np.float64) - encoding.intercept) / encoding.slope)
-    stored = np.clip(values, lowest, highest).astype(np.int64)
+    stored, before = (
+        np.rint((x.astype(np.float64) - encoding.intercept) / encoding.slope)
+        .clip(lowest, highest)
+        .astype(np.int64)
+        for x in (hu, volume.hu[i])
+    )
     if encoding.padding is not None:
         first, last = encoding.padding
-        inside = (stored >= first) & (stored <= last)
+        inside = (stored >= first) & (stored <= last) & (stored != before)
         stored[inside] = last + 1 if last < highest else first - 1
     if volume.padding is not None:
         padding = volume.padding[i]

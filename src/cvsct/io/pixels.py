@@ -15,6 +15,7 @@ from pydicom import Dataset, FileDataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
+from scipy import ndimage
 
 from cvsct.errors import SeriesError
 from cvsct.io.header import number, quiet, text, whole
@@ -22,6 +23,8 @@ from cvsct.volume import AIR_FLOOR_HU
 
 PADDING_HU = -1500.0
 """At or below this a voxel is padding, declared or not: scanners write -2000, -2048 or lower."""
+SOLID_PX = 5
+"""Side of the smallest square of padding where the declared value could also be measured air."""
 TISSUE_HU = (-900.0, 4000.0)
 """A declared padding value in here would erase real voxels, so it is not believed."""
 MAX_SIDE = 4096
@@ -150,6 +153,11 @@ def _slice(
     if encoding.padding is not None:
         declared = (raw >= encoding.padding[0]) & (raw <= encoding.padding[1])
         _refuse_tissue_padding(name, raw[declared], encoding)
+        highest_hu = encoding.padding[1] * encoding.slope + encoding.intercept
+        if PADDING_HU < highest_hu <= TISSUE_HU[0]:
+            # Declared as the lowest CT number, -1024 HU. A sharp kernel clips the noise of air and
+            # lung to it, pixel by pixel; padding comes in areas.
+            declared = ndimage.binary_opening(declared, np.ones((SOLID_PX, SOLID_PX)))
     stored = np.where(declared, raw, _low_bits(raw, encoding))
     unexplained = (stored != raw) & ((raw & 0xFFFF) >> encoding.bits != 0)
     if unexplained.any() and not _has_overlay_bits(dataset):
