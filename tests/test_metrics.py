@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvsct.errors import EvaluationError
+from cvsct.errors import EvaluationError, MissingExtraError
 from cvsct.evaluation.metrics import (
     PSNR_CEILING_DB,
     Spread,
@@ -123,7 +123,7 @@ def test_slices_of_other_shapes_are_refused_with_both_sizes() -> None:
 
 
 def test_a_missing_library_names_the_extra() -> None:
-    with pytest.raises(EvaluationError, match=r"pip install 'cvsct\[evaluate\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'cvsct\[evaluate\]'"):
         load_extra("no_such_library.part")
 
 

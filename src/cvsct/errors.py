@@ -42,6 +42,10 @@ class EvaluationError(CvsctError):
     """Scans that cannot be compared."""
 
 
+class MissingExtraError(CvsctError):
+    """A library that only an optional extra of this package installs."""
+
+
 def explain(error: OSError) -> str:
     """What the operating system refused, in the manner of this package's own messages."""
     where = f"{error.filename}: " if error.filename else ""

@@ -11,7 +11,7 @@ import importlib
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cvsct.errors import UsageError
+from cvsct.errors import MissingExtraError, UsageError
 
 Kind = Literal["classical", "unpaired", "paired"]
 TRAIN_OPTIONS = ("preset", "max_steps", "max_minutes", "seed", "resume")
@@ -42,9 +42,19 @@ class Method:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def load(self, what: Literal["trainer", "loader"]) -> Any:
-        """Import and return the row's trainer or loader."""
+        """Import and return the row's trainer or loader.
+
+        Raises:
+            MissingExtraError: if a library it needs is not installed.
+        """
         module, attribute = getattr(self, what).split(":")
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"{self.name} needs {error.name}, which is not installed; "
+                "install it with: pip install 'cvsct[train]'"
+            ) from error
 
 
 _CVSCT = Method(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvsct.errors import EvaluationError
+from cvsct.errors import EvaluationError, MissingExtraError
 from cvsct.regions import blurred, soft_tissue
 from cvsct.volume import HUWindow
 
@@ -29,12 +29,12 @@ def load_extra(module: str) -> Any:
     """Import a library that only evaluation needs, when it is needed.
 
     Raises:
-        EvaluationError: if it is not installed, naming the extra that brings it.
+        MissingExtraError: if it is not installed, naming the extra that brings it.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise EvaluationError(
+        raise MissingExtraError(
             f"evaluation needs {module.partition('.')[0]} ({error}); "
             "install it with: pip install 'cvsct[evaluate]'"
         ) from error

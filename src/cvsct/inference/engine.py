@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.errors import ModelError, UsageError
+from cvsct.errors import MissingExtraError, ModelError, UsageError
 from cvsct.models.bundle import Bundle
 from cvsct.volume import CTVolume, HUWindow
 
@@ -28,7 +28,8 @@ def load_network(bundle: Bundle, reverse: bool, engine: str) -> Mapping3D:
 
     Raises:
         UsageError: if the engine is not one this model can run on.
-        ModelError: if torch is not installed, or the weights do not fit the settings.
+        MissingExtraError: if torch is not installed.
+        ModelError: if the weights do not fit the settings.
     """
     if engine not in ENGINES:
         raise UsageError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
@@ -42,7 +43,7 @@ def load_network(bundle: Bundle, reverse: bool, engine: str) -> Mapping3D:
 
         from cvsct.models.generator import Generator, GeneratorConfig  # noqa: PLC0415
     except ImportError as error:
-        raise ModelError(
+        raise MissingExtraError(
             f"{bundle.method} needs PyTorch to run; install it with: pip install 'cvsct[train]'"
         ) from error
     prefix = "b2a." if reverse else "a2b."
