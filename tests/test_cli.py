@@ -266,6 +266,19 @@ def test_a_full_disk_gives_one_line_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_input_may_be_one_file_of_a_series(
+    run: Run, bad: dict[str, Path], scans: Path, tmp_path: Path
+) -> None:
+    """One file of a series is a volume of one slice, at its own place."""
+    file = sorted((scans / "sharp").iterdir())[2]
+    code, _, err = run("harmonize", file, "--model", bad["model"], "--out", tmp_path / "one")
+    assert code == 0, err
+    (volume,) = read_all(tmp_path / "one")
+    whole = read_all(scans / "sharp")[0]
+    (index,) = np.flatnonzero(whole.geometry.z_mm == volume.geometry.z_mm[0])
+    assert np.array_equal(volume.hu[0], whole.hu[index])
+
+
 def test_options_that_mean_nothing_to_a_method_are_noted(
     run: Run, scans: Path, tmp_path: Path
 ) -> None:
