@@ -153,19 +153,49 @@ def test_resuming_with_other_settings_names_the_difference(scans: Any, request_f
     changed = replace(request_for(steps=2, weight_cycle=0.25), resume=True)
     with pytest.raises(TrainingError, match=r"weight_cycle 1\.0 -> 0\.25"):
         train_cycle(*scans, changed)
+    other = [scans[0][0].select([0, 1])]
+    with pytest.raises(TrainingError, match=r"scans\.a \w+ -> \w+"):
+        train_cycle(other, scans[1], replace(request_for(steps=2), resume=True))
     with pytest.raises(TrainingError, match="nothing to resume"):
         train_cycle(*scans, replace(request_for("new"), resume=True))
 
 
-def test_divergence_stops_and_keeps_the_last_checkpoint(scans: Any, request_for: Any) -> None:
-    request = request_for(steps=2)
-    train_cycle(*scans, request)
-    before = (request.out / CHECKPOINT).read_bytes()
-    broken = [scans[0][0].with_hu(np.where(scans[0][0].hu > 200, np.nan, scans[0][0].hu))]
-    broken[0].hu[:, ::9, ::9] = np.nan
-    with pytest.raises(TrainingError, match=r"(diverged at step|no patch)"):
-        train_cycle(broken, scans[1], replace(request, max_steps=4, resume=True))
-    assert (request.out / CHECKPOINT).read_bytes() == before
+class Counting:
+    """A step that counts, and breaks at the fifth."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def __call__(self, *_: Any) -> dict[str, float]:
+        self.done += 1
+        return {"loss": 1.0, "other": float("inf") if self.done == 5 else 0.0}
+
+    def state(self) -> dict[str, Any]:
+        return {"done": self.done}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.done = state["done"]
+
+
+def test_divergence_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    run = loop.Run(tmp_path, {}, np.random.default_rng(0))
+    step = Counting()
+    loop.train(run, step, lambda _: (0, 0), loop.Limits(3), silent)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(TrainingError, match="diverged at step 5: other not finite"):
+        loop.train(run, step, lambda _: (0, 0), loop.Limits(9), silent)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    again = loop.Run(tmp_path, {}, np.random.default_rng(1))
+    again.resume(step)
+    assert (again.steps, step.done) == (3, 3)
+    assert len((tmp_path / LOG).read_text().splitlines()) == 3
+
+
+def test_training_ends_by_steps_or_minutes_whichever_is_first() -> None:
+    limits = loop.Limits(100, minutes=10.0)
+    assert limits.fraction_done(50, 1.0) == 0.5
+    assert limits.fraction_done(50, 8.0) == 0.8
+    assert limits.fraction_done(1, 11.0) == loop.Limits(100).fraction_done(100, 0.1) == 1.0
 
 
 def test_a_batched_pass_equals_separate_calls(scans: Any, request_for: Any) -> None:

@@ -77,7 +77,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop by wall time.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop by wall time.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT's checkpoint.")] = False,
 ) -> None:

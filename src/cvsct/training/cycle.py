@@ -13,7 +13,7 @@ from cvsct.data.patches import PatchSampler
 from cvsct.errors import UsageError
 from cvsct.models.bundle import Bundle, Domain
 from cvsct.models.discriminator import Discriminator
-from cvsct.runs import TrainingRequest, random_stream
+from cvsct.runs import TrainingRequest, config_hash, random_stream
 from cvsct.training.loop import Limits, Run, train
 from cvsct.training.steps import CycleConfig, CycleStep, Images
 from cvsct.volume import CTVolume
@@ -109,7 +109,11 @@ def train_cycle(
     limits = Limits(config.max_steps, request.max_minutes)
     run = Run(
         folder=request.out,
-        config={"seed": request.seed, **config.model_dump(mode="json", exclude={"max_steps"})},
+        config={
+            "seed": request.seed,
+            "scans": {side: _fingerprint(v) for side, v in (("a", source), ("b", target))},
+            **config.model_dump(mode="json", exclude={"max_steps": True, "domain": {"weights"}}),
+        },
         rng=random_stream(request.seed, "batches"),
     )
     request.out.mkdir(parents=True, exist_ok=True)
@@ -151,6 +155,12 @@ def _build(config: CycleConfig, samplers: Sequence[PatchSampler], seed: int) -> 
         torch.manual_seed(seed)
         Discriminator(config.discriminator, config.window).map_size(config.patch_px)
         return CycleStep(config, samples[0], samples[1], device)
+
+
+def _fingerprint(scans: Sequence[CTVolume]) -> str:
+    """Tells one set of scans from another without naming them."""
+    series = sorted((scan.series_uid, *scan.hu.shape) for scan in scans)
+    return config_hash({"series": series})[:12]
 
 
 def _explain(detail: Any) -> str:
