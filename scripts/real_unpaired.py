@@ -15,11 +15,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from real_pair import files_by_position, link, run
 
 from cvsct.io.dicom import find_series
 from cvsct.models.bundle import SUMS_FILE
 from cvsct.runs import write_json
+
+SHOWN_PER_MM = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
 def lay_out(source: Path, target: Path, scans: Path) -> None:
@@ -50,6 +53,7 @@ def score(work: Path, method: str, options: list[str]) -> dict[str, Any]:
         "spectral_distance_db_before": metrics["input"]["spectral_distance_db"],
         "spectral_distance_db_after": metrics["spectral_distance_db"],
         "soft_tissue_hu": metrics["soft_tissue_hu"],
+        "spectra": metrics["spectra"],
     }
 
 
@@ -68,7 +72,24 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"| {one['method']} | {one['spectral_distance_db_before']:.2f} "
             f"| {one['spectral_distance_db_after']:.2f} | {tissue} |"
         )
+    heads = " | ".join(f"{at:g}" for at in SHOWN_PER_MM)
+    lines += ["", f"| power, dB of HU² mm², at cycles/mm | {heads} |",
+              "|---" * (1 + len(SHOWN_PER_MM)) + "|"]  # fmt: skip
+    lines += [spectrum_row(f"source by {one['method']}", one, "harmonized") for one in rows]
+    lines.append(spectrum_row("target", rows[0], "target"))
     return "\n".join(lines) + "\n"
+
+
+def spectrum_row(name: str, one: dict[str, Any], side: str) -> str:
+    """One line: a side's power at the frequencies shown, interpolated."""
+    spectra = one["spectra"]
+    pairs = [
+        (at, power)
+        for at, power in zip(spectra["frequencies_per_mm"], spectra["power_db"][side], strict=True)
+        if power is not None
+    ]
+    values = np.interp(SHOWN_PER_MM, *zip(*pairs, strict=True))
+    return f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} |"
 
 
 def main() -> None:
