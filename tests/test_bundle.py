@@ -19,7 +19,7 @@ def bundle() -> Bundle:
         weights={"gain": np.linspace(1, 2, 5), "b": np.ones((2, 2), dtype=np.float32).T},
         source=Domain.of(volumes),
         target=Domain.of(volumes[:1]),
-        training={"seed": 0},
+        training={"seed": 0, "losses": {"cycle": 0.5, "domain": 0.25}},
     )
 
 
@@ -27,7 +27,11 @@ def test_a_model_comes_back_as_it_was(bundle: Bundle, tmp_path: Path) -> None:
     written = bundle.write(tmp_path / "m")
     found = Bundle.read(tmp_path / "m")
     assert found.sha256 == written.sha256 != ""
-    assert (found.method, found.settings, found.training) == ("spectrum", {"cap": 4.0}, {"seed": 0})
+    assert (found.method, found.settings, found.training) == (
+        "spectrum",
+        {"cap": 4.0},
+        bundle.training,
+    )
     assert found.source == bundle.source
     assert found.source.pixel_mm == (0.6, 0.8)
     for name, array in bundle.weights.items():
@@ -62,3 +66,4 @@ def test_the_card_names_the_scanners_and_the_limits(bundle: Bundle) -> None:
     assert "Research use only" in card
     assert "Maker Scanner, kernel K1, 120 kVp" in card
     assert "0.6 to 0.8" in card
+    assert "| losses | cycle 0.5, domain 0.25 |" in card

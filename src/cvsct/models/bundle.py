@@ -139,7 +139,7 @@ class Bundle:
 
     def card(self) -> str:
         """The model card, as Markdown."""
-        rows = "\n".join(f"| {key} | {value} |" for key, value in self.training.items())
+        rows = "\n".join(f"| {key} | {_cell(value)} |" for key, value in self.training.items())
         return (
             f"# Model card: {self.method}\n\n"
             "**Research use only.** Not a medical device; do not use its images for diagnosis.\n\n"
@@ -186,6 +186,13 @@ def _domain(value: dict[str, Any]) -> Domain:
         n_series=value["n_series"],
         n_slices=value["n_slices"],
     )
+
+
+def _cell(value: Any) -> str:
+    """A table cell; a group of figures as `name value` pairs."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    return str(value)
 
 
 def _span(bounds: tuple[float, float]) -> str:
