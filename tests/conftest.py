@@ -9,10 +9,12 @@ import pytest
 from jaxtyping import install_import_hook
 from scipy import ndimage
 
-with install_import_hook("cvsct", "beartype.beartype"):
-    import cvsct.volume  # noqa: F401
+install_import_hook("cvsct", "beartype.beartype")  # before the first import of what it checks
 
-from cvsct.volume import Acquisition, CTVolume, Geometry
+from cvsct import cli  # noqa: E402
+from cvsct.volume import Acquisition, CTVolume, Geometry  # noqa: E402
+from tests.commands import Run  # noqa: E402
+from tests.dicom_files import write_series  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -78,3 +80,41 @@ def phantom_hu(seed: int, blur_px: float, slices: int = 6, size_px: int = 224) -
     noise = ndimage.gaussian_filter(rng.normal(0, 1, hu.shape), (0, 0.6, 0.6))
     seen = ndimage.gaussian_filter(hu + 45 * noise / noise.std(), (0, blur_px, blur_px))
     return np.maximum(np.rint(seen), -1024)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in-process: exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            cli.main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of series: `sharp` and `soft` of two bodies, and the `pair` of a third."""
+    root = tmp_path_factory.mktemp("scans")
+    for name, seed, blur_px in (
+        ("sharp", 1, 0.0),
+        ("soft", 2, 0.8),
+        ("pair/sharp", 3, 0.0),
+        ("pair/soft", 3, 0.8),
+    ):
+        stored = (phantom_hu(seed, blur_px) + 1024).astype("<u2")
+        write_series(root / name, stored=stored, series=f"1.2.{seed}.{int(blur_px * 10)}")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _vgg_by_default(vgg_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights for the domain loss where a test names none."""
+    monkeypatch.setenv("CVSCT_VGG_WEIGHTS", str(vgg_weights))

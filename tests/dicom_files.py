@@ -20,6 +20,8 @@ from pydicom.uid import (
 )
 
 from cvsct.io.derived import Derivation
+from cvsct.io.dicom import read_all
+from cvsct.volume import CTVolume
 
 ROWS, COLUMNS, SPACING_MM = 40, 36, 5.0
 INTERCEPT = -1024
@@ -138,6 +140,13 @@ def write_series(
             change(ds, i)
         write_slice(folder / f"{len(values) - i:03d}.dcm", ds, syntax)
     return folder
+
+
+def only(path: Path) -> CTVolume:
+    """The one volume under a path."""
+    volumes = read_all(path)
+    assert len(volumes) == 1
+    return volumes[0]
 
 
 def signed(ds: Dataset, values: np.ndarray) -> None:

@@ -2,89 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import resource
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from cvsct import cli
 from cvsct.io.dicom import read_all
 from cvsct.methods import METHODS
 from cvsct.models.bundle import Bundle
-from cvsct.training.vgg import WEIGHTS_VARIABLE
-from tests.conftest import phantom_hu
-from tests.dicom_files import write_series
+from tests.commands import Run, options, train
 
-TINY = (
-    *("generator.width=8", "generator.reduction=4", "patch_px=24", "batch=2", "precision=fp32"),
-    *("discriminator.widths=[8,8]", "discriminator.strides=[2,1]"),
-)
 CLASSES = {"firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm"}
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in-process: exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            cli.main([str(argument) for argument in arguments])
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
-
-
-@pytest.fixture(scope="session")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of series: `sharp` and `soft` of two bodies, and the `pair` of a third."""
-    root = tmp_path_factory.mktemp("scans")
-    for name, seed, blur_px in (
-        ("sharp", 1, 0.0),
-        ("soft", 2, 0.8),
-        ("pair/sharp", 3, 0.0),
-        ("pair/soft", 3, 0.8),
-    ):
-        stored = (phantom_hu(seed, blur_px) + 1024).astype("<u2")
-        write_series(root / name, stored=stored, series=f"1.2.{seed}.{int(blur_px * 10)}")
-    return root
-
-
-@pytest.fixture(autouse=True)
-def _vgg(vgg_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(WEIGHTS_VARIABLE, str(vgg_weights))
-
-
-def options(method: str) -> list[str]:
-    """Settings that make a training tiny."""
-    if METHODS[method].kind == "classical":
-        return []
-    pairs = [*TINY, 'domain.layers=["relu2_1"]']
-    return ["--max-steps", "2", *(word for pair in pairs for word in ("--set", pair))]
-
-
-def train(run: Run, method: str, scans: Path, out: Path) -> Bundle:
-    code, _, err = run(
-        "train", method, "--source", scans / "sharp", "--target", scans / "soft", "--out", out,
-        *options(method),
-    )  # fmt: skip
-    assert code == 0, err
-    return Bundle.read(out)
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -160,118 +92,11 @@ def test_learning_from_other_bodies_brings_the_pair_together(
     }  # fmt: skip
 
 
-def gap(dataset: Any, index: int) -> None:
-    if index == 3:
-        dataset.ImagePositionPatient = [-100, -120, 20.0]
-
-
-@pytest.fixture
-def bad(scans: Path, tmp_path: Path, run: Run) -> dict[str, Path]:
-    """Everything a user might get wrong, by name."""
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").write_text("keep")
-    (tmp_path / "text.dcm").write_text("no DICOM at all")
-    write_series(tmp_path / "gap", change=gap, series="1.9.1")
-    train(run, "input", scans, tmp_path / "model")
-    train(run, "input", scans, tmp_path / "altered")
-    card = tmp_path / "altered" / "card.md"
-    card.write_text(card.read_text() + "more")
-    return {"scans": scans, **{path.name: path for path in tmp_path.iterdir()}}
-
-
-TRAIN = ["train", "spectrum", "--source", "{scans}/sharp", "--target", "{scans}/soft"]
-HARMONIZE = ["harmonize", "{scans}/sharp", "--model", "{model}"]
-EVALUATE = ["evaluate", "--harmonized", "{scans}/sharp", "--target", "{scans}/soft"]
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "says"),
-    [
-        (["train", "spectrun", *TRAIN[2:]], 2, "no method 'spectrun'"),
-        ([*TRAIN[:3], "{text.dcm}", *TRAIN[4:]], 1, "text.dcm"),
-        ([*TRAIN[:3], "{empty}", *TRAIN[4:]], 1, "empty"),
-        ([*TRAIN[:3], "{empty}/nothing", *TRAIN[4:]], 1, "no such file"),
-        ([*TRAIN[:3], "{gap}", *TRAIN[4:]], 1, "gap of 10.0 mm"),
-        ([*TRAIN[:5], "{scans}/sharp"], 2, "source and target are both"),
-        ([*TRAIN[:5], "{scans}"], 2, "1 series lie in both"),
-        ([*TRAIN, "--set", "max_gian=3"], 2, "max_gain"),
-        ([*TRAIN, "--set", "max_gain"], 2, "key=value"),
-        ([*TRAIN, "--preset", "gpu"], 2, "no preset 'gpu'"),
-        ([*TRAIN, "--out", "{full}"], 2, "exists already"),
-        (["harmonize", "{text.dcm}", *HARMONIZE[2:]], 1, "text.dcm"),
-        (["harmonize", "{empty}", *HARMONIZE[2:]], 1, "empty"),
-        (["harmonize", "{gap}", *HARMONIZE[2:]], 1, "gap of 10.0 mm"),
-        ([*HARMONIZE[:3], "{empty}/no-model"], 1, "no such model folder"),
-        ([*HARMONIZE[:3], "{empty}"], 1, "not a finished model"),
-        ([*HARMONIZE[:3], "{altered}"], 1, "card.md does not match its hash"),
-        ([*HARMONIZE, "--out", "{full}"], 2, "exists already"),
-        ([*EVALUATE[:2], "{empty}", *EVALUATE[3:]], 1, "empty"),
-        ([*EVALUATE, "--out", "{full}"], 2, "exists already"),
-        ([*EVALUATE, "--rois", "0"], 2, "rois"),
-    ],
-)
-def test_bad_input_gives_one_clear_line_and_leaves_nothing(
-    run: Run, bad: dict[str, Path], tmp_path: Path, words: list[str], code: int, says: str
-) -> None:
-    given = [word.format_map(bad)
-             if "{text.dcm}" not in word else str(bad["text.dcm"]) for word in words]  # fmt: skip
-    if "--out" not in given:
-        given += ["--out", str(tmp_path / "out")]
-    before = sorted(tmp_path.iterdir())
-    found, _, err = run(*given)
-    assert found == code, err
-    assert says in err
-    assert "Traceback" not in err
-    if says != "rois":
-        (line,) = (line for line in err.splitlines() if "error" in line)
-        assert line.startswith("cvsct: error: ")
-    assert sorted(tmp_path.iterdir()) == before
-    assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
-
-
-def test_one_bad_series_does_not_stop_the_others(
-    run: Run, scans: Path, bad: dict[str, Path], tmp_path: Path
-) -> None:
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    shutil.copytree(scans / "sharp", tree / "good")
-    write_series(tree / "bad", change=gap, series="1.9.1")
-    write_series(tree / "other", series="1.9.2")
-    code, _, err = run("harmonize", tree, "--model", bad["model"], "--out", tmp_path / "out")
-    found = json.loads((tmp_path / "out" / "manifest.json").read_text())["figures"]["series"]
-    assert code == 3
-    assert "gap of 10.0 mm" in err
-    failed = [each for each in found if "error" in each]
-    assert [each["source_series_uid"] for each in failed] == ["1.9.1"]
-    assert len(read_all(tmp_path / "out")) == len(found) - 1 >= 1
-
-
-@pytest.mark.parametrize("words", [TRAIN, HARMONIZE])
-def test_a_full_disk_gives_one_line_and_leaves_nothing(
-    run: Run,
-    bad: dict[str, Path],
-    tmp_path: Path,
-    words: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(os, "fsync", full)
-    code, _, err = run(*[word.format_map(bad) for word in words], "--out", tmp_path / "out")
-    assert code == 1
-    assert "No space left on device; free some space" in err
-    assert sorted(tmp_path.iterdir()) == before
-
-
-def test_input_may_be_one_file_of_a_series(
-    run: Run, bad: dict[str, Path], scans: Path, tmp_path: Path
-) -> None:
+def test_input_may_be_one_file_of_a_series(run: Run, scans: Path, tmp_path: Path) -> None:
     """One file of a series is a volume of one slice, at its own place."""
     file = sorted((scans / "sharp").iterdir())[2]
-    code, _, err = run("harmonize", file, "--model", bad["model"], "--out", tmp_path / "one")
+    train(run, "input", scans, tmp_path / "model")
+    code, _, err = run("harmonize", file, "--model", tmp_path / "model", "--out", tmp_path / "one")
     assert code == 0, err
     (volume,) = read_all(tmp_path / "one")
     whole = read_all(scans / "sharp")[0]
@@ -283,8 +108,8 @@ def test_options_that_mean_nothing_to_a_method_are_noted(
     run: Run, scans: Path, tmp_path: Path
 ) -> None:
     code, _, err = run(
-        *[word.format(scans=scans) for word in TRAIN], "--out", tmp_path / "m",
-        "--max-steps", 5, "--preset", "paper", "--seed", 3,
+        "train", "spectrum", "--source", scans / "sharp", "--target", scans / "soft",
+        "--out", tmp_path / "m", "--max-steps", 5, "--preset", "paper", "--seed", 3,
     )  # fmt: skip
     assert code == 0
     for option in ("--max-steps", "--preset", "--seed"):

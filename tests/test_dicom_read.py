@@ -6,7 +6,6 @@ import logging
 import math
 import re
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,12 @@ from pydicom.uid import (
 )
 
 from cvsct.errors import CvsctError, GeometryError, SeriesError
-from cvsct.io import header
 from cvsct.io.dicom import Refusal, find_series, read_all, read_series, read_tree
 from cvsct.volume import AIR_FLOOR_HU, CTVolume
 from tests.dicom_files import (
     COLUMNS,
     ROWS,
+    only,
     slice_dataset,
     stored_values,
     write_series,
@@ -36,14 +35,8 @@ from tests.dicom_files import (
 )
 
 
-def _only(path: Path) -> CTVolume:
-    volumes = read_all(path)
-    assert len(volumes) == 1
-    return volumes[0]
-
-
 def test_slices_come_in_order_of_position_with_exact_hu(tmp_path: Path) -> None:
-    volume = _only(write_series(tmp_path))
+    volume = only(write_series(tmp_path))
     np.testing.assert_array_equal(volume.hu, stored_values(4) - 1024)
     assert volume.hu.dtype == np.float32
     assert volume.geometry.z_mm.tolist() == [0, 5, 10, 15]
@@ -56,7 +49,7 @@ def test_slices_come_in_order_of_position_with_exact_hu(tmp_path: Path) -> None:
 
 def test_a_single_slice_is_a_volume(tmp_path: Path) -> None:
     path = write_slice(tmp_path / "one.dcm", slice_dataset(0, stored_values(1)[0]))
-    assert _only(path).geometry.spacing_mm == 5
+    assert only(path).geometry.spacing_mm == 5
 
 
 @pytest.mark.parametrize(
@@ -72,7 +65,7 @@ def test_a_single_slice_is_a_volume(tmp_path: Path) -> None:
     ids=lambda syntax: syntax.name,
 )
 def test_every_lossless_syntax_gives_the_same_hu(tmp_path: Path, syntax: str) -> None:
-    volume = _only(write_series(tmp_path, 2, syntax=syntax))
+    volume = only(write_series(tmp_path, 2, syntax=syntax))
     np.testing.assert_array_equal(volume.hu, stored_values(2) - 1024)
 
 
@@ -258,31 +251,6 @@ def test_cut_compressed_pixels_are_refused_not_guessed(tmp_path: Path, syntax: s
             read_all(path)
 
 
-def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
-    path = write_slice(tmp_path / "a.dcm", slice_dataset(0, stored_values(1)[0]))
-    whole = path.read_bytes()
-    for length in range(0, len(whole), 61):
-        path.write_bytes(whole[:length])
-        with pytest.raises(CvsctError, match=r"^a\.dcm: "):
-            read_all(path)
-
-
-def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
-    path = write_slice(tmp_path / "a.dcm", slice_dataset(0, stored_values(1)[0]))
-    whole = np.frombuffer(path.read_bytes(), np.uint8)
-    rng = np.random.default_rng(3)
-    for _ in range(150):
-        damaged = whole.copy()
-        damaged[rng.integers(132, 1500, size=4)] = rng.integers(0, 256, size=4)
-        path.write_bytes(damaged.tobytes())
-        try:
-            volume = _only(path)
-        except CvsctError as error:
-            assert "; " in str(error)
-        else:
-            assert np.isfinite(volume.hu).all()
-
-
 def test_paths_that_hold_nothing(tmp_path: Path) -> None:
     with pytest.raises(SeriesError, match=r"no such file or folder; name a CT series"):
         find_series(tmp_path / "absent")
@@ -300,31 +268,6 @@ def test_a_single_scout_is_refused_with_its_reason(tmp_path: Path) -> None:
     ds.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     with pytest.raises(SeriesError, match=r"^a\.dcm: a scout \(localizer\), expected a CT slice"):
         find_series(write_slice(tmp_path / "a.dcm", ds))
-
-
-def test_a_deflated_bomb_is_refused_before_it_inflates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(header, "MAX_FILE_BYTES", 2**20)
-    path = write_slice(
-        tmp_path / "a.dcm", slice_dataset(0, stored_values(1)[0]), DeflatedExplicitVRLittleEndian
-    )
-    start = 144 + int.from_bytes(path.read_bytes()[140:144], "little")
-    bomb = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    body = bomb.compress(bytes(4 * 2**20)) + bomb.flush()
-    path.write_bytes(path.read_bytes()[:start] + body)
-    with pytest.raises(SeriesError, match="holds more than 1 MiB"):
-        find_series(path)
-
-
-def test_nested_sequences_without_end_are_refused(tmp_path: Path) -> None:
-    open_item = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
-    path = write_slice(tmp_path / "a.dcm", slice_dataset(0, stored_values(1)[0]))
-    content = path.read_bytes()
-    at = content.index(b"\x10\x00\x10\x00PN")
-    path.write_bytes(content[:at] + open_item * 3000 + content[at:])
-    with pytest.raises(SeriesError, match=r"^a\.dcm: damaged header"):
-        read_all(path)
 
 
 SECRET = "SECRET"
@@ -367,7 +310,7 @@ def test_odd_files_give_right_hu_or_a_clear_refusal(shared: Path) -> None:
     readable = 0
     for path in sorted((shared / "odd_dicom").glob("*/*.dcm")):
         try:
-            volume = _only(path)
+            volume = only(path)
         except CvsctError as error:
             assert re.match(rf"{re.escape(path.name)}: .+; .+", str(error))
         else:
@@ -380,7 +323,7 @@ def test_odd_files_give_right_hu_or_a_clear_refusal(shared: Path) -> None:
 @pytest.mark.shared
 def test_lossless_syntaxes_of_one_slice_agree(shared: Path) -> None:
     folder = shared / "odd_dicom" / "ctimage_syntaxes"
-    expected = _only(folder / "Original.dcm")
+    expected = only(folder / "Original.dcm")
     assert expected.padding is not None
     assert expected.padding_stored[0].tolist() == [-2000]
     for name in (
@@ -394,7 +337,7 @@ def test_lossless_syntaxes_of_one_slice_agree(shared: Path) -> None:
         "LittleEndianImplicit",
         "RLELossless",
     ):
-        volume = _only(folder / f"{name}.dcm")
+        volume = only(folder / f"{name}.dcm")
         np.testing.assert_array_equal(volume.hu, expected.hu)
         np.testing.assert_array_equal(volume.padding, expected.padding)
 
@@ -411,7 +354,7 @@ def test_real_siemens_and_ge(shared: Path) -> None:
     assert all(volume.padding is not None for volume in ge)
 
 
-def test_another_object_with_dicom_mark_only(tmp_path: Path) -> None:
+def test_another_object_with_dicom_markonly(tmp_path: Path) -> None:
     ds = Dataset()
     ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
     ds.SOPInstanceUID = "1.2"

@@ -9,15 +9,8 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from cvsct.io.derived import write_derived
-from cvsct.io.dicom import read_all
-from cvsct.volume import AIR_FLOOR_HU, CTVolume
-from tests.dicom_files import COLUMNS, DERIVATION, ROWS, signed, stored_values, write_series
-
-
-def _only(path: Path) -> CTVolume:
-    volumes = read_all(path)
-    assert len(volumes) == 1
-    return volumes[0]
+from cvsct.volume import AIR_FLOOR_HU
+from tests.dicom_files import COLUMNS, DERIVATION, ROWS, only, signed, stored_values, write_series
 
 
 @pytest.mark.parametrize("padding", [-2000, -2048, -32768])
@@ -31,7 +24,7 @@ def test_padding_is_air_and_marked(tmp_path: Path, padding: int, declared: bool)
         if declared:
             ds.add_new("PixelPaddingValue", "SS", padding)
 
-    volume = _only(write_series(tmp_path, 1, change=change))
+    volume = only(write_series(tmp_path, 1, change=change))
     assert volume.padding is not None
     assert (volume.hu[0, :3] == AIR_FLOOR_HU).all()
     np.testing.assert_array_equal(volume.padding[0], values == padding)
@@ -54,7 +47,7 @@ def test_padding_declared_with_the_wrong_sign(
             ds.PixelRepresentation = 0
         ds.add_new("PixelPaddingValue", vr, value)
 
-    volume = _only(write_series(tmp_path, 1, change=change))
+    volume = only(write_series(tmp_path, 1, change=change))
     assert volume.padding is not None
     np.testing.assert_array_equal(volume.padding[0], values == -2000)
     np.testing.assert_array_equal(volume.hu[0, 1:], values[1:] - 1024)
@@ -69,7 +62,7 @@ def test_padding_range(tmp_path: Path) -> None:
         ds.PixelData = values.astype("<u2").tobytes()
         ds.PixelPaddingValue, ds.PixelPaddingRangeLimit = 0, 10
 
-    volume = _only(write_series(tmp_path, 1, change=change))
+    volume = only(write_series(tmp_path, 1, change=change))
     assert volume.padding is not None
     assert volume.padding[0, :6].all()
     assert not volume.padding[0, 6:].any()
@@ -85,7 +78,7 @@ def test_clipped_air_is_measured_where_padding_is_the_lowest_ct_number(tmp_path:
         ds.PixelData = values.astype("<u2").tobytes()
         ds.PixelPaddingValue = 0
 
-    volume = _only(write_series(tmp_path / "in", 1, change=change))
+    volume = only(write_series(tmp_path / "in", 1, change=change))
     assert volume.padding is not None
     assert volume.padding[0, :8, :8].all()
     lone = (values == 0) & ~volume.padding[0]
@@ -108,7 +101,7 @@ def test_what_scanners_write_is_tolerated(tmp_path: Path) -> None:
     path = write_series(tmp_path, 2, change=change)
     for file in path.iterdir():
         file.write_bytes(file.read_bytes().replace(b"DS\x04\x00120 ", b"DS\x04\x000140"))
-    volume = _only(path)
+    volume = only(path)
     np.testing.assert_array_equal(volume.hu, stored_values(2) * 0.5 - 1000)
     assert volume.acquisition.kernel == "Br40d\\3"
     assert volume.acquisition.kvp == 140
@@ -120,7 +113,7 @@ def _nameless(ds: Dataset, i: int) -> None:
 
 
 def test_empty_kernel_and_tube_voltage(tmp_path: Path) -> None:
-    volume = _only(write_series(tmp_path, 1, change=_nameless))
+    volume = only(write_series(tmp_path, 1, change=_nameless))
     assert (volume.acquisition.kernel, volume.acquisition.kvp) == ("", 0.0)
 
 
@@ -133,7 +126,7 @@ def test_overlay_in_the_unused_bits_is_not_hu(tmp_path: Path) -> None:
             ds.add_new((0x6000, tag), vr, value)
 
     np.testing.assert_array_equal(
-        _only(write_series(tmp_path, 1, change=change)).hu[0], values - 1024
+        only(write_series(tmp_path, 1, change=change)).hu[0], values - 1024
     )
 
 
@@ -145,4 +138,4 @@ def test_signed_values_of_12_bits(tmp_path: Path, extended: bool) -> None:
         ds.PixelRepresentation, ds.RescaleIntercept = 1, "0"
         ds.PixelData = (values if extended else values & 0xFFF).astype("<i2").tobytes()
 
-    np.testing.assert_array_equal(_only(write_series(tmp_path, 1, change=change)).hu[0], values)
+    np.testing.assert_array_equal(only(write_series(tmp_path, 1, change=change)).hu[0], values)

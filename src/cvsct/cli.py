@@ -48,7 +48,7 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool | None) -> None:
     if wanted:
         print(f"cvsct {__version__}")
         raise typer.Exit
@@ -57,8 +57,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _configure(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True)
-    ] = False,
+        bool | None, typer.Option("--version", callback=_print_version, is_eager=True)
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what is done.")] = False,
 ) -> None:
     logging.basicConfig(

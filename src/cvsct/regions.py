@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import ndimage
 
 from cvsct.errors import GeometryError
@@ -27,9 +27,7 @@ class Region:
     column: int
     size_px: int
 
-    def cut(
-        self, stack: Float[np.ndarray, "slices rows columns"]
-    ) -> Float[np.ndarray, "size size"]:
+    def cut(self, stack: Shaped[np.ndarray, "slices rows columns"]) -> Shaped[np.ndarray, "n n"]:
         """The region's pixels of a stack of slices, as a view."""
         rows = slice(self.row, self.row + self.size_px)
         return stack[self.slice_index, rows, self.column : self.column + self.size_px]

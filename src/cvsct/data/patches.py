@@ -54,7 +54,7 @@ class PatchSampler:
         turns = rng.integers(2, size=(count, 3), dtype=np.int8)
         for patch, (volume, plane, row, column), turn in zip(batch, chosen, turns, strict=True):
             cut = self._volumes[volume].hu[plane, row : row + size, column : column + size]
-            patch[0] = self._window.to_unit(_turned(cut, *turn))
+            patch[0] = self._window.to_unit(_turned(cut, *turn.tolist()))
         return batch
 
 

@@ -28,7 +28,7 @@ _CONSTANT = 1e-9
 """A feature that varies by less than this share of its size varies by rounding only."""
 
 
-def lin_ccc(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float | None:
+def lin_ccc(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " m"]) -> float | None:
     """Lin's concordance correlation, 2 s_xy / (s_x² + s_y² + (m_x - m_y)²), population moments.
 
     Lin 1989, eq. 2; the paper's eq. 9 has a product where the sum of variances belongs. A constant

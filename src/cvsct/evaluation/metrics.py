@@ -42,7 +42,7 @@ def load_extra(module: str) -> Any:
 
 def psnr_db(
     image_hu: Float[np.ndarray, "rows columns"],
-    target_hu: Float[np.ndarray, "rows columns"],
+    target_hu: Float[np.ndarray, "target_rows target_columns"],
     window: HUWindow,
 ) -> float:
     """Peak signal-to-noise ratio with peak 1 (paper, eq. 10); at most `PSNR_CEILING_DB`."""
@@ -55,7 +55,7 @@ def psnr_db(
 
 def ssim(
     image_hu: Float[np.ndarray, "rows columns"],
-    target_hu: Float[np.ndarray, "rows columns"],
+    target_hu: Float[np.ndarray, "target_rows target_columns"],
     window: HUWindow,
 ) -> float:
     """Structural similarity with Wang et al. 2004's Gaussian weights (eq. 11 is misprinted)."""
@@ -70,7 +70,7 @@ def ssim(
 
 def ncc(
     image_hu: Float[np.ndarray, "rows columns"],
-    target_hu: Float[np.ndarray, "rows columns"],
+    target_hu: Float[np.ndarray, "target_rows target_columns"],
     window: HUWindow,
 ) -> float:
     """Normalised cross-correlation, not mean-centred (paper, eq. 12).
@@ -85,7 +85,7 @@ def ncc(
 
 
 def residual_hu(
-    image_hu: Float[np.ndarray, "*shape"], target_hu: Float[np.ndarray, "*shape"]
+    image_hu: Float[np.ndarray, "*shape"], target_hu: Float[np.ndarray, "*target_shape"]
 ) -> Float[np.ndarray, "*shape"]:
     """Image minus target, voxel by voxel."""
     difference: Float[np.ndarray, "*shape"] = image_hu - target_hu
@@ -94,7 +94,7 @@ def residual_hu(
 
 def bias_map_hu(
     image_hu: Float[np.ndarray, "rows columns"],
-    target_hu: Float[np.ndarray, "rows columns"],
+    target_hu: Float[np.ndarray, "target_rows target_columns"],
     sigma_px: float = BIAS_BLUR_PX,
 ) -> Float[np.ndarray, "rows columns"]:
     """The residual under a Gaussian blur: what is left of it once texture is averaged out."""
@@ -105,7 +105,7 @@ def bias_map_hu(
 
 def tissue_bias_hu(
     image_hu: Float[np.ndarray, "rows columns"],
-    target_hu: Float[np.ndarray, "rows columns"],
+    target_hu: Float[np.ndarray, "target_rows target_columns"],
     tissue: Bool[np.ndarray, "rows columns"] | None = None,
 ) -> tuple[float, int]:
     """Signed mean of `bias_map_hu` over soft tissue as the blurred *target* shows it.
@@ -161,7 +161,7 @@ def image_quality(
 
 def _fractions(
     image_hu: Float[np.ndarray, "rows columns"],
-    target_hu: Float[np.ndarray, "rows columns"],
+    target_hu: Float[np.ndarray, "target_rows target_columns"],
     window: HUWindow,
 ) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "rows columns"]]:
     if image_hu.shape != target_hu.shape:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ CHECKPOINT, LOG = "checkpoint.pt", "train.jsonl"
 SAVE_EVERY_S = 60.0
 
 
+@runtime_checkable
 class Step(Protocol):
     """What the loop runs."""
 
