@@ -124,7 +124,13 @@ def test_an_unfinished_training_is_resumed_by_its_word(
         "train", "cvsct", "--source", scans / "sharp", "--target", scans / "soft", "--out",
         tmp_path / "m", *options("cvsct"),
     ]  # fmt: skip
-    assert run(*words)[0] == 2
+    code, _, err = run(*words)
+    assert code == 2
+    assert "exists already" in err
+    (tmp_path / "m" / "SHA256SUMS").unlink()
+    code, _, err = run(*words)
+    assert code == 2
+    assert "unfinished training; go on with --resume" in err
     longer = [word if word != "2" else "4" for word in words]
     code, _, err = run(*longer, "--resume")
     assert code == 0, err

@@ -12,12 +12,12 @@ from scipy import ndimage
 
 from cvsct.errors import TrainingError, UsageError
 from cvsct.inference.engine import load_network
-from cvsct.models.bundle import Bundle
+from cvsct.models.bundle import CHECKPOINT_FILE, Bundle
 from cvsct.runs import TrainingRequest, silent
 from cvsct.training import loop
 from cvsct.training.cycle import PRESETS, cycle_config, train_cycle
 from cvsct.training.domain import DomainConfig, DomainLoss
-from cvsct.training.loop import CHECKPOINT, LOG
+from cvsct.training.loop import LOG
 from cvsct.training.steps import CycleStep, ImagePool, cycle_pass
 from cvsct.training.vgg import WEIGHTS_VARIABLE, VGGFeatures
 from cvsct.volume import CTVolume, HUWindow
@@ -181,10 +181,10 @@ def test_divergence_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     run = loop.Run(tmp_path, {}, np.random.default_rng(0))
     step = Counting()
     loop.train(run, step, lambda _: (0, 0), loop.Limits(3), silent)
-    before = (tmp_path / CHECKPOINT).read_bytes()
+    before = (tmp_path / CHECKPOINT_FILE).read_bytes()
     with pytest.raises(TrainingError, match="diverged at step 5: other not finite"):
         loop.train(run, step, lambda _: (0, 0), loop.Limits(9), silent)
-    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
     again = loop.Run(tmp_path, {}, np.random.default_rng(1))
     again.resume(step)
     assert (again.steps, step.done) == (3, 3)

@@ -83,7 +83,7 @@ def train(
 ) -> None:
     """Learn to make scans of A read like scans of B, from unpaired scans."""
     from cvsct.methods import find_method
-    from cvsct.models.bundle import SUMS_FILE
+    from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
     from cvsct.runs import Manifest, TrainingRequest, new_folder, refuse_existing
     from cvsct.terminal import progress
 
@@ -92,6 +92,8 @@ def train(
     if preset not in ("paper", "stable", "cpu"):
         raise UsageError(f"no preset {preset!r}; choose one of paper, stable, cpu")
     if not resume:
+        if (out / CHECKPOINT_FILE).exists() and not (out / SUMS_FILE).exists():
+            raise UsageError(f"{out}: holds an unfinished training; go on with --resume")
         refuse_existing(out)
     elif (out / SUMS_FILE).exists() and max_steps is None and max_minutes is None:
         raise UsageError(f"{out}: this training is finished; give a higher --max-steps to go on")

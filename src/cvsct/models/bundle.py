@@ -30,6 +30,7 @@ from cvsct.volume import CTVolume
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "card.md"
 SUMS_FILE = "SHA256SUMS"
+CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from cvsct.errors import TrainingError, explain
+from cvsct.models.bundle import CHECKPOINT_FILE
 from cvsct.runs import JsonLines, Progress, config_hash, write_atomic
 
-CHECKPOINT, LOG = "checkpoint.pt", "train.jsonl"
+LOG = "train.jsonl"
 SAVE_EVERY_S = 60.0
 
 
@@ -78,7 +79,7 @@ class Run:
             stream,
         )
         try:
-            write_atomic(self.folder / CHECKPOINT, stream.getvalue())
+            write_atomic(self.folder / CHECKPOINT_FILE, stream.getvalue())
         except OSError as error:
             raise TrainingError(
                 f"cannot save a checkpoint at step {self.steps}: {explain(error)}; the last one is "
@@ -91,10 +92,10 @@ class Run:
         Raises:
             TrainingError: if there is none, or it was made with another configuration.
         """
-        path = self.folder / CHECKPOINT
+        path = self.folder / CHECKPOINT_FILE
         if not path.is_file():
             raise TrainingError(
-                f"{self.folder}: nothing to resume, no {CHECKPOINT}; train without --resume"
+                f"{self.folder}: nothing to resume, no {CHECKPOINT_FILE}; train without --resume"
             )
         saved = torch.load(path, weights_only=True)
         before = json.loads(saved["config"])
