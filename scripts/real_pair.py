@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,15 @@ def run(*arguments: object) -> None:
     except SystemExit as stop:
         if stop.code:
             raise
+
+
+def train_once(
+    method: str, scans: Path, sides: tuple[str, str], model: Path, more: list[str]
+) -> None:
+    """Train on two folders of `scans`, unless the model is there already."""
+    if not (model / SUMS_FILE).exists():
+        source, target = (scans / side for side in sides)
+        run("train", method, "--source", source, "--target", target, "--out", model, *more)
 
 
 def files_by_position(folder: Path) -> list[Path]:
@@ -78,11 +86,7 @@ def score(work: Path, protocol: str, method: str, options: list[str], seeds: int
     """Train if needed, harmonise the test half both ways, evaluate; one row a direction."""
     scans, test = work / "scans" / protocol, work / "scans" / "test"
     model = work / "models" / protocol / method
-    if not (model / SUMS_FILE).exists():
-        begun = time.perf_counter()
-        run("train", method, "--source", scans / "sharp", "--target", scans / "soft",
-            "--out", model, *options)  # fmt: skip
-        print(f"{protocol} {method}: trained in {time.perf_counter() - begun:.1f} s")
+    train_once(method, scans, ("sharp", "soft"), model, options)
     rows = []
     for direction, source, target, reverse in (
         ("sharp to soft", test / "sharp", test / "soft", []),

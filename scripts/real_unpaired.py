@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from real_pair import files_by_position, link, run
+from real_pair import files_by_position, link, run, train_once
 
 from cvsct.io.dicom import find_series
-from cvsct.models.bundle import SUMS_FILE
 from cvsct.runs import write_json
 
 SHOWN_PER_MM = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -39,9 +38,7 @@ def lay_out(source: Path, target: Path, scans: Path) -> None:
 def score(work: Path, method: str, options: list[str]) -> dict[str, Any]:
     """Train if needed, harmonise the test series, compare spectra with the target's."""
     scans, model, place = work / "scans", work / "models" / method, work / "results" / method
-    if not (model / SUMS_FILE).exists():
-        run("train", method, "--source", scans / "train/source", "--target", scans / "train/target",
-            "--out", model, *options)  # fmt: skip
+    train_once(method, scans / "train", ("source", "target"), model, options)
     if not (place / "images").exists():
         run("harmonize", scans / "test/source", "--model", model, "--out", place / "images")
     if not (place / "report").exists():

@@ -44,8 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"cvsct: error: {' '.join(message.split())}", file=sys.stderr)
+    _complain(message)
     sys.exit(code)
+
+
+def _complain(message: str) -> None:
+    print(f"cvsct: error: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _print_version(wanted: bool | None) -> None:
@@ -82,15 +86,21 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT's checkpoint.")] = False,
 ) -> None:
     """Learn to make scans of A read like scans of B, from unpaired scans."""
+    from cvsct.io.dicom import read_all
     from cvsct.methods import find_method
     from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
-    from cvsct.runs import Manifest, TrainingRequest, new_folder, refuse_existing
+    from cvsct.runs import (
+        Manifest,
+        TrainingRequest,
+        new_folder,
+        refuse_existing,
+        refuse_unknown_preset,
+    )
     from cvsct.terminal import progress
 
     row = find_method(method)
     settings = {**row.settings, **_settings(setting or [])}
-    if preset not in ("paper", "stable", "cpu"):
-        raise UsageError(f"no preset {preset!r}; choose one of paper, stable, cpu")
+    refuse_unknown_preset(preset)
     if not resume:
         if (out / CHECKPOINT_FILE).exists() and not (out / SUMS_FILE).exists():
             raise UsageError(f"{out}: holds an unfinished training; go on with --resume")
@@ -102,7 +112,7 @@ def train(
         f"train {method}", {"method": method, "preset": preset, "seed": seed, **settings}
     )
     with manifest.timed("reading"):
-        scans_a, scans_b = _read_training(source), _read_training(target)
+        scans_a, scans_b = read_all(source), read_all(target)
     _refuse_same_series(scans_a, scans_b)
     asked = {
         "preset": preset != "cpu",
@@ -188,7 +198,7 @@ def harmonize(
     print(f"{out}: {len(outcomes) - len(failed)} series, {slices} slices, by {bundle.method}")
     if failed:
         for outcome in failed:
-            print(f"cvsct: error: {outcome.error}", file=sys.stderr)
+            _complain(outcome.error)
         sys.exit(EXIT_SOME_FAILED)
 
 
@@ -254,12 +264,6 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             settings[key] = value
     return settings
-
-
-def _read_training(folder: Path) -> list[CTVolume]:
-    from cvsct.io.dicom import read_all
-
-    return read_all(folder)
 
 
 def _refuse_same_path(source: Path, target: Path) -> None:

@@ -29,6 +29,19 @@ MANIFEST = "manifest.json"
 Progress = Callable[[str, int, int], None]
 """Told `(what, done, total)` as long work proceeds; the command line draws it."""
 
+PRESETS = ("paper", "stable", "cpu")
+"""What a training may be asked to be; a method that knows no presets notes it."""
+
+
+def refuse_unknown_preset(name: str) -> None:
+    """Refuse a preset that is none.
+
+    Raises:
+        UsageError: with the list of those there are.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no preset {name!r}; choose one of {', '.join(PRESETS)}")
+
 
 def silent(what: str, done: int, total: int) -> None:
     """Progress that goes nowhere."""

@@ -12,7 +12,7 @@ BIAS_WARNING_HU = 5.0
 """A shift of soft tissue that clinicians and thresholds would notice."""
 
 CLEAR_CHANGE_DB = 1.0
-"""Smaller than what two parts of one scan differ by (0.8 to 2.9 dB on real CT)."""
+"""Smaller than what two parts of one scan differ by (2.1 to 2.9 dB on real CT)."""
 
 
 @dataclass(frozen=True)

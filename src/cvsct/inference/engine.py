@@ -5,20 +5,17 @@ Whole slices, because CBAM's channel gate averages over the image: a tile would 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float32
 
 from cvsct.errors import MissingExtraError, ModelError, UsageError
-from cvsct.models.bundle import Bundle
+from cvsct.models.bundle import Bundle, VolumeMapping
 from cvsct.volume import CTVolume, HUWindow
 
 ENGINES = ("auto", "openvino", "torch")
-Mapping3D = Callable[[CTVolume], Float[np.ndarray, "slices rows columns"]]
 
 
-def load_network(bundle: Bundle, reverse: bool, engine: str) -> Mapping3D:
+def load_network(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """What maps a volume's HU through the bundle's generator.
 
     Args:
@@ -62,7 +59,7 @@ def load_network(bundle: Bundle, reverse: bool, engine: str) -> Mapping3D:
         ) from error
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(volume: CTVolume) -> Float[np.ndarray, "slices rows columns"]:
+    def run(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
         result = np.empty_like(volume.hu)
         with torch.inference_mode():
             for plane, hu in zip(result, volume.hu, strict=True):

@@ -13,10 +13,9 @@ import numpy as np
 
 from cvsct import __version__
 from cvsct.errors import CvsctError, ModelError, explain
-from cvsct.inference.engine import Mapping3D
 from cvsct.io.derived import Derivation, write_derived
 from cvsct.io.dicom import SeriesFiles, read_series
-from cvsct.models.bundle import Bundle
+from cvsct.models.bundle import Bundle, VolumeMapping
 from cvsct.runs import Progress, config_hash, new_folder, silent
 from cvsct.volume import CTVolume
 
@@ -47,7 +46,7 @@ class Outcome:
         }
 
 
-def harmonize_volume(volume: CTVolume, mapping: Mapping3D) -> CTVolume:
+def harmonize_volume(volume: CTVolume, mapping: VolumeMapping) -> CTVolume:
     """The volume as the other scanner would have made it; padding stays padding.
 
     Raises:
@@ -67,7 +66,7 @@ def harmonize_volume(volume: CTVolume, mapping: Mapping3D) -> CTVolume:
 def harmonize_series(
     series: Sequence[SeriesFiles],
     bundle: Bundle,
-    mapping: Mapping3D,
+    mapping: VolumeMapping,
     folder: Path,
     reverse: bool = False,
     keep_equipment: bool = False,

@@ -32,7 +32,7 @@ from cvsct.io.header import (
 from cvsct.io.pixels import Encoding, encoding_of, read_pixels
 from cvsct.volume import Acquisition, CTVolume
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_VOXELS = 2**31
 """8 GiB of float32: more than 8000 slices of 512 x 512."""
@@ -102,7 +102,7 @@ def find_series(path: Path) -> list[SeriesFiles]:
     if not groups and not damaged:
         raise SeriesError(_nothing_found(path, counts))
     if counts:
-        LOGGER.info("left out while looking for CT series: %s", counts)
+        logger.info("left out while looking for CT series: %s", counts)
     found = [SeriesFiles(uid, tuple(sorted(files))) for uid, files in sorted(groups.items())]
     return found + [SeriesFiles("", (file,)) for file in damaged]
 

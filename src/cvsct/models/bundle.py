@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
@@ -31,6 +32,9 @@ FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "card.md"
 SUMS_FILE = "SHA256SUMS"
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
+
+VolumeMapping = Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
+"""What a loader makes of a bundle: a volume's new HU."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +203,3 @@ def _cell(value: Any) -> str:
 def _span(bounds: tuple[float, float]) -> str:
     low, high = bounds
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def model_identity(bundle: Bundle) -> str:
-    """A short name for logs and derived images: method and the first digits of the hash."""
-    return f"{bundle.method}-{bundle.sha256[:12]}"

@@ -6,7 +6,7 @@ directions come from one model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -14,14 +14,12 @@ from jaxtyping import Float, Float32
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cvsct.errors import ModelError, TrainingError, UsageError
-from cvsct.models.bundle import Bundle, Domain
+from cvsct.models.bundle import Bundle, Domain, VolumeMapping
 from cvsct.models.filtering import filter_slices
 from cvsct.models.spectrum import Likeness, SpectrumSettings, fit_kernel_ratio, likeness
 from cvsct.runs import TrainingRequest
 from cvsct.spectra import body
 from cvsct.volume import AIR_FLOOR_HU, CTVolume
-
-SliceMapping = Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
 
 HIGHEST_HU = 4095
 """Metal beyond this counts as this in a histogram."""
@@ -105,7 +103,7 @@ def train_input(
     return _bundle(source, target, request, settings, {}, {})
 
 
-def load_input(bundle: Bundle, reverse: bool, engine: str) -> SliceMapping:
+def load_input(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """The image as it is."""
     return lambda volume: volume.hu.astype(np.float32)
 
@@ -168,7 +166,7 @@ def _quantiles(
     return quantiles
 
 
-def load_histogram(bundle: Bundle, reverse: bool, engine: str) -> SliceMapping:
+def load_histogram(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """The monotone map of CT numbers; those outside both distributions are kept."""
     source, target = _weights(bundle, "source_hu", "target_hu")
     here, there = _monotone(*((target, source) if reverse else (source, target)))
@@ -226,7 +224,7 @@ def train_spectrum(
     return _bundle(source, target, request, settings, weights, figures)
 
 
-def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> SliceMapping:
+def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """The zero-phase filter; the reverse has the inverse gain, under the same cap."""
     frequencies, log_gain = _weights(bundle, "frequencies_per_mm", "log_gain")
     cap = np.log(_spectrum_settings(bundle).max_gain)

@@ -13,7 +13,7 @@ from cvsct.data.patches import PatchSampler
 from cvsct.errors import UsageError
 from cvsct.models.bundle import Bundle, Domain
 from cvsct.models.discriminator import Discriminator
-from cvsct.runs import TrainingRequest, config_hash, random_stream
+from cvsct.runs import TrainingRequest, config_hash, random_stream, refuse_unknown_preset
 from cvsct.training.loop import Limits, Run, train
 from cvsct.training.steps import CycleConfig, CycleStep, Images
 from cvsct.volume import CTVolume
@@ -66,8 +66,7 @@ def cycle_config(preset: str, settings: Mapping[str, Any]) -> CycleConfig:
     Raises:
         UsageError: for an unknown preset, key or value.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"no preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    refuse_unknown_preset(preset)
     merged: dict[str, Any] = json.loads(json.dumps(PRESETS[preset]))
     for key, value in settings.items():
         *parts, last = key.split(".")
@@ -125,11 +124,10 @@ def train_cycle(
         return a, b
 
     figures = train(run, step, draw, limits, request.progress)
-    weights = step.averaged if config.average else step.generator_state()
     return Bundle(
         method=request.method,
         settings=config.model_dump(mode="json", include={"generator", "window_hu"}),
-        weights={name: tensor.cpu().numpy() for name, tensor in weights.items()},
+        weights={name: tensor.cpu().numpy() for name, tensor in step.averaged.items()},
         source=Domain.of(source),
         target=Domain.of(target),
         training={
