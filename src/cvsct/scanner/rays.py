@@ -1,0 +1,298 @@
+"""Numba-compiled sums along rays: fan-beam strips, their adjoint, parallel back-projection.
+
+Only this module and `fields` hold compiled code. Every function runs on one thread (a campaign
+scales over processes), gives the same bits on each run of one machine, and is called by the module
+that checks its arguments: `projector`, `detector` or `recon`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+MARGIN_PX = 8
+"""Empty columns that `prefix_sums` puts on either side of the raster."""
+
+
+@njit(cache=True, fastmath=True)
+def prefix_sums(amounts):
+    """Running sums along rows of two interleaved maps, and each row's extent.
+
+    Args:
+        amounts: (2, rows, columns).
+
+    Returns:
+        Sums up to each column boundary, (rows, columns + 1 + 2 margins, 2), and for each row its
+        first and last boundary with anything between, (rows, 2); equal where the row is empty.
+    """
+    _, rows, columns = amounts.shape
+    sums = np.zeros((rows, columns + 1 + 2 * MARGIN_PX, 2), np.float32)
+    extent = np.zeros((rows, 2), np.float32)
+    for r in range(rows):
+        first, last = -1, -1
+        soft, bone = 0.0, 0.0
+        for c in range(columns):
+            a, b = amounts[0, r, c], amounts[1, r, c]
+            if a != 0.0 or b != 0.0:
+                last = c + 1
+                if first < 0:
+                    first = c
+            soft += a
+            bone += b
+            sums[r, MARGIN_PX + c + 1, 0] = soft
+            sums[r, MARGIN_PX + c + 1, 1] = bone
+        for c in range(columns + 1, columns + 1 + MARGIN_PX):
+            sums[r, MARGIN_PX + c, 0] = soft
+            sums[r, MARGIN_PX + c, 1] = bone
+        if first >= 0:
+            extent[r, 0] = MARGIN_PX + first
+            extent[r, 1] = MARGIN_PX + last
+    return sums, extent
+
+
+@njit(cache=True, fastmath=True)
+def ray_slopes(turn, boundary_rad, upright, pixel_mm):
+    """Columns a ray crosses per row, and what a strip sum is multiplied by to become mm.
+
+    Args:
+        turn: the view's angle; a ray's is that less its fan angle.
+        upright: rows are crossed (True), or the transposed raster's.
+
+    Returns:
+        Slope of each boundary's ray, and each element's factor: path per row over strip width.
+    """
+    count = boundary_rad.shape[0]
+    slopes = np.empty(count, np.float32)
+    factors = np.empty(count - 1, np.float32)
+    before = 0.0
+    for b in range(count):
+        tangent = math.tan(turn - boundary_rad[b])
+        slope = -tangent if upright else -1.0 / tangent
+        slopes[b] = slope
+        if b > 0:
+            middle = turn - (boundary_rad[b] + boundary_rad[b - 1]) / 2
+            lean = abs(math.cos(middle)) if upright else abs(math.sin(middle))
+            factors[b - 1] = pixel_mm / ((slope - before) * lean)
+        before = slope
+    return slopes, factors
+
+
+@njit(cache=True, fastmath=True)
+def _boundary_index(slope, turn, sense, boundary_rad, first):
+    """Fractional index of the boundary whose ray has this slope; angles count modulo pi."""
+    angle = turn + sense * math.atan(slope)
+    angle -= math.pi * np.round((angle - boundary_rad[first]) / math.pi)
+    return (angle - boundary_rad[0]) / (boundary_rad[1] - boundary_rad[0])
+
+
+@njit(cache=True, fastmath=True)
+def strip_sums(sums, extent, across, along, turn, sense, boundary_rad, first, last, slopes, out):
+    """Add, for one view, the mean amount over each detector element's strip, row by row.
+
+    The ray at fan angle g crosses row r (at depth `r + 1/2 - along` from the source) at column
+    `across + depth * slope(g)`; the strip between two neighbouring boundaries is exact, from two
+    values of the row's running sum (distance-driven projection, De Man and Basu 2004).
+
+    Args:
+        across, along: source position in columns (margin included) and rows.
+        turn, sense: a ray of slope s has the fan angle `turn + sense * atan(s)`, modulo pi.
+        first, last: boundaries to use; element e lies between boundaries e and e + 1.
+        slopes: columns per row of each boundary's ray.
+        out: (elements, 2), added to.
+    """
+    for r in range(sums.shape[0]):
+        if extent[r, 1] <= extent[r, 0]:
+            continue
+        depth = r + 0.5 - along
+        a = _boundary_index((extent[r, 0] - across) / depth, turn, sense, boundary_rad, first)
+        b = _boundary_index((extent[r, 1] - across) / depth, turn, sense, boundary_rad, first)
+        start = max(first, math.floor(min(a, b)) - 1)
+        stop = min(last, math.ceil(max(a, b)) + 1)
+        if stop <= start:
+            continue
+        _add_strips(
+            sums[r],
+            np.float32(across),
+            np.float32(depth),
+            np.float32(1.0 / depth),
+            slopes[start : stop + 1],
+            out[start:stop],
+        )
+
+
+@njit(cache=True, fastmath=True)
+def _add_strips(row, across, depth, weight, slopes, out):
+    """One row's share of `strip_sums`. Unsigned indices spare numba's test for negative ones."""
+    one = np.uint32(1)
+    top = np.float32(row.shape[0] - 1.001)
+    soft, bone = np.float32(0.0), np.float32(0.0)
+    for k in range(slopes.shape[0]):
+        x = min(max(across + depth * slopes[k], np.float32(0.0)), top)
+        whole = np.int32(x)
+        part = x - np.float32(whole)
+        i = np.uint32(whole)
+        next_soft = row[i, 0] + part * (row[i + one, 0] - row[i, 0])
+        next_bone = row[i, 1] + part * (row[i + one, 1] - row[i, 1])
+        if k > 0:
+            out[k - 1, 0] += (next_soft - soft) * weight
+            out[k - 1, 1] += (next_bone - bone) * weight
+        soft, bone = next_soft, next_bone
+
+
+@njit(cache=True, fastmath=True)
+def strip_sums_adjoint(view, across, along, first, last, slopes, sums):
+    """Add one view's transpose of `strip_sums` to running-sum coefficients, every row in full."""
+    for r in range(sums.shape[0]):
+        depth = r + 0.5 - along
+        weight = np.float32(1.0 / depth)
+        d, x0 = np.float32(depth), np.float32(across)
+        top = np.float32(sums.shape[1] - 1.001)
+        for b in range(first, last + 1):
+            x = min(max(x0 + d * slopes[b], np.float32(0.0)), top)
+            i = np.int32(x)
+            f = x - np.float32(i)
+            for k in range(2):
+                left = view[b - 1, k] if b > first else np.float32(0.0)
+                right = view[b, k] if b < last else np.float32(0.0)
+                value = (left - right) * weight
+                sums[r, i, k] += (1 - f) * value
+                sums[r, i + 1, k] += f * value
+
+
+@njit(cache=True, fastmath=True)
+def aperture_means(lines, outer, step, out):
+    """Means over each reading's four elements, the outer two weighted by `outer` of the inner.
+
+    Args:
+        lines: (views, elements, 2).
+        outer: weight a of `(a, 1 - a, 1 - a, a) / 2`; what lies off the detector counts as 0.
+        step: elements from one reading to the next.
+        out: (2, views, readings), written.
+    """
+    elements = lines.shape[1]
+    inside, outside = np.float32((1 - outer) / 2), np.float32(outer / 2)
+    for m in range(2):
+        for v in range(lines.shape[0]):
+            for r in range(out.shape[2]):
+                e = r * step
+                total = inside * (lines[v, e, m] + lines[v, e + 1, m])
+                if e > 0:
+                    total += outside * lines[v, e - 1, m]
+                if e + 2 < elements:
+                    total += outside * lines[v, e + 2, m]
+                out[m, v, r] = total
+
+
+@njit(cache=True, fastmath=True)
+def back_project(filtered, cosines, sines, first_mm, step_mm, x_mm, y_mm, out):
+    """Add filtered parallel projections to an image, linear between samples.
+
+    Args:
+        filtered: (angles, samples); sample k lies at `first_mm + k step_mm` from the isocentre.
+        x_mm, y_mm: pixel centres, both equally spaced.
+        out: (rows, columns), added to. Pixels beyond the samples must not be asked for.
+    """
+    one = np.uint32(1)
+    columns = x_mm.shape[0]
+    dx = (x_mm[1] - x_mm[0]) / step_mm if columns > 1 else 0.0
+    for a in range(0, filtered.shape[0] - 1, 2):
+        p, q = filtered[a], filtered[a + 1]
+        step_p, step_q = np.float32(cosines[a] * dx), np.float32(cosines[a + 1] * dx)
+        for r in range(y_mm.shape[0]):
+            start_p = np.float32((x_mm[0] * cosines[a] + y_mm[r] * sines[a] - first_mm) / step_mm)
+            start_q = np.float32(
+                (x_mm[0] * cosines[a + 1] + y_mm[r] * sines[a + 1] - first_mm) / step_mm
+            )
+            row = out[r]
+            for c in range(columns):
+                t = start_p + np.float32(c) * step_p
+                u = start_q + np.float32(c) * step_q
+                t_whole, u_whole = np.int32(t), np.int32(u)
+                i, j = np.uint32(t_whole), np.uint32(u_whole)
+                t -= np.float32(t_whole)
+                u -= np.float32(u_whole)
+                row[c] += p[i] + t * (p[i + one] - p[i]) + q[j] + u * (q[j + one] - q[j])
+
+
+@njit(cache=True, fastmath=True)
+def weighted_gather(values, first, weights, out):
+    """Each output sample as a fixed weighted sum of neighbouring input samples, row by row.
+
+    Args:
+        values: (rows, samples).
+        first: index of the first input sample each output sample takes.
+        weights: (outputs, taps).
+        out: (rows, outputs), written.
+    """
+    taps = weights.shape[1]
+    for r in range(values.shape[0]):
+        for k in range(first.shape[0]):
+            total = np.float32(0.0)
+            for j in range(taps):
+                total += weights[k, j] * values[r, first[k] + j]
+            out[r, k] = total
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def _exp(x):
+    """exp(x) for x <= 0 in float32, 2e-7 relative; the library's does not vectorise.
+
+    2^y as 2^floor(y), put together from bits, times a polynomial of the rest (Chebyshev fit).
+    """
+    y = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
+    whole = np.floor(y)
+    f = y - whole
+    power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    series = np.float32(1.877576475e-03)
+    series = series * f + np.float32(8.989340576e-03)
+    series = series * f + np.float32(5.582631765e-02)
+    series = series * f + np.float32(2.401536172e-01)
+    series = series * f + np.float32(6.931530732e-01)
+    series = series * f + np.float32(9.999999251e-01)
+    return power * series
+
+
+@njit(cache=True, fastmath=True)
+def detected(soft_mm, bone_mm, soft, bone, energy, variance, signal, spread):
+    """Mean detected energy of each reading and the variance of its compound Poisson noise.
+
+    Args:
+        soft_mm, bone_mm: (views, readings): mm of each basis material at its full density.
+        soft, bone: attenuation of the basis materials in each energy bin, 1/mm.
+        energy, variance: (bins, readings): what each bin brings without an object, keV and keV^2.
+        signal, spread: (views, readings), written.
+    """
+    for v in range(soft_mm.shape[0]):
+        mean, noise = signal[v], spread[v]
+        s_mm, b_mm = soft_mm[v], bone_mm[v]
+        mean[:] = 0.0
+        noise[:] = 0.0
+        for e in range(soft.shape[0]):
+            s, b = -soft[e], -bone[e]
+            e_row, v_row = energy[e], variance[e]
+            for c in range(s_mm.shape[0]):
+                through = _exp(s * s_mm[c] + b * b_mm[c])
+                mean[c] += e_row[c] * through
+                noise[c] += v_row[c] * through
+
+
+@njit(cache=True, fastmath=True)
+def water_paths(readings, blank, floor, coefficients, out):
+    """Readings to mm of water: logarithm, then each channel's polynomial.
+
+    Args:
+        readings: (views, channels), keV; values below `floor` count as `floor`.
+        blank: (channels,) readings without an object.
+        coefficients: (channels, order): of p, p^2, ...
+        out: (views, channels), written.
+    """
+    order = coefficients.shape[1]
+    for v in range(readings.shape[0]):
+        for c in range(readings.shape[1]):
+            p = math.log(blank[c] / max(readings[v, c], floor))
+            total = 0.0
+            for k in range(order - 1, -1, -1):
+                total = (total + coefficients[c, k]) * p
+            out[v, c] = total

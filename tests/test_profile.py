@@ -1,0 +1,189 @@
+"""Scanners as data: what the two bundled files say, and what a wrong file is told."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from cvsct.errors import UsageError
+from cvsct.scanner.materials import BONE_EPOXY, POLYURETHANE, WATER, Material, material_named
+from cvsct.scanner.profile import ScannerProfile, load_profile, profile_names
+
+GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> Path:
+    """A user's scanner: a copy of the bundled one."""
+    source = resources.files("cvsct.scanner") / "profiles" / f"{GE}.toml"
+    path = tmp_path / "mine.toml"
+    path.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    return path
+
+
+def change(path: Path, old: str, new: str) -> Path:
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return path
+
+
+def hu(profile: ScannerProfile, material: Material, kvp: float) -> float:
+    """CT number by the detected energy's mean attenuation, without the body's hardening."""
+    spectrum = profile.spectrum(kvp)
+    energies_kev = spectrum.energies_kev
+    detected = spectrum.photons * energies_kev * profile.detector.absorbed_share(energies_kev)
+    mu = float(detected @ material.attenuation_per_mm(energies_kev))
+    return 1000 * (mu / float(detected @ WATER.attenuation_per_mm(energies_kev)) - 1)
+
+
+def test_two_scanners_come_with_the_package() -> None:
+    assert profile_names() == (GE, SIEMENS)
+    for name in profile_names():
+        profile = load_profile(name)
+        assert profile.name == name
+        assert profile.software == "virtual"
+        assert profile.tube.kvp == (70, 80, 100, 120, 140)
+    assert load_profile(GE).manufacturer == "GE MEDICAL SYSTEMS"
+    assert load_profile(SIEMENS).manufacturer == "SIEMENS"
+
+
+def test_geometry_sees_the_trunk() -> None:
+    for name in profile_names():
+        geometry = load_profile(name).geometry
+        radius_mm = geometry.source_isocentre_mm * np.sin(geometry.fan_angle_rad / 2)
+        assert 240 < radius_mm < 270
+    assert np.degrees(load_profile(SIEMENS).geometry.fan_angle_rad) == pytest.approx(52, abs=0.01)
+    assert load_profile(GE).geometry.channel_rad == pytest.approx(1.0239 / 949)
+
+
+@pytest.mark.parametrize("name", [GE, SIEMENS])
+def test_ct_numbers_move_with_voltage_as_the_tables_predict(name: str) -> None:
+    profile = load_profile(name)
+    soft = [hu(profile, POLYURETHANE, kvp) for kvp in profile.tube.kvp]
+    bone = [hu(profile, BONE_EPOXY, kvp) for kvp in profile.tube.kvp]
+    assert np.all(np.diff(soft) > 5)
+    assert np.all(np.diff(bone) < -10)
+    assert -30 < soft[3] < 0
+    assert 350 < bone[3] < 450
+
+
+def test_the_vendors_differ_in_tone() -> None:
+    ge, siemens = load_profile(GE), load_profile(SIEMENS)
+    assert hu(ge, BONE_EPOXY, 120.0) - hu(siemens, BONE_EPOXY, 120.0) == pytest.approx(25, abs=5)
+
+
+def test_bowtie_evens_out_the_water_cylinder() -> None:
+    profile = load_profile(GE)
+    ideal = profile.bowtie.model_copy(update={"strength": 1.0})
+    fan_rad = np.linspace(-0.45, 0.45, 91)
+    source_mm = profile.geometry.source_isocentre_mm
+    chord_mm = 2 * np.sqrt(np.maximum(160**2 - (source_mm * np.sin(fan_rad)) ** 2, 0))
+    energy_kev = np.array([60.0])
+    whole = (
+        ideal.thickness_mm(fan_rad, source_mm)
+        * material_named("aluminium").attenuation_per_mm(energy_kev)[0]
+        + chord_mm * WATER.attenuation_per_mm(energy_kev)[0]
+    )
+    assert np.ptp(whole) < 1e-9
+    thickness_mm = profile.bowtie_mm(fan_rad)
+    assert thickness_mm == pytest.approx(thickness_mm[::-1])
+    assert thickness_mm[45] == profile.bowtie.minimum_mm
+
+
+def test_bowtie_is_about_that_of_an_open_simulator() -> None:
+    """XCIST's large bowtie, beyond its thinnest part."""
+    fan_rad = np.array([0.2, 0.28, 0.4])
+    assert load_profile(GE).bowtie_mm(fan_rad) == pytest.approx([11.1, 24.3, 33.0], rel=0.15)
+
+
+def test_detector_absorbs_nearly_all() -> None:
+    for name in profile_names():
+        detector = load_profile(name).detector
+        assert detector.absorbed_share(np.array([60.0]))[0] == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("scanner", "name", "half_lp_cm", "tenth_lp_cm"),
+    [(GE, "Lung", 7.6, 9.3), (SIEMENS, "Bl64", 8.0, 10.8), (SIEMENS, "Br40", 3.9, 6.4)],
+)
+def test_kernels(scanner: str, name: str, half_lp_cm: float, tenth_lp_cm: float) -> None:
+    kernel = load_profile(scanner).kernel(name)
+    f_lp_mm = np.linspace(0, 1.4, 1401)
+    modulation = kernel.modulation(f_lp_mm)
+    assert modulation[0] == 1
+    assert 10 * f_lp_mm[modulation >= 0.5][-1] == pytest.approx(half_lp_cm, abs=0.1)
+    assert 10 * f_lp_mm[modulation >= 0.1][-1] == pytest.approx(tenth_lp_cm, abs=0.1)
+    assert kernel.modulation(f_lp_mm.reshape(3, 467)).shape == (3, 467)
+
+
+def test_dose_is_matched_by_mas() -> None:
+    ge, siemens = load_profile(GE), load_profile(SIEMENS)
+    for kvp in ge.tube.kvp:
+        assert siemens.mas_for(5.0, kvp) > ge.mas_for(5.0, kvp)
+    assert ge.mas_for(9.3, 120.0) == pytest.approx(100, rel=0.02)
+
+
+def test_a_profile_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_profile(GE).geometry.views = 1
+
+
+def test_the_users_own_file_is_a_scanner(own_file: Path) -> None:
+    change(own_file, "views = 984", "views = 492")
+    assert load_profile(own_file).geometry.views == 492
+    assert load_profile(str(own_file)).geometry.views == 492
+
+
+def test_unknown_scanner_is_refused_with_the_list() -> None:
+    with pytest.raises(UsageError, match=f"no scanner 'philips'.*{GE}, {SIEMENS}"):
+        load_profile("philips")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("views = 984", "", "geometry.views is missing"),
+        ("views = 984", "veiws = 984", "geometry.veiws is no field of a scanner"),
+        ("channels = 888", "channels = -1", "geometry.channels: .*greater than.*, got -1"),
+        ("anode_deg = 7.0", 'anode_deg = "steep"', "tube.anode_deg: .*valid number.*'steep'"),
+        ("anode_deg = 7.0", "anode_deg = 12.0", "tube: no spectra .*12 degrees; there are 7, 8"),
+        ("70, 80, 100,", "70, 80, 110,", "tube: no spectrum at 110 kVp; there are 70, 80, 100"),
+        ('"lutetium-garnet"', '"cheese"', "detector.material: no material is called 'cheese'"),
+        ("{ aluminium = 6.0 }", "{ }", "tube.filtration_mm: .*at least 1"),
+        ("strength = 0.42", "strength = 1.5", "bowtie.strength: .*less than or equal to 1"),
+        ("strength = 0.42", "strength = nan", "bowtie.strength: .*finite"),
+        ("channel_mm = 1.0239", "channel_mm = 3.0", "geometry: .*fan of 161 degrees"),
+        ('"quarter-offset"', '"none"', "geometry.sampling: .*'quarter-offset' or 'flying"),
+        ("isocentre_mm = 541.0", "isocentre_mm = 1541.0", "geometry: .*must exceed"),
+        ("cutoff_lp_mm = 0.76", "", "kernels.Lung.cutoff_lp_mm is missing"),
+        ("80 = ", "90 = ", "must name the same voltages.*80, 90"),
+        ("[geometry]", "[geometry", "not a TOML file"),
+    ],
+)
+def test_a_wrong_file_is_told_file_and_field(own_file: Path, old: str, new: str, told: str) -> None:
+    change(own_file, old, new)
+    with pytest.raises(UsageError, match=told) as caught:
+        load_profile(own_file)
+    assert str(caught.value).startswith(f"{own_file}: ")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="not a TOML file"):
+        load_profile(path)
+
+
+def test_unknown_kernel_and_voltage_are_refused_with_the_list() -> None:
+    profile = load_profile(SIEMENS)
+    with pytest.raises(UsageError, match="no kernel 'Lung'; it has Bl64, Br40"):
+        profile.kernel("Lung")
+    with pytest.raises(UsageError, match="no 110 kVp; it has 70, 80, 100, 120, 140"):
+        profile.spectrum(110.0)
+    with pytest.raises(UsageError, match="no 110 kVp"):
+        profile.mas_for(5.0, 110.0)
