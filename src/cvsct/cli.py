@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +51,10 @@ def _fail(message: str, code: int) -> None:
 
 def _complain(message: str) -> None:
     print(f"cvsct: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _note(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 def _print_version(wanted: bool | None) -> None:
@@ -236,6 +241,56 @@ def evaluate(
         manifest.write(folder)
     print(found.summary())
     print(f"{out / 'report.html'}")
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="The folder to write; one begun before goes on.")],
+    scale: Annotated[str, typer.Option(help="tiny, demo or paper.")] = "demo",
+    seed: Annotated[int, typer.Option(min=0, help="Other bodies, other noise.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
+    mas: Annotated[float, typer.Option(min=1, max=1000, help="Tube load of a rotation.")] = 100,
+    match_dose: Annotated[
+        bool, typer.Option(help="Equal CTDIvol on both scanners instead of equal mAs.")
+    ] = False,
+    shift_px: Annotated[
+        float, typer.Option(min=-10, max=10, help="Misregistration of the test pair, in pixels.")
+    ] = 0,
+    parenchyma: Annotated[
+        bool, typer.Option("--parenchyma", help="Lung tissue in the phantom, not air alone.")
+    ] = False,
+    fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
+) -> None:
+    """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
+    from cvsct.io.simulated import write_simulated
+    from cvsct.runs import refuse_existing
+    from cvsct.scanner.benchmark import Options, plan
+    from cvsct.scanner.campaign import PLAN, run_campaign
+    from cvsct.scanner.imaging import load_simulator
+    from cvsct.terminal import progress
+
+    if not (out / PLAN).exists():
+        refuse_existing(out)
+    options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
+    scans = plan(scale, seed, options)
+    load_simulator()
+    outcome = run_campaign(
+        scans,
+        {"scale": scale, "seed": seed, **asdict(options)},
+        out,
+        write_simulated,
+        workers,
+        progress(),
+        announce=_note,
+    )
+    print(
+        f"{out}: {outcome.n_images} images in {outcome.n_series} series of {outcome.n_bodies} "
+        f"bodies, {outcome.images_per_s:g} images/s"
+    )
+    if outcome.failed:
+        for scan, why in outcome.failed.items():
+            _complain(f"{scan}: {why}")
+        sys.exit(EXIT_SOME_FAILED)
 
 
 @app.command()

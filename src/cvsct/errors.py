@@ -42,6 +42,10 @@ class EvaluationError(CvsctError):
     """Scans that cannot be compared."""
 
 
+class SimulationError(CvsctError):
+    """A simulation that cannot start, was stopped, or has failed for some scan."""
+
+
 class MissingExtraError(CvsctError):
     """A library that only an optional extra of this package installs."""
 

@@ -112,6 +112,40 @@ class Acquisition:
 
 
 @dataclass(frozen=True)
+class SimulatedStudy:
+    """What a virtual scanner says of a series it made, besides its voxels and `Acquisition`.
+
+    Args:
+        body: name of the virtual body. A body is one patient, one study and one frame of
+            reference, whichever scanner it lies on.
+        identity: hash of all that shapes the pixels; series of another identity get other UIDs.
+        series_number: unique within the body's study.
+        mas, rotation_s, ctdi_vol_mgy: exposure of one rotation; 32 cm phantom's CTDIvol.
+        collection_diameter_mm: the circle that every view sees (Data Collection Diameter).
+        collimation_mm: width of one detector row at the isocentre; 0 where the model has no rows.
+        filter_type: the beam-shaping filter.
+    """
+
+    body: str
+    identity: str
+    series_number: int
+    mas: float
+    rotation_s: float
+    ctdi_vol_mgy: float
+    source_isocentre_mm: float
+    source_detector_mm: float
+    collection_diameter_mm: float
+    focal_spot_mm: float
+    filter_type: str
+    collimation_mm: float = 0.0
+
+    @staticmethod
+    def file_name(instance: int) -> str:
+        """The file of one slice in its series' folder; slices count from 1."""
+        return f"{instance:04d}.dcm"
+
+
+@dataclass(frozen=True)
 class CTVolume:
     """Axial CT in Hounsfield units, slices ordered by position along their normal.
 

@@ -6,27 +6,21 @@ PS3.16 for the codes of the DICOM scheme.
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 
 from pydicom import Dataset, Sequence
-from pydicom.dataset import FileMetaDataset
 from pydicom.tag import Tag
-from pydicom.uid import UID
 
 from cvsct import __version__
 from cvsct.io.header import CT_IMAGE, text, whole
+from cvsct.io.identity import uid_of
 from cvsct.io.pixels import Encoding, as_raw
 from cvsct.io.rewrite import copied
-from cvsct.runs import canonical_json
 
 RESEARCH = "Research use only"
 SOFTWARE = "cvsct"
 SCHEME = "99CVSCT"
 SERIES_NUMBER_OFFSET = 9000
-
-_NAMESPACE = uuid.UUID("5d2c1a3e-8f0b-5f53-9a35-3c1d5b7e9a41")
-_IMPLEMENTATION_UID = f"2.25.{uuid.uuid5(_NAMESPACE, 'implementation').int}"
 
 _EQUIPMENT = (
     "Manufacturer",
@@ -90,10 +84,9 @@ class Derivation:
     keep_equipment: bool = False
 
     def uid(self, source_uid: str, role: str) -> str:
-        """The UID of what is derived from `source_uid`: 2.25 and a UUID (PS3.5 section B.2)."""
+        """The UID of what is derived from `source_uid`."""
         made_by = (self.model_sha256, self.config_sha256, self.target, self.keep_equipment)
-        about = (role, source_uid, *made_by)
-        return f"2.25.{uuid.uuid5(_NAMESPACE, canonical_json(about)).int}"
+        return uid_of(role, source_uid, *made_by)
 
     def __str__(self) -> str:
         return (
@@ -117,16 +110,6 @@ def derived_header(source: Dataset, encoding: Encoding, derivation: Derivation) 
     _tell_equipment(header, source, derivation)
     _correct_pixel_attributes(header, source, encoding)
     return header
-
-
-def file_meta(instance_uid: str) -> FileMetaDataset:
-    """The file meta group of a derived instance (PS3.10 section 7.1)."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(CT_IMAGE)
-    meta.MediaStorageSOPInstanceUID = UID(instance_uid)
-    meta.ImplementationClassUID = UID(_IMPLEMENTATION_UID)
-    meta.ImplementationVersionName = f"CVSCT_{__version__}"[:16]
-    return meta
 
 
 def _tell_derivation(header: Dataset, source: Dataset, derivation: Derivation) -> None:

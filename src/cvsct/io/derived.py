@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from cvsct.errors import GeometryError, SeriesError
-from cvsct.io.derivation import Derivation, derived_header, file_meta
+from cvsct.io.derivation import Derivation, derived_header
 from cvsct.io.header import quiet, text
+from cvsct.io.identity import file_meta
 from cvsct.io.pixels import Encoding, encoding_of
 from cvsct.io.rewrite import file_bytes
 from cvsct.runs import write_atomic, write_json

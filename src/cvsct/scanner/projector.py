@@ -39,15 +39,13 @@ class FanGeometry:
     @cached_property
     def boundary_rad(self) -> Float64[np.ndarray, " boundaries"]:
         """Fan angles of the borders between elements, `elements + 1` of them."""
-        places: Float64[np.ndarray, " boundaries"] = (
-            np.arange(self.elements + 1) - self.elements / 2
-        )
-        return places * self.element_rad + self.offset_rad
+        places = np.arange(self.elements + 1) - self.elements / 2
+        return np.asarray(places * self.element_rad + self.offset_rad)
 
     @cached_property
     def centre_rad(self) -> Float64[np.ndarray, " elements"]:
         """Fan angle of each element's middle."""
-        return (self.boundary_rad[1:] + self.boundary_rad[:-1]) / 2
+        return np.asarray((self.boundary_rad[1:] + self.boundary_rad[:-1]) / 2)
 
     @cached_property
     def view_rad(self) -> Float64[np.ndarray, " views"]:
@@ -104,7 +102,7 @@ def project(
 def project_adjoint(
     lines: Float32[np.ndarray, "views elements 2"], extent_mm: float, size: int, fan: FanGeometry
 ) -> Float32[np.ndarray, "2 size size"]:
-    """The transpose of projection: <project(x), y> equals <x, project_adjoint(y)>."""
+    """What the transpose of projection makes of line integrals; no inverse, but its gradient."""
     pixel_mm = extent_mm / size
     shape = (size, size + 1 + 2 * rays.MARGIN_PX, 2)
     upright, lying = np.zeros(shape, np.float32), np.zeros(shape, np.float32)

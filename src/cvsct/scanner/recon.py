@@ -259,8 +259,9 @@ class Reconstructor:
         gathered = np.cos(phase[:, None, None] * offsets) * _lagrange(between)
         interpolation = gathered.sum(axis=2).mean(axis=1)
         back_projection = np.sinc(f_lp_mm * SAMPLE_MM / 2) ** 2
-        blur: Float64[np.ndarray, " f"] = interpolation * back_projection
-        return self.sampling.blur(f_lp_mm) * blur
+        result: Float64[np.ndarray, " f"] = interpolation * back_projection
+        result *= self.sampling.blur(f_lp_mm)
+        return result
 
 
 def _lagrange(places: Float64[np.ndarray, " places"]) -> Float64[np.ndarray, "places taps"]:
