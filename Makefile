@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Two folders of DICOM: scans of scanner A, scans of scanner B.
-SOURCE ?= ../shared/real_ct/siemens_sensation10/B70f
-TARGET ?= ../shared/real_ct/siemens_sensation10/B40f
+# Two folders of DICOM: scans of scanner A, scans of scanner B. Without them: virtual scans.
+SOURCE ?=
+TARGET ?=
 DEMO ?= demo
 
 .PHONY: demo test lint clean
@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 demo: $(INSTALLED)
-	@bash scripts/demo.sh $(BIN)/cvsct '$(SOURCE)' '$(TARGET)' '$(DEMO)'
+	@bash scripts/demo.sh $(BIN)/cvsct '$(DEMO)' '$(SOURCE)' '$(TARGET)'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

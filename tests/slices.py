@@ -5,26 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import j1
 
-FINE = 8
+from cvsct.scanner.objects import disc_amounts
 
-
-def disc(
-    size: int, extent_mm: float, radius_mm: float, centre_mm: tuple[float, float] = (0.0, 0.0)
-) -> np.ndarray:
-    """A disc of amount 1; each pixel holds the part of it that is covered (8 x 8 samples)."""
-    pixel = extent_mm / size
-    covered = np.zeros((size, size), np.float32)
-    low = [max(int((c - radius_mm + extent_mm / 2) / pixel) - 1, 0) for c in centre_mm]
-    count = int(2 * radius_mm / pixel) + 4
-    place = (np.arange(count * FINE) + 0.5) / FINE * pixel - extent_mm / 2
-    across = (place + low[0] * pixel - centre_mm[0]) ** 2
-    for row in range(count):
-        down = place[row * FINE : (row + 1) * FINE] + low[1] * pixel - centre_mm[1]
-        inside = across[None] + down[:, None] ** 2 < radius_mm**2
-        part = inside.reshape(FINE, count, FINE).mean(axis=(0, 2))
-        if part.any():
-            covered[low[1] + row, low[0] : low[0] + count] = part
-    return covered
+disc = disc_amounts
 
 
 def disc_spectrum(f: np.ndarray, radius_mm: float) -> np.ndarray:

@@ -109,7 +109,7 @@ def test_detector_absorbs_nearly_all() -> None:
 
 @pytest.mark.parametrize(
     ("scanner", "name", "half_lp_cm", "tenth_lp_cm"),
-    [(GE, "Lung", 7.6, 9.3), (SIEMENS, "Bl64", 8.0, 10.8), (SIEMENS, "Br40", 3.9, 6.4)],
+    [(GE, "Lung", 11.0, 13.0), (SIEMENS, "Bl64", 8.0, 10.8), (SIEMENS, "Br40", 3.9, 6.4)],
 )
 def test_kernels(scanner: str, name: str, half_lp_cm: float, tenth_lp_cm: float) -> None:
     kernel = load_profile(scanner).kernel(name)
@@ -160,7 +160,7 @@ def test_unknown_scanner_is_refused_with_the_list() -> None:
         ("channel_mm = 1.0239", "channel_mm = 3.0", "geometry: .*fan of 161 degrees"),
         ('"quarter-offset"', '"none"', "geometry.sampling: .*'quarter-offset' or 'flying"),
         ("isocentre_mm = 541.0", "isocentre_mm = 1541.0", "geometry: .*must exceed"),
-        ("cutoff_lp_mm = 0.76", "", "kernels.Lung.cutoff_lp_mm is missing"),
+        ("cutoff_lp_mm = 1.10", "", "kernels.Lung.cutoff_lp_mm is missing"),
         ("80 = ", "90 = ", "must name the same voltages.*80, 90"),
         ("[geometry]", "[geometry", "not a TOML file"),
     ],

@@ -189,12 +189,17 @@ def test_mtf50_and_mtf10_are_the_kernels_own(name: str, kernel: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kernel"), [(GE, "Lung"), (SIEMENS, "Bl64")])
-def test_nothing_aliases_far_from_the_centre(name: str, kernel: str) -> None:
-    """A wire at 10 cm: radial resolution is kept, and no ghosts appear away from it.
+@pytest.mark.parametrize(("at_mm", "ghosts"), [(55.0, 5e-4), (100.0, 3e-3)])
+def test_no_detector_aliasing_off_centre(
+    name: str, kernel: str, at_mm: float, ghosts: float
+) -> None:
+    """A wire off the centre keeps its radial resolution and throws no ghosts.
 
-    At single channel pitch, frequencies beyond 0.85 lp/mm would come back as lower ones.
+    At single channel pitch, frequencies beyond 0.85 lp/mm would come back as lower ones. What is
+    left at 10 cm is the views' doing: n of them carry f lp/mm along the circle of radius
+    n / (4 pi f), 6 cm for GE's 984 and the 1.3 lp/mm of its Lung kernel.
     """
-    image, grid = wire_image(name, kernel, (100.0, 0.0))
+    image, grid = wire_image(name, kernel, (at_mm, 0.0))
     measured, _ = modulation(image, grid)
     f = np.fft.fftfreq(grid.size_px, grid.pixel_mm)[1:60]
     target = load_profile(name).kernel(kernel).modulation(f)
@@ -202,7 +207,7 @@ def test_nothing_aliases_far_from_the_centre(name: str, kernel: str) -> None:
     assert crossing(f, radially, 0.1) == pytest.approx(crossing(f, target, 0.1), rel=0.05)
     place = (np.arange(grid.size_px) - (grid.size_px - 1) / 2) * grid.pixel_mm
     away = np.hypot(place[None], place[:, None]) > 8.0
-    assert image[away].std() < 1e-3 * image.max()
+    assert image[away].std() < ghosts * image.max()
 
 
 def test_a_small_field_of_view_is_the_same_image_sampled_elsewhere() -> None:

@@ -25,6 +25,7 @@ from cvsct import __version__
 from cvsct.errors import UsageError
 
 MANIFEST = "manifest.json"
+_LIBRARIES = ("numpy", "scipy", "pydicom", "numba", "torch", "openvino", "radiomics", "skimage")
 
 Progress = Callable[[str, int, int], None]
 """Told `(what, done, total)` as long work proceeds; the command line draws it."""
@@ -236,7 +237,7 @@ class Manifest:
 def _versions() -> dict[str, str]:
     """Versions of Python and of the libraries this run has loaded."""
     loaded = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in ("numpy", "scipy", "pydicom", "torch", "openvino", "radiomics", "skimage"):
+    for name in _LIBRARIES:
         module = sys.modules.get(name)
         if module is not None:
             loaded[name] = str(getattr(module, "__version__", "unknown"))

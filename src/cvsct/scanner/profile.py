@@ -48,7 +48,7 @@ class GantryGeometry(_Section):
 
     Args:
         channel_mm: width of one channel along the arc.
-        views: readings of each channel in one rotation.
+        views: readings of each channel in one rotation, a multiple of 4.
         sampling: how the spacing of rays is halved: a detector shifted by a quarter of a channel,
             or a source that jumps sideways.
     """
@@ -57,7 +57,7 @@ class GantryGeometry(_Section):
     source_detector_mm: Positive
     channels: Annotated[int, Field(ge=16)]
     channel_mm: Positive
-    views: Annotated[int, Field(ge=16)]
+    views: Annotated[int, Field(ge=16, multiple_of=4)]
     sampling: Literal["quarter-offset", "flying-focal-spot"]
 
     @model_validator(mode="after")

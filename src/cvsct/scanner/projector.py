@@ -9,7 +9,7 @@ x to the left and along a row, y to the back and down a column.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -79,8 +79,8 @@ def project(
     upright = rays.prefix_sums(amounts)
     lying = rays.prefix_sums(np.ascontiguousarray(amounts.transpose(0, 2, 1)))
     lines = np.zeros((fan.views, fan.elements, 2), np.float32)
-    for view, out in enumerate(lines):
-        for part in _parts(fan, view, amounts.shape[1], pixel_mm):
+    for out, parts in zip(lines, _all_parts(fan, amounts.shape[1], pixel_mm), strict=True):
+        for part in parts:
             sums, extent = upright if part.upright else lying
             rays.strip_sums(
                 sums,
@@ -106,8 +106,8 @@ def project_adjoint(
     pixel_mm = extent_mm / size
     shape = (size, size + 1 + 2 * rays.MARGIN_PX, 2)
     upright, lying = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for view, values in enumerate(lines):
-        for part in _parts(fan, view, size, pixel_mm):
+    for values, parts in zip(lines, _all_parts(fan, size, pixel_mm), strict=True):
+        for part in parts:
             scaled = np.zeros_like(values)
             scaled[part.first : part.last] = values[part.first : part.last] * part.factors[:, None]
             rays.strip_sums_adjoint(
@@ -138,7 +138,13 @@ class _Part:
     factors: Float32[np.ndarray, " elements"]
 
 
-def _parts(fan: FanGeometry, view: int, size: int, pixel_mm: float) -> list[_Part]:
+@lru_cache(maxsize=2)
+def _all_parts(fan: FanGeometry, size: int, pixel_mm: float) -> tuple[tuple[_Part, ...], ...]:
+    """The parts of every view, kept from slice to slice."""
+    return tuple(_parts(fan, view, size, pixel_mm) for view in range(fan.views))
+
+
+def _parts(fan: FanGeometry, view: int, size: int, pixel_mm: float) -> tuple[_Part, ...]:
     """Split a view where its rays turn from steep to flat (45 degrees), at most once or twice."""
     turn = float(fan.view_rad[view])
     x = fan.source_isocentre_mm * np.sin(turn) / pixel_mm + size / 2
@@ -163,7 +169,7 @@ def _parts(fan: FanGeometry, view: int, size: int, pixel_mm: float) -> list[_Par
                 factors=factors[first:last],
             )
         )
-    return parts
+    return tuple(parts)
 
 
 def _prefix_adjoint(

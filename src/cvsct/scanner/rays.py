@@ -1,8 +1,8 @@
 """Numba-compiled sums along rays: fan-beam strips, their adjoint, parallel back-projection.
 
-Only this module and `fields` hold compiled code. Every function runs on one thread (a campaign
-scales over processes), gives the same bits on each run of one machine, and is called by the module
-that checks its arguments: `projector`, `detector` or `recon`.
+Only this module, `fields` and `voxels` hold compiled code. Every function runs on one thread (a
+campaign scales over processes), gives the same bits on each run of one machine, and is called by
+the module that checks its arguments: `projector`, `detector` or `recon`.
 """
 
 from __future__ import annotations
@@ -102,6 +102,9 @@ def strip_sums(sums, extent, across, along, turn, sense, boundary_rad, first, la
         slopes: columns per row of each boundary's ray.
         out: (elements, 2), added to.
     """
+    count = slopes.shape[0]
+    index, part = np.empty(count, np.int32), np.empty(count, np.float32)
+    values, flat = np.empty(2 * count, np.float32), out.reshape(-1)
     for r in range(sums.shape[0]):
         if extent[r, 1] <= extent[r, 0]:
             continue
@@ -118,27 +121,33 @@ def strip_sums(sums, extent, across, along, turn, sense, boundary_rad, first, la
             np.float32(depth),
             np.float32(1.0 / depth),
             slopes[start : stop + 1],
-            out[start:stop],
+            flat[2 * start : 2 * stop],
+            index,
+            part,
+            values,
         )
 
 
 @njit(cache=True, fastmath=True)
-def _add_strips(row, across, depth, weight, slopes, out):
-    """One row's share of `strip_sums`. Unsigned indices spare numba's test for negative ones."""
-    one = np.uint32(1)
+def _add_strips(row, across, depth, weight, slopes, out, index, part, values):
+    """One row's share of `strip_sums`, in three passes of which the first and last vectorise.
+
+    `out` and `values` are flat, soft and bone in turn. Unsigned indices spare numba's test for
+    negative ones.
+    """
     top = np.float32(row.shape[0] - 1.001)
-    soft, bone = np.float32(0.0), np.float32(0.0)
     for k in range(slopes.shape[0]):
         x = min(max(across + depth * slopes[k], np.float32(0.0)), top)
-        whole = np.int32(x)
-        part = x - np.float32(whole)
-        i = np.uint32(whole)
-        next_soft = row[i, 0] + part * (row[i + one, 0] - row[i, 0])
-        next_bone = row[i, 1] + part * (row[i + one, 1] - row[i, 1])
-        if k > 0:
-            out[k - 1, 0] += (next_soft - soft) * weight
-            out[k - 1, 1] += (next_bone - bone) * weight
-        soft, bone = next_soft, next_bone
+        index[k] = np.int32(x)
+        part[k] = x - np.float32(index[k])
+    one = np.uint32(1)
+    for k in range(slopes.shape[0]):
+        i, f = np.uint32(index[k]), part[k]
+        soft, bone = row[i, 0], row[i, 1]
+        values[2 * k] = soft + f * (row[i + one, 0] - soft)
+        values[2 * k + 1] = bone + f * (row[i + one, 1] - bone)
+    for j in range(out.shape[0]):
+        out[j] += (values[j + 2] - values[j]) * weight
 
 
 @njit(cache=True, fastmath=True)
@@ -190,30 +199,36 @@ def back_project(filtered, cosines, sines, first_mm, step_mm, x_mm, y_mm, out):
     """Add filtered parallel projections to an image, linear between samples.
 
     Args:
-        filtered: (angles, samples); sample k lies at `first_mm + k step_mm` from the isocentre.
+        filtered: (angles, samples), an even number of angles; sample k lies at
+            `first_mm + k step_mm` from the isocentre.
         x_mm, y_mm: pixel centres, both equally spaced.
         out: (rows, columns), added to. Pixels beyond the samples must not be asked for.
     """
     one = np.uint32(1)
     columns = x_mm.shape[0]
     dx = (x_mm[1] - x_mm[0]) / step_mm if columns > 1 else 0.0
+    p_index, p_part = np.empty(columns, np.int32), np.empty(columns, np.float32)
+    q_index, q_part = np.empty(columns, np.int32), np.empty(columns, np.float32)
     for a in range(0, filtered.shape[0] - 1, 2):
         p, q = filtered[a], filtered[a + 1]
-        step_p, step_q = np.float32(cosines[a] * dx), np.float32(cosines[a + 1] * dx)
+        p_step, q_step = np.float32(cosines[a] * dx), np.float32(cosines[a + 1] * dx)
+        p_x = (x_mm[0] * cosines[a] - first_mm) / step_mm
+        q_x = (x_mm[0] * cosines[a + 1] - first_mm) / step_mm
         for r in range(y_mm.shape[0]):
-            start_p = np.float32((x_mm[0] * cosines[a] + y_mm[r] * sines[a] - first_mm) / step_mm)
-            start_q = np.float32(
-                (x_mm[0] * cosines[a + 1] + y_mm[r] * sines[a + 1] - first_mm) / step_mm
-            )
+            p_start = np.float32(p_x + y_mm[r] * sines[a] / step_mm)
+            q_start = np.float32(q_x + y_mm[r] * sines[a + 1] / step_mm)
+            for c in range(columns):
+                t = p_start + np.float32(c) * p_step
+                p_index[c] = np.int32(t)
+                p_part[c] = t - np.float32(p_index[c])
+                u = q_start + np.float32(c) * q_step
+                q_index[c] = np.int32(u)
+                q_part[c] = u - np.float32(q_index[c])
             row = out[r]
             for c in range(columns):
-                t = start_p + np.float32(c) * step_p
-                u = start_q + np.float32(c) * step_q
-                t_whole, u_whole = np.int32(t), np.int32(u)
-                i, j = np.uint32(t_whole), np.uint32(u_whole)
-                t -= np.float32(t_whole)
-                u -= np.float32(u_whole)
-                row[c] += p[i] + t * (p[i + one] - p[i]) + q[j] + u * (q[j + one] - q[j])
+                i, j = np.uint32(p_index[c]), np.uint32(q_index[c])
+                from_p = p[i] + p_part[c] * (p[i + one] - p[i])
+                row[c] += from_p + q[j] + q_part[c] * (q[j + one] - q[j])
 
 
 @njit(cache=True, fastmath=True)

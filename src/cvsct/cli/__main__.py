@@ -1,0 +1,5 @@
+"""`python -m cvsct.cli`."""
+
+from cvsct.cli import main
+
+main()

@@ -1,0 +1,58 @@
+"""`cvsct simulate`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
+
+
+def simulate(
+    out: Annotated[Path, typer.Option(help="The folder to write; one begun before goes on.")],
+    scale: Annotated[str, typer.Option(help="tiny, demo or paper.")] = "demo",
+    seed: Annotated[int, typer.Option(min=0, help="Other bodies, other noise.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
+    mas: Annotated[float, typer.Option(min=1, max=1000, help="Tube load of a rotation.")] = 100,
+    match_dose: Annotated[
+        bool, typer.Option(help="Equal CTDIvol on both scanners instead of equal mAs.")
+    ] = False,
+    shift_px: Annotated[
+        float, typer.Option(min=-10, max=10, help="Misregistration of the test pair, in pixels.")
+    ] = 0,
+    parenchyma: Annotated[
+        bool, typer.Option("--parenchyma", help="Lung tissue in the phantom, not air alone.")
+    ] = False,
+    fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
+) -> None:
+    """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
+    from cvsct.io.simulated import write_simulated
+    from cvsct.scanner.benchmark import Options, plan
+    from cvsct.scanner.campaign import run_campaign
+    from cvsct.scanner.imaging import load_simulator
+    from cvsct.terminal import progress
+
+    options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
+    scans = plan(scale, seed, options)
+    load_simulator()
+    outcome = run_campaign(
+        scans,
+        {"scale": scale, "seed": seed, **asdict(options)},
+        out,
+        write_simulated,
+        workers,
+        progress(),
+        announce=note,
+    )
+    print(
+        f"{out}: {outcome.n_images} images in {outcome.n_series} series of {outcome.n_bodies} "
+        f"bodies, {outcome.images_per_s:g} images/s"
+    )
+    if outcome.failed:
+        for scan, why in outcome.failed.items():
+            complain(f"{scan}: {why}")
+        sys.exit(EXIT_SOME_FAILED)

@@ -1,0 +1,111 @@
+"""Physics for tests of campaigns: instant, deterministic, and failing where a test wants it.
+
+Functions at module level, so that worker processes find them by name.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvsct.io.simulated import write_simulated
+from cvsct.scanner import campaign
+from cvsct.scanner.benchmark import Options, Scan, Subject, plan
+from cvsct.scanner.imaging import Physics
+from cvsct.scanner.profile import ScannerProfile
+from cvsct.volume import CTVolume, SimulatedStudy
+
+
+@dataclass(frozen=True)
+class FakeNodule:
+    centre_mm: tuple[float, float, float] = (80.0, -20.5, -60.0)
+    diameter_mm: float = 8.0
+    hu: float = -630.0
+    shape: str = "spherical"
+    volume_mm3: float = 268.1
+
+
+@dataclass(frozen=True)
+class FakePhantom:
+    """A disc whose radius is the body's own."""
+
+    subject: Subject
+
+    @property
+    def z_range_mm(self) -> tuple[float, float]:
+        return -230.0, 110.0
+
+    @property
+    def nodules(self) -> tuple[FakeNodule, ...]:
+        return (FakeNodule(),) * (self.subject.seed % 3)
+
+    def slab(self, z_mm: float, thickness_mm: float, grid: Any) -> np.ndarray:
+        return np.full((2, 4, 4), 1 + self.subject.seed % 7 + z_mm / 1000, np.float32)
+
+
+@dataclass(frozen=True)
+class FakeScanner:
+    """HU that depend on all that they should depend on, and on nothing else."""
+
+    profile: ScannerProfile
+    seconds: float = 0.0
+
+    def images(
+        self, amounts: np.ndarray, extent_mm: float, kvps: Any, kernels: Any, mas: float,
+        thickness_mm: float, grid: Any, rng_of: Any,
+    ) -> dict[tuple[float, str], np.ndarray]:  # fmt: skip
+        time.sleep(self.seconds)
+        found = {}
+        for kvp in kvps:
+            noise = rng_of(kvp).normal(0, 1000 / mas, (grid.size_px, grid.size_px))
+            for kernel in kernels:
+                level = 100 * float(amounts.mean()) + len(kernel) + grid.centre_mm[0]
+                found[kvp, kernel] = (level + noise).astype(np.float32)
+        return found
+
+
+def slow_scanner(profile: ScannerProfile) -> FakeScanner:
+    return FakeScanner(profile, 0.02)
+
+
+def body_failing_for_5(subject: Subject) -> FakePhantom:
+    if subject.seed == 5:
+        raise ValueError("no bones")
+    return FakePhantom(subject)
+
+
+def body_killing_for_5(subject: Subject) -> FakePhantom:
+    if subject.seed == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return FakePhantom(subject)
+
+
+def write_to_a_full_disk(volume: CTVolume, folder: Path, study: SimulatedStudy, first: int) -> None:
+    if first == 3:
+        raise OSError(28, "No space left on device", str(folder))
+    write_simulated(volume, folder, study, first)
+
+
+FAKE = Physics(FakePhantom, FakeScanner)
+SLOW = Physics(FakePhantom, slow_scanner)
+FAILING = Physics(body_failing_for_5, FakeScanner)
+KILLING = Physics(body_killing_for_5, FakeScanner)
+
+simulate = partial(campaign.run_campaign, write=write_simulated)
+
+
+def tiny(seed: int = 0, options: Options = Options()) -> tuple[Scan, ...]:  # noqa: B008
+    return plan("tiny", seed, options)
+
+
+if __name__ == "__main__":  # a process of its own, to be killed by a test
+    import sys
+
+    simulate(tiny(), {"seed": 0}, Path(sys.argv[1]), workers=int(sys.argv[2]), physics=SLOW)

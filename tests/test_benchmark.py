@@ -1,0 +1,158 @@
+"""The benchmark's plan: the paper's numbers, unpaired to train on, paired to test on."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from cvsct.errors import UsageError
+from cvsct.scanner.benchmark import (
+    GE,
+    KERNELS_TEST,
+    KERNELS_TRAIN,
+    SCALES,
+    SIEMENS,
+    TEST,
+    TRAIN,
+    Options,
+    Scan,
+    Subject,
+    plan,
+)
+from cvsct.scanner.profile import load_profile
+
+
+def images(scans: list[Scan]) -> int:
+    return sum(scan.n_images for scan in scans)
+
+
+def of(scans: tuple[Scan, ...], part: str, scanner: str = "", kernel: str = "") -> list[Scan]:
+    return [
+        scan
+        for scan in scans
+        if scan.part == part
+        and scanner in ("", scan.scanner)
+        and (not kernel or kernel in scan.kernels)
+    ]
+
+
+def bodies(scans: list[Scan]) -> set[Subject]:
+    return {scan.body for scan in scans}
+
+
+def test_the_paper_s_numbers_come_out_exactly() -> None:
+    scans = plan("paper", 0)
+    ge, siemens = of(scans, TRAIN, GE), of(scans, TRAIN, SIEMENS)
+    assert images(ge) == 11_070
+    assert images(siemens) == 9_156
+    assert images([s for s in siemens if s.body.kind == "lungman"]) == 7_290
+    assert images([s for s in siemens if s.body.kind == "patient"]) == 1_866
+    assert {s.thickness_mm for s in ge} == {0.625, 1.25, 2.5, 3.75, 5}
+    assert {s.thickness_mm for s in siemens} == {1, 1.5, 3, 5}
+    assert {kvp for s in ge for kvp in s.kvps} == {70, 80, 100, 120, 140}
+    assert images(of(scans, TEST, GE)) == images(of(scans, TEST, SIEMENS)) == 250
+    kernels = of(scans, KERNELS_TRAIN)
+    assert images(kernels) == 9_580
+    assert {s.thickness_mm for s in kernels} == {0.5, 1, 1.5, 3}
+    assert {s.kvps for s in kernels} == {(120.0,)}
+    longest_mm = {"lungman": 250, "patient": 200}
+    assert all(s.slices * s.thickness_mm <= longest_mm[s.body.kind] for s in scans)
+
+
+@pytest.mark.parametrize("scale", list(SCALES))
+def test_training_is_unpaired_and_the_test_body_unseen(scale: str) -> None:
+    scans = plan(scale, 3)
+    ge, siemens = bodies(of(scans, TRAIN, GE)), bodies(of(scans, TRAIN, SIEMENS))
+    bl64, br40 = (bodies(of(scans, KERNELS_TRAIN, kernel=kernel)) for kernel in ("Bl64", "Br40"))
+    groups = [ge, siemens, bl64, br40, bodies(of(scans, TEST)), bodies(of(scans, KERNELS_TEST))]
+    assert all(groups)
+    assert sum(map(len, groups)) == len(set.union(*groups))
+    assert len({body.seed for body in set.union(*groups)}) == len(set.union(*groups))
+    other_seed = {scan.body.seed for scan in plan(scale, 4)}
+    assert not other_seed & {scan.body.seed for scan in scans}
+
+
+@pytest.mark.parametrize("scale", list(SCALES))
+def test_pairs_are_the_same_positions_of_one_body(scale: str) -> None:
+    scans = plan(scale, 0)
+    ge, siemens = of(scans, TEST, GE), of(scans, TEST, SIEMENS)
+    assert len(ge) == len(siemens) == 1
+    for scan in (ge[0], siemens[0]):
+        assert (scan.body, scan.fov_mm, scan.matrix_px) == (
+            ge[0].body, ge[0].fov_mm, ge[0].matrix_px,
+        )  # fmt: skip
+        assert [scan.z_mm(i) for i in range(scan.slices)] == [
+            ge[0].z_mm(i) for i in range(ge[0].slices)
+        ]
+        assert scan.kvps == ge[0].kvps
+    for scan in of(scans, KERNELS_TEST):
+        assert scan.kernels == ("Bl64", "Br40"), "both kernels from one scan, one noise"
+    assert len(bodies(of(scans, KERNELS_TEST))) == 1
+
+
+@pytest.mark.parametrize("scale", list(SCALES))
+def test_every_series_has_its_own_folder_number_and_noise(scale: str) -> None:
+    scans = plan(scale, 0)
+    series = [each for scan in scans for each in scan.series()]
+    assert max(Counter(each.folder for each in series).values()) == 1
+    assert max(Counter(each.number for each in series).values()) == 1
+    assert len({str(scan) for scan in scans}) == len(scans), "the names of the noise's streams"
+    assert {each.folder.rpartition("/")[0] for each in series} == {
+        f"train/{GE}", f"train/{SIEMENS}", f"test/{GE}", f"test/{SIEMENS}",
+        "kernels/train/Bl64", "kernels/train/Br40", "kernels/test/Bl64", "kernels/test/Br40",
+    }  # fmt: skip
+    names = [each.folder.rpartition("/")[2].split("_") for each in series]
+    assert all(name[1].endswith("kVp") and name[2].endswith("mm") for name in names)
+
+
+def test_stacks_lie_around_the_middle_of_the_body() -> None:
+    for scan in plan("paper", 0):
+        assert scan.z_mm(0) == pytest.approx(-scan.z_mm(scan.slices - 1))
+
+
+def test_the_demo_is_small_enough() -> None:
+    scans = plan("demo", 0)
+    assert images(list(scans)) <= 60
+    assert images(of(scans, TRAIN, GE)) == images(of(scans, TRAIN, SIEMENS)) >= 16
+    assert {s.body.kind for s in of(scans, TRAIN, GE)} == {"lungman", "patient"}
+
+
+@pytest.mark.parametrize("scale", list(SCALES))
+def test_the_scanners_can_do_what_is_planned(scale: str) -> None:
+    for scan in plan(scale, 0):
+        profile = load_profile(scan.scanner)
+        assert scan.thickness_mm in profile.protocol.thicknesses_mm
+        assert set(scan.kvps) <= set(profile.tube.kvp)
+        assert set(scan.kernels) <= set(profile.kernels)
+
+
+def test_dose_is_matched_by_ctdi_vol_on_request() -> None:
+    equal = plan("tiny", 0, Options(mas=80.0))
+    assert {mas for scan in equal for mas in scan.mas} == {80}
+    for scan in plan("tiny", 0, Options(mas=80.0, match_dose=True)):
+        for kvp, mas in zip(scan.kvps, scan.mas, strict=True):
+            doses = [
+                load_profile(name).protocol.ctdi_vol_mgy_per_100mas[kvp] * its / 100
+                for name, its in ((GE, 80), (scan.scanner, mas))
+            ]
+            assert doses[0] == pytest.approx(doses[1])
+
+
+def test_only_the_target_of_the_test_pair_is_shifted() -> None:
+    shifted = {
+        (scan.part, scan.scanner): scan.shift_mm
+        for scan in plan("demo", 0, Options(shift_px=2.0, fov_mm=256.0))
+        if scan.shift_mm != (0.0, 0.0)
+    }
+    assert shifted == {(TEST, SIEMENS): (1.0, 0.0)}
+
+
+def test_parenchyma_makes_other_bodies() -> None:
+    assert plan("tiny", 0)[0].body.name == "lungman-0001"
+    assert plan("tiny", 2, Options(parenchyma=True))[0].body.name == "lungman-20001-parenchyma"
+
+
+def test_an_unknown_scale_is_refused() -> None:
+    with pytest.raises(UsageError, match="no scale 'huge'; choose one of tiny, demo, paper"):
+        plan("huge", 0)
