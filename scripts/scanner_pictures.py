@@ -75,7 +75,7 @@ def main() -> None:
         volume = read_all(args.real)[0]
         columns.append(("real CT", volume.hu[len(volume.hu) // 2]))
     count = len(columns) + 1
-    figure, axes = plt.subplots(2, count, figsize=(3.4 * count, 5.6), constrained_layout=True)
+    figure, axes = plt.subplots(2, count, figsize=(3.2 * count, 5.4), constrained_layout=True)
     for row, (window, (low, high)) in zip(axes, WINDOWS.items(), strict=True):
         for axis, (title, image) in zip(row, columns, strict=False):
             show(axis, image, f"{title}, {window}", low, high, "gray")
@@ -84,7 +84,7 @@ def main() -> None:
     show(axes[1, -1], difference, "Lung - Bl64, narrow scale", -60, 60, "RdBu_r")
     figure.suptitle(f"{args.body} {args.seed}, {KVP:g} kVp, {MAS:g} mAs, {args.thickness:g} mm")
     suffix = "_real" if args.real else ""
-    figure.savefig(args.out / f"{args.body}{suffix}.png", dpi=110)
+    figure.savefig(args.out / f"{args.body}{suffix}.png", dpi=80)
 
 
 if __name__ == "__main__":

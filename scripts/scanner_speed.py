@@ -85,7 +85,7 @@ def main() -> None:
     for scan in plan("paper", 0):
         more = (five[scan.scanner] - single[scan.scanner]) / (len(KVPS) - 1)
         readings = len(scan.kvps) * len(scan.kernels)
-        seconds += scan.n_slices * (single[scan.scanner] + (readings - 1) * more)
+        seconds += scan.slices * (single[scan.scanner] + (readings - 1) * more)
     images = sum(scan.n_images for scan in plan("paper", 0))
     print(f"paper: {images} images, {seconds / 2 / 3600:.1f} h on two cores, files not counted")
 

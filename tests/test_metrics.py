@@ -203,3 +203,22 @@ def test_ambiguous_partners_are_refused() -> None:
     one = make_volume(noisy((3, 16, 16)))
     with pytest.raises(EvaluationError, match="2 of the series"):
         pair_volumes([one], [one, one])
+
+
+def test_among_scans_of_a_phantom_that_stayed_in_place_the_same_voltage_and_thickness_pair() -> (
+    None
+):
+    def scanned(kvp: float, thickness_mm: float) -> CTVolume:
+        volume = make_volume(noisy((3, 16, 16)))
+        return replace(
+            volume,
+            acquisition=replace(volume.acquisition, kvp=kvp),
+            geometry=replace(volume.geometry, thickness_mm=thickness_mm),
+        )
+
+    series = [scanned(kvp, mm) for kvp in (70.0, 120.0) for mm in (1.0, 5.0)]
+    pairs = pair_volumes(series, series[::-1])
+    assert [(pair.first, pair.second) for pair in pairs] == [(0, 3), (1, 2), (2, 1), (3, 0)]
+    assert [pair.second for pair in pair_volumes([scanned(100.0, 1.0)], series[:1])] == [0]
+    with pytest.raises(EvaluationError, match="2 of the series"):
+        pair_volumes([scanned(100.0, 1.0)], series)

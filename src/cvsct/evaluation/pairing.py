@@ -19,6 +19,7 @@ Z_TOLERANCE_MM = 0.1
 spacing would pair slices of different anatomy."""
 
 IN_PLANE_TOLERANCE_PX = 0.5
+THICKNESS_TOLERANCE_MM = 0.01
 SPACING_TOLERANCE = 1e-3
 DIRECTION_TOLERANCE = 1e-3
 
@@ -92,9 +93,12 @@ def pair_volumes(
 ) -> list[VolumePair]:
     """For each volume of `a`, the one of `b` that shares its slices; some may have none.
 
+    Where several do, as when a phantom stays on the table for scans at many tube voltages, those
+    of the same voltage count, and of these those of the same slice thickness.
+
     Raises:
-        EvaluationError: if a volume shares slices with several of `b`, or if volumes known to be
-            in one frame of reference meet on different grids and nothing pairs at all.
+        EvaluationError: if a volume still shares slices with several of `b`, or if volumes known
+            to be in one frame of reference meet on different grids and nothing pairs at all.
     """
     found: list[VolumePair] = []
     misfits: list[EvaluationError] = []
@@ -109,15 +113,35 @@ def pair_volumes(
                 continue
             if slices:
                 matches.append(VolumePair(first, second, tuple(slices)))
+        matches = _acquired_alike(volume, matches, b)
         if len(matches) > 1:
             raise EvaluationError(
                 f"series {first + 1} of {len(a)} lies on the same slices as {len(matches)} of the "
-                "series to compare it with; give one of them, or one patient at a time"
+                "series to compare it with, at one tube voltage and thickness; give one of them, "
+                "or one patient at a time"
             )
         found += matches
     if not found and misfits:
         raise misfits[0]
     return found
+
+
+def _acquired_alike(
+    volume: CTVolume, matches: list[VolumePair], others: Sequence[CTVolume]
+) -> list[VolumePair]:
+    """Of several matches those of the same tube voltage and thickness, where there are any."""
+
+    def same_kvp(match: VolumePair) -> bool:
+        return others[match.second].acquisition.kvp == volume.acquisition.kvp
+
+    def same_thickness(match: VolumePair) -> bool:
+        thickness_mm = others[match.second].geometry.thickness_mm
+        return abs(thickness_mm - volume.geometry.thickness_mm) < THICKNESS_TOLERANCE_MM
+
+    for alike in (same_kvp, same_thickness):
+        if len(matches) > 1:
+            matches = [match for match in matches if alike(match)] or matches
+    return matches
 
 
 def nearest_gap_mm(a: Sequence[CTVolume], b: Sequence[CTVolume]) -> float | None:
