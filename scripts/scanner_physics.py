@@ -66,7 +66,7 @@ def images(
     maps = np.zeros((2, *amounts[0].shape), np.float32)
     maps[: len(amounts)] = amounts
     return scanner(profile.name, second).images(
-        maps, extent_mm, kvps, list(profile.kernels), mas, thickness_mm, grid,
+        maps, extent_mm, dict.fromkeys(kvps, mas), list(profile.kernels), thickness_mm, grid,
         lambda kvp: None if seed is None else np.random.default_rng([seed, int(kvp)]),
     )  # fmt: skip
 

@@ -58,9 +58,8 @@ def main() -> None:
         found = VirtualScanner(load_profile(name)).images(
             slab,
             RasterGrid().extent_mm,
-            (KVP,),
+            {KVP: MAS},
             kernels,
-            MAS,
             args.thickness,
             ImageGrid(),
             lambda kvp, name=name: random_stream(args.seed, name),

@@ -48,9 +48,8 @@ def timed(name: str, body: str, slices: int, kvps: tuple[float, ...]) -> tuple[f
         virtual_scanner(name).images(
             slab,
             RasterGrid().extent_mm,
-            kvps,
+            dict.fromkeys(kvps, 100.0),
             (SCANNERS[name],),
-            100.0,
             5.0,
             ImageGrid(),
             lambda kvp, i=i: np.random.default_rng([i, int(kvp)]),

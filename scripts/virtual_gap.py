@@ -83,9 +83,8 @@ def scan(task: Task) -> dict[tuple[float, str], np.ndarray]:
     return virtual_scanner(task.scanner, task.change).images(
         slab,
         RasterGrid().extent_mm,
-        task.kvps,
+        dict.fromkeys(task.kvps, task.mas),
         task.kernels,
-        task.mas,
         task.thickness_mm,
         GRID,
         lambda kvp: random_stream(task.seed, task.noise, f"{task.z_mm}", f"{kvp}"),

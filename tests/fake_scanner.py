@@ -58,12 +58,12 @@ class FakeScanner:
     seconds: float = 0.0
 
     def images(
-        self, amounts: np.ndarray, extent_mm: float, kvps: Any, kernels: Any, mas: float,
+        self, amounts: np.ndarray, extent_mm: float, exposures: Any, kernels: Any,
         thickness_mm: float, grid: Any, rng_of: Any,
     ) -> dict[tuple[float, str], np.ndarray]:  # fmt: skip
         time.sleep(self.seconds)
         found = {}
-        for kvp in kvps:
+        for kvp, mas in exposures.items():
             noise = rng_of(kvp).normal(0, 1000 / mas, (grid.size_px, grid.size_px))
             for kernel in kernels:
                 level = 100 * float(amounts.mean()) + len(kernel) + grid.centre_mm[0]

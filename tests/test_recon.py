@@ -34,9 +34,8 @@ def cylinder(name: str, soft: Material) -> dict[float, np.ndarray]:
     images = scanner(name, soft).images(
         amounts,
         EXTENT_MM,
-        (70.0, 120.0, 140.0),
+        dict.fromkeys((70.0, 120.0, 140.0), 100.0),
         (LUNG_KERNEL[name],),
-        100.0,
         5.0,
         ImageGrid(),
         lambda kvp: None,
@@ -138,9 +137,8 @@ def test_noise_variance_goes_as_one_over_mas(name: str) -> None:
             scanner(name).images(
                 amounts,
                 EXTENT_MM,
-                (120.0,),
+                {120.0: mas},
                 (LUNG_KERNEL[name],),
-                mas,
                 5.0,
                 grid,
                 lambda kvp, seed=seed: np.random.default_rng(seed),
@@ -161,7 +159,7 @@ def wire_image(name: str, kernel: str, at_mm: tuple[float, float]) -> tuple[np.n
     amounts[0] = 0.1 * disc(size, extent, 0.25, at_mm)
     grid = ImageGrid(size_px=512, fov_mm=40.0, centre_mm=at_mm)
     found = scanner(name, WATER).images(
-        amounts, extent, (120.0,), (kernel,), 100.0, 5.0, grid, lambda kvp: None
+        amounts, extent, {120.0: 100.0}, (kernel,), 5.0, grid, lambda kvp: None
     )
     return found[120.0, kernel] + 1000, grid
 
@@ -220,9 +218,8 @@ def test_a_small_field_of_view_is_the_same_image_sampled_elsewhere() -> None:
         scanner(GE).images(
             amounts,
             EXTENT_MM,
-            (120.0,),
+            {120.0: 100.0},
             ("Lung",),
-            100.0,
             5.0,
             grid,
             lambda kvp: np.random.default_rng(3),
@@ -237,7 +234,7 @@ def test_refusals_name_what_there_is() -> None:
 
     def ask(kvp: float = 120.0, kernel: str = "Lung", fov_mm: float = 350.0) -> None:
         scanner(GE).images(
-            amounts, 200.0, (kvp,), (kernel,), 100.0, 5.0, ImageGrid(64, fov_mm), lambda k: None
+            amounts, 200.0, {kvp: 100.0}, (kernel,), 5.0, ImageGrid(64, fov_mm), lambda k: None
         )
 
     with pytest.raises(UsageError, match="no 90 kVp; it has 70, 80"):

@@ -178,21 +178,15 @@ def _images(
     amounts = body.slab(
         _z_mm(scan, i, body), scan.thickness_mm, RasterGrid(scan.raster_px, RASTER_MM)
     )
-    found: dict[tuple[float, str], np.ndarray] = {}
-    for mas in dict.fromkeys(scan.mas):
-        found |= scanner.images(
-            amounts,
-            RASTER_MM,
-            kvps=[kvp for kvp, its in zip(scan.kvps, scan.mas, strict=True) if its == mas],
-            kernels=scan.kernels,
-            mas=mas,
-            thickness_mm=scan.thickness_mm,
-            grid=ImageGrid(scan.matrix_px, scan.fov_mm, scan.shift_mm),
-            rng_of=lambda kvp: random_stream(
-                scan.noise_seed, str(scan), f"slice {i}", f"{kvp:g} kVp"
-            ),
-        )
-    return found
+    return scanner.images(
+        amounts,
+        RASTER_MM,
+        exposures=dict(zip(scan.kvps, scan.mas, strict=True)),
+        kernels=scan.kernels,
+        thickness_mm=scan.thickness_mm,
+        grid=ImageGrid(scan.matrix_px, scan.fov_mm, scan.shift_mm),
+        rng_of=lambda kvp: random_stream(scan.noise_seed, str(scan), f"slice {i}", f"{kvp:g} kVp"),
+    )
 
 
 def _volume(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -38,9 +38,8 @@ class VirtualScanner:
         self,
         amounts: Float32[np.ndarray, "2 size size"],
         extent_mm: float,
-        kvps: Sequence[float],
+        exposures: Mapping[float, float],
         kernels: Sequence[str],
-        mas: float,
         thickness_mm: float,
         grid: ImageGrid,
         rng_of: Callable[[float], np.random.Generator | None],
@@ -50,9 +49,8 @@ class VirtualScanner:
         Args:
             amounts: relative amounts of the basis materials, on a square around the isocentre.
             extent_mm: side of that square.
-            kvps: tube voltages, each with its own noise.
+            exposures: for each tube voltage in kVp its mAs (tube current times rotation time).
             kernels: reconstruct each set of readings with each of these.
-            mas: tube current times rotation time.
             thickness_mm: slice thickness; scales the photons, the slab is averaged already.
             grid: where the pixels lie.
             rng_of: the random stream for a tube voltage's noise; None is a scan without noise.
@@ -67,7 +65,7 @@ class VirtualScanner:
         chosen = {name: self.profile.kernel(name) for name in kernels}
         paths = self._sampling.readings(project(amounts, extent_mm, self._sampling.fan))
         found = {}
-        for kvp in kvps:
+        for kvp, mas in exposures.items():
             detector = self._detector(kvp)
             readings = detector.readings(paths, mas, thickness_mm, rng_of(kvp))
             spectra = self._reconstructor.spectra(detector.water_mm(readings, mas, thickness_mm))
