@@ -90,6 +90,26 @@ def _span(low, high, start, step, count):
 
 
 @njit(cache=True)
+def _window(start, end, z, reach, x0, y0, step, rows, columns):
+    """First and last row and column that a tube can reach at this z; none where it cannot."""
+    t0, t1 = np.float32(0.0), np.float32(1.0)
+    dz = end[2] - start[2]
+    if abs(dz) > 1e-6:
+        ta, tb = (z - reach - start[2]) / dz, (z + reach - start[2]) / dz
+        t0, t1 = max(t0, min(ta, tb)), min(t1, max(ta, tb))
+    elif abs(z - start[2]) > reach:
+        return 0, 0, 0, 0
+    if t0 > t1:
+        return 0, 0, 0, 0
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    xa, xb = start[0] + t0 * dx, start[0] + t1 * dx
+    ya, yb = start[1] + t0 * dy, start[1] + t1 * dy
+    c0, c1 = _span(min(xa, xb) - reach, max(xa, xb) + reach, x0, step, columns)
+    r0, r1 = _span(min(ya, yb) - reach, max(ya, yb) + reach, y0, step, rows)
+    return r0, r1, c0, c1
+
+
+@njit(cache=True)
 def tube_distance(starts, ends, radii, z, x0, y0, step, margin, out):
     """Lower `out` to the distance from tapered capsules, wherever that is below `margin`.
 
@@ -105,18 +125,7 @@ def tube_distance(starts, ends, radii, z, x0, y0, step, margin, out):
         ra = radii[i, 0]
         dr = radii[i, 1] - ra
         reach = max(ra, ra + dr) + margin
-        t0, t1 = np.float32(0.0), np.float32(1.0)
-        if abs(dz) > 1e-6:
-            ta, tb = (z - reach - az) / dz, (z + reach - az) / dz
-            t0, t1 = max(t0, min(ta, tb)), min(t1, max(ta, tb))
-        elif abs(z - az) > reach:
-            continue
-        if t0 > t1:
-            continue
-        xa, xb = ax + t0 * dx, ax + t1 * dx
-        ya, yb = ay + t0 * dy, ay + t1 * dy
-        c0, c1 = _span(min(xa, xb) - reach, max(xa, xb) + reach, x0, step, columns)
-        r0, r1 = _span(min(ya, yb) - reach, max(ya, yb) + reach, y0, step, rows)
+        r0, r1, c0, c1 = _window(starts[i], ends[i], z, reach, x0, y0, step, rows, columns)
         inverse = np.float32(1.0) / max(dx * dx + dy * dy + dz * dz, np.float32(1e-9))
         pz = z - az
         for r in range(r0, r1):
@@ -150,18 +159,7 @@ def oval_distance(starts, ends, across, half_mm, z, x0, y0, step, margin, out):
         ux, uy, uz = across[i, 0], across[i, 1], across[i, 2]
         vx, vy, vz = ty * uz - tz * uy, tz * ux - tx * uz, tx * uy - ty * ux
         reach = half_mm[i].max() + margin
-        t0, t1 = np.float32(0.0), np.float32(1.0)
-        if abs(dz) > 1e-6:
-            ta, tb = (z - reach - az) / dz, (z + reach - az) / dz
-            t0, t1 = max(t0, min(ta, tb)), min(t1, max(ta, tb))
-        elif abs(z - az) > reach:
-            continue
-        if t0 > t1:
-            continue
-        xa, xb = ax + t0 * dx, ax + t1 * dx
-        ya, yb = ay + t0 * dy, ay + t1 * dy
-        c0, c1 = _span(min(xa, xb) - reach, max(xa, xb) + reach, x0, step, columns)
-        r0, r1 = _span(min(ya, yb) - reach, max(ya, yb) + reach, y0, step, rows)
+        r0, r1, c0, c1 = _window(starts[i], ends[i], z, reach, x0, y0, step, rows, columns)
         pz = z - az
         for r in range(r0, r1):
             py = np.float32(y0 + r * step) - ay
