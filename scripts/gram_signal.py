@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from cvsct.data.patches import PatchSampler
+from cvsct.data.places import PatchRule
+from cvsct.data.store import open_store
 from cvsct.io.dicom import read_all
 from cvsct.training.domain import DomainConfig, DomainLoss
 from cvsct.volume import HUWindow
@@ -28,8 +31,10 @@ def main() -> None:
     for seed, kernel in enumerate(("B70f", "B40f")):
         (volume,) = read_all(arguments.pair / kernel)
         lower = volume.select(slice(0, len(volume.hu) // 2))
-        sampler = PatchSampler([lower], PATCH_PX, HUWindow())
-        patches.append(torch.from_numpy(sampler.draw(PATCHES, np.random.default_rng(seed))))
+        with tempfile.TemporaryDirectory() as folder:
+            store = open_store(Path(folder) / kernel, [lower], PatchRule(PATCH_PX))
+            drawn = PatchSampler(store, HUWindow()).draw(PATCHES, np.random.default_rng(seed))
+        patches.append(torch.from_numpy(drawn))
     for window in WINDOWS:
         config = DomainConfig(weights=arguments.vgg, layers=LAYERS, window_hu=window)
         loss = DomainLoss(config, HUWindow())

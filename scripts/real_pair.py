@@ -93,31 +93,43 @@ def score(work: Path, protocol: str, method: str, options: list[str], seeds: int
         ("soft to sharp", test / "soft", test / "sharp", ["--reverse"]),
     ):
         place = work / "results" / protocol / method / direction.replace(" ", "-")
-        images = place / "images"
-        if not images.exists():
-            run("harmonize", source, "--model", model, "--out", images, *reverse)
-        found = []
-        for seed in range(seeds):
-            report = place / f"seed-{seed}"
-            if not report.exists():
-                run("evaluate", "--harmonized", images, "--target", target, "--source", source,
-                    "--out", report, "--seed", seed)  # fmt: skip
-            found.append(json.loads((report / "metrics.json").read_text()))
-        speed = json.loads((images / "manifest.json").read_text())["figures"]["slices_per_s"]
-        rows.append(row(protocol, method, direction, found, speed))
+        about = {"protocol": protocol, "method": method, "direction": direction}
+        rows.append(measure(about, (source, target, model), place, reverse, seeds))
     return rows
 
 
-def row(
-    protocol: str, method: str, direction: str, found: list[dict[str, Any]], speed: float
+def measure(
+    about: dict[str, str],
+    paths: tuple[Path, Path, Path],
+    place: Path,
+    reverse: list[str],
+    seeds: int,
 ) -> dict[str, Any]:
-    """One line of the table: figures of seed 0, and the spread of the mean CCC over seeds."""
+    """Harmonise a source by a model and evaluate it against a target; one line of the table.
+
+    Args:
+        about: what the line says of itself: protocol, method, direction.
+        paths: source, target, model.
+        place: where images and reports go; what is there already is used.
+        seeds: placements of the regions. The figures are those of the first; the mean
+            concordance is given for each.
+    """
+    source, target, model = paths
+    images = place / "images"
+    if not images.exists():
+        run("harmonize", source, "--model", model, "--out", images, *reverse)
+    found = []
+    for seed in range(seeds):
+        report = place / f"seed-{seed}"
+        if not report.exists():
+            run("evaluate", "--harmonized", images, "--target", target, "--source", source,
+                "--out", report, "--seed", seed)  # fmt: skip
+        found.append(json.loads((report / "metrics.json").read_text()))
     first = found[0]
     across = [np.mean(list(metrics["ccc_across"].values())) for metrics in found]
+    speed = json.loads((images / "manifest.json").read_text())["figures"]["slices_per_s"]
     return {
-        "protocol": protocol,
-        "method": method,
-        "direction": direction,
+        **about,
         "psnr_db": first["psnr_db"],
         "ssim": first["ssim"],
         "ncc": first["ncc"],

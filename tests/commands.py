@@ -14,6 +14,7 @@ Run = Callable[..., tuple[int, str, str]]
 TINY = (
     *("generator.width=8", "generator.reduction=4", "patch_px=24", "batch=2", "precision=fp32"),
     *("discriminator.widths=[8,8]", "discriminator.strides=[2,1]"),
+    *("generator.hold_low_px=2", "validation_patches=8"),
 )
 
 

@@ -13,23 +13,28 @@ from scipy import ndimage
 from cvsct.errors import TrainingError, UsageError
 from cvsct.inference.engine import load_network
 from cvsct.models.bundle import CHECKPOINT_FILE, Bundle
+from cvsct.models.export import with_graphs
 from cvsct.runs import TrainingRequest, silent
-from cvsct.training import loop
-from cvsct.training.cycle import PRESETS, cycle_config, train_cycle
+from cvsct.training import cycle, loop
+from cvsct.training.checkpoint import Run
+from cvsct.training.cycle import train_cycle
 from cvsct.training.domain import DomainConfig, DomainLoss
-from cvsct.training.loop import LOG
-from cvsct.training.steps import CycleStep, ImagePool, cycle_pass
-from cvsct.training.vgg import WEIGHTS_VARIABLE, VGGFeatures
+from cvsct.training.pool import ImagePool
+from cvsct.training.record import LOG
+from cvsct.training.settings import PRESETS, cycle_config
+from cvsct.training.steps import CycleStep, cycle_pass
 from cvsct.volume import CTVolume, HUWindow
 from tests.conftest import make_volume
 
 TINY: dict[str, Any] = {
     "generator.width": 8,
     "generator.reduction": 4,
+    "generator.hold_low_px": 2,
     "discriminator.widths": [8, 8],
     "discriminator.strides": [2, 1],
     "patch_px": 24,
     "batch": 2,
+    "validation_patches": 8,
     "precision": "fp32",
 }
 
@@ -63,6 +68,12 @@ def request_for(tmp_path: Path, vgg_weights: Path) -> Any:
     return build
 
 
+@pytest.fixture(autouse=True)
+def _without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings here end without their ONNX export, which takes longer than they do."""
+    monkeypatch.setattr(cycle, "with_graphs", lambda bundle: bundle)
+
+
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_presets_are_valid_and_settings_reach_into_them(preset: str) -> None:
     config = cycle_config(preset, {"domain.layers": ["relu1_1"], "batch": 3})
@@ -86,6 +97,12 @@ def test_the_paper_preset_is_the_paper() -> None:
         ({"batch": "many"}, "setting batch"),
         ({"generator.depth": 2}, "no setting 'generator.depth'"),
         ({"batch.size": 2}, "batch has no parts"),
+        ({"generator.architecture": "unet"}, "setting generator.architecture: .*'resnet-9'"),
+        (
+            {"generator.architecture": "resnet-9", "generator.attention": True},
+            "setting generator: .*resnet-9 has no attention; train cyclegan or cvsct-1",
+        ),
+        ({"domain.network": "vgg11"}, "setting domain.network: .*'vgg19'"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(settings: dict[str, Any], words: str) -> None:
@@ -116,27 +133,46 @@ def test_training_gives_a_model_that_maps_both_ways(
     assert not np.array_equal(forth, back)
 
 
+@pytest.mark.parametrize("architecture", ["cvs-ct", "resnet-9"])
+def test_a_training_ends_with_graphs_and_says_what_it_was_made_of(
+    scans: Any,
+    request_for: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+) -> None:
+    monkeypatch.setattr(cycle, "with_graphs", with_graphs)
+    made_of = {"generator.architecture": architecture, "generator.width": 4}
+    request = request_for(attention=False, **made_of)
+    train_cycle(*scans, request).write(request.out)
+    found = Bundle.read(request.out)
+    assert list(found.graphs) == ["a2b", "b2a"]
+    assert found.settings["generator"]["architecture"] == architecture
+    mapped = load_network(found, True, "auto")(scans[0][0])
+    assert mapped.shape == scans[0][0].hu.shape
+    assert {"preset", "seed", "steps", "scans", "vgg_sha256", "graphs"} <= found.training.keys()
+
+
 def test_voxels_outside_the_window_survive_the_network(scans: Any, request_for: Any) -> None:
     request = request_for()
     bundle = train_cycle(*scans, request)
     volume = scans[0][0]
     hu = volume.hu.copy()
-    hu[0, 5, 5], hu[1, 7, 9] = 2500.0, -1024.0
+    hu[0, 5, 5], hu[1, 7, 9] = 2500.0, -1100.0
     found = load_network(bundle, False, "torch")(volume.with_hu(hu))
-    assert (found[0, 5, 5], found[1, 7, 9]) == (2500.0, -1024.0)
+    assert (found[0, 5, 5], found[1, 7, 9]) == (2500.0, -1100.0)
 
 
 def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(
-    scans: Any, request_for: Any, monkeypatch: pytest.MonkeyPatch
+    scans: Any, request_for: Any
 ) -> None:
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    often = {"pool": 3, "average": 0.5, "schedule.save_steps": 1}
 
     def kill(_: str, done: int, __: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
-    whole = train_cycle(*scans, request_for("whole", steps=6, pool=3, average=0.5))
-    first = replace(request_for("parts", steps=6, pool=3, average=0.5), progress=kill)
+    whole = train_cycle(*scans, request_for("whole", steps=6, **often))
+    first = replace(request_for("parts", steps=6, **often), progress=kill)
     with pytest.raises(KeyboardInterrupt):
         train_cycle(*scans, first)
     second = replace(first, progress=silent, resume=True)
@@ -170,6 +206,9 @@ class Counting:
         self.done += 1
         return {"loss": 1.0, "other": float("inf") if self.done == 5 else 0.0}
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {"done": torch.tensor(float(self.done))}
+
     def state(self) -> dict[str, Any]:
         return {"done": self.done}
 
@@ -178,14 +217,14 @@ class Counting:
 
 
 def test_divergence_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    run = loop.Run(tmp_path, {}, np.random.default_rng(0))
+    run = Run(tmp_path, {}, np.random.default_rng(0))
     step = Counting()
     loop.train(run, step, lambda _: (0, 0), loop.Limits(3), silent)
     before = (tmp_path / CHECKPOINT_FILE).read_bytes()
     with pytest.raises(TrainingError, match="diverged at step 5: other not finite"):
         loop.train(run, step, lambda _: (0, 0), loop.Limits(9), silent)
     assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
-    again = loop.Run(tmp_path, {}, np.random.default_rng(1))
+    again = Run(tmp_path, {}, np.random.default_rng(1))
     again.resume(step)
     assert (again.steps, step.done) == (3, 3)
     assert len((tmp_path / LOG).read_text().splitlines()) == 3
@@ -201,7 +240,7 @@ def test_training_ends_by_steps_or_minutes_whichever_is_first() -> None:
 def test_a_batched_pass_equals_separate_calls(scans: Any, request_for: Any) -> None:
     config = cycle_config("cpu", {**TINY, "weight_domain": 0})
     images = torch.randn(4, 1, 24, 24) * 0.1
-    step = CycleStep(config, images, images, torch.device("cpu"))
+    step = CycleStep(config, images, images)
     torch.nn.init.normal_(step.nets["a2b"].head.weight, std=0.1)  # type: ignore[union-attr, arg-type]
     a, b = images[:2], images[2:]
     a2b, b2a = step.nets["a2b"], step.nets["b2a"]
@@ -231,33 +270,3 @@ def test_the_pool_shows_old_images_once_full() -> None:
     shown = pool.exchange(images[4:], rng)
     assert set(shown.flatten().tolist()) & {0.0, 1.0, 2.0, 3.0}
     assert torch.equal(ImagePool(0).exchange(images, rng), images)
-
-
-def test_missing_vgg_weights_are_named_with_a_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
-    with pytest.raises(TrainingError, match="CVSCT_VGG_WEIGHTS"):
-        DomainLoss(DomainConfig(), HUWindow())
-    (tmp_path / "x.npz").write_bytes(b"no zip")
-    with pytest.raises(TrainingError, match="not VGG16"):
-        VGGFeatures(tmp_path / "x.npz", ["relu1_1"])
-    with pytest.raises(TrainingError, match="no layers"):
-        VGGFeatures(tmp_path / "x.npz", ["relu9_1"])
-
-
-@pytest.mark.shared
-def test_vgg_features_match_the_published_network(shared: Path) -> None:
-    """First-layer values by hand: a 3x3 correlation of BGR minus the mean."""
-    path = shared / "weights" / "vgg16_imagenet_conv_float16.npz"
-    network = VGGFeatures(path, ["relu1_1", "relu3_1"])
-    grey = torch.rand(1, 1, 16, 16, dtype=torch.float32)
-    maps = network(grey)
-    assert [tuple(m.shape[1:]) for m in maps] == [(64, 16, 16), (256, 4, 4)]
-    with np.load(path) as arrays:
-        kernel = arrays["block1_conv1/kernel"].astype(np.float64)
-        bias = arrays["block1_conv1/bias"].astype(np.float64)
-    mean = np.array([103.939, 116.779, 123.68])[:, None, None]
-    around = grey[0, 0, 4:7, 8:11].double().numpy()[None] * 255 - mean
-    by_hand = np.maximum((kernel * around).sum(axis=(1, 2, 3)) + bias, 0)
-    assert maps[0][0, :, 5, 9].numpy() == pytest.approx(by_hand, abs=2e-3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -24,11 +25,16 @@ import numpy as np
 from cvsct import __version__
 from cvsct.errors import UsageError
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 _LIBRARIES = ("numpy", "scipy", "pydicom", "numba", "torch", "openvino", "radiomics", "skimage")
 
 Progress = Callable[[str, int, int], None]
 """Told `(what, done, total)` as long work proceeds; the command line draws it."""
+
+Note = Callable[[str], None]
+"""Told what a user should know that is no error; the command line prints it."""
 
 PRESETS = ("paper", "stable", "cpu")
 """What a training may be asked to be; a method that knows no presets notes it."""
@@ -46,6 +52,11 @@ def refuse_unknown_preset(name: str) -> None:
 
 def silent(what: str, done: int, total: int) -> None:
     """Progress that goes nowhere."""
+
+
+def log_note(message: str) -> None:
+    """A note that goes into the log, as a warning."""
+    logger.warning(message)
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,12 @@ class TrainingRequest:
     seed: int = 0
     resume: bool = False
     progress: Progress = silent
+    note: Note = log_note
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and reports: all but torchrun's further ranks."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def random_stream(seed: int, *names: str) -> np.random.Generator:

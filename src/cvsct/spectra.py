@@ -32,6 +32,12 @@ EULER_GAMMA = float(np.euler_gamma)
 POWER_FLOOR_HU2_MM2 = 1e-6
 """Far below the rounding of CT numbers to 1 HU (about 0.03 HU² mm²); it only keeps logs finite."""
 
+DB_PER_NEPER = 10 / np.log(10)
+"""Decibels of power for a difference of 1 in its natural logarithm."""
+
+DISTANCE_BAND_PER_PX = (0.05, 0.45)
+"""Where spectra are compared. Below lies anatomy, above the corner of the pixel grid."""
+
 BODY_HU = -300.0
 """Halfway between air and soft tissue, well above lung, on the blurred image."""
 
@@ -153,6 +159,33 @@ def mean_over_patches(log_power: Float[np.ndarray, "patches n"]) -> Float[np.nda
     total = np.where(reached, log_power, 0.0).sum(axis=0)
     count = reached.sum(axis=0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def texture_frequencies(size_px: int, pixels_mm: Sequence[float]) -> Float[np.ndarray, " n"]:
+    """Frequencies at which spectra of these pixel grids are compared, in cycles/mm.
+
+    Steps of the coarsest grid's patch, up to the finest grid's highest frequency.
+    """
+    step = 1 / (size_px * max(pixels_mm))
+    return np.arange(step, 0.5 / min(pixels_mm) + step / 2, step)
+
+
+def distance_band_per_mm(pixels_mm: Sequence[float]) -> tuple[float, float]:
+    """`DISTANCE_BAND_PER_PX` of the coarsest grid, in cycles/mm."""
+    low, high = DISTANCE_BAND_PER_PX
+    return low / max(pixels_mm), high / max(pixels_mm)
+
+
+def distance_db(
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    log_power: Float[np.ndarray, " n"],
+    other_log_power: Float[np.ndarray, " n"],
+    band_per_mm: tuple[float, float],
+) -> float:
+    """How far two log power spectra lie apart: rms difference over the band, in dB."""
+    low, high = band_per_mm
+    band = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
+    return float(DB_PER_NEPER * np.sqrt(np.mean((log_power - other_log_power)[band] ** 2)))
 
 
 @lru_cache(maxsize=16)

@@ -6,8 +6,9 @@ works in HU.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -158,6 +159,7 @@ class CTVolume:
         padding_stored: for each slice the values its file stores in its padding voxels, in voxel
             order, or one value where all are equal; empty where nothing is padded.
         series_uid: Series Instance UID of the source; empty for images that came from elsewhere.
+        patient: hash of who is shown, the same in all scans of one patient; empty where unknown.
         headers: one DICOM data set a slice without its pixels, in slice order; empty likewise.
     """
 
@@ -167,6 +169,7 @@ class CTVolume:
     padding: Bool[np.ndarray, "slices rows columns"] | None = None
     padding_stored: tuple[np.ndarray, ...] = field(default=(), repr=False)
     series_uid: str = ""
+    patient: str = field(default="", repr=False)
     headers: tuple[Dataset, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
@@ -208,3 +211,61 @@ class CTVolume:
             else (),
             headers=tuple(self.headers[i] for i in index) if self.headers else (),
         )
+
+
+@dataclass(frozen=True)
+class ScanFacts:
+    """What is known of a scan without its voxels.
+
+    Args:
+        shape: slices, rows, columns.
+        pixel_mm: spacing between rows and between columns.
+        patient: as in `CTVolume`.
+        stamp: another one when the files have changed; empty where there are none.
+    """
+
+    series_uid: str
+    shape: tuple[int, int, int]
+    pixel_mm: tuple[float, float]
+    thickness_mm: float
+    acquisition: Acquisition = Acquisition()
+    patient: str = field(default="", repr=False)
+    stamp: str = ""
+
+    @classmethod
+    def of(cls, volume: CTVolume) -> ScanFacts:
+        """The facts of a volume in memory."""
+        return cls(
+            series_uid=volume.series_uid,
+            shape=(volume.hu.shape[0], volume.hu.shape[1], volume.hu.shape[2]),
+            pixel_mm=volume.geometry.pixel_mm,
+            thickness_mm=volume.geometry.thickness_mm,
+            acquisition=volume.acquisition,
+            patient=volume.patient,
+        )
+
+
+@runtime_checkable
+class Scans(Protocol):
+    """Scans of one domain: a list of volumes, or series on disk that each pass reads again.
+
+    Together they may be larger than memory. Hold one at a time: `map` lets go of each before it
+    asks for the next, which neither a loop variable nor `enumerate` does.
+    """
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[CTVolume]: ...
+
+
+@runtime_checkable
+class KnownScans(Scans, Protocol):
+    """Scans whose facts are known before any is read."""
+
+    @property
+    def facts(self) -> tuple[ScanFacts, ...]:
+        """One for each scan, in order."""
+
+
+def facts_of(scans: Scans) -> tuple[ScanFacts, ...]:
+    """The facts of each scan, from headers where they are at hand."""
+    return scans.facts if isinstance(scans, KnownScans) else tuple(map(ScanFacts.of, scans))

@@ -14,9 +14,9 @@ from cvsct.cli.words import note
 from cvsct.errors import UsageError
 
 if TYPE_CHECKING:
+    from cvsct.io.scans import SeriesOnDisk
     from cvsct.methods import Method
     from cvsct.models.bundle import Bundle
-    from cvsct.volume import CTVolume
 
 
 def train(
@@ -34,33 +34,38 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT's checkpoint.")] = False,
 ) -> None:
     """Learn to make scans of A read like scans of B, from unpaired scans."""
-    from cvsct.io.dicom import read_all
+    from cvsct.io.scans import open_scans
     from cvsct.methods import find_method
     from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
     from cvsct.runs import (
         Manifest,
         TrainingRequest,
+        is_first_rank,
         new_folder,
-        refuse_existing,
         refuse_unknown_preset,
+        silent,
     )
     from cvsct.terminal import progress
 
     row = find_method(method)
     settings = {**row.settings, **_settings(setting or [])}
     refuse_unknown_preset(preset)
-    if not resume:
+    first, checkpoints = is_first_rank(), "resume" in row.uses
+    if not first:  # one of torchrun's further ranks: it trains and leaves files to the first
+        if not checkpoints:
+            return
+    elif not resume:
         if (out / CHECKPOINT_FILE).exists() and not (out / SUMS_FILE).exists():
             raise UsageError(f"{out}: holds an unfinished training; go on with --resume")
-        refuse_existing(out)
+        _refuse_used(out, row)
     elif (out / SUMS_FILE).exists() and max_steps is None and max_minutes is None:
         raise UsageError(f"{out}: this training is finished; give a higher --max-steps to go on")
     _refuse_same_path(source, target)
     manifest = Manifest(
         f"train {method}", {"method": method, "preset": preset, "seed": seed, **settings}
     )
-    with manifest.timed("reading"):
-        scans_a, scans_b = read_all(source), read_all(target)
+    with manifest.timed("finding"):
+        scans_a, scans_b = open_scans(source), open_scans(target)
     _refuse_same_series(scans_a, scans_b)
     asked = {
         "preset": preset != "cpu",
@@ -69,7 +74,14 @@ def train(
         "seed": seed != 0,
         "resume": resume,
     }
-    _note_unused(row, [name for name, given in asked.items() if given])
+    if first:
+        _note_unused(row, [name for name, given in asked.items() if given])
+    notes: list[str] = []
+
+    def tell(message: str) -> None:
+        notes.append(message)
+        note(f"note: {message}")
+
     request = TrainingRequest(
         method=method,
         out=out,
@@ -78,19 +90,23 @@ def train(
         max_steps=max_steps,
         max_minutes=max_minutes,
         seed=seed,
-        resume=resume and "resume" in row.uses,
-        progress=progress(),
+        resume=resume and checkpoints,
+        progress=progress() if first else silent,
+        note=tell,
     )
     with manifest.timed("training"):
         bundle: Bundle = row.load("trainer")(scans_a, scans_b, request)
+    if not first:
+        return
     manifest.inputs = {
-        "source": [scan.series_uid for scan in scans_a],
-        "target": [scan.series_uid for scan in scans_b],
+        "source": [each.series_uid for each in scans_a.facts],
+        "target": [each.series_uid for each in scans_b.facts],
     }
-    checkpoints = "resume" in row.uses  # such a training already has its folder
+    # a training with checkpoints already has its folder
     with contextlib.nullcontext(out) if checkpoints else new_folder(out) as folder:
         bundle = bundle.write(folder)
-        manifest.figures, manifest.model_sha256 = bundle.training, bundle.sha256
+        manifest.figures = {**bundle.training, **({"notes": notes} if notes else {})}
+        manifest.model_sha256 = bundle.sha256
         manifest.write(folder)
     print(f"{out}: {method} from {bundle.source} to {bundle.target}, sha256 {bundle.sha256[:12]}")
 
@@ -109,13 +125,24 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def _refuse_used(out: Path, row: Method) -> None:
+    """Refuse an output folder in use; what an interrupted start stored there is taken up."""
+    from cvsct.data.domains import CACHE
+    from cvsct.runs import refuse_existing
+
+    held = list(out.iterdir()) if out.is_dir() else []
+    started = [each for each in held if each.name == CACHE or each.suffix == ".partial"]
+    if not ("resume" in row.uses and started and len(started) == len(held)):
+        refuse_existing(out)
+
+
 def _refuse_same_path(source: Path, target: Path) -> None:
     if source.exists() and target.exists() and source.samefile(target):
         raise UsageError(f"source and target are both {source}; give scans of two scanners")
 
 
-def _refuse_same_series(source: Sequence[CTVolume], target: Sequence[CTVolume]) -> None:
-    both = {scan.series_uid for scan in source} & {scan.series_uid for scan in target}
+def _refuse_same_series(source: SeriesOnDisk, target: SeriesOnDisk) -> None:
+    both = {each.series_uid for each in source.facts} & {each.series_uid for each in target.facts}
     if both:
         raise UsageError(
             f"{len(both)} series lie in both source and target; give scans of two scanners"

@@ -1,84 +1,126 @@
-"""Soft-tissue patches of a set of scans, drawn by seed.
+"""Soft-tissue patches of a domain, drawn by seed.
 
-A patch is kept when at most a fifth of it is air or bone (the paper's authors' earlier patch
-maker), told on a blurred image so that noise has no say in it. Flips and transposes augment:
-they leave texture as it is, which rotation by interpolation would not.
+Flips and transposes augment: they leave texture as it is, which rotation by interpolation would
+not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float32, Int, Num
 
-from cvsct.errors import GeometryError, TrainingError
-from cvsct.regions import covered_fraction, soft_tissue
-from cvsct.volume import CTVolume, HUWindow
+from cvsct.data.splits import split_slices
+from cvsct.data.store import Store
+from cvsct.errors import TrainingError
+from cvsct.volume import HUWindow
 
-GRID_PX = 4
-"""Candidate patches start on a grid this fine: 16,384 places in a 512x512 slice."""
+Patches = Float32[np.ndarray, "count 1 size size"]
 
 
 class PatchSampler:
-    """Draws patches from many volumes, each possible place with the same chance.
+    """Draws patches from a store, each possible place with the same chance.
 
     Args:
-        volumes: scans of one domain.
-        size_px: side of a patch.
+        store: slices of one domain.
         window: maps HU to the [-1, 1] that patches hold.
-        min_tissue: the share of a patch that must be soft tissue.
+        slices: numbers of the slices to draw from; all where not given.
     """
 
     def __init__(
-        self,
-        volumes: Sequence[CTVolume],
-        size_px: int,
-        window: HUWindow,
-        min_tissue: float = 0.8,
+        self, store: Store, window: HUWindow, slices: Int[np.ndarray, " n"] | None = None
     ) -> None:
-        self._volumes = volumes
-        self._size_px = size_px
+        self.store = store
+        self.slices = np.arange(len(store)) if slices is None else slices
         self._window = window
-        self._places = _places(volumes, size_px, min_tissue)
+        self._ends = np.cumsum(store.counts[self.slices])
 
     def __len__(self) -> int:
         """How many places patches are drawn from."""
-        return len(self._places)
+        return int(self._ends[-1]) if len(self._ends) else 0
 
-    def draw(self, count: int, rng: np.random.Generator) -> Float[np.ndarray, "count 1 size size"]:
-        """Patches in [-1, 1], float32, each flipped and transposed at random."""
-        size = self._size_px
-        batch = np.empty((count, 1, size, size), dtype=np.float32)
-        chosen = self._places[rng.integers(len(self._places), size=count)]
+    def draw(self, count: int, rng: np.random.Generator) -> Patches:
+        """Patches in [-1, 1], each flipped and transposed at random."""
+        places = self._places(count, rng)
         turns = rng.integers(2, size=(count, 3), dtype=np.int8)
-        for patch, (volume, plane, row, column), turn in zip(batch, chosen, turns, strict=True):
-            cut = self._volumes[volume].hu[plane, row : row + size, column : column + size]
-            patch[0] = self._window.to_unit(_turned(cut, *turn.tolist()))
-        return batch
+        size = self.store.rule.size_px
+        patches = np.empty((count, 1, size, size), dtype=np.float32)
+        for patch, (index, row, column), turn in zip(patches, places, turns, strict=True):
+            cut = self.store.plane(index)[row : row + size, column : column + size]
+            patch[0] = self._window.to_unit(_turned(cut, *turn.tolist()).astype(np.float32))
+        return patches
+
+    def validation_patches(
+        self, count: int, rng: np.random.Generator, size_px: int | None = None
+    ) -> Patches:
+        """Patches that are not turned, the same for the same seed.
+
+        Args:
+            size_px: side of larger crops about the same centres, moved inwards at the edge.
+
+        Raises:
+            TrainingError: if a slice is smaller.
+        """
+        own = self.store.rule.size_px
+        size = own if size_px is None else size_px
+        patches = np.empty((count, 1, size, size), dtype=np.float32)
+        for patch, (index, *corner) in zip(patches, self._places(count, rng), strict=True):
+            plane = self.store.plane(index)
+            if min(plane.shape) < size:
+                raise TrainingError(
+                    f"slices of {plane.shape[0]}x{plane.shape[1]} pixels hold no crop of {size} "
+                    "pixels; ask for smaller ones"
+                )
+            row, column = (
+                min(max(0, first + own // 2 - size // 2), side - size)
+                for first, side in zip(corner, plane.shape, strict=True)
+            )
+            cut = plane[row : row + size, column : column + size]
+            patch[0] = self._window.to_unit(cut.astype(np.float32))
+        return patches
+
+    def slice_hu(self, which: int) -> Float32[np.ndarray, "rows columns"]:
+        """One of `slices` as a whole, in HU."""
+        return self.store.plane(int(self.slices[which])).astype(np.float32)
+
+    def split(self, validation_fraction: float, rng: np.random.Generator) -> Parts:
+        """Part the whole store into patients to learn from and patients held out.
+
+        Raises:
+            TrainingError: if either part would be without patches.
+        """
+        parts = split_slices(self.store, validation_fraction, rng)
+        return Parts(
+            PatchSampler(self.store, self._window, parts.training),
+            PatchSampler(self.store, self._window, parts.validation),
+            parts.how,
+        )
+
+    def _places(self, count: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+        """Slice, first row and first column of places drawn with equal chances."""
+        ranks = rng.integers(len(self), size=count)
+        which = np.searchsorted(self._ends, ranks, side="right")
+        indices = self.slices[which]
+        ranks -= self._ends[which] - self.store.counts[indices]
+        return [
+            (index, *self.store.corner(index, rank))
+            for index, rank in zip(indices.tolist(), ranks.tolist(), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Samplers of what is learned from and of what is held out, and how they were parted."""
+
+    training: PatchSampler
+    validation: PatchSampler
+    how: str
 
 
 def _turned(
-    image: Float[np.ndarray, "n n"], down: int, across: int, transposed: int
-) -> Float[np.ndarray, "n n"]:
+    image: Num[np.ndarray, "n n"], down: int, across: int, transposed: int
+) -> Num[np.ndarray, "n n"]:
     image = image[::-1] if down else image
     image = image[:, ::-1] if across else image
     return image.T if transposed else image
-
-
-def _places(volumes: Sequence[CTVolume], size_px: int, min_tissue: float) -> Int[np.ndarray, "n 4"]:
-    found = []
-    for index, volume in enumerate(volumes):
-        try:
-            share = covered_fraction(soft_tissue(volume.hu), size_px)[:, ::GRID_PX, ::GRID_PX]
-        except GeometryError as error:
-            raise TrainingError(f"series {index + 1}: {error}; set smaller patches") from error
-        starts = np.argwhere(share >= min_tissue) * (1, GRID_PX, GRID_PX)
-        found.append(np.insert(starts, 0, index, axis=1))
-    places: Int[np.ndarray, "n 4"] = np.concatenate(found) if found else np.empty((0, 4), np.int64)
-    if len(places) == 0:
-        raise TrainingError(
-            f"no patch of {size_px} px with {min_tissue:.0%} soft tissue in {len(volumes)} series; "
-            "give scans of the body, or smaller patches"
-        )
-    return places

@@ -14,14 +14,14 @@ from jaxtyping import Float
 
 from cvsct.errors import EvaluationError, GeometryError
 from cvsct.regions import soft_tissue
-from cvsct.spectra import texture_spectrum
+from cvsct.spectra import (
+    DB_PER_NEPER,
+    distance_band_per_mm,
+    distance_db,
+    texture_frequencies,
+    texture_spectrum,
+)
 from cvsct.volume import CTVolume
-
-DB_PER_NEPER = 10 / np.log(10)
-"""Decibels of power for a difference of 1 in its natural logarithm."""
-
-DISTANCE_BAND_PER_PX = (0.05, 0.45)
-"""Below lies anatomy, above the corner of the pixel grid; of the coarsest grid compared."""
 
 SPECTRUM_SLICES = 60
 
@@ -46,23 +46,22 @@ def texture_or_reason(
 ) -> tuple[Texture | None, str]:
     """Each side's power spectrum, or why there is none."""
     pixels_mm = [volume.pixel_mm for volumes in sides.values() for volume in volumes]
-    step = 1 / (size_px * max(pixels_mm))
-    frequencies = np.arange(step, 0.5 / min(pixels_mm) + step / 2, step)
+    frequencies = texture_frequencies(size_px, pixels_mm)
     try:
-        power_db = {
-            side: DB_PER_NEPER * texture_spectrum(_thinned(volumes), frequencies, size_px)
+        log_power = {
+            side: texture_spectrum(_thinned(volumes), frequencies, size_px)
             for side, volumes in sides.items()
         }
     except (EvaluationError, GeometryError) as error:
         return None, str(error)
-    low, high = (edge / max(pixels_mm) for edge in DISTANCE_BAND_PER_PX)
-    band = (frequencies >= low) & (frequencies <= high)
-    distance_db = {
-        side: float(np.sqrt(np.mean((power[band] - power_db["target"][band]) ** 2)))
-        for side, power in power_db.items()
+    band = distance_band_per_mm(pixels_mm)
+    distances = {
+        side: distance_db(frequencies, power, log_power["target"], band)
+        for side, power in log_power.items()
         if side != "target"
     }
-    return Texture(frequencies, power_db, (low, high), distance_db), ""
+    power_db = {side: DB_PER_NEPER * power for side, power in log_power.items()}
+    return Texture(frequencies, power_db, band, distances), ""
 
 
 def tissue_hu(volumes: Sequence[CTVolume]) -> float | None:

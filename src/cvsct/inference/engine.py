@@ -32,32 +32,26 @@ def load_network(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         raise UsageError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
     if engine == "openvino":
         raise UsageError(
-            "this model holds no ONNX graph for OpenVINO; use --engine torch (the OpenVINO engine "
-            "comes with a later version)"
+            "this version cannot run a model's ONNX graph on OpenVINO yet; use --engine torch"
+            if bundle.graphs
+            else "this model holds no ONNX graph for OpenVINO; use --engine torch"
         )
     try:
         import torch  # noqa: PLC0415
 
-        from cvsct.models.generator import Generator, GeneratorConfig  # noqa: PLC0415
+        from cvsct.models.export import rebuild_generator  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError(
             f"{bundle.method} needs PyTorch to run; install it with: pip install 'cvsct[train]'"
         ) from error
-    prefix = "b2a." if reverse else "a2b."
-    weights = {
-        name.removeprefix(prefix): torch.from_numpy(array)
-        for name, array in bundle.weights.items()
-        if name.startswith(prefix)
-    }
+    network = rebuild_generator(bundle, "b2a" if reverse else "a2b")
     try:
-        network = Generator(GeneratorConfig.model_validate(bundle.settings["generator"]))
-        network.load_state_dict(weights)
         window = HUWindow(*bundle.settings["window_hu"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"the model's weights do not fit its settings ({error}); train it again"
+            f"the model's settings hold no HU window ({error}); train it again"
         ) from error
-    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
         result = np.empty_like(volume.hu)

@@ -1,11 +1,13 @@
 """CT series on disk to volumes in HU; every refusal names the file and the reason.
 
-`find_series` reads headers and groups files, `read_series` turns one group into a volume.
-`read_tree` goes on after a series it must refuse, `read_all` stops at the first.
+`find_series` reads headers and groups files, `read_series` turns one group into a volume, and
+`read_facts` says what one header tells of it. `read_tree` goes on after a series it must refuse,
+`read_all` stops at the first.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections import Counter, defaultdict
@@ -30,7 +32,7 @@ from cvsct.io.header import (
     text,
 )
 from cvsct.io.pixels import Encoding, encoding_of, read_pixels
-from cvsct.volume import Acquisition, CTVolume
+from cvsct.volume import Acquisition, CTVolume, ScanFacts
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +152,28 @@ def read_series(series: SeriesFiles) -> CTVolume:
         padding=padding if padded else None,
         padding_stored=tuple(padding_stored) if padded else (),
         series_uid=series.series_uid,
+        patient=_patient(headers[0]),
         headers=tuple(headers[i] for i in order),
+    )
+
+
+def read_facts(series: SeriesFiles) -> ScanFacts:
+    """What one header tells of a series; whether its files belong together, only reading tells.
+
+    Raises:
+        SeriesError, GeometryError: if that header must be refused.
+    """
+    header, plane, encoding = _read_header(series.files[0])
+    stats = [(file.name, file.stat()) for file in series.files]
+    stamp = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    return ScanFacts(
+        series_uid=series.series_uid,
+        shape=(len(series.files), encoding.rows, encoding.columns),
+        pixel_mm=plane.pixel_mm,
+        thickness_mm=plane.thickness_mm,
+        acquisition=_acquisition(header),
+        patient=_patient(header),
+        stamp=hashlib.sha256(stamp.encode()).hexdigest()[:16],
     )
 
 
@@ -267,3 +290,9 @@ def _acquisition(header: Dataset) -> Acquisition:
         kernel=text(header, "ConvolutionKernel"),
         kvp=number(header, "KVP") or 0.0,
     )
+
+
+def _patient(header: Dataset) -> str:
+    """Hash of the Patient ID; where there is none, of the study, which shows one patient."""
+    shown = text(header, "PatientID") or text(header, "StudyInstanceUID")
+    return hashlib.sha256(f"cvsct patient {shown}".encode()).hexdigest()[:16] if shown else ""

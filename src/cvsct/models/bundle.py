@@ -5,6 +5,7 @@
 | `model.json` | method, settings, what it was trained on, figures of the training |
 | `weights.safetensors` | every array the method learned |
 | `card.md` | for people: training data, range of validity, limits |
+| `a2b.onnx`, `b2a.onnx` | the networks as graphs, where there are any |
 | `SHA256SUMS` | written last; a folder without it is an unfinished training |
 
 Nothing here is ever unpickled: JSON and safetensors only.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,11 +28,13 @@ from safetensors.numpy import load_file, save
 
 from cvsct.errors import ModelError
 from cvsct.runs import file_sha256, write_atomic
-from cvsct.volume import CTVolume
+from cvsct.volume import CTVolume, ScanFacts, Scans, facts_of
 
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "card.md"
 SUMS_FILE = "SHA256SUMS"
+DIRECTIONS = ("a2b", "b2a")
+GRAPH_FILES = {direction: f"{direction}.onnx" for direction in DIRECTIONS}
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
 
 VolumeMapping = Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
@@ -48,16 +52,21 @@ class Domain:
     n_slices: int
 
     @classmethod
-    def of(cls, volumes: Sequence[CTVolume]) -> Domain:
-        """Describe the training scans: distinct acquisitions, lowest and highest spacing."""
-        pixels = [round(volume.pixel_mm, 4) for volume in volumes]
-        thick = [round(volume.geometry.thickness_mm, 4) for volume in volumes]
+    def of(cls, scans: Scans) -> Domain:
+        """Describe the training scans; those on disk are not read for it."""
+        return cls.from_facts(facts_of(scans))
+
+    @classmethod
+    def from_facts(cls, facts: Sequence[ScanFacts]) -> Domain:
+        """Distinct acquisitions, lowest and highest spacing."""
+        pixels = [round(math.sqrt(each.pixel_mm[0] * each.pixel_mm[1]), 4) for each in facts]
+        thick = [round(each.thickness_mm, 4) for each in facts]
         return cls(
-            scanners=tuple(sorted({str(volume.acquisition) for volume in volumes})),
+            scanners=tuple(sorted({str(each.acquisition) for each in facts})),
             pixel_mm=(min(pixels), max(pixels)),
             thickness_mm=(min(thick), max(thick)),
-            n_series=len(volumes),
-            n_slices=sum(len(volume.hu) for volume in volumes),
+            n_series=len(facts),
+            n_slices=sum(each.shape[0] for each in facts),
         )
 
     def __str__(self) -> str:
@@ -75,6 +84,7 @@ class Bundle:
         source: domain A. The model maps A to B, or B to A where it can be reversed.
         target: domain B.
         training: preset, seed and figures of the training; plain JSON values.
+        graphs: ONNX files by direction, `a2b` and `b2a`; a model may have none.
         sha256: hash over all files, set when the bundle was written or read.
     """
 
@@ -84,6 +94,7 @@ class Bundle:
     source: Domain
     target: Domain
     training: dict[str, Any] = field(default_factory=dict)
+    graphs: dict[str, bytes] = field(default_factory=dict)
     sha256: str = ""
 
     def write(self, folder: Path) -> Bundle:
@@ -107,7 +118,10 @@ class Bundle:
             CONFIG_FILE: (json.dumps(about, indent=2, allow_nan=False) + "\n").encode(),
             WEIGHTS_FILE: save(contiguous),
             CARD_FILE: self.card().encode(),
+            **{GRAPH_FILES[direction]: graph for direction, graph in self.graphs.items()},
         }
+        for name in set(GRAPH_FILES.values()) - files.keys():
+            (folder / name).unlink(missing_ok=True)  # of an earlier training in this folder
         for name, content in files.items():
             write_atomic(folder / name, content)
         sums = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in files)
@@ -121,7 +135,7 @@ class Bundle:
         Raises:
             ModelError: if the folder is missing, unfinished, altered, or of another format.
         """
-        sums = _checked_sums(folder)
+        sums, names = _checked_sums(folder)
         try:
             about = json.loads((folder / CONFIG_FILE).read_text())
             weights = load_file(folder / WEIGHTS_FILE)
@@ -137,6 +151,11 @@ class Bundle:
                 source=_domain(about["source"]),
                 target=_domain(about["target"]),
                 training=about["training"],
+                graphs={
+                    direction: (folder / name).read_bytes()
+                    for direction, name in GRAPH_FILES.items()
+                    if name in names
+                },
                 sha256=hashlib.sha256(sums.encode()).hexdigest(),
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -157,11 +176,16 @@ class Bundle:
             f"{_span(self.target.thickness_mm)} mm\n\n"
             "Valid for scans like these. Other scanners, kernels, doses, slice thicknesses or body "
             "parts were not seen in training: check with `cvsct evaluate` before use.\n\n"
+            "Where it fails: it cannot bring back detail that the source never recorded, and a "
+            "network can invent or remove fine structure, the more so where a scan differs from "
+            "those above. Measure no lesion on its images alone; look at what was changed in the "
+            "report's residual maps.\n\n"
             f"## Training\n\n| item | value |\n|---|---|\n{rows}\n"
         )
 
 
-def _checked_sums(folder: Path) -> str:
+def _checked_sums(folder: Path) -> tuple[str, list[str]]:
+    """The sums, and the names of this model's files, each checked."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model folder; name one that `cvsct train` has written")
     path = folder / SUMS_FILE
@@ -172,7 +196,9 @@ def _checked_sums(folder: Path) -> str:
         )
     sums = path.read_text()
     listed = {name: digest for digest, _, name in (x.partition("  ") for x in sums.splitlines())}
-    for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
+    names = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
+    names += [name for name in GRAPH_FILES.values() if name in listed]
+    for name in names:
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing; copy the whole model folder again")
         if file_sha256(folder / name) != listed.get(name):
@@ -180,7 +206,7 @@ def _checked_sums(folder: Path) -> str:
                 f"{folder}: {name} does not match its hash in {SUMS_FILE}; the model was altered "
                 "or damaged, copy it again from its source"
             )
-    return sums
+    return sums, names
 
 
 def _domain(value: dict[str, Any]) -> Domain:

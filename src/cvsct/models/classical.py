@@ -6,7 +6,6 @@ directions come from one model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from cvsct.models.filtering import filter_slices
 from cvsct.models.spectrum import Likeness, SpectrumSettings, fit_kernel_ratio, likeness
 from cvsct.runs import TrainingRequest
 from cvsct.spectra import body
-from cvsct.volume import AIR_FLOOR_HU, CTVolume
+from cvsct.volume import AIR_FLOOR_HU, CTVolume, Scans
 
 HIGHEST_HU = 4095
 """Metal beyond this counts as this in a histogram."""
@@ -60,9 +59,9 @@ def _settings(kind: type[Settings], request: TrainingRequest) -> Settings:
         raise UsageError(f"{request.method}: {wrong}. Its settings: {keys}") from error
 
 
-def _need_scans(source: Sequence[CTVolume], target: Sequence[CTVolume]) -> None:
-    for name, volumes in (("source", source), ("target", target)):
-        if sum(len(volume.hu) for volume in volumes) == 0:
+def _need_scans(source: Scans, target: Scans) -> None:
+    for name, scans in (("source", source), ("target", target)):
+        if len(scans) == 0:
             raise TrainingError(f"no {name} scans; give at least one series")
 
 
@@ -77,8 +76,8 @@ def _weights(bundle: Bundle, *names: str) -> list[Float[np.ndarray, " n"]]:
 
 
 def _bundle(
-    source: Sequence[CTVolume],
-    target: Sequence[CTVolume],
+    source: Scans,
+    target: Scans,
     request: TrainingRequest,
     settings: BaseModel,
     weights: dict[str, np.ndarray],
@@ -94,9 +93,7 @@ def _bundle(
     )
 
 
-def train_input(
-    source: Sequence[CTVolume], target: Sequence[CTVolume], request: TrainingRequest
-) -> Bundle:
+def train_input(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
     """Nothing is learned; the domains are recorded."""
     settings = _settings(InputSettings, request)
     _need_scans(source, target)
@@ -108,9 +105,7 @@ def load_input(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     return lambda volume: volume.hu.astype(np.float32)
 
 
-def train_histogram(
-    source: Sequence[CTVolume], target: Sequence[CTVolume], request: TrainingRequest
-) -> Bundle:
+def train_histogram(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
     """Quantiles of both domains' CT numbers.
 
     Raises:
@@ -120,8 +115,8 @@ def train_histogram(
     settings = _settings(HistogramSettings, request)
     _need_scans(source, target)
     quantiles = [
-        _quantiles(volumes, settings, name, request)
-        for name, volumes in (("source", source), ("target", target))
+        _quantiles(scans, settings, name, request)
+        for name, scans in (("source", source), ("target", target))
     ]
     median = settings.quantiles // 2
     return _bundle(
@@ -138,19 +133,22 @@ def train_histogram(
 
 
 def _quantiles(
-    volumes: Sequence[CTVolume], settings: HistogramSettings, side: str, request: TrainingRequest
+    scans: Scans, settings: HistogramSettings, side: str, request: TrainingRequest
 ) -> Float[np.ndarray, " n"]:
     """Quantiles of a distribution that is even within each CT number's interval of 1 HU."""
     low = int(AIR_FLOOR_HU)
     counts = np.zeros(HIGHEST_HU - low + 1, dtype=np.int64)
-    for done, volume in enumerate(volumes):
-        request.progress(f"histogram of the {side}", done, len(volumes))
+
+    def count(volume: CTVolume) -> None:
         mask = body(volume.hu) if settings.region == "body" else np.ones(volume.hu.shape, bool)
         if volume.padding is not None:
             mask &= ~volume.padding
         rounded = np.clip(np.rint(volume.hu[mask]), low, HIGHEST_HU).astype(np.int64)
-        counts += np.bincount(rounded - low, minlength=len(counts))
-    request.progress(f"histogram of the {side}", len(volumes), len(volumes))
+        np.add(counts, np.bincount(rounded - low, minlength=len(counts)), out=counts)
+
+    request.progress(f"histogram of the {side}", 0, len(scans))
+    for done, _ in enumerate(map(count, scans), 1):
+        request.progress(f"histogram of the {side}", done, len(scans))
     if counts.sum() == 0:
         raise TrainingError(
             f"the {side} scans show no patient (nothing above -300 HU); check that they are CT in "
@@ -190,9 +188,7 @@ def _monotone(
     return values, np.bincount(which, weights=y) / np.bincount(which)
 
 
-def train_spectrum(
-    source: Sequence[CTVolume], target: Sequence[CTVolume], request: TrainingRequest
-) -> Bundle:
+def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
     """The gain between the two kernels as a function of cycles/mm; `models.spectrum` says how.
 
     Raises:

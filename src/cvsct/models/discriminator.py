@@ -38,6 +38,22 @@ class DiscriminatorConfig(BaseModel):
     input_centre_hu: float = -50.0
     kaiming: bool = False
 
+    def map_size(self, patch_px: int) -> int:
+        """Side of the score map for a square patch of that many pixels a side.
+
+        Raises:
+            TrainingError: if the patch is too small for this network.
+        """
+        size = patch_px
+        for stride in (*self.strides, 1):
+            size = (size + 2 - 4) // stride + 1
+            if size < 1:
+                raise TrainingError(
+                    f"patches of {patch_px} px vanish in a discriminator of strides "
+                    f"{self.strides}; use larger patches or fewer layers"
+                )
+        return size
+
 
 class Discriminator(nn.Module):
     """Scores whether a patch was made by the scanner it knows: 1 real, 0 translated."""
@@ -71,19 +87,3 @@ class Discriminator(nn.Module):
             image = (image - self.centre) * self.config.input_gain
         scores: Tensor = self.layers(image)
         return torch.sigmoid(scores) if self.config.sigmoid else scores
-
-    def map_size(self, patch_px: int) -> int:
-        """Side of the score map for a patch.
-
-        Raises:
-            TrainingError: if the patch is too small for this network.
-        """
-        size = patch_px
-        for stride in (*self.config.strides, 1):
-            size = (size + 2 - 4) // stride + 1
-            if size < 1:
-                raise TrainingError(
-                    f"patches of {patch_px} px vanish in a discriminator of strides "
-                    f"{self.config.strides}; use larger patches or fewer layers"
-                )
-        return size

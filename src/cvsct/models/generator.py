@@ -1,18 +1,23 @@
 """The CVS-CT generator: seven 4x4 convolutions with an attention block after each of three pairs.
 
 Paper, Fig. 2 and section "Model Implementation". With attention and the default width it has
-332,150 parameters. It works on images of any size and keeps it.
+332,150 parameters. It works on images of any size and keeps it. The alternative, CycleGAN's
+public ResNet-9, is in `models/resnet.py`; `build_generator` makes either.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
+
+from cvsct.models.highpass import HighPass
+from cvsct.models.resnet import BLOCKS, ResNetGenerator
 
 LEAK = 0.2
 """Slope of LeakyReLU below zero (DCGAN's value; the paper names only the activation)."""
@@ -22,23 +27,48 @@ class GeneratorConfig(BaseModel):
     """What a generator is built from.
 
     Attributes:
-        width: filters of each hidden convolution.
-        blocks: pairs of convolutions, each followed by attention.
-        attention: CBAM after each pair; off for the paper's first ablation.
+        architecture: the paper's, or CycleGAN's public ResNet-9 as a second baseline.
+        width: filters of each hidden convolution; of the first in `resnet-9`.
+        blocks: pairs of convolutions, each followed by attention; `resnet-9` has its nine.
+        attention: CBAM after each pair; off for the paper's first ablation and in `resnet-9`.
         reduction: bottleneck of the channel gate's MLP.
-        last_kernel: 4 as in the paper shifts the image by half a pixel, 3 by none.
+        last_kernel: 4 as in the paper shifts the image by half a pixel, 3 by none. `resnet-9`
+            ends in its 7x7 and shifts by none.
         residual: add the input to the output. The network then learns the difference between
             the scanners and starts as the identity.
+        hold_low_px: sigma of the Gaussian whose low frequencies a residual may not change, so
+            that no area's mean CT number can drift; 0 leaves it free.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = 64
-    blocks: int = 3
+    architecture: Literal["cvs-ct", "resnet-9"] = "cvs-ct"
+    width: int = Field(default=64, ge=1)
+    blocks: int = Field(default=3, ge=1)
     attention: bool = True
-    reduction: int = 16
+    reduction: int = Field(default=16, ge=1)
     last_kernel: Literal[3, 4] = 4
     residual: bool = False
+    hold_low_px: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_resnet(cls, given: Any) -> Any:
+        """The defaults are the paper's: what `resnet-9` fixes otherwise is filled in."""
+        if isinstance(given, Mapping) and given.get("architecture") == "resnet-9":
+            return {"attention": False, "blocks": BLOCKS, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _refuse_what_resnet_has_not(self) -> GeneratorConfig:
+        if self.architecture == "resnet-9" and self.attention:
+            raise ValueError(
+                "resnet-9 has no attention; train cyclegan or cvsct-1, or set "
+                "generator.attention=false"
+            )
+        if self.architecture == "resnet-9" and self.blocks != BLOCKS:
+            raise ValueError(f"resnet-9 has {BLOCKS} blocks, not {self.blocks}; leave blocks out")
+        return self
 
 
 class SameConv(nn.Conv2d):
@@ -94,7 +124,7 @@ class Generator(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        self.config = config
+        self.residual = config.residual
         layers: list[nn.Module] = []
         channels = 1
         for index in range(2 * config.blocks):
@@ -107,22 +137,34 @@ class Generator(nn.Module):
                 layers.append(CBAM(config.width, config.reduction))
         self.body = nn.Sequential(*layers)
         self.head = SameConv(config.width, 1, config.last_kernel, lean=0)
+        self.hold = HighPass.after(self.head, config.hold_low_px if config.residual else 0.0)
 
     def forward(self, image: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
         """Translate; the output has the input's size."""
         change = torch.tanh(self.head(self.body(image)))
-        if self.config.residual:
-            return torch.clamp(image + change, -1.0, 1.0)
+        if self.residual:
+            return torch.clamp(image + self.hold(change), -1.0, 1.0)
         return change
 
 
+AnyGenerator: TypeAlias = Generator | ResNetGenerator
+
+
+def build_generator(config: GeneratorConfig) -> AnyGenerator:
+    """The network of a configuration, with its architecture's own initial weights."""
+    if config.architecture == "resnet-9":
+        return ResNetGenerator(config.width, config.residual, config.hold_low_px)
+    return Generator(config)
+
+
 @torch.no_grad()
-def scale_to_data(generator: Generator, images: Float[Tensor, "n 1 h w"]) -> None:
+def scale_to_data(generator: AnyGenerator, images: Float[Tensor, "n 1 h w"]) -> None:
     """Scale each hidden convolution so that its output has unit variance on these images.
 
     Layer-sequential unit-variance initialisation (Mishkin and Matas, ICLR 2016). With default
     weights the six sigmoid gates shrink the features about a thousandfold and the network hardly
-    trains. The head of a residual generator starts at zero: the identity.
+    trains. ResNet-9's instance norm does that itself: only its head is scaled. The head of a
+    residual generator starts at zero: the identity.
     """
     features = images
     for layer in generator.body:
@@ -131,7 +173,7 @@ def scale_to_data(generator: Generator, images: Float[Tensor, "n 1 h w"]) -> Non
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             layer.weight /= layer(features).std()
         features = layer(features)
-    if generator.config.residual:
+    if generator.residual:
         nn.init.zeros_(generator.head.weight)
         nn.init.zeros_(generator.head.bias)  # type: ignore[arg-type]
     else:

@@ -16,8 +16,8 @@ part them (figures in docs/log.md):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -27,7 +27,7 @@ from cvsct.errors import GeometryError, TrainingError
 from cvsct.models.noise import patch_log_noise
 from cvsct.runs import Progress, silent
 from cvsct.spectra import mean_over_patches, patch_spectra
-from cvsct.volume import CTVolume
+from cvsct.volume import CTVolume, ScanFacts, Scans, facts_of
 
 MIN_PATCHES = 30
 MIN_OVERLAP = 15.0
@@ -106,8 +106,8 @@ class KernelRatio:
 
 
 def fit_kernel_ratio(
-    source: Sequence[CTVolume],
-    target: Sequence[CTVolume],
+    source: Scans,
+    target: Scans,
     settings: SpectrumSettings,
     progress: Progress = silent,
 ) -> KernelRatio:
@@ -116,7 +116,7 @@ def fit_kernel_ratio(
     Raises:
         TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
     """
-    reach = min(max(_highest_frequency(volume) for volume in side) for side in (source, target))
+    reach = min(max(map(_highest_frequency, facts_of(side))) for side in (source, target))
     step = settings.frequency_step_per_mm
     frequencies = np.arange(0.0, reach + step / 2, step)
     a = _sample(source, frequencies, settings, "source", progress)
@@ -153,35 +153,37 @@ def fit_kernel_ratio(
     )
 
 
-def _highest_frequency(volume: CTVolume) -> float:
-    rows_mm, columns_mm = volume.geometry.pixel_mm
+def _highest_frequency(scan: ScanFacts) -> float:
+    rows_mm, columns_mm = scan.pixel_mm
     return float(np.hypot(0.5 / rows_mm, 0.5 / columns_mm))
 
 
 def _sample(
-    volumes: Sequence[CTVolume],
+    scans: Scans,
     frequencies_per_mm: Float[np.ndarray, " n"],
     settings: SpectrumSettings,
     side: str,
     progress: Progress,
 ) -> Sample:
-    n_slices = sum(len(volume.hu) for volume in volumes)
-    stride = -(-n_slices // settings.max_slices)
-    parts: list[Sample] = []
-    before = 0
-    for done, whole in enumerate(volumes):
-        progress(f"spectra of the {side}", done, len(volumes))
+    lengths = [scan.shape[0] for scan in facts_of(scans)]
+    stride = -(-sum(lengths) // settings.max_slices)
+
+    def measure(whole: CTVolume, before: int) -> Sample | None:
         chosen = list(range(-before % stride, len(whole.hu), stride))
-        before += len(whole.hu)
         if not chosen:
-            continue
+            return None
         volume = whole.select(chosen)
         size_px = round(settings.patch_mm / volume.pixel_mm)
         if min(volume.hu.shape[1:]) < size_px:
-            continue
+            return None
         spectra = patch_spectra(volume, frequencies_per_mm, size_px, "body")
-        parts.append(Sample(spectra.log_power, spectra.mean_hu, patch_log_noise(volume, spectra)))
-    progress(f"spectra of the {side}", len(volumes), len(volumes))
+        return Sample(spectra.log_power, spectra.mean_hu, patch_log_noise(volume, spectra))
+
+    parts: list[Sample] = []
+    progress(f"spectra of the {side}", 0, len(scans))
+    for done, part in enumerate(map(measure, scans, accumulate(lengths, initial=0)), 1):
+        parts += [part] if part else []
+        progress(f"spectra of the {side}", done, len(scans))
     count = sum(len(part.mean_hu) for part in parts)
     if count < MIN_PATCHES:
         raise TrainingError(

@@ -1,45 +1,54 @@
-"""The training loop: precision and losses are the step's business, files and time are here.
-
-State is kept in one atomic checkpoint: networks, optimisers, statistics, the random stream and
-the count of steps. A killed run goes on from it.
-"""
+"""The training loop: precision and losses are the step's business, files and time are here."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-import torch
+from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.errors import TrainingError, explain
-from cvsct.models.bundle import CHECKPOINT_FILE
-from cvsct.runs import JsonLines, Progress, config_hash, write_atomic
+from cvsct.errors import TrainingError
+from cvsct.runs import Progress
+from cvsct.training.checkpoint import Run, Step
+from cvsct.training.parallel import ALONE, Ranks
+from cvsct.training.record import Picture, Record, last_means
 
-LOG = "train.jsonl"
-SAVE_EVERY_S = 60.0
+Validator = Callable[[Any], dict[str, float]]
+"""Measures a step's model. `score` decides which model is kept, the lowest; the rest is logged."""
+
+Painter = Callable[[Any], dict[str, Picture]]
+"""Pictures in [0, 1] by name that show what a step's model does."""
 
 
-@runtime_checkable
-class Step(Protocol):
-    """What the loop runs."""
+class Schedule(BaseModel):
+    """When a training does what is no training. Nothing here changes what the weights become.
 
-    def __call__(
-        self, a: Any, b: Any, fraction_done: float, rng: np.random.Generator
-    ) -> dict[str, float]:
-        """Train on one batch of each domain and return the loss terms."""
+    Attributes:
+        save_steps: write a checkpoint each time so many steps are done; 0 is never.
+        save_seconds: and when so much time has passed since the last; 0 is never. One is written
+            at the beginning and at the end in any case.
+        validate_steps: measure the model each time so many steps are done, and at the end. The
+            model of the lowest score is the one that is kept; without validation, the last.
+        validate_minutes: and when so much time has passed.
+        pictures_minutes: how often TensorBoard gets pictures, where it is installed.
+    """
 
-    def state(self) -> dict[str, Any]:
-        """All that must survive a restart."""
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state."""
+    save_steps: int = Field(default=0, ge=0)
+    save_seconds: float = Field(default=60.0, ge=0)
+    validate_steps: int = Field(default=0, ge=0)
+    validate_minutes: float = Field(default=0.0, ge=0)
+    pictures_minutes: float = Field(default=5.0, ge=0)
+
+    @property
+    def validates(self) -> bool:
+        """Whether the model is measured at all."""
+        return bool(self.validate_steps or self.validate_minutes)
 
 
 @dataclass(frozen=True)
@@ -55,66 +64,21 @@ class Limits:
         return min(1.0, max(steps / self.steps, by_time))
 
 
-@dataclass
-class Run:
-    """A training under way: its folder, random stream, and how far it has come."""
+class Every:
+    """Tells when something is due: at each so many steps, or after so much time; 0 is never."""
 
-    folder: Path
-    config: Mapping[str, Any]
-    rng: np.random.Generator
-    steps: int = 0
-    minutes: float = 0.0
+    def __init__(self, steps: int, seconds: float) -> None:
+        self._steps, self._seconds = steps, seconds
+        self._last = time.monotonic()
 
-    def save(self, step: Step) -> None:
-        """Write the checkpoint atomically; a full disk leaves the last one intact."""
-        stream = io.BytesIO()
-        torch.save(
-            {
-                "config": json.dumps(self.config),
-                "rng": json.dumps(self.rng.bit_generator.state),
-                "steps": self.steps,
-                "minutes": self.minutes,
-                "step": step.state(),
-            },
-            stream,
-        )
-        try:
-            write_atomic(self.folder / CHECKPOINT_FILE, stream.getvalue())
-        except OSError as error:
-            raise TrainingError(
-                f"cannot save a checkpoint at step {self.steps}: {explain(error)}; the last one is "
-                "intact, go on from it with --resume"
-            ) from error
-
-    def resume(self, step: Step) -> None:
-        """Go on from the folder's checkpoint.
-
-        Raises:
-            TrainingError: if there is none, or it was made with another configuration.
-        """
-        path = self.folder / CHECKPOINT_FILE
-        if not path.is_file():
-            raise TrainingError(
-                f"{self.folder}: nothing to resume, no {CHECKPOINT_FILE}; train without --resume"
-            )
-        saved = torch.load(path, weights_only=True)
-        before = json.loads(saved["config"])
-        if config_hash(before) != config_hash(self.config):
-            raise TrainingError(
-                f"{self.folder}: was trained with other settings "
-                f"({_difference(before, self.config)}); give the same, or train into a new folder"
-            )
-        step.restore(saved["step"])
-        self.rng.bit_generator.state = json.loads(saved["rng"])
-        self.steps, self.minutes = saved["steps"], saved["minutes"]
-        self._forget_later_log()
-
-    def _forget_later_log(self) -> None:
-        """Drop log lines of steps after the checkpoint: they will be run again."""
-        log = self.folder / LOG
-        lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= self.steps]
-        write_atomic(log, "".join(kept))
+    def due(self, steps: int) -> bool:
+        """Whether it is due now; the time then counts anew."""
+        now = time.monotonic()
+        by_time = self._seconds > 0 and now - self._last >= self._seconds
+        if by_time or (self._steps > 0 and steps % self._steps == 0):
+            self._last = now
+            return True
+        return False
 
 
 def train(
@@ -123,51 +87,76 @@ def train(
     draw: Callable[[np.random.Generator], tuple[Any, Any]],
     limits: Limits,
     progress: Progress,
+    schedule: Schedule | None = None,
+    validator: Validator | None = None,
+    painter: Painter | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Run steps until a limit, logging each, saving now and then and at the end.
+    """Run steps until a limit; log each, save and measure now and then and at the end.
+
+    Args:
+        validator: run by the first rank alone, when the schedule says.
+        painter: likewise.
 
     Returns:
-        The mean of each loss term over the last tenth of this call's steps, at least ten.
+        The mean of each logged value over the last tenth of the steps, at least ten; empty on
+        a rank that does not write.
 
     Raises:
-        TrainingError: when a loss is no longer finite; the last good checkpoint stays.
+        TrainingError: when a value is no longer finite, or the step refuses to go on; the last
+            good checkpoint stays.
     """
-    log = JsonLines(run.folder / LOG)
-    history: list[dict[str, float]] = []
-    begun, before = time.monotonic(), run.minutes
-    saved = begun
-    while (done := limits.fraction_done(run.steps, run.minutes)) < 1:
-        terms = step(*draw(run.rng), done, run.rng)
-        run.steps += 1
-        run.minutes = before + (time.monotonic() - begun) / 60
-        _stop_if_diverged(terms, run)
-        log.write(step=run.steps, minutes=round(run.minutes, 4), **terms)
-        history.append(terms)
-        progress("training", round(done * limits.steps), limits.steps)
-        if time.monotonic() - saved > SAVE_EVERY_S:
-            run.save(step)
-            saved = time.monotonic()
-    run.save(step)
+    schedule = schedule or Schedule()
+    save = Every(schedule.save_steps, schedule.save_seconds)
+    validate = Every(schedule.validate_steps, schedule.validate_minutes * 60)
+    paint = Every(0, schedule.pictures_minutes * 60)
+    before, begun = run.minutes, time.monotonic()
+    if run.steps == 0:
+        run.save(step)
+    with Record(run.folder, run.steps, run.writes) as record:
+        while (done := limits.fraction_done(run.steps, run.minutes)) < 1:
+            values = _advance(run, step, draw, done)
+            run.minutes = ranks.agreed(before + (time.monotonic() - begun) / 60)
+            record.step(run.steps, {"minutes": round(run.minutes, 4), **values})
+            progress("training", round(done * limits.steps), limits.steps)
+            if validator and ranks.first and validate.due(run.steps):
+                _measure(run, step, validator, record)
+            if painter and record.shows_pictures and paint.due(run.steps):
+                record.pictures(run.steps, painter(step))
+            if save.due(run.steps):
+                run.save(step)
+        measured = run.latest.step if run.latest else -1
+        if validator and ranks.first and measured != run.steps:
+            _measure(run, step, validator, record)
+        run.save(step)
     progress("training", limits.steps, limits.steps)
-    last = history[-max(10, len(history) // 10) :]
-    return {name: float(np.mean([terms[name] for terms in last])) for name in (last or [{}])[0]}
+    return last_means(run.folder, run.steps) if run.writes else {}
 
 
-def _stop_if_diverged(terms: Mapping[str, float], run: Run) -> None:
-    bad = [name for name, value in terms.items() if not math.isfinite(value)]
+def _advance(run: Run, step: Step, draw: Callable[..., Any], done: float) -> dict[str, float]:
+    """One step, and the seconds it took; stops where it cannot go on."""
+    begun = time.monotonic()
+    try:
+        a, b = draw(run.rng)
+        values = step(a, b, done, run.rng)
+    except TrainingError as error:
+        raise TrainingError(f"training stopped at step {run.steps + 1}: {error}") from error
+    run.steps += 1
+    _stop_if_diverged(values, run)
+    return {**values, "seconds": round(time.monotonic() - begun, 4)}
+
+
+def _measure(run: Run, step: Step, validator: Validator, record: Record) -> None:
+    figures = validator(step)
+    _stop_if_diverged(figures, run)
+    record.validation(run.steps, figures)
+    run.judge(figures, step)
+
+
+def _stop_if_diverged(values: Mapping[str, float], run: Run) -> None:
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise TrainingError(
             f"training diverged at step {run.steps}: {', '.join(bad)} not finite; the last "
             f"checkpoint in {run.folder} is intact, lower the learning rate or that term's weight"
         )
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
-    changed = []
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            changed.append(_difference(old, new, f"{prefix}{key}."))
-        elif old != new:
-            changed.append(f"{prefix}{key} {old} -> {new}")
-    return ", ".join(part for part in changed if part)

@@ -1,0 +1,117 @@
+"""Compare methods on the virtual benchmark with equal budgets: one table, both directions.
+
+    python scripts/virtual_study.py --work runs/virtual --minutes 30
+           [--methods input spectrum cyclegan cvsct-1 cvsct-2 cvsct] [--seeds 0] [--bodies 3]
+
+Trains GE Lung to Siemens Bl64 on `bodies` simulations of the demo scale (each two bodies a scanner,
+all different: unpaired) and tests on the pairs of the first, both ways. Networks train two at a
+time, one thread each, `minutes` of wall time. What is in WORK already is used again, so that the
+study can be spread over several sittings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from real_pair import link, measure, run, table
+
+from cvsct.methods import METHODS
+from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
+from cvsct.runs import write_json
+from cvsct.scanner.benchmark import GE, SIEMENS, TEST, TRAIN
+
+DIRECTIONS = (("GE to Siemens", GE, SIEMENS, []), ("Siemens to GE", SIEMENS, GE, ["--reverse"]))
+
+
+def simulate(work: Path, bodies: int) -> dict[str, Path]:
+    """The simulations, and the folders of training scans by scanner."""
+    train = {scanner: work / "train" / scanner for scanner in (GE, SIEMENS)}
+    for seed in range(bodies):
+        scans = work / "scans" / f"seed-{seed}"
+        if not (scans / "manifest.json").exists():
+            run("simulate", "--out", scans, "--scale", "demo", "--seed", seed)
+        for scanner, folder in train.items():
+            for series in sorted((scans / TRAIN / scanner).iterdir()):
+                link(sorted(series.glob("*.dcm")), folder / f"{seed}-{series.name}")
+    return train
+
+
+def train(job: tuple[str, int], work: Path, scans: dict[str, Path], minutes: float) -> str:
+    """One training in a process of its own; goes on where an earlier one stopped."""
+    method, seed = job
+    model = work / "models" / f"{method}-{seed}"
+    if (model / SUMS_FILE).exists():
+        return ""
+    words = [
+        *(sys.executable, "-m", "cvsct.cli", "train", method, "--source", scans[GE]),
+        *("--target", scans[SIEMENS], "--out", model, "--seed", seed),
+    ]
+    if METHODS[method].kind != "classical":
+        words += ["--max-minutes", minutes]
+        if (model / CHECKPOINT_FILE).exists():
+            words.append("--resume")
+    model.parent.mkdir(parents=True, exist_ok=True)
+    with (model.parent / f"{model.name}.log").open("a") as log:
+        code = subprocess.run(
+            [str(word) for word in words],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=False,
+        ).returncode
+    return f"{method} seed {seed}: exit {code}, see {log.name}" if code else ""
+
+
+def score(method: str, seed: int, work: Path) -> list[dict[str, Any]]:
+    """Harmonise the test scans both ways and evaluate."""
+    test = work / "scans" / "seed-0" / TEST
+    rows = []
+    for direction, source, target, reverse in DIRECTIONS:
+        place = work / "results" / f"{method}-{seed}" / direction.replace(" ", "-")
+        model = work / "models" / f"{method}-{seed}"
+        rows.append(
+            measure(
+                {"protocol": f"seed {seed}", "method": method, "direction": direction},
+                (test / source, test / target, model),
+                place,
+                reverse,
+                seeds=1,
+            )
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--bodies", type=int, default=3, help="simulations to train on")
+    parser.add_argument("--parallel", type=int, default=2)
+    args = parser.parse_args()
+    scans = simulate(args.work, args.bodies)
+    jobs = [
+        (method, seed)
+        for seed in args.seeds
+        for method in args.methods
+        if seed == args.seeds[0] or METHODS[method].kind != "classical"
+    ]
+    with ThreadPoolExecutor(args.parallel) as pool:
+        failed = list(pool.map(lambda job: train(job, args.work, scans, args.minutes), jobs))
+    if any(failed):
+        sys.exit("; ".join(filter(None, failed)))
+    rows = [row for method, seed in jobs for row in score(method, seed, args.work)]
+    write_json(args.work / "table.json", {"minutes": args.minutes, "rows": rows})
+    (args.work / "table.md").write_text(table(rows))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

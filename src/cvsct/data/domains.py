@@ -1,0 +1,165 @@
+"""Both domains of a training: compared before anything is read, then stored beside the model."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cvsct.data.places import PatchRule
+from cvsct.data.store import Store, bytes_needed, is_current, open_store
+from cvsct.errors import TrainingError, explain
+from cvsct.runs import Note, Progress, log_note, silent
+from cvsct.volume import ScanFacts, Scans, facts_of
+
+CACHE = "cache"
+"""Folder of the stores in a training's output folder."""
+
+MAX_PIXEL_RATIO = 1.05
+NOTED_PIXEL_RATIO = 1.005
+NOTED_THICKNESS_RATIO = 2.0
+MIN_SLICES, FEW_SLICES = 2, 10
+FEW_BATCHES = 4
+"""A domain of fewer places than so many batches is noted: the batches are much alike."""
+
+NAMES = ("source", "target")
+
+
+def open_domains(
+    source: Scans,
+    target: Scans,
+    out: Path,
+    rule: PatchRule,
+    batch: int,
+    resample_mm: float | None = None,
+    progress: Progress = silent,
+    note: Note = log_note,
+) -> tuple[Store, Store]:
+    """Store both domains in `out`, or take up the stores that are there.
+
+    Processes that open the same folder wait for the first, which writes. What is refused leaves
+    nothing behind; `close_domains` removes the stores when the training has finished.
+
+    Args:
+        batch: patches of a batch; a domain with few more of them is noted.
+        resample_mm: pixel size to which both domains are brought.
+
+    Raises:
+        TrainingError: if the domains' pixels differ, a domain shows too little, or the disk is
+            too small.
+        CvsctError: if a scan cannot be read.
+    """
+    facts = [facts_of(scans) for scans in (source, target)]
+    for name, known in zip(NAMES, facts, strict=True):
+        _check_slices(name, known, note)
+    _check_pixels(facts, resample_mm, note)
+    _check_thickness(facts, note)
+    cache = out / CACHE
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        with _alone(cache):
+            _check_disk(cache, facts, rule, resample_mm)
+            a, b = (
+                open_store(cache / name, scans, rule, resample_mm, progress, name)
+                for name, scans in zip(NAMES, (source, target), strict=True)
+            )
+    except OSError as error:
+        close_domains(out)
+        raise TrainingError(f"cannot store the scans in {cache}: {explain(error)}") from error
+    except Exception:
+        close_domains(out)
+        raise
+    for name, store in zip(NAMES, (a, b), strict=True):
+        places = int(store.counts.sum())
+        if places < FEW_BATCHES * batch:
+            note(
+                f"the {name} has only {places} places for patches of {rule}; the batches of "
+                f"{batch} will be much alike"
+            )
+    return a, b
+
+
+def close_domains(out: Path) -> None:
+    """Remove the stores, and the folder too where nothing else is in it."""
+    shutil.rmtree(out / CACHE, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        out.rmdir()
+
+
+def _check_slices(name: str, facts: Sequence[ScanFacts], note: Note) -> None:
+    slices = sum(each.shape[0] for each in facts)
+    if slices < MIN_SLICES:
+        raise TrainingError(
+            f"the {name} holds {slices} slice{'s' * (slices != 1)}, of {MIN_SLICES} needed: the "
+            "networks would learn that slice, not the scanner; give more scans"
+        )
+    if slices < FEW_SLICES:
+        note(f"the {name} holds only {slices} slices; the model will know little but these")
+
+
+def _check_pixels(
+    facts: Sequence[Sequence[ScanFacts]], resample_mm: float | None, note: Note
+) -> None:
+    if resample_mm is not None:
+        note(
+            f"both domains are resampled to pixels of {resample_mm:g} mm, which changes their "
+            "texture; the model is for scans of that pixel spacing"
+        )
+        return
+    a, b = (_median([float(np.sqrt(np.prod(x.pixel_mm))) for x in side], side) for side in facts)
+    ratio = max(a, b) / min(a, b)
+    differ = f"pixel spacing differs: source {a:.4g} mm, target {b:.4g} mm (medians), "
+    if ratio > MAX_PIXEL_RATIO:
+        raise TrainingError(
+            f"{differ}{ratio - 1:.0%} of {MAX_PIXEL_RATIO - 1:.0%} allowed: the networks would "
+            "learn the pixel grid; give scans of one spacing, or resample both, for example with "
+            f"--set resample_mm={max(a, b):.2g}"
+        )
+    if ratio > NOTED_PIXEL_RATIO:
+        note(f"{differ}{ratio - 1:.1%}; the networks see pixels, not mm")
+
+
+def _check_thickness(facts: Sequence[Sequence[ScanFacts]], note: Note) -> None:
+    a, b = (_median([each.thickness_mm for each in side], side) for side in facts)
+    if min(a, b) > 0 and max(a, b) / min(a, b) > NOTED_THICKNESS_RATIO:
+        note(
+            f"slice thickness differs: source {a:.4g} mm, target {b:.4g} mm (medians); the "
+            "networks will learn that difference with the scanner's"
+        )
+
+
+def _check_disk(
+    cache: Path,
+    facts: Sequence[Sequence[ScanFacts]],
+    rule: PatchRule,
+    resample_mm: float | None,
+) -> None:
+    needed = sum(
+        bytes_needed(known, resample_mm)
+        for name, known in zip(NAMES, facts, strict=True)
+        if not is_current(cache / name, known, rule, resample_mm)
+    )
+    free = shutil.disk_usage(cache).free
+    if needed > free:
+        raise TrainingError(
+            f"{cache}: the voxels of the scans need {needed / 1e9:.2f} GB here, {free / 1e9:.2f} "
+            "GB are free; free some space, or give an --out on a larger disk"
+        )
+
+
+def _median(values: Sequence[float], facts: Sequence[ScanFacts]) -> float:
+    """Over slices: each has the value of its series."""
+    return float(np.median(np.repeat(values, [each.shape[0] for each in facts])))
+
+
+@contextlib.contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """One process at a time; the lock goes with the process that holds it."""
+    with (cache / ".lock").open("w") as lock:
+        with contextlib.suppress(OSError):  # some network disks know no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,86 @@
+"""What is held out for validation: whole patients, or the upper part of the only one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from cvsct.data.store import Store
+from cvsct.errors import TrainingError
+
+GAP_MM = 10.0
+"""In one patient, no slice that is learned from lies closer to one that is held out."""
+
+
+@dataclass(frozen=True)
+class SliceSplit:
+    """Numbers of the slices to learn from and of those held out, and how they were chosen."""
+
+    training: Int[np.ndarray, " n"]
+    validation: Int[np.ndarray, " m"]
+    how: str
+
+
+def split_slices(store: Store, fraction: float, rng: np.random.Generator) -> SliceSplit:
+    """Hold out patients until their slices are `fraction` of all, at least one patient.
+
+    Which patients depends on the random stream and on who they are, not on their place in the
+    list: a patient who was on both scanners falls on one side in both domains, most of the time,
+    when both are given equal streams. The only patient of a domain is parted by z, frame by frame.
+
+    Raises:
+        TrainingError: if either part would be without patches.
+    """
+    patients = np.array(
+        [each.patient or f"series {i}" for i, each in enumerate(store.facts)], dtype=object
+    )[store.series]
+    useful = list(dict.fromkeys(patients[store.counts > 0]))
+    if len(useful) > 1:
+        salt = int(rng.integers(2**62))
+        chosen = _choose(patients, sorted(useful, key=lambda who: _mixed(salt, who)), fraction)
+        held_out = np.isin(patients.astype(str), chosen)
+        learned = ~held_out
+        how = f"{len(chosen)} of {len(useful)} patients"
+    else:
+        held_out, learned = _by_z(store, fraction)
+        how = f"the upper part of the only patient, {GAP_MM:g} mm away from the rest"
+    training, validation = np.flatnonzero(learned), np.flatnonzero(held_out)
+    if not (store.counts[training].any() and store.counts[validation].any()):
+        raise TrainingError(
+            f"{len(store)} slices of one patient are too few to hold some out for validation; "
+            "give more, or hold out none"
+        )
+    return SliceSplit(training, validation, f"{how}, {len(validation)} of {len(store)} slices")
+
+
+def _choose(patients: np.ndarray, order: list[str], fraction: float) -> list[str]:
+    """Patients in this order who fit into the share; where none fits, the one of fewest slices."""
+    slices = {who: int((patients == who).sum()) for who in order}
+    room = fraction * len(patients)
+    chosen = []
+    for who in order[:-1]:
+        if slices[who] <= room:
+            chosen.append(who)
+            room -= slices[who]
+    return chosen or [min(order, key=lambda who: slices[who])]
+
+
+def _by_z(
+    store: Store, fraction: float
+) -> tuple[Bool[np.ndarray, " slices"], Bool[np.ndarray, " slices"]]:
+    held_out = np.zeros(len(store), dtype=bool)
+    learned = np.zeros(len(store), dtype=bool)
+    for frame in np.unique(store.frames):
+        inside = store.frames == frame
+        z_mm = np.sort(store.z_mm[inside])
+        lowest = z_mm[-max(1, round(fraction * len(z_mm)))]
+        held_out |= inside & (store.z_mm >= lowest)
+        learned |= inside & (store.z_mm <= lowest - GAP_MM)
+    return held_out, learned
+
+
+def _mixed(salt: int, who: str) -> bytes:
+    return hashlib.sha256(f"{salt}/{who}".encode()).digest()

@@ -1,0 +1,164 @@
+"""A training's state on disk: one atomic file holds all that a restart needs.
+
+Networks, optimisers, statistics, the random stream, the count of steps and the best model so far.
+A training that is killed at any moment goes on from its last checkpoint and, on the CPU, ends as
+if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvsct.errors import TrainingError, explain
+from cvsct.models.bundle import CHECKPOINT_FILE
+from cvsct.runs import config_hash, write_atomic
+from cvsct.training.record import forget_later
+
+BEST_FILE = "best.pt"
+
+
+@runtime_checkable
+class Step(Protocol):
+    """What a training repeats."""
+
+    def __call__(
+        self, a: Any, b: Any, fraction_done: float, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """Train on one batch of each domain; returns loss terms and what else is to be logged."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """What the model would be if the training ended now."""
+
+    def state(self) -> dict[str, Any]:
+        """All that must survive a restart."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a validation found.
+
+    Args:
+        step: after which step.
+        figures: all that it measured; `score` decides which model is best, the lowest.
+        weights: what `Step.weights` gave then; kept of the best alone.
+    """
+
+    step: int
+    figures: dict[str, float]
+    weights: dict[str, Tensor]
+
+
+@dataclass
+class Run:
+    """A training under way: its folder, random stream, and how far it has come.
+
+    Args:
+        config: all that shapes the result; a resumed training must have the same.
+        writes: whether this process writes files; of several ranks only the first.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    rng: np.random.Generator
+    writes: bool = True
+    steps: int = 0
+    minutes: float = 0.0
+    best: Measured | None = None
+    latest: Measured | None = None
+
+    def save(self, step: Step) -> None:
+        """Write the checkpoint atomically; a full disk leaves the last one intact."""
+        self._write(
+            CHECKPOINT_FILE,
+            {
+                "config": json.dumps(self.config),
+                "rng": json.dumps(self.rng.bit_generator.state),
+                "steps": self.steps,
+                "minutes": self.minutes,
+                "best": asdict(self.best) if self.best else None,
+                "latest": asdict(self.latest) if self.latest else None,
+                "step": step.state(),
+            },
+        )
+
+    def judge(self, figures: Mapping[str, float], step: Step) -> None:
+        """Take note of a validation; the best model so far is kept, also in `best.pt`."""
+        self.latest = Measured(self.steps, dict(figures), {})
+        if self.best is None or figures["score"] < self.best.figures["score"]:
+            weights = {name: value.detach().cpu().clone() for name, value in step.weights().items()}
+            self.best = Measured(self.steps, dict(figures), weights)
+            self._write(BEST_FILE, asdict(self.best))
+
+    def resume(self, step: Step) -> None:
+        """Go on from the folder's checkpoint.
+
+        Raises:
+            TrainingError: if there is none, or it was made with another configuration.
+        """
+        path = self.folder / CHECKPOINT_FILE
+        if not path.is_file():
+            raise TrainingError(
+                f"{self.folder}: nothing to resume, no {CHECKPOINT_FILE}; train without --resume"
+            )
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        before = json.loads(saved["config"])
+        if config_hash(before) != config_hash(self.config):
+            raise TrainingError(
+                f"{self.folder}: was trained with other settings "
+                f"({_difference(before, self.config)}); give the same, or train into a new folder"
+            )
+        step.restore(saved["step"])
+        self.rng.bit_generator.state = json.loads(saved["rng"])
+        self.steps, self.minutes = saved["steps"], saved["minutes"]
+        self.best, self.latest = (
+            Measured(**saved[name]) if saved[name] else None for name in ("best", "latest")
+        )
+        if self.writes:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what a killed process wrote after the checkpoint: it will be done again."""
+        forget_later(self.folder, self.steps)
+        for name in (CHECKPOINT_FILE, BEST_FILE):
+            for left in self.folder.glob(f".{name}.*.partial"):
+                left.unlink(missing_ok=True)
+        if self.best:
+            self._write(BEST_FILE, asdict(self.best))
+        else:
+            (self.folder / BEST_FILE).unlink(missing_ok=True)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        if not self.writes:
+            return
+        stream = io.BytesIO()
+        torch.save(content, stream)
+        try:
+            write_atomic(self.folder / name, stream.getvalue())
+        except OSError as error:
+            raise TrainingError(
+                f"cannot save {name} at step {self.steps}: {explain(error)}; the last checkpoint "
+                "is intact, go on from it with --resume"
+            ) from error
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
+    changed = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed.append(_difference(old, new, f"{prefix}{key}."))
+        elif old != new:
+            changed.append(f"{prefix}{key} {old} -> {new}")
+    return ", ".join(part for part in changed if part)

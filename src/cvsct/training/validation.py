@@ -1,0 +1,191 @@
+"""How good a model of unpaired training is, measured without pairs while it trains.
+
+A GAN's losses do not say: each network's depends on the other's. These figures do not move with
+the discriminators. All come from the averaged generators on fixed patches, held out where there
+are enough scans. docs/decisions/008-best-checkpoint.md says why the score is what it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cvsct.regions import covered_fraction, soft_tissue
+from cvsct.spectra import (
+    distance_band_per_mm,
+    distance_db,
+    mean_over_patches,
+    patch_spectra,
+    texture_frequencies,
+)
+from cvsct.training.domain import DomainLoss
+from cvsct.training.record import Picture
+from cvsct.volume import CTVolume, Geometry, HUWindow
+
+Images = Float[Tensor, "n 1 h w"]
+
+PURE_TISSUE = 0.95
+"""Share of soft tissue from which a patch counts for the spectrum, as in the evaluation's."""
+
+MIN_PURE_PATCHES = 8
+"""Where there are fewer, spectra are of all patches."""
+
+FLOOR_DB = 0.5
+"""Domains whose spectra lie closer than this are alike: nothing is divided by less."""
+
+BIAS_UNIT_HU = 10.0
+IDEMPOTENCE_UNIT_HU = 20.0
+
+SHOWN_HU = (-160.0, 240.0)
+"""Grey scale of pictures: soft tissue."""
+
+
+@runtime_checkable
+class Translating(Protocol):
+    """What is measured: a step with generators of both directions.
+
+    Attributes:
+        domain: texture features, where it has some.
+    """
+
+    domain: DomainLoss | None
+
+    def translate(self, direction: str, images: Images) -> Images:
+        """Translate (`a2b`, `b2a`) as the finished model would."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Fixed patches of one domain.
+
+    Args:
+        unit: in [-1, 1] of the window.
+        pixel_mm: their pixel spacing, or what is typical of the domain.
+    """
+
+    unit: Images
+    pixel_mm: float
+
+
+class CycleValidator:
+    """Measures what a step's generators would do to patches of both domains.
+
+    Args:
+        a: patches of domain A, on the step's device.
+        b: patches of domain B.
+    """
+
+    def __init__(self, a: Sample, b: Sample, window: HUWindow) -> None:
+        self.samples = {"a": a, "b": b}
+        self.half_hu = (window.high_hu - window.low_hu) / 2
+        self.low_hu = window.low_hu
+        size_px = a.unit.shape[-1]
+        spacings = (a.pixel_mm, b.pixel_mm)
+        self.frequencies = texture_frequencies(size_px, spacings)
+        self.band = distance_band_per_mm(spacings)
+        self.pure = {side: _pure(self._hu(each.unit)) for side, each in self.samples.items()}
+        self._target_grams: dict[str, list[Tensor]] = {}
+
+    def __call__(self, step: Translating) -> dict[str, float]:
+        """Figures of both directions, and the score: 1 for a model that does nothing.
+
+        Returns:
+            For each direction (`_a2b`, `_b2a`): `spectrum_db`, the distance of translated texture
+            from the target's; `gram`, the same by VGG features where the step has them; `bias_hu`
+            and `bias_p95_hu`, by how much a patch's mean moves; `idempotence_hu`, how much patches
+            that are the target's already are changed; `cycle_hu`, what there and back leaves.
+        """
+        forth, back = (self._one_way(step, *way) for way in (("a", "b"), ("b", "a")))
+        scores = [
+            forth["spectrum_db"] / max(self.input_db, FLOOR_DB)
+            + forth["bias_hu"] / BIAS_UNIT_HU
+            + forth["idempotence_hu"] / IDEMPOTENCE_UNIT_HU,
+            back["spectrum_db"] / max(self.input_db, FLOOR_DB)
+            + back["bias_hu"] / BIAS_UNIT_HU
+            + back["idempotence_hu"] / IDEMPOTENCE_UNIT_HU,
+        ]
+        return {
+            "score": sum(scores) / 2,
+            **{f"{name}_a2b": value for name, value in forth.items()},
+            **{f"{name}_b2a": value for name, value in back.items()},
+        }
+
+    @cached_property
+    def input_db(self) -> float:
+        """Distance of the domains' texture before anything is done."""
+        power = {side: self._log_power(each.unit, side) for side, each in self.samples.items()}
+        return distance_db(self.frequencies, power["a"], power["b"], self.band)
+
+    def pictures(self, step: Translating) -> dict[str, Picture]:
+        """One patch of each domain as it is, translated, and beside a real one of the other."""
+        shown = {}
+        for source, target in (("a", "b"), ("b", "a")):
+            real = self.samples[source].unit[:1]
+            images = (real, step.translate(f"{source}2{target}", real), self.samples[target].unit)
+            for number, (name, image) in enumerate(
+                zip(("source", "translated", "target"), images, strict=True), 1
+            ):
+                low, high = SHOWN_HU
+                grey = np.clip((self._hu(image[:1])[0] - low) / (high - low), 0, 1)
+                shown[f"{source}2{target}/{number}_{name}"] = grey
+        return shown
+
+    def _one_way(self, step: Translating, source: str, target: str) -> dict[str, float]:
+        way, back = f"{source}2{target}", f"{target}2{source}"
+        real, wanted = self.samples[source].unit, self.samples[target].unit
+        made = step.translate(way, real)
+        shift_hu = self.half_hu * (made - real).mean(dim=(1, 2, 3)).abs().cpu().numpy()
+        figures = {
+            "spectrum_db": distance_db(
+                self.frequencies,
+                self._log_power(made, source),
+                self._log_power(wanted, target),
+                self.band,
+            ),
+            "bias_hu": float(shift_hu.mean()),
+            "bias_p95_hu": float(np.percentile(shift_hu, 95)),
+            "idempotence_hu": self._difference_hu(step.translate(way, wanted), wanted),
+            "cycle_hu": self._difference_hu(step.translate(back, made), real),
+        }
+        if step.domain is not None:
+            figures["gram"] = self._gram(step.domain, made, target)
+        return figures
+
+    def _difference_hu(self, images: Images, wanted: Images) -> float:
+        return self.half_hu * float((images - wanted).abs().mean())
+
+    def _gram(self, domain: DomainLoss, made: Images, target: str) -> float:
+        """Squared distance of mean Gram matrices over the target's energy, a mean over layers."""
+        if target not in self._target_grams:
+            self._target_grams[target] = domain.mean_grams(self.samples[target].unit)
+        pairs = zip(domain.mean_grams(made), self._target_grams[target], strict=True)
+        layers = [(now - want).square().sum() / want.square().sum() for now, want in pairs]
+        return float(torch.stack(layers).mean())
+
+    def _log_power(self, images: Images, side: str) -> Float[np.ndarray, " f"]:
+        """The texture spectrum of a side's patches, as they are or translated."""
+        hu = self._hu(images)[self.pure[side]]
+        spacing = (self.samples[side].pixel_mm,) * 2
+        apart = Geometry(np.zeros((len(hu), 3)), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), spacing, 0.0)
+        found = patch_spectra(
+            CTVolume(hu, apart), self.frequencies, hu.shape[-1], "soft", min_fraction=0.0
+        )
+        return mean_over_patches(found.log_power)
+
+    def _hu(self, images: Images) -> Float[np.ndarray, "n h w"]:
+        hu: Float[np.ndarray, "n h w"] = (
+            ((images[:, 0] + 1) * self.half_hu + self.low_hu).float().cpu().numpy()
+        )
+        return hu
+
+
+def _pure(hu: Float[np.ndarray, "n h w"]) -> Bool[np.ndarray, " n"]:
+    """Which patches are soft tissue enough; told from real patches, once."""
+    pure = covered_fraction(soft_tissue(hu), hu.shape[-1])[:, 0, 0] >= PURE_TISSUE
+    return pure if pure.sum() >= MIN_PURE_PATCHES else np.ones_like(pure)
