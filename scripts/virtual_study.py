@@ -1,12 +1,13 @@
 """Compare methods on the virtual benchmark with equal budgets: one table, both directions.
 
     python scripts/virtual_study.py --work runs/virtual --minutes 30
-           [--methods input spectrum cyclegan cvsct-1 cvsct-2 cvsct] [--seeds 0] [--bodies 3]
+           [--variants input spectrum cyclegan cvsct-1 cvsct-2 cvsct] [--seeds 0] [--bodies 3]
 
 Trains GE Lung to Siemens Bl64 on `bodies` simulations of the demo scale (each two bodies a scanner,
 all different: unpaired) and tests on the pairs of the first, both ways. Networks train two at a
-time, one thread each, `minutes` of wall time. What is in WORK already is used again, so that the
-study can be spread over several sittings.
+time, one thread each, `minutes` of wall time. A variant is a method, or `cvsct` with one setting
+changed (ABLATIONS). What is in WORK already is used again, so that the study can be spread over
+several sittings; the model of every validation is kept for `scripts/epochs_figure.py`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,18 @@ from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
 from cvsct.runs import write_json
 from cvsct.scanner.benchmark import GE, SIEMENS, TEST, TRAIN
 
+ABLATIONS: dict[str, list[str]] = {
+    "cvsct/sigmoid": ["discriminator.sigmoid=true"],
+    "cvsct/lambdas": ["weight_adversarial=1", "weight_identity=0.5", "weight_domain=1"],
+    "cvsct/layers": ['domain.layers=["relu4_1","relu5_1"]'],
+    "cvsct/norm": ["generator.norm=instance"],
+    "cvsct/direct": ["generator.residual=false", "generator.hold_low_px=0"],
+}
+"""`cvsct` with the paper's reading of one thing in place of the preset's."""
+
+KEEP_EVERY = 100
+"""Steps between validations; each one's model is kept."""
+
 DIRECTIONS = (("GE to Siemens", GE, SIEMENS, []), ("Siemens to GE", SIEMENS, GE, ["--reverse"]))
 
 
@@ -42,10 +55,15 @@ def simulate(work: Path, bodies: int) -> dict[str, Path]:
     return train
 
 
+def place_of(variant: str, seed: int) -> str:
+    return f"{variant.replace('/', '-with-')}-{seed}"
+
+
 def train(job: tuple[str, int], work: Path, scans: dict[str, Path], minutes: float) -> str:
     """One training in a process of its own; goes on where an earlier one stopped."""
-    method, seed = job
-    model = work / "models" / f"{method}-{seed}"
+    variant, seed = job
+    method = variant.partition("/")[0]
+    model = work / "models" / place_of(variant, seed)
     if (model / SUMS_FILE).exists():
         return ""
     words = [
@@ -53,7 +71,10 @@ def train(job: tuple[str, int], work: Path, scans: dict[str, Path], minutes: flo
         *("--target", scans[SIEMENS], "--out", model, "--seed", seed),
     ]
     if METHODS[method].kind != "classical":
-        words += ["--max-minutes", minutes]
+        words += ["--max-minutes", minutes, "--set", "schedule.keep_models=true"]
+        words += ["--set", f"schedule.validate_steps={KEEP_EVERY}"]
+        for setting in ["max_steps=100000", *ABLATIONS.get(variant, [])]:
+            words += ["--set", setting]
         if (model / CHECKPOINT_FILE).exists():
             words.append("--resume")
     model.parent.mkdir(parents=True, exist_ok=True)
@@ -65,19 +86,19 @@ def train(job: tuple[str, int], work: Path, scans: dict[str, Path], minutes: flo
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             check=False,
         ).returncode
-    return f"{method} seed {seed}: exit {code}, see {log.name}" if code else ""
+    return f"{variant} seed {seed}: exit {code}, see {log.name}" if code else ""
 
 
-def score(method: str, seed: int, work: Path) -> list[dict[str, Any]]:
+def score(variant: str, seed: int, work: Path) -> list[dict[str, Any]]:
     """Harmonise the test scans both ways and evaluate."""
     test = work / "scans" / "seed-0" / TEST
     rows = []
     for direction, source, target, reverse in DIRECTIONS:
-        place = work / "results" / f"{method}-{seed}" / direction.replace(" ", "-")
-        model = work / "models" / f"{method}-{seed}"
+        place = work / "results" / place_of(variant, seed) / direction.replace(" ", "-")
+        model = work / "models" / place_of(variant, seed)
         rows.append(
             measure(
-                {"protocol": f"seed {seed}", "method": method, "direction": direction},
+                {"protocol": f"seed {seed}", "method": variant, "direction": direction},
                 (test / source, test / target, model),
                 place,
                 reverse,
@@ -91,23 +112,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument(
+        "--variants", nargs="+", choices=[*METHODS, *ABLATIONS], default=list(METHODS)
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--bodies", type=int, default=3, help="simulations to train on")
     parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--train-only", action="store_true", help="score later")
     args = parser.parse_args()
     scans = simulate(args.work, args.bodies)
     jobs = [
-        (method, seed)
+        (variant, seed)
         for seed in args.seeds
-        for method in args.methods
-        if seed == args.seeds[0] or METHODS[method].kind != "classical"
+        for variant in args.variants
+        if seed == args.seeds[0] or variant in ABLATIONS or METHODS[variant].kind != "classical"
     ]
     with ThreadPoolExecutor(args.parallel) as pool:
         failed = list(pool.map(lambda job: train(job, args.work, scans, args.minutes), jobs))
     if any(failed):
         sys.exit("; ".join(filter(None, failed)))
-    rows = [row for method, seed in jobs for row in score(method, seed, args.work)]
+    if args.train_only:
+        return
+    rows = [row for variant, seed in jobs for row in score(variant, seed, args.work)]
     write_json(args.work / "table.json", {"minutes": args.minutes, "rows": rows})
     (args.work / "table.md").write_text(table(rows))
     print(table(rows))

@@ -222,3 +222,9 @@ def test_the_command_notes_refuses_and_resamples(run: Run, scans: Path, tmp_path
     assert "note: the source holds only 6 slices" in err
     assert "resampled" in (tmp_path / "m" / "manifest.json").read_text()
     assert Bundle.read(tmp_path / "m").source.pixel_mm == (0.8, 0.8)
+    use = ["harmonize", "--model", tmp_path / "m", "--engine", "torch", "--out"]
+    code, _, err = run(*use, tmp_path / "fits", tmp_path / "coarse", "--reverse")
+    assert code == 0, err
+    code, _, err = run(*use, tmp_path / "misfits", scans / "sharp")
+    assert code == 1
+    assert "resampled to pixels of 0.8 mm, these have 0.7 mm" in err

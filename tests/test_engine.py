@@ -15,7 +15,7 @@ from cvsct.errors import TrainingError
 from cvsct.models.bundle import CHECKPOINT_FILE, Bundle
 from cvsct.runs import TrainingRequest, silent
 from cvsct.training import cycle, loop, losses
-from cvsct.training.checkpoint import BEST_FILE, Run
+from cvsct.training.checkpoint import BEST_FILE, Run, kept_models
 from cvsct.training.health import Health, HealthConfig
 from cvsct.training.loop import Every, Limits, Schedule
 from cvsct.training.record import BOARD_FOLDER, LOG, VALIDATION_LOG, Record
@@ -141,6 +141,22 @@ def test_the_best_is_kept_by_score_and_measured_at_the_end_too(tmp_path: Path) -
     assert run.latest is not None
     assert run.latest.figures == {"score": 0.5, "bias_hu": 1.0}
     assert torch.load(tmp_path / BEST_FILE, weights_only=True)["step"] == 4
+    assert kept_models(tmp_path) == []
+
+
+def test_the_way_of_a_training_is_kept_where_asked(tmp_path: Path) -> None:
+    step, run = Scripted(), Run(tmp_path, {}, np.random.default_rng(0))
+    schedule = Schedule(validate_steps=2, save_steps=4, keep_models=True)
+
+    def measure(step: Scripted) -> dict[str, float]:
+        return {"score": 1.0 + step.done}
+
+    loop.train(run, step, lambda _: (0, 0), Limits(6), silent, schedule, measure)
+    kept = kept_models(tmp_path)
+    assert [(one.step, float(one.weights["w"]), one.figures) for one in kept] == [
+        (number, float(number), {"score": 1.0 + number}) for number in (2, 4, 6)
+    ]
+
 
 
 def test_a_model_is_its_best_checkpoint_and_says_so(

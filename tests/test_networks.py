@@ -124,6 +124,22 @@ def test_resnet_has_no_attention_and_nine_blocks() -> None:
         GeneratorConfig(architecture="resnet-9", attention=True)
     with pytest.raises(ValidationError, match="resnet-9 has 9 blocks, not 6"):
         GeneratorConfig(architecture="resnet-9", blocks=6)
+    with pytest.raises(ValidationError, match="resnet-9 has instance normalisation"):
+        GeneratorConfig(architecture="resnet-9", norm="none")
+
+
+@torch.no_grad()
+def test_normalisation_is_an_option_of_the_papers_generator() -> None:
+    """The paper names none; with it a layer forgets the scale of what came before."""
+    images = torch.randn(2, 1, 40, 40)
+    torch.manual_seed(0)
+    plain = Generator(GeneratorConfig(**SMALL, attention=False))
+    normed = Generator(GeneratorConfig(**SMALL, attention=False, norm="instance"))
+    louder, loud = normed.body(10 * images), normed.body(images)
+    assert torch.allclose(louder, loud, atol=1e-2)
+    assert not torch.allclose(plain.body(10 * images), plain.body(images), atol=1e-2)
+    convolutions = [type(layer).__name__ for layer in normed.body].count("InstanceNorm2d")
+    assert convolutions == 6
 
 
 def test_attention_gates_do_not_depend_on_the_image_size() -> None:

@@ -19,7 +19,7 @@ import torch
 from cvsct.errors import TrainingError
 from cvsct.models.bundle import CHECKPOINT_FILE, WEIGHTS_FILE, Bundle
 from cvsct.training import checkpoint
-from cvsct.training.checkpoint import BEST_FILE, Run
+from cvsct.training.checkpoint import BEST_FILE, Run, kept_models
 from cvsct.training.record import LOG, VALIDATION_LOG, Record, forget_later
 from tests.training_process import STEPS
 
@@ -151,10 +151,10 @@ def test_what_a_killed_process_left_is_tidied(tmp_path: Path) -> None:
     """`best.pt` of a step after the checkpoint goes; the checkpoint's own best comes back."""
     run, step = Run(tmp_path, {}, np.random.default_rng(0)), Still()
     run.steps = 1
-    run.judge({"score": 1.0}, step)
+    run.judge({"score": 1.0}, step, keep=True)
     run.save(step)
     run.steps = 2
-    run.judge({"score": 0.5}, step)
+    run.judge({"score": 0.5}, step, keep=True)
     left = tmp_path / f".{CHECKPOINT_FILE}.99.partial"
     left.write_bytes(b"half")
     again = Run(tmp_path, {}, np.random.default_rng(0))
@@ -162,4 +162,5 @@ def test_what_a_killed_process_left_is_tidied(tmp_path: Path) -> None:
     assert again.best is not None
     assert again.best.step == 1
     assert torch.load(tmp_path / BEST_FILE, weights_only=True)["step"] == 1
+    assert [one.step for one in kept_models(tmp_path)] == [1]
     assert not left.exists()

@@ -12,6 +12,9 @@ from cvsct.errors import MissingExtraError, ModelError, UsageError
 from cvsct.models.bundle import Bundle, VolumeMapping
 from cvsct.volume import CTVolume, HUWindow
 
+MAX_PIXEL_RATIO = 1.05
+"""As in training: scans whose pixels differ by more are another grid to a network."""
+
 ENGINES = ("auto", "openvino", "torch")
 
 
@@ -51,9 +54,11 @@ def load_network(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         raise ModelError(
             f"the model's settings hold no HU window ({error}); train it again"
         ) from error
+    pixel_mm = bundle.settings.get("resample_mm")
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
+        _refuse_other_pixels(volume, pixel_mm)
         result = np.empty_like(volume.hu)
         with torch.inference_mode():
             for plane, hu in zip(result, volume.hu, strict=True):
@@ -63,3 +68,13 @@ def load_network(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         return result
 
     return run
+
+
+def _refuse_other_pixels(volume: CTVolume, pixel_mm: float | None) -> None:
+    """A network that was trained on resampled scans knows pixels of that size only."""
+    ratio = 1.0 if pixel_mm is None else volume.pixel_mm / pixel_mm
+    if max(ratio, 1 / ratio) > MAX_PIXEL_RATIO:
+        raise ModelError(
+            f"the model was trained on scans resampled to pixels of {pixel_mm:g} mm, these have "
+            f"{volume.pixel_mm:.3g} mm: resample them, or train a model for theirs"
+        )

@@ -31,6 +31,8 @@ class GeneratorConfig(BaseModel):
         width: filters of each hidden convolution; of the first in `resnet-9`.
         blocks: pairs of convolutions, each followed by attention; `resnet-9` has its nine.
         attention: CBAM after each pair; off for the paper's first ablation and in `resnet-9`.
+        norm: instance normalisation after each hidden convolution. The paper names none, and it
+            makes a slice's result depend on what else it shows; `resnet-9` always has it.
         reduction: bottleneck of the channel gate's MLP.
         last_kernel: 4 as in the paper shifts the image by half a pixel, 3 by none. `resnet-9`
             ends in its 7x7 and shifts by none.
@@ -46,6 +48,7 @@ class GeneratorConfig(BaseModel):
     width: int = Field(default=64, ge=1)
     blocks: int = Field(default=3, ge=1)
     attention: bool = True
+    norm: Literal["none", "instance"] = "none"
     reduction: int = Field(default=16, ge=1)
     last_kernel: Literal[3, 4] = 4
     residual: bool = False
@@ -56,7 +59,7 @@ class GeneratorConfig(BaseModel):
     def _complete_resnet(cls, given: Any) -> Any:
         """The defaults are the paper's: what `resnet-9` fixes otherwise is filled in."""
         if isinstance(given, Mapping) and given.get("architecture") == "resnet-9":
-            return {"attention": False, "blocks": BLOCKS, **given}
+            return {"attention": False, "blocks": BLOCKS, "norm": "instance", **given}
         return given
 
     @model_validator(mode="after")
@@ -68,6 +71,8 @@ class GeneratorConfig(BaseModel):
             )
         if self.architecture == "resnet-9" and self.blocks != BLOCKS:
             raise ValueError(f"resnet-9 has {BLOCKS} blocks, not {self.blocks}; leave blocks out")
+        if self.architecture == "resnet-9" and self.norm == "none":
+            raise ValueError("resnet-9 has instance normalisation; leave generator.norm out")
         return self
 
 
@@ -128,10 +133,10 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         channels = 1
         for index in range(2 * config.blocks):
-            layers += [
-                SameConv(channels, config.width, 4, lean=1 if index % 2 else 0),
-                nn.LeakyReLU(LEAK),
-            ]
+            layers.append(SameConv(channels, config.width, 4, lean=1 if index % 2 else 0))
+            if config.norm == "instance":
+                layers.append(nn.InstanceNorm2d(config.width, affine=True))
+            layers.append(nn.LeakyReLU(LEAK))
             channels = config.width
             if config.attention and index % 2:
                 layers.append(CBAM(config.width, config.reduction))

@@ -39,7 +39,8 @@ class HighPass(nn.Module):
         place = torch.arange(-self.reach_px, self.reach_px + 1, dtype=torch.float64)
         kernel = torch.exp(-0.5 * (place / sigma_px) ** 2)
         self.kernel: Tensor
-        self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
+        kernel = (kernel / kernel.sum()).to(torch.get_default_dtype())
+        self.register_buffer("kernel", kernel, persistent=False)
 
     @staticmethod
     def after(head: nn.Conv2d, sigma_px: float) -> nn.Module:
@@ -58,7 +59,7 @@ class HighPass(nn.Module):
         """Take out the low frequencies; images are larger than `reach_px` a side."""
         reach = self.reach_px
         with torch.autocast(change.device.type, enabled=False):  # 49 taps of bf16 leave a bias
-            change = change.float()
+            change = change.to(self.kernel.dtype)
             padded = functional.pad(change, (reach,) * 4, mode="reflect")
             blurred = functional.conv2d(padded, self.kernel.view(1, 1, -1, 1))
             blurred = functional.conv2d(blurred, self.kernel.view(1, 1, 1, -1))

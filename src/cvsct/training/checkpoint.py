@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ from cvsct.runs import config_hash, write_atomic
 from cvsct.training.record import forget_later
 
 BEST_FILE = "best.pt"
+KEPT_FOLDER = "kept"
 
 
 @runtime_checkable
@@ -93,13 +94,20 @@ class Run:
             },
         )
 
-    def judge(self, figures: Mapping[str, float], step: Step) -> None:
-        """Take note of a validation; the best model so far is kept, also in `best.pt`."""
-        self.latest = Measured(self.steps, dict(figures), {})
+    def judge(self, figures: Mapping[str, float], step: Step, keep: bool = False) -> None:
+        """Take note of a validation; the best model so far is kept, also in `best.pt`.
+
+        Args:
+            keep: keep this one's model in `kept/` whatever comes, named by its step.
+        """
+        weights = {name: value.detach().cpu().clone() for name, value in step.weights().items()}
+        now = Measured(self.steps, dict(figures), weights)
+        if keep:
+            self._write(kept_name(self.steps), asdict(now))
+        self.latest = replace(now, weights={})
         if self.best is None or figures["score"] < self.best.figures["score"]:
-            weights = {name: value.detach().cpu().clone() for name, value in step.weights().items()}
-            self.best = Measured(self.steps, dict(figures), weights)
-            self._write(BEST_FILE, asdict(self.best))
+            self.best = now
+            self._write(BEST_FILE, asdict(now))
 
     def resume(self, step: Step) -> None:
         """Go on from the folder's checkpoint.
@@ -138,6 +146,9 @@ class Run:
             self._write(BEST_FILE, asdict(self.best))
         else:
             (self.folder / BEST_FILE).unlink(missing_ok=True)
+        for later in (self.folder / KEPT_FOLDER).glob("*.pt"):
+            if later.name > Path(kept_name(self.steps)).name:
+                later.unlink()
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         if not self.writes:
@@ -145,12 +156,26 @@ class Run:
         stream = io.BytesIO()
         torch.save(content, stream)
         try:
+            (self.folder / name).parent.mkdir(exist_ok=True)
             write_atomic(self.folder / name, stream.getvalue())
         except OSError as error:
             raise TrainingError(
                 f"cannot save {name} at step {self.steps}: {explain(error)}; the last checkpoint "
                 "is intact, go on from it with --resume"
             ) from error
+
+
+def kept_name(steps: int) -> str:
+    """Where in the model folder the weights after so many steps are kept; sorts by step."""
+    return f"{KEPT_FOLDER}/step-{steps:08d}.pt"
+
+
+def kept_models(folder: Path) -> list[Measured]:
+    """What a training has kept of its way, in order of steps."""
+    return [
+        Measured(**torch.load(path, map_location="cpu", weights_only=True))
+        for path in sorted((folder / KEPT_FOLDER).glob("step-*.pt"))
+    ]
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:

@@ -105,7 +105,7 @@ def _train(
         close_domains(request.out)
     bundle = Bundle(
         method=request.method,
-        settings=config.model_dump(mode="json", include={"generator", "window_hu"}),
+        settings=config.model_dump(mode="json", include={"generator", "window_hu", "resample_mm"}),
         weights={
             name: tensor.cpu().numpy()
             for name, tensor in (run.best.weights if run.best else step.weights()).items()

@@ -34,6 +34,7 @@ class Schedule(BaseModel):
         validate_steps: measure the model each time so many steps are done, and at the end. The
             model of the lowest score is the one that is kept; without validation, the last.
         validate_minutes: and when so much time has passed.
+        keep_models: keep the model of every validation in `kept/`, to look at a training's way.
         pictures_minutes: how often TensorBoard gets pictures, where it is installed.
     """
 
@@ -43,6 +44,7 @@ class Schedule(BaseModel):
     save_seconds: float = Field(default=60.0, ge=0)
     validate_steps: int = Field(default=0, ge=0)
     validate_minutes: float = Field(default=0.0, ge=0)
+    keep_models: bool = False
     pictures_minutes: float = Field(default=5.0, ge=0)
 
     @property
@@ -120,14 +122,14 @@ def train(
             record.step(run.steps, {"minutes": round(run.minutes, 4), **values})
             progress("training", round(done * limits.steps), limits.steps)
             if validator and ranks.first and validate.due(run.steps):
-                _measure(run, step, validator, record)
+                _measure(run, step, validator, record, schedule.keep_models)
             if painter and record.shows_pictures and paint.due(run.steps):
                 record.pictures(run.steps, painter(step))
             if save.due(run.steps):
                 run.save(step)
         measured = run.latest.step if run.latest else -1
         if validator and ranks.first and measured != run.steps:
-            _measure(run, step, validator, record)
+            _measure(run, step, validator, record, schedule.keep_models)
         run.save(step)
     progress("training", limits.steps, limits.steps)
     return last_means(run.folder, run.steps) if run.writes else {}
@@ -146,11 +148,11 @@ def _advance(run: Run, step: Step, draw: Callable[..., Any], done: float) -> dic
     return {**values, "seconds": round(time.monotonic() - begun, 4)}
 
 
-def _measure(run: Run, step: Step, validator: Validator, record: Record) -> None:
+def _measure(run: Run, step: Step, validator: Validator, record: Record, keep: bool) -> None:
     figures = validator(step)
     _stop_if_diverged(figures, run)
     record.validation(run.steps, figures)
-    run.judge(figures, step)
+    run.judge(figures, step, keep)
 
 
 def _stop_if_diverged(values: Mapping[str, float], run: Run) -> None:

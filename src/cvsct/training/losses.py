@@ -14,6 +14,11 @@ from torch import Tensor
 Scalar = Float[Tensor, ""]
 
 
+def at_least_single(tensor: Tensor) -> Tensor:
+    """The tensor in single precision, or as it is where it is more precise."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def generator_adversarial(scores_of_fake: Float[Tensor, "n 1 y x"]) -> Scalar:
     """Least-squares loss of a generator: its images should score 1 (eqs 4 and 5)."""
     return (1 - scores_of_fake).square().mean()
@@ -37,7 +42,7 @@ def mean_absolute(images: Float[Tensor, "n 1 h w"], wanted: Float[Tensor, "n 1 h
 def gram(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c c"]:
     """Gram matrix of each image's feature maps, divided by c h w (Gatys et al. 2015)."""
     n, channels, height, width = features.shape
-    flat = features.reshape(n, channels, height * width).float()
+    flat = at_least_single(features.reshape(n, channels, height * width))
     return flat @ flat.transpose(1, 2) / (channels * height * width)
 
 

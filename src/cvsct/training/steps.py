@@ -194,8 +194,7 @@ class CycleStep:
                 domain.survey([(self.nets["b2a"](b), a) for a, b in parts], "a")
 
     def _scores(self, critic: str, images: Images) -> Tensor:
-        scores: Tensor = self.nets[critic](images).float()
-        return scores
+        return losses.at_least_single(self.nets[critic](images))
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
@@ -208,7 +207,7 @@ class CycleStep:
 
     def _read_out(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Numbers, of the whole batch, in one transfer."""
-        stacked = torch.stack([value.float() for value in values.values()])
+        stacked = torch.stack([losses.at_least_single(value) for value in values.values()])
         self.ranks.average_([stacked])
         return dict(zip(values, stacked.tolist(), strict=True))
 

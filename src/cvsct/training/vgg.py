@@ -218,7 +218,7 @@ def _refuse_other_network(held: Mapping[str, Tensor], ending: str, names: Sequen
 def _convolution(
     held: Mapping[str, Tensor], kernel_name: str, bias_name: str, channels_in: int, channels: int
 ) -> nn.Conv2d:
-    kernel, bias = held[kernel_name].float(), held[bias_name].float()
+    kernel, bias = (held[name].to(torch.get_default_dtype()) for name in (kernel_name, bias_name))
     for name, values, shape in (
         (kernel_name, kernel, (channels, channels_in, 3, 3)),
         (bias_name, bias, (channels,)),
