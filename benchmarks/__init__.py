@@ -1,0 +1,1 @@
+"""What this project costs, measured: `python -m benchmarks.NAME` from the repository's root."""
