@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from cvsct.errors import EvaluationError
 from cvsct.evaluation import radiomics
 from cvsct.evaluation.radiomics import (
     FeatureTable,
@@ -18,6 +22,9 @@ from cvsct.evaluation.radiomics import (
     feature_names,
     settings_record,
 )
+from cvsct.evaluation.roi import patch_of, whole_slices
+from cvsct.regions import MaskedRegion, Region, masked_regions
+from tests.conftest import make_volume
 
 
 def noise(seed: int = 0, size: int = 16) -> np.ndarray:
@@ -129,3 +136,120 @@ def test_the_library_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_size_of_the_region_decides_about_processes() -> None:
     assert radiomics.PARALLEL_FROM > 3 * 24  # a default evaluation stays in one process
+
+
+def test_a_mask_that_is_a_square_gives_the_squares_features() -> None:
+    hu, mask = noise(size=20), np.zeros((20, 20), bool)
+    mask[3:15, 4:16] = True
+    masked, square = extract([Patch(hu, mask=mask), Patch(hu[3:15, 4:16])]).values
+    assert masked == pytest.approx(square, rel=1e-9)
+
+
+def test_a_mask_of_any_shape_by_numpy() -> None:
+    hu = noise(size=20)
+    mask = np.hypot(*np.mgrid[-9.5:10, -9.5:10]) < 8
+    table = extract([Patch(hu, mask=mask)])
+    inside = hu[mask].astype(np.float64)
+    assert value(table, "firstorder_Mean") == pytest.approx(inside.mean())
+    assert value(table, "firstorder_Variance") == pytest.approx(inside.var())
+    levels = np.floor(hu / 25).astype(int)
+    zones = sum(ndimage.label((levels == n) & mask, np.ones((3, 3)))[1] for n in np.unique(levels))
+    assert value(table, "glszm_ZonePercentage") == pytest.approx(zones / mask.sum())
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(EvaluationError, match="does not fit a region"):
+        Patch(noise(), mask=np.ones((3, 3), bool))
+    with pytest.raises(EvaluationError, match="holds no pixel"):
+        Patch(noise(), mask=np.zeros((16, 16), bool))
+
+
+def test_pixels_without_neighbours_have_no_texture_of_neighbours() -> None:
+    mask = np.zeros((16, 16), bool)
+    mask[::4, ::4] = True
+    table = extract([Patch(noise(), mask=mask)])
+    reasons = {one.feature: one.reason for one in table.missing}
+    assert reasons["ngtdm_Coarseness"] == "no two pixels are neighbours"
+    assert all(name in reasons for name in table.names if name.startswith(("glcm", "ngtdm")))
+    assert value(table, "glszm_ZonePercentage") == 1.0
+    one = np.zeros((16, 16), bool)
+    one[5, 5] = True
+    single = extract([Patch(noise(), mask=one)])
+    assert value(single, "firstorder_Mean") == pytest.approx(float(noise()[5, 5]))
+
+
+def test_regions_of_a_volume_become_patches() -> None:
+    volume = make_volume(np.stack([noise(seed, 40) for seed in range(3)]))
+    square = patch_of(volume, Region(1, 4, 5, 16))
+    assert np.array_equal(square.hu, volume.hu[1, 4:20, 5:21])
+    assert square.voxel_mm == (5.0, 0.7, 0.7)
+    mask = np.zeros((3, 40, 40), bool)
+    mask[2, 30:33, 2:9] = mask[2, 32, 2:20] = True
+    (region,) = masked_regions(mask, "lesion")
+    patch = patch_of(volume, region)
+    assert np.array_equal(patch.hu[patch.inside], volume.hu[2][mask[2]])
+    for outside in (Region(3, 0, 0, 16), Region(0, 30, 0, 16), replace(region, row=39)):
+        with pytest.raises(EvaluationError, match="does not lie in a volume"):
+            patch_of(volume, outside)
+
+
+def test_whole_slices_hold_tissue_or_the_body() -> None:
+    y, x = np.mgrid[-1:1:96j, -1:1:96j]
+    hu = np.full((3, 96, 96), -1000.0)
+    hu[:2, np.hypot(x, y) < 0.8] = 40.0
+    hu[:2, np.hypot(x - 0.3, y) < 0.25] = -850.0  # a lung
+    hu[:2, np.hypot(x + 0.3, y) < 0.12] = 900.0  # a bone
+    hu[:2, y > 0.93] = 60.0  # a table
+    volume = make_volume(hu)
+    tissue, body = (whole_slices(volume, part=part) for part in ("soft tissue", "body"))
+    assert [one.slice_index for one in tissue] == [one.slice_index for one in body] == [0, 1]
+
+    def full(region: MaskedRegion) -> np.ndarray:
+        out = np.zeros((3, 96, 96), bool)
+        region.cut(out)[region.mask] = True
+        return out[region.slice_index]
+
+    row, lung, bone, table = 48, 62, 33, 94
+    assert not full(tissue[0])[row, [lung, bone]].any()
+    assert full(tissue[0])[20, 48]
+    assert full(body[0])[row, [lung, bone]].all()
+    assert not full(body[0])[table].any()
+    values = extract([patch_of(volume, one) for one in tissue])
+    assert value(values, "firstorder_Median") == pytest.approx(40.0, abs=0.5)
+    padding = np.zeros(hu.shape, bool)
+    padding[0, :48] = True
+    assert not full(whole_slices(replace(volume, padding=padding))[0])[:48].any()
+    with pytest.raises(EvaluationError, match="no slice shows any"):
+        whole_slices(volume, [2])
+
+
+def test_progress_counts_regions() -> None:
+    seen: list[tuple[str, int, int]] = []
+    extract([Patch(noise(seed, 8)) for seed in range(3)], progress=lambda *told: seen.append(told))
+    assert seen == [("features", 1, 3), ("features", 2, 3), ("features", 3, 3)]
+
+
+def test_large_regions_count_for_more_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    class Pool:
+        def __init__(self, count: int, **_: object) -> None:
+            started.append(count)
+
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def map(self, measure: Any, patches: Any, chunksize: int) -> Any:
+            assert 1 <= chunksize <= 32
+            return map(measure, patches)
+
+    monkeypatch.setattr(radiomics, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(radiomics, "PARALLEL_FROM", 10)
+    small, large = Patch(noise(size=8)), Patch(noise(size=96))
+    extract([small] * 8, workers=2)
+    assert started == []
+    extract([large] * 4, workers=2)
+    assert started == [2]

@@ -1,4 +1,4 @@
-"""Where the soft tissue is: masks and seeded square regions.
+"""Where the soft tissue is: masks, seeded square regions, regions of any shape.
 
 Tissue is told from air and bone on a *blurred* image. On raw HU the noise itself decides which
 pixels pass, and any statistic of what passed is biased by it (docs/log.md).
@@ -31,6 +31,38 @@ class Region:
         """The region's pixels of a stack of slices, as a view."""
         rows = slice(self.row, self.row + self.size_px)
         return stack[self.slice_index, rows, self.column : self.column + self.size_px]
+
+
+@dataclass(frozen=True)
+class MaskedRegion:
+    """Part of one slice in any shape: a mask within its bounding box, and what it is called.
+
+    Args:
+        mask: true where a pixel belongs to the region; its first pixel lies at `row`, `column`.
+    """
+
+    label: str
+    slice_index: int
+    row: int
+    column: int
+    mask: Bool[np.ndarray, "rows columns"]
+
+    def cut(self, stack: Shaped[np.ndarray, "slices rows columns"]) -> Shaped[np.ndarray, "_ _"]:
+        """The bounding box's pixels of a stack of slices, as a view."""
+        height, width = self.mask.shape
+        rows = slice(self.row, self.row + height)
+        return stack[self.slice_index, rows, self.column : self.column + width]
+
+
+def masked_regions(mask: Bool[np.ndarray, "slices rows columns"], label: str) -> list[MaskedRegion]:
+    """One region for each slice in which the mask holds anything, in slice order."""
+    regions = []
+    for index in np.flatnonzero(mask.any(axis=(1, 2))):
+        rows, columns = (np.flatnonzero(mask[index].any(axis=axis)) for axis in (1, 0))
+        top, left = int(rows[0]), int(columns[0])
+        box = mask[index, top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
+        regions.append(MaskedRegion(label, int(index), top, left, box.copy()))
+    return regions
 
 
 def blurred(

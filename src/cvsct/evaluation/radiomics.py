@@ -1,8 +1,8 @@
-"""The 93 radiomic features of square regions, by PyRadiomics.
+"""The 93 radiomic features of regions of one slice, by PyRadiomics.
 
 Six classes: 18 first-order, 24 GLCM, 14 GLDM, 16 GLRLM, 16 GLSZM and 5 NGTDM features, on HU
-without normalisation or resampling. The feature classes are called directly: the figures are the
-extractor's own, bit for bit, at a third of its time (13 against 37 ms a 32-px region).
+without normalisation or resampling. A region is a square, a whole slice or any mask; each is given
+to the library as a 3-D image one slice thick.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import functools
 import logging
 import multiprocessing
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -22,41 +21,58 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvsct.errors import EvaluationError
+from cvsct.evaluation.extractor import CLASS_TYPES, feature_classes, feature_values, undefined
+from cvsct.evaluation.feature_cache import FeatureCache, Measured, content_key
 from cvsct.evaluation.metrics import load_extra
+from cvsct.runs import Progress, silent
 
 logger = logging.getLogger(__name__)
 
-CLASSES = ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm")
+CLASSES = tuple(CLASS_TYPES)
 BIN_WIDTH_HU = 25.0
 PARALLEL_FROM = 500
-"""Regions (13 ms each) below which starting processes (2 s and more) does not pay."""
+"""Regions of 32 px (13 ms each) below which starting processes (2 s and more) does not pay."""
 
-_TYPES = {
-    "firstorder": "RadiomicsFirstOrder",
-    "glcm": "RadiomicsGLCM",
-    "gldm": "RadiomicsGLDM",
-    "glrlm": "RadiomicsGLRLM",
-    "glszm": "RadiomicsGLSZM",
-    "ngtdm": "RadiomicsNGTDM",
-}
-_UNDEFINED_IF_CONSTANT = ("firstorder_Kurtosis", "firstorder_Skewness")
-_UNDEFINED_IF_ONE_LEVEL = (
-    "glcm_Correlation",
-    "glcm_Imc1",
-    "glcm_MCC",
-    "ngtdm_Busyness",
-    "ngtdm_Coarseness",
-    "ngtdm_Contrast",
-    "ngtdm_Strength",
-)
+_PIXELS_PER_REGION = 4000
+"""A region costs a constant time, and as much again for every so many pixels it has."""
+
+_CHUNK = 32
+"""Regions handed to a process at once: a larger share delays progress and idles the last one."""
+
+_KEEP_EVERY = 256
+"""Regions after which new results go into the cache, so that a stopped run keeps most."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """The pixels of one region and the size of its voxels along slices, rows and columns."""
+    """The pixels of one region and the size of its voxels along slices, rows and columns.
+
+    Args:
+        mask: true where a pixel belongs to the region; None where all do.
+
+    Raises:
+        EvaluationError: if the mask has another shape, or holds nothing.
+    """
 
     hu: Float[np.ndarray, "rows columns"]
     voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mask: Bool[np.ndarray, "mask_rows mask_columns"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is None:
+            return
+        if self.mask.shape != self.hu.shape:
+            raise EvaluationError(
+                f"a mask of {self.mask.shape} pixels does not fit a region of {self.hu.shape}; "
+                "cut both from one slice"
+            )
+        if not self.mask.any():
+            raise EvaluationError("a mask that holds no pixel has no features; leave it out")
+
+    @property
+    def inside(self) -> Bool[np.ndarray, "rows columns"]:
+        """True where a pixel belongs to the region."""
+        return np.ones(self.hu.shape, dtype=bool) if self.mask is None else self.mask
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,7 @@ def feature_names() -> tuple[str, ...]:
     """All 93, in order of class and name; deprecated ones are left out as PyRadiomics does."""
     return tuple(
         f"{name}_{feature}"
-        for name, kind in _feature_classes().items()
+        for name, kind in feature_classes().items()
         for feature, deprecated in kind.getFeatureNames().items()
         if not deprecated
     )
@@ -135,86 +151,87 @@ def settings_record(bin_width_hu: float = BIN_WIDTH_HU) -> dict[str, Any]:
 
 
 def extract(
-    patches: Sequence[Patch], bin_width_hu: float = BIN_WIDTH_HU, workers: int = 0
+    patches: Sequence[Patch],
+    bin_width_hu: float = BIN_WIDTH_HU,
+    workers: int = 0,
+    cache: FeatureCache | None = None,
+    progress: Progress = silent,
 ) -> FeatureTable:
     """Features of every region, in the order given whatever the number of workers.
 
     Args:
-        workers: processes at most, 0 for one a core. Fewer than `PARALLEL_FROM` regions are
-            measured in this process.
+        workers: processes at most, 0 for one a core. Less work than `PARALLEL_FROM` regions is
+            done in this process.
+        cache: where results are looked up first and kept; None for no cache.
 
     Raises:
         EvaluationError: if PyRadiomics is not installed, or a worker process dies.
     """
     names = feature_names()
     measure = functools.partial(_measure, names=names, bin_width_hu=bin_width_hu)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = min(workers or cores or 1, len(patches))
-    if count <= 1 or len(patches) < PARALLEL_FROM:
-        rows = [measure(patch) for patch in patches]
-    else:
-        # spawn: a fork would copy the locks of whatever threads OpenVINO or torch run here
-        context = multiprocessing.get_context("spawn")
-        try:
-            with ProcessPoolExecutor(count, mp_context=context) as pool:
-                rows = list(pool.map(measure, patches, chunksize=-(-len(patches) // (4 * count))))
-        except BrokenProcessPool as error:
-            raise EvaluationError(
-                "a process that measures features died, perhaps for lack of memory; "
-                "use fewer workers"
-            ) from error
+    if cache is None:
+        rows = []
+        for done, row in enumerate(_each(measure, patches, workers), start=1):
+            rows.append(row)
+            progress("features", done, len(patches))
+        return _table(names, rows)
+    settings = settings_record(bin_width_hu)
+    keys = [content_key(one.hu, one.inside, one.voxel_mm, settings) for one in patches]
+    found = cache.get(keys, len(names))
+    todo = {key: one for key, one in zip(keys, patches, strict=True) if key not in found}
+    fresh: dict[str, Measured] = {}
+    try:
+        rows_of_todo = _each(measure, list(todo.values()), workers)
+        for done, (key, row) in enumerate(zip(todo, rows_of_todo, strict=True), start=1):
+            found[key] = fresh[key] = row
+            progress("features", len(patches) - len(todo) + done, len(patches))
+            if len(fresh) == _KEEP_EVERY:
+                cache.put(fresh)
+                fresh = {}
+    finally:
+        if fresh:
+            cache.put(fresh)
+    return _table(names, [found[key] for key in keys])
+
+
+def _table(names: tuple[str, ...], rows: Sequence[Measured]) -> FeatureTable:
     missing = [
         Missing(region, feature, reason)
-        for region, (_, reasons) in enumerate(rows)
-        for feature, reason in reasons.items()
+        for region, row in enumerate(rows)
+        for feature, reason in row.reasons.items()
     ]
     if missing:
-        logger.info("%d feature values of %d regions are undefined", len(missing), len(patches))
-    values = np.array([row for row, _ in rows], dtype=np.float64).reshape(len(rows), len(names))
-    return FeatureTable(names, values, tuple(missing))
+        logger.info("%d feature values of %d regions are undefined", len(missing), len(rows))
+    values = np.array([row.values for row in rows], dtype=np.float64)
+    return FeatureTable(names, values.reshape(len(rows), len(names)), tuple(missing))
 
 
-def _measure(
-    patch: Patch, names: tuple[str, ...], bin_width_hu: float
-) -> tuple[Float[np.ndarray, " features"], dict[str, str]]:
+def _each(
+    measure: Callable[[Patch], Measured], patches: Sequence[Patch], workers: int
+) -> Iterator[Measured]:
+    """Measure in this process or in several, and yield in order."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = min(workers or cores or 1, len(patches))
+    work = sum(1 + one.hu.size / _PIXELS_PER_REGION for one in patches)
+    if count <= 1 or work < PARALLEL_FROM:
+        yield from map(measure, patches)
+        return
+    # spawn: a fork would copy the locks of whatever threads OpenVINO or torch run here
+    context = multiprocessing.get_context("spawn")
+    chunk = min(_CHUNK, -(-len(patches) // (4 * count)))
+    try:
+        with ProcessPoolExecutor(count, mp_context=context) as pool:
+            yield from pool.map(measure, patches, chunksize=chunk)
+    except BrokenProcessPool as error:
+        raise EvaluationError(
+            "a process that measures features died, perhaps for lack of memory; use fewer workers"
+        ) from error
+
+
+def _measure(patch: Patch, names: tuple[str, ...], bin_width_hu: float) -> Measured:
     """One region's values, NaN where undefined, and the reasons for those."""
-    sitk = load_extra("SimpleITK")
-    # The mask gets a rim: one that fills its image has no bounding box in some versions.
-    image = sitk.GetImageFromArray(np.pad(patch.hu.astype(np.float64), 1, mode="edge")[None])
-    mask = sitk.GetImageFromArray(np.pad(np.ones(patch.hu.shape, np.uint8), 1)[None])
-    spacing = tuple(mm if mm > 0 else 1.0 for mm in reversed(patch.voxel_mm))
-    image.SetSpacing(spacing)
-    mask.SetSpacing(spacing)
-    found: dict[str, float] = {}
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # 0/0 in degenerate regions: told below as undefined
-        for name, kind in _feature_classes().items():
-            features = kind(image, mask, binWidth=bin_width_hu, label=1).execute()
-            found |= {f"{name}_{feature}": float(value) for feature, value in features.items()}
-    reasons = _undefined(patch.hu, found, bin_width_hu)
+    mask = patch.inside
+    found = feature_values(patch.hu[None], mask[None], patch.voxel_mm, binWidth=bin_width_hu)
+    reasons = undefined(patch.hu, mask, found, bin_width_hu)
     values = np.array([np.nan if name in reasons else found[name] for name in names])
-    return values, reasons
-
-
-def _undefined(
-    hu: Float[np.ndarray, "rows columns"], found: dict[str, float], bin_width_hu: float
-) -> dict[str, str]:
-    """Features that divide by zero for this region, for which PyRadiomics fills in a constant."""
-    reasons = {
-        name: "its formula gave no finite number"
-        for name, value in found.items()
-        if not np.isfinite(value)
-    }
-    if np.ptp(np.floor(hu.astype(np.float64) / bin_width_hu)) == 0:
-        reasons |= dict.fromkeys(_UNDEFINED_IF_ONE_LEVEL, "all pixels fall in one grey level")
-    if np.ptp(hu) == 0:
-        reasons |= dict.fromkeys(_UNDEFINED_IF_CONSTANT, "all pixels have one value")
-    return reasons
-
-
-@functools.cache
-def _feature_classes() -> dict[str, Any]:
-    """PyRadiomics' six classes by name, silenced: this package says itself what is undefined."""
-    load_extra("radiomics").setVerbosity(logging.CRITICAL + 10)
-    logging.getLogger("radiomics").setLevel(logging.CRITICAL + 10)
-    return {name: getattr(load_extra(f"radiomics.{name}"), kind) for name, kind in _TYPES.items()}
+    return Measured(values, reasons)

@@ -1,0 +1,306 @@
+"""Shares, the way to the ceiling, what got worse, and tests between methods, worked by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cvsct.errors import EvaluationError
+from cvsct.evaluation.comparison import changes, shares, summary, way_to_ceiling
+from cvsct.evaluation.concordance import Across, Agreement, ClassAgreement, across, lin_ccc
+from cvsct.evaluation.paired_tests import holm, paired_tests
+from cvsct.evaluation.radiomics import CLASSES, FeatureTable, Missing, Patch, extract
+
+COLUMNS = len(CLASSES) * 2
+
+
+def table(values: np.ndarray) -> FeatureTable:
+    per_class = values.shape[1] // len(CLASSES)
+    names = tuple(f"{name}_F{i}" for name in CLASSES for i in range(per_class))
+    missing = tuple(Missing(int(r), names[c], "test") for r, c in np.argwhere(np.isnan(values)))
+    return FeatureTable(names, values, missing)
+
+
+def noisy(target: FeatureTable, sd: float, seed: int) -> FeatureTable:
+    rng = np.random.default_rng(seed)
+    return table(target.values + sd * rng.normal(size=target.values.shape))
+
+
+@pytest.fixture(scope="module")
+def target() -> FeatureTable:
+    return table(np.random.default_rng(0).normal(size=(30, COLUMNS)))
+
+
+def result(values: list[float | None], samples: np.ndarray | None = None) -> Across:
+    """A comparison with these concordances, one feature a class."""
+    drawn = np.zeros((4, len(values))) if samples is None else samples
+    features = tuple(
+        Agreement(f"{name}_F", ccc, None, None, 9)
+        for name, ccc in zip(CLASSES, values, strict=True)
+    )
+    defined = [value for value in values if value is not None]
+    mean = ClassAgreement(float(np.mean(defined)) if defined else None, None, None, 6, 0)
+    classes = {
+        name: ClassAgreement(ccc, None, None, 1, 0)
+        for name, ccc in zip(CLASSES, values, strict=True)
+    }
+    return Across(features, classes, mean, drawn.mean(axis=1), drawn)
+
+
+def test_shares_by_hand() -> None:
+    one = result([0.85, 0.8499, 0.90, 0.95, None, -0.2])
+    low, high = shares(one)
+    assert (low.threshold, low.count, low.n, low.undefined) == (0.85, 3, 5, 1)
+    assert low.share == pytest.approx(3 / 5)
+    assert (high.count, high.share) == (2, pytest.approx(2 / 5))
+    assert shares(one, feature_class="glcm")[0].count == 0
+    (empty, _) = shares(result([None] * 6))
+    assert (empty.share, empty.n, empty.undefined) == (None, 0, 6)
+    json.dumps([each.to_json() for each in (low, empty)], allow_nan=False)
+
+
+def test_the_way_to_the_ceiling_by_hand() -> None:
+    source, method, ceiling = (result([value] * 6) for value in (0.4, 0.7, 0.9))
+    source_draws, method_draws, ceiling_draws = (
+        np.tile(np.array([[low], [middle], [high]]), (1, 6))
+        for low, middle, high in ((0.3, 0.4, 0.5), (0.5, 0.7, 0.75), (0.8, 0.9, 1.0))
+    )
+    way = way_to_ceiling(
+        result([0.7] * 6, method_draws),
+        result([0.4] * 6, source_draws),
+        result([0.9] * 6, ceiling_draws),
+    )
+    assert way.share == pytest.approx(0.3 / 0.5)
+    assert (way.gained, way.room, way.lost_share) == (pytest.approx(0.3), pytest.approx(0.5), 0.0)
+    assert way.low is not None
+    assert way.high is not None
+    # the ways of the three resamples: 0.2/0.5, 0.3/0.5, 0.25/0.5
+    assert 0.4 - 1e-9 <= way.low < way.high <= 0.6 + 1e-9
+    assert way_to_ceiling(source, source, ceiling).share == 0.0
+    assert way_to_ceiling(ceiling, source, ceiling).share == pytest.approx(1.0)
+    for none in (way_to_ceiling(method, ceiling, source), way_to_ceiling(method, source, source)):
+        assert none.share is None
+        assert none.low is None
+    by_class = way_to_ceiling(method, source, ceiling, "ngtdm")
+    assert by_class.share == pytest.approx(0.6)
+    undefined = result([None] * 6)
+    assert way_to_ceiling(undefined, source, ceiling).share is None
+    json.dumps([one.to_json() for one in (way, none, by_class)], allow_nan=False)
+
+
+def test_a_gap_that_is_not_clearly_open_has_no_interval() -> None:
+    flips = np.where(np.arange(40)[:, None] < 3, -0.1, 0.1) * np.ones((1, 6))
+    source, ceiling = result([0.4] * 6, np.zeros((40, 6))), result([0.5] * 6, flips)
+    way = way_to_ceiling(result([0.45] * 6, np.zeros((40, 6))), source, ceiling)
+    assert way.share == pytest.approx(0.5)
+    assert way.lost_share == pytest.approx(3 / 40)
+    assert way.low is None
+    assert way.high is None
+
+
+def test_the_way_of_real_resamples_holds_the_truth(target: FeatureTable) -> None:
+    rng = np.random.default_rng(5)
+    far = rng.normal(size=target.values.shape)
+    source, method = table(target.values + far), table(target.values + 0.5 * far)
+    repeat = noisy(target, 0.1, 9)
+    sides = [across(one, target, 300) for one in (method, source, repeat)]
+    way = way_to_ceiling(*sides)
+    assert way.share is not None
+    assert way.low is not None
+    assert way.high is not None
+    assert way.low < way.share < way.high
+    assert way.low > 0.4
+    assert way.high < 0.95
+
+
+def test_what_got_worse_and_what_clearly_did(target: FeatureTable) -> None:
+    source = noisy(target, 0.5, 1)
+    values = noisy(target, 0.3, 2).values
+    values[:, 3] = target.values[:, 3] + 3.0 * np.random.default_rng(7).normal(size=30)
+    values[:, 5] = source.values[:, 5] + 1e-3 * np.random.default_rng(8).normal(size=30)
+    method = table(values)
+    found = changes(across(method, target, 400), across(source, target, 400))
+    assert found.features[0].feature == method.names[3]
+    assert found.features[0].clear
+    assert [one.feature for one in found.clearly_worse] == [method.names[3]]
+    assert all(one.change < 0 for one in found.worse)
+    assert found.by_chance == pytest.approx(0.025 * COLUMNS)
+    one = found.features[0]
+    assert one.change == pytest.approx(one.after - one.before)
+    assert one.before == pytest.approx(lin_ccc(source.values[:, 3], target.values[:, 3]))
+    assert found.to_json()["clearly_worse"] == 1
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_undefined_features_are_counted_not_compared(target: FeatureTable) -> None:
+    constant = target.values.copy()
+    constant[:, 2] = 1.0
+    flat_target, flat = table(constant), table(constant + np.eye(1, COLUMNS, 4)[0])
+    found = changes(across(flat, flat_target, 50), across(flat, flat_target, 50))
+    assert found.undefined == 1
+    assert len(found.features) == COLUMNS - 1
+
+
+def test_resamples_that_do_not_pair_are_refused(target: FeatureTable) -> None:
+    long, short = across(target, target, 20), across(target, target, 10)
+    with pytest.raises(EvaluationError, match="one seed and one number of resamples"):
+        changes(long, short)
+    with pytest.raises(EvaluationError, match="one seed and one number of resamples"):
+        way_to_ceiling(long, short, long)
+
+
+def test_the_summary_is_plain_values(target: FeatureTable) -> None:
+    source, method, repeat = (
+        across(noisy(target, sd, i), target, 30) for i, sd in enumerate((1.0, 0.5, 0.1))
+    )
+    plain = summary({"cvsct": method}, source, repeat)
+    assert list(plain) == ["input", "cvsct", "ceiling"]
+    assert set(plain["cvsct"]) == {
+        "shares", "changes", "way_to_ceiling", "way_to_ceiling_by_class",
+    }  # fmt: skip
+    assert set(plain["cvsct"]["way_to_ceiling_by_class"]) == set(CLASSES)
+    assert "way_to_ceiling" not in summary({"cvsct": method}, source)["cvsct"]
+    json.dumps(plain, allow_nan=False)
+
+
+def test_holm_by_hand() -> None:
+    # sorted .01 .02 .03 .04, times 4 3 2 1: .04 .06 .06 .04, never falling: .04 .06 .06 .06
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(1e-4, 1), min_size=1, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_holm_lies_between_no_correction_and_bonferroni(p: list[float]) -> None:
+    for raw, adjusted in zip(p, holm(p), strict=True):
+        assert raw - 1e-12 <= adjusted <= min(1.0, raw * len(p)) + 1e-12
+
+
+def test_corrections_of_the_tests(target: FeatureTable) -> None:
+    methods = {"a": noisy(target, 0.2, 1), "b": noisy(target, 0.8, 2), "c": noisy(target, 0.8, 4)}
+    found = paired_tests(methods, target, permutations=500)
+    assert len(found.of("mean")) == 3
+    assert len(found.of("class")) == 3 * 6
+    assert len(found.of("feature")) == 3 * COLUMNS
+    classes = found.of("class")
+    assert [one.p_adjusted for one in classes] == pytest.approx(holm([one.p for one in classes]))
+    # Benjamini-Hochberg written out: p times m over rank, made monotone from the largest down
+    p = np.array([one.p for one in found.of("feature")])
+    order = np.argsort(p)
+    steps = p[order] * len(p) / np.arange(1, len(p) + 1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1.0)
+    assert [one.p_adjusted for one in found.of("feature")] == pytest.approx(adjusted)
+    by_pair = {(one.first, one.second): one for one in found.of("mean")}
+    assert by_pair["a", "b"].p == pytest.approx(1 / 501)
+    assert by_pair["a", "b"].difference > 0.1
+    assert by_pair["b", "c"].p > 0.05
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_every_permutation_counted_one_by_one() -> None:
+    rng = np.random.default_rng(4)
+    goal = table(rng.normal(size=(6, len(CLASSES))))
+    first, second = noisy(goal, 0.4, 5), noisy(goal, 0.9, 6)
+
+    def ccc(values: np.ndarray, column: int) -> float:
+        found = lin_ccc(values[:, column], goal.values[:, column])
+        assert found is not None
+        return found
+
+    column = 2
+    observed = ccc(first.values, column) - ccc(second.values, column)
+    extreme = 0
+    for swap in itertools.product([False, True], repeat=6):
+        swapped = np.array(swap)[:, None]
+        one = np.where(swapped, second.values, first.values)
+        other = np.where(swapped, first.values, second.values)
+        extreme += abs(ccc(one, column) - ccc(other, column)) >= abs(observed) - 1e-12
+    found = paired_tests({"x": first, "y": second}, goal, permutations=20_000)
+    test = next(one for one in found.of("feature") if one.name == goal.names[column])
+    assert test.difference == pytest.approx(observed)
+    assert test.p == pytest.approx(extreme / 64, abs=0.015)
+
+
+def test_false_alarms_are_as_rare_as_they_should_be() -> None:
+    rng = np.random.default_rng(0)
+    goal = table(rng.normal(size=(20, len(CLASSES) * 40)))
+    first, second = noisy(goal, 0.6, 1), noisy(goal, 0.6, 2)
+    found = paired_tests({"x": first, "y": second}, goal, permutations=400)
+    p = np.array([one.p for one in found.of("feature")])
+    assert 0.01 < np.mean(p < 0.05) < 0.10
+    assert min(one.p_adjusted for one in found.of("feature")) > 0.05
+
+
+def test_groups_are_exchanged_and_resampled_whole(target: FeatureTable) -> None:
+    groups = np.repeat(np.arange(3), 10)
+    methods = {"a": noisy(target, 0.2, 1), "b": noisy(target, 0.8, 2)}
+    found = paired_tests(methods, target, permutations=400, groups=groups)
+    assert found.units == 3
+    assert min(one.p for one in found.tests) > 0.2  # 2 / 2**3 at best
+    plain = across(methods["b"], target, 300)
+    grouped = across(methods["b"], target, 300, groups=groups)
+    assert grouped.ccc == pytest.approx(plain.ccc)
+    assert not np.array_equal(grouped.samples, plain.samples)
+    copies = table(np.repeat(methods["b"].values, 4, axis=0))
+    goal = table(np.repeat(target.values, 4, axis=0))
+    honest = across(copies, goal, 600, groups=np.repeat(np.arange(30), 4))
+    naive = across(copies, goal, 600)
+    assert honest.samples.std() == pytest.approx(plain.samples.std(), rel=0.15)
+    assert naive.samples.std() < 0.7 * honest.samples.std()  # copies are no new patients
+    with pytest.raises(EvaluationError, match="all regions are of one group"):
+        across(methods["b"], target, 10, groups=np.zeros(30))
+    with pytest.raises(EvaluationError, match="2 groups for 30 regions"):
+        across(methods["b"], target, 10, groups=np.arange(2))
+
+
+def test_missing_values_leave_their_region_out_of_that_feature(target: FeatureTable) -> None:
+    holed = noisy(target, 0.3, 1).values
+    holed[:4, 0] = np.nan
+    holed[:, 1] = np.nan
+    methods = {"a": table(holed), "b": noisy(target, 0.3, 2)}
+    found = paired_tests(methods, target, permutations=50)
+    by_name = {one.name: one for one in found.of("feature")}
+    assert by_name[target.names[0]].n == 26
+    assert target.names[1] not in by_name
+    assert by_name[target.names[0]].second_ccc == pytest.approx(
+        lin_ccc(methods["b"].values[4:, 0], target.values[4:, 0])
+    )
+
+
+def test_one_against_all_and_what_cannot_be_tested(target: FeatureTable) -> None:
+    methods = {name: noisy(target, 0.5, i) for i, name in enumerate("abc")}
+    found = paired_tests(methods, target, against="a", permutations=20)
+    assert {(one.first, one.second) for one in found.tests} == {("b", "a"), ("c", "a")}
+    with pytest.raises(EvaluationError, match="nothing to test"):
+        paired_tests({"a": target}, target)
+    with pytest.raises(EvaluationError, match="none called 'z'"):
+        paired_tests(methods, target, against="z")
+    with pytest.raises(EvaluationError, match="same regions"):
+        paired_tests(methods | {"d": replace(target, values=target.values[:9])}, target)
+
+
+def test_constant_regions_reach_no_mean_and_no_test() -> None:
+    rng = np.random.default_rng(3)
+    goal = [Patch(np.rint(rng.normal(40, 60, (8, 8)))) for _ in range(6)]
+    flat = [Patch(np.full((8, 8), 40.0)) for _ in range(6)]
+    one, other, mixed = (
+        extract(patches) for patches in (goal, [*goal[:3], *flat[:3]], [*flat[:3], *goal[3:]])
+    )
+    result = across(other, one, 50)
+    skewness = next(each for each in result.features if each.feature == "firstorder_Skewness")
+    assert skewness.n == 3
+    nothing = across(extract(flat), one, 50)
+    skewness = next(each for each in nothing.features if each.feature == "firstorder_Skewness")
+    assert (skewness.n, skewness.ccc) == (0, None)
+    assert shares(nothing)[0].undefined >= 9
+    found = paired_tests({"a": other, "b": mixed}, one, permutations=20)
+    assert "firstorder_Skewness" not in {each.name for each in found.of("feature")}
+    json.dumps([found.to_json(), summary({"a": nothing}, result, result)], allow_nan=False)
