@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from cvsct.errors import UsageError
 from cvsct.scanner.benchmark import (
     GE,
+    KERNELS_REPEAT,
     KERNELS_TEST,
     KERNELS_TRAIN,
+    PARTS,
+    REPEAT,
     SCALES,
     SIEMENS,
     TEST,
@@ -21,6 +25,8 @@ from cvsct.scanner.benchmark import (
     plan,
 )
 from cvsct.scanner.profile import load_profile
+
+KERNELS = ("Bl64", "Br40")
 
 
 def images(scans: list[Scan]) -> int:
@@ -92,6 +98,24 @@ def test_pairs_are_the_same_positions_of_one_body(scale: str) -> None:
 
 
 @pytest.mark.parametrize("scale", list(SCALES))
+def test_a_repeat_is_the_test_scan_but_for_its_noise(scale: str) -> None:
+    scans = plan(scale, 0, Options(shift_px=1.0))
+    for part, again in ((TEST, REPEAT), (KERNELS_TEST, KERNELS_REPEAT)):
+        first, second = of(scans, part), of(scans, again)
+        assert len(first) == len(second) > 0
+        for one, other in zip(first, second, strict=True):
+            assert replace(other, part=one.part, number=one.number) == one
+            assert str(other) != str(one), "the names of the noise's streams"
+
+
+def test_parts_are_what_they_are_in_the_whole() -> None:
+    whole = plan("demo", 2)
+    assert set(whole) == {scan for part in PARTS for scan in plan("demo", 2, parts=(part,))}
+    with pytest.raises(UsageError, match="no part tests; choose from train, test, repeat"):
+        plan("demo", 2, parts=("tests",))
+
+
+@pytest.mark.parametrize("scale", list(SCALES))
 def test_every_series_has_its_own_folder_number_and_noise(scale: str) -> None:
     scans = plan(scale, 0)
     series = [each for scan in scans for each in scan.series()]
@@ -99,9 +123,9 @@ def test_every_series_has_its_own_folder_number_and_noise(scale: str) -> None:
     assert max(Counter(each.number for each in series).values()) == 1
     assert len({str(scan) for scan in scans}) == len(scans), "the names of the noise's streams"
     assert {each.folder.rpartition("/")[0] for each in series} == {
-        f"train/{GE}", f"train/{SIEMENS}", f"test/{GE}", f"test/{SIEMENS}",
-        "kernels/train/Bl64", "kernels/train/Br40", "kernels/test/Bl64", "kernels/test/Br40",
-    }  # fmt: skip
+        *(f"{part}/{scanner}" for part in (TRAIN, TEST, REPEAT) for scanner in (GE, SIEMENS)),
+        *(f"kernels/{part}/{kernel}" for part in (TRAIN, TEST, REPEAT) for kernel in KERNELS),
+    }
     names = [each.folder.rpartition("/")[2].split("_") for each in series]
     assert all(name[1].endswith("kVp") and name[2].endswith("mm") for name in names)
 
@@ -113,7 +137,7 @@ def test_stacks_lie_around_the_middle_of_the_body() -> None:
 
 def test_the_demo_is_small_enough() -> None:
     scans = plan("demo", 0)
-    assert images(list(scans)) <= 60
+    assert images(list(scans)) <= 82
     assert images(of(scans, TRAIN, GE)) == images(of(scans, TRAIN, SIEMENS)) >= 16
     assert {s.body.kind for s in of(scans, TRAIN, GE)} == {"lungman", "patient"}
 
@@ -145,7 +169,7 @@ def test_only_the_target_of_the_test_pair_is_shifted() -> None:
         for scan in plan("demo", 0, Options(shift_px=2.0, fov_mm=256.0))
         if scan.shift_mm != (0.0, 0.0)
     }
-    assert shifted == {(TEST, SIEMENS): (1.0, 0.0)}
+    assert shifted == {(TEST, SIEMENS): (1.0, 0.0), (REPEAT, SIEMENS): (1.0, 0.0)}
 
 
 def test_parenchyma_makes_other_bodies() -> None:

@@ -158,7 +158,6 @@ def test_the_way_of_a_training_is_kept_where_asked(tmp_path: Path) -> None:
     ]
 
 
-
 def test_a_model_is_its_best_checkpoint_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

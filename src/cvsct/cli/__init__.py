@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from cvsct import __version__
+from cvsct.cli.benchmark import benchmark
 from cvsct.cli.demo import demo
 from cvsct.cli.evaluate import evaluate
 from cvsct.cli.harmonize import harmonize
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, simulate, train, harmonize, evaluate, methods):
+for command in (demo, simulate, train, harmonize, evaluate, benchmark, methods):
     app.command()(command)
 
 

@@ -19,7 +19,7 @@ def demo(
 ) -> None:
     """Simulate two scanners, train the spectrum filter, harmonise, evaluate: under two minutes."""
     from cvsct.runs import refuse_existing
-    from cvsct.scanner.benchmark import GE, SIEMENS, TEST, TRAIN
+    from cvsct.scanner.benchmark import GE, REPEAT, SIEMENS, TEST, TRAIN
 
     refuse_existing(out)
     started = time.monotonic()
@@ -27,5 +27,12 @@ def demo(
     simulate(scans, scale="demo")
     train("spectrum", scans / TRAIN / GE, scans / TRAIN / SIEMENS, model)
     harmonize(scans / TEST / GE, model, harmonized)
-    evaluate(harmonized, scans / TEST / SIEMENS, out / "report", source=scans / TEST / GE)
+    evaluate(
+        harmonized,
+        scans / TEST / SIEMENS,
+        out / "report",
+        source=scans / TEST / GE,
+        repeat=scans / REPEAT / SIEMENS,
+        nodules=scans / "nodules.csv",
+    )
     print(f"done in {time.monotonic() - started:.0f} s; open {out / 'report' / 'report.html'}")

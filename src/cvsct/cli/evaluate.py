@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cvsct.errors import CvsctError, UsageError
+
+if TYPE_CHECKING:
+    from cvsct.evaluation.feature_cache import FeatureCache
+    from cvsct.regions import MaskedRegion
+    from cvsct.volume import CTVolume
+
+REGIONS = ("squares", "slices")
 
 
 def evaluate(
@@ -13,31 +23,99 @@ def evaluate(
     target: Annotated[Path, typer.Option(help="Scans of scanner B to compare with.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     source: Annotated[Path | None, typer.Option(help="The scans before harmonisation.")] = None,
-    rois: Annotated[int, typer.Option(min=3, help="Soft-tissue regions to take features of.")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="Where those regions lie.")] = 0,
+    repeat: Annotated[
+        Path | None, typer.Option(help="The target scanned once more: what no method surpasses.")
+    ] = None,
+    passed: Annotated[
+        Path | None, typer.Option(help="The target put through the model, to be left alone.")
+    ] = None,
+    regions: Annotated[
+        str, typer.Option(help="Where features are measured: squares, or whole slices.")
+    ] = "squares",
+    masks: Annotated[
+        list[Path] | None,
+        typer.Option(help="Measure in these instead: NIfTI, DICOM SEG, RTSTRUCT; on the target."),
+    ] = None,
+    rois: Annotated[int, typer.Option(min=3, help="Soft-tissue squares to take.")] = 24,
+    nodules: Annotated[
+        Path | None, typer.Option(help="The nodules.csv of a simulation; its truth is compared.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Where those squares lie.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
+    cache: Annotated[
+        bool, typer.Option(help="Keep features in the user's cache folder and use them again.")
+    ] = True,
 ) -> None:
     """Measure how alike the scanners' images are, before and after: metrics.json, report.html."""
+    from cvsct.evaluation.nodule_truth import read_nodules
     from cvsct.evaluation.report import EvaluationSettings, evaluate, write_report
     from cvsct.io.dicom import read_all
     from cvsct.runs import Manifest, new_folder, refuse_existing
     from cvsct.terminal import progress
 
     refuse_existing(out)
-    settings = EvaluationSettings(rois=rois, seed=seed, workers=workers)
+    if regions not in REGIONS:
+        raise UsageError(f"no regions {regions!r}; choose one of {', '.join(REGIONS)}, or --masks")
+    settings = EvaluationSettings.model_validate(
+        {"regions": "masks" if masks else regions, "rois": rois, "seed": seed, "workers": workers}
+    )
     manifest = Manifest("evaluate", settings.model_dump(mode="json"))
+    folders = {
+        "harmonized": harmonized, "target": target, "source": source, "repeat": repeat,
+        "passed": passed,
+    }  # fmt: skip
     with manifest.timed("reading"):
-        scans = {"harmonized": read_all(harmonized), "target": read_all(target)}
-        if source is not None:
-            scans["source"] = read_all(source)
+        scans = {name: read_all(path) for name, path in folders.items() if path is not None}
+        drawn = _read_masks(masks or [], scans["target"])
+        truths = read_nodules(nodules) if nodules else ()
     with manifest.timed("measuring"):
         found = evaluate(
-            scans["harmonized"], scans["target"], scans.get("source"), settings, progress()
+            scans["harmonized"],
+            scans["target"],
+            scans.get("source"),
+            settings,
+            progress(),
+            repeat=scans.get("repeat"),
+            masks=drawn,
+            nodules=truths,
+            passed=scans.get("passed", ()),
+            cache=_cache() if cache else None,
         )
-    with new_folder(out) as folder:
+    with new_folder(out) as folder, manifest.timed("writing"):
         write_report(found, folder)
         manifest.inputs = {role: [v.series_uid for v in each] for role, each in scans.items()}
         manifest.figures = {"metrics": "metrics.json"}
         manifest.write(folder)
     print(found.summary())
     print(f"{out / 'report.html'}")
+
+
+def _cache() -> FeatureCache:
+    from cvsct.evaluation.feature_cache import FeatureCache
+
+    return FeatureCache()
+
+
+def _read_masks(
+    paths: Sequence[Path], targets: Sequence[CTVolume]
+) -> dict[int, list[MaskedRegion]]:
+    """Each file's regions on the target series it was drawn on.
+
+    Raises:
+        CvsctError: if a file fits none of them; the last reason is given.
+    """
+    from cvsct.io.masks import read_masks
+
+    found: dict[int, list[MaskedRegion]] = {}
+    for path in paths:
+        reason: CvsctError | None = None
+        fits = False
+        for number, volume in enumerate(targets):
+            try:
+                found.setdefault(number, []).extend(read_masks(path, volume))
+                fits = True
+            except CvsctError as error:
+                reason = error
+        if reason is not None and not fits:
+            raise reason
+    return found

@@ -27,21 +27,24 @@ def simulate(
     parenchyma: Annotated[
         bool, typer.Option("--parenchyma", help="Lung tissue in the phantom, not air alone.")
     ] = False,
+    parts: Annotated[
+        str, typer.Option(help="Only these, by commas: train, test, repeat, kernels/train, ...")
+    ] = "",
     fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
 ) -> None:
     """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
     from cvsct.io.simulated import write_simulated
-    from cvsct.scanner.benchmark import Options, plan
+    from cvsct.scanner.benchmark import PARTS, Options, plan
     from cvsct.scanner.campaign import run_campaign
     from cvsct.scanner.imaging import load_simulator
     from cvsct.terminal import progress
 
     options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
-    scans = plan(scale, seed, options)
+    scans = plan(scale, seed, options, tuple(parts.split(",")) if parts else PARTS)
     load_simulator()
     outcome = run_campaign(
         scans,
-        {"scale": scale, "seed": seed, **asdict(options)},
+        {"scale": scale, "seed": seed, "parts": parts or "all", **asdict(options)},
         out,
         write_simulated,
         workers,

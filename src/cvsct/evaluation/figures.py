@@ -15,15 +15,22 @@ from jaxtyping import Float
 
 from cvsct.evaluation.concordance import ClassAgreement
 from cvsct.evaluation.metrics import load_extra, residual_hu
+from cvsct.evaluation.noise import TissueNoise
 from cvsct.evaluation.pairing import SharedSlices
 from cvsct.evaluation.texture import Texture
+from cvsct.evaluation.transfer import EdgeTransfer
 
 SOFT_TISSUE_WINDOW_HU = (-160.0, 240.0)
 """Level 40, width 400: the usual soft-tissue window."""
 
 RESIDUAL_HU = 100.0
-LABELS = {"source": "input", "harmonized": "harmonised", "target": "target"}
-COLORS = {"source": "#b0574f", "harmonized": "#2f6f9f", "target": "#222222"}
+LABELS = {
+    "source": "input",
+    "harmonized": "harmonised",
+    "repeat": "repeat scan",
+    "target": "target",
+}
+COLORS = {"source": "#b0574f", "harmonized": "#2f6f9f", "repeat": "#7a8f3c", "target": "#222222"}
 
 
 def slice_rows(examples: Sequence[tuple[SharedSlices, int]]) -> Any:
@@ -56,19 +63,36 @@ def draw_residual(axis: Any, hu: Float[np.ndarray, "rows columns"]) -> Any:
 def draw_spectra(axis: Any, texture: Texture) -> Any:
     """Power against frequency, one line a side; the band of the distance is shaded."""
     for side, power_db in texture.power_db.items():
-        style = "--" if side == "target" else "-"
-        axis.plot(
-            texture.frequencies_per_mm,
-            power_db,
-            style,
-            color=COLORS[side],
-            linewidth=1.4,
-            label=LABELS[side],
-        )
+        axis.plot(texture.frequencies_per_mm, power_db, **_line(side))
     axis.axvspan(*texture.band_per_mm, color="#000000", alpha=0.05, linewidth=0)
     axis.set_xlabel("spatial frequency (cycles/mm)")
     axis.set_ylabel("power (dB of HU² mm²)")
     axis.set_xlim(left=0)
+    axis.legend(frameon=False, fontsize=8)
+    return axis
+
+
+def draw_noise_power(axis: Any, sides: Mapping[str, TissueNoise]) -> Any:
+    """Noise power against frequency, one line a side."""
+    for side, one in sides.items():
+        power = one.power
+        axis.plot(power.f_per_mm, power.power_hu2_mm2, **_line(side))
+    axis.set_xlabel("spatial frequency (cycles/mm)")
+    axis.set_ylabel("noise power (HU² mm²)")
+    axis.set_xlim(left=0)
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False, fontsize=8)
+    return axis
+
+
+def draw_transfer(axis: Any, sides: Mapping[str, EdgeTransfer]) -> Any:
+    """Transfer against frequency, one line a side."""
+    for side, one in sides.items():
+        axis.plot(one.modulation.f_per_mm, one.modulation.mtf, **_line(side))
+    axis.set_xlabel("spatial frequency (cycles/mm)")
+    axis.set_ylabel("transfer")
+    axis.set_xlim(0, 1.2)
+    axis.set_ylim(bottom=0)
     axis.legend(frameon=False, fontsize=8)
     return axis
 
@@ -117,7 +141,9 @@ def _panels(
 ) -> list[tuple[str, Float[np.ndarray, "rows columns"]]]:
     """What a row shows, with titles; a minus sign in the title marks a difference."""
     volumes = {
-        side: volume.hu[index] for side in LABELS if (volume := getattr(shared, side)) is not None
+        side: volume.hu[index]
+        for side in LABELS
+        if side != "repeat" and (volume := getattr(shared, side)) is not None
     }
     panels = [(LABELS[side], hu) for side, hu in volumes.items()]
     differences = [("source", "target"), ("harmonized", "target")]
@@ -129,6 +155,12 @@ def _panels(
         if one in volumes and other in volumes
     ]
     return panels
+
+
+def _line(side: str) -> dict[str, Any]:
+    """How a side's curve is drawn: the target's is dashed."""
+    style = "--" if side == "target" else "-"
+    return {"linestyle": style, "color": COLORS[side], "linewidth": 1.4, "label": LABELS[side]}
 
 
 def _bare(axis: Any) -> Any:

@@ -3,139 +3,175 @@
 from __future__ import annotations
 
 import importlib.resources
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from cvsct import __version__
 from cvsct.evaluation import figures
-from cvsct.evaluation.concordance import ClassAgreement
-from cvsct.evaluation.metrics import Spread, load_extra
+from cvsct.evaluation.page_tables import (
+    agreement_tables,
+    feature_table,
+    image_tables,
+    physics_tables,
+    texture_table,
+)
 from cvsct.evaluation.pairing import SharedSlices
-from cvsct.evaluation.radiomics import CLASSES
-from cvsct.evaluation.study import Comparison, Evaluation
+from cvsct.evaluation.study import Evaluation
+from cvsct.evaluation.tables import Table
+from cvsct.evaluation.templates import as_is, render
 from cvsct.evaluation.verdict import verdict
+from cvsct.evaluation.viewer import OFFSET_HU, WINDOWS, slices_for
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the report.
+
+    Args:
+        details: a long table behind a line that opens it.
+        viewer: what the viewer's script reads; empty where there is none.
+    """
+
+    key: str
+    title: str
+    tables: tuple[Table, ...] = ()
+    figures: tuple[dict[str, str], ...] = ()
+    details: Table | None = None
+    viewer: str = ""
 
 
 def report_html(evaluation: Evaluation) -> str:
     """Fill the template: verdict first, then tables, figures and how they were computed."""
-    jinja = load_extra("jinja2")
-    text = importlib.resources.files(__package__).joinpath("report.html.j2").read_text("utf-8")
-    environment = jinja.Environment(autoescape=True, undefined=jinja.StrictUndefined)
-    page: str = environment.from_string(text).render(
+    parts = [part for part in _parts(evaluation) if part.tables or part.figures or part.viewer]
+    has_viewer = any(part.viewer for part in parts)
+    return render(
+        "report.html.j2",
         verdict=verdict(evaluation),
         notes=evaluation.notes,
         scanners=[(figures.LABELS[side], scanner) for side, scanner in evaluation.scanners.items()],
-        tables=_tables(evaluation),
-        figures=_figures(evaluation),
+        parts=[
+            {
+                "key": part.key,
+                "title": part.title,
+                "tables": [as_is(table.to_html(level=3)) for table in part.tables],
+                "figures": part.figures,
+                "viewer": as_is(part.viewer),
+                "details": part.details
+                and {"title": part.details.title, "table": as_is(part.details.to_html(level=0))},
+            }
+            for part in parts
+        ],
         settings=evaluation.settings,
         extraction=evaluation.extraction,
-        version=__version__,
+        residual_hu=figures.RESIDUAL_HU,
+        script=as_is(_script()) if has_viewer else "",
     )
-    return page
 
 
-def _compared(evaluation: Evaluation) -> dict[str, Comparison]:
-    sides = {"source": evaluation.input, "harmonized": evaluation.harmonized}
-    return {side: one for side, one in sides.items() if one is not None}
+def _parts(evaluation: Evaluation) -> list[Part]:
+    examples = _examples(evaluation)
+    return [
+        Part(
+            "features",
+            "Do features agree?",
+            tuple(agreement_tables(evaluation)),
+            tuple(_concordance_figures(evaluation)),
+            feature_table(evaluation),
+        ),
+        Part("images", "Do images agree?", tuple(image_tables(evaluation))),
+        Part(
+            "look",
+            "See for yourself",
+            figures=tuple(_slice_figures(evaluation, examples)),
+            viewer=_viewer_data(examples) if examples else "",
+        ),
+        Part(
+            "physics",
+            "What a physicist asks",
+            tuple(physics_tables(evaluation)),
+            tuple(_physics_figures(evaluation)),
+        ),
+        Part(
+            "texture",
+            "Texture",
+            (texture_table(evaluation),),
+            tuple(_texture_figures(evaluation)),
+        ),
+    ]
 
 
-def _tables(evaluation: Evaluation) -> list[dict[str, Any]]:
-    sides = _compared(evaluation)
-    labels = [figures.LABELS[side] for side in sides]
-    tables = []
-    if sides:
-        across = {side: one.across for side, one in sides.items()}
-        regions = f"n = {len(evaluation.regions)} regions"
-        rows = [
-            [name, *(_interval_text(one.classes[name]) for one in across.values())]
-            for name in CLASSES
-        ]
-        rows.append(["mean of classes", *(_interval_text(one.mean) for one in across.values())])
-        tables.append(
-            {
-                "title": "Do features agree?",
-                "caption": f"Concordance across regions, 95 % interval; {regions}",
-                "columns": labels,
-                "rows": rows,
-            }
+def _concordance_figures(evaluation: Evaluation) -> list[dict[str, str]]:
+    compared = evaluation.compared
+    if not compared:
+        return []
+    figure = figures.new_figure(6.5, 3.4)
+    classes = {side: one.across.classes for side, one in compared.items()}
+    figures.draw_concordance(figure.subplots(), classes)
+    return [
+        _embedded(
+            figure,
+            "Concordance by feature class",
+            f"Concordance over n = {len(evaluation.regions)} regions, 95 % intervals.",
         )
-        tables.append(
-            {
-                "title": "The paper's reading",
-                "caption": f"Concordance within regions, mean ± sd; {regions}",
-                "columns": labels,
-                "rows": [
-                    [name, *(_spread_text(one.within[name], 2) for one in sides.values())]
-                    for name in CLASSES
-                ],
-            }
-        )
-        quality = [one.quality for one in sides.values()]
-        tables.append(
-            {
-                "title": "Do images agree?",
-                "caption": f"Mean ± sd over n = {evaluation.n_slices} slices",
-                "columns": labels,
-                "rows": [
-                    ["PSNR (dB)", *(_spread_text(one.psnr_db, 1) for one in quality)],
-                    ["SSIM", *(_spread_text(one.ssim, 3) for one in quality)],
-                    ["NCC", *(_spread_text(one.ncc, 4) for one in quality)],
-                    ["soft-tissue bias (HU)", *(_signed(one.hu_bias) for one in quality)],
-                ],
-            }
-        )
-    distance = evaluation.texture.distance_db if evaluation.texture else {}
-    tables.append(
-        {
-            "title": "Texture and CT number",
-            "caption": "Each side's own soft tissue",
-            "columns": [figures.LABELS[side] for side in evaluation.scanners],
-            "rows": [
-                [
-                    "spectral distance to target (dB)",
-                    *(_number(distance.get(side)) for side in evaluation.scanners),
-                ],
-                [
-                    "mean soft tissue (HU)",
-                    *(_number(evaluation.soft_tissue_hu[side]) for side in evaluation.scanners),
-                ],
-            ],
-        }
-    )
-    return tables
+    ]
 
 
-def _figures(evaluation: Evaluation) -> list[dict[str, str]]:
+def _slice_figures(
+    evaluation: Evaluation, examples: Sequence[tuple[SharedSlices, int]]
+) -> list[dict[str, str]]:
+    if not examples:
+        return []
+    low, high = figures.SOFT_TISSUE_WINDOW_HU
+    n_shared = sum(len(one.harmonized.hu) for one in evaluation.shared)
+    return [
+        _embedded(
+            figures.slice_rows(examples),
+            "Example slices and residuals",
+            f"n = {len(examples)} of {n_shared} slices. Images: {low:g} to "
+            f"{high:g} HU. Differences: blue −{figures.RESIDUAL_HU:g} to red "
+            f"+{figures.RESIDUAL_HU:g} HU.",
+        )
+    ]
+
+
+def _physics_figures(evaluation: Evaluation) -> list[dict[str, str]]:
+    found = evaluation.examination
     drawn = []
-    sides = _compared(evaluation)
-    if sides:
+    if found.noise:
         figure = figures.new_figure(6.5, 3.4)
-        classes = {side: one.across.classes for side, one in sides.items()}
-        figures.draw_concordance(figure.subplots(), classes)
+        figures.draw_noise_power(figure.subplots(), found.noise)
+        counts = sorted({one.n_regions for one in found.noise.values()})
         drawn.append(
             _embedded(
                 figure,
-                "Concordance by feature class",
-                f"Concordance over n = {len(evaluation.regions)} regions, 95 % intervals.",
+                "Noise power spectra",
+                f"Noise power in homogeneous tissue, n = {'–'.join(map(str, counts))} regions; the "
+                "lowest frequencies hold anatomy.",
             )
         )
-    examples = _examples(evaluation)
-    if examples:
-        low, high = figures.SOFT_TISSUE_WINDOW_HU
-        n_shared = sum(len(one.harmonized.hu) for one in evaluation.shared)
+    if found.edges:
+        figure = figures.new_figure(3.4 * len(found.edges) + 1, 3.2)
+        grid = figure.subplots(1, len(found.edges), squeeze=False)[0]
+        for axis, (kind, sides) in zip(grid, found.edges.items(), strict=True):
+            figures.draw_transfer(axis, sides).set_title(f"{kind} edges", fontsize=9)
         drawn.append(
             _embedded(
-                figures.slice_rows(examples),
-                "Example slices and residuals",
-                f"n = {len(examples)} of {n_shared} slices. Images: {low:g} to "
-                f"{high:g} HU. Differences: blue −{figures.RESIDUAL_HU:g} to red "
-                f"+{figures.RESIDUAL_HU:g} HU.",
+                figure,
+                "Transfer over natural edges",
+                "Transfer over natural edges. Anatomy blurs them too: compare the sides, not with "
+                "a phantom's values.",
             )
         )
-    if evaluation.texture:
-        figure = figures.new_figure(6.5, 3.6)
-        figures.draw_spectra(figure.subplots(), evaluation.texture)
-        drawn.append(_embedded(figure, "Texture power spectra", "Soft-tissue texture power."))
     return drawn
+
+
+def _texture_figures(evaluation: Evaluation) -> list[dict[str, str]]:
+    if not evaluation.texture:
+        return []
+    figure = figures.new_figure(6.5, 3.6)
+    figures.draw_spectra(figure.subplots(), evaluation.texture)
+    return [_embedded(figure, "Texture power spectra", "Soft-tissue texture power.")]
 
 
 def _examples(evaluation: Evaluation) -> list[tuple[SharedSlices, int]]:
@@ -145,25 +181,28 @@ def _examples(evaluation: Evaluation) -> list[tuple[SharedSlices, int]]:
     return [places[(2 * k + 1) * len(places) // (2 * count)] for k in range(count)]
 
 
+def _viewer_data(examples: Sequence[tuple[SharedSlices, int]]) -> str:
+    """What viewer.js reads. Safe inside a script element: base64, numbers and fixed words."""
+    shown = [side for side in ("source", "harmonized", "target") if getattr(examples[0][0], side)]
+    labels = {side: figures.LABELS[side] for side in shown}
+    pairs = [("source", "target"), ("harmonized", "target"), ("harmonized", "source")]
+    return json.dumps(
+        {
+            "slices": slices_for(examples, labels),
+            "differences": [
+                [labels[one], labels[other]] for one, other in pairs if {one, other} <= set(shown)
+            ],
+            "windows": WINDOWS,
+            "offset": OFFSET_HU,
+            "residual": figures.RESIDUAL_HU,
+            "minus": " \N{MINUS SIGN} ",
+        }
+    )
+
+
+def _script() -> str:
+    return importlib.resources.files(__package__).joinpath("viewer.js").read_text("utf-8")
+
+
 def _embedded(figure: Any, alt: str, caption: str) -> dict[str, str]:
     return {"png": figures.png_base64(figure), "alt": alt, "caption": caption}
-
-
-def _interval_text(one: ClassAgreement) -> str:
-    if one.ccc is None:
-        return "undefined"
-    interval = "" if one.low is None else f" ({one.low:.2f} to {one.high:.2f})"
-    left_out = f"; {one.undefined} left out" if one.undefined else ""
-    return f"{one.ccc:.2f}{interval}{left_out}"
-
-
-def _spread_text(one: Spread | None, digits: int) -> str:
-    return "undefined" if one is None else f"{one.mean:.{digits}f} ± {one.sd:.{digits}f}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.1f}"

@@ -11,11 +11,12 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.signal.windows import tukey
+from scipy.signal.windows import hann, tukey
 
 from cvsct.errors import EvaluationError
 
 Detrend = Literal["polynomial", "repeats"]
+Taper = Literal["none", "hann"]
 
 PEAK_SHARE = 0.9
 """The peak is the top of a parabola through what lies above this share of the highest ring."""
@@ -78,6 +79,7 @@ def noise_power_spectrum(
     pixel_mm: float,
     bins: int,
     detrend: Detrend = "polynomial",
+    taper: Taper = "none",
 ) -> NoisePower:
     """Noise power spectrum of regions of one uniform object.
 
@@ -106,7 +108,11 @@ def noise_power_spectrum(
         raise EvaluationError(f"noise power of {count} images; expected {wanted}")
     hu = images.astype(np.float64)
     noise = (hu[0::2] - hu[1::2]) / np.sqrt(2) if detrend == "repeats" else _without_trend(hu)
-    power = (np.abs(np.fft.fft2(noise)) ** 2).mean(axis=0) * (pixel_mm**2 / (rows * columns))
+    window = np.ones((rows, columns))
+    if taper == "hann":
+        window = hann(rows + 2)[1:-1, None] * hann(columns + 2)[1:-1]
+    scale = pixel_mm**2 / float(np.sum(window**2))
+    power = (np.abs(np.fft.fft2(noise * window)) ** 2).mean(axis=0) * scale
     f = np.hypot(np.fft.fftfreq(rows, pixel_mm)[:, None], np.fft.fftfreq(columns, pixel_mm))
     step = 0.5 / pixel_mm / bins
     rings = np.floor(f / step + 0.5).astype(int).ravel()
@@ -179,9 +185,8 @@ def modulation_transfer(
     """Modulation transfer from the edge of a disc in uniform surroundings.
 
     Pixels are sorted by their distance from the disc's centre of mass into bins of a tenth of a
-    pixel; the profile is differentiated, its ends are tapered, and the modulus of its Fourier
-    transform is divided by its value at 0 and by what the bins and the difference take away. No
-    other smoothing. The disc's curvature is neglected: its radius should be ten times the blur.
+    pixel, for `edge_transform`. No other smoothing. The disc's curvature is neglected: its radius
+    should be ten times the blur.
 
     Args:
         image: in HU, the mean of repeated scans where noise is high.
@@ -207,12 +212,24 @@ def modulation_transfer(
     steps = round(reach * STEPS_PER_PX)
     edges = radius + np.arange(-steps, steps + 1) / STEPS_PER_PX
     profile = _profile(hu, distance, edges)
+    f, curve = edge_transform(profile, pixel_mm)
+    return Modulation(f, curve, contrast)
+
+
+def edge_transform(
+    profile: Float[np.ndarray, " bins"], pixel_mm: float
+) -> tuple[Float[np.ndarray, " frequencies"], Float[np.ndarray, " frequencies"]]:
+    """Frequencies and modulation of an edge spread function of `STEPS_PER_PX` bins a pixel.
+
+    It is differentiated, its ends are tapered, and the modulus of its Fourier transform is divided
+    by its value at 0 and by what the bins and the difference take away.
+    """
     line = np.diff(profile) * tukey(len(profile) - 1, 0.5)
-    place_mm = (edges[1:-1] - radius) * pixel_mm
+    place_mm = np.arange(len(line)) * (pixel_mm / STEPS_PER_PX)
     f = np.linspace(0, 1 / pixel_mm, FREQUENCIES)
     curve = np.abs(np.exp(-2j * np.pi * np.outer(f, place_mm)) @ line)
     curve /= np.sinc(f * pixel_mm / STEPS_PER_PX) ** 2
-    return Modulation(f, curve / curve[0], contrast)
+    return f, curve / curve[0]
 
 
 def _distance(

@@ -1,15 +1,19 @@
-"""Where features are measured: seeded soft-tissue regions, the same in every side's images."""
+"""Where features are measured, the same places in every side's images.
+
+Seeded squares of soft tissue, whole slices, or the user's own masks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cvsct.errors import EvaluationError
 from cvsct.evaluation.pairing import SharedSlices, images_of
-from cvsct.regions import Region, sample_regions, soft_tissue
+from cvsct.evaluation.roi import whole_slices
+from cvsct.regions import MaskedRegion, Region, sample_regions, soft_tissue
 from cvsct.runs import random_stream
 
 
@@ -19,7 +23,7 @@ class Placed:
 
     volume: int
     z_mm: float
-    region: Region
+    region: Region | MaskedRegion
 
 
 def place_regions(
@@ -53,5 +57,45 @@ def place_regions(
         raise EvaluationError(
             f"no {size_px}x{size_px} px region of soft tissue in the target; "
             "give scans of the trunk, or a smaller roi_px"
+        )
+    return placed
+
+
+def place_slices(shared: Sequence[SharedSlices]) -> list[Placed]:
+    """The soft tissue of each whole slice, as the blurred target shows it.
+
+    Raises:
+        EvaluationError: if no slice has any.
+    """
+    return [
+        Placed(number, float(images_of(one, "target").geometry.z_mm[each.slice_index]), each)
+        for number, one in enumerate(shared)
+        for each in whole_slices(images_of(one, "target"))
+    ]
+
+
+def place_masks(
+    shared: Sequence[SharedSlices], masks: Mapping[int, Sequence[MaskedRegion]]
+) -> list[Placed]:
+    """The user's masks, where the slices they were drawn on are compared.
+
+    Args:
+        masks: drawn on target series, by the number of the series.
+
+    Raises:
+        EvaluationError: if none lies on a slice that is compared.
+    """
+    placed = []
+    for number, one in enumerate(shared):
+        series, slices = one.target_at
+        at = {slice_index: i for i, slice_index in enumerate(slices)}
+        for region in masks.get(series, ()):
+            if region.slice_index in at:
+                i = at[region.slice_index]
+                z_mm = float(images_of(one, "target").geometry.z_mm[i])
+                placed.append(Placed(number, z_mm, replace(region, slice_index=i)))
+    if not placed:
+        raise EvaluationError(
+            "no mask lies on a slice that is compared; draw masks on the target series"
         )
     return placed

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from cvsct.evaluation.comparison import changes, shares, way_to_ceiling
 from cvsct.evaluation.page import report_html
-from cvsct.evaluation.study import Comparison, Evaluation, EvaluationSettings, evaluate
+from cvsct.evaluation.settings import EvaluationSettings
+from cvsct.evaluation.study import Comparison, Evaluation, evaluate
 from cvsct.evaluation.verdict import verdict
+from cvsct.regions import MaskedRegion
 from cvsct.runs import write_atomic, write_json
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "metrics", "write_report"]
@@ -38,33 +41,40 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
         "spectral_distance_db": distance.get("harmonized"),
         "soft_tissue_hu": evaluation.soft_tissue_hu,
     }
-    if "source" in evaluation.scanners:
-        record["input"] = {
-            **_comparison_json(evaluation.input),
-            "n_slices": evaluation.n_slices,
-            "n_rois": len(evaluation.regions),
-            "spectral_distance_db": distance.get("source"),
-        }
-    return record | {
-        "paired": evaluation.paired,
-        "unpaired_because": evaluation.unpaired_because or None,
-        "verdict": {"kind": answer.kind, "text": answer.text},
-        "notes": list(evaluation.notes),
-        "scanners": evaluation.scanners,
-        "spectra": None
-        if texture is None
-        else {
-            "frequencies_per_mm": texture.frequencies_per_mm.tolist(),
-            "band_per_mm": list(texture.band_per_mm),
-            "power_db": {
-                side: [float(v) if np.isfinite(v) else None for v in power]
-                for side, power in texture.power_db.items()
+    others = {"input": ("source", evaluation.input), "repeat": ("repeat", evaluation.repeat)}
+    for key, (side, comparison) in others.items():
+        if side in evaluation.scanners:
+            record[key] = {
+                **_comparison_json(comparison),
+                "n_slices": evaluation.n_slices,
+                "n_rois": len(evaluation.regions),
+                "spectral_distance_db": distance.get(side),
+            }
+    return (
+        record
+        | _gains_json(evaluation)
+        | {
+            "paired": evaluation.paired,
+            "unpaired_because": evaluation.unpaired_because or None,
+            "verdict": {"kind": answer.kind, "text": answer.text},
+            "notes": list(evaluation.notes),
+            "scanners": evaluation.scanners,
+            "spectra": None
+            if texture is None
+            else {
+                "frequencies_per_mm": texture.frequencies_per_mm.tolist(),
+                "band_per_mm": list(texture.band_per_mm),
+                "power_db": {
+                    side: [float(v) if np.isfinite(v) else None for v in power]
+                    for side, power in texture.power_db.items()
+                },
             },
-        },
-        "settings": evaluation.settings.model_dump(mode="json"),
-        "extraction": evaluation.extraction,
-        "research_use_only": True,
-    }
+            "physics": evaluation.examination.to_json(),
+            "settings": evaluation.settings.model_dump(mode="json"),
+            "extraction": evaluation.extraction,
+            "research_use_only": True,
+        }
+    )
 
 
 def _comparison_json(comparison: Comparison | None) -> dict[str, Any]:
@@ -85,7 +95,20 @@ def _comparison_json(comparison: Comparison | None) -> dict[str, Any]:
         "ccc_across_mean": across.mean.ccc,
         "ccc_across_mean_interval": [across.mean.low, across.mean.high],
         "ccc_across_detail": {k: v.to_json() for k, v in across.classes.items()},
+        "shares": [share.to_json() for share in shares(across)],
         "features": [feature.to_json() for feature in across.features],
+    }
+
+
+def _gains_json(evaluation: Evaluation) -> dict[str, Any]:
+    """What the method gained over its input, and how much of what could be gained."""
+    new, old, again = evaluation.harmonized, evaluation.input, evaluation.repeat
+    if new is None or old is None:
+        return {"changes": None, "way_to_ceiling": None}
+    way = way_to_ceiling(new.across, old.across, again.across) if again else None
+    return {
+        "changes": changes(new.across, old.across).to_json(),
+        "way_to_ceiling": way.to_json() if way else None,
     }
 
 
@@ -94,13 +117,17 @@ def features_csv(evaluation: Evaluation) -> str:
     buffer = io.StringIO()
     names = next(iter(evaluation.features.values())).names if evaluation.features else ()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("image", "region", "series", "z_mm", "row", "column", "size_px", *names))
+    writer.writerow(
+        ("image", "region", "series", "z_mm", "row", "column", "rows", "columns", "label", *names)
+    )
     for side, table in evaluation.features.items():
         for number, (place, values) in enumerate(
             zip(evaluation.regions, table.values, strict=True)
         ):
             where = place.region
-            at = (f"{place.z_mm:.3f}", where.row, where.column, where.size_px)
+            shape = where.mask.shape if isinstance(where, MaskedRegion) else (where.size_px,) * 2
+            label = where.label if isinstance(where, MaskedRegion) else ""
+            at = (f"{place.z_mm:.3f}", where.row, where.column, *shape, label)
             cells = ["" if np.isnan(value) else repr(float(value)) for value in values]
             writer.writerow((side, number + 1, place.volume + 1, *at, *cells))
     return buffer.getvalue()

@@ -11,58 +11,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from cvsct.errors import EvaluationError
 from cvsct.evaluation.concordance import Across, across, within
+from cvsct.evaluation.examination import Examination, examine, examine_apart
+from cvsct.evaluation.feature_cache import FeatureCache
 from cvsct.evaluation.metrics import ImageQuality, Spread, image_quality
+from cvsct.evaluation.nodule_truth import NoduleTruth
 from cvsct.evaluation.pairing import (
-    Z_TOLERANCE_MM,
     SharedSlices,
     images_of,
     pair_volumes,
     unpaired_reason,
     with_target,
 )
-from cvsct.evaluation.placement import Placed, place_regions
-from cvsct.evaluation.radiomics import (
-    BIN_WIDTH_HU,
-    FeatureTable,
-    Patch,
-    extract,
-    settings_record,
-)
+from cvsct.evaluation.placement import Placed, place_masks, place_regions, place_slices
+from cvsct.evaluation.radiomics import FeatureTable, extract, settings_record
+from cvsct.evaluation.roi import patch_of
+from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.texture import Texture, texture_or_reason, tissue_hu
+from cvsct.regions import MaskedRegion
 from cvsct.runs import Progress, silent
-from cvsct.volume import CTVolume, HUWindow
-
-
-class EvaluationSettings(BaseModel):
-    """Everything that shapes an evaluation's figures.
-
-    Args:
-        rois: soft-tissue regions whose features are compared.
-        roi_px: their side.
-        seed: places the regions and draws the bootstrap.
-        bootstrap: resamples behind each interval.
-        workers: processes that measure features, at most; 0 is one a core.
-        z_tolerance_mm: how far apart slices may lie and still be the same.
-        spectrum_px: side of the patches of the power spectra.
-        examples: slices shown.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rois: int = Field(default=24, ge=1)
-    roi_px: int = Field(default=32, ge=8)
-    seed: int = Field(default=0, ge=0)
-    bin_width_hu: float = Field(default=BIN_WIDTH_HU, gt=0)
-    window: HUWindow = HUWindow()
-    bootstrap: int = Field(default=1000, ge=1)
-    workers: int = Field(default=0, ge=0)
-    z_tolerance_mm: float = Field(default=Z_TOLERANCE_MM, gt=0)
-    spectrum_px: int = Field(default=64, ge=16)
-    examples: int = Field(default=2, ge=0)
+from cvsct.volume import CTVolume
 
 
 @dataclass(frozen=True)
@@ -82,6 +51,8 @@ class Evaluation:
         unpaired_because: why slices could not be compared; empty in paired mode.
         harmonized: against the target; None in unpaired mode.
         input: the source against the target; None in unpaired mode or without a source.
+        repeat: the target scanned again against the target, the ceiling of every method; None
+            without such a scan.
         features: of the regions, by side.
         soft_tissue_hu: mean over each side's own soft tissue.
         scanners: what made each side's images.
@@ -95,12 +66,20 @@ class Evaluation:
     regions: tuple[Placed, ...] = field(repr=False)
     harmonized: Comparison | None = field(repr=False)
     input: Comparison | None = field(repr=False)
+    repeat: Comparison | None = field(repr=False)
     features: dict[str, FeatureTable] = field(repr=False)
     texture: Texture | None = field(repr=False)
+    examination: Examination = field(repr=False)
     soft_tissue_hu: dict[str, float | None]
     scanners: dict[str, str]
     extraction: dict[str, Any]
     notes: tuple[str, ...]
+
+    @property
+    def compared(self) -> dict[str, Comparison]:
+        """What was compared with the target slice by slice, by side."""
+        sides = {"source": self.input, "harmonized": self.harmonized, "repeat": self.repeat}
+        return {side: one for side, one in sides.items() if one is not None}
 
     @property
     def paired(self) -> bool:
@@ -132,8 +111,20 @@ def evaluate(
     source: Sequence[CTVolume] | None = None,
     settings: EvaluationSettings | None = None,
     progress: Progress = silent,
+    repeat: Sequence[CTVolume] | None = None,
+    masks: Mapping[int, Sequence[MaskedRegion]] | None = None,
+    nodules: Sequence[NoduleTruth] = (),
+    passed: Sequence[CTVolume] = (),
+    cache: FeatureCache | None = None,
 ) -> Evaluation:
     """Compare harmonised series, and their source where given, with the target's.
+
+    Args:
+        repeat: the target's scans made once more; what no method can surpass.
+        masks: for `settings.regions` of `masks`, drawn on target series, by number of the series.
+        nodules: the truth of simulated bodies.
+        passed: target series put through the model, which should leave them alone.
+        cache: of features; None measures all of them.
 
     Raises:
         EvaluationError: if a side is empty, if volumes that should pair do not fit, if the source
@@ -143,32 +134,33 @@ def evaluate(
     if not harmonized or not target:
         raise EvaluationError("nothing to compare: give at least one series on each side")
     tolerance_mm = settings.z_tolerance_mm
-    sides: dict[str, Sequence[CTVolume]] = {"harmonized": harmonized, "target": target}
-    if source:
-        sides = {"source": source} | sides
+    given = {"source": source, "harmonized": harmonized, "repeat": repeat, "target": target}
+    sides = {side: volumes for side, volumes in given.items() if volumes}
     pairs = pair_volumes(harmonized, target, tolerance_mm)
-    from_source = pair_volumes(harmonized, source, tolerance_mm) if source else []
     regions: list[Placed] = []
     compared: dict[str, Comparison] = {}
     features: dict[str, FeatureTable] = {}
     if pairs:
-        shared = with_target(pairs, from_source, sides)
+        shared = with_target(pairs, sides, tolerance_mm)
         sides = {side: [images_of(one, side) for one in shared] for side in sides}
         notes = _coverage_notes(harmonized, shared)
-        progress("evaluate: features", 0, 3)
-        regions = place_regions(shared, settings.rois, settings.roi_px, settings.seed)
-        if len(regions) < settings.rois:
+        progress("evaluate: features", 0, 4)
+        regions = _place(shared, settings, masks or {})
+        if settings.regions == "squares" and len(regions) < settings.rois:
             notes.append(f"soft tissue has room for only {len(regions)} of {settings.rois} regions")
-        features = _features(shared, regions, sides, settings)
+        features = _features(shared, regions, sides, settings, cache)
         notes += [
             f"{len(table.missing)} feature values are undefined in {side}, left out of every mean"
             for side, table in features.items()
             if table.missing
         ]
-        progress("evaluate: image quality", 1, 3)
+        progress("evaluate: image quality", 1, 4)
         compared = {
             side: _compare(side, shared, features, settings) for side in sides if side != "target"
         }
+        progress("evaluate: physics", 2, 4)
+        through = _passed(shared, passed, tolerance_mm) if passed else []
+        found = examine(shared, regions, features, nodules, through, settings.seed)
     else:
         shared = [
             SharedSlices(
@@ -176,15 +168,18 @@ def evaluate(
                 target=None,
                 source=sides["source"][pair.second].select([j for _, j in pair.slices]),
             )
-            for pair in from_source
+            for pair in (pair_volumes(harmonized, source, tolerance_mm) if source else [])
         ]
         notes = []
-    progress("evaluate: texture", 2, 3)
+        sides.pop("repeat", None)
+        found = examine_apart(shared, target, settings.seed)
+    notes += found.notes
+    progress("evaluate: texture", 3, 4)
     texture, why_not = texture_or_reason(sides, settings.spectrum_px)
     if why_not and not pairs:
         raise EvaluationError(why_not)
     notes += [f"no texture spectra: {why_not}"] if why_not else []
-    progress("evaluate: texture", 3, 3)
+    progress("evaluate: texture", 4, 4)
     return Evaluation(
         settings=settings,
         unpaired_because="" if pairs else unpaired_reason(harmonized, target, tolerance_mm),
@@ -193,8 +188,10 @@ def evaluate(
         regions=tuple(regions),
         harmonized=compared.get("harmonized"),
         input=compared.get("source"),
+        repeat=compared.get("repeat"),
         features=features,
         texture=texture,
+        examination=found,
         soft_tissue_hu={side: tissue_hu(volumes) for side, volumes in sides.items()},
         scanners={
             side: "; ".join(sorted({str(volume.acquisition) for volume in volumes}))
@@ -203,6 +200,24 @@ def evaluate(
         extraction=settings_record(settings.bin_width_hu),
         notes=tuple(notes),
     )
+
+
+def _passed(
+    shared: Sequence[SharedSlices], passed: Sequence[CTVolume], tolerance_mm: float
+) -> list[CTVolume]:
+    """Of the series that were put through the model, the slices that are compared."""
+    targets = [images_of(one, "target") for one in shared]
+    found = {pair.first: pair for pair in pair_volumes(targets, passed, tolerance_mm)}
+    lost = [i for i, each in enumerate(targets)
+            if i not in found or len(found[i].slices) < len(each.hu)]  # fmt: skip
+    if lost:
+        raise EvaluationError(
+            f"{len(lost)} of {len(targets)} target series were not put through the model, or not "
+            "all of their slices; harmonise the target's folder and give the result"
+        )
+    return [
+        passed[found[i].second].select([j for _, j in found[i].slices]) for i in range(len(targets))
+    ]
 
 
 def _coverage_notes(harmonized: Sequence[CTVolume], shared: Sequence[SharedSlices]) -> list[str]:
@@ -226,22 +241,32 @@ def _coverage_notes(harmonized: Sequence[CTVolume], shared: Sequence[SharedSlice
     return notes
 
 
+def _place(
+    shared: Sequence[SharedSlices],
+    settings: EvaluationSettings,
+    masks: Mapping[int, Sequence[MaskedRegion]],
+) -> list[Placed]:
+    if settings.regions == "slices":
+        return place_slices(shared)
+    if settings.regions == "masks":
+        return place_masks(shared, masks)
+    return place_regions(shared, settings.rois, settings.roi_px, settings.seed)
+
+
 def _features(
     shared: Sequence[SharedSlices],
     regions: Sequence[Placed],
     sides: Iterable[str],
     settings: EvaluationSettings,
+    cache: FeatureCache | None,
 ) -> dict[str, FeatureTable]:
     """Features of the same regions in every side."""
-    patches = []
-    for side in sides:
-        for place in regions:
-            volume = images_of(shared[place.volume], side)
-            thickness_mm = volume.geometry.thickness_mm or volume.geometry.spacing_mm
-            patches.append(
-                Patch(place.region.cut(volume.hu), (thickness_mm, *volume.geometry.pixel_mm))
-            )
-    table = extract(patches, settings.bin_width_hu, settings.workers)
+    patches = [
+        patch_of(images_of(shared[place.volume], side), place.region)
+        for side in sides
+        for place in regions
+    ]
+    table = extract(patches, settings.bin_width_hu, settings.workers, cache)
     n = len(regions)
     return {side: table.rows(i * n, (i + 1) * n) for i, side in enumerate(sides)}
 

@@ -3,16 +3,18 @@
 `paper` is Table 1 of the paper with virtual bodies in the place of its Lungman phantom and its
 patients: GE Lung and Siemens Bl64 of different bodies to train on (unpaired), the same 50 slices
 of one unseen body on both scanners to test on, and the kernel experiment (Bl64 against Br40 on one
-scanner). `demo` and `tiny` have the same parts, smaller.
+scanner). What the paper could not have is the repeat: each test scan once more, with other noise,
+which is the best that any method can reach. `demo` and `tiny` have the same parts, smaller.
 
-Folders: `train/<scanner>`, `test/<scanner>`, `kernels/train/<kernel>`, `kernels/test/<kernel>`,
-each holding one folder a series. The numbers of slices a thickness, which the paper does not give,
-are chosen so that its totals come out exactly.
+Folders: `train/<scanner>`, `test/<scanner>`, `repeat/<scanner>`, and under `kernels/` the same for
+`<kernel>`; each holds one folder a series. The numbers of slices a thickness, which the paper does
+not give, are chosen so that its totals come out exactly.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cvsct.errors import UsageError
@@ -21,7 +23,12 @@ from cvsct.scanner.profile import load_profile
 GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"
 LUNG, BL64, BR40 = ("Lung",), ("Bl64",), ("Br40",)
 PAPER_KVPS = (70.0, 80.0, 100.0, 120.0, 140.0)
-TRAIN, TEST, KERNELS_TRAIN, KERNELS_TEST = "train", "test", "kernels/train", "kernels/test"
+TRAIN, TEST, REPEAT = "train", "test", "repeat"
+KERNELS = "kernels"
+KERNELS_TRAIN, KERNELS_TEST, KERNELS_REPEAT = (
+    f"{KERNELS}/{part}" for part in (TRAIN, TEST, REPEAT)
+)
+PARTS = (TRAIN, TEST, REPEAT, KERNELS_TRAIN, KERNELS_TEST, KERNELS_REPEAT)
 
 BODIES_PER_SEED = 10_000
 """Bodies of the benchmark with seed s have the seeds from s times this on."""
@@ -61,7 +68,7 @@ class Scan:
     """One body on one scanner at one slice thickness: one projection serves all kVp and kernels.
 
     Args:
-        part: `train`, `test`, `kernels/train` or `kernels/test`.
+        part: one of PARTS.
         number: its place in the plan; makes series numbers unique.
         first_mm: centre of the first slice, from the middle of the body's z range; the others
             follow upwards, one thickness apart.
@@ -116,7 +123,7 @@ class Scan:
 
     def series(self) -> tuple[Series, ...]:
         """Its reconstructions; the folders are relative to the output."""
-        by_kernel = self.part in (KERNELS_TRAIN, KERNELS_TEST)
+        by_kernel = self.part.startswith(f"{KERNELS}/")
         found: list[Series] = []
         for kvp, mas in zip(self.kvps, self.mas, strict=True):
             for kernel in self.kernels:
@@ -222,25 +229,47 @@ def _small(slices: int, kernel_slices: int, more_kvps: tuple[float, ...]) -> tup
             )
         ),
         *(_Row(KERNELS_TRAIN, SIEMENS, one, "patient", 3.0, kernel_slices) for one in (BL64, BR40)),
-        _Row(KERNELS_TEST, SIEMENS, BL64 + BR40, "patient", 3.0, kernel_slices),
+        _Row(
+            KERNELS_TEST,
+            SIEMENS,
+            BL64 + BR40,
+            "patient",
+            3.0,
+            kernel_slices,
+            same_body=KERNELS_TEST,
+        ),
     )
 
 
+def _with_repeats(rows: tuple[_Row, ...]) -> tuple[_Row, ...]:
+    """Every test scan once more; its noise is another, for its stream is named by the part."""
+    repeats = {TEST: REPEAT, KERNELS_TEST: KERNELS_REPEAT}
+    again = [replace(row, part=repeats[row.part]) for row in rows if row.part in repeats]
+    return (*rows, *again)
+
+
 SCALES = {
-    "tiny": _Scale(_small(3, 2, more_kvps=(80.0,)), matrix_px=128, raster_px=256),
-    "demo": _Scale(_small(8, 3, more_kvps=())),
-    "paper": _Scale((*_lungman_paper(), *_patients_paper())),
+    "tiny": _Scale(_with_repeats(_small(3, 2, more_kvps=(80.0,))), matrix_px=128, raster_px=256),
+    "demo": _Scale(_with_repeats(_small(8, 3, more_kvps=()))),
+    "paper": _Scale(_with_repeats((*_lungman_paper(), *_patients_paper()))),
 }
 
 
-def plan(scale: str, seed: int, options: Options = Options()) -> tuple[Scan, ...]:
-    """Every scan of the benchmark at one scale.
+def plan(
+    scale: str, seed: int, options: Options = Options(), parts: Sequence[str] = PARTS
+) -> tuple[Scan, ...]:
+    """Every scan of the benchmark at one scale, or of some of its parts.
 
     Raises:
-        UsageError: if there is no such scale.
+        UsageError: if there is no such scale or part.
     """
     if scale not in SCALES:
         raise UsageError(f"no scale {scale!r}; choose one of {', '.join(SCALES)}")
+    unknown = set(parts) - set(PARTS)
+    if unknown or not parts:
+        raise UsageError(
+            f"no part {', '.join(sorted(unknown)) or 'given'}; choose from {', '.join(PARTS)}"
+        )
     size = SCALES[scale]
     scans: list[Scan] = []
     bodies: dict[str, Subject] = {}
@@ -248,7 +277,7 @@ def plan(scale: str, seed: int, options: Options = Options()) -> tuple[Scan, ...
         for slices in _shares(row.slices, row.bodies):
             body = Subject(row.kind, BODIES_PER_SEED * seed + len(bodies) + 1, options.parenchyma)
             body = bodies.setdefault(row.same_body or str(len(bodies)), body)
-            shifted = options.shift_px if (row.part, row.scanner) == (TEST, SIEMENS) else 0.0
+            beside = row.part in (TEST, REPEAT) and row.scanner == SIEMENS
             scans.append(
                 Scan(
                     part=row.part,
@@ -265,10 +294,10 @@ def plan(scale: str, seed: int, options: Options = Options()) -> tuple[Scan, ...
                     fov_mm=options.fov_mm,
                     matrix_px=size.matrix_px,
                     raster_px=size.raster_px,
-                    shift_mm=(shifted * options.fov_mm / size.matrix_px, 0.0),
+                    shift_mm=(beside * options.shift_px * options.fov_mm / size.matrix_px, 0.0),
                 )
             )
-    return tuple(scans)
+    return tuple(scan for scan in scans if scan.part in parts)
 
 
 def _shares(slices: int, bodies: int) -> list[int]:

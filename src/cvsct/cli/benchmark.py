@@ -1,0 +1,278 @@
+"""`cvsct benchmark`: methods, directions and seeds on one data set, resumable, into tables."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cvsct.cli.evaluate import evaluate
+from cvsct.cli.harmonize import harmonize
+from cvsct.cli.train import train
+from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
+from cvsct.errors import CvsctError, UsageError, explain
+
+if TYPE_CHECKING:
+    from cvsct.evaluation.league import Benchmark, Result
+
+PLAN = "plan.json"
+TRAIN, TEST, REPEAT = "train", "test", "repeat"
+PAPER_PAIR = ("ge-revolution-evo", "siemens-somatom-force")
+
+
+def benchmark(
+    data: Annotated[Path, typer.Option(help="Holds train/, test/ and perhaps repeat/.")],
+    methods: Annotated[str, typer.Option(help="Rows of `cvsct methods`, by commas.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; one begun before goes on.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each method that has any.")] = 1,
+    preset: Annotated[str, typer.Option(help="paper, stable or cpu.")] = "cpu",
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Of each training.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Of each training.")] = None,
+    rois: Annotated[int, typer.Option(min=3, help="Soft-tissue regions of each test.")] = 120,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
+) -> None:
+    """Train, harmonise and evaluate each method both ways; the paper's tables with ours beside."""
+    from cvsct.methods import find_method
+    from cvsct.runs import refuse_unknown_preset, write_atomic, write_json
+
+    rows = [find_method(name.strip()) for name in methods.split(",") if name.strip()]
+    if not rows:
+        raise UsageError("no methods; give some of `cvsct methods`, by commas")
+    refuse_unknown_preset(preset)
+    names = _scanners(data)
+    budget = {"max_steps": max_steps, "max_minutes": max_minutes}
+    plan = {
+        "data": _fingerprint(data), "preset": preset, "set": setting or [], **budget, "rois": rois,
+    }  # fmt: skip
+    with _claimed(out, plan):
+        work = _Work(data, out, names, preset, setting or [], budget, rois, workers)
+        jobs = [
+            (row.name, seed, direction)
+            for row in sorted(rows, key=lambda row: row.kind != "classical")
+            for seed in range(seeds if row.kind != "classical" else 1)
+            for direction in (0, 1)
+        ]
+        results, failed = [], {}
+        for number, (name, seed, direction) in enumerate(jobs, start=1):
+            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {work.directions[direction]}")
+            try:
+                results.append(work.result(name, seed, direction))
+            except (CvsctError, OSError) as error:
+                reason = explain(error) if isinstance(error, OSError) else str(error)
+                failed[f"{name}, seed {seed}, {work.directions[direction]}"] = reason
+                complain(reason)
+        if not results:
+            raise CvsctError(f"every method failed; the first: {next(iter(failed.values()))}")
+        found = work.benchmark(results)
+        for name, content in _documents(found, failed).items():
+            write_atomic(out / name, content)
+        write_json(out / "results.json", _record(found, plan, failed))
+    for table in _ranked(found):
+        print(table)
+    print(out / "benchmark.html")
+    if failed:
+        sys.exit(EXIT_SOME_FAILED)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Where everything lies, and what is done for one method, seed and direction."""
+
+    data: Path
+    out: Path
+    names: tuple[str, str]
+    preset: str
+    settings: list[str]
+    budget: dict[str, Any]
+    rois: int
+    workers: int
+
+    @property
+    def directions(self) -> tuple[str, str]:
+        a, b = ("GE", "Siemens") if self.names == PAPER_PAIR else self.names
+        return f"{a} to {b}", f"{b} to {a}"
+
+    def result(self, name: str, seed: int, direction: int) -> Result:
+        """Do what is not there yet: a training, the derived series, the report."""
+        from cvsct.evaluation.league import WAYS, Result
+        from cvsct.methods import find_method
+
+        reversible = find_method(name).reversible
+        model = self._model(name, seed, 0 if reversible else direction)
+        place = self.out / "results" / f"{name}-{seed}" / WAYS[direction]
+        source, target = self._sides(direction)
+        images, report = place / "images", place / "report"
+        passed = place / "passed"
+        back = reversible and direction == 1
+        for scans, made in ((source, images), (target, passed)):
+            if not made.exists():
+                harmonize(self.data / TEST / scans, model, made, reverse=back)
+        if not report.exists():
+            repeat = self.data / REPEAT / target
+            nodules = self.data / "nodules.csv"
+            evaluate(
+                images,
+                self.data / TEST / target,
+                report,
+                source=self.data / TEST / source,
+                repeat=repeat if repeat.is_dir() else None,
+                passed=passed,
+                nodules=nodules if nodules.is_file() else None,
+                rois=self.rois,
+                workers=self.workers,
+            )
+        size = sum(file.stat().st_size for file in _files_of_model(model))
+        return Result(
+            method=name,
+            seed=seed,
+            direction=direction,
+            metrics=json.loads((report / "metrics.json").read_text()),
+            fit_s=_manifest(model)["timings_s"]["training"],
+            slices_per_s=_manifest(images)["figures"]["slices_per_s"],
+            model_mb=size / 1e6,
+        )
+
+    def _model(self, name: str, seed: int, direction: int) -> Path:
+        from cvsct.methods import find_method
+        from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
+
+        source, target = self._sides(direction)
+        model = self.out / "models" / (f"{name}-{seed}" + ("-b2a" if direction else ""))
+        if (model / SUMS_FILE).exists():
+            return model
+        uses = find_method(name).uses
+        train(
+            name,
+            self.data / TRAIN / source,
+            self.data / TRAIN / target,
+            model,
+            preset=self.preset if "preset" in uses else "cpu",
+            setting=self.settings if uses else [],
+            seed=seed if "seed" in uses else 0,
+            resume=(model / CHECKPOINT_FILE).exists(),
+            **{key: value for key, value in self.budget.items() if key in uses},
+        )
+        return model
+
+    def _sides(self, direction: int) -> tuple[str, str]:
+        a, b = self.names
+        return (b, a) if direction else (a, b)
+
+    def benchmark(self, results: list[Result]) -> Benchmark:
+        from cvsct.evaluation.league import Benchmark
+
+        given = [f"{v:g} {name.removeprefix('max_')}" for name, v in self.budget.items() if v]
+        return Benchmark(
+            directions=self.directions,
+            results=tuple(results),
+            budget=f"Preset {self.preset}, at most {' and '.join(given) or 'its own steps'}.",
+            like_the_paper=self.names == PAPER_PAIR,
+        )
+
+
+def _scanners(data: Path) -> tuple[str, str]:
+    """Names of the two scanners (or kernels) that are both trained on and tested.
+
+    Raises:
+        UsageError: if the folder is laid out otherwise.
+    """
+    held = {
+        part: {each.name for each in (data / part).iterdir() if each.is_dir()}
+        if (data / part).is_dir()
+        else set()
+        for part in (TRAIN, TEST)
+    }
+    both = sorted(name for name in held[TRAIN] & held[TEST] if not name.startswith("."))
+    if len(both) != 2:
+        shown = [f"{part}/: {', '.join(sorted(each)) or 'none'}" for part, each in held.items()]
+        raise UsageError(
+            f"{data}: expected the same two scanners under {TRAIN}/ and {TEST}/, found "
+            f"{'; '.join(shown)}; lay the scans out as {TRAIN}/A, {TRAIN}/B, {TEST}/A, {TEST}/B, "
+            f"and {REPEAT}/A, {REPEAT}/B where a target was scanned twice"
+        )
+    return both[0], both[1]
+
+
+def _fingerprint(data: Path) -> dict[str, Any]:
+    """How many files and bytes each part holds: enough to notice other data."""
+    found = {}
+    for part in (TRAIN, TEST, REPEAT):
+        files = [file for file in (data / part).rglob("*") if file.is_file()]
+        found[part] = [len(files), sum(file.stat().st_size for file in files)]
+    return found
+
+
+@contextlib.contextmanager
+def _claimed(out: Path, plan: Mapping[str, Any]) -> Iterator[None]:
+    """The folder made ours: new, or begun with the same plan and not at work elsewhere."""
+    from cvsct.runs import refuse_existing, write_json
+
+    path = out / PLAN
+    if not path.exists():
+        refuse_existing(out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, plan)
+    with path.open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{out}: another benchmark is at work in this folder") from None
+        before = json.load(stream)
+        changed = [key for key in plan if before.get(key) != plan[key]]
+        if changed:
+            raise UsageError(
+                f"{out}: was begun with other {', '.join(changed)}; give the same to go on "
+                "(methods and seeds may be added), or name a new folder"
+            )
+        yield
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return found
+
+
+def _files_of_model(model: Path) -> list[Path]:
+    """What SHA256SUMS lists: checkpoints and logs are no part of a model."""
+    from cvsct.models.bundle import SUMS_FILE
+
+    names = [line.partition("  ")[2] for line in (model / SUMS_FILE).read_text().splitlines()]
+    return [model / name for name in names]
+
+
+def _documents(found: Benchmark, failed: Mapping[str, str]) -> dict[str, str]:
+    from cvsct.evaluation.league import tables
+    from cvsct.evaluation.league_page import league_html, league_markdown
+
+    made = tables(found)
+    return {
+        **{f"{table.key}.csv": table.to_csv() for table in made},
+        "tables.md": league_markdown(found, made, failed),
+        "benchmark.html": league_html(found, made, failed),
+    }
+
+
+def _ranked(found: Benchmark) -> list[str]:
+    from cvsct.evaluation.league import ranking
+
+    return [ranking(found, direction).to_markdown() for direction in (0, 1)]
+
+
+def _record(found: Benchmark, plan: Mapping[str, Any], failed: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "plan": dict(plan),
+        "directions": list(found.directions),
+        "results": [asdict(one) for one in found.results],
+        "failed": dict(failed),
+        "research_use_only": True,
+    }

@@ -1,0 +1,196 @@
+"""`cvsct benchmark` and the further inputs of `cvsct evaluate`, on tiny scans."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from cvsct.evaluation import league
+from cvsct.io.dicom import read_all
+from tests.commands import Run
+from tests.conftest import phantom_hu
+from tests.dicom_files import write_series
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two kernels: other bodies to train on, one body to test on, scanned twice."""
+    root = tmp_path_factory.mktemp("benchmark")
+    for part, kernel, seed, blur_px in (
+        ("train", "sharp", 1, 0.0),
+        ("train", "soft", 2, 0.8),
+        ("test", "sharp", 3, 0.0),
+        ("test", "soft", 3, 0.8),
+    ):
+        hu = phantom_hu(seed, blur_px)
+        write_series(
+            root / part / kernel,
+            stored=(hu + 1024).astype("<u2"),
+            series=f"1.3.{seed}.{int(blur_px * 10)}",
+        )
+        if part == "test":
+            noise = np.rint(np.random.default_rng(9).normal(0, 0.7, hu.shape))
+            again = np.maximum(hu + noise, -1024) + 1024
+            write_series(
+                root / "repeat" / kernel,
+                stored=again.astype("<u2"),
+                series=f"1.3.{seed}.{int(blur_px * 10)}.9",
+            )
+    return root
+
+
+def words(data: Path, out: Path, methods: str, *more: object) -> list[object]:
+    return [
+        *("benchmark", "--data", data, "--methods", methods, "--out", out),
+        *("--rois", 8, "--workers", 1, *more),
+    ]
+
+
+def test_a_benchmark_goes_on_where_it_was_and_takes_more_methods(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, printed, err = run(*words(data, out, "spectrum"))
+    assert code == 0, err
+    assert "sharp to soft" in printed
+    made = {path: path.stat().st_mtime_ns for path in (out / "models").rglob("*")}
+    made |= {path: path.stat().st_mtime_ns for path in (out / "results").rglob("*")}
+    code, _, err = run(*words(data, out, "input,spectrum"))
+    assert code == 0, err
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items() if path.is_file())
+    record = json.loads((out / "results.json").read_text())
+    assert [(one["method"], one["direction"]) for one in record["results"]] == [
+        ("input", 0), ("input", 1), ("spectrum", 0), ("spectrum", 1),
+    ]  # fmt: skip
+    there = record["results"][2]["metrics"]
+    assert there["repeat"]["ccc_across_mean"] > there["ccc_across_mean"]
+    assert there["ccc_across_mean"] > there["input"]["ccc_across_mean"]
+    assert 0.9 < there["way_to_ceiling"]["share"] < 1
+    assert there["physics"]["idempotence"] is not None
+    with (out / "table2.csv").open() as stream:
+        names = [row[0] for row in csv.reader(stream)]
+    assert names == [
+        "Feature class",
+        *("sharp to soft conversion", league.INPUT, "spectrum", league.CEILING),
+        *("soft to sharp conversion", league.INPUT, "spectrum", league.CEILING),
+    ]
+    page = (out / "benchmark.html").read_text()
+    for link in ("results/spectrum-0/a2b/report/report.html",):
+        assert link in page
+        assert (out / link).is_file()
+    assert "spectrum comes closest" in (out / "tables.md").read_text()
+
+
+def test_one_failing_method_does_not_stop_the_others(run: Run, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, _, err = run(*words(data, out, "cyclegan,input", "--set", "patch_px=4000"))
+    assert code == 3
+    assert "cvsct: error:" in err
+    record = json.loads((out / "results.json").read_text())
+    assert set(record["failed"]) == {
+        "cyclegan, seed 0, sharp to soft", "cyclegan, seed 0, soft to sharp",
+    }  # fmt: skip
+    assert {one["method"] for one in record["results"]} == {"input"}
+    assert "Failed: cyclegan" in (out / "benchmark.html").read_text()
+
+
+def test_what_a_benchmark_refuses(run: Run, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(*words(data, out, "magic"))[0] == 2
+    assert run(*words(data, out, ","))[0] == 2
+    code, _, err = run(*words(tmp_path, out, "input"))
+    assert code == 2
+    assert "the same two scanners under train/ and test/, found train/: none" in err
+    assert not out.exists()
+    assert run(*words(data, out, "input"))[0] == 0
+    code, _, err = run(*words(data, out, "input", "--max-steps", 3))
+    assert code == 2
+    assert "was begun with other max_steps" in err
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    assert run(*words(data, tmp_path / "used", "input"))[0] == 2
+
+
+def evaluate_words(data: Path, out: Path, *more: object) -> list[object]:
+    test = data / "test"
+    return [
+        *("evaluate", "--harmonized", test / "sharp", "--target", test / "soft", "--out", out),
+        *("--workers", 1, *more),
+    ]
+
+
+def test_features_of_whole_slices(run: Run, data: Path, tmp_path: Path) -> None:
+    code, _, err = run(*evaluate_words(data, tmp_path / "e", "--regions", "slices"))
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert metrics["n_rois"] == metrics["n_slices"] == 6
+    code, _, err = run(*evaluate_words(data, tmp_path / "f", "--regions", "circles"))
+    assert code == 2
+    assert "no regions 'circles'" in err
+
+
+def test_features_of_a_users_masks(run: Run, data: Path, tmp_path: Path) -> None:
+    (target,) = read_all(data / "test" / "soft")
+    label = np.zeros(target.hu.shape, np.uint8)
+    for number, (row, column) in enumerate(((60, 100), (90, 60), (120, 130), (150, 100)), start=1):
+        label[1:5, row : row + 20, column : column + 24] = number
+    geometry = target.geometry
+    affine = np.diag([-geometry.pixel_mm[1], -geometry.pixel_mm[0], geometry.spacing_mm, 1.0])
+    affine[:3, 3] = geometry.positions_mm[0] * [-1, -1, 1]
+    nib.save(nib.Nifti1Image(label.transpose(2, 1, 0), affine), tmp_path / "mask.nii.gz")
+    code, _, err = run(*evaluate_words(data, tmp_path / "e", "--masks", tmp_path / "mask.nii.gz"))
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert metrics["n_rois"] == 4 * 4
+    with (tmp_path / "e" / "features.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["label"] for row in rows} == {"1", "2", "3", "4"}
+    first = rows[0]
+    assert (first["row"], first["column"], first["rows"], first["columns"]) == (
+        "60", "100", "20", "24",
+    )  # fmt: skip
+    other = label.copy()
+    other[:] = 0
+    nib.save(nib.Nifti1Image(other.transpose(2, 1, 0), affine), tmp_path / "empty.nii.gz")
+    code, _, err = run(*evaluate_words(data, tmp_path / "f", "--masks", tmp_path / "empty.nii.gz"))
+    assert code == 1
+    assert "mask is empty" in err
+    assert not (tmp_path / "f").exists()
+
+
+def test_features_are_measured_once(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for out in ("a", "b"):
+        code, _, err = run(*evaluate_words(data, tmp_path / out, "--rois", 8))
+        assert code == 0, err
+        found.append((tmp_path / out / "features.csv").read_bytes())
+        from cvsct.evaluation import radiomics
+
+        def never(*_: object) -> None:
+            raise AssertionError("measured again")
+
+        monkeypatch.setattr(radiomics, "feature_values", never)
+    assert found[0] == found[1]
+    assert (tmp_path / "cache" / "cvsct" / "features" / "features.sqlite").is_file()
+
+
+def test_a_target_that_was_not_put_through_is_refused(run: Run, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    for file in sorted((data / "test" / "soft").iterdir())[:3]:
+        shutil.copy(file, tmp_path / "part")
+    code, _, err = run(*evaluate_words(data, tmp_path / "e", "--passed", tmp_path / "part"))
+    assert code == 1
+    assert "harmonise the target's folder" in err

@@ -1,0 +1,141 @@
+"""Tables of methods: what stands in them is what was measured, averaged by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pytest
+
+from cvsct.evaluation.league import CEILING, INPUT, Benchmark, Result, ranking, tables
+from cvsct.evaluation.league_page import headline, league_html, league_markdown
+from cvsct.evaluation.paper import QUALITY, TABLE_2, TABLE_3
+from cvsct.evaluation.radiomics import CLASSES
+from cvsct.evaluation.tables import Table
+
+
+def metrics(ccc: float, psnr: float, sd: float = 0.1) -> dict[str, Any]:
+    return {
+        "psnr_db": psnr, "psnr_db_sd": sd, "ssim": 0.9, "ssim_sd": 0.0, "ncc": 0.99, "ncc_sd": 0.0,
+        "hu_bias": -1.5, "n_slices": 8, "n_rois": 24,
+        "ccc_within": dict.fromkeys(CLASSES, ccc), "ccc_within_sd": dict.fromkeys(CLASSES, sd),
+        "ccc_across": dict.fromkeys(CLASSES, ccc), "ccc_across_mean": ccc,
+        "ccc_across_mean_interval": [ccc - 0.1, ccc + 0.05],
+        "shares": [{"threshold": 0.85, "share": ccc / 2}, {"threshold": 0.9, "share": ccc / 4}],
+    }  # fmt: skip
+
+
+def result(method: str, seed: int, direction: int, ccc: float, psnr: float, sd: float) -> Result:
+    found = metrics(ccc, psnr, sd)
+    found |= {"input": metrics(0.4, 24.0), "way_to_ceiling": {"share": (ccc - 0.4) / 0.5}}
+    if direction == 0:
+        found["repeat"] = metrics(0.9, 38.0)
+    return Result(method, seed, direction, found, 60.0 + seed, 4.0, 1.25)
+
+
+def made(like_the_paper: bool = True) -> Benchmark:
+    return Benchmark(
+        directions=("GE to Siemens", "Siemens to GE"),
+        results=(
+            result("cvsct", 0, 0, 0.8, 30.0, 0.3),
+            result("cvsct", 1, 0, 0.6, 32.0, 0.4),
+            result("spectrum", 0, 0, 0.85, 36.0, 0.1),
+            result("spectrum", 0, 1, 0.5, 33.0, 0.1),
+        ),
+        budget="30 minutes.",
+        like_the_paper=like_the_paper,
+    )
+
+
+def by_row(table: Table) -> dict[str, tuple[str, ...]]:
+    return {row[0]: row[1:] for row in table.rows}
+
+
+def test_seeds_are_averaged_and_their_deviations_pooled() -> None:
+    table = tables(made())[0]
+    rows = table.rows
+    assert rows[0][0] == "GE to Siemens conversion"
+    # (.8 + .6) / 2, and the root of (.3^2 + .4^2) / 2
+    assert next(row for row in rows if row[0] == "cvsct")[1:] == ("0.70 ± 0.35",) * 6
+    names = [row[0] for row in rows]
+    assert names.index("cvsct, the paper") == names.index("cvsct") + 1
+    assert names.count(INPUT) == 2
+    assert names.count(CEILING) == 1, "only where the benchmark has a repeated scan"
+
+
+def test_the_papers_figures_stand_beside_ours_only_for_its_scanners() -> None:
+    table_2, table_3 = tables(made())[:2]
+    printed = [row for row in table_2.rows if row[0] == "cvsct, the paper"]
+    assert printed[0][1:] == (
+        "1 ± 0", "0.88 ± 0.11", "0.88 ± 0.12", "0.9 ± 0.14", "0.72 ± 0.22", "0.84 ± 0.16",
+    )  # fmt: skip
+    assert by_row(table_3)["cvsct, the paper"][:3] == ("26.75 ± 0.32", "0.99 ± 0.06", "0.97 ± 0.04")
+    assert "other scans of other bodies" in table_2.caption
+    assert not any("paper" in row[0] for table in tables(made(False)) for row in table.rows)
+
+
+def test_the_papers_means_are_those_the_project_quotes() -> None:
+    """method.md: CVS-CT .870 and .888, input .42."""
+    for method, wanted in (("cvsct", (0.870, 0.888)), ("input", (0.417, 0.390))):
+        for number in (0, 1):
+            row = TABLE_2[method][number]
+            assert tuple(row) == CLASSES
+            assert sum(one.mean for one in row.values()) / 6 == pytest.approx(
+                wanted[number], abs=6e-4
+            )
+    assert all(tuple(row) == QUALITY for both in TABLE_3.values() for row in both)
+
+
+def test_the_ranking_is_by_concordance_with_the_cost_beside() -> None:
+    table = ranking(made(), 0)
+    assert [row[0] for row in table.rows] == [CEILING, "spectrum", "cvsct", INPUT]
+    rows = by_row(table)
+    head = dict(zip(table.head[1:], rows["cvsct"], strict=True))
+    assert head["CCC across"] == "0.700 (0.600–0.800, n = 2)"
+    assert head["way to repeat scan"] == "60 %"
+    assert head["CCC ≥ 0.85"] == "35 %"
+    assert head["fit (s)"] == "60"
+    assert dict(zip(table.head[1:], rows["spectrum"], strict=True))["CCC across"] == (
+        "0.850 (0.75 to 0.90)"
+    )
+    assert rows[INPUT][-3:] == ("–", "–", "–")
+    assert table.marked == {0, 3}
+
+
+def test_a_direction_without_results_is_left_empty() -> None:
+    back = ranking(made(), 1)
+    assert [row[0] for row in back.rows] == ["spectrum", INPUT]
+    assert by_row(tables(made())[1])["cvsct"][3:] == ("–", "–", "–")
+
+
+def test_the_headline_says_who_is_ahead() -> None:
+    there, back = headline(made())
+    assert there == (
+        "GE to Siemens: spectrum comes closest to the target, mean concordance 0.85, before cvsct "
+        "with 0.70; the input has 0.40, a repeated scan 0.90."
+    )
+    assert "before" not in back
+
+
+def test_a_table_says_the_same_in_every_form() -> None:
+    table = Table("t", "A <b> title", "n = 3", ("name", "a|b"), (("x & y", "1"),), frozenset({0}))
+    assert list(csv.reader(io.StringIO(table.to_csv()))) == [["name", "a|b"], ["x & y", "1"]]
+    assert "| name | a\\|b |" in table.to_markdown()
+    page = table.to_html()
+    assert "A &lt;b&gt; title" in page
+    assert "<tr class=marked>" in page
+    assert '<th scope="row">x &amp; y</th><td>1</td>' in page
+    with pytest.raises(ValueError, match="other lengths"):
+        Table("t", "", "", ("a",), (("1", "2"),))
+
+
+def test_the_page_is_one_file_and_names_what_failed() -> None:
+    found = made()
+    page = league_html(found, tables(found), {"ganai, seed 0": "needs <paired> scans"})
+    assert "needs &lt;paired&gt; scans" in page
+    assert "http" not in page
+    assert 'href="results/cvsct-1/a2b/report/report.html"' in page
+    assert "Failed: ganai, seed 0" in league_markdown(
+        found, tables(found), {"ganai, seed 0": "needs pairs"}
+    )
