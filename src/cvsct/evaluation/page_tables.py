@@ -10,6 +10,7 @@ from cvsct.evaluation.concordance import ClassAgreement
 from cvsct.evaluation.figures import LABELS
 from cvsct.evaluation.metrics import Spread
 from cvsct.evaluation.radiomics import CLASSES
+from cvsct.evaluation.residuals import ResidualSize
 from cvsct.evaluation.study import Evaluation
 from cvsct.evaluation.tables import Table
 from cvsct.evaluation.tissues import TISSUES
@@ -82,9 +83,12 @@ def feature_table(evaluation: Evaluation) -> Table | None:
     if new is None:
         return None
     if old is None:
-        rows = tuple((one.feature, _figure(one.ccc, ".3f")) for one in new.across.features)
         return Table(
-            "list", "Every feature", "Concordance across regions", ("Feature", "CCC"), rows
+            "list",
+            "Every feature",
+            "Concordance across regions",
+            ("Feature", "CCC"),
+            tuple((one.feature, _figure(one.ccc, ".3f")) for one in new.across.features),
         )
     changed = changes(new.across, old.across)
     rows = tuple(
@@ -117,24 +121,9 @@ def image_tables(evaluation: Evaluation) -> list[Table]:
     labels = tuple(LABELS[side] for side in sides)
     quality = [one.quality for one in sides.values()]
     found = evaluation.examination
-    rows = []
-    for tissue in ("body", *TISSUES):
-        sizes = [
-            one.body if tissue == "body" else one.tissues[tissue]
-            for side in sides
-            for one in [found.residuals[side]]
-        ]
-        rows.append(
-            (
-                tissue,
-                *(
-                    f"{size.mean_abs_hu:.1f}; {size.p95_abs_hu:.0f}; {size.beyond_50_share:.1%}"
-                    if size
-                    else NOT_THERE
-                    for size in sizes
-                ),
-            )
-        )
+    left = [found.residuals[side] for side in sides]
+    rows = [("body", *(_size(one.body) for one in left))]
+    rows += [(tissue, *(_size(one.tissues[tissue]) for one in left)) for tissue in TISSUES]
     return [
         Table(
             "quality",
@@ -310,6 +299,12 @@ def texture_table(evaluation: Evaluation) -> Table:
 
 def _of(found: Mapping[str, Any], side: str, look: Callable[[Any], Any], digits: str) -> str:
     return _figure(look(found[side]), digits) if side in found else NOT_THERE
+
+
+def _size(one: ResidualSize | None) -> str:
+    if one is None:
+        return NOT_THERE
+    return f"{one.mean_abs_hu:.1f}; {one.p95_abs_hu:.0f}; {one.beyond_50_share:.1%}"
 
 
 def _interval(one: ClassAgreement) -> str:
