@@ -1,25 +1,25 @@
-"""Does the score of unpaired validation know the better checkpoint? Ask a real pair.
+"""Does the score of unpaired validation know the better checkpoint? Ask pairs.
 
-    python scripts/checkpoint_score.py --pair ../shared/real_ct/siemens_sensation10 \
-        --work runs/score --protocol different-1 --every 25 -- --max-steps 400
+    python scripts/checkpoint_score.py --models MODEL ... --source TEST_A --target TEST_B \
+        --out score.json [--every 3]
 
-Trains `cvsct` on unpaired slices of the lower half (scripts/real_pair.py's protocols) and keeps
-the averaged weights of every validation. Each is then applied to slices of the upper half, both
-ways, and compared with the real ones: PSNR, concordance and bias, beside what validation said.
+Every model was trained with `--set schedule.keep_models=true`. Each kept model is applied to some
+slices of the test pair, both ways, and compared with the real ones: concordance and PSNR, beside
+what validation said of it without pairs. Printed are rank correlations over a training's kept
+models of every figure with the truth, and what choosing by the score costs: the concordance of the
+best kept model, of the one that the score would choose, and of the last.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from real_pair import lay_out, run
 from scipy.stats import spearmanr
 
 from cvsct.evaluation.study import EvaluationSettings, evaluate
@@ -27,84 +27,88 @@ from cvsct.inference.engine import load_network
 from cvsct.io.dicom import read_all
 from cvsct.models.bundle import Bundle
 from cvsct.runs import write_json
-from cvsct.training import cycle
-from cvsct.training.record import VALIDATION_LOG
-from cvsct.training.steps import CycleStep
-from cvsct.training.validation import CycleValidator
+from cvsct.training.checkpoint import kept_models
 from cvsct.volume import CTVolume
 
-TEST_SLICES = [1, 4, 7, 10, 13]
 CROP = slice(96, 416)
+SETTINGS = EvaluationSettings(bootstrap=1, workers=1)
 
 
-def train(work: Path, protocol: str, every: int, options: list[str]) -> Path:
-    """A training that keeps the weights of every validation."""
-    model = work / "model"
-    kept = work / "kept"
-    kept.mkdir(parents=True, exist_ok=True)
-
-    class Keeping(CycleValidator):
-        def __call__(self, step: CycleStep) -> dict[str, float]:
-            figures = super().__call__(step)
-            number = len(list(kept.iterdir()))
-            torch.save({name: value.clone() for name, value in step.weights().items()},
-                       kept / f"{number:04d}.pt")  # fmt: skip
-            return figures
-
-    cycle.CycleValidator = Keeping  # type: ignore[misc]
-    scans = work.parent / "scans" / protocol
-    run("train", "cvsct", "--source", scans / "sharp", "--target", scans / "soft", "--out", model,
-        "--set", f"schedule.validate_steps={every}", *options)  # fmt: skip
-    return model
-
-
-def cropped(volume: CTVolume) -> CTVolume:
+def cropped(volume: CTVolume, slices: int) -> CTVolume:
     """The middle of some slices; what is outside the body tells little and takes long."""
-    some = volume.select(TEST_SLICES)
+    places = np.linspace(0, len(volume.hu) - 1, slices).round().astype(int)
+    some = volume.select(sorted(set(places.tolist())))
     return replace(some, hu=np.ascontiguousarray(some.hu[:, CROP, CROP]), padding=None)
 
 
-def measure(bundle: Bundle, sharp: CTVolume, soft: CTVolume) -> dict[str, float]:
+def truth_of(bundle: Bundle, a: CTVolume, b: CTVolume) -> dict[str, float]:
     """The paired truth of one set of weights, both ways."""
     found: dict[str, float] = {}
-    for name, source, target, reverse in (("a2b", sharp, soft, False), ("b2a", soft, sharp, True)):
+    for way, source, target, reverse in (("a2b", a, b, False), ("b2a", b, a, True)):
         made = source.with_hu(load_network(bundle, reverse, "torch")(source))
-        settings = EvaluationSettings(bootstrap=1, workers=1)
-        truth = evaluate([made], [target], [source], settings).harmonized
+        truth = evaluate([made], [target], None, SETTINGS).harmonized
         assert truth is not None
-        found[f"psnr_{name}"] = truth.quality.psnr_db.mean
-        found[f"ccc_{name}"] = truth.across.mean.ccc or 0.0
-        found[f"hu_bias_{name}"] = truth.quality.hu_bias
+        found[f"psnr_{way}"] = truth.quality.psnr_db.mean
+        found[f"ccc_{way}"] = truth.across.mean.ccc or 0.0
+    found["ccc"] = (found["ccc_a2b"] + found["ccc_b2a"]) / 2
+    found["psnr"] = (found["psnr_a2b"] + found["psnr_b2a"]) / 2
     return found
+
+
+def measure(model: Path, a: CTVolume, b: CTVolume, every: int) -> list[dict[str, Any]]:
+    """One row a kept model: what validation said, and what is true."""
+    bundle = Bundle.read(model)
+    rows = []
+    for one in kept_models(model)[every - 1 :: every]:
+        weights = {name: value.numpy() for name, value in one.weights.items()}
+        rows.append(
+            {
+                "model": model.name,
+                "step": one.step,
+                **one.figures,
+                **truth_of(replace(bundle, weights=weights), a, b),
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def report(rows: Sequence[dict[str, Any]]) -> None:
+    """Rank correlations and what choosing costs, a training at a time."""
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        truth = [row["ccc"] for row in own]
+        both_ways = {name.removesuffix("_a2b") for name in own[0] if name.endswith("_a2b")}
+        names = ["score", *sorted(both_ways - {"ccc", "psnr"})]
+        said = []
+        for name in names:
+            values = [
+                row["score"] if name == "score" else (row[f"{name}_a2b"] + row[f"{name}_b2a"]) / 2
+                for row in own
+            ]
+            said.append(f"{name} {-spearmanr(values, truth).statistic:+.2f}")
+        chosen = min(own, key=lambda row: row["score"])
+        print(
+            f"{model}: rank correlation of (less of) each with concordance: {', '.join(said)}; "
+            f"concordance of the best {max(truth):.3f}, of the chosen (step {chosen['step']}) "
+            f"{chosen['ccc']:.3f}, of the last {truth[-1]:.3f}"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pair", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--protocol", default="different-1")
-    parser.add_argument("--every", type=int, default=25)
-    parser.add_argument("options", nargs="*", help="for `cvsct train`, after --")
-    arguments = parser.parse_args()
-    work = arguments.work
-    lay_out(arguments.pair, work.parent)
-    model = work / "model"
-    if not (model / "SHA256SUMS").exists():
-        train(work, arguments.protocol, arguments.every, arguments.options)
-    bundle = Bundle.read(model)
-    (sharp,), (soft,) = (read_all(work.parent / "scans" / "test" / k) for k in ("sharp", "soft"))
-    sharp, soft = cropped(sharp), cropped(soft)
-    said = [json.loads(line) for line in (model / VALIDATION_LOG).read_text().splitlines()]
-    rows: list[dict[str, Any]] = []
-    for figures, path in zip(said, sorted((work / "kept").iterdir()), strict=True):
-        weights = {n: t.numpy() for n, t in torch.load(path, weights_only=True).items()}
-        rows.append({**figures, **measure(replace(bundle, weights=weights), sharp, soft)})
-        print(json.dumps(rows[-1]), flush=True)
-    write_json(work / "score.json", rows)
-    for truth in ("psnr", "ccc"):
-        quality = [row[f"{truth}_a2b"] + row[f"{truth}_b2a"] for row in rows]
-        rank = spearmanr([-row["score"] for row in rows], quality).statistic
-        print(f"rank correlation of the score with {truth}: {rank:.2f}", file=sys.stderr)
+    parser.add_argument("--models", type=Path, nargs="+", required=True)
+    parser.add_argument("--source", type=Path, required=True, help="test scan of scanner A")
+    parser.add_argument("--target", type=Path, required=True, help="of B, the same slices")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--every", type=int, default=1, help="take each so many-th kept model")
+    parser.add_argument("--slices", type=int, default=4)
+    args = parser.parse_args()
+    (a,), (b,) = (read_all(path) for path in (args.source, args.target))
+    a, b = cropped(a, args.slices), cropped(b, args.slices)
+    rows = [row for model in args.models for row in measure(model, a, b, args.every)]
+    write_json(args.out, rows)
+    report(rows)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ def measure(
     place: Path,
     reverse: list[str],
     seeds: int,
+    rois: int = 24,
 ) -> dict[str, Any]:
     """Harmonise a source by a model and evaluate it against a target; one line of the table.
 
@@ -123,7 +124,7 @@ def measure(
         report = place / f"seed-{seed}"
         if not report.exists():
             run("evaluate", "--harmonized", images, "--target", target, "--source", source,
-                "--out", report, "--seed", seed)  # fmt: skip
+                "--out", report, "--seed", seed, "--rois", rois)  # fmt: skip
         found.append(json.loads((report / "metrics.json").read_text()))
     first = found[0]
     across = [np.mean(list(metrics["ccc_across"].values())) for metrics in found]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cvsct.cli.benchmark_folder import (
+    MODELS,
+    REPEAT,
+    TEST,
+    TRAIN,
+    claimed,
+    fingerprint,
+    scanners_of,
+)
 from cvsct.cli.evaluate import evaluate
 from cvsct.cli.harmonize import harmonize
 from cvsct.cli.train import train
@@ -20,10 +27,10 @@ from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
 from cvsct.errors import CvsctError, UsageError, explain
 
 if TYPE_CHECKING:
+    from cvsct.evaluation.feature_file import FeatureFile
     from cvsct.evaluation.league import Benchmark, Result
+    from cvsct.evaluation.tables import Table
 
-PLAN = "plan.json"
-TRAIN, TEST, REPEAT = "train", "test", "repeat"
 PAPER_PAIR = ("ge-revolution-evo", "siemens-somatom-force")
 
 
@@ -49,12 +56,12 @@ def benchmark(
     if not rows:
         raise UsageError("no methods; give some of `cvsct methods`, by commas")
     refuse_unknown_preset(preset)
-    names = _scanners(data)
+    names = scanners_of(data)
     budget = {"max_steps": max_steps, "max_minutes": max_minutes}
     plan = {
-        "data": _fingerprint(data), "preset": preset, "set": setting or [], **budget, "rois": rois,
+        "data": fingerprint(data), "preset": preset, "set": setting or [], **budget, "rois": rois,
     }  # fmt: skip
-    with _claimed(out, plan):
+    with claimed(out, plan):
         work = _Work(data, out, names, preset, setting or [], budget, rois, workers)
         jobs = [
             (row.name, seed, direction)
@@ -73,8 +80,8 @@ def benchmark(
                 complain(reason)
         if not results:
             raise CvsctError(f"every method failed; the first: {next(iter(failed.values()))}")
-        found = work.benchmark(results)
-        for name, content in _documents(found, failed).items():
+        found = work.benchmark([*results, *work.combat(results)])
+        for name, content in _documents(found, work.leads(results), failed).items():
             write_atomic(out / name, content)
         write_json(out / "results.json", _record(found, plan, failed))
     for table in _ranked(found):
@@ -104,12 +111,12 @@ class _Work:
 
     def result(self, name: str, seed: int, direction: int) -> Result:
         """Do what is not there yet: a training, the derived series, the report."""
-        from cvsct.evaluation.league import WAYS, Result
+        from cvsct.evaluation.league import Result
         from cvsct.methods import find_method
 
         reversible = find_method(name).reversible
         model = self._model(name, seed, 0 if reversible else direction)
-        place = self.out / "results" / f"{name}-{seed}" / WAYS[direction]
+        place = self._place(name, seed, direction)
         source, target = self._sides(direction)
         images, report = place / "images", place / "report"
         passed = place / "passed"
@@ -147,7 +154,7 @@ class _Work:
         from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
 
         source, target = self._sides(direction)
-        model = self.out / "models" / (f"{name}-{seed}" + ("-b2a" if direction else ""))
+        model = self.out / MODELS / (f"{name}-{seed}" + ("-b2a" if direction else ""))
         if (model / SUMS_FILE).exists():
             return model
         uses = find_method(name).uses
@@ -168,6 +175,47 @@ class _Work:
         a, b = self.names
         return (b, a) if direction else (a, b)
 
+    def combat(self, results: list[Result]) -> list[Result]:
+        """ComBat on the input's features, which are the same in every method's report."""
+        from cvsct.evaluation.league import COMBAT, Result
+        from cvsct.evaluation.league_features import combat_metrics
+
+        made = []
+        for direction in (0, 1):
+            file = next((self._features(r) for r in results if r.direction == direction), None)
+            if file is None:
+                continue
+            try:
+                made.append(Result(COMBAT, 0, direction, combat_metrics(file)))
+            except CvsctError as error:
+                note(f"no ComBat: {error}")
+        return made
+
+    def leads(self, results: list[Result]) -> list[Table]:
+        """Each direction's methods against its best, by their first seed."""
+        from cvsct.evaluation.league_features import lead_table
+
+        found = []
+        for direction, name in enumerate(self.directions):
+            files = {
+                r.method: self._features(r)
+                for r in results
+                if r.direction == direction and r.seed == 0
+            }
+            found.append(lead_table(files, name, direction))
+        return [table for table in found if table is not None]
+
+    def _features(self, result: Result) -> FeatureFile:
+        from cvsct.evaluation.feature_file import read_features
+
+        return read_features(self._place(result.method, result.seed, result.direction)
+                             / "report" / "features.csv")  # fmt: skip
+
+    def _place(self, name: str, seed: int, direction: int) -> Path:
+        from cvsct.evaluation.league import WAYS
+
+        return self.out / "results" / f"{name}-{seed}" / WAYS[direction]
+
     def benchmark(self, results: list[Result]) -> Benchmark:
         from cvsct.evaluation.league import Benchmark
 
@@ -178,63 +226,6 @@ class _Work:
             budget=f"Preset {self.preset}, at most {' and '.join(given) or 'its own steps'}.",
             like_the_paper=self.names == PAPER_PAIR,
         )
-
-
-def _scanners(data: Path) -> tuple[str, str]:
-    """Names of the two scanners (or kernels) that are both trained on and tested.
-
-    Raises:
-        UsageError: if the folder is laid out otherwise.
-    """
-    held = {
-        part: {each.name for each in (data / part).iterdir() if each.is_dir()}
-        if (data / part).is_dir()
-        else set()
-        for part in (TRAIN, TEST)
-    }
-    both = sorted(name for name in held[TRAIN] & held[TEST] if not name.startswith("."))
-    if len(both) != 2:
-        shown = [f"{part}/: {', '.join(sorted(each)) or 'none'}" for part, each in held.items()]
-        raise UsageError(
-            f"{data}: expected the same two scanners under {TRAIN}/ and {TEST}/, found "
-            f"{'; '.join(shown)}; lay the scans out as {TRAIN}/A, {TRAIN}/B, {TEST}/A, {TEST}/B, "
-            f"and {REPEAT}/A, {REPEAT}/B where a target was scanned twice"
-        )
-    return both[0], both[1]
-
-
-def _fingerprint(data: Path) -> dict[str, Any]:
-    """How many files and bytes each part holds: enough to notice other data."""
-    found = {}
-    for part in (TRAIN, TEST, REPEAT):
-        files = [file for file in (data / part).rglob("*") if file.is_file()]
-        found[part] = [len(files), sum(file.stat().st_size for file in files)]
-    return found
-
-
-@contextlib.contextmanager
-def _claimed(out: Path, plan: Mapping[str, Any]) -> Iterator[None]:
-    """The folder made ours: new, or begun with the same plan and not at work elsewhere."""
-    from cvsct.runs import refuse_existing, write_json
-
-    path = out / PLAN
-    if not path.exists():
-        refuse_existing(out)
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(path, plan)
-    with path.open() as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{out}: another benchmark is at work in this folder") from None
-        before = json.load(stream)
-        changed = [key for key in plan if before.get(key) != plan[key]]
-        if changed:
-            raise UsageError(
-                f"{out}: was begun with other {', '.join(changed)}; give the same to go on "
-                "(methods and seeds may be added), or name a new folder"
-            )
-        yield
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -250,11 +241,11 @@ def _files_of_model(model: Path) -> list[Path]:
     return [model / name for name in names]
 
 
-def _documents(found: Benchmark, failed: Mapping[str, str]) -> dict[str, str]:
+def _documents(found: Benchmark, leads: list[Table], failed: Mapping[str, str]) -> dict[str, str]:
     from cvsct.evaluation.league import tables
     from cvsct.evaluation.league_page import league_html, league_markdown
 
-    made = tables(found)
+    made = [*tables(found), *leads]
     return {
         **{f"{table.key}.csv": table.to_csv() for table in made},
         "tables.md": league_markdown(found, made, failed),

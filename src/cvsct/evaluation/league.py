@@ -16,7 +16,7 @@ from cvsct.evaluation.paper import NOTES, QUALITY, TABLE_2, TABLE_3, Printed
 from cvsct.evaluation.radiomics import CLASSES
 from cvsct.evaluation.tables import Table
 
-INPUT, CEILING = "input", "repeat scan"
+INPUT, CEILING, COMBAT = "input", "repeat scan", "ComBat (features only)"
 WAYS = ("a2b", "b2a")
 """Folders of the two directions."""
 
@@ -31,18 +31,18 @@ class Result:
     Args:
         direction: place in `Benchmark.directions`.
         metrics: what `metrics.json` holds.
-        fit_s: seconds the training took.
+        fit_s: seconds the training took; None, like the others, where there was none.
         slices_per_s: of harmonising, reading and writing included.
-        model_mb: size of the model folder.
+        model_mb: size of the model's files.
     """
 
     method: str
     seed: int
     direction: int
     metrics: Mapping[str, Any]
-    fit_s: float
-    slices_per_s: float
-    model_mb: float
+    fit_s: float | None = None
+    slices_per_s: float | None = None
+    model_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,9 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
                 _percent(_mean(found, _at("way_to_ceiling", "share"))),
                 _number(_mean(found, _at("psnr_db")), 1),
                 _signed(_mean(found, _at("hu_bias"))),
-                _seconds(own),
-                _number(float(np.mean([r.slices_per_s for r in own])), 1) if own else NOT_THERE,
-                f"{max(r.model_mb for r in own):.2g}" if own else NOT_THERE,
+                _cost([r.fit_s for r in own], ".0f"),
+                _cost([r.slices_per_s for r in own], ".1f"),
+                _cost([r.model_mb for r in own], ".2g"),
             )
         )
     marked = frozenset(i for i, row in enumerate(rows) if row[0] in (INPUT, CEILING))
@@ -295,5 +295,6 @@ def _percent(value: float | None) -> str:
     return NOT_THERE if value is None else f"{100 * value:.0f} %"
 
 
-def _seconds(own: Sequence[Result]) -> str:
-    return f"{np.mean([one.fit_s for one in own]):.0f}" if own else NOT_THERE
+def _cost(values: Sequence[float | None], digits: str) -> str:
+    known = [value for value in values if value is not None]
+    return format(float(np.mean(known)), digits) if known else NOT_THERE

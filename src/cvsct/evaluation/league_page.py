@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cvsct.evaluation.league import CEILING, INPUT, WAYS, Benchmark
+from cvsct.evaluation.league import CEILING, COMBAT, INPUT, WAYS, Benchmark
 from cvsct.evaluation.tables import Table
 from cvsct.evaluation.templates import as_is, render
 
@@ -23,7 +23,8 @@ def headline(benchmark: Benchmark) -> list[str]:
             if (found := benchmark.of(name, number))
         }
         scores = {name: sum(each) / len(each) for name, each in means.items() if each}
-        rivals = sorted((m for m in scores if m not in (INPUT, CEILING)), key=lambda m: -scores[m])
+        of_images = (name for name in scores if name not in (INPUT, CEILING, COMBAT))
+        rivals = sorted(of_images, key=lambda name: -scores[name])
         if not rivals:
             continue
         best, *others = rivals
@@ -61,5 +62,6 @@ def league_html(benchmark: Benchmark, made: Sequence[Table], failed: Mapping[str
                 f"{one.method}, seed {one.seed}, {benchmark.directions[one.direction]}",
             )
             for one in benchmark.results
+            if one.fit_s is not None
         ],
     )

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cvsct.evaluation.comparison import changes, shares, way_to_ceiling
+from cvsct.evaluation.feature_file import features_csv
 from cvsct.evaluation.page import report_html
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.study import Comparison, Evaluation, evaluate
 from cvsct.evaluation.verdict import verdict
-from cvsct.regions import MaskedRegion
 from cvsct.runs import write_atomic, write_json
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "metrics", "write_report"]
@@ -25,7 +23,7 @@ PAIRED_KEYS = ("psnr_db", "ssim", "ncc", "ccc_within", "ccc_across", "hu_bias")
 def write_report(evaluation: Evaluation, folder: Path) -> None:
     """Write the three files into an existing folder."""
     write_json(folder / "metrics.json", metrics(evaluation))
-    write_atomic(folder / "features.csv", features_csv(evaluation))
+    write_atomic(folder / "features.csv", features_csv(evaluation.features, evaluation.regions))
     write_atomic(folder / "report.html", report_html(evaluation))
 
 
@@ -110,24 +108,3 @@ def _gains_json(evaluation: Evaluation) -> dict[str, Any]:
         "changes": changes(new.across, old.across).to_json(),
         "way_to_ceiling": way.to_json() if way else None,
     }
-
-
-def features_csv(evaluation: Evaluation) -> str:
-    """One row a region and image; a value is empty where the feature is undefined."""
-    buffer = io.StringIO()
-    names = next(iter(evaluation.features.values())).names if evaluation.features else ()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ("image", "region", "series", "z_mm", "row", "column", "rows", "columns", "label", *names)
-    )
-    for side, table in evaluation.features.items():
-        for number, (place, values) in enumerate(
-            zip(evaluation.regions, table.values, strict=True)
-        ):
-            where = place.region
-            shape = where.mask.shape if isinstance(where, MaskedRegion) else (where.size_px,) * 2
-            label = where.label if isinstance(where, MaskedRegion) else ""
-            at = (f"{place.z_mm:.3f}", where.row, where.column, *shape, label)
-            cells = ["" if np.isnan(value) else repr(float(value)) for value in values]
-            writer.writerow((side, number + 1, place.volume + 1, *at, *cells))
-    return buffer.getvalue()

@@ -68,8 +68,9 @@ def _train(
         request.note,
     )
     learned, held_out, how = _split(stores, config, request)
+    everyone = [PatchSampler(store, config.window) for store in stores]
     step = _build(config, learned, request.seed, ranks)
-    validator = _validator(config, held_out, request.seed, ranks)
+    validator = _validator(config, held_out, everyone, request.seed, ranks)
     run = Run(
         folder=request.out,
         config={
@@ -172,18 +173,23 @@ def _build(
 
 
 def _validator(
-    config: CycleConfig, samplers: Sequence[PatchSampler], seed: int, ranks: Ranks
+    config: CycleConfig,
+    held_out: Sequence[PatchSampler],
+    everyone: Sequence[PatchSampler],
+    seed: int,
+    ranks: Ranks,
 ) -> CycleValidator:
+    def fixed(sampler: PatchSampler, count: int, *names: str) -> Images:
+        patches = sampler.validation_patches(count, random_stream(seed, *names))
+        return torch.from_numpy(patches).to(ranks.device)
+
     a, b = (
         Sample(
-            torch.from_numpy(
-                sampler.validation_patches(
-                    config.validation_patches, random_stream(seed, "validation", side)
-                )
-            ).to(ranks.device),
-            _typical_pixel_mm(sampler.store),
+            unit=fixed(few, config.validation_patches, "validation", side),
+            pixel_mm=_typical_pixel_mm(few.store),
+            every=fixed(every, 2 * config.validation_patches, "validation spectra", side),
         )
-        for side, sampler in zip("ab", samplers, strict=True)
+        for side, few, every in zip("ab", held_out, everyone, strict=True)
     )
     return CycleValidator(a, b, config.window)
 
