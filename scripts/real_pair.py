@@ -7,6 +7,7 @@ the z range. `different-1`, `different-2`: source from one of its two quarters, 
 other, so that no slice position is in common. The test is the upper half, with the pairing, in
 both directions. Everything runs through the command line; a model that is already in WORK is
 used again, so long trainings can be run beforehand by `cvsct train` into the folder shown.
+`WORK/benchmark/PROTOCOL` is laid out for `cvsct benchmark --data`, which gives the full reports.
 """
 
 from __future__ import annotations
@@ -76,9 +77,12 @@ def lay_out(pair: Path, work: Path) -> list[str]:
         "different-2": (second, first),
         "test": (slice(half, None), slice(half, None)),
     }
-    for name, (of_sharp, of_soft) in parts.items():
-        link(sharp[of_sharp], work / "scans" / name / "sharp")
-        link(soft[of_soft], work / "scans" / name / "soft")
+    for name, slices in parts.items():
+        for kernel, files, part in zip(("sharp", "soft"), (sharp, soft), slices, strict=True):
+            link(files[part], work / "scans" / name / kernel)
+            if name != "test":
+                link(files[part], work / "benchmark" / name / "train" / kernel)
+                link(files[half:], work / "benchmark" / name / "test" / kernel)
     return [name for name in parts if name != "test"]
 
 

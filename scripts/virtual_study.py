@@ -89,9 +89,7 @@ def train(job: Job, data: Path, minutes: float) -> str:
     if (job.model / CHECKPOINT_FILE).exists():
         words.append("--resume")
     job.model.parent.mkdir(parents=True, exist_ok=True)
-    logs = job.model.parent.with_name("logs")
-    logs.mkdir(exist_ok=True)
-    with (logs / f"{job.model.name}.log").open("a") as log:
+    with (job.model.parent / f"{job.model.name}.log").open("a") as log:
         code = subprocess.run(
             [str(word) for word in words],
             stdout=log,
@@ -111,6 +109,17 @@ def score(name: str, work: Path, data: Path) -> list[dict[str, Any]]:
         about = {"protocol": "seed 0", "method": name, "direction": direction}
         rows.append(measure(about, paths, place, reverse, seeds=1, rois=ROIS))
     return rows
+
+
+def _finished(models: Path, methods: list[str]) -> list[str]:
+    """Methods with the number of seeds there are, counted from 0."""
+    found = []
+    for method in methods:
+        seeds = 0
+        while (models / f"{method}-{seeds}" / SUMS_FILE).exists():
+            seeds += 1
+        found.append(f"{method}:{max(1, seeds)}")
+    return found
 
 
 def main() -> None:
@@ -149,9 +158,9 @@ def main() -> None:
         (args.work / "table.md").write_text(table(rows))
         print(table(rows))
     else:
-        run("benchmark", "--data", data, "--methods", ",".join(args.methods), "--seeds",
-            max(args.seeds) + 1, "--out", args.work / "benchmark", "--rois", ROIS,
-            "--max-minutes", args.minutes)  # fmt: skip
+        there = ",".join(_finished(models, args.methods))
+        run("benchmark", "--data", data, "--methods", there, "--out", args.work / "benchmark",
+            "--rois", ROIS, "--max-minutes", args.minutes)  # fmt: skip
 
 
 if __name__ == "__main__":

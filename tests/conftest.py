@@ -126,3 +126,14 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _vgg_by_default(vgg_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights for the domain loss where a test names none."""
     monkeypatch.setenv("CVSCT_VGG_WEIGHTS", str(vgg_weights))
+
+
+@pytest.fixture(scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _not_the_users_cache(_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features that tests measure are kept apart from the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_cache))

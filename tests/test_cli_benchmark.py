@@ -109,6 +109,7 @@ def test_what_a_benchmark_refuses(run: Run, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(*words(data, out, "magic"))[0] == 2
     assert run(*words(data, out, ","))[0] == 2
+    assert run(*words(data, out, "cyclegan:x"))[0] == 2
     code, _, err = run(*words(tmp_path, out, "input"))
     assert code == 2
     assert "the same two scanners under train/ and test/, found train/: none" in err

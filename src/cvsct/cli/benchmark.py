@@ -36,7 +36,9 @@ PAPER_PAIR = ("ge-revolution-evo", "siemens-somatom-force")
 
 def benchmark(
     data: Annotated[Path, typer.Option(help="Holds train/, test/ and perhaps repeat/.")],
-    methods: Annotated[str, typer.Option(help="Rows of `cvsct methods`, by commas.")],
+    methods: Annotated[
+        str, typer.Option(help="Rows of `cvsct methods`, by commas; NAME:K for K seeds of one.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write; one begun before goes on.")],
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each method that has any.")] = 1,
     preset: Annotated[str, typer.Option(help="paper, stable or cpu.")] = "cpu",
@@ -49,12 +51,9 @@ def benchmark(
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
 ) -> None:
     """Train, harmonise and evaluate each method both ways; the paper's tables with ours beside."""
-    from cvsct.methods import find_method
     from cvsct.runs import refuse_unknown_preset, write_atomic, write_json
 
-    rows = [find_method(name.strip()) for name in methods.split(",") if name.strip()]
-    if not rows:
-        raise UsageError("no methods; give some of `cvsct methods`, by commas")
+    wanted = _wanted(methods, seeds)
     refuse_unknown_preset(preset)
     names = scanners_of(data)
     budget = {"max_steps": max_steps, "max_minutes": max_minutes}
@@ -64,9 +63,9 @@ def benchmark(
     with claimed(out, plan):
         work = _Work(data, out, names, preset, setting or [], budget, rois, workers)
         jobs = [
-            (row.name, seed, direction)
-            for row in sorted(rows, key=lambda row: row.kind != "classical")
-            for seed in range(seeds if row.kind != "classical" else 1)
+            (name, seed, direction)
+            for name, count in wanted.items()
+            for seed in range(count)
             for direction in (0, 1)
         ]
         results, failed = [], {}
@@ -89,6 +88,22 @@ def benchmark(
     print(out / "benchmark.html")
     if failed:
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _wanted(methods: str, seeds: int) -> dict[str, int]:
+    """Trainings of each method, those that take seconds first and once."""
+    from cvsct.methods import find_method
+
+    found: dict[str, int] = {}
+    for word in filter(None, (each.strip() for each in methods.split(","))):
+        name, _, count = word.partition(":")
+        if count and not (count.isdigit() and int(count)):
+            raise UsageError(f"{word!r}: the number of seeds is at least 1")
+        row = find_method(name)
+        found[name] = 1 if row.kind == "classical" else int(count or seeds)
+    if not found:
+        raise UsageError("no methods; give some of `cvsct methods`, by commas")
+    return dict(sorted(found.items(), key=lambda one: find_method(one[0]).kind != "classical"))
 
 
 @dataclass(frozen=True)
