@@ -164,7 +164,7 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_is_there(whole: Path, tmp_path: Pat
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     _, err = process.communicate(timeout=20)
     _wait_for_the_end_of_all(process.pid)
-    assert re.search(r"stopped; \d+ of 32 images are kept, the same command goes on", err)
+    assert re.search(r"stopped; \d+ of 42 images are kept, the same command goes on", err)
     assert err.count("Traceback") == 1, err
     simulate(tiny(), CONFIG, out, workers=1, physics=FAKE)
     assert content(out) == content(whole)
@@ -215,7 +215,7 @@ def test_a_disk_too_small_is_told_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 10**6, 10**6))
-    with pytest.raises(SimulationError, match="32 images, needs 1 MB, 1 MB free; free some"):
+    with pytest.raises(SimulationError, match="42 images, needs 2 MB, 1 MB free; free some"):
         simulate(tiny(), CONFIG, tmp_path / "out", workers=1, physics=FAKE)
     assert not list(tmp_path.rglob("*.dcm"))
 

@@ -72,6 +72,7 @@ def test_a_benchmark_goes_on_where_it_was_and_takes_more_methods(
     record = json.loads((out / "results.json").read_text())
     assert [(one["method"], one["direction"]) for one in record["results"]] == [
         ("input", 0), ("input", 1), ("spectrum", 0), ("spectrum", 1),
+        (league.COMBAT, 0), (league.COMBAT, 1),
     ]  # fmt: skip
     there = record["results"][2]["metrics"]
     assert there["repeat"]["ccc_across_mean"] > there["ccc_across_mean"]
@@ -82,8 +83,8 @@ def test_a_benchmark_goes_on_where_it_was_and_takes_more_methods(
         names = [row[0] for row in csv.reader(stream)]
     assert names == [
         "Feature class",
-        *("sharp to soft conversion", league.INPUT, "spectrum", league.CEILING),
-        *("soft to sharp conversion", league.INPUT, "spectrum", league.CEILING),
+        *("sharp to soft conversion", league.INPUT, "spectrum", league.COMBAT, league.CEILING),
+        *("soft to sharp conversion", league.INPUT, "spectrum", league.COMBAT, league.CEILING),
     ]
     page = (out / "benchmark.html").read_text()
     for link in ("results/spectrum-0/a2b/report/report.html",):
@@ -101,7 +102,7 @@ def test_one_failing_method_does_not_stop_the_others(run: Run, data: Path, tmp_p
     assert set(record["failed"]) == {
         "cyclegan, seed 0, sharp to soft", "cyclegan, seed 0, soft to sharp",
     }  # fmt: skip
-    assert {one["method"] for one in record["results"]} == {"input"}
+    assert {one["method"] for one in record["results"]} == {"input", league.COMBAT}
     assert "Failed: cyclegan" in (out / "benchmark.html").read_text()
 
 

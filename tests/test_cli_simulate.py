@@ -32,8 +32,8 @@ def test_it_writes_the_benchmark_and_goes_on_with_it(
     words = ["simulate", "--out", tmp_path / "b", "--scale", "tiny", "--workers", 1]
     code, printed, err = run(*words)
     assert code == 0, err
-    assert "32 images in 12 series of 8 bodies" in printed
-    assert "32 images: needs 1 MB" in err
+    assert "42 images in 16 series of 8 bodies" in printed
+    assert "42 images: needs 2 MB" in err
     assert run(*words)[0] == 0
     for options, says in (
         (["--seed", 1], "seed 0 there, 1 now"),

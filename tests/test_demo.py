@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cvsct.scanner import benchmark
-from cvsct.scanner.benchmark import TEST, TRAIN, Scan
+from cvsct.scanner.benchmark import REPEAT, TEST, TRAIN, Scan
 from tests.commands import Run
 
 
@@ -27,7 +27,7 @@ def test_a_small_demo_goes_all_the_way(
     whole = benchmark.plan
 
     def small(*about: object) -> tuple[Scan, ...]:
-        kept = [scan for scan in whole(*about) if scan.part in (TRAIN, TEST)]
+        kept = [scan for scan in whole(*about) if scan.part in (TRAIN, TEST, REPEAT)]
         return tuple(replace(scan, slices=3, matrix_px=256, raster_px=512) for scan in kept)
 
     monkeypatch.setattr(benchmark, "plan", small)
@@ -36,6 +36,7 @@ def test_a_small_demo_goes_all_the_way(
     assert "open " in printed
     found = measured(tmp_path / "demo")
     assert found["n_slices"] == 3
+    assert found["repeat"] is not None
     assert run("demo", "--out", tmp_path / "demo")[0] == 2
 
 

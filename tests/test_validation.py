@@ -68,6 +68,18 @@ def test_a_model_that_does_nothing_scores_1_and_errs_by_nothing() -> None:
         assert figures[f"{name}_a2b"] == figures[f"{name}_b2a"] == 0.0
 
 
+def test_spectra_are_of_every_patient_and_the_rest_of_those_held_out() -> None:
+    """A held-out body that is noisier than the others does not count against the model."""
+    odd = Sample(unit(1.5 * textures(0, 0.5)), PIXEL_MM, every=unit(textures(2, 0.5, 40)))
+    soft = Sample(unit(textures(1, 1.0)), PIXEL_MM, every=unit(textures(3, 1.0, 40)))
+    judge, plain = CycleValidator(odd, soft, WINDOW), validator()
+    assert judge.input_db == pytest.approx(plain.input_db, rel=0.1)
+    assert judge.texture_hu == pytest.approx(plain.texture_hu, rel=0.1)
+    figures = judge(stepped(shifted(12.0), nothing))
+    assert figures["idempotence_hu_a2b"] == pytest.approx(12.0, rel=1e-3)
+    assert figures["score"] == pytest.approx(1 + (1.2 + 12 / judge.texture_hu) / 2, rel=1e-3)
+
+
 def test_the_spectrum_is_measured_as_the_report_measures_it() -> None:
     sides = {
         "source": [make_volume(textures(0, 0.5), pixel_mm=PIXEL_MM)],

@@ -73,10 +73,10 @@ class Sample:
 
     unit: Images
     pixel_mm: float
-    every: Images | None = None
+    every: Float[Tensor, "many 1 h w"] | None = None
 
     @property
-    def texture(self) -> Images:
+    def texture(self) -> Float[Tensor, "_ 1 h w"]:
         """Patches whose spectrum stands for the domain."""
         return self.unit if self.every is None else self.every
 
