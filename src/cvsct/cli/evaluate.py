@@ -81,8 +81,9 @@ def evaluate(
             passed=scans.get("passed", ()),
             cache=_cache() if cache else None,
         )
-    with new_folder(out) as folder, manifest.timed("writing"):
-        write_report(found, folder)
+    with new_folder(out) as folder:
+        with manifest.timed("writing"):
+            write_report(found, folder)
         manifest.inputs = {role: [v.series_uid for v in each] for role, each in scans.items()}
         manifest.figures = {"metrics": "metrics.json"}
         manifest.write(folder)
