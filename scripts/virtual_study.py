@@ -39,10 +39,15 @@ ABLATIONS: dict[str, list[str]] = {
     "cvsct-with-norm": ["generator.norm=instance"],
     "cvsct-with-direct": ["generator.residual=false", "generator.hold_low_px=0"],
 }
-"""`cvsct` with the paper's reading of one thing in place of the preset's."""
+"""`cvsct` with the paper's reading of one thing in place of the preset's; without validation, so
+that the last step is the model of each."""
+
+UNCHOSEN = ["schedule.validate_steps=0"]
 
 KEEP_EVERY = 100
 """Steps between validations; each one's model is kept."""
+
+CHOSEN = ["schedule.keep_models=true", f"schedule.validate_steps={KEEP_EVERY}"]
 
 ROIS = 60
 DIRECTIONS = (("GE to Siemens", GE, SIEMENS, []), ("Siemens to GE", SIEMENS, GE, ["--reverse"]))
@@ -83,8 +88,7 @@ def train(job: Job, data: Path, minutes: float) -> str:
         *("--source", data / TRAIN / GE, "--target", data / TRAIN / SIEMENS, "--out", job.model),
         *("--max-minutes", minutes),
     ]
-    own = ["schedule.keep_models=true", f"schedule.validate_steps={KEEP_EVERY}", "max_steps=100000"]
-    for setting in [*own, *job.settings]:
+    for setting in ["max_steps=100000", *job.settings]:
         words += ["--set", setting]
     if (job.model / CHECKPOINT_FILE).exists():
         words.append("--resume")
@@ -137,11 +141,14 @@ def main() -> None:
     data = simulate(args.work, args.bodies)
     if args.ablations:
         models = args.work / "models"
-        jobs = [Job("cvsct", changed, 0, models / name) for name, changed in ABLATIONS.items()]
+        jobs = [
+            Job("cvsct", [*UNCHOSEN, *changed], 0, models / name)
+            for name, changed in ABLATIONS.items()
+        ]
     else:
         models = args.work / "benchmark" / "models"
         jobs = [
-            Job(method, [], seed, models / f"{method}-{seed}")
+            Job(method, CHOSEN, seed, models / f"{method}-{seed}")
             for seed in args.seeds
             for method in args.methods
             if method in networks
