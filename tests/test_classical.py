@@ -22,14 +22,15 @@ from cvsct.models.classical import (
     load_histogram,
     load_input,
     load_spectrum,
-    spectrum_likeness,
+    scan_position,
     train_histogram,
     train_input,
     train_spectrum,
 )
 from cvsct.models.filtering import filter_slices
+from cvsct.models.like_with_like import smooth_log_gain
 from cvsct.models.noise import WATER_PER_MM, expected_log_noise
-from cvsct.models.spectrum import SpectrumSettings, fit_kernel_ratio, smooth_log_gain
+from cvsct.models.spectrum import SpectrumSettings, fit_kernel_ratio
 from cvsct.runs import TrainingRequest
 from cvsct.volume import CTVolume, HUWindow
 from tests.conftest import make_volume
@@ -73,8 +74,10 @@ def world(
     return make_volume(np.array(planes), pixel_mm=pixel_mm)
 
 
-def request(method: str = "spectrum", **settings: object) -> TrainingRequest:
-    return TrainingRequest(method, Path("unused"), settings=settings)
+def request(method: str = "spectrum-plain", **settings: object) -> TrainingRequest:
+    return TrainingRequest(
+        method, Path("unused"), settings={**METHODS[method].settings, **settings}
+    )
 
 
 @cache
@@ -196,13 +199,13 @@ def test_softening_an_edge_does_not_ring() -> None:
 
 def test_a_scan_reads_like_the_domain_it_comes_from() -> None:
     bundle = sharp_to_soft()
-    assert spectrum_likeness(bundle, world(8, SHARP_MM)).position == pytest.approx(1, abs=0.1)
-    assert spectrum_likeness(bundle, world(9, SOFT_MM)).position == pytest.approx(0, abs=0.1)
-    usual = spectrum_likeness(bundle, world(8, SHARP_MM)).off_axis
+    assert scan_position(bundle, world(8, SHARP_MM)).position == pytest.approx(1, abs=0.1)
+    assert scan_position(bundle, world(9, SOFT_MM)).position == pytest.approx(0, abs=0.1)
+    usual = scan_position(bundle, world(8, SHARP_MM)).off_axis
     odd = make_volume(ndimage.gaussian_filter(world(8, SHARP_MM).hu, (0, 4, 0)))
-    assert spectrum_likeness(bundle, odd).off_axis > 3 * usual
+    assert scan_position(bundle, odd).off_axis > 3 * usual
     with pytest.raises(GeometryError, match="inside a patient"):
-        spectrum_likeness(bundle, make_volume(np.full((1, 128, 128), -1000.0)))
+        scan_position(bundle, make_volume(np.full((1, 128, 128), -1000.0)))
 
 
 def test_smoothing_keeps_even_curves_and_removes_jitter() -> None:

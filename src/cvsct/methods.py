@@ -67,6 +67,15 @@ _CVSCT = Method(
     settings={"attention": True, "domain_loss": True},
 )
 
+_SPECTRUM = Method(
+    name="spectrum",
+    kind="classical",
+    summary="filters noise and structure by a gain each, from the scanners' texture spectra",
+    trainer="cvsct.models.classical:train_spectrum",
+    loader="cvsct.models.classical:load_spectrum",
+    recommended=True,
+)
+
 _ROWS = (
     Method(
         name="input",
@@ -82,13 +91,13 @@ _ROWS = (
         trainer="cvsct.models.classical:train_histogram",
         loader="cvsct.models.classical:load_histogram",
     ),
-    Method(
-        name="spectrum",
-        kind="classical",
-        summary="zero-phase filter from the ratio of the scanners' texture spectra",
-        trainer="cvsct.models.classical:train_spectrum",
-        loader="cvsct.models.classical:load_spectrum",
-        recommended=True,
+    _SPECTRUM,
+    replace(
+        _SPECTRUM,
+        name="spectrum-plain",
+        summary="one zero-phase filter for all, from the ratio of the scanners' texture spectra",
+        recommended=False,
+        settings={"gains": "one"},
     ),
     replace(
         _CVSCT,

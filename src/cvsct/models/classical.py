@@ -15,7 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cvsct.errors import ModelError, TrainingError, UsageError
 from cvsct.models.bundle import Bundle, Domain, VolumeMapping
 from cvsct.models.filtering import filter_slices
-from cvsct.models.spectrum import Likeness, SpectrumSettings, fit_kernel_ratio, likeness
+from cvsct.models.local_filter import LocalGains, filter_locally
+from cvsct.models.spectrum import (
+    Position,
+    SpectrumSettings,
+    fit_kernel_ratio,
+    position_between,
+)
 from cvsct.runs import TrainingRequest
 from cvsct.spectra import body
 from cvsct.volume import AIR_FLOOR_HU, CTVolume, Scans
@@ -189,7 +195,7 @@ def _monotone(
 
 
 def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    """The gain between the two kernels as a function of cycles/mm; `models.spectrum` says how.
+    """Gains between the two scanners as functions of cycles/mm; `models.spectrum` says how.
 
     Raises:
         UsageError: for settings that do not exist.
@@ -198,34 +204,82 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
     settings = _settings(SpectrumSettings, request)
     _need_scans(source, target)
     fit = fit_kernel_ratio(source, target, settings, request.progress)
-    f, log_gain = fit.frequencies_per_mm, fit.log_gain
-    figures = {
-        "patches_source": fit.n_patches[0],
-        "patches_target": fit.n_patches[1],
-        "patches_alike": round(fit.overlap, 1),
-        "noise_level_of_bodies": round(float(np.exp(fit.noise_level)), 4),
-        "highest_frequency_per_mm": round(float(f[-1]), 4),
-        "correction_rms": round(float(np.sqrt(np.mean((log_gain - fit.raw_log_gain) ** 2))), 4),
-        **{
-            f"gain_at_{at:g}_per_mm": round(float(np.exp(np.interp(at, f, log_gain))), 4)
-            for at in (0.1, 0.3, 0.5, 0.7)
-        },
-    }
+    f = fit.frequencies_per_mm
     weights = {
         "frequencies_per_mm": f,
-        "log_gain": log_gain,
+        "log_gain": fit.log_gain,
         "source_log_power": np.nan_to_num(fit.source_log_power),
         "target_log_power": np.nan_to_num(fit.target_log_power),
     }
+    figures: dict[str, Any] = {
+        "patches_source": fit.n_patches[0],
+        "patches_target": fit.n_patches[1],
+        "patches_alike": round(fit.overlap, 1),
+        "highest_frequency_per_mm": round(float(f[-1]), 4),
+    }
+    if fit.two is None:
+        change = fit.log_gain - fit.raw_log_gain
+        figures |= {
+            "noise_level_of_bodies": round(float(np.exp(fit.noise_level)), 4),
+            "correction_rms": round(float(np.sqrt(np.mean(change**2))), 4),
+            **_gains_at("gain", f, fit.log_gain),
+        }
+    else:
+        two = fit.two
+        weights |= {
+            "noise_log_gain": two.noise,
+            "noise_radial_log_gain": two.noise_radial,
+            "structure_log_gain": two.structure,
+            "source_noise_log_power": two.source_noise,
+            "target_noise_log_power": two.target_noise,
+        }
+        figures |= {
+            "even_patches_source": two.n_even[0],
+            "even_patches_target": two.n_even[1],
+            "dose_law": f"{two.dose_law:.2f} +- {two.dose_law_sd:.2f}",
+            **_gains_at("noise_gain", f, two.noise),
+            **_gains_at("structure_gain", f, two.structure),
+        }
     return _bundle(source, target, request, settings, weights, figures)
 
 
+def _gains_at(
+    name: str, frequencies_per_mm: Float[np.ndarray, " n"], log_gain: Float[np.ndarray, " n"]
+) -> dict[str, float]:
+    return {
+        f"{name}_at_{at:g}_per_mm": round(
+            float(np.exp(np.interp(at, frequencies_per_mm, log_gain))), 4
+        )
+        for at in (0.1, 0.3, 0.5, 0.7)
+    }
+
+
 def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
-    """The zero-phase filter; the reverse has the inverse gain, under the same cap."""
+    """The filter of a model; the reverse has the inverse gains, under the same cap."""
     frequencies, log_gain = _weights(bundle, "frequencies_per_mm", "log_gain")
-    cap = np.log(_spectrum_settings(bundle).max_gain)
-    limited = np.clip(-log_gain if reverse else log_gain, -cap, cap)
-    return lambda volume: filter_slices(volume, frequencies, limited)
+    max_gain = _spectrum_settings(bundle).max_gain
+    sign = -1.0 if reverse else 1.0
+    if "noise_log_gain" not in bundle.weights:
+        cap = np.log(max_gain)
+        limited = np.clip(sign * log_gain, -cap, cap)
+        return lambda volume: filter_slices(volume, frequencies, limited)
+    noise, radial, structure, *powers = _weights(
+        bundle,
+        "noise_log_gain",
+        "noise_radial_log_gain",
+        "structure_log_gain",
+        "source_noise_log_power",
+        "target_noise_log_power",
+    )
+    gains = LocalGains(
+        frequencies_per_mm=frequencies,
+        noise=sign * noise,
+        noise_radial=sign * radial,
+        structure=sign * structure,
+        noise_log_power=powers[1] if reverse else powers[0],
+        max_gain=max_gain,
+    )
+    return lambda volume: filter_locally(volume, gains)
 
 
 def _spectrum_settings(bundle: Bundle) -> SpectrumSettings:
@@ -237,7 +291,7 @@ def _spectrum_settings(bundle: Bundle) -> SpectrumSettings:
         ) from error
 
 
-def spectrum_likeness(bundle: Bundle, volume: CTVolume) -> Likeness:
+def scan_position(bundle: Bundle, volume: CTVolume) -> Position:
     """Whether a scan reads like the source (1) or the target (0) of a `spectrum` model.
 
     A fixed filter sharpens again what is sharp already: forward, a scan well below 1 is no
@@ -248,4 +302,4 @@ def spectrum_likeness(bundle: Bundle, volume: CTVolume) -> Likeness:
         bundle, "frequencies_per_mm", "log_gain", "source_log_power", "target_log_power"
     )
     patch_mm = _spectrum_settings(bundle).patch_mm
-    return likeness(volume, frequencies, log_gain, 0.5 * (source + target), patch_mm)
+    return position_between(volume, frequencies, log_gain, 0.5 * (source + target), patch_mm)

@@ -53,9 +53,16 @@ def expected_log_noise(
     return np.log(total[inner] / RAY_ANGLES)
 
 
-def patch_log_noise(volume: CTVolume, spectra: PatchSpectra) -> Float[np.ndarray, " patches"]:
-    """The expected noise of each patch: its mean over about the patch's width."""
-    expected = expected_log_noise(volume)
+def patch_log_noise(
+    expected: Float[np.ndarray, "slices coarse_rows coarse_columns"],
+    volume: CTVolume,
+    spectra: PatchSpectra,
+) -> Float[np.ndarray, " patches"]:
+    """The expected noise of each patch: its mean over about the patch's width.
+
+    Args:
+        expected: `expected_log_noise` of the volume.
+    """
     across = max(round(spectra.size_px * volume.pixel_mm / GRID_MM), 1)
     smooth = ndimage.uniform_filter(expected, size=(1, across, across), mode="nearest")
     pixels = np.array(volume.hu.shape[1:]) / expected.shape[1:]

@@ -1,0 +1,212 @@
+"""Noise and structure told apart, against worlds in which each has its own kernel."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.fft
+
+from cvsct.errors import TrainingError
+from cvsct.models.bundle import Bundle
+from cvsct.models.classical import load_spectrum, train_spectrum
+from cvsct.models.local_filter import LocalGains, filter_locally
+from cvsct.models.noise import WATER_PER_MM
+from cvsct.models.patches import PatchKind, domain_patches
+from cvsct.models.two_gains import dose_law, even_patches
+from cvsct.runs import TrainingRequest, silent
+from cvsct.volume import CTVolume
+from tests.conftest import make_volume
+
+PIXEL_MM = 0.7
+SIDE = 330
+FLAT = np.array([0.0, 1.0])
+
+
+def kernel(f: np.ndarray, sigma_mm: float) -> np.ndarray:
+    return np.exp(-2 * (np.pi * sigma_mm * f) ** 2)
+
+
+def through(planes: np.ndarray, sigma_mm: float) -> np.ndarray:
+    f = scipy.fft.fftfreq(SIDE, PIXEL_MM)
+    shape = kernel(np.hypot(f[:, None], f), sigma_mm)
+    return np.asarray(scipy.fft.ifft2(scipy.fft.fft2(planes) * shape).real)
+
+
+def away_mm() -> np.ndarray:
+    y, x = (np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2) * PIXEL_MM
+    return np.asarray(np.hypot(y, x))
+
+
+@cache
+def world(
+    seed: int,
+    structure_mm: float,
+    noise_mm: float,
+    noise_hu_mm: float,
+    louder_outside: float = 0.0,
+    slices: int = 10,
+) -> CTVolume:
+    """A body half of even tissue and half of fine structure; its noise has a kernel of its own.
+
+    Args:
+        louder_outside: log power of noise grows by this for each (100 mm)² of the radius squared.
+    """
+    rng = np.random.default_rng(seed)
+    inside = away_mm() < 100
+    textured = np.mgrid[:SIDE, :SIDE][1] > SIDE / 2
+    coarse = scipy.fft.ifft2(
+        scipy.fft.fft2(rng.normal(size=(slices, SIDE, SIDE))) / _falling()
+    ).real
+    fine = np.where(textured, coarse * (120 / coarse.std()), 0)
+    body = np.where(inside, 20 + fine, -1000)
+    noise = through(rng.normal(0, noise_hu_mm / PIXEL_MM, body.shape), noise_mm)
+    noise *= np.exp(0.5 * louder_outside * ((away_mm() / 100) ** 2 - 1))
+    return make_volume(through(body, structure_mm) + noise, pixel_mm=PIXEL_MM)
+
+
+def _falling() -> np.ndarray:
+    f = scipy.fft.fftfreq(SIDE, PIXEL_MM)
+    radius = np.hypot(f[:, None], f)
+    radius[0, 0] = 1e9
+    return (radius**2 + 0.02**2) ** 0.6
+
+
+def train(source: CTVolume, target: CTVolume, **settings: object) -> Bundle:
+    return train_spectrum(
+        [source], [target], TrainingRequest("spectrum", Path("unused"), settings=settings)
+    )
+
+
+@cache
+def two_vendors() -> Bundle:
+    """Structure gets a little softer, noise much: what no single gain can do."""
+    return train(world(1, 0.15, 0.15, 25.0), world(2, 0.3, 0.5, 18.0))
+
+
+def fitted(bundle: Bundle, name: str, f: np.ndarray) -> np.ndarray:
+    return np.interp(f, bundle.weights["frequencies_per_mm"], bundle.weights[name])
+
+
+def test_each_kernel_is_recovered_from_different_bodies() -> None:
+    f = np.arange(0.2, 0.66, 0.05)
+    noise = np.log(18 / 25 * kernel(f, 0.5) / kernel(f, 0.15))
+    assert np.abs(fitted(two_vendors(), "noise_log_gain", f) - noise).max() < 0.06
+    f = np.arange(0.1, 0.41, 0.05)  # beyond, this structure is drowned in noise
+    structure = np.log(kernel(f, 0.3) / kernel(f, 0.15))
+    assert np.abs(fitted(two_vendors(), "structure_log_gain", f) - structure).max() < 0.07
+    wrong = np.log(18 / 25 * kernel(f, 0.5) / kernel(f, 0.15))[-1] - structure[-1]
+    assert abs(wrong) > 0.5  # the two differ by far more than the bounds
+
+
+def test_where_both_are_one_kernel_the_two_gains_agree() -> None:
+    bundle = train(world(3, 0.15, 0.15, 25.0), world(4, 0.4, 0.4, 25.0))
+    f = np.arange(0.2, 0.46, 0.05)
+    truth = np.log(kernel(f, 0.4) / kernel(f, 0.15))
+    for name in ("noise_log_gain", "structure_log_gain"):
+        assert np.abs(fitted(bundle, name, f) - truth).max() < 0.08, name
+
+
+def test_swapping_the_domains_inverts_the_gains() -> None:
+    back = train(world(2, 0.3, 0.5, 18.0), world(1, 0.15, 0.15, 25.0))
+    for name in ("noise_log_gain", "noise_radial_log_gain", "structure_log_gain"):
+        assert np.allclose(back.weights[name], -two_vendors().weights[name], atol=1e-6), name
+
+
+def test_noise_that_falls_off_otherwise_is_kept() -> None:
+    bundle = train(
+        world(5, 0.2, 0.2, 25.0, louder_outside=0.0), world(6, 0.2, 0.2, 25.0, louder_outside=-0.6)
+    )
+    f = np.arange(0.25, 0.66, 0.05)
+    assert np.abs(fitted(bundle, "noise_radial_log_gain", f) + 0.3).max() < 0.08
+
+
+def test_the_dose_law_is_read_off_the_scans() -> None:
+    """Slices of different thickness; noise power as the law makes it of what is expected."""
+    volumes = []
+    rng = np.random.default_rng(0)
+    truth = 0.8
+    for radius_mm in np.linspace(60, 110, 8):
+        body = np.where(away_mm() < radius_mm, 20.0, -1000.0)
+        louder = np.exp(0.5 * truth * WATER_PER_MM * 2 * (radius_mm - 80))
+        noise = through(rng.normal(0, 20 / PIXEL_MM, (2, SIDE, SIDE)), 0.2)
+        volumes.append(make_volume(body + noise * louder, pixel_mm=PIXEL_MM))
+    f = np.arange(0.0, 0.7, 0.05)
+    (soft,) = domain_patches(volumes, f, [PatchKind(20.0, "soft", 1.0)], 99, "source", silent)
+    even = even_patches(soft, "source")
+    law, sd = dose_law((even, even), f, (0.5, 1.0))
+    assert law == pytest.approx(truth, abs=0.12)
+    assert sd < 0.15
+    assert dose_law((even, even), f, (0.5, 0.0)) == (0.5, 0.0)
+
+
+def test_scans_without_even_tissue_are_refused_with_a_remedy() -> None:
+    lung = make_volume(np.full((40, 128, 128), -800.0))
+    (soft,) = domain_patches([lung], FLAT, [PatchKind(20.0, "soft", 1.0)], 99, "x", silent)
+    with pytest.raises(TrainingError, match=r"target scans hold 0 regions.*spectrum-plain"):
+        even_patches(soft, "target")
+
+
+def gains(noise: float, structure: float, log_power: float = 4.0) -> LocalGains:
+    """Constant gains above 0.05/mm; the mean is kept."""
+    f = np.array([0.0, 0.05, 1.5])
+    return LocalGains(
+        frequencies_per_mm=f,
+        noise=np.array([0.0, noise, noise]),
+        noise_radial=np.zeros(3),
+        structure=np.array([0.0, structure, structure]),
+        noise_log_power=np.full(3, log_power),
+        max_gain=16.0,
+    )
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (61, 45), (128, 96), (12, 300), (5, 7)])
+def test_gains_of_one_leave_every_image_as_it_is(shape: tuple[int, int]) -> None:
+    volume = make_volume(np.random.default_rng(1).normal(0, 300, (2, *shape)))
+    assert np.abs(filter_locally(volume, gains(0, 0)) - np.maximum(volume.hu, -1024)).max() < 0.01
+
+
+def test_a_constant_stays_exactly() -> None:
+    volume = make_volume(np.full((1, 150, 90), -1000.0))
+    assert np.abs(filter_locally(volume, gains(-2, 1)) + 1000).max() < 0.01
+
+
+def test_noise_gets_the_noises_gain_and_an_edge_the_structures() -> None:
+    rng = np.random.default_rng(2)
+    power = float(np.log(10.0**2 * PIXEL_MM**2))
+    step = np.zeros((1, 256, 256))
+    step[:, :, 128:] = 1000.0
+    noisy = make_volume(step + rng.normal(0, 10, step.shape), pixel_mm=PIXEL_MM)
+    made = filter_locally(noisy, gains(-1.0, 0.0, power))
+    flat = np.s_[0, 40:-40, 30:80]
+    assert made[flat].std() == pytest.approx(10 * np.exp(-1.0), rel=0.1)
+    profile = made[0, 40:-40].mean(axis=0)
+    assert profile[129] - profile[126] > 0.9 * 1000  # an edge of noise's gain would be 0.4
+    assert abs(profile[128] + profile[127] - 1000) < 20  # and it has not moved
+
+
+def test_the_level_of_the_noise_is_the_images_own() -> None:
+    """Twice the noise of the training's scans is still noise."""
+    rng = np.random.default_rng(3)
+    quiet = float(np.log(10.0**2 * PIXEL_MM**2))
+    for sd in (5.0, 10.0, 40.0):
+        noise = make_volume(rng.normal(0, sd, (1, 200, 200)), pixel_mm=PIXEL_MM)
+        made = filter_locally(noise, gains(-1.0, 0.0, quiet))
+        assert made.std() / sd == pytest.approx(np.exp(-1.0), rel=0.1)
+
+
+def test_nothing_is_amplified_beyond_the_cap() -> None:
+    impulse = np.zeros((1, 128, 128))
+    impulse[0, 64, 64] = 1000
+    f = np.array([0.0, 0.05, 1.5])
+    wild = LocalGains(f, f * 0 + 9, f * 0, f * 0 + 9, f * 0, max_gain=2.0)
+    response = np.abs(scipy.fft.fft2(filter_locally(make_volume(impulse), wild)[0] / 1000))
+    assert response.max() < 2.05
+
+
+def test_a_model_without_two_gains_is_still_read() -> None:
+    plain = train(world(1, 0.15, 0.15, 25.0), world(2, 0.3, 0.5, 18.0), gains="one")
+    assert "noise_log_gain" not in plain.weights
+    assert load_spectrum(plain, False, "auto")(world(1, 0.15, 0.15, 25.0)).shape == (10, SIDE, SIDE)
