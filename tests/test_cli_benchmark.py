@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from cvsct.cli import benchmark_work
-from cvsct.cli.benchmark_folder import fit_s
+from cvsct.cli.benchmark_folder import claimed, fit_s
+from cvsct.errors import UsageError
 from cvsct.evaluation import league
 from cvsct.io.dicom import read_all
 from cvsct.methods import METHODS, Method, find_method
@@ -241,6 +242,33 @@ def test_a_direction_has_equal_minutes_whichever_way_a_method_trains(
     code, _, err = run(*words(data, out, "twin", "--max-minutes", 1, "--max-steps", 7))
     assert code == 2
     assert "was begun with other minutes_a_direction" in err
+
+
+def test_a_benchmark_begun_with_minutes_of_both_directions_goes_on(tmp_path: Path) -> None:
+    """30 minutes a training that served both were 15 a direction."""
+    for before, now in ((30.0, 15.0), (None, None)):
+        (tmp_path / "plan.json").write_text(json.dumps({"preset": "cpu", "max_minutes": before}))
+        plan = {"preset": "cpu", "minutes_a_direction": now}
+        with claimed(tmp_path, plan):
+            pass
+        with claimed(tmp_path, {**plan, "paired": [1, 2]}):
+            pass
+        with (
+            pytest.raises(UsageError, match="other minutes_a_direction, paired;"),
+            claimed(tmp_path, {**plan, "minutes_a_direction": 30.0, "paired": [1, 3]}),
+        ):
+            pass
+
+
+def test_a_benchmark_is_one_process_s_also_when_paired_scans_have_come(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps({"preset": "cpu"}))
+    plan = {"preset": "cpu", "paired": [1, 2]}
+    with (
+        claimed(tmp_path, plan),
+        pytest.raises(UsageError, match="another benchmark is at work"),
+        claimed(tmp_path, plan),
+    ):
+        pass
 
 
 def test_an_interrupted_training_counts_all_its_minutes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cvsct.cli.benchmark_folder import (
+    MINUTES,
     PAIRED,
     REPEAT,
     TEST,
@@ -66,7 +67,7 @@ def benchmark(
         "preset": preset,
         "set": setting or [],
         "max_steps": max_steps,
-        "minutes_a_direction": max_minutes,
+        MINUTES: max_minutes,
         "rois": rois,
     }
     with claimed(out, plan):

@@ -12,6 +12,8 @@ from typing import IO, Any
 from cvsct.errors import UsageError
 
 PLAN, MODELS = "plan.json", "models"
+MINUTES = "minutes_a_direction"
+"""In the plan."""
 TRAIN, TEST, REPEAT, PAIRED = "train", "test", "repeat", "paired"
 
 
@@ -101,7 +103,7 @@ def claimed(out: Path, plan: Mapping[str, Any]) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, plan)
     with contextlib.ExitStack() as stack:
-        before = json.load(_locked(stack.enter_context(path.open()), out))
+        before = _begun(_locked(stack.enter_context(path.open()), out))
         added = {key: plan[key] for key in (PAIRED,) if key in plan and key not in before}
         changed = [key for key in plan if key not in added and before.get(key) != plan[key]]
         if changed:
@@ -113,6 +115,15 @@ def claimed(out: Path, plan: Mapping[str, Any]) -> Iterator[None]:
             write_json(path, {**before, **added})
             _locked(stack.enter_context(path.open()), out)  # the lock was the old file's
         yield
+
+
+def _begun(plan: IO[str]) -> dict[str, Any]:
+    """The plan as it would be written now: minutes were a training's while all served both ways."""
+    before: dict[str, Any] = json.load(plan)
+    if "max_minutes" in before:
+        minutes = before.pop("max_minutes")
+        before[MINUTES] = minutes and minutes / 2
+    return before
 
 
 def _locked(stream: IO[str], out: Path) -> IO[str]:
