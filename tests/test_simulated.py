@@ -12,9 +12,9 @@ import pytest
 from pydicom import dcmread
 
 from cvsct.errors import SeriesError
-from cvsct.evaluation.pairing import pair_volumes
 from cvsct.io.dicom import read_all
 from cvsct.io.simulated import write_simulated
+from cvsct.pairing import pair_volumes
 from cvsct.volume import Acquisition, CTVolume, Geometry, SimulatedStudy
 from tests.dicom_files import today
 

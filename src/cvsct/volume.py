@@ -180,6 +180,12 @@ class CTVolume:
             )
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns."""
+        slices, rows, columns = self.hu.shape
+        return slices, rows, columns
+
+    @property
     def pixel_mm(self) -> float:
         """In-plane sampling distance; the geometric mean where rows and columns differ."""
         rows, columns = self.geometry.pixel_mm
@@ -237,7 +243,7 @@ class ScanFacts:
         """The facts of a volume in memory."""
         return cls(
             series_uid=volume.series_uid,
-            shape=(volume.hu.shape[0], volume.hu.shape[1], volume.hu.shape[2]),
+            shape=volume.shape,
             pixel_mm=volume.geometry.pixel_mm,
             thickness_mm=volume.geometry.thickness_mm,
             acquisition=volume.acquisition,

@@ -6,10 +6,11 @@ not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int, Num
+from jaxtyping import Float32, Int, Int8, Num
 
 from cvsct.data.splits import split_slices
 from cvsct.data.store import Store
@@ -17,6 +18,9 @@ from cvsct.errors import TrainingError
 from cvsct.volume import HUWindow
 
 Patches = Float32[np.ndarray, "count 1 size size"]
+Turns = Int8[np.ndarray, "count 3"]
+Place = tuple[int, int, int]
+"""Number of a slice, first row and first column of a patch."""
 
 
 class PatchSampler:
@@ -33,7 +37,7 @@ class PatchSampler:
     ) -> None:
         self.store = store
         self.slices = np.arange(len(store)) if slices is None else slices
-        self._window = window
+        self.window = window
         self._ends = np.cumsum(store.counts[self.slices])
 
     def __len__(self) -> int:
@@ -42,14 +46,8 @@ class PatchSampler:
 
     def draw(self, count: int, rng: np.random.Generator) -> Patches:
         """Patches in [-1, 1], each flipped and transposed at random."""
-        places = self._places(count, rng)
-        turns = rng.integers(2, size=(count, 3), dtype=np.int8)
-        size = self.store.rule.size_px
-        patches = np.empty((count, 1, size, size), dtype=np.float32)
-        for patch, (index, row, column), turn in zip(patches, places, turns, strict=True):
-            cut = self.store.plane(index)[row : row + size, column : column + size]
-            patch[0] = self._window.to_unit(_turned(cut, *turn.tolist()).astype(np.float32))
-        return patches
+        places = self.places(count, rng)
+        return cut_turned(self.store, self.window, places, random_turns(count, rng))
 
     def validation_patches(
         self, count: int, rng: np.random.Generator, size_px: int | None = None
@@ -62,23 +60,7 @@ class PatchSampler:
         Raises:
             TrainingError: if a slice is smaller.
         """
-        own = self.store.rule.size_px
-        size = own if size_px is None else size_px
-        patches = np.empty((count, 1, size, size), dtype=np.float32)
-        for patch, (index, *corner) in zip(patches, self._places(count, rng), strict=True):
-            plane = self.store.plane(index)
-            if min(plane.shape) < size:
-                raise TrainingError(
-                    f"slices of {plane.shape[0]}x{plane.shape[1]} pixels hold no crop of {size} "
-                    "pixels; ask for smaller ones"
-                )
-            row, column = (
-                min(max(0, first + own // 2 - size // 2), side - size)
-                for first, side in zip(corner, plane.shape, strict=True)
-            )
-            cut = plane[row : row + size, column : column + size]
-            patch[0] = self._window.to_unit(cut.astype(np.float32))
-        return patches
+        return cut_upright(self.store, self.window, self.places(count, rng), size_px)
 
     def slice_hu(self, which: int) -> Float32[np.ndarray, "rows columns"]:
         """One of `slices` as a whole, in HU."""
@@ -92,13 +74,13 @@ class PatchSampler:
         """
         parts = split_slices(self.store, validation_fraction, rng)
         return Parts(
-            PatchSampler(self.store, self._window, parts.training),
-            PatchSampler(self.store, self._window, parts.validation),
+            PatchSampler(self.store, self.window, parts.training),
+            PatchSampler(self.store, self.window, parts.validation),
             parts.how,
         )
 
-    def _places(self, count: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-        """Slice, first row and first column of places drawn with equal chances."""
+    def places(self, count: int, rng: np.random.Generator) -> list[Place]:
+        """Places drawn with equal chances."""
         ranks = rng.integers(len(self), size=count)
         which = np.searchsorted(self._ends, ranks, side="right")
         indices = self.slices[which]
@@ -116,6 +98,48 @@ class Parts:
     training: PatchSampler
     validation: PatchSampler
     how: str
+
+
+def random_turns(count: int, rng: np.random.Generator) -> Turns:
+    """For each patch whether it is flipped down, flipped across, and transposed."""
+    return rng.integers(2, size=(count, 3), dtype=np.int8)
+
+
+def cut_turned(store: Store, window: HUWindow, places: Sequence[Place], turns: Turns) -> Patches:
+    """Patches of a store at these places, each turned as told."""
+    size = store.rule.size_px
+    patches = np.empty((len(places), 1, size, size), dtype=np.float32)
+    for patch, (index, row, column), turn in zip(patches, places, turns, strict=True):
+        cut = store.plane(index)[row : row + size, column : column + size]
+        patch[0] = window.to_unit(_turned(cut, *turn.tolist()).astype(np.float32))
+    return patches
+
+
+def cut_upright(
+    store: Store, window: HUWindow, places: Sequence[Place], size_px: int | None = None
+) -> Patches:
+    """Patches as they lie in their slices, or crops of another size about the same centres.
+
+    Raises:
+        TrainingError: if a slice is smaller than a crop.
+    """
+    own = store.rule.size_px
+    size = own if size_px is None else size_px
+    patches = np.empty((len(places), 1, size, size), dtype=np.float32)
+    for patch, (index, *corner) in zip(patches, places, strict=True):
+        plane = store.plane(index)
+        if min(plane.shape) < size:
+            raise TrainingError(
+                f"slices of {plane.shape[0]}x{plane.shape[1]} pixels hold no crop of {size} "
+                "pixels; ask for smaller ones"
+            )
+        row, column = (
+            min(max(0, first + own // 2 - size // 2), side - size)
+            for first, side in zip(corner, plane.shape, strict=True)
+        )
+        cut = plane[row : row + size, column : column + size]
+        patch[0] = window.to_unit(cut.astype(np.float32))
+    return patches
 
 
 def _turned(

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from cvsct.data.store import Store
 from cvsct.errors import TrainingError
@@ -24,20 +24,29 @@ class SliceSplit:
     how: str
 
 
-def split_slices(store: Store, fraction: float, rng: np.random.Generator) -> SliceSplit:
+def split_slices(
+    store: Store,
+    fraction: float,
+    rng: np.random.Generator,
+    slices: Int[np.ndarray, " among"] | None = None,
+) -> SliceSplit:
     """Hold out patients until their slices are `fraction` of all, at least one patient.
 
     Which patients depends on the random stream and on who they are, not on their place in the
     list: a patient who was on both scanners falls on one side in both domains, most of the time,
     when both are given equal streams. The only patient of a domain is parted by z, frame by frame.
 
+    Args:
+        slices: numbers of those to part; all where not given.
+
     Raises:
         TrainingError: if either part would be without patches.
     """
+    among = np.arange(len(store)) if slices is None else slices
     patients = np.array(
         [each.patient or f"series {i}" for i, each in enumerate(store.facts)], dtype=object
-    )[store.series]
-    useful = list(dict.fromkeys(patients[store.counts > 0]))
+    )[store.series[among]]
+    useful = list(dict.fromkeys(patients[store.counts[among] > 0]))
     if len(useful) > 1:
         salt = int(rng.integers(2**62))
         chosen = _choose(patients, sorted(useful, key=lambda who: _mixed(salt, who)), fraction)
@@ -45,15 +54,15 @@ def split_slices(store: Store, fraction: float, rng: np.random.Generator) -> Sli
         learned = ~held_out
         how = f"{len(chosen)} of {len(useful)} patients"
     else:
-        held_out, learned = _by_z(store, fraction)
+        held_out, learned = _by_z(store.frames[among], store.z_mm[among], fraction)
         how = f"the upper part of the only patient, {GAP_MM:g} mm away from the rest"
-    training, validation = np.flatnonzero(learned), np.flatnonzero(held_out)
+    training, validation = among[learned], among[held_out]
     if not (store.counts[training].any() and store.counts[validation].any()):
         raise TrainingError(
-            f"{len(store)} slices of one patient are too few to hold some out for validation; "
+            f"{len(among)} slices of one patient are too few to hold some out for validation; "
             "give more, or hold out none"
         )
-    return SliceSplit(training, validation, f"{how}, {len(validation)} of {len(store)} slices")
+    return SliceSplit(training, validation, f"{how}, {len(validation)} of {len(among)} slices")
 
 
 def _choose(patients: np.ndarray, order: list[str], fraction: float) -> list[str]:
@@ -69,16 +78,16 @@ def _choose(patients: np.ndarray, order: list[str], fraction: float) -> list[str
 
 
 def _by_z(
-    store: Store, fraction: float
-) -> tuple[Bool[np.ndarray, " slices"], Bool[np.ndarray, " slices"]]:
-    held_out = np.zeros(len(store), dtype=bool)
-    learned = np.zeros(len(store), dtype=bool)
-    for frame in np.unique(store.frames):
-        inside = store.frames == frame
-        z_mm = np.sort(store.z_mm[inside])
-        lowest = z_mm[-max(1, round(fraction * len(z_mm)))]
-        held_out |= inside & (store.z_mm >= lowest)
-        learned |= inside & (store.z_mm <= lowest - GAP_MM)
+    frames: Int[np.ndarray, " among"], z_mm: Float[np.ndarray, " among"], fraction: float
+) -> tuple[Bool[np.ndarray, " among"], Bool[np.ndarray, " among"]]:
+    held_out = np.zeros(len(frames), dtype=bool)
+    learned = np.zeros(len(frames), dtype=bool)
+    for frame in np.unique(frames):
+        inside = frames == frame
+        heights_mm = np.sort(z_mm[inside])
+        lowest_mm = heights_mm[-max(1, round(fraction * len(heights_mm)))]
+        held_out |= inside & (z_mm >= lowest_mm)
+        learned |= inside & (z_mm <= lowest_mm - GAP_MM)
     return held_out, learned
 
 

@@ -6,10 +6,10 @@ One pass over the scans writes all that training needs to draw patches at random
 |---|---|
 | `voxels.bin` | HU: int16 where a series has whole numbers, as nearly all have, else float32 |
 | `places.bin` | a bit for each place of a slice's grid where a soft-tissue patch may start |
-| `index.json` | where each series lies, z and places of each slice; what all was made from |
+| `index.json` | where each series lies, in the files and in space; what all was made from |
 
-No identifier is in it. It appears whole or not at all, and is used again when scans, patches and
-pixel size are the same.
+No identifier is in it, only hashes. It appears whole or not at all, and is used again when scans,
+patches and pixel size are the same.
 """
 
 from __future__ import annotations
@@ -18,49 +18,23 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Num
 
+from cvsct.data.entry import Entry, hashed
 from cvsct.data.places import PatchRule, corner, find_places
 from cvsct.data.resampling import resampled, resampled_shape
 from cvsct.errors import GeometryError, TrainingError
 from cvsct.runs import Progress, config_hash, new_folder, silent, write_json
 from cvsct.volume import CTVolume, ScanFacts, Scans, facts_of
 
-FORMAT = 1
+FORMAT = 2
 VOXELS, PLACES, INDEX = "voxels.bin", "places.bin", "index.json"
 ALIGNMENT = 4096
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where one series lies in the files.
-
-    Args:
-        dtype: how its HU are stored.
-        offset: of its voxels, in bytes.
-        places_offset: of its places, in bytes; each slice has the same number.
-        counts: places of each slice.
-        z_mm: position of each slice.
-        frame: series of one frame of reference have the same number.
-    """
-
-    shape: tuple[int, int, int]
-    dtype: str
-    offset: int
-    places_offset: int
-    counts: tuple[int, ...]
-    z_mm: tuple[float, ...]
-    frame: int
-
-    @property
-    def end(self) -> int:
-        """Offset after its voxels."""
-        return self.offset + int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
 class Store:
@@ -76,7 +50,7 @@ class Store:
         self.folder, self.facts, self.fingerprint = folder, facts, fingerprint
         about = json.loads((folder / INDEX).read_text())
         self.rule = PatchRule(**about["rule"])
-        entries = [_entry(each) for each in about["series"]]
+        self.entries = entries = tuple(Entry.from_json(each) for each in about["series"])
         voxels, places = (
             np.asarray(np.memmap(folder / name, np.uint8, "r")) for name in (VOXELS, PLACES)
         )
@@ -91,8 +65,11 @@ class Store:
         lengths = [each.shape[0] for each in entries]
         self.series = np.repeat(np.arange(len(entries)), lengths)
         self.counts = np.concatenate([np.array(each.counts, np.int64) for each in entries])
-        self.z_mm = np.concatenate([np.array(each.z_mm) for each in entries])
-        self.frames = np.repeat([each.frame for each in entries], lengths)
+        self.z_mm = np.concatenate([each.geometry.z_mm for each in entries])
+        frames = [
+            each.geometry.frame_of_reference or f"series {i}" for i, each in enumerate(entries)
+        ]
+        self.frames = np.repeat(np.unique(frames, return_inverse=True)[1], lengths)
         self._first = np.concatenate([[0], np.cumsum(lengths)])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,6 +79,10 @@ class Store:
     def __len__(self) -> int:
         """How many slices there are."""
         return len(self.series)
+
+    def first(self, series: int) -> int:
+        """Number of a series' first slice."""
+        return int(self._first[series])
 
     def plane(self, index: int) -> Num[np.ndarray, "rows columns"]:
         """HU of a slice as they are stored, read when they are used."""
@@ -145,7 +126,7 @@ def open_store(
         }
         with new_folder(folder) as partial:
             entries = _write(partial, scans, rule, resample_mm, progress, name)
-            about["series"] = [asdict(entry) for entry in entries]
+            about["series"] = [entry.to_json() for entry in entries]
             write_json(partial / INDEX, about)
     return Store(folder, _as_stored(facts, resample_mm), fingerprint(facts))
 
@@ -157,7 +138,7 @@ def is_current(
     try:
         about = json.loads((folder / INDEX).read_text())
         size = (folder / VOXELS).stat().st_size
-        end = max(_entry(each).end for each in about["series"])
+        end = max(Entry.from_json(each).end for each in about["series"])
         known = about["format"] == FORMAT and size == end and all(each.stamp for each in facts)
         return bool(known and about["made_from"] == _made_from(facts, rule, resample_mm))
     except (OSError, ValueError, KeyError, TypeError):
@@ -203,14 +184,12 @@ class _Writer:
     resample_mm: float | None
     name: str
     done: int = 0
-    frames: dict[str, int] = field(default_factory=dict)
 
     def add(self, volume: CTVolume) -> Entry:
         """Write a volume slice by slice; nothing of it is kept."""
         if self.resample_mm is not None:
             volume = resampled(volume, self.resample_mm)
         self.done += 1
-        frame = volume.geometry.frame_of_reference or f"series {self.done}"
         dtype = "<i2" if all(map(_is_whole, volume.hu)) else "<f4"
         self.voxels.write(bytes(-self.voxels.tell() % ALIGNMENT))
         offset, places_offset = self.voxels.tell(), self.places.tell()
@@ -220,15 +199,16 @@ class _Writer:
             self.voxels.write(plane.astype(dtype).tobytes())
             self.places.write(np.packbits(kept).tobytes())
             counts.append(int(kept.sum()))
-        slices, rows, columns = volume.hu.shape
         return Entry(
-            shape=(slices, rows, columns),
+            shape=volume.shape,
             dtype=dtype,
             offset=offset,
             places_offset=places_offset,
             counts=tuple(counts),
-            z_mm=tuple(volume.geometry.z_mm.tolist()),
-            frame=self.frames.setdefault(frame, len(self.frames)),
+            geometry=replace(
+                volume.geometry, frame_of_reference=hashed(volume.geometry.frame_of_reference)
+            ),
+            acquisition=volume.acquisition,
         )
 
     def _places(self, plane: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "down across"]:
@@ -275,9 +255,3 @@ def _is_whole(plane: Float[np.ndarray, "rows columns"]) -> bool:
 def _packed(grid: tuple[int, int]) -> int:
     """Bytes that hold a bit for each place of a grid."""
     return -(-grid[0] * grid[1] // 8)
-
-
-def _entry(about: dict[str, Any]) -> Entry:
-    slices, rows, columns = about["shape"]
-    several = {key: tuple(about[key]) for key in ("counts", "z_mm")}
-    return Entry(**{**about, **several, "shape": (slices, rows, columns)})

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.evaluation.pairing import Z_TOLERANCE_MM
 from cvsct.evaluation.radiomics import BIN_WIDTH_HU
+from cvsct.pairing import Z_TOLERANCE_MM
 from cvsct.volume import HUWindow
 
 

@@ -20,8 +20,7 @@ from cvsct.evaluation.nodule_truth import NoduleTruth
 from cvsct.evaluation.pairing import (
     SharedSlices,
     images_of,
-    pair_volumes,
-    unpaired_reason,
+    pairs_to_compare,
     with_target,
 )
 from cvsct.evaluation.placement import Placed, place_masks, place_regions, place_slices
@@ -29,6 +28,7 @@ from cvsct.evaluation.radiomics import FeatureTable, extract, settings_record
 from cvsct.evaluation.roi import patch_of
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.texture import Texture, texture_or_reason, tissue_hu
+from cvsct.pairing import unpaired_reason
 from cvsct.regions import MaskedRegion
 from cvsct.runs import Progress, silent
 from cvsct.volume import CTVolume
@@ -136,7 +136,7 @@ def evaluate(
     tolerance_mm = settings.z_tolerance_mm
     given = {"source": source, "harmonized": harmonized, "repeat": repeat, "target": target}
     sides = {side: volumes for side, volumes in given.items() if volumes}
-    pairs = pair_volumes(harmonized, target, tolerance_mm)
+    pairs = pairs_to_compare(harmonized, target, tolerance_mm)
     regions: list[Placed] = []
     compared: dict[str, Comparison] = {}
     features: dict[str, FeatureTable] = {}
@@ -168,7 +168,7 @@ def evaluate(
                 target=None,
                 source=sides["source"][pair.second].select([j for _, j in pair.slices]),
             )
-            for pair in (pair_volumes(harmonized, source, tolerance_mm) if source else [])
+            for pair in (pairs_to_compare(harmonized, source, tolerance_mm) if source else [])
         ]
         notes = []
         sides.pop("repeat", None)
@@ -182,7 +182,9 @@ def evaluate(
     progress("evaluate: texture", 4, 4)
     return Evaluation(
         settings=settings,
-        unpaired_because="" if pairs else unpaired_reason(harmonized, target, tolerance_mm),
+        unpaired_because=""
+        if pairs
+        else unpaired_reason(harmonized, target, tolerance_mm, ("harmonised", "target")),
         n_slices=sum(len(one.harmonized.hu) for one in shared) if pairs else 0,
         shared=tuple(shared),
         regions=tuple(regions),
@@ -207,7 +209,7 @@ def _passed(
 ) -> list[CTVolume]:
     """Of the series that were put through the model, the slices that are compared."""
     targets = [images_of(one, "target") for one in shared]
-    found = {pair.first: pair for pair in pair_volumes(targets, passed, tolerance_mm)}
+    found = {pair.first: pair for pair in pairs_to_compare(targets, passed, tolerance_mm)}
     lost = [i for i, each in enumerate(targets)
             if i not in found or len(found[i].slices) < len(each.hu)]  # fmt: skip
     if lost:
