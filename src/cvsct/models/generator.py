@@ -9,7 +9,7 @@ makes any of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, overload
 
 import torch
 from jaxtyping import Float
@@ -177,6 +177,14 @@ def read_config(settings: Mapping[str, Any]) -> AnyConfig:
         ValueError: if it is none.
     """
     return _ANY.validate_python({"architecture": "cvs-ct", **settings})
+
+
+@overload
+def build_generator(config: GeneratorConfig) -> CycleGenerator: ...
+
+
+@overload
+def build_generator(config: AnyConfig) -> AnyGenerator: ...
 
 
 def build_generator(config: AnyConfig) -> AnyGenerator:

@@ -7,6 +7,7 @@ read from a file by `training/vgg.py`, or come with a model that was built on it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import torch
@@ -58,7 +59,7 @@ class VGG(nn.Module):
         self.names = known[: known.index(self.layers[-1]) + 1]
         widths = [3, *(WIDTHS[block - 1] for block, _ in places(network)[: len(self.names)])]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(*pair, 3, padding=1) for pair in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(*pair, 3, padding=1) for pair in pairwise(widths)
         )
         self.gain: Tensor
         self.mean: Tensor

@@ -64,7 +64,7 @@ class VGGUNet(nn.Module):
 
     def __init__(self, config: VGGUNetConfig) -> None:
         super().__init__()
-        self.residual, self.step_px = config.residual, 2 ** (len(config.layers) - 1)
+        self.config, self.step_px = config, 2 ** (len(config.layers) - 1)
         self.encoder = VGG(config.layers, config.network)
         self.across, self.up = nn.ModuleList(), nn.ModuleList()
         below = 0
@@ -79,7 +79,7 @@ class VGGUNet(nn.Module):
                 own += passed
             below = own
         self.head = nn.Conv2d(below, 1, 1)
-        if self.residual:
+        if self.config.residual:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
@@ -92,4 +92,4 @@ class VGGUNet(nn.Module):
             larger = functional.interpolate(up(features), scale_factor=2.0, mode="nearest")
             features = torch.cat((across(levels.pop()), larger), dim=1)
         change = torch.tanh(self.head(features))[..., :rows, :columns]
-        return torch.clamp(image + change, -1.0, 1.0) if self.residual else change
+        return torch.clamp(image + change, -1.0, 1.0) if self.config.residual else change
