@@ -23,6 +23,14 @@ View = Literal["conditional", "plain"]
 """What a discriminator sees: source and result side by side (pix2pix), or the result alone."""
 
 
+_PATCH_GAN: dict[str, Any] = {
+    "widths": (64, 128, 256, 512),
+    "strides": (2, 2, 2, 1),
+    "sigmoid": False,
+}
+"""pix2pix's discriminator of 70 px patches (appendix 6.1.2), without its normalisation."""
+
+
 class VGGFile(BaseModel):
     """Where the weights of a frozen VGG encoder come from.
 
@@ -61,9 +69,7 @@ class PairedConfig(TrainingConfig):
     generator: PairedGeneratorConfig = UNetConfig()
     vgg: VGGFile = VGGFile()
     critics: tuple[View, ...] = ("conditional",)
-    discriminator: DiscriminatorConfig = DiscriminatorConfig(
-        widths=(64, 128, 256, 512), strides=(2, 2, 2, 1), sigmoid=False
-    )
+    discriminator: DiscriminatorConfig = DiscriminatorConfig(**_PATCH_GAN)
     adversarial: Literal["cross-entropy", "least-squares"] = "cross-entropy"
     pixels: Literal["l1", "l2"] = "l1"
     weight_adversarial: float = 1.0
@@ -122,13 +128,7 @@ _GENERATORS: dict[str, dict[str, dict[str, Any]]] = {
 """What a preset makes of each architecture."""
 
 _STABLE: dict[str, Any] = {
-    "discriminator": {
-        "widths": [64, 128, 256, 512],
-        "strides": [2, 2, 2, 1],
-        "sigmoid": False,
-        "input_gain": 6.0,
-        "kaiming": True,
-    },
+    "discriminator": {**_PATCH_GAN, "input_gain": 6.0, "kaiming": True},
     "adversarial": "least-squares",
     "window_hu": [-1024.0, 900.0],
     "window_centre_hu": 40.0,
@@ -142,6 +142,7 @@ _STABLE: dict[str, Any] = {
 }
 PAIRED_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
+        "discriminator": _PATCH_GAN,
         "patch_px": 128,
         "min_tissue": 0.5,
         "batch": 4,
