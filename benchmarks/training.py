@@ -31,12 +31,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import facts, one_line, peaks, synchronise
 from cvsct.errors import CvsctError, TrainingError
+from cvsct.models.vgg import CONVOLUTIONS, WIDTHS, Network
 from cvsct.runs import write_atomic, write_json
 from cvsct.training import losses
 from cvsct.training.parallel import Ranks
 from cvsct.training.settings import CycleConfig, cycle_config
 from cvsct.training.steps import CRITICS, CyclePass, CycleStep, Images, bf16_is_fast, cycle_pass
-from cvsct.training.vgg import CONVOLUTIONS, WEIGHTS_VARIABLE, WIDTHS, Network, find_weights
+from cvsct.training.vgg import WEIGHTS_VARIABLE, find_weights
 
 PAPER_STEPS, PAPER_BATCH = 31_250, 32
 REFERENCE = "eager-fp32"

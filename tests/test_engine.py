@@ -14,7 +14,7 @@ import torch
 from cvsct.errors import TrainingError
 from cvsct.models.bundle import CHECKPOINT_FILE, Bundle
 from cvsct.runs import TrainingRequest, silent
-from cvsct.training import cycle, loop, losses
+from cvsct.training import cycle, loop, losses, trainer
 from cvsct.training.checkpoint import BEST_FILE, Run, kept_models
 from cvsct.training.health import Health, HealthConfig
 from cvsct.training.loop import Every, Limits, Schedule
@@ -32,7 +32,7 @@ TERMS = {
 
 @pytest.fixture(autouse=True)
 def _without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cycle, "with_graphs", lambda bundle: bundle)
+    monkeypatch.setattr(trainer, "with_graphs", lambda bundle: bundle)
 
 
 def train(out: Path, steps: int = 4, **settings: Any) -> Bundle:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from cvsct.errors import TrainingError, UsageError
 from cvsct.models.bundle import Bundle
 from cvsct.runs import TrainingRequest
 from cvsct.training.cycle import train_cycle
+from cvsct.training.paired_settings import paired_config
+from cvsct.training.paired_steps import PairedStep
 from cvsct.training.parallel import joined
 from cvsct.training.record import LOG
 from cvsct.training.settings import cycle_config
 from cvsct.training.steps import CycleStep
 from tests.commands import Run, options
+from tests.test_paired_steps import pairs
+from tests.test_paired_steps import settings as settings_of
 from tests.training_process import SETTINGS, noisy
 
 BATCH, STEPS = 4, 3
@@ -75,6 +80,27 @@ def learn_precisely(
     return step.state(), said
 
 
+def learn_in_turns(accumulate: int = 1, meet_at: str = "env://") -> tuple[dict[str, Any], Any]:
+    """The same of GANai, whose discriminators and generator take turns step by step."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(0)
+        more = {"alternation.phase_steps": 1, "generator.residual": False, "accumulate": accumulate}
+        config = paired_config("cpu", settings_of("ganai", **more))
+        said = []
+        with joined(meet_at) as ranks:
+            step = PairedStep(config, ranks)
+            rng = np.random.default_rng(0)
+            for seed in range(5):
+                a, b = (ranks.share(x.double()) for x in pairs(BATCH, seed))
+                values = step(a, b, 0.0, rng)
+                # the lowest of two means, which is not the mean of two lowest
+                said.append({k: v for k, v in values.items() if not k.startswith("fools_")})
+        return step.state(), said
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def be_rank(rank: int, folder: Path) -> str:
     """Take this rank's place among two; where they meet."""
     os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE="2")
@@ -83,10 +109,12 @@ def be_rank(rank: int, folder: Path) -> str:
 
 
 def learn_as_rank(rank: int, folder: Path, weights: Path) -> None:
-    """Both losses, one of them in parts."""
+    """Both losses, one of them in parts, and GANai."""
     for loss, accumulate in zip(LOSSES, (1, 2), strict=True):
         found = learn(weights, loss, accumulate, be_rank(rank, folder / loss))
         torch.save(found, folder / loss / f"{rank}.pt")
+    turns = learn_in_turns(1, be_rank(rank, folder / "turns"))
+    torch.save(turns, folder / "turns" / f"{rank}.pt")
 
 
 def fail_as_rank(rank: int, folder: Path) -> None:
@@ -132,18 +160,23 @@ def test_parts_one_after_another_learn_what_the_whole_batch_learns(
     assert_the_same(learn(vgg_weights, loss), learn(vgg_weights, loss, accumulate=2))
 
 
+def test_parts_learn_the_same_in_turns() -> None:
+    assert_the_same(learn_in_turns(), learn_in_turns(accumulate=2))
+
+
 def test_two_ranks_learn_what_one_process_learns(tmp_path: Path, vgg_weights: Path) -> None:
-    for loss in LOSSES:
-        (tmp_path / loss).mkdir()
+    for name in (*LOSSES, "turns"):
+        (tmp_path / name).mkdir()
     multiprocessing.spawn(learn_as_rank, (tmp_path, vgg_weights), nprocs=2)
-    for loss in LOSSES:
+    alone = {loss: partial(learn, vgg_weights, loss) for loss in LOSSES}
+    for loss, learn_alone in {**alone, "turns": learn_in_turns}.items():
         first, second = (
             torch.load(tmp_path / loss / f"{rank}.pt", weights_only=True) for rank in (0, 1)
         )
         theirs = tensors(second[0])
         assert all(torch.equal(value, theirs[name]) for name, value in tensors(first[0]).items())
         assert first[1] == second[1]
-        assert_the_same(learn(vgg_weights, loss), first)
+        assert_the_same(learn_alone(), first)
 
 
 def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cvsct.inference.engine import load_network
 from cvsct.models.bundle import CHECKPOINT_FILE, Bundle
 from cvsct.models.export import with_graphs
 from cvsct.runs import TrainingRequest, silent
-from cvsct.training import cycle, loop
+from cvsct.training import loop, trainer
 from cvsct.training.checkpoint import Run
 from cvsct.training.cycle import train_cycle
 from cvsct.training.domain import DomainConfig, DomainLoss
@@ -71,7 +71,7 @@ def request_for(tmp_path: Path, vgg_weights: Path) -> Any:
 @pytest.fixture(autouse=True)
 def _without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings here end without their ONNX export, which takes longer than they do."""
-    monkeypatch.setattr(cycle, "with_graphs", lambda bundle: bundle)
+    monkeypatch.setattr(trainer, "with_graphs", lambda bundle: bundle)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
@@ -140,7 +140,7 @@ def test_a_training_ends_with_graphs_and_says_what_it_was_made_of(
     monkeypatch: pytest.MonkeyPatch,
     architecture: str,
 ) -> None:
-    monkeypatch.setattr(cycle, "with_graphs", with_graphs)
+    monkeypatch.setattr(trainer, "with_graphs", with_graphs)
     made_of = {"generator.architecture": architecture, "generator.width": 4}
     request = request_for(attention=False, **made_of)
     train_cycle(*scans, request).write(request.out)

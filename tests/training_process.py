@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from cvsct.models.bundle import CHECKPOINT_FILE
 from cvsct.runs import TrainingRequest, is_first_rank
-from cvsct.training import cycle
+from cvsct.training import cycle, trainer
 from cvsct.volume import Acquisition, CTVolume, Geometry
 
 SETTINGS: dict[str, Any] = {
@@ -52,7 +52,7 @@ def noisy(seed: int, sigma_px: float) -> CTVolume:
 
 def train(out: Path, steps: int = STEPS, **more: Any) -> None:
     """Train, or go on from the checkpoint in `out`, and write the model."""
-    cycle.with_graphs = lambda bundle: bundle  # takes longer than the training
+    trainer.with_graphs = lambda bundle: bundle  # takes longer than the training
     request = TrainingRequest("cyclegan", out, {**SETTINGS, **more}, max_steps=steps)
     request = replace(request, resume=(out / CHECKPOINT_FILE).exists(), progress=_say)
     bundle = cycle.train_cycle([noisy(0, 0.4)], [noisy(1, 1.0)], request)

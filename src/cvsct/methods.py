@@ -76,6 +76,17 @@ _SPECTRUM = Method(
     recommended=True,
 )
 
+_CGAN = Method(
+    name="cgan",
+    kind="paired",
+    summary="pix2pix: U-Net and PatchGAN on pairs (Isola 2017)",
+    trainer="cvsct.training.paired:train_paired",
+    loader="cvsct.inference.engine:load_network",
+    reversible=False,
+    uses=TRAIN_OPTIONS,
+    settings={"generator.architecture": "unet", "critics": ["conditional"]},
+)
+
 _ROWS = (
     Method(
         name="input",
@@ -118,6 +129,49 @@ _ROWS = (
         settings={"attention": True, "domain_loss": False},
     ),
     _CVSCT,
+    replace(
+        _CGAN,
+        name="choe-cnn",
+        summary="residual CNN on pairs (Choe 2019)",
+        settings={
+            "generator.architecture": "residual-cnn",
+            "critics": [],
+            "pixels": "l2",
+            "weight_pixels": 1.0,
+        },
+    ),
+    _CGAN,
+    replace(
+        _CGAN,
+        name="ganai",
+        summary="pix2pix with generator and discriminators learning in turns (Liang 2018)",
+        settings={
+            "generator.architecture": "unet",
+            "critics": ["conditional", "plain"],
+            "alternation.phase_steps": 50,
+        },
+    ),
+    replace(
+        _CGAN,
+        name="stan-ct",
+        summary="GAN on pairs with latent and feature losses (Selim 2020)",
+        settings={
+            "generator.architecture": "unet",
+            "critics": ["plain"],
+            "weight_latent": 1.0,
+            "weight_feature": 1.0,
+        },
+    ),
+    replace(
+        _CGAN,
+        name="radiomicgan",
+        summary="U-Net on a frozen ImageNet VGG, widening HU windows, on pairs (Selim 2021)",
+        settings={
+            "generator.architecture": "vgg-unet",
+            "critics": ["conditional"],
+            "window_stages": [0.17, 0.34, 0.68, 1.0],
+        },
+    ),
 )
 
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}

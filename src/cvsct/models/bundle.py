@@ -164,13 +164,15 @@ class Bundle:
     def card(self) -> str:
         """The model card, as Markdown."""
         rows = "\n".join(f"| {key} | {_cell(value)} |" for key, value in self.training.items())
+        pairs = self.training.get("pairs")
+        matched = f"paired, {pairs} slices of one with those of the other" if pairs else "unpaired"
         return (
             f"# Model card: {self.method}\n\n"
             "**Research use only.** Not a medical device; do not use its images for diagnosis.\n\n"
             f"- maps images of: {self.source}\n"
             f"- to look like: {self.target}\n"
             f"- trained on {self.source.n_slices} slices in {self.source.n_series} series, and "
-            f"{self.target.n_slices} in {self.target.n_series}; unpaired\n"
+            f"{self.target.n_slices} in {self.target.n_series}; {matched}\n"
             f"- pixel spacing {_span(self.source.pixel_mm)} and {_span(self.target.pixel_mm)} mm; "
             f"slice thickness {_span(self.source.thickness_mm)} and "
             f"{_span(self.target.thickness_mm)} mm\n\n"

@@ -56,9 +56,14 @@ class DiscriminatorConfig(BaseModel):
 
 
 class Discriminator(nn.Module):
-    """Scores whether a patch was made by the scanner it knows: 1 real, 0 translated."""
+    """Scores whether a patch was made by the scanner it knows: 1 real, 0 translated.
 
-    def __init__(self, config: DiscriminatorConfig, window: HUWindow) -> None:
+    Args:
+        window: HU range of the [-1, 1] it is shown.
+        images: how many it is shown side by side; two where it also sees what was translated.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, window: HUWindow, images: int = 1) -> None:
         super().__init__()
         if len(config.widths) != len(config.strides):
             raise TrainingError(
@@ -69,7 +74,7 @@ class Discriminator(nn.Module):
         low, high = window.low_hu, window.high_hu
         self.centre = 2 * (config.input_centre_hu - low) / (high - low) - 1
         layers: list[nn.Module] = []
-        channels = 1
+        channels = images
         for width, stride in zip(config.widths, config.strides, strict=True):
             layers += [nn.Conv2d(channels, width, 4, stride, padding=1), nn.LeakyReLU(LEAK)]
             channels = width
@@ -81,9 +86,19 @@ class Discriminator(nn.Module):
                     nn.init.kaiming_normal_(layer.weight, LEAK)
                     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, image: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 y x"]:
+    def forward(self, image: Float[Tensor, "n images h w"]) -> Float[Tensor, "n 1 y x"]:
         """A map of scores, 1x1 for 80x80 patches with the default strides."""
+        return self.judge(image)[0]
+
+    def judge(
+        self, image: Float[Tensor, "n images h w"]
+    ) -> tuple[Float[Tensor, "n 1 y x"], list[Float[Tensor, "n c v u"]]]:
+        """The map of scores, and the features of each hidden layer."""
         if self.config.input_gain != 1:
             image = (image - self.centre) * self.config.input_gain
-        scores: Tensor = self.layers(image)
-        return torch.sigmoid(scores) if self.config.sigmoid else scores
+        features = []
+        for layer in self.layers:
+            image = layer(image)
+            if isinstance(layer, nn.LeakyReLU):
+                features.append(image)
+        return (torch.sigmoid(image) if self.config.sigmoid else image), features

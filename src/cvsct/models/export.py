@@ -20,7 +20,7 @@ import torch
 
 from cvsct.errors import ModelError
 from cvsct.models.bundle import DIRECTIONS, Bundle
-from cvsct.models.generator import AnyGenerator, GeneratorConfig, build_generator
+from cvsct.models.generator import AnyGenerator, build_generator, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def rebuild_generator(bundle: Bundle, direction: str) -> AnyGenerator:
         if name.startswith(prefix)
     }
     try:
-        network = build_generator(GeneratorConfig.model_validate(bundle.settings["generator"]))
+        network = build_generator(read_config(bundle.settings["generator"]))
         network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
@@ -62,7 +62,7 @@ def rebuild_generator(bundle: Bundle, direction: str) -> AnyGenerator:
 
 
 def with_graphs(bundle: Bundle) -> Bundle:
-    """The model with a graph of each direction, or with a note of why it has none.
+    """The model with a graph of each direction it has, or with a note of why it has none.
 
     Never raises for a graph that cannot be made: a training is worth more than its export.
     """
@@ -73,6 +73,7 @@ def with_graphs(bundle: Bundle) -> Bundle:
                 {"direction": direction, "window_hu": bundle.settings["window_hu"]},
             )
             for direction in DIRECTIONS
+            if any(name.startswith(f"{direction}.") for name in bundle.weights)
         }
         note = f"ONNX opset {OPSET}, equal to PyTorch within {TOLERANCE:g} of [-1, 1]"
     except Exception as error:

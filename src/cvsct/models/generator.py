@@ -1,30 +1,34 @@
 """The CVS-CT generator: seven 4x4 convolutions with an attention block after each of three pairs.
 
 Paper, Fig. 2 and section "Model Implementation". With attention and the default width it has
-332,150 parameters. It works on images of any size and keeps it. The alternative, CycleGAN's
-public ResNet-9, is in `models/resnet.py`; `build_generator` makes either.
+332,150 parameters. It works on images of any size and keeps it. The other architectures are in
+modules of their own: CycleGAN's public ResNet-9, and those of the paired methods; `build_generator`
+makes any of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, overload
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cvsct.models.highpass import HighPass
+from cvsct.models.residual_cnn import ResidualCNN, ResidualCNNConfig
 from cvsct.models.resnet import BLOCKS, ResNetGenerator
+from cvsct.models.unet import UNet, UNetConfig
+from cvsct.models.vgg_unet import VGGUNet, VGGUNetConfig
 
 LEAK = 0.2
 """Slope of LeakyReLU below zero (DCGAN's value; the paper names only the activation)."""
 
 
 class GeneratorConfig(BaseModel):
-    """What a generator is built from.
+    """What a generator of unpaired training is built from.
 
     Attributes:
         architecture: the paper's, or CycleGAN's public ResNet-9 as a second baseline.
@@ -152,18 +156,54 @@ class Generator(nn.Module):
         return change
 
 
-AnyGenerator: TypeAlias = Generator | ResNetGenerator
+PairedGeneratorConfig: TypeAlias = Annotated[
+    ResidualCNNConfig | UNetConfig | VGGUNetConfig, Field(discriminator="architecture")
+]
+"""What a generator of paired training is built from: its `architecture` says which."""
+
+AnyConfig: TypeAlias = GeneratorConfig | ResidualCNNConfig | UNetConfig | VGGUNetConfig
+CycleGenerator: TypeAlias = Generator | ResNetGenerator
+AnyGenerator: TypeAlias = CycleGenerator | ResidualCNN | UNet | VGGUNet
+
+_ANY: TypeAdapter[AnyConfig] = TypeAdapter(
+    Annotated[AnyConfig, Field(discriminator="architecture")]
+)
 
 
-def build_generator(config: GeneratorConfig) -> AnyGenerator:
+def read_config(settings: Mapping[str, Any]) -> AnyConfig:
+    """The configuration that a model's settings hold; one without architecture is the paper's.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    return _ANY.validate_python({"architecture": "cvs-ct", **settings})
+
+
+@overload
+def build_generator(config: GeneratorConfig) -> CycleGenerator: ...
+
+
+@overload
+def build_generator(config: AnyConfig) -> AnyGenerator: ...
+
+
+def build_generator(config: AnyConfig) -> AnyGenerator:
     """The network of a configuration, with its architecture's own initial weights."""
-    if config.architecture == "resnet-9":
-        return ResNetGenerator(config.width, config.residual, config.hold_low_px)
-    return Generator(config)
+    match config:
+        case ResidualCNNConfig():
+            return ResidualCNN(config)
+        case UNetConfig():
+            return UNet(config)
+        case VGGUNetConfig():
+            return VGGUNet(config)
+        case GeneratorConfig(architecture="resnet-9"):
+            return ResNetGenerator(config.width, config.residual, config.hold_low_px)
+        case _:
+            return Generator(config)
 
 
 @torch.no_grad()
-def scale_to_data(generator: AnyGenerator, images: Float[Tensor, "n 1 h w"]) -> None:
+def scale_to_data(generator: CycleGenerator, images: Float[Tensor, "n 1 h w"]) -> None:
     """Scale each hidden convolution so that its output has unit variance on these images.
 
     Layer-sequential unit-variance initialisation (Mishkin and Matas, ICLR 2016). With default

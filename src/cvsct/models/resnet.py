@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cvsct.models.highpass import HighPass
+from cvsct.models.padding import reflected
 
 BLOCKS = 9
 STEP_PX = 4
@@ -79,8 +79,7 @@ class ResNetGenerator(nn.Module):
     def forward(self, image: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
         """Translate; the output has the input's size, which is at least 5 px a side."""
         rows, columns = image.shape[-2:]
-        more = (0, -columns % STEP_PX, 0, -rows % STEP_PX)
-        padded = functional.pad(image, more, mode="reflect")
+        padded = reflected(image, STEP_PX)
         change = torch.tanh(self.head(self.body(padded)))[..., :rows, :columns]
         if self.residual:
             return torch.clamp(image + self.hold(change), -1.0, 1.0)

@@ -1,27 +1,22 @@
-"""Train CVS-CT and its ablations: the way from scans to a model."""
+"""Train CVS-CT and its ablations, from unpaired scans."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 
-from cvsct.data.domains import close_domains, open_domains
 from cvsct.data.patches import PatchSampler
-from cvsct.data.places import PatchRule
 from cvsct.data.store import Store
-from cvsct.errors import TrainingError, UsageError
-from cvsct.models.bundle import Bundle, Domain
-from cvsct.models.export import with_graphs
-from cvsct.runs import TrainingRequest, random_stream, silent
-from cvsct.training.checkpoint import Run
-from cvsct.training.loop import Limits, train
-from cvsct.training.parallel import Ranks, joined
+from cvsct.errors import TrainingError
+from cvsct.models.bundle import Bundle
+from cvsct.runs import TrainingRequest, random_stream
+from cvsct.training.parallel import Ranks
 from cvsct.training.settings import CycleConfig, cycle_config
 from cvsct.training.steps import CycleStep, Images
+from cvsct.training.trainer import Prepared, settings_of, train_model, typical_pixel_mm
 from cvsct.training.validation import CycleValidator, Sample
 from cvsct.volume import Scans
 
@@ -38,106 +33,34 @@ def train_cycle(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
         UsageError: for settings that do not exist, or a batch that the ranks cannot share.
         TrainingError: for scans without soft tissue, missing VGG weights, or divergence.
     """
-    row = dict(request.settings)
+    row = settings_of(request)
     settings = {
         **({} if row.pop("domain_loss", True) else {"weight_domain": 0.0}),
         "generator.attention": row.pop("attention", True),
         **row,
     }
-    if request.max_steps is not None:
-        settings["max_steps"] = request.max_steps
     config = cycle_config(request.preset, settings)
-    with joined() as ranks:
-        _refuse_unequal_shares(config, ranks)
-        if not ranks.first:
-            request = replace(request, progress=silent, note=_unsaid)
-        return _train(source, target, request, config, ranks)
+    return train_model(source, target, request, config, partial(_prepare, config))
 
 
-def _train(
-    source: Scans, target: Scans, request: TrainingRequest, config: CycleConfig, ranks: Ranks
-) -> Bundle:
-    stores = open_domains(
-        source,
-        target,
-        request.out,
-        PatchRule(config.patch_px, config.min_tissue),
-        config.batch,
-        config.resample_mm,
-        request.progress,
-        request.note,
-    )
+def _prepare(
+    config: CycleConfig, stores: tuple[Store, Store], request: TrainingRequest, ranks: Ranks
+) -> Prepared:
     learned, held_out, how = _split(stores, config, request)
     everyone = [PatchSampler(store, config.window) for store in stores]
     step = _build(config, learned, request.seed, ranks)
-    validator = _validator(config, held_out, everyone, request.seed, ranks)
-    run = Run(
-        folder=request.out,
-        config={
-            "seed": request.seed,
-            "scans": {side: store.fingerprint for side, store in zip("ab", stores, strict=True)},
-            **config.fingerprint(),
-        },
-        rng=random_stream(request.seed, "batches"),
-        writes=ranks.first,
-    )
-    request.out.mkdir(parents=True, exist_ok=True)
-    if request.resume:
-        run.resume(step)
 
-    def draw(rng: np.random.Generator) -> tuple[Images, Images]:
-        a, b = (
-            ranks.share(torch.from_numpy(sampler.draw(config.batch, rng))) for sampler in learned
-        )
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        a, b = (sampler.draw(config.batch, rng) for sampler in learned)
         return a, b
 
-    figures = train(
-        run,
+    return Prepared(
         step,
         draw,
-        Limits(config.max_steps, request.max_minutes),
-        request.progress,
-        config.schedule,
-        validator if config.schedule.validates else None,
-        validator.pictures,
-        ranks,
+        _validator(config, held_out, everyone, request.seed, ranks),
+        how,
+        {"vgg_sha256": step.domain.weights_sha256} if step.domain else {},
     )
-    if ranks.first:
-        close_domains(request.out)
-    bundle = Bundle(
-        method=request.method,
-        settings=config.model_dump(mode="json", include={"generator", "window_hu", "resample_mm"}),
-        weights={
-            name: tensor.cpu().numpy()
-            for name, tensor in (run.best.weights if run.best else step.weights()).items()
-        },
-        source=Domain.from_facts(stores[0].facts),
-        target=Domain.from_facts(stores[1].facts),
-        training={
-            "preset": request.preset,
-            "seed": request.seed,
-            "steps": run.steps,
-            "minutes": round(run.minutes, 2),
-            "batch": config.batch,
-            "ranks": ranks.size,
-            "patch_px": config.patch_px,
-            "precision": "bf16" if step.bf16 else "fp32",
-            "last_losses": _rounded(figures),
-            **_validation_record(run, how),
-            "scans": run.config["scans"],
-            **({"vgg_sha256": step.domain.features.weights_sha256} if step.domain else {}),
-        },
-    )
-    return with_graphs(bundle) if ranks.first else bundle
-
-
-def _refuse_unequal_shares(config: CycleConfig, ranks: Ranks) -> None:
-    shares = ranks.size * config.accumulate
-    if config.batch % shares:
-        raise UsageError(
-            f"a batch of {config.batch} cannot be shared by {ranks.size} ranks in "
-            f"{config.accumulate} parts; set batch to a multiple of {shares}"
-        )
 
 
 def _split(
@@ -186,35 +109,9 @@ def _validator(
     a, b = (
         Sample(
             unit=fixed(few, config.validation_patches, "validation", side),
-            pixel_mm=_typical_pixel_mm(few.store),
+            pixel_mm=typical_pixel_mm(few.store),
             every=fixed(every, 2 * config.validation_patches, "validation spectra", side),
         )
         for side, few, every in zip("ab", held_out, everyone, strict=True)
     )
     return CycleValidator(a, b, config.window)
-
-
-def _typical_pixel_mm(store: Store) -> float:
-    """Median over slices; the domains were found alike within a few percent."""
-    spacing = [float(np.sqrt(np.prod(each.pixel_mm))) for each in store.facts]
-    return float(np.median(np.repeat(spacing, [each.shape[0] for each in store.facts])))
-
-
-def _validation_record(run: Run, how: str) -> dict[str, Any]:
-    """Which step's weights were kept and why, beside what the last step measured."""
-    if run.best is None or run.latest is None:
-        return {"kept_step": run.steps}
-    return {
-        "kept_step": run.best.step,
-        "kept": _rounded(run.best.figures),
-        "last": _rounded(run.latest.figures),
-        "held_out": how,
-    }
-
-
-def _rounded(figures: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in figures.items()}
-
-
-def _unsaid(message: str) -> None:
-    """A note that another rank gives."""

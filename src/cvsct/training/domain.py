@@ -14,9 +14,11 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from cvsct.models.vgg import Network
+from cvsct.runs import file_sha256
 from cvsct.training import losses
 from cvsct.training.parallel import ALONE, Ranks
-from cvsct.training.vgg import Network, VGGFeatures, find_weights
+from cvsct.training.vgg import find_weights, load_vgg
 from cvsct.volume import HUWindow
 
 Images = Float[Tensor, "n 1 h w"]
@@ -64,7 +66,8 @@ class DomainLoss(nn.Module):
         super().__init__()
         self.config, self.ranks = config, ranks
         path = find_weights(config.weights, config.network, config.download)
-        self.features = VGGFeatures(path, config.layers, config.network)
+        self.features = load_vgg(path, config.layers, config.network)
+        self.weights_sha256 = file_sha256(path)
         low, high = config.window_hu
         self.gain = (window.high_hu - window.low_hu) / (2 * (high - low))
         self.offset = (window.low_hu - low) / (high - low) + self.gain

@@ -1,6 +1,6 @@
-"""The losses of CVS-CT as pure functions: tensors in, scalar out.
+"""The losses as pure functions: tensors in, scalar out.
 
-Equation numbers are the paper's. Weights are applied by the step that adds them up.
+Equation numbers are the CVS-CT paper's. Weights are applied by the step that adds them up.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 Scalar = Float[Tensor, ""]
 
@@ -34,9 +35,53 @@ def discriminator_adversarial(
     return ((scores_of_real - 1).square().mean() + scores_of_fake.square().mean()) / 2
 
 
+def generator_cross_entropy(logits_of_fake: Float[Tensor, "n 1 y x"]) -> Scalar:
+    """Non-saturating loss of a generator (Goodfellow et al. 2014; pix2pix): -log D(fake)."""
+    return functional.softplus(-logits_of_fake).mean()
+
+
+def discriminator_cross_entropy(
+    logits_of_real: Float[Tensor, "n 1 y x"], logits_of_fake: Float[Tensor, "m 1 y x"]
+) -> Scalar:
+    """-log D(real) - log(1 - D(fake)), half the sum as in pix2pix."""
+    return (
+        functional.softplus(-logits_of_real).mean() + functional.softplus(logits_of_fake).mean()
+    ) / 2
+
+
 def mean_absolute(images: Float[Tensor, "n 1 h w"], wanted: Float[Tensor, "n 1 h w"]) -> Scalar:
     """L1 distance, a mean over pixels: cycle consistency (eq. 6) and identity (eq. 7)."""
     return (images - wanted).abs().mean()
+
+
+def mean_squared(images: Float[Tensor, "n 1 h w"], wanted: Float[Tensor, "n 1 h w"]) -> Scalar:
+    """L2 distance, a mean over pixels."""
+    return (images - wanted).square().mean()
+
+
+def latent_distance(found: Float[Tensor, "n c y x"], wanted: Float[Tensor, "n c y x"]) -> Scalar:
+    """Squared distance of latent features over the energy of those wanted, a mean over images.
+
+    Relative, so that no encoder can make it small by making its features small.
+    """
+    found, wanted = at_least_single(found), at_least_single(wanted)
+    energy = wanted.detach().square().sum(dim=(1, 2, 3)).clamp_min(1e-12)
+    return ((found - wanted).square().sum(dim=(1, 2, 3)) / energy).mean()
+
+
+def feature_distance(
+    ones: Sequence[Float[Tensor, "n _ _ _"]], others: Sequence[Float[Tensor, "n _ _ _"]]
+) -> Scalar:
+    """How far apart a discriminator's features of two sets of images are: 0 where they are equal.
+
+    Mean absolute difference over the mean absolute value of both, a mean over layers; at most 2.
+    """
+    layers = []
+    for pair in zip(ones, others, strict=True):
+        one, other = map(at_least_single, pair)
+        size = (one.abs().mean() + other.abs().mean()) / 2
+        layers.append((one - other).abs().mean() / size.clamp_min(1e-12))
+    return torch.stack(layers).mean()
 
 
 def gram(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c c"]:

@@ -84,10 +84,17 @@ class Record:
 
 
 def last_means(folder: Path, steps: int) -> dict[str, float]:
-    """The mean of each value the log holds, over the last tenth of the steps, at least ten."""
+    """The mean of each value the log holds, over the last tenth of the steps, at least ten.
+
+    A value that only some steps have, such as a discriminator's that rests, is a mean over these.
+    """
     last = [json.loads(line) for line in _lines(folder / LOG)[-max(10, steps // 10) :]]
-    names = [name for name in (last or [{}])[0] if name not in {"step", "minutes"}]
-    return {name: float(np.mean([values[name] for values in last])) for name in names}
+    names = dict.fromkeys(name for values in last for name in values)
+    return {
+        name: float(np.mean([values[name] for values in last if name in values]))
+        for name in names
+        if name not in {"step", "minutes"}
+    }
 
 
 def forget_later(folder: Path, steps: int) -> None:

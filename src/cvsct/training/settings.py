@@ -1,10 +1,13 @@
-"""What shapes a training of the cycle family: settings, and the presets that fill them in."""
+"""What shapes a training: settings that any family has, those of the cycle family, and its presets.
+
+The paired family's are in `paired_settings.py`.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,38 +22,31 @@ from cvsct.training.loop import Schedule
 from cvsct.volume import HUWindow
 
 
-class CycleConfig(BaseModel):
-    """Everything that shapes a CycleGAN-like training. The defaults are the preset `paper`.
+class TrainingConfig(BaseModel):
+    """What shapes a training of any family.
 
     Attributes:
         batch: patches of each domain a step, of all ranks together.
         accumulate: parts in which a rank computes its slice, one after the other, to save memory;
             what is learned is the same up to rounding.
+        average: weight of the past in the running average of the weights; it is what is kept.
+        decay_from: the fraction of the training after which learning rates fall to 0; 1 is never.
         validation_patches: of each domain, on which the model is measured.
         validation_fraction: share of each domain's slices that is held out for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    generator: GeneratorConfig = GeneratorConfig()
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    domain: DomainConfig = DomainConfig()
     window_hu: tuple[float, float] = (-1000.0, 900.0)
     patch_px: int = 80
     min_tissue: float = 0.8
     resample_mm: float | None = Field(default=None, ge=0.1, le=5)
     batch: int = Field(default=32, ge=1)
     accumulate: int = Field(default=1, ge=1)
-    weight_adversarial: float = 1.0
-    weight_cycle: float = 1.0
-    weight_identity: float = 0.5
-    weight_domain: float = 1.0
     learning_rate: float = 1e-4
     learning_rate_discriminator: float = 1e-4
     beta1: float = 0.5
     beta2: float = 0.999
-    scale_to_data: bool = False
-    pool: int = 0
     decay_from: float = 1.0
     average: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -59,6 +55,37 @@ class CycleConfig(BaseModel):
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     health: HealthConfig = HealthConfig()
     schedule: Schedule = Schedule()
+
+    @property
+    def window(self) -> HUWindow:
+        """The HU range the networks see."""
+        return HUWindow(*self.window_hu)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that shapes the weights: a resumed training must have the same."""
+        return self.model_dump(
+            mode="json",
+            exclude={
+                "max_steps": True,
+                "schedule": True,
+                "domain": {"weights", "download"},
+                "vgg": {"weights", "download"},
+            },
+        )
+
+
+class CycleConfig(TrainingConfig):
+    """Everything that shapes a CycleGAN-like training. The defaults are the preset `paper`."""
+
+    generator: GeneratorConfig = GeneratorConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    domain: DomainConfig = DomainConfig()
+    weight_adversarial: float = 1.0
+    weight_cycle: float = 1.0
+    weight_identity: float = 0.5
+    weight_domain: float = 1.0
+    scale_to_data: bool = False
+    pool: int = 0
 
     @model_validator(mode="after")
     def _refuse_small_patches(self) -> CycleConfig:
@@ -70,18 +97,6 @@ class CycleConfig(BaseModel):
                 "patches, or a smaller hold_low_px"
             )
         return self
-
-    @property
-    def window(self) -> HUWindow:
-        """The HU range the networks see."""
-        return HUWindow(*self.window_hu)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """All that shapes the weights: a resumed training must have the same."""
-        return self.model_dump(
-            mode="json",
-            exclude={"max_steps": True, "schedule": True, "domain": {"weights", "download"}},
-        )
 
 
 _STABLE: dict[str, Any] = {
@@ -128,6 +143,12 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": {}, "stable": _STABLE, "cpu": _CP
 shows an effect on two cores in half an hour."""
 
 
+ARCHITECTURES = ("residual-cnn", "unet", "vgg-unet")
+"""Of which one is chosen by `generator.architecture`; pydantic names it in the way to a field."""
+
+Config = TypeVar("Config", bound=TrainingConfig)
+
+
 def cycle_config(preset: str, settings: Mapping[str, Any]) -> CycleConfig:
     """The preset with settings over it; dotted keys reach into the parts.
 
@@ -135,7 +156,18 @@ def cycle_config(preset: str, settings: Mapping[str, Any]) -> CycleConfig:
         UsageError: for an unknown preset, key or value.
     """
     refuse_unknown_preset(preset)
-    merged: dict[str, Any] = json.loads(json.dumps(PRESETS[preset]))
+    return configured(CycleConfig, PRESETS[preset], settings)
+
+
+def configured(
+    kind: type[Config], preset: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Config:
+    """A preset's values with settings over them; dotted keys reach into the parts.
+
+    Raises:
+        UsageError: for an unknown key or value.
+    """
+    merged: dict[str, Any] = json.loads(json.dumps(preset))
     for key, value in settings.items():
         *parts, last = key.split(".")
         place = merged
@@ -145,17 +177,19 @@ def cycle_config(preset: str, settings: Mapping[str, Any]) -> CycleConfig:
                 raise UsageError(f"setting {key}: {part} has no parts")
         place[last] = value
     try:
-        return CycleConfig.model_validate(merged)
+        return kind.model_validate(merged)
     except ValidationError as error:
-        raise UsageError("; ".join(_explain(detail) for detail in error.errors())) from error
+        raise UsageError("; ".join(_explain(kind, each) for each in error.errors())) from error
 
 
-def _explain(detail: Any) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+def _explain(kind: type[TrainingConfig], detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"] if part not in ARCHITECTURES)
     if detail["type"] == "extra_forbidden":
-        known = ", ".join(CycleConfig.model_fields)
+        fields = kind.model_fields
+        parts = [name for name in fields if isinstance(fields[name].default, BaseModel)]
         return (
-            f"no setting {key!r}; choose from {known} (generator., discriminator., domain. parts)"
+            f"no setting {key!r}; choose from {', '.join(fields)} "
+            f"({', '.join(f'{name}.' for name in parts)} have parts)"
         )
     message = detail["msg"].removeprefix("Value error, ")
     return f"setting {key}: {message}" if key else message

@@ -45,6 +45,56 @@ SHOWN_HU = (-160.0, 240.0)
 """Grey scale of pictures: soft tissue."""
 
 
+@dataclass(frozen=True)
+class PatchView:
+    """Patches in [-1, 1] of a window as HU, as texture and as pictures.
+
+    Args:
+        pixel_mm: their pixel spacing.
+    """
+
+    window: HUWindow
+    pixel_mm: float
+
+    @property
+    def half_hu(self) -> float:
+        """HU of a difference of 1."""
+        return (self.window.high_hu - self.window.low_hu) / 2
+
+    def hu(self, images: Images) -> Float[np.ndarray, "n h w"]:
+        """CT numbers."""
+        hu: Float[np.ndarray, "n h w"] = (
+            ((images[:, 0] + 1) * self.half_hu + self.window.low_hu).float().cpu().numpy()
+        )
+        return hu
+
+    def pure(self, images: Images) -> Bool[np.ndarray, " n"]:
+        """Which patches are soft tissue enough for their spectrum; all, where few are."""
+        hu = self.hu(images)
+        pure = covered_fraction(soft_tissue(hu), hu.shape[-1])[:, 0, 0] >= PURE_TISSUE
+        return pure if pure.sum() >= MIN_PURE_PATCHES else np.ones_like(pure)
+
+    def log_power(
+        self,
+        images: Images,
+        frequencies: Float[np.ndarray, " f"],
+        which: Bool[np.ndarray, " n"],
+    ) -> Float[np.ndarray, " f"]:
+        """The mean texture spectrum of some of the patches."""
+        hu = self.hu(images)[which]
+        spacing = (self.pixel_mm, self.pixel_mm)
+        apart = Geometry(np.zeros((len(hu), 3)), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), spacing, 0.0)
+        volume = CTVolume(hu, apart)
+        found = patch_spectra(volume, frequencies, hu.shape[-1], "soft", min_fraction=0.0)
+        return mean_over_patches(found.log_power)
+
+    def grey(self, images: Images) -> Picture:
+        """The first of the patches as a picture in [0, 1]."""
+        low, high = SHOWN_HU
+        grey: Picture = np.clip((self.hu(images[:1])[0] - low) / (high - low), 0, 1)
+        return grey
+
+
 @runtime_checkable
 class Translating(Protocol):
     """What is measured: a step with generators of both directions.
@@ -91,13 +141,15 @@ class CycleValidator:
 
     def __init__(self, a: Sample, b: Sample, window: HUWindow) -> None:
         self.samples = {"a": a, "b": b}
-        self.half_hu = (window.high_hu - window.low_hu) / 2
-        self.low_hu = window.low_hu
+        self.views = {side: PatchView(window, each.pixel_mm) for side, each in self.samples.items()}
+        self.half_hu = self.views["a"].half_hu
         size_px = a.unit.shape[-1]
         spacings = (a.pixel_mm, b.pixel_mm)
         self.frequencies = texture_frequencies(size_px, spacings)
         self.band = distance_band_per_mm(spacings)
-        self.pure = {side: _pure(self._hu(each.texture)) for side, each in self.samples.items()}
+        self.pure = {
+            side: self.views[side].pure(each.texture) for side, each in self.samples.items()
+        }
         self._target_grams: dict[str, list[Tensor]] = {}
 
     def __call__(self, step: Translating) -> dict[str, float]:
@@ -134,7 +186,10 @@ class CycleValidator:
 
         What changes images that need nothing done by as much has failed.
         """
-        hu = [self._hu(each.texture)[self.pure[side]] for side, each in self.samples.items()]
+        hu = [
+            self.views[side].hu(each.texture)[self.pure[side]]
+            for side, each in self.samples.items()
+        ]
         return float(np.mean([(one - blurred(one)).std() for one in hu]))
 
     def pictures(self, step: Translating) -> dict[str, Picture]:
@@ -146,9 +201,7 @@ class CycleValidator:
             for number, (name, image) in enumerate(
                 zip(("source", "translated", "target"), images, strict=True), 1
             ):
-                low, high = SHOWN_HU
-                grey = np.clip((self._hu(image[:1])[0] - low) / (high - low), 0, 1)
-                shown[f"{source}2{target}/{number}_{name}"] = grey
+                shown[f"{source}2{target}/{number}_{name}"] = self.views[source].grey(image)
         return shown
 
     def _one_way(self, step: Translating, source: str, target: str) -> dict[str, float]:
@@ -187,22 +240,4 @@ class CycleValidator:
 
     def _log_power(self, images: Images, side: str) -> Float[np.ndarray, " f"]:
         """The texture spectrum of a side's patches, as they are or translated."""
-        hu = self._hu(images)[self.pure[side]]
-        spacing = (self.samples[side].pixel_mm,) * 2
-        apart = Geometry(np.zeros((len(hu), 3)), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), spacing, 0.0)
-        found = patch_spectra(
-            CTVolume(hu, apart), self.frequencies, hu.shape[-1], "soft", min_fraction=0.0
-        )
-        return mean_over_patches(found.log_power)
-
-    def _hu(self, images: Images) -> Float[np.ndarray, "n h w"]:
-        hu: Float[np.ndarray, "n h w"] = (
-            ((images[:, 0] + 1) * self.half_hu + self.low_hu).float().cpu().numpy()
-        )
-        return hu
-
-
-def _pure(hu: Float[np.ndarray, "n h w"]) -> Bool[np.ndarray, " n"]:
-    """Which patches are soft tissue enough; told from real patches, once."""
-    pure = covered_fraction(soft_tissue(hu), hu.shape[-1])[:, 0, 0] >= PURE_TISSUE
-    return pure if pure.sum() >= MIN_PURE_PATCHES else np.ones_like(pure)
+        return self.views[side].log_power(images, self.frequencies, self.pure[side])

@@ -1,7 +1,7 @@
-"""Texture features for the domain loss: the convolutions of an ImageNet VGG, frozen.
+"""The weights of an ImageNet VGG: where they are found, and how they are read.
 
-Simonyan and Zisserman 2015, networks D (VGG16) and E (VGG19). The weights are in a file, of this
-project's format or torchvision's. Nothing is downloaded unless the user has asked for it.
+They are in a file, of this project's format or torchvision's. Nothing is downloaded unless the user
+has asked for it. The network itself is in `models/vgg.py`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cvsct.errors import TrainingError
-from cvsct.runs import file_sha256
+from cvsct.models.vgg import VGG, Network, places
 
 logger = logging.getLogger(__name__)
 
-Network: TypeAlias = Literal["vgg16", "vgg19"]
 WEIGHTS_VARIABLE = "CVSCT_VGG_WEIGHTS"
-CONVOLUTIONS: dict[Network, tuple[int, ...]] = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-"""Convolutions in each of the five blocks."""
-
-WIDTHS = (64, 128, 256, 512, 512)
-"""Filters of each block's convolutions."""
-
 PUBLISHED: dict[Network, str] = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
 """torchvision's files; the name ends in the first digits of the file's sha256."""
 
@@ -62,12 +52,15 @@ _UNREADABLE = (
 """What numpy and torch raise for a file that is damaged or another's."""
 
 
-def find_weights(path: str, network: Network = "vgg16", download: bool = False) -> Path:
+def find_weights(
+    path: str, network: Network = "vgg16", download: bool = False, setting: str = "domain"
+) -> Path:
     """The weights file: `path`, else what CVSCT_VGG_WEIGHTS names, else torch's cache.
 
     Args:
         path: empty where the user has named none.
         download: fetch torchvision's file into the cache if it is nowhere else.
+        setting: whose parts `weights` and `download` are, for the error.
 
     Raises:
         TrainingError: if there is none, or it cannot be downloaded.
@@ -81,61 +74,51 @@ def find_weights(path: str, network: Network = "vgg16", download: bool = False) 
     if cached.is_file():
         return cached
     if download:
-        _download(cached)
+        _download(cached, setting)
         return cached
     raise TrainingError(
-        f"the domain loss needs ImageNet {network.upper()} weights: give --set domain.weights=FILE "
+        f"ImageNet {network.upper()} weights are needed: give --set {setting}.weights=FILE "
         f"(.npz or .pth), or set {WEIGHTS_VARIABLE}, or put torchvision's {cached.name} into "
         f"{cached.parent}, or allow a download of {PUBLISHED_MB} MB with --set "
-        "domain.download=true; `cvsct-2` and `cyclegan` train without them"
+        f"{setting}.download=true; of the GANs `cvsct-2`, `cyclegan` and `cgan` train without them"
     )
 
 
-class VGGFeatures(nn.Module):
-    """Feature maps of chosen ReLU layers of a VGG for grey images in [0, 1].
+def load_vgg(path: Path, layers: Sequence[str], network: Network = "vgg16") -> VGG:
+    """The network up to the last of `layers`, with the weights of a file.
 
     Args:
-        weights: `.npz` with `block{b}_conv{c}/kernel` (out, in, 3, 3) and `/bias`, for BGR input
-            in 0..255 minus the ImageNet mean; or torchvision's state dict with
-            `features.{n}.weight` and `.bias`, for RGB input in 0..1, less mean, over deviation.
-            Blocks after the last layer may be left out.
-        layers: names such as `relu2_1`. The network ends at the last.
-        network: which of the two the weights are of.
+        path: `.npz` with `block{b}_conv{c}/kernel` (out, in, 3, 3) and `/bias`, for BGR input in
+            0..255 minus the ImageNet mean; or torchvision's state dict with `features.{n}.weight`
+            and `.bias`, for RGB input in 0..1, less mean, over deviation. Blocks after the last
+            layer may be left out.
+        layers: names such as `relu2_1`.
+
+    Raises:
+        TrainingError: if the network has no such layers, or the file does not hold its weights.
     """
+    try:
+        vgg = VGG(layers, network)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+    fill(vgg, path, network)
+    return vgg
 
-    def __init__(self, weights: Path, layers: Sequence[str], network: Network = "vgg16") -> None:
-        super().__init__()
-        known = [f"relu{block}_{place}" for block, place in _convolutions(network)]
-        unknown = sorted(set(layers) - set(known))
-        if unknown or not layers:
-            raise TrainingError(
-                f"{network.upper()} has no layers {unknown}; choose from {', '.join(known)}"
-                if unknown
-                else f"the domain loss needs at least one layer of {network.upper()}"
-            )
-        self.layers = tuple(name for name in known if name in layers)
-        self.names = known[: known.index(self.layers[-1]) + 1]
-        convolutions, form = _read(weights, network, len(self.names))
-        self.convolutions = nn.ModuleList(convolutions)
-        self.weights_sha256 = file_sha256(weights)
-        self.gain: Tensor
-        self.mean: Tensor
-        for name, value in (("gain", form.gain), ("mean", form.mean)):
-            self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
-        self.requires_grad_(False)
-        self.eval()
 
-    def forward(self, grey: Float[Tensor, "n 1 h w"]) -> list[Float[Tensor, "n c y x"]]:
-        """Feature maps of the chosen layers."""
-        maps = grey * self.gain - self.mean
-        found = []
-        for name, convolution in zip(self.names, self.convolutions, strict=True):
-            if name.endswith("_1") and name != "relu1_1":
-                maps = functional.max_pool2d(maps, 2)
-            maps = functional.relu(convolution(maps))
-            if name in self.layers:
-                found.append(maps)
-        return found
+@torch.no_grad()
+def fill(vgg: VGG, path: Path, network: Network) -> None:
+    """Give a network the weights of a file, and its preprocessing.
+
+    Raises:
+        TrainingError: if the file does not hold its weights.
+    """
+    convolutions = [each for each in vgg.convolutions if isinstance(each, nn.Conv2d)]
+    weights, form = _read(path, network, [tuple(each.parameters()) for each in convolutions])
+    for convolution, values in zip(convolutions, weights, strict=True):
+        for parameter, value in zip(convolution.parameters(), values, strict=True):
+            parameter.copy_(value)
+    vgg.gain.copy_(torch.tensor(form.gain).view_as(vgg.gain))
+    vgg.mean.copy_(torch.tensor(form.mean).view_as(vgg.mean))
 
 
 @dataclass(frozen=True)
@@ -157,18 +140,11 @@ _TORCHVISION = _Format(
 )
 
 
-def _convolutions(network: Network) -> list[tuple[int, int]]:
-    """Block and place of each convolution, both counted from 1, in network order."""
-    return [
-        (block, place)
-        for block, count in enumerate(CONVOLUTIONS[network], 1)
-        for place in range(1, count + 1)
-    ]
-
-
-def _read(path: Path, network: Network, count: int) -> tuple[list[nn.Conv2d], _Format]:
-    """The first `count` convolutions of a file."""
-    order = _convolutions(network)
+def _read(
+    path: Path, network: Network, wanted: Sequence[tuple[Tensor, ...]]
+) -> tuple[list[tuple[Tensor, Tensor]], _Format]:
+    """Kernels and biases of a file's first convolutions, as many as `wanted` and like them."""
+    order = places(network)
     try:
         if path.suffix == ".npz":
             form, names = _NPZ, [f"block{block}_conv{place}" for block, place in order]
@@ -179,10 +155,9 @@ def _read(path: Path, network: Network, count: int) -> tuple[list[nn.Conv2d], _F
             names = [f"features.{2 * n + block - 1}" for n, (block, _) in enumerate(order)]
             held = _state_dict(path)
         _refuse_other_network(held, form.kernel, names)
-        widths = [3, *(WIDTHS[block - 1] for block, _ in order)]
-        convolutions = [
-            _convolution(held, names[n] + form.kernel, names[n] + form.bias, *widths[n : n + 2])
-            for n in range(count)
+        found = [
+            (_like(held, name + form.kernel, kernel), _like(held, name + form.bias, bias))
+            for name, (kernel, bias) in zip(names, wanted, strict=False)
         ]
     except _UNREADABLE as error:
         missing = isinstance(error, KeyError)
@@ -191,7 +166,7 @@ def _read(path: Path, network: Network, count: int) -> tuple[list[nn.Conv2d], _F
             f"{path}: not {network.upper()} convolution weights ({reason}); expected torchvision's "
             f"{PUBLISHED[network]} or an .npz as in docs/training.md"
         ) from error
-    return convolutions, form
+    return found, form
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
@@ -215,25 +190,16 @@ def _refuse_other_network(held: Mapping[str, Tensor], ending: str, names: Sequen
         raise ValueError(f"no {', '.join(sorted(fewer))}")
 
 
-def _convolution(
-    held: Mapping[str, Tensor], kernel_name: str, bias_name: str, channels_in: int, channels: int
-) -> nn.Conv2d:
-    kernel, bias = (held[name].to(torch.get_default_dtype()) for name in (kernel_name, bias_name))
-    for name, values, shape in (
-        (kernel_name, kernel, (channels, channels_in, 3, 3)),
-        (bias_name, bias, (channels,)),
-    ):
-        if tuple(values.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(values.shape)}, expected {shape}")
-        if not bool(torch.isfinite(values).all()):
-            raise ValueError(f"{name} holds values that are not finite")
-    convolution = nn.Conv2d(channels_in, channels, 3, padding=1)
-    convolution.weight = nn.Parameter(kernel)
-    convolution.bias = nn.Parameter(bias)
-    return convolution
+def _like(held: Mapping[str, Tensor], name: str, wanted: Tensor) -> Tensor:
+    values = held[name]
+    if values.shape != wanted.shape:
+        raise ValueError(f"{name} has shape {tuple(values.shape)}, expected {tuple(wanted.shape)}")
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(f"{name} holds values that are not finite")
+    return values
 
 
-def _download(place: Path) -> None:
+def _download(place: Path, setting: str) -> None:
     """Fetch torchvision's file; it appears under its name only when its hash is right."""
     url = PUBLISHED_AT + place.name
     digits = place.stem.rpartition("-")[2]
@@ -246,5 +212,5 @@ def _download(place: Path) -> None:
     except (OSError, HTTPException, RuntimeError) as error:
         raise TrainingError(
             f"{url}: cannot be downloaded ({error}); fetch it by other means and give it with "
-            "--set domain.weights=FILE"
+            f"--set {setting}.weights=FILE"
         ) from error

@@ -1,0 +1,83 @@
+"""Train the methods that learn from pairs: the same bodies at the same places on both scanners."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from cvsct.data.pairs import PairSampler
+from cvsct.data.store import Store
+from cvsct.errors import TrainingError
+from cvsct.models.bundle import Bundle
+from cvsct.runs import TrainingRequest, random_stream
+from cvsct.training.pair_validation import PairValidator
+from cvsct.training.paired_settings import PairedConfig, paired_config
+from cvsct.training.paired_steps import PairedStep
+from cvsct.training.parallel import Ranks
+from cvsct.training.trainer import Prepared, settings_of, train_model, typical_pixel_mm
+from cvsct.volume import Scans
+
+
+def train_paired(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+    """Train on pairs of slices and return the model, which maps source to target alone.
+
+    Checkpoints and log stay in `request.out`. Under torchrun all ranks train one model; the first
+    alone writes.
+
+    Raises:
+        UsageError: for settings that do not exist, or a batch that the ranks cannot share.
+        TrainingError: for scans that do not pair or show no soft tissue, missing VGG weights, or
+            divergence.
+    """
+    config = paired_config(request.preset, settings_of(request))
+    return train_model(source, target, request, config, partial(_prepare, config))
+
+
+def _prepare(
+    config: PairedConfig, stores: tuple[Store, Store], request: TrainingRequest, ranks: Ranks
+) -> Prepared:
+    pairs = PairSampler.of(*stores, config.window)
+    for remark in pairs.notes:
+        request.note(remark)
+    learned, held_out, how = _split(pairs, config, request)
+    if config.critics:
+        config.discriminator.map_size(config.patch_px)
+    with torch.random.fork_rng():
+        torch.manual_seed(request.seed)
+        step = PairedStep(config, ranks)
+    a, b = (
+        torch.from_numpy(patches).to(ranks.device)
+        for patches in held_out.validation_patches(
+            config.validation_patches, random_stream(request.seed, "validation")
+        )
+    )
+
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return learned.draw(config.batch, rng)
+
+    return Prepared(
+        step,
+        draw,
+        PairValidator(a, b, typical_pixel_mm(stores[0]), config.window),
+        how,
+        {
+            "pairs": pairs.n_pairs,
+            **({"vgg_sha256": step.vgg_sha256} if step.vgg_sha256 else {}),
+        },
+    )
+
+
+def _split(
+    pairs: PairSampler, config: PairedConfig, request: TrainingRequest
+) -> tuple[PairSampler, PairSampler, str]:
+    """Pairs to learn from and to validate on, and how they were parted."""
+    if config.validation_fraction == 0:
+        return pairs, pairs, "none held out"
+    try:
+        parts = pairs.split(config.validation_fraction, random_stream(request.seed, "split"))
+    except TrainingError as error:
+        request.note(f"{error}; validating on the pairs that are learned from")
+        return pairs, pairs, "none held out"
+    return parts.training, parts.validation, parts.how
