@@ -118,7 +118,7 @@ def test_what_a_benchmark_refuses(run: Run, data: Path, tmp_path: Path) -> None:
     assert run(*words(data, out, "input"))[0] == 0
     code, _, err = run(*words(data, out, "input", "--max-steps", 3))
     assert code == 2
-    assert "was begun with other max_steps" in err
+    assert "holds another benchmark (max_steps None there, 3 now)" in err
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     assert run(*words(data, tmp_path / "used", "input"))[0] == 2

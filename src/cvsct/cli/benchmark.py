@@ -16,7 +16,6 @@ from cvsct.cli.benchmark_folder import (
     REPEAT,
     TEST,
     TRAIN,
-    claimed,
     fingerprint,
     scanners_of,
 )
@@ -51,6 +50,7 @@ def benchmark(
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
 ) -> None:
     """Train, harmonise and evaluate each method both ways; the paper's tables with ours beside."""
+    from cvsct.plans import claimed
     from cvsct.runs import refuse_unknown_preset, write_atomic, write_json
 
     wanted = _wanted(methods, seeds)
@@ -60,7 +60,8 @@ def benchmark(
     plan = {
         "data": fingerprint(data), "preset": preset, "set": setting or [], **budget, "rois": rois,
     }  # fmt: skip
-    with claimed(out, plan):
+    free = "methods and seeds may be added"
+    with claimed(out, plan, "benchmark", free, beforehand=[MODELS]):  # trained on a GPU perhaps
         work = _Work(data, out, names, preset, setting or [], budget, rois, workers)
         jobs = [
             (name, seed, direction)

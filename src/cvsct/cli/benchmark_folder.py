@@ -1,17 +1,13 @@
-"""The folders of `cvsct benchmark`: the scans it takes, and its own output, claimed for one run."""
+"""The scans that `cvsct benchmark` takes, and how their folders are laid out."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cvsct.errors import UsageError
 
-PLAN, MODELS = "plan.json", "models"
+MODELS = "models"
 TRAIN, TEST, REPEAT = "train", "test", "repeat"
 
 
@@ -45,32 +41,3 @@ def fingerprint(data: Path) -> dict[str, Any]:
         files = [file for file in (data / part).rglob("*") if file.is_file()]
         found[part] = [len(files), sum(file.stat().st_size for file in files)]
     return found
-
-
-@contextlib.contextmanager
-def claimed(out: Path, plan: Mapping[str, Any]) -> Iterator[None]:
-    """The folder made ours: new, or begun with the same plan and not at work elsewhere.
-
-    One that holds nothing but `models/` is taken too: trained elsewhere, on a GPU perhaps.
-    """
-    from cvsct.runs import refuse_existing, write_json
-
-    path = out / PLAN
-    if not path.exists():
-        if not (out.is_dir() and {each.name for each in out.iterdir()} == {MODELS}):
-            refuse_existing(out)
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(path, plan)
-    with path.open() as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{out}: another benchmark is at work in this folder") from None
-        before = json.load(stream)
-        changed = [key for key in plan if before.get(key) != plan[key]]
-        if changed:
-            raise UsageError(
-                f"{out}: was begun with other {', '.join(changed)}; give the same to go on "
-                "(methods and seeds may be added), or name a new folder"
-            )
-        yield
