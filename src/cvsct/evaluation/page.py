@@ -22,6 +22,7 @@ from cvsct.evaluation.tables import Table
 from cvsct.evaluation.templates import as_is, render
 from cvsct.evaluation.verdict import verdict
 from cvsct.evaluation.viewer import OFFSET_HU, WINDOWS, slices_for
+from cvsct.regions import SOFT_TISSUE_WINDOW_HU
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _slice_figures(
 ) -> list[dict[str, str]]:
     if not examples:
         return []
-    low, high = figures.SOFT_TISSUE_WINDOW_HU
+    low, high = SOFT_TISSUE_WINDOW_HU
     n_shared = sum(len(one.harmonized.hu) for one in evaluation.shared)
     return [
         _embedded(

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cvsct.regions import blurred, covered_fraction, soft_tissue
+from cvsct.regions import SOFT_TISSUE_WINDOW_HU, blurred, covered_fraction, soft_tissue
 from cvsct.spectra import (
     distance_band_per_mm,
     distance_db,
@@ -40,9 +40,6 @@ FLOOR_DB = 0.5
 """Domains whose spectra lie closer than this are alike: nothing is divided by less."""
 
 BIAS_UNIT_HU = 10.0
-
-SHOWN_HU = (-160.0, 240.0)
-"""Grey scale of pictures: soft tissue."""
 
 
 @runtime_checkable
@@ -146,7 +143,7 @@ class CycleValidator:
             for number, (name, image) in enumerate(
                 zip(("source", "translated", "target"), images, strict=True), 1
             ):
-                low, high = SHOWN_HU
+                low, high = SOFT_TISSUE_WINDOW_HU
                 grey = np.clip((self._hu(image[:1])[0] - low) / (high - low), 0, 1)
                 shown[f"{source}2{target}/{number}_{name}"] = grey
         return shown
