@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from cvsct.errors import TerminatedError
 from cvsct.evaluation import league
 from cvsct.io.dicom import read_all
 from tests.commands import Run
@@ -104,6 +106,22 @@ def test_one_failing_method_does_not_stop_the_others(run: Run, data: Path, tmp_p
     }  # fmt: skip
     assert {one["method"] for one in record["results"]} == {"input", league.COMBAT}
     assert "Failed: cyclegan" in (out / "benchmark.html").read_text()
+
+
+def test_a_benchmark_asked_to_end_begins_nothing_else(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def asked_to_end(method: str, *_: object, **__: object) -> None:
+        begun.append(method)
+        raise TerminatedError("asked to end")
+
+    monkeypatch.setattr(sys.modules["cvsct.cli.benchmark"], "train", asked_to_end)
+    code, _, err = run(*words(data, tmp_path / "out", "input,histogram"))
+    assert (code, begun) == (1, ["input"])
+    assert "asked to end" in err
+    assert not (tmp_path / "out" / "results.json").exists()
 
 
 def test_what_a_benchmark_refuses(run: Run, data: Path, tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ class TrainingError(CvsctError):
     """Training that cannot start with these scans, or that has diverged."""
 
 
+class TerminatedError(CvsctError):
+    """The process was asked to end and has saved its work: nothing else may be begun."""
+
+
 class EvaluationError(CvsctError):
     """Scans that cannot be compared."""
 

@@ -23,7 +23,7 @@ from cvsct.cli.evaluate import evaluate
 from cvsct.cli.harmonize import harmonize
 from cvsct.cli.train import train
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
-from cvsct.errors import CvsctError, UsageError, explain
+from cvsct.errors import CvsctError, TerminatedError, UsageError, explain
 
 if TYPE_CHECKING:
     from cvsct.evaluation.feature_file import FeatureFile
@@ -74,6 +74,8 @@ def benchmark(
             note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {work.directions[direction]}")
             try:
                 results.append(work.result(name, seed, direction))
+            except TerminatedError:
+                raise
             except (CvsctError, OSError) as error:
                 reason = explain(error) if isinstance(error, OSError) else str(error)
                 failed[f"{name}, seed {seed}, {work.directions[direction]}"] = reason
