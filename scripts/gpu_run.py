@@ -212,6 +212,7 @@ def last_words(log: Path) -> str:
 def train_next(sitting: Sitting, job: Job) -> tuple[str, dict[str, Any]]:
     """Train one model and write its files; its state, and what its JSON says."""
     import torch  # noqa: PLC0415
+
     from gpu_results import Result, bring, take_up  # noqa: PLC0415
 
     args, folder = sitting.args, sitting.model(job)
@@ -233,6 +234,7 @@ def train_next(sitting: Sitting, job: Job) -> tuple[str, dict[str, Any]]:
 def speed_of(sitting: Sitting) -> dict[str, Any]:
     """The machine's speed, measured once and kept in the work folder."""
     import torch  # noqa: PLC0415
+
     from gpu_speed import lines, measure  # noqa: PLC0415
 
     args, kept = sitting.args, sitting.work / "speed.json"
