@@ -9,13 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cvsct.evaluation import figures
-from cvsct.evaluation.page_tables import (
-    agreement_tables,
-    feature_table,
-    image_tables,
-    physics_tables,
-    texture_table,
-)
+from cvsct.evaluation.agreement_tables import agreement_tables, feature_table
+from cvsct.evaluation.image_tables import image_tables, physics_tables, texture_table
 from cvsct.evaluation.pairing import SharedSlices
 from cvsct.evaluation.study import Evaluation
 from cvsct.evaluation.tables import Table
