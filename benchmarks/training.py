@@ -20,166 +20,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import facts, one_line, peaks, synchronise
+from benchmarks.plain_step import PlainStep
+from benchmarks.step_configurations import CONFIGURATIONS, REFERENCE, configured
 from cvsct.errors import CvsctError, TrainingError
 from cvsct.models.vgg import CONVOLUTIONS, WIDTHS, Network
 from cvsct.runs import write_atomic, write_json
-from cvsct.training import losses
 from cvsct.training.parallel import Ranks
-from cvsct.training.settings import CycleConfig, cycle_config
-from cvsct.training.steps import CRITICS, CyclePass, CycleStep, Images, bf16_is_fast, cycle_pass
+from cvsct.training.steps import CycleStep, bf16_is_fast
 from cvsct.training.vgg import WEIGHTS_VARIABLE, find_weights
 
 PAPER_STEPS, PAPER_BATCH = 31_250, 32
-REFERENCE = "eager-fp32"
 SAMPLE = 32
 """Patches of each domain that a step learns its scales and texture from, before the first."""
-
-
-@dataclass(frozen=True)
-class Plain:
-    """The textbook's step, and which improvements it has."""
-
-    channels_last: bool = False
-    batched: bool = False
-    fused_adam: bool = False
-    bf16: bool = False
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """One row of the table.
-
-    Args:
-        plain: how `PlainStep` computes; `None` is the package's own step.
-        batch: its own in place of the batches asked for.
-    """
-
-    what: str
-    plain: Plain | None = None
-    preset: str = "paper"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    cudnn_search: bool = False
-    batch: int | None = None
-
-
-_RELU4_1 = {"domain.layers": ["relu4_1"]}
-_HALF_CRITIC = {"discriminator.widths": [32, 64, 128, 256, 256, 256, 256]}
-CONFIGURATIONS: dict[str, Configuration] = {
-    REFERENCE: Configuration("NCHW, every pass its own call, plain Adam, fp32", Plain()),
-    "channels-last": Configuration("reference, NHWC", Plain(channels_last=True)),
-    "batched": Configuration("reference, passes batched", Plain(batched=True)),
-    "fused-adam": Configuration("reference, fused Adam", Plain(fused_adam=True)),
-    "bf16": Configuration("reference, bf16", Plain(bf16=True)),
-    "together": Configuration("all four: the package's step, preset `paper`"),
-    "vgg-relu4_1": Configuration("together, VGG ends at relu4_1", settings=_RELU4_1),
-    "half-critic": Configuration("together, discriminators of half width", settings=_HALF_CRITIC),
-    "cheaper": Configuration("together, both of these", settings={**_RELU4_1, **_HALF_CRITIC}),
-    "cudnn-search": Configuration("together, cuDNN tries its algorithms", cudnn_search=True),
-    "stable-preset": Configuration("preset `stable`", preset="stable"),
-    "cpu-preset": Configuration("preset `cpu`: 48 px", preset="cpu", batch=4),
-}
-
-
-def separate_pass(a2b: nn.Module, b2a: nn.Module, a: Images, b: Images) -> CyclePass:
-    """What `cycle_pass` makes, each translation a call of its own."""
-    fake_b, fake_a = a2b(a), b2a(b)
-    return CyclePass(fake_b, fake_a, b2a(fake_b), a2b(fake_a), b2a(a), a2b(b))
-
-
-class PlainStep:
-    """A step as a textbook has it: the loss terms one after the other, nothing shared.
-
-    It has neither image pool nor averaged weights, as the preset `paper`.
-
-    Args:
-        step: whose networks and texture loss it trains; that step is not to be used any more.
-    """
-
-    def __init__(self, step: CycleStep, how: Plain) -> None:
-        config = step.config
-        self.config, self.nets, self.domain, self.how = config, step.nets, step.domain, how
-        self.device = step.device
-        self.layout = torch.channels_last if how.channels_last else torch.contiguous_format
-        for module in filter(None, (self.nets, self.domain)):
-            module.to(memory_format=self.layout)
-        generators = [p for name in ("a2b", "b2a") for p in self.nets[name].parameters()]
-        critics = [p for name in CRITICS for p in self.nets[name].parameters()]
-        betas = (config.beta1, config.beta2)
-        more = {"betas": betas, **({"fused": True} if how.fused_adam else {})}
-        self.generators = torch.optim.Adam(generators, lr=config.learning_rate, **more)
-        self.critics = torch.optim.Adam(critics, lr=config.learning_rate_discriminator, **more)
-
-    def __call__(self, a: Images, b: Images) -> dict[str, float]:
-        """Train on one batch; the weighted loss terms."""
-        a, b = (x.to(self.device, memory_format=self.layout) for x in (a, b))
-        for name in CRITICS:
-            self.nets[name].requires_grad_(False)
-        self.generators.zero_grad()
-        with self._precision():
-            make = cycle_pass if self.how.batched else separate_pass
-            made = make(self.nets["a2b"], self.nets["b2a"], a, b)
-            terms = self._generator_terms(made, a, b)
-        torch.stack(list(terms.values())).sum().backward()
-        self.generators.step()
-        if self.domain is not None:
-            self.domain.finish_step()
-        for name in CRITICS:
-            self.nets[name].requires_grad_(True)
-        self.critics.zero_grad()
-        with self._precision():
-            scored = {
-                "critic_a": self._critic_term("critic_a", a, made.fake_a.detach()),
-                "critic_b": self._critic_term("critic_b", b, made.fake_b.detach()),
-            }
-        (scored["critic_a"] + scored["critic_b"]).backward()
-        self.critics.step()
-        return {name: float(value.detach()) for name, value in (terms | scored).items()}
-
-    def _generator_terms(self, made: CyclePass, a: Images, b: Images) -> dict[str, Tensor]:
-        config, fools = self.config, losses.generator_adversarial
-        score_a, score_b = (self.nets[name] for name in CRITICS)
-        terms = {
-            "adversarial_a2b": config.weight_adversarial * fools(score_b(made.fake_b).float()),
-            "adversarial_b2a": config.weight_adversarial * fools(score_a(made.fake_a).float()),
-            "cycle_a": config.weight_cycle * (made.back_a - a).abs().mean(),
-            "cycle_b": config.weight_cycle * (made.back_b - b).abs().mean(),
-            "identity_a": config.weight_identity * (made.same_a - a).abs().mean(),
-            "identity_b": config.weight_identity * (made.same_b - b).abs().mean(),
-        }
-        if self.domain is not None:
-            terms["domain_a2b"] = config.weight_domain * self.domain(made.fake_b, b, "b")
-            terms["domain_b2a"] = config.weight_domain * self.domain(made.fake_a, a, "a")
-        return terms
-
-    def _critic_term(self, name: str, real: Images, fake: Images) -> Tensor:
-        critic = self.nets[name]
-        if self.how.batched:
-            of_real, of_fake = critic(torch.cat((real, fake))).float().chunk(2)
-        else:
-            of_real, of_fake = critic(real).float(), critic(fake).float()
-        return losses.discriminator_adversarial(of_real, of_fake)
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.how.bf16)
-
-
-def configured(name: str, batch: int, settings: Mapping[str, Any]) -> CycleConfig:
-    """The settings of a row, with what is given on the command line over them."""
-    row = CONFIGURATIONS[name]
-    own = {**row.settings, "batch": row.batch or batch}
-    if row.plain:
-        own["precision"] = "bf16" if row.plain.bf16 else "fp32"
-    return cycle_config(row.preset, {**own, **settings})
 
 
 def measure(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loss_curves import draw, read
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE, Bundle
 from cvsct.models.generator import GeneratorConfig, build_generator
 from cvsct.training.record import LOG
 from cvsct.volume import HUWindow
+from loss_curves import draw, read
 
 LIMIT_BYTES = 16 * 2**20
 STAYS = {CHECKPOINT_FILE, "best.pt", "kept", "cache", "tensorboard", LOG}

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.machine import facts, peaks, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.machine import facts, peaks, seconds
 from cvsct.models.generator import GeneratorConfig, build_generator
 
 ROOT = Path(__file__).resolve().parents[1]

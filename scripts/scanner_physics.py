@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import j1
 
-from cvsct.evaluation import physics
+from cvsct.evaluation.modulation import first_below, modulation_transfer
+from cvsct.evaluation.noise_power import NoisePower, noise_power_spectrum
 from cvsct.scanner.materials import BONE_EPOXY, POLYURETHANE, WATER, Material, material_named
 from cvsct.scanner.objects import disc_amounts
 from cvsct.scanner.profile import ScannerProfile, load_profile, profile_names
@@ -41,7 +42,6 @@ NYQUIST_PER_MM = ImageGrid().size_px / ImageGrid().fov_mm / 2
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by all eyes
 
 Rows = list[list[str]]
-Noise = physics.NoisePower
 Images = dict[tuple[float, str], np.ndarray]
 Curves = tuple[np.ndarray, np.ndarray, np.ndarray]  # frequencies, target, measured modulation
 
@@ -108,7 +108,7 @@ def resolution(profile: ScannerProfile) -> tuple[Rows, dict[str, Curves]]:
         rings = [np.abs(radius - each) <= kept[1] / 2 for each in kept]
         mean = np.array([middle[kernel][ring].mean() for ring in rings])
         curves[kernel] = kept, shape.modulation(kept), mean
-        edge = physics.modulation_transfer(discs[KVP, kernel], grid.pixel_mm, EDGE_MM)
+        edge = modulation_transfer(discs[KVP, kernel], grid.pixel_mm, EDGE_MM)
         for name, x, curve in (
             ("target", *curves[kernel][:2]),
             ("wire, isocentre", kept, mean),
@@ -116,12 +116,12 @@ def resolution(profile: ScannerProfile) -> tuple[Rows, dict[str, Curves]]:
             ("wire, 10 cm off, radial", kept, off[kernel][0, : len(kept)]),
             ("wire, 10 cm off, tangential", kept, off[kernel][: len(kept), 0]),
         ):
-            halves = [f"{10 * physics.first_below(x, curve, level):.2f}" for level in (0.5, 0.1)]
+            halves = [f"{10 * first_below(x, curve, level):.2f}" for level in (0.5, 0.1)]
             rows.append([kernel, name, *halves, f"{curve.max():.3f}"])
     return rows, curves
 
 
-def noise(profile: ScannerProfile) -> tuple[Rows, dict[str, Noise]]:
+def noise(profile: ScannerProfile) -> tuple[Rows, dict[str, NoisePower]]:
     """Rows of the table, in the middle of 25 cm of water; for each kernel that of thin slices."""
     water = disc_amounts(512, EXTENT_MM, BODY_MM)
     grid = ImageGrid(NOISE_PX, NOISE_PX * NOISE_PIXEL_MM)
@@ -131,7 +131,7 @@ def noise(profile: ScannerProfile) -> tuple[Rows, dict[str, Noise]]:
         scans = [images(profile, [water], grid, thickness_mm=mm, seed=seed) for seed in seeds]
         for kernel in profile.kernels:
             regions = np.array([scan[KVP, kernel] for scan in scans])
-            one = physics.noise_power_spectrum(regions, NOISE_PIXEL_MM, NOISE_RINGS)
+            one = noise_power_spectrum(regions, NOISE_PIXEL_MM, NOISE_RINGS)
             thin.setdefault(kernel, one)
             peak, mean = f"{one.peak_per_mm:.2f}", f"{one.mean_per_mm:.2f}"
             rows.append([kernel, f"{mm:g}", peak, mean, f"{one.sd_hu:.1f}"])
@@ -212,7 +212,7 @@ def axes_of(figure: Figure, count: int) -> list[Axes]:
     return axes
 
 
-def draw_kernels(curves: dict[str, Curves], noises: dict[str, Noise], path: Path) -> None:
+def draw_kernels(curves: dict[str, Curves], noises: dict[str, NoisePower], path: Path) -> None:
     """Modulation, target and measured, beside the noise power of thin slices over its variance."""
     figure = Figure(figsize=(10.4, 4), layout="constrained")
     left, right = axes_of(figure, 2)

@@ -21,12 +21,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cvsct.io.dicom import read_all
+from cvsct.regions import SOFT_TISSUE_WINDOW_HU
 from cvsct.runs import random_stream
 from cvsct.scanner.phantom import RasterGrid, lungman, patient
 from cvsct.scanner.profile import load_profile
 from cvsct.scanner.scan import ImageGrid, VirtualScanner
 
-WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0)}
+WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": SOFT_TISSUE_WINDOW_HU}
 KVP, MAS = 120.0, 100.0
 SCANS = (("ge-revolution-evo", ("Lung",)), ("siemens-somatom-force", ("Bl64", "Br40")))
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.machine import Convolution, peak_gflop_s
-from benchmarks.training import CONFIGURATIONS, PlainStep, configured, derived, table
 
+from benchmarks.machine import Convolution, peak_gflop_s
+from benchmarks.plain_step import PlainStep
+from benchmarks.step_configurations import CONFIGURATIONS, configured
+from benchmarks.training import derived, table
 from cvsct.training.settings import cycle_config
 from cvsct.training.steps import CRITICS, CycleStep
 

@@ -19,8 +19,8 @@ import pytest
 
 from cvsct.errors import SimulationError, UsageError
 from cvsct.io.dicom import read_all
+from cvsct.plans import PLAN
 from cvsct.scanner.benchmark import Options
-from cvsct.scanner.campaign import PLAN
 from tests.fake_scanner import (
     FAILING,
     FAKE,
@@ -184,7 +184,7 @@ def test_another_plan_in_the_same_folder_is_refused(whole: Path) -> None:
     with pytest.raises(UsageError, match="other scans; seed 0 there, 1 now"):
         simulate(tiny(1), {"seed": 1}, whole, workers=1, physics=FAKE)
     louder = tiny(0, Options(mas=200.0))
-    with pytest.raises(UsageError, match=r"holds another benchmark \(other scans\)"):
+    with pytest.raises(UsageError, match=r"holds another simulation \(other scans\)"):
         simulate(louder, CONFIG, whole, workers=1, physics=FAKE)
     assert content(whole) == before
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from cvsct.cli import benchmark_work
-from cvsct.cli.benchmark_folder import claimed, fit_s
-from cvsct.errors import UsageError
+from cvsct.cli.benchmark_folder import fit_s
+from cvsct.errors import TerminatedError
 from cvsct.evaluation import league
 from cvsct.io.dicom import read_all
 from cvsct.methods import METHODS, Method, find_method
@@ -200,7 +200,7 @@ def test_paired_scans_may_come_with_the_first_method_that_learns_from_them(
     assert run(*words(paired, out, "histogram"))[0] == 0
     code, _, err = run(*words(data, out, "twin"))
     assert code == 2
-    assert "was begun with other paired" in err
+    assert "holds another benchmark (other paired" in err
     shutil.rmtree(paired / "paired" / "soft")
     code, _, err = run(*words(paired, tmp_path / "other", "twin"))
     assert code == 2
@@ -241,34 +241,7 @@ def test_a_direction_has_equal_minutes_whichever_way_a_method_trains(
     assert "7 steps and 0.5 minutes a direction (1 where one training serves both)" in printed
     code, _, err = run(*words(data, out, "twin", "--max-minutes", 1, "--max-steps", 7))
     assert code == 2
-    assert "was begun with other minutes_a_direction" in err
-
-
-def test_a_benchmark_begun_with_minutes_of_both_directions_goes_on(tmp_path: Path) -> None:
-    """30 minutes a training that served both were 15 a direction."""
-    for before, now in ((30.0, 15.0), (None, None)):
-        (tmp_path / "plan.json").write_text(json.dumps({"preset": "cpu", "max_minutes": before}))
-        plan = {"preset": "cpu", "minutes_a_direction": now}
-        with claimed(tmp_path, plan):
-            pass
-        with claimed(tmp_path, {**plan, "paired": [1, 2]}):
-            pass
-        with (
-            pytest.raises(UsageError, match="other minutes_a_direction, paired;"),
-            claimed(tmp_path, {**plan, "minutes_a_direction": 30.0, "paired": [1, 3]}),
-        ):
-            pass
-
-
-def test_a_benchmark_is_one_process_s_also_when_paired_scans_have_come(tmp_path: Path) -> None:
-    (tmp_path / "plan.json").write_text(json.dumps({"preset": "cpu"}))
-    plan = {"preset": "cpu", "paired": [1, 2]}
-    with (
-        claimed(tmp_path, plan),
-        pytest.raises(UsageError, match="another benchmark is at work"),
-        claimed(tmp_path, plan),
-    ):
-        pass
+    assert "minutes_a_direction 0.5 there, 1.0 now" in err
 
 
 def test_an_interrupted_training_counts_all_its_minutes(tmp_path: Path) -> None:
@@ -278,6 +251,22 @@ def test_an_interrupted_training_counts_all_its_minutes(tmp_path: Path) -> None:
     about["figures"] = {}
     (tmp_path / "manifest.json").write_text(json.dumps(about))
     assert fit_s(tmp_path) == 50.0
+
+
+def test_a_benchmark_asked_to_end_begins_nothing_else(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def asked_to_end(method: str, *_: object, **__: object) -> None:
+        begun.append(method)
+        raise TerminatedError("asked to end")
+
+    monkeypatch.setattr(benchmark_work, "train", asked_to_end)
+    code, _, err = run(*words(data, tmp_path / "out", "input,histogram"))
+    assert (code, begun) == (1, ["input"])
+    assert "asked to end" in err
+    assert not (tmp_path / "out" / "results.json").exists()
 
 
 def test_what_a_benchmark_refuses(run: Run, data: Path, tmp_path: Path) -> None:
@@ -292,7 +281,7 @@ def test_what_a_benchmark_refuses(run: Run, data: Path, tmp_path: Path) -> None:
     assert run(*words(data, out, "input"))[0] == 0
     code, _, err = run(*words(data, out, "input", "--max-steps", 3))
     assert code == 2
-    assert "was begun with other max_steps" in err
+    assert "holds another benchmark (max_steps None there, 3 now)" in err
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     assert run(*words(data, tmp_path / "used", "input"))[0] == 2

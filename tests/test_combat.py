@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from cvsct.errors import EvaluationError, MissingExtraError
-from cvsct.evaluation import metrics
 from cvsct.evaluation.combat import crossfit_combat, fit_combat
 from cvsct.evaluation.concordance import across
 from cvsct.evaluation.radiomics import CLASSES, FeatureTable, Missing
@@ -159,9 +159,6 @@ def test_what_cannot_be_fitted_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(EvaluationError, match="same features in the same regions"):
         crossfit_combat(source, table(target.values[:9]))
 
-    def absent(name: str) -> None:
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(metrics.importlib, "import_module", absent)
+    monkeypatch.setitem(sys.modules, "neuroCombat", None)
     with pytest.raises(MissingExtraError, match="neuroCombat"):
         fit_combat(source, target)

@@ -9,7 +9,13 @@ import pytest
 from scipy import ndimage
 
 from cvsct.errors import EvaluationError
-from cvsct.evaluation.consistency import idempotence, idempotence_of, slice_consistency
+from cvsct.evaluation.consistency import (
+    SliceConsistency,
+    idempotence,
+    idempotence_of,
+    slice_consistency,
+)
+from cvsct.evaluation.tissues import TissueMap
 from cvsct.volume import CTVolume
 from tests.bodies import noise, seen, trunk
 from tests.conftest import make_volume
@@ -30,11 +36,16 @@ def scanned(noise_hu: float, seed: int, along_z: float = 0.0) -> CTVolume:
     return make_volume(PLANE + np.where(np.abs(PLANE - 40) < 30, steps, 0.0) + mixed)
 
 
+def consistency(**sides: CTVolume) -> dict[str, SliceConsistency]:
+    shown = sides.get("target", next(iter(sides.values())))
+    return slice_consistency({side: [one] for side, one in sides.items()}, [TissueMap.of(shown)])
+
+
 def test_flicker_is_what_the_method_adds() -> None:
     source, target = scanned(20.0, 1), scanned(20.0, 2)
     jitter = np.where(np.arange(SLICES) % 2, 3.0, -3.0)[:, None, None]
     harmonized = make_volume(source.hu + jitter)
-    found = slice_consistency({"source": [source], "harmonized": [harmonized], "target": [target]})
+    found = consistency(source=source, harmonized=harmonized, target=target)
     assert found["harmonized"].flicker_hu == pytest.approx(6.0, abs=1e-3)
     assert found["source"].flicker_hu is None
     assert found["target"].step_over_target is None
@@ -47,14 +58,14 @@ def test_flicker_is_what_the_method_adds() -> None:
 def test_a_method_that_does_the_same_to_every_slice_does_not_flicker() -> None:
     source = scanned(20.0, 1)
     harmonized = make_volume(source.hu * 0.98 + 5.0)
-    found = slice_consistency({"source": [source], "harmonized": [harmonized]})
+    found = consistency(source=source, harmonized=harmonized)
     assert found["harmonized"].flicker_hu == pytest.approx(0.08, abs=0.03)  # 2 % of 4 HU
     assert found["harmonized"].step_over_target is None
 
 
 @pytest.mark.parametrize("along_z", [0.0, 0.4])
 def test_noise_correlation_along_z(along_z: float) -> None:
-    found = slice_consistency({"target": [scanned(40.0, 3, along_z)]})["target"]
+    found = consistency(target=scanned(40.0, 3, along_z))["target"]
     assert found.noise_correlation == pytest.approx(along_z, abs=0.03)
 
 
@@ -63,12 +74,12 @@ def test_only_neighbours_are_compared() -> None:
     z = np.array([0.0, 5, 10, 40, 45, 90, 95, 100])
     positions = np.stack([np.zeros(SLICES), np.zeros(SLICES), z], axis=-1)
     apart = replace(volume, geometry=replace(volume.geometry, positions_mm=positions))
-    assert slice_consistency({"target": [apart]})["target"].n_gaps == 5
-    assert slice_consistency({"target": [volume.select([0])]}) == {}
+    assert consistency(target=apart)["target"].n_gaps == 5
+    assert consistency(target=volume.select([0])) == {}
     air = make_volume(np.full((3, 64, 64), -1000.0))
-    assert slice_consistency({"target": [air]}) == {}
+    assert consistency(target=air) == {}
     with pytest.raises(EvaluationError, match="source volume 1 has"):
-        slice_consistency({"source": [air], "target": [volume]})
+        consistency(source=air, target=volume)
 
 
 def test_the_identity_is_idempotent_and_a_filter_is_not() -> None:
@@ -94,6 +105,6 @@ def test_the_identity_is_idempotent_and_a_filter_is_not() -> None:
 def test_idempotence_wants_the_same_volumes() -> None:
     target = scanned(10.0, 1)
     with pytest.raises(EvaluationError, match="0 mapped volumes do not fit 1"):
-        idempotence([target], [])
+        idempotence([target], [], [TissueMap.of(target)])
     air = make_volume(np.full((2, 64, 64), -1000.0))
-    assert idempotence([air], [air]).spectrum_db is None
+    assert idempotence([air], [air], [TissueMap.of(air)]).spectrum_db is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,6 @@ from pydicom.sr.codedict import codes
 from cvsct.errors import CvsctError, GeometryError, MissingExtraError, SeriesError
 from cvsct.evaluation.radiomics import extract
 from cvsct.evaluation.roi import patch_of
-from cvsct.io import optional
 from cvsct.io.dicom import find_series, read_series
 from cvsct.io.masks import on_grid, read_masks
 from cvsct.io.space import volume_affine
@@ -348,10 +348,7 @@ def test_a_library_that_is_not_there_is_named(
 ) -> None:
     path = save_seg(tmp_path / "s.dcm", folder, drawn)
 
-    def absent(name: str) -> None:
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(optional.importlib, "import_module", absent)
+    monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(MissingExtraError, match=r"highdicom.*cvsct\[evaluate\]"):
         read_masks(path, volume)
 

@@ -7,11 +7,8 @@ import pytest
 from scipy.stats import ncx2
 
 from cvsct.errors import EvaluationError
-from cvsct.evaluation.physics import (
-    first_below,
-    modulation_transfer,
-    noise_power_spectrum,
-)
+from cvsct.evaluation.modulation import first_below, modulation_transfer
+from cvsct.evaluation.noise_power import noise_power_spectrum
 from cvsct.scanner.objects import disc_amounts
 
 PIXEL_MM = 0.4

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from cvsct.errors import TrainingError
+from cvsct.errors import TerminatedError, TrainingError
 from cvsct.models.bundle import CHECKPOINT_FILE, WEIGHTS_FILE, Bundle
+from cvsct.runs import silent
 from cvsct.training import checkpoint
 from cvsct.training.checkpoint import BEST_FILE, Run, kept_models
+from cvsct.training.loop import Limits, Schedule, train
 from cvsct.training.record import LOG, VALIDATION_LOG, Record, forget_later
 from tests.training_process import STEPS
 
@@ -57,6 +59,40 @@ def kill_sometime(out: Path, rng: np.random.Generator) -> bool:
             break
     process.communicate(timeout=60)
     return process.returncode == -signal.SIGKILL
+
+
+def test_a_training_asked_to_end_loses_no_step_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("training 3"):
+            process.terminate()
+            break
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    done = log(tmp_path, LOG)[-1]["step"]
+    assert 3 <= done < STEPS
+    assert f"asked to end (SIGTERM) after step {done}" in said
+    assert "--resume" in said
+    assert torch.load(tmp_path / CHECKPOINT_FILE, weights_only=True)["steps"] == done
+
+
+def test_termination_waits_for_the_step_and_its_validation(tmp_path: Path) -> None:
+    run, before = Run(tmp_path, {}, np.random.default_rng(0)), signal.getsignal(signal.SIGTERM)
+
+    def draw(_: np.random.Generator) -> tuple[None, None]:
+        if run.steps == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return None, None
+
+    with pytest.raises(TerminatedError, match=r"after step 4; .*--resume"):
+        train(
+            run, Still(), draw, Limits(steps=9), silent,
+            Schedule(save_seconds=0, validate_steps=4), lambda _: {"score": 0.5},
+        )  # fmt: skip
+    assert signal.getsignal(signal.SIGTERM) is before
+    saved = torch.load(tmp_path / CHECKPOINT_FILE, weights_only=True)
+    assert (saved["steps"], saved["best"]["step"]) == (4, 4)
 
 
 def log(out: Path, name: str) -> list[dict[str, Any]]:

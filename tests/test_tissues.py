@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cvsct.evaluation.residuals import residual_maps, residuals
-from cvsct.evaluation.tissues import TISSUES, bias_by_tissue, tissue_masks
+from cvsct.evaluation.residuals import Residuals, residual_maps, residuals
+from cvsct.evaluation.tissues import (
+    TISSUES,
+    Tissue,
+    TissueBias,
+    TissueMap,
+    bias_by_tissue,
+    tissue_masks,
+)
+from cvsct.spectra import body
+from cvsct.volume import CTVolume
 from tests.bodies import noise, seen, trunk
 from tests.conftest import make_volume
 
@@ -18,6 +29,14 @@ def noisy(sd_hu: float, seed: int) -> np.ndarray:
     return PLANE + noise(PLANE.shape, sd_hu, 0.3, np.random.default_rng(seed))
 
 
+def bias(image: CTVolume, target: CTVolume) -> dict[Tissue, TissueBias]:
+    return bias_by_tissue([(image, target)], [TissueMap.of(target)])
+
+
+def left(image: CTVolume, target: CTVolume) -> Residuals:
+    return residuals([(image, target)], [TissueMap.of(target)])
+
+
 @pytest.mark.parametrize("noise_hu", [0.0, 80.0])
 def test_masks_hold_their_tissue_and_no_edges(noise_hu: float) -> None:
     masks = tissue_masks(noisy(noise_hu, 0)[None])
@@ -25,9 +44,23 @@ def test_masks_hold_their_tissue_and_no_edges(noise_hu: float) -> None:
         inside = PLANE[masks[tissue][0]]
         assert np.mean(np.abs(inside - hu) < 20) > 0.93, tissue
     assert PLANE[masks["bone"][0]].min() > 100
-    assert not np.logical_and.reduce([masks[tissue] for tissue in TISSUES]).any()
+    assert np.sum([masks[tissue] for tissue in TISSUES], axis=0).max() == 1
     air = PLANE < -990
     assert not any((masks[tissue][0] & air).any() for tissue in TISSUES)
+
+
+def test_a_map_holds_the_masks_and_the_body_without_padding() -> None:
+    hu = np.stack([noisy(60.0, 3), noisy(60.0, 4)])
+    padding = np.zeros(hu.shape, dtype=bool)
+    padding[1, :, :100] = True
+    shown = TissueMap.of(replace(make_volume(hu), padding=padding))
+    masks = tissue_masks(make_volume(hu).hu, padding)
+    for index in range(2):
+        for tissue, mask in shown.masks(index).items():
+            assert np.array_equal(mask, masks[tissue][index]), tissue
+        inside = body(make_volume(hu).hu[index][None])[0] & ~padding[index]
+        assert np.array_equal(shown.body(index), inside)
+    assert shown.codes.nbytes == hu.size
 
 
 def test_bias_of_each_tissue_is_its_own_and_texture_is_none() -> None:
@@ -36,7 +69,7 @@ def test_bias_of_each_tissue_is_its_own_and_texture_is_none() -> None:
     image = noisy(60.0, 1)
     for tissue, hu in shifts.items():
         image[masks[tissue][0]] += hu
-    found = bias_by_tissue([(make_volume(image[None]), make_volume(PLANE[None]))])
+    found = bias(make_volume(image[None]), make_volume(PLANE[None]))
     for tissue, hu in shifts.items():
         within_hu = 3 * 60.0 / masks[tissue].sum() ** 0.5  # what noise leaves of so many pixels
         assert found[tissue].mean_hu == pytest.approx(hu, abs=within_hu), tissue
@@ -46,30 +79,28 @@ def test_bias_of_each_tissue_is_its_own_and_texture_is_none() -> None:
 
 def test_a_bias_that_cancels_shows_locally() -> None:
     image = PLANE + np.where(np.arange(256) < 128, 15.0, -15.0)
-    found = bias_by_tissue([(make_volume(image[None]), make_volume(PLANE[None]))])["soft"]
+    found = bias(make_volume(image[None]), make_volume(PLANE[None]))["soft"]
     assert found.mean_hu == pytest.approx(0.0, abs=0.5)
     assert found.local_p95_hu == pytest.approx(15.0, abs=0.5)
 
 
 def test_no_body_has_no_bias_and_no_residuals() -> None:
     air = make_volume(np.full((2, 64, 64), -1000.0))
-    assert all(
-        one.mean_hu is None and one.n_pixels == 0 for one in bias_by_tissue([(air, air)]).values()
-    )
-    assert residuals([(air, air)]).body is None
-    assert residuals([(air, air)]).to_json()["soft"] is None
+    assert all(one.mean_hu is None and one.n_pixels == 0 for one in bias(air, air).values())
+    assert left(air, air).body is None
+    assert left(air, air).to_json()["soft"] is None
 
 
 def test_residuals_by_hand() -> None:
     target = make_volume(np.stack([PLANE, PLANE]))
-    constant = residuals([(make_volume(target.hu + 60.0), target)])
+    constant = left(make_volume(target.hu + 60.0), target)
     assert constant.body is not None
     assert constant.body.mean_abs_hu == pytest.approx(60.0)
     assert constant.body.rms_hu == pytest.approx(60.0)
     assert constant.body.p95_abs_hu == pytest.approx(60.0, abs=0.5)
     assert constant.body.beyond_50_share == 1.0
     normal = np.random.default_rng(0).normal(0, 40.0, target.hu.shape)
-    found = residuals([(make_volume(target.hu + normal), target)]).tissues["soft"]
+    found = left(make_volume(target.hu + normal), target).tissues["soft"]
     assert found is not None
     assert found.mean_abs_hu == pytest.approx(40 * np.sqrt(2 / np.pi), rel=0.02)
     assert found.p95_abs_hu == pytest.approx(1.96 * 40, rel=0.02)

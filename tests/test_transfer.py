@@ -9,7 +9,7 @@ import pytest
 
 from cvsct.errors import EvaluationError
 from cvsct.evaluation.edges import find_edges
-from cvsct.evaluation.physics import edge_transform
+from cvsct.evaluation.modulation import edge_transform
 from cvsct.evaluation.transfer import edge_transfer, transfer_ratio
 from cvsct.volume import CTVolume
 from tests.bodies import noise, seen, trunk

@@ -7,7 +7,8 @@ line prints the message on one line and exits with the code the class carries.
 from __future__ import annotations
 
 import errno
-from typing import ClassVar
+import importlib
+from typing import Any, ClassVar
 
 
 class CvsctError(Exception):
@@ -38,6 +39,10 @@ class TrainingError(CvsctError):
     """Training that cannot start with these scans, or that has diverged."""
 
 
+class TerminatedError(CvsctError):
+    """The process was asked to end and has saved its work: nothing else may be begun."""
+
+
 class EvaluationError(CvsctError):
     """Scans that cannot be compared."""
 
@@ -48,6 +53,24 @@ class SimulationError(CvsctError):
 
 class MissingExtraError(CvsctError):
     """A library that only an optional extra of this package installs."""
+
+
+def import_extra(module: str, needed_for: str, extra: str) -> Any:
+    """Import a library that only an optional extra installs, when it is needed.
+
+    Args:
+        needed_for: what needs it, as the beginning of a sentence.
+
+    Raises:
+        MissingExtraError: if it is not installed, naming the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{needed_for} needs {module.partition('.')[0]} ({error}); "
+            f"install it with: pip install 'cvsct[{extra}]'"
+        ) from error
 
 
 def explain(error: OSError) -> str:

@@ -17,6 +17,9 @@ from cvsct.errors import GeometryError
 SOFT_TISSUE_HU = (-200.0, 300.0)
 """Fat to contrast-filled vessels; lung and air lie below, cortical bone above."""
 
+SOFT_TISSUE_WINDOW_HU = (-160, 240)
+"""What pictures show from black to white: level 40, width 400, the usual soft-tissue window."""
+
 
 @dataclass(frozen=True)
 class Region:

@@ -104,12 +104,16 @@ class Acquisition:
     kernel: str = ""
     kvp: float = 0.0
 
-    def __str__(self) -> str:
+    @property
+    def scanner(self) -> str:
+        """Manufacturer and model, the former once where the latter names it too."""
         named = self.model.lower().startswith(self.manufacturer.lower())
-        scanner = self.model if named else f"{self.manufacturer} {self.model}".strip()
+        return self.model if named else f"{self.manufacturer} {self.model}".strip()
+
+    def __str__(self) -> str:
         kernel = f"kernel {self.kernel}" if self.kernel else ""
         kvp = f"{self.kvp:g} kVp" if self.kvp else ""
-        return ", ".join(part for part in (scanner, kernel, kvp) if part) or "unknown scanner"
+        return ", ".join(part for part in (self.scanner, kernel, kvp) if part) or "unknown scanner"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,12 @@ import typer
 from cvsct import __version__
 from cvsct.cli.benchmark import benchmark
 from cvsct.cli.demo import demo
+from cvsct.cli.doctor import doctor
 from cvsct.cli.evaluate import evaluate
 from cvsct.cli.harmonize import harmonize
+from cvsct.cli.inspect import inspect
 from cvsct.cli.methods import methods
+from cvsct.cli.models import models
 from cvsct.cli.simulate import simulate
 from cvsct.cli.train import train
 from cvsct.cli.words import complain
@@ -29,7 +32,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, simulate, train, harmonize, evaluate, benchmark, methods):
+for command in (
+    *(demo, simulate, train, harmonize, evaluate, benchmark),
+    *(methods, models, inspect, doctor),
+):
     app.command()(command)
 
 

@@ -12,18 +12,18 @@ import typer
 
 from cvsct.cli.benchmark_folder import (
     MINUTES,
+    MODELS,
     PAIRED,
     REPEAT,
     TEST,
     TRAIN,
-    claimed,
     fingerprint,
     scanners_of,
     training_part,
 )
 from cvsct.cli.benchmark_work import Work
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
-from cvsct.errors import CvsctError, UsageError, explain
+from cvsct.errors import CvsctError, TerminatedError, UsageError, explain
 
 if TYPE_CHECKING:
     from cvsct.evaluation.league import Benchmark
@@ -54,6 +54,7 @@ def benchmark(
 ) -> None:
     """Train, harmonise and evaluate each method both ways; the paper's tables with ours beside."""
     from cvsct.methods import find_method
+    from cvsct.plans import claimed
     from cvsct.runs import refuse_unknown_preset, write_atomic, write_json
 
     wanted = _wanted(methods, seeds)
@@ -70,7 +71,9 @@ def benchmark(
         MINUTES: max_minutes,
         "rois": rois,
     }
-    with claimed(out, plan):
+    free = "methods and seeds may be added"
+    # what was trained elsewhere, on a GPU perhaps, is taken up; paired scans may come later
+    with claimed(out, plan, "benchmark", free, beforehand=[MODELS], later=[PAIRED]):
         budget = {"max_steps": max_steps, "max_minutes": max_minutes}
         work = Work(data, out, names, parts, preset, setting or [], budget, rois, workers)
         jobs = [
@@ -84,6 +87,8 @@ def benchmark(
             note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {work.directions[direction]}")
             try:
                 results.append(work.result(name, seed, direction))
+            except TerminatedError:
+                raise
             except (CvsctError, OSError) as error:
                 reason = explain(error) if isinstance(error, OSError) else str(error)
                 failed[f"{name}, seed {seed}, {work.directions[direction]}"] = reason

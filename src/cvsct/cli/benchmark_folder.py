@@ -1,17 +1,15 @@
-"""Folders of `cvsct benchmark`: the scans it takes, models, its output claimed for one run."""
+"""Folders of `cvsct benchmark`: the scans it takes, and its models."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cvsct.errors import UsageError
 
-PLAN, MODELS = "plan.json", "models"
+MODELS = "models"
 MINUTES = "minutes_a_direction"
 """In the plan."""
 TRAIN, TEST, REPEAT, PAIRED = "train", "test", "repeat", "paired"
@@ -85,50 +83,3 @@ def model_mb(model: Path) -> float:
 
     names = [line.partition("  ")[2] for line in (model / SUMS_FILE).read_text().splitlines()]
     return sum((model / name).stat().st_size for name in names) / 1e6
-
-
-@contextlib.contextmanager
-def claimed(out: Path, plan: Mapping[str, Any]) -> Iterator[None]:
-    """The folder made ours: new, or begun with the same plan and not at work elsewhere.
-
-    One that holds nothing but `models/` is taken too: trained elsewhere, on a GPU perhaps. Paired
-    scans may come later, with the first method that learns from them.
-    """
-    from cvsct.runs import refuse_existing, write_json
-
-    path = out / PLAN
-    if not path.exists():
-        if not (out.is_dir() and {each.name for each in out.iterdir()} == {MODELS}):
-            refuse_existing(out)
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(path, plan)
-    with contextlib.ExitStack() as stack:
-        before = _begun(_locked(stack.enter_context(path.open()), out))
-        added = {key: plan[key] for key in (PAIRED,) if key in plan and key not in before}
-        changed = [key for key in plan if key not in added and before.get(key) != plan[key]]
-        if changed:
-            raise UsageError(
-                f"{out}: was begun with other {', '.join(changed)}; give the same to go on "
-                "(methods and seeds may be added), or name a new folder"
-            )
-        if added:
-            write_json(path, {**before, **added})
-            _locked(stack.enter_context(path.open()), out)  # the lock was the old file's
-        yield
-
-
-def _begun(plan: IO[str]) -> dict[str, Any]:
-    """The plan as it would be written now: minutes were a training's while all served both ways."""
-    before: dict[str, Any] = json.load(plan)
-    if "max_minutes" in before:
-        minutes = before.pop("max_minutes")
-        before[MINUTES] = minutes and minutes / 2
-    return before
-
-
-def _locked(stream: IO[str], out: Path) -> IO[str]:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"{out}: another benchmark is at work in this folder") from None
-    return stream

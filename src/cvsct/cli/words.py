@@ -1,8 +1,10 @@
-"""What commands say beside their result, on stderr."""
+"""How commands say what they have to say."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 EXIT_SOME_FAILED = 3
 
@@ -15,3 +17,25 @@ def complain(message: str) -> None:
 def note(message: str) -> None:
     """Something to know that is no error."""
     print(message, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of what `cvsct doctor` has found out.
+
+    Args:
+        wrong: whether the core cannot work like this.
+    """
+
+    about: str
+    detail: str
+    wrong: bool = False
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many cells each as aligned text, whatever characters a file's header held."""
+    shown = [["".join(c if c.isprintable() else "?" for c in cell) or "-" for cell in row]
+             for row in rows]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
+    return "\n".join(lines)

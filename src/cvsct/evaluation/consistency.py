@@ -20,9 +20,9 @@ from cvsct.evaluation.texture import texture_or_reason
 from cvsct.evaluation.tissues import (
     Tissue,
     TissueBias,
+    TissueMap,
     bias_by_tissue,
     local_means,
-    masks_by_slice,
 )
 from cvsct.regions import blurred
 from cvsct.volume import CTVolume
@@ -63,12 +63,15 @@ class SliceConsistency:
         return asdict(self)
 
 
-def slice_consistency(sides: Mapping[str, Sequence[CTVolume]]) -> dict[str, SliceConsistency]:
+def slice_consistency(
+    sides: Mapping[str, Sequence[CTVolume]], maps: Sequence[TissueMap]
+) -> dict[str, SliceConsistency]:
     """Differences of neighbouring slices, by side, over the same soft tissue.
 
     Args:
         sides: volumes by side (`source`, `harmonized`, `target`); volume i of every side shows the
-            same slices. Soft tissue is what the target shows, without one what the first side does.
+            same slices.
+        maps: whose soft tissue counts: those of the target, without one of the first side.
 
     Returns:
         Nothing where no two neighbouring slices share soft tissue.
@@ -87,7 +90,7 @@ def slice_consistency(sides: Mapping[str, Sequence[CTVolume]]) -> dict[str, Slic
                     f"{side} volume {number + 1} has {volume.hu.shape} voxels, the {reference} "
                     f"{shown.hu.shape}; cut both to the slices they share"
                 )
-        soft = [masks["soft"] for masks in masks_by_slice(shown)]
+        soft = [maps[number].masks(index)["soft"] for index in range(len(shown.hu))]
         gaps = [_Gap.of(a, b, soft[a] & soft[b]) for a, b in _neighbours(shown)]
         for side, volume in same.items():
             walks[side].go(volume.hu, gaps)
@@ -206,9 +209,15 @@ class Idempotence:
 
 
 def idempotence(
-    targets: Sequence[CTVolume], mapped: Sequence[CTVolume], size_px: int = SPECTRUM_PX
+    targets: Sequence[CTVolume],
+    mapped: Sequence[CTVolume],
+    maps: Sequence[TissueMap],
+    size_px: int = SPECTRUM_PX,
 ) -> Idempotence:
     """Compare target images with the same images put through a method.
+
+    Args:
+        maps: of the targets.
 
     Raises:
         EvaluationError: if they differ in number or shape.
@@ -227,8 +236,8 @@ def idempotence(
         change = texture.power_db["harmonized"] - texture.power_db["target"]
         gain_db = float(change[(f >= low) & (f <= high)].mean())
     return Idempotence(
-        change=residuals(pairs),
-        bias=bias_by_tissue(pairs),
+        change=residuals(pairs, maps),
+        bias=bias_by_tissue(pairs, maps),
         spectrum_db=texture.distance_db["harmonized"] if texture else None,
         gain_db=gain_db,
     )
@@ -240,4 +249,5 @@ def idempotence_of(
     size_px: int = SPECTRUM_PX,
 ) -> Idempotence:
     """The same for a mapping from a volume to its new HU."""
-    return idempotence(targets, [one.with_hu(mapping(one)) for one in targets], size_px)
+    mapped = [one.with_hu(mapping(one)) for one in targets]
+    return idempotence(targets, mapped, [TissueMap.of(one) for one in targets], size_px)

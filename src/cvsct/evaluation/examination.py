@@ -27,7 +27,7 @@ from cvsct.evaluation.pairing import SharedSlices, images_of
 from cvsct.evaluation.placement import Placed
 from cvsct.evaluation.radiomics import FeatureTable
 from cvsct.evaluation.residuals import Residuals, residuals
-from cvsct.evaluation.tissues import Tissue, TissueBias, bias_by_tissue
+from cvsct.evaluation.tissues import Tissue, TissueBias, TissueMap, bias_by_tissue
 from cvsct.evaluation.transfer import EdgeTransfer, edge_transfer
 from cvsct.volume import CTVolume
 
@@ -104,6 +104,7 @@ def examine(
     asked = _Asked()
     names = [name for name in features if name != "target"]
     sides = {name: [images_of(one, name) for one in shared] for name in [*names, "target"]}
+    maps = [TissueMap.of(target) for target in sides["target"]]
     against = {name: list(zip(sides[name], sides["target"], strict=True)) for name in names}
     slices = [(place.volume, place.region.slice_index) for place in regions]
     shift = {name: asked.of("shift", alignment, against[name]) for name in names}
@@ -116,15 +117,15 @@ def examine(
         for name in names
     }  # fmt: skip
     return Examination(
-        bias={name: bias_by_tissue(pairs) for name, pairs in against.items()},
-        residuals={name: residuals(pairs) for name, pairs in against.items()},
+        bias={name: bias_by_tissue(pairs, maps) for name, pairs in against.items()},
+        residuals={name: residuals(pairs, maps) for name, pairs in against.items()},
         shift=_told(shift),
         noise=asked.of("noise power", tissue_noise, sides, seed=seed) or {},
         edges=asked.of("edge transfer", edge_transfer, sides, seed=seed) or {},
-        consistency=asked.of("slice consistency", slice_consistency, sides) or {},
+        consistency=asked.of("slice consistency", slice_consistency, sides, maps) or {},
         nodules=asked.of("nodules", compare_nodules, sides, nodules) if nodules else None,
         identification=_told(identified),
-        idempotence=asked.of("idempotence", idempotence, sides["target"], passed)
+        idempotence=asked.of("idempotence", idempotence, sides["target"], passed, maps)
         if passed
         else None,
         notes=tuple(dict.fromkeys(asked.notes)),

@@ -19,9 +19,7 @@ from cvsct.evaluation.noise import TissueNoise
 from cvsct.evaluation.pairing import SharedSlices
 from cvsct.evaluation.texture import Texture
 from cvsct.evaluation.transfer import EdgeTransfer
-
-SOFT_TISSUE_WINDOW_HU = (-160.0, 240.0)
-"""Level 40, width 400: the usual soft-tissue window."""
+from cvsct.regions import SOFT_TISSUE_WINDOW_HU
 
 RESIDUAL_HU = 100.0
 LABELS = {

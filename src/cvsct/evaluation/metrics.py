@@ -6,7 +6,6 @@ time; the bias and the residual are in HU.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvsct.errors import EvaluationError, MissingExtraError
+from cvsct.errors import EvaluationError, import_extra
 from cvsct.regions import blurred, soft_tissue
 from cvsct.volume import HUWindow
 
@@ -29,15 +28,9 @@ def load_extra(module: str) -> Any:
     """Import a library that only evaluation needs, when it is needed.
 
     Raises:
-        MissingExtraError: if it is not installed, naming the extra that brings it.
+        MissingExtraError: if it is not installed.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"evaluation needs {module.partition('.')[0]} ({error}); "
-            "install it with: pip install 'cvsct[evaluate]'"
-        ) from error
+    return import_extra(module, "evaluation", "evaluate")
 
 
 def psnr_db(

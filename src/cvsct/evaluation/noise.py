@@ -1,9 +1,9 @@
 """Noise in patients' images: its power spectrum from homogeneous patches of tissue.
 
-The definition is `physics.noise_power_spectrum`'s; what is added is where to measure. Patches lie
-in soft tissue or fat and are the most even ones there, judged on the *blurred mean of all sides*:
-on raw HU, or on one side alone, the choice would favour patches whose own noise happens to be low.
-All sides are measured on the same patches.
+The definition is `noise_power`'s; what is added is where to measure. Patches lie in soft tissue or
+fat and are the most even ones there, judged on the *blurred mean of all sides*: on raw HU, or on
+one side alone, the choice would favour patches whose own noise happens to be low. All sides are
+measured on the same patches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from scipy import ndimage
 
 from cvsct.errors import EvaluationError
-from cvsct.evaluation.physics import NoisePower, noise_power_spectrum
+from cvsct.evaluation.noise_power import NoisePower, noise_power_spectrum
 from cvsct.evaluation.tissues import tissue_masks
 from cvsct.regions import Region, blurred, covered_fraction
 from cvsct.runs import random_stream

@@ -9,19 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from cvsct.evaluation import figures
-from cvsct.evaluation.page_tables import (
-    agreement_tables,
-    feature_table,
-    image_tables,
-    physics_tables,
-    texture_table,
-)
+from cvsct.evaluation.agreement_tables import agreement_tables, feature_table
+from cvsct.evaluation.image_tables import image_tables, physics_tables, texture_table
 from cvsct.evaluation.pairing import SharedSlices
 from cvsct.evaluation.study import Evaluation
 from cvsct.evaluation.tables import Table
 from cvsct.evaluation.templates import as_is, render
 from cvsct.evaluation.verdict import verdict
 from cvsct.evaluation.viewer import OFFSET_HU, WINDOWS, slices_for
+from cvsct.regions import SOFT_TISSUE_WINDOW_HU
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ def _slice_figures(
 ) -> list[dict[str, str]]:
     if not examples:
         return []
-    low, high = figures.SOFT_TISSUE_WINDOW_HU
+    low, high = SOFT_TISSUE_WINDOW_HU
     n_shared = sum(len(one.harmonized.hu) for one in evaluation.shared)
     return [
         _embedded(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvsct.evaluation.metrics import residual_hu
-from cvsct.evaluation.tissues import TISSUES, Tissue, masks_by_slice
+from cvsct.evaluation.tissues import TISSUES, Tissue, TissueMap
 from cvsct.spectra import body
 from cvsct.volume import CTVolume
 
@@ -87,22 +87,20 @@ class Residuals:
         return record
 
 
-def residuals(pairs: Sequence[tuple[CTVolume, CTVolume]]) -> Residuals:
+def residuals(pairs: Sequence[tuple[CTVolume, CTVolume]], maps: Sequence[TissueMap]) -> Residuals:
     """Size of the residuals of images against their targets, slice by slice in little memory.
 
     Args:
         pairs: image and target, cut to the slices they share.
+        maps: of the targets, in this order.
     """
     whole = _Tally()
     tallies = {tissue: _Tally() for tissue in TISSUES}
-    for image, target in pairs:
-        for index, masks in enumerate(masks_by_slice(target)):
-            plane = residual_hu(image.hu[index], target.hu[index])
-            inside = body(target.hu[index : index + 1])[0]
-            if target.padding is not None:
-                inside &= ~target.padding[index]
-            whole.add(plane[inside])
-            for tissue, mask in masks.items():
+    for (image, target), shown in zip(pairs, maps, strict=True):
+        for index, other in enumerate(target.hu):
+            plane = residual_hu(image.hu[index], other)
+            whole.add(plane[shown.body(index)])
+            for tissue, mask in shown.masks(index).items():
                 tallies[tissue].add(plane[mask])
     return Residuals(whole.size(), {tissue: tally.size() for tissue, tally in tallies.items()})
 

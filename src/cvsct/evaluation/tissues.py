@@ -6,12 +6,12 @@ choosing (`regions`). Edges belong to no tissue: what they differ by is resoluti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from cvsct.evaluation.metrics import BIAS_BLUR_PX, residual_hu
@@ -61,12 +61,38 @@ def tissue_masks(
     }
 
 
-def masks_by_slice(target: CTVolume) -> Iterator[dict[Tissue, Bool[np.ndarray, "rows columns"]]]:
-    """`tissue_masks` of one slice after another, so that long series need no more memory."""
-    for index in range(len(target.hu)):
-        one = slice(index, index + 1)
-        padding = None if target.padding is None else target.padding[one]
-        yield {tissue: mask[0] for tissue, mask in tissue_masks(target.hu[one], padding).items()}
+@dataclass(frozen=True)
+class TissueMap:
+    """What every voxel of a volume shows, a byte each: told once, asked by every figure.
+
+    Args:
+        codes: 0 outside the body and where there is padding, 1 in the body but of no tissue, 2 and
+            on the tissues in the order of `TISSUES`. No voxel is of two: their ranges do not meet.
+    """
+
+    codes: UInt8[np.ndarray, "slices rows columns"]
+
+    @classmethod
+    def of(cls, target: CTVolume) -> TissueMap:
+        """`tissue_masks` of one slice after another, so that masks never lie there for all."""
+        codes = np.zeros(target.hu.shape, dtype=np.uint8)
+        for index in range(len(codes)):
+            one = slice(index, index + 1)
+            padding = None if target.padding is None else target.padding[one]
+            codes[one] = body(target.hu[one])
+            if padding is not None:
+                codes[one][padding] = 0
+            for code, mask in enumerate(tissue_masks(target.hu[one], padding).values(), 2):
+                codes[one][mask] = code
+        return cls(codes)
+
+    def body(self, index: int) -> Bool[np.ndarray, "rows columns"]:
+        """Where one slice shows the body."""
+        return np.asarray(self.codes[index] > 0)
+
+    def masks(self, index: int) -> dict[Tissue, Bool[np.ndarray, "rows columns"]]:
+        """Where one slice shows each tissue."""
+        return {tissue: self.codes[index] == code for code, tissue in enumerate(TISSUES, 2)}
 
 
 @dataclass(frozen=True)
@@ -91,19 +117,22 @@ class TissueBias:
         return asdict(self)
 
 
-def bias_by_tissue(pairs: Sequence[tuple[CTVolume, CTVolume]]) -> dict[Tissue, TissueBias]:
+def bias_by_tissue(
+    pairs: Sequence[tuple[CTVolume, CTVolume]], maps: Sequence[TissueMap]
+) -> dict[Tissue, TissueBias]:
     """Low-frequency bias of each tissue.
 
     Args:
         pairs: image and target, cut to the slices they share.
+        maps: of the targets, in this order.
     """
     sums = dict.fromkeys(TISSUES, 0.0)
     counts = dict.fromkeys(TISSUES, 0)
     local: dict[Tissue, list[Float[np.ndarray, " n"]]] = {tissue: [] for tissue in TISSUES}
-    for image, target in pairs:
-        for plane, other, masks in zip(image.hu, target.hu, masks_by_slice(target), strict=True):
+    for (image, target), shown in zip(pairs, maps, strict=True):
+        for index, (plane, other) in enumerate(zip(image.hu, target.hu, strict=True)):
             difference = residual_hu(plane, other).astype(np.float64)
-            for tissue, mask in masks.items():
+            for tissue, mask in shown.masks(index).items():
                 if not mask.any():
                     continue
                 sums[tissue] += float(difference[mask].sum())

@@ -26,8 +26,8 @@ from cvsct.evaluation.edges import (
     EdgeKind,
     find_edges,
 )
+from cvsct.evaluation.modulation import STEPS_PER_PX, Modulation, edge_transform
 from cvsct.evaluation.noise import stacks_of
-from cvsct.evaluation.physics import STEPS_PER_PX, Modulation, edge_transform
 from cvsct.runs import random_stream
 from cvsct.volume import AIR_FLOOR_HU, CTVolume
 

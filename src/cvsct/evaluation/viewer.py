@@ -16,11 +16,12 @@ from jaxtyping import Float, UInt8
 
 from cvsct.evaluation.metrics import load_extra
 from cvsct.evaluation.pairing import SharedSlices
+from cvsct.regions import SOFT_TISSUE_WINDOW_HU
 
 OFFSET_HU = 32_768
 
 WINDOWS: dict[str, tuple[int, int]] = {
-    "soft tissue": (-160, 240),
+    "soft tissue": SOFT_TISSUE_WINDOW_HU,
     "lung": (-1350, 150),
     "bone": (-450, 1050),
     "whole range": (-1000, 900),

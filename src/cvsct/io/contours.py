@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from pydicom import Dataset
 
-from cvsct.errors import GeometryError, SeriesError
+from cvsct.errors import GeometryError, SeriesError, import_extra
 from cvsct.io.header import numbers, text
-from cvsct.io.optional import evaluation_library
 from cvsct.io.space import refuse_other_frame, volume_affine
 from cvsct.volume import CTVolume
 
@@ -81,7 +80,7 @@ def _fill(
         raise GeometryError(
             f"{name} reaches outside the image; draw it on this series, or crop it to the image"
         )
-    polygon = evaluation_library("skimage.draw").polygon
+    polygon = import_extra("skimage.draw", "reading this mask", "evaluate").polygon
     rows, columns = polygon(index[:, 1], index[:, 2], mask.shape[1:])
     mask[plane, rows, columns] ^= True
 

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from cvsct.errors import GeometryError, SeriesError
+from cvsct.errors import GeometryError, SeriesError, import_extra
 from cvsct.io.contours import RTSTRUCT, contour_masks
 from cvsct.io.dicom import MAX_VOXELS
 from cvsct.io.header import is_dicom, label, quiet, read_dataset, text
-from cvsct.io.optional import evaluation_library
 from cvsct.io.space import refuse_other_frame, volume_affine
 from cvsct.regions import MaskedRegion, masked_regions
 from cvsct.volume import CTVolume
@@ -145,7 +144,7 @@ def _segment_masks(
             "threshold fractions first"
         )
     refuse_other_frame(name, text(dataset, "FrameOfReferenceUID"), volume)
-    highdicom = evaluation_library("highdicom")
+    highdicom = import_extra("highdicom", "reading this mask", "evaluate")
     found: dict[str, Bool[np.ndarray, "_ _ _"]] = {}
     try:
         with quiet():

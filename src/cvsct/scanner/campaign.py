@@ -8,20 +8,20 @@ ground truth, and `manifest.json`.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cvsct import __version__
-from cvsct.errors import SimulationError, UsageError
-from cvsct.runs import Manifest, Progress, refuse_existing, silent, sync_folder, write_json
+from cvsct.errors import SimulationError
+from cvsct.plans import claimed
+from cvsct.runs import Manifest, Progress, silent, sync_folder
 from cvsct.scanner.benchmark import Scan, Series, Subject
 from cvsct.scanner.crew import cores, work_through
 from cvsct.scanner.imaging import REAL, Imaging, Physics, Piece, SeriesWriter, hidden, profile_of
@@ -30,7 +30,6 @@ from cvsct.volume import SimulatedStudy
 
 logger = logging.getLogger(__name__)
 
-PLAN = "plan.json"
 MAX_PIECE_IMAGES = 50
 PIECES_A_WORKER = 8
 """Small enough that the workers end at about the same time."""
@@ -81,7 +80,7 @@ def run_campaign(
     """
     record = _record(scans, config)
     manifest = Manifest("simulate", record)
-    with _claimed(out, record):
+    with claimed(out, record, "simulation"):
         missing = {scan: _missing(scan, out) for scan in scans}
         _announce_need(missing, out, announce)
         with manifest.timed("simulating"):
@@ -118,38 +117,6 @@ def _record(scans: Sequence[Scan], config: Mapping[str, Any]) -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
-
-
-@contextlib.contextmanager
-def _claimed(out: Path, record: Mapping[str, Any]) -> Iterator[None]:
-    """The folder made ours: new, or holding the same plan, and no other run at work in it."""
-    path = out / PLAN
-    if not path.exists():
-        refuse_existing(out)
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(path, record)
-    with path.open(encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
-        except BlockingIOError:
-            raise UsageError(f"{out}: another simulation is at work in this folder") from None
-        _refuse_other_plan(out, json.load(stream), record)
-        yield
-
-
-def _refuse_other_plan(out: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differing = []
-    for name in sorted(there.keys() | now.keys()):
-        before, after = there.get(name), now.get(name)
-        if before == after:
-            continue
-        long = isinstance(before, dict | list) or isinstance(after, dict | list)
-        differing.append(f"other {name}" if long else f"{name} {before} there, {after} now")
-    if differing:
-        raise UsageError(
-            f"{out}: holds another benchmark ({'; '.join(differing)}); name a new folder, or give "
-            "the same options to go on with this one"
-        )
 
 
 def _missing(scan: Scan, out: Path) -> tuple[int, ...]:

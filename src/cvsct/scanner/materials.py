@@ -21,7 +21,7 @@ from types import ModuleType
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.errors import MissingExtraError, UsageError
+from cvsct.errors import UsageError, import_extra
 
 ATOMIC_MASS = {
     "H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "Al": 26.982, "S": 32.06, "Ca": 40.078,
@@ -36,14 +36,7 @@ LOWEST_KEV, HIGHEST_KEV = 5.0, 200.0
 @cache
 def _xraydb() -> ModuleType:
     """The tables, loaded on first use: importing them takes more than a second."""
-    try:
-        import xraydb  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError(
-            "the virtual scanner needs xraydb, which is not installed; "
-            'run: pip install "cvsct[simulate]"'
-        ) from error
-    module: ModuleType = xraydb
+    module: ModuleType = import_extra("xraydb", "the virtual scanner", "simulate")
     return module
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.errors import TrainingError
+from cvsct.errors import TerminatedError, TrainingError
 from cvsct.runs import Progress
 from cvsct.training.checkpoint import Run, Step
 from cvsct.training.parallel import ALONE, Ranks
@@ -107,6 +110,7 @@ def train(
     Raises:
         TrainingError: when a value is no longer finite, or the step refuses to go on; the last
             good checkpoint stays.
+        TerminatedError: when SIGTERM asked the process to end, once the step under way is saved.
     """
     schedule = schedule or Schedule()
     save = Every(schedule.save_steps, schedule.save_seconds)
@@ -115,7 +119,7 @@ def train(
     before, begun = run.minutes, time.monotonic()
     if run.steps == 0:
         run.save(step)
-    with Record(run.folder, run.steps, run.writes) as record:
+    with Record(run.folder, run.steps, run.writes) as record, _termination() as asked_to_end:
         while (done := limits.fraction_done(run.steps, run.minutes)) < 1:
             values = _advance(run, step, draw, done)
             run.minutes = ranks.agreed(before + (time.monotonic() - begun) / 60)
@@ -125,14 +129,38 @@ def train(
                 _measure(run, step, validator, record, schedule.keep_models)
             if painter and record.shows_pictures and paint.due(run.steps):
                 record.pictures(run.steps, painter(step))
-            if save.due(run.steps):
+            ending = ranks.agreed(float(asked_to_end())) > 0  # all end after the same step
+            if save.due(run.steps) or ending:
                 run.save(step)
+            if ending:
+                raise TerminatedError(
+                    f"asked to end (SIGTERM) after step {run.steps}; the checkpoint in "
+                    f"{run.folder} holds all of them, go on from it with --resume"
+                )
         measured = run.latest.step if run.latest else -1
         if validator and ranks.first and measured != run.steps:
             _measure(run, step, validator, record, schedule.keep_models)
         run.save(step)
     progress("training", limits.steps, limits.steps)
     return last_means(run.folder, run.steps) if run.writes else {}
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[Callable[[], bool]]:
+    """Within the block SIGTERM ends nothing; whether it came is what the value given tells.
+
+    It is how SLURM, Docker and torchrun end a process, with time left to save. Only a main thread
+    can take signals; elsewhere nothing changes.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _advance(run: Run, step: Step, draw: Callable[..., Any], done: float) -> dict[str, float]:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cvsct.regions import blurred, covered_fraction, soft_tissue
+from cvsct.regions import SOFT_TISSUE_WINDOW_HU, blurred, covered_fraction, soft_tissue
 from cvsct.spectra import (
     distance_band_per_mm,
     distance_db,
@@ -40,9 +40,6 @@ FLOOR_DB = 0.5
 """Domains whose spectra lie closer than this are alike: nothing is divided by less."""
 
 BIAS_UNIT_HU = 10.0
-
-SHOWN_HU = (-160.0, 240.0)
-"""Grey scale of pictures: soft tissue."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class PatchView:
 
     def grey(self, images: Images) -> Picture:
         """The first of the patches as a picture in [0, 1]."""
-        low, high = SHOWN_HU
+        low, high = SOFT_TISSUE_WINDOW_HU
         grey: Picture = np.clip((self.hu(images[:1])[0] - low) / (high - low), 0, 1)
         return grey
 

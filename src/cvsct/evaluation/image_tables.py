@@ -1,116 +1,15 @@
-"""The report's tables: an evaluation's figures as text."""
+"""The report's tables of images: their quality, physics and texture as text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cvsct.evaluation.comparison import changes, shares, way_to_ceiling
-from cvsct.evaluation.concordance import ClassAgreement
+from cvsct.evaluation.cells import NOT_THERE, figure, size, spread
 from cvsct.evaluation.figures import LABELS
-from cvsct.evaluation.metrics import Spread
-from cvsct.evaluation.radiomics import CLASSES
-from cvsct.evaluation.residuals import ResidualSize
 from cvsct.evaluation.study import Evaluation
 from cvsct.evaluation.tables import Table
 from cvsct.evaluation.tissues import TISSUES
-
-NOT_THERE = "–"
-
-
-def agreement_tables(evaluation: Evaluation) -> list[Table]:
-    """Concordance across and within regions, and what the method gained."""
-    sides = evaluation.compared
-    if not sides:
-        return []
-    labels = tuple(LABELS[side] for side in sides)
-    regions = f"n = {len(evaluation.regions)} regions"
-    rows = [
-        (name, *(_interval(one.across.classes[name]) for one in sides.values())) for name in CLASSES
-    ]
-    rows.append(("mean of classes", *(_interval(one.across.mean) for one in sides.values())))
-    counted = {side: shares(one.across) for side, one in sides.items()}
-    for place, share in enumerate(next(iter(counted.values()))):
-        rows.append(
-            (
-                f"features with CCC ≥ {share.threshold:.2f}",
-                *(f"{some[place].count} of {some[place].n}" for some in counted.values()),
-            )
-        )
-    return [
-        Table(
-            "across",
-            "Across regions",
-            "Concordance of each feature over the regions, mean of a class, 95 % interval; "
-            f"{regions}{_gain(evaluation)}",
-            ("Class", *labels),
-            tuple(rows),
-        ),
-        Table(
-            "within",
-            "Within regions: the paper's reading",
-            f"Concordance over the features of a class in one region, mean ± sd; {regions}",
-            ("Class", *labels),
-            tuple(
-                (name, *(_spread(one.within[name], 2) for one in sides.values()))
-                for name in CLASSES
-            ),
-        ),
-    ]
-
-
-def _gain(evaluation: Evaluation) -> str:
-    """The share of the way to a repeated scan, and how many features got worse."""
-    new, old, again = evaluation.harmonized, evaluation.input, evaluation.repeat
-    if new is None or old is None:
-        return ""
-    said = ""
-    if again is not None:
-        way = way_to_ceiling(new.across, old.across, again.across)
-        if way.share is not None:
-            interval = f" ({way.low:.0%} to {way.high:.0%})" if way.low is not None else ""
-            said += f". Of the way from input to a repeated scan: {way.share:.0%}{interval}"
-    changed = changes(new.across, old.across)
-    return said + (
-        f". Features that agree clearly worse than before: {len(changed.clearly_worse)} of "
-        f"{len(changed.features)} (by chance {changed.by_chance:.0f})"
-    )
-
-
-def feature_table(evaluation: Evaluation) -> Table | None:
-    """Every feature before and after, the most worsened first."""
-    new, old = evaluation.harmonized, evaluation.input
-    if new is None:
-        return None
-    if old is None:
-        return Table(
-            "list",
-            "Every feature",
-            "Concordance across regions",
-            ("Feature", "CCC"),
-            tuple((one.feature, _figure(one.ccc, ".3f")) for one in new.across.features),
-        )
-    changed = changes(new.across, old.across)
-    rows = tuple(
-        (
-            one.feature,
-            f"{one.before:.3f}",
-            f"{one.after:.3f}",
-            f"{one.change:+.3f}"
-            + (f" ({one.low:+.2f} to {one.high:+.2f})" if one.low is not None else ""),
-            ("better" if one.change > 0 else "worse") if one.clear else "",
-        )
-        for one in changed.features
-    )
-    left = f"; {changed.undefined} features are undefined on a side" if changed.undefined else ""
-    return Table(
-        "list",
-        f"Every feature ({len(rows)})",
-        "Concordance across regions before and after, and the change with its 95 % interval, most "
-        f"worsened first{left}",
-        ("Feature", "input", "harmonised", "change", "clearly"),
-        rows,
-    )
 
 
 def image_tables(evaluation: Evaluation) -> list[Table]:
@@ -122,8 +21,8 @@ def image_tables(evaluation: Evaluation) -> list[Table]:
     quality = [one.quality for one in sides.values()]
     found = evaluation.examination
     left = [found.residuals[side] for side in sides]
-    rows = [("body", *(_size(one.body) for one in left))]
-    rows += [(tissue, *(_size(one.tissues[tissue]) for one in left)) for tissue in TISSUES]
+    rows = [("body", *(size(one.body) for one in left))]
+    rows += [(tissue, *(size(one.tissues[tissue]) for one in left)) for tissue in TISSUES]
     return [
         Table(
             "quality",
@@ -131,10 +30,10 @@ def image_tables(evaluation: Evaluation) -> list[Table]:
             f"Mean ± sd over n = {evaluation.n_slices} slices",
             ("Figure", *labels),
             (
-                ("PSNR (dB)", *(_spread(one.psnr_db, 1) for one in quality)),
-                ("SSIM", *(_spread(one.ssim, 3) for one in quality)),
-                ("NCC", *(_spread(one.ncc, 4) for one in quality)),
-                ("soft-tissue bias (HU)", *(_figure(one.hu_bias, "+.1f") for one in quality)),
+                ("PSNR (dB)", *(spread(one.psnr_db, 1) for one in quality)),
+                ("SSIM", *(spread(one.ssim, 3) for one in quality)),
+                ("NCC", *(spread(one.ncc, 4) for one in quality)),
+                ("soft-tissue bias (HU)", *(figure(one.hu_bias, "+.1f") for one in quality)),
             ),
         ),
         Table(
@@ -156,10 +55,10 @@ def physics_tables(evaluation: Evaluation) -> list[Table]:
         rows = [
             (
                 tissue,
-                _figure(size.mean_abs_hu if size else None, ".2f"),
-                _figure(found.idempotence.bias[tissue].mean_hu, "+.2f"),
+                figure(left.mean_abs_hu if left else None, ".2f"),
+                figure(found.idempotence.bias[tissue].mean_hu, "+.2f"),
             )
-            for tissue, size in change.tissues.items()
+            for tissue, left in change.tissues.items()
         ]
         gain = found.idempotence.gain_db
         tables.append(
@@ -167,7 +66,7 @@ def physics_tables(evaluation: Evaluation) -> list[Table]:
                 "idempotence",
                 "The target's own images put through the model",
                 "They need nothing done: the change should be small. Texture power changes by "
-                f"{_figure(gain, '+.1f')} dB.",
+                f"{figure(gain, '+.1f')} dB.",
                 ("Tissue", "mean absolute change (HU)", "bias (HU)"),
                 tuple(rows),
             )
@@ -237,7 +136,7 @@ def _bias_table(evaluation: Evaluation) -> Table | None:
             tissue,
             f"{first[tissue].n_pixels:,}",
             *(
-                f"{_figure(one.mean_hu, '+.1f')}; {_figure(one.local_p95_hu, '.1f')}"
+                f"{figure(one.mean_hu, '+.1f')}; {figure(one.local_p95_hu, '.1f')}"
                 if one.n_pixels
                 else NOT_THERE
                 for one in (each[tissue] for each in found.bias.values())
@@ -267,10 +166,10 @@ def _nodule_table(evaluation: Evaluation) -> Table | None:
         ("Figure", *(LABELS[side] for side in sides)),
         (
             ("seen; measured", *(f"{one.seen}; {one.measured}" for one in sides.values())),
-            ("CT number (HU)", *(_figure(one.hu_error, ".0f") for one in sides.values())),
-            ("diameter (mm)", *(_figure(one.diameter_error_mm, ".2f") for one in sides.values())),
-            ("volume", *(_figure(one.volume_error, ".1%") for one in sides.values())),
-            ("excess over the truth's", *(_figure(o.excess_share, ".2f") for o in sides.values())),
+            ("CT number (HU)", *(figure(one.hu_error, ".0f") for one in sides.values())),
+            ("diameter (mm)", *(figure(one.diameter_error_mm, ".2f") for one in sides.values())),
+            ("volume", *(figure(one.volume_error, ".1%") for one in sides.values())),
+            ("excess over the truth's", *(figure(o.excess_share, ".2f") for o in sides.values())),
         ),
     )
 
@@ -287,37 +186,15 @@ def texture_table(evaluation: Evaluation) -> Table:
         (
             (
                 "spectral distance to target (dB)",
-                *(_figure(distance.get(side), ".1f") for side in sides),
+                *(figure(distance.get(side), ".1f") for side in sides),
             ),
             (
                 "mean soft tissue (HU)",
-                *(_figure(evaluation.soft_tissue_hu[side], ".1f") for side in sides),
+                *(figure(evaluation.soft_tissue_hu[side], ".1f") for side in sides),
             ),
         ),
     )
 
 
 def _of(found: Mapping[str, Any], side: str, look: Callable[[Any], Any], digits: str) -> str:
-    return _figure(look(found[side]), digits) if side in found else NOT_THERE
-
-
-def _size(one: ResidualSize | None) -> str:
-    if one is None:
-        return NOT_THERE
-    return f"{one.mean_abs_hu:.1f}; {one.p95_abs_hu:.0f}; {one.beyond_50_share:.1%}"
-
-
-def _interval(one: ClassAgreement) -> str:
-    if one.ccc is None:
-        return "undefined"
-    interval = "" if one.low is None else f" ({one.low:.2f} to {one.high:.2f})"
-    left_out = f"; {one.undefined} left out" if one.undefined else ""
-    return f"{one.ccc:.2f}{interval}{left_out}"
-
-
-def _spread(one: Spread | None, digits: int) -> str:
-    return "undefined" if one is None else f"{one.mean:.{digits}f} ± {one.sd:.{digits}f}"
-
-
-def _figure(value: float | None, digits: str) -> str:
-    return NOT_THERE if value is None else format(value, digits)
+    return figure(look(found[side]), digits) if side in found else NOT_THERE

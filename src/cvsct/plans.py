@@ -1,0 +1,80 @@
+"""Output folders that grow over many runs: each holds its plan and lets one run work at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from cvsct.errors import UsageError
+from cvsct.runs import refuse_existing, write_json
+
+PLAN = "plan.json"
+
+
+@contextlib.contextmanager
+def claimed(
+    out: Path,
+    plan: Mapping[str, Any],
+    work: str,
+    free: str = "",
+    beforehand: Collection[str] = (),
+    later: Collection[str] = (),
+) -> Iterator[None]:
+    """The folder made ours: new, or begun by the same plan and with no other run at work in it.
+
+    Args:
+        plan: everything that must be the same for a run to go on, as plain JSON.
+        work: what is done there, in messages: `simulation`.
+        free: what may change all the same, in messages.
+        beforehand: names that a folder without a plan may hold if it holds nothing else.
+        later: keys that a plan may be without until a run brings them, and that a later run may
+            leave out again.
+
+    Raises:
+        UsageError: if the folder holds something else or another plan, or another run is at work.
+    """
+    path = out / PLAN
+    if not path.exists():
+        there = {each.name for each in out.iterdir()} if out.is_dir() else set()
+        if not there or not there <= set(beforehand):
+            refuse_existing(out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, plan)
+    with contextlib.ExitStack() as stack:
+        before = json.load(_locked(stack.enter_context(path.open(encoding="utf-8")), out, work))
+        added = {key: plan[key] for key in later if key in plan and key not in before}
+        left_out = {key: before[key] for key in later if key in before and key not in plan}
+        differing = _differences({**before, **added}, {**plan, **left_out})
+        if differing:
+            raise UsageError(
+                f"{out}: holds another {work} ({'; '.join(differing)}); name a new folder, or give "
+                f"the same options to go on with this one{f' ({free})' if free else ''}"
+            )
+        if added:
+            write_json(path, {**before, **added})
+            _locked(stack.enter_context(path.open(encoding="utf-8")), out, work)
+        yield
+
+
+def _locked(stream: IO[str], out: Path, work: str) -> IO[str]:
+    """The stream with a lock on its file that ends with the process."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"{out}: another {work} is at work in this folder") from None
+    return stream
+
+
+def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name in sorted(there.keys() | now.keys()):
+        before, after = there.get(name), now.get(name)
+        if before == after:
+            continue
+        long = isinstance(before, dict | list) or isinstance(after, dict | list)
+        found.append(f"other {name}" if long else f"{name} {before} there, {after} now")
+    return found
