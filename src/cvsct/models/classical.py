@@ -13,8 +13,9 @@ from jaxtyping import Float, Float32
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cvsct.errors import ModelError, TrainingError, UsageError
-from cvsct.models.bundle import Bundle, Domain, VolumeMapping
+from cvsct.models.bundle import Bundle, Domain
 from cvsct.models.filtering import filter_slices
+from cvsct.models.mapping import VolumeMapping
 from cvsct.models.spectrum import Likeness, SpectrumSettings, fit_kernel_ratio, likeness
 from cvsct.runs import TrainingRequest
 from cvsct.spectra import body
@@ -102,7 +103,7 @@ def train_input(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
 
 def load_input(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """The image as it is."""
-    return lambda volume: volume.hu.astype(np.float32)
+    return VolumeMapping(lambda volume: volume.hu.astype(np.float32))
 
 
 def train_histogram(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
@@ -174,7 +175,7 @@ def load_histogram(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         outside = (hu <= here[0]) | (hu >= here[-1])
         return np.where(outside, hu, np.interp(hu, here, there)).astype(np.float32)
 
-    return apply
+    return VolumeMapping(apply)
 
 
 def _monotone(
@@ -225,7 +226,7 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     frequencies, log_gain = _weights(bundle, "frequencies_per_mm", "log_gain")
     cap = np.log(_spectrum_settings(bundle).max_gain)
     limited = np.clip(-log_gain if reverse else log_gain, -cap, cap)
-    return lambda volume: filter_slices(volume, frequencies, limited)
+    return VolumeMapping(lambda volume: filter_slices(volume, frequencies, limited))
 
 
 def _spectrum_settings(bundle: Bundle) -> SpectrumSettings:
