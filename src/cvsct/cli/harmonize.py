@@ -52,7 +52,7 @@ def harmonize(
             "method": bundle.method,
             "reverse": reverse,
             "engine": engine,
-            "precision": precision,
+            **({"precision": precision} if precision != "fp32" else {}),
             **bundle.settings,
         },
         model_sha256=bundle.sha256,

@@ -113,8 +113,8 @@ def harmonize_series(
             reason = explain(error) if isinstance(error, OSError) else str(error)
             logger.warning("a series was not harmonised: %s", reason)
             outcomes.append(Outcome(series_uid=each.series_uid, error=reason))
+            tell(len(each.files))
         done += len(each.files)
-    progress("harmonising", total, total)
     return outcomes
 
 

@@ -1,7 +1,7 @@
 """Reading, computing and writing at the same time, with little in memory.
 
-One thread reads ahead, the caller's computes, one writes behind. Order is kept. What either
-thread raises is raised in the caller, and nothing is read or computed after it.
+One thread reads ahead, the caller's computes, one writes behind. Order is kept. What any of them
+raises is raised in the caller; what waits then is dropped, but for what a thread has begun.
 """
 
 from __future__ import annotations
