@@ -9,7 +9,7 @@ SOURCE ?=
 TARGET ?=
 DEMO ?= demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint core-install clean
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ lint: $(INSTALLED)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The core in an environment of its own: no PyTorch, its size, a network run. Needs the package index.
+core-install: $(INSTALLED)
+	$(BIN)/python scripts/core_install.py
 
 clean:
 	rm -rf $(VENV) demo

@@ -25,7 +25,7 @@ class Method:
         trainer: `module:function` that takes (source volumes, target volumes, TrainingRequest)
             and returns a Bundle.
         loader: `module:function` that takes (Bundle, reverse, engine) and returns what maps a
-            CTVolume to its new HU.
+            CTVolume to its new HU (`models.mapping`); a network's takes a precision as well.
         reversible: whether one training serves both directions.
         uses: the `train` options that mean something to it; others are noted, not refused.
         settings: what distinguishes this row from others with the same trainer.

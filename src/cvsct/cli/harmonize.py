@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cvsct.cli.words import EXIT_SOME_FAILED, complain
+from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
 from cvsct.errors import CvsctError, UsageError
 
 
@@ -18,6 +18,9 @@ def harmonize(
     out: Annotated[Path, typer.Option(help="The folder to write, one sub-folder a series.")],
     reverse: Annotated[bool, typer.Option("--reverse", help="From B to A.")] = False,
     engine: Annotated[str, typer.Option(help="auto, openvino or torch.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, or bf16: faster, some HU off, labelled as such.")
+    ] = "fp32",
     keep_equipment: Annotated[
         bool, typer.Option("--keep-equipment", help="Leave Manufacturer and model as they are.")
     ] = False,
@@ -35,11 +38,23 @@ def harmonize(
     row = find_method(bundle.method)
     if reverse and not row.reversible:
         raise UsageError(f"{bundle.method} maps only from A to B; train it with the scans swapped")
-    mapping = row.load("loader")(bundle, reverse, engine)
+    if row.kind == "classical":
+        if precision != "fp32":
+            note(f"note: --precision means nothing to {row.name}")
+        mapping = row.load("loader")(bundle, reverse, engine)
+    else:
+        mapping = row.load("loader")(bundle, reverse, engine, precision)
+        note(f"engine: {mapping.engine}")
     series = find_series(scans)
     manifest = Manifest(
         "harmonize",
-        {"method": bundle.method, "reverse": reverse, "engine": engine, **bundle.settings},
+        {
+            "method": bundle.method,
+            "reverse": reverse,
+            "engine": engine,
+            **({"precision": precision} if precision != "fp32" else {}),
+            **bundle.settings,
+        },
         model_sha256=bundle.sha256,
     )
     with new_folder(out) as folder:
@@ -57,6 +72,7 @@ def harmonize(
             "series": [outcome.to_json() for outcome in outcomes],
             "n_slices": slices,
             "slices_per_s": round(slices / manifest.timings_s["harmonising"], 2),
+            **({"engine": mapping.engine.to_json()} if mapping.engine else {}),
         }
         manifest.write(folder)
     print(f"{out}: {len(outcomes) - len(failed)} series, {slices} slices, by {bundle.method}")

@@ -1,10 +1,13 @@
-"""A trained model applied to scans: volume in, volume out, derived DICOM series on disk."""
+"""A trained model applied to scans: volume in, volume out, derived DICOM series on disk.
+
+Series stream through: what is in memory at a time is a few slices, however many a series has.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,18 @@ import numpy as np
 
 from cvsct import __version__
 from cvsct.errors import CvsctError, ModelError, explain
-from cvsct.io.derived import Derivation, write_derived
-from cvsct.io.dicom import SeriesFiles, read_series
-from cvsct.models.bundle import Bundle, VolumeMapping
+from cvsct.inference.pipeline import overlap
+from cvsct.io.derived import Derivation, DerivedWriter
+from cvsct.io.stack import SeriesFiles, open_stack
+from cvsct.models.bundle import Bundle
+from cvsct.models.mapping import VolumeMapping
 from cvsct.runs import Progress, config_hash, new_folder, silent
 from cvsct.volume import CTVolume
 
 logger = logging.getLogger(__name__)
+
+EXACT = "fp32"
+"""The precision that needs no label."""
 
 
 @dataclass(frozen=True)
@@ -74,39 +82,78 @@ def harmonize_series(
 ) -> list[Outcome]:
     """Read, map and write each series; one that fails is named and the others go on.
 
-    Each derived series lies in a folder of its own, named by a hash of its source's UID.
+    Slices are read, mapped and written at the same time and let go, so that memory does not grow
+    with a series. Each derived series lies in a folder of its own, named by a hash of its
+    source's UID. Images made in bf16 are labelled so and have other UIDs.
     """
+    precision = mapping.engine.precision if mapping.engine else EXACT
+    other = {} if precision == EXACT else {"precision": precision}
     derivation = Derivation(
-        method=bundle.method,
+        method=bundle.method if precision == EXACT else f"{bundle.method} in {precision}",
         target=str(bundle.source if reverse else bundle.target),
         model_name=bundle.method,
         model_version=__version__,
         model_sha256=bundle.sha256,
-        config_sha256=config_hash({"cvsct": __version__, "reverse": reverse, **bundle.settings}),
+        config_sha256=config_hash(
+            {"cvsct": __version__, "reverse": reverse, **other, **bundle.settings}
+        ),
         keep_equipment=keep_equipment,
     )
     outcomes = []
-    for done, each in enumerate(series):
-        progress("harmonising", done, len(series))
+    total, done = sum(len(each.files) for each in series), 0
+    for each in series:
+
+        def tell(slices: int, before: int = done) -> None:
+            progress("harmonising", before + slices, total)
+
+        tell(0)
         try:
-            volume = read_series(each)
-            result = harmonize_volume(volume, mapping)
-            place = folder / hashlib.sha256(each.series_uid.encode()).hexdigest()[:16]
-            with new_folder(place) as partial:
-                written = write_derived(volume, result.hu, partial, derivation)
+            outcomes.append(_harmonize_one(each, mapping, folder, derivation, tell))
         except (CvsctError, OSError) as error:
             reason = explain(error) if isinstance(error, OSError) else str(error)
             logger.warning("a series was not harmonised: %s", reason)
             outcomes.append(Outcome(series_uid=each.series_uid, error=reason))
-            continue
-        outcomes.append(
-            Outcome(
-                series_uid=each.series_uid,
-                folder=place.name,
-                derived_uid=written.series_uid,
-                n_slices=len(volume.hu),
-                mean_change_hu=float(np.abs(result.hu - volume.hu).mean()),
-            )
-        )
-    progress("harmonising", len(series), len(series))
+            tell(len(each.files))
+        done += len(each.files)
     return outcomes
+
+
+def _harmonize_one(
+    series: SeriesFiles,
+    mapping: VolumeMapping,
+    folder: Path,
+    derivation: Derivation,
+    tell: Callable[[int], None],
+) -> Outcome:
+    """One series, its folder whole or absent. What headers tell is refused before any pixel."""
+    stack = open_stack(series)
+    at_once = mapping.slices_at_once or len(stack)
+    place = folder / hashlib.sha256(series.series_uid.encode()).hexdigest()[:16]
+    change_hu: list[float] = []
+
+    def change(source: CTVolume) -> tuple[CTVolume, CTVolume]:
+        result = harmonize_volume(source, mapping)
+        change_hu.extend(np.abs(result.hu - source.hu).mean(axis=(1, 2), dtype=float).tolist())
+        return source, result
+
+    with new_folder(place) as partial:
+        writer = DerivedWriter(partial, derivation, len(stack))
+
+        def write(made: tuple[CTVolume, CTVolume]) -> None:
+            writer.write(made[0], made[1].hu)
+
+        overlap(
+            range(0, len(stack), at_once),
+            lambda start: stack.read(start, start + at_once),
+            change,
+            write,
+            lambda count: tell(min(count * at_once, len(stack))),
+        )
+        written = writer.finish()
+    return Outcome(
+        series_uid=series.series_uid,
+        folder=place.name,
+        derived_uid=written.series_uid,
+        n_slices=len(stack),
+        mean_change_hu=float(np.mean(change_hu)),
+    )

@@ -23,7 +23,7 @@ from cvsct.io.rewrite import file_bytes
 from cvsct.runs import write_atomic, write_json
 from cvsct.volume import AIR_FLOOR_HU, CTVolume
 
-__all__ = ["UID_MAP", "Derivation", "DerivedSeries", "write_derived"]
+__all__ = ["UID_MAP", "Derivation", "DerivedSeries", "DerivedWriter", "write_derived"]
 
 UID_MAP = "uid_map.json"
 
@@ -44,6 +44,57 @@ class DerivedSeries:
     uid_map: dict[str, Any]
 
 
+class DerivedWriter:
+    """Writes a derived series part by part, in slice order; `finish` adds its UID map.
+
+    Args:
+        folder: one series a folder; files of an earlier identical run are replaced.
+        n_slices: of the whole series.
+    """
+
+    def __init__(self, folder: Path, derivation: Derivation, n_slices: int) -> None:
+        self._folder, self._derivation, self._n_slices = folder, derivation, n_slices
+        self._series: tuple[str, str] = ("", "")
+        self._files: list[Path] = []
+        self._instances: dict[str, str] = {}
+
+    def write(self, part: CTVolume, hu: Float[np.ndarray, "slices rows columns"]) -> None:
+        """Write the next slices.
+
+        Args:
+            part: those slices as read from DICOM; their padding is written back unchanged.
+            hu: the new values. They are rounded and clipped to what the source can store.
+
+        Raises:
+            SeriesError: if the part did not come from DICOM, or the new values are not finite.
+            GeometryError: if the new values have another shape than the source.
+        """
+        _refuse_unwritable(part, hu, len(self._files), self._n_slices)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        source_series = text(part.headers[0], "SeriesInstanceUID")
+        self._series = source_series, self._derivation.uid(source_series, "series")
+        for i, header in enumerate(part.headers):
+            source_uid = text(header, "SOPInstanceUID")
+            instance_uid = self._derivation.uid(source_uid, "instance")
+            self._instances[source_uid] = instance_uid
+            name = hashlib.sha256(instance_uid.encode()).hexdigest()[:32]
+            number = len(self._files) + 1
+            content = _slice_bytes(part, hu[i], i, self._derivation, (number, self._n_slices))
+            self._files.append(self._folder / f"{name}.dcm")
+            write_atomic(self._files[-1], content)
+
+    def finish(self) -> DerivedSeries:
+        """Write the UID map, when all slices are there."""
+        source_series, series_uid = self._series
+        uid_map: dict[str, Any] = {
+            "research_use_only": True,
+            "series": {source_series: series_uid},
+            "instances": self._instances,
+        }
+        write_json(self._folder / UID_MAP, uid_map)
+        return DerivedSeries(series_uid, source_series, self._folder, tuple(self._files), uid_map)
+
+
 def write_derived(
     volume: CTVolume,
     hu: Float[np.ndarray, "slices rows columns"],
@@ -61,52 +112,46 @@ def write_derived(
         SeriesError: if the volume did not come from DICOM, or the new values are not finite.
         GeometryError: if the new values have another shape than the source.
     """
-    _refuse_unwritable(volume, hu)
-    source_series = text(volume.headers[0], "SeriesInstanceUID")
-    series_uid = derivation.uid(source_series, "series")
-    folder.mkdir(parents=True, exist_ok=True)
-    files: list[Path] = []
-    instances: dict[str, str] = {}
-    for i, header in enumerate(volume.headers):
-        source_uid = text(header, "SOPInstanceUID")
-        instance_uid = derivation.uid(source_uid, "instance")
-        instances[source_uid] = instance_uid
-        name = hashlib.sha256(instance_uid.encode()).hexdigest()[:32]
-        files.append(folder / f"{name}.dcm")
-        write_atomic(files[-1], _slice_bytes(volume, hu[i], i, derivation))
-    uid_map: dict[str, Any] = {
-        "research_use_only": True,
-        "series": {source_series: series_uid},
-        "instances": instances,
-    }
-    write_json(folder / UID_MAP, uid_map)
-    return DerivedSeries(series_uid, source_series, folder, tuple(files), uid_map)
+    writer = DerivedWriter(folder, derivation, len(volume.hu))
+    writer.write(volume, hu)
+    return writer.finish()
 
 
-def _refuse_unwritable(volume: CTVolume, hu: Float[np.ndarray, "slices rows columns"]) -> None:
-    if hu.shape != volume.hu.shape:
+def _refuse_unwritable(
+    part: CTVolume, hu: Float[np.ndarray, "slices rows columns"], before: int, n_slices: int
+) -> None:
+    if hu.shape != part.hu.shape:
         raise GeometryError(
-            f"new values have shape {hu.shape}, the source series {volume.hu.shape}; "
+            f"new values have shape {hu.shape}, the source series {part.hu.shape}; "
             "write values for every voxel of the source"
         )
-    if len(volume.headers) != len(hu):
+    if len(part.headers) != len(hu):
         raise SeriesError(
             "the volume has no DICOM headers to derive a series from; "
             "read it from DICOM, or write NIfTI"
         )
-    for i, values in enumerate(hu):
+    for i, values in enumerate(hu, before + 1):
         if not np.isfinite(values).all():
             raise SeriesError(
-                f"slice {i + 1} of {len(hu)}: {int((~np.isfinite(values)).sum())} new values are "
+                f"slice {i} of {n_slices}: {int((~np.isfinite(values)).sum())} new values are "
                 "not finite, expected HU everywhere; nothing was written, check the model"
             )
 
 
 def _slice_bytes(
-    volume: CTVolume, hu: Float[np.ndarray, "rows columns"], i: int, derivation: Derivation
+    volume: CTVolume,
+    hu: Float[np.ndarray, "rows columns"],
+    i: int,
+    derivation: Derivation,
+    place: tuple[int, int],
 ) -> bytes:
-    """One slice as a file; what the source's header cannot be rewritten for is refused."""
-    name = f"slice {i + 1} of {len(volume.headers)}"
+    """One slice as a file; what the source's header cannot be rewritten for is refused.
+
+    Args:
+        i: of the slice in `volume`.
+        place: its number in the series, from 1, and how many there are.
+    """
+    name = f"slice {place[0]} of {place[1]}"
     header = volume.headers[i]
     encoding = encoding_of(name, header)
     if hu.shape != (encoding.rows, encoding.columns):
@@ -118,7 +163,7 @@ def _slice_bytes(
     try:
         with quiet():
             dataset = derived_header(header, encoding, derivation)
-            dataset.InstanceNumber = i + 1
+            dataset.InstanceNumber = place[0]
             dataset.add_new("PixelData", "OW", stored.tobytes())
             return file_bytes(dataset, file_meta(dataset.SOPInstanceUID))
     except Exception as error:  # pydicom raises many kinds, and quotes values in their text

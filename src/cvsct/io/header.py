@@ -10,9 +10,9 @@ import contextlib
 import logging
 import math
 import re
+import threading
 import warnings
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydicom import Dataset, FileDataset, dcmread
@@ -47,23 +47,42 @@ _NOT_SLICES = {
 }
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence pydicom and the codecs: their messages quote attribute values.
+class _Silence:
+    """Counts who asks for silence: the first to enter silences, the last to leave restores.
 
-    Warning filters are the process's, so read in processes rather than in threads.
+    Warning filters and log levels are the process's. Threads that each set and restored their own
+    would let a warning through in one while another leaves.
     """
-    loggers = [logging.getLogger(name) for name in _LIBRARIES]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL + 1)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._restore = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._restore.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                for name in _LIBRARIES:
+                    logger = logging.getLogger(name)
+                    self._restore.callback(logger.setLevel, logger.level)
+                    logger.setLevel(logging.CRITICAL + 1)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._restore.close()
+
+
+_SILENCE = _Silence()
+
+
+def quiet() -> contextlib.AbstractContextManager[None]:
+    """Silence pydicom and the codecs, whose messages quote attribute values, in all threads."""
+    return _SILENCE
 
 
 def label(path: Path) -> str:

@@ -16,19 +16,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from cvsct.errors import ModelError
 from cvsct.runs import file_sha256, write_atomic
-from cvsct.volume import CTVolume, ScanFacts, Scans, facts_of
+from cvsct.volume import ScanFacts, Scans, facts_of
 
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "card.md"
@@ -36,9 +35,6 @@ SUMS_FILE = "SHA256SUMS"
 DIRECTIONS = ("a2b", "b2a")
 GRAPH_FILES = {direction: f"{direction}.onnx" for direction in DIRECTIONS}
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
-
-VolumeMapping = Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
-"""What a loader makes of a bundle: a volume's new HU."""
 
 
 @dataclass(frozen=True)

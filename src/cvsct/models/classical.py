@@ -13,9 +13,10 @@ from jaxtyping import Float, Float32
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cvsct.errors import ModelError, TrainingError, UsageError
-from cvsct.models.bundle import Bundle, Domain, VolumeMapping
+from cvsct.models.bundle import Bundle, Domain
 from cvsct.models.filtering import filter_slices
 from cvsct.models.local_filter import LocalGains, filter_locally
+from cvsct.models.mapping import VolumeMapping
 from cvsct.models.spectrum import (
     Position,
     SpectrumSettings,
@@ -108,7 +109,7 @@ def train_input(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
 
 def load_input(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """The image as it is."""
-    return lambda volume: volume.hu.astype(np.float32)
+    return VolumeMapping(lambda volume: volume.hu.astype(np.float32))
 
 
 def train_histogram(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
@@ -180,7 +181,7 @@ def load_histogram(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         outside = (hu <= here[0]) | (hu >= here[-1])
         return np.where(outside, hu, np.interp(hu, here, there)).astype(np.float32)
 
-    return apply
+    return VolumeMapping(apply)
 
 
 def _monotone(
@@ -262,7 +263,7 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     if "noise_log_gain" not in bundle.weights:
         cap = np.log(max_gain)
         limited = np.clip(sign * log_gain, -cap, cap)
-        return lambda volume: filter_slices(volume, frequencies, limited)
+        return VolumeMapping(lambda volume: filter_slices(volume, frequencies, limited))
     noise, radial, structure, *powers = _weights(
         bundle,
         "noise_log_gain",
@@ -279,7 +280,7 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         noise_log_power=powers[1] if reverse else powers[0],
         max_gain=max_gain,
     )
-    return lambda volume: filter_locally(volume, gains)
+    return VolumeMapping(lambda volume: filter_locally(volume, gains))
 
 
 def _spectrum_settings(bundle: Bundle) -> SpectrumSettings:

@@ -1,0 +1,247 @@
+"""One CT series whose headers are read at once and whose pixels are read when asked for.
+
+The whole of a series is checked before any of its pixels is decoded, and no header is kept: what
+a stack holds grows by about a kilobyte a slice. `read` gives some slices, or all, as a volume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.tag import Tag
+
+from cvsct.errors import GeometryError, SeriesError
+from cvsct.io.geometry import Plane, arrange, plane_of
+from cvsct.io.header import (
+    ENHANCED_CT,
+    is_uid,
+    label,
+    not_a_slice,
+    number,
+    quiet,
+    read_dataset,
+    text,
+)
+from cvsct.io.pixels import Encoding, encoding_of, read_pixels
+from cvsct.volume import Acquisition, CTVolume, Geometry
+
+MAX_VOXELS = 2**31
+"""8 GiB of float32: more than 8000 slices of 512 x 512."""
+
+_PIXELS_BEGIN = Tag("FloatPixelData")
+"""From here on (7FE0,0008) a data set holds pixels and what follows them, and no header."""
+
+_SAME_IN_SERIES = {
+    "StudyInstanceUID": "study",
+    "Manufacturer": "manufacturer",
+    "ManufacturerModelName": "scanner model",
+    "ConvolutionKernel": "convolution kernel",
+}
+
+
+@dataclass(frozen=True)
+class SeriesFiles:
+    """The files that share a Series Instance UID, sorted by path.
+
+    `series_uid` is empty for a file whose header names none or cannot be parsed; it stands alone,
+    and `read_series` refuses it by name, so that damage is reported and never silently left out.
+    """
+
+    series_uid: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A series that was found sound as far as headers tell, in slice order.
+
+    Args:
+        series_uid: Series Instance UID of the source.
+        files: one a slice.
+        instance_uids: SOP Instance UID of each.
+        encodings: how each stores its values; all have the same size, slope and intercept.
+        geometry: where the slices lie.
+        acquisition: what made them.
+        patient: as in `CTVolume`.
+    """
+
+    series_uid: str
+    files: tuple[Path, ...]
+    instance_uids: tuple[str, ...] = field(repr=False)
+    encodings: tuple[Encoding, ...] = field(repr=False)
+    geometry: Geometry
+    acquisition: Acquisition
+    patient: str = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns."""
+        return len(self.files), self.encodings[0].rows, self.encodings[0].columns
+
+    def read(self, start: int = 0, stop: int | None = None) -> CTVolume:
+        """The slices from `start` to before `stop`, or to the last, as a volume of their own.
+
+        Raises:
+            SeriesError: if pixels cannot be decoded, are more than `MAX_VOXELS`, or a file is not
+                what it was when the stack was opened.
+        """
+        index = range(len(self))[start:stop]
+        shape = (len(index), *self.shape[1:])
+        if int(np.prod(shape, dtype=np.int64)) > MAX_VOXELS:
+            raise SeriesError(
+                f"{label(self.files[start])} and {len(index) - 1} more: {shape[0]} slices of "
+                f"{shape[1]} x {shape[2]} are more than {MAX_VOXELS} voxels; split the series"
+            )
+        hu = np.empty(shape, dtype=np.float32)
+        padding = np.zeros(shape, dtype=bool)
+        padding_stored, headers = [], []
+        for slot, i in enumerate(index):
+            name = label(self.files[i])
+            dataset = read_dataset(self.files[i], pixels=True)
+            with quiet():
+                self._refuse_changed(i, dataset)
+                pixels = read_pixels(name, dataset, self.encodings[i])
+                headers.append(_header_of(dataset))
+            hu[slot], padding[slot] = pixels.hu, pixels.padding
+            padding_stored.append(pixels.padding_stored)
+        padded = bool(padding.any())
+        return CTVolume(
+            hu=hu,
+            geometry=replace(self.geometry, positions_mm=self.geometry.positions_mm[start:stop]),
+            acquisition=self.acquisition,
+            padding=padding if padded else None,
+            padding_stored=tuple(padding_stored) if padded else (),
+            series_uid=self.series_uid,
+            patient=self.patient,
+            headers=tuple(headers),
+        )
+
+    def _refuse_changed(self, i: int, dataset: Dataset) -> None:
+        name = label(self.files[i])
+        same = text(dataset, "SOPInstanceUID") == self.instance_uids[i]
+        if not same or encoding_of(name, dataset) != self.encodings[i]:
+            raise SeriesError(
+                f"{name}: changed while the series was being read; "
+                "let what writes to the folder finish, then run it again"
+            )
+
+
+def open_stack(series: SeriesFiles) -> Stack:
+    """Read and check every header of a series; no pixel is decoded.
+
+    Raises:
+        SeriesError: if a file is not a sound CT slice, or the files do not belong together.
+        GeometryError: if the slices do not form one regular stack.
+    """
+    if not series.files:
+        raise SeriesError("a series without files; name a folder that holds CT slices")
+    first, first_plane, first_encoding = read_header(series.files[0])
+    planes, encodings = [first_plane], [first_encoding]
+    uids = [text(first, "SOPInstanceUID")]
+    for path in series.files[1:]:
+        header, plane, encoding = read_header(path)
+        _refuse_mixed(plane.name, header, encoding, first_plane.name, first, first_encoding)
+        planes.append(plane)
+        encodings.append(first_encoding if encoding == first_encoding else encoding)
+        uids.append(text(header, "SOPInstanceUID"))
+    geometry, order = arrange(planes)
+    return Stack(
+        series_uid=series.series_uid,
+        files=tuple(series.files[i] for i in order),
+        instance_uids=tuple(uids[i] for i in order),
+        encodings=tuple(encodings[i] for i in order),
+        geometry=geometry,
+        acquisition=acquisition_of(first),
+        patient=patient_of(first),
+    )
+
+
+def read_header(path: Path) -> tuple[Dataset, Plane, Encoding]:
+    """One slice's header, refused unless it is a CT slice with geometry and a rescale to HU."""
+    name = label(path)
+    header = read_dataset(path, pixels=False)
+    reason = not_a_slice(header)
+    if reason:
+        raise SeriesError(f"{name}: {reason}, expected a CT slice; name an axial CT series")
+    if text(header, "SOPClassUID") in ENHANCED_CT:
+        raise SeriesError(
+            f"{name}: multi-frame enhanced CT, which this version does not read; "
+            "export it as classic CT, one file a slice"
+        )
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        if not is_uid(text(header, keyword)):
+            raise SeriesError(f"{name}: no usable {keyword}; re-export the series")
+    encoding = encoding_of(name, header)
+    return header, plane_of(name, header), encoding
+
+
+def _header_of(dataset: Dataset) -> Dataset:
+    """The data set without its pixels, as a file read up to them gives it."""
+    for tag in [tag for tag in dataset.keys() if tag >= _PIXELS_BEGIN]:  # noqa: SIM118
+        del dataset[tag]
+    return dataset
+
+
+def _refuse_mixed(
+    name: str,
+    header: Dataset,
+    encoding: Encoding,
+    first_name: str,
+    first: Dataset,
+    first_encoding: Encoding,
+) -> None:
+    if text(header, "SeriesInstanceUID") != text(first, "SeriesInstanceUID"):
+        raise SeriesError(
+            f"{name}: mixed series (another Series Instance UID than {first_name}); "
+            "read one series at a time"
+        )
+    size, first_size = (
+        (encoding.rows, encoding.columns),
+        (first_encoding.rows, first_encoding.columns),
+    )
+    if size != first_size:
+        raise GeometryError(
+            f"{name}: mixed size ({size[0]} x {size[1]} voxels, {first_name} has {first_size[0]} x "
+            f"{first_size[1]}); put each reconstruction into its own series"
+        )
+    rescale = encoding.slope, encoding.intercept
+    first_rescale = first_encoding.slope, first_encoding.intercept
+    if rescale != first_rescale:
+        raise SeriesError(
+            f"{name}: mixed rescale (slope {rescale[0]:g} intercept {rescale[1]:g}, {first_name} "
+            f"has {first_rescale[0]:g} and {first_rescale[1]:g}); re-export the series with one"
+        )
+    for keyword, what in _SAME_IN_SERIES.items():
+        if text(header, keyword) != text(first, keyword):
+            raise SeriesError(
+                f"{name}: mixed {what} (another one than {first_name}); "
+                "put each acquisition and reconstruction into its own series"
+            )
+    if number(header, "KVP") != number(first, "KVP"):
+        raise SeriesError(
+            f"{name}: mixed tube voltage (another KVP than {first_name}); "
+            "put each acquisition into its own series"
+        )
+
+
+def acquisition_of(header: Dataset) -> Acquisition:
+    """What made the images, as far as the header says."""
+    return Acquisition(
+        manufacturer=text(header, "Manufacturer"),
+        model=text(header, "ManufacturerModelName"),
+        kernel=text(header, "ConvolutionKernel"),
+        kvp=number(header, "KVP") or 0.0,
+    )
+
+
+def patient_of(header: Dataset) -> str:
+    """Hash of the Patient ID; where there is none, of the study, which shows one patient."""
+    shown = text(header, "PatientID") or text(header, "StudyInstanceUID")
+    return hashlib.sha256(f"cvsct patient {shown}".encode()).hexdigest()[:16] if shown else ""

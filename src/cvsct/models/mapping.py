@@ -1,0 +1,67 @@
+"""What a method's loader makes of a bundle: new HU for old, and what computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from cvsct.volume import CTVolume
+
+SLICES_AT_ONCE = 8
+"""Enough that what is computed once a call costs little, few enough that memory stays flat."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs a network.
+
+    Args:
+        name: `openvino` or `torch`.
+        version: of that library.
+        device: `cpu`, or a GPU's name.
+        precision: `fp32` or `bf16`.
+        threads: in all; 0 on a GPU.
+        streams: slices in the works at the same time.
+    """
+
+    name: str
+    version: str
+    device: str
+    precision: str
+    threads: int
+    streams: int = 1
+
+    def __str__(self) -> str:
+        at_once = f", {self.streams} slices at a time" if self.streams > 1 else ""
+        threads = f", {self.threads} threads" if self.threads > 1 else ""
+        name = {"openvino": "OpenVINO", "torch": "PyTorch"}.get(self.name, self.name)
+        return f"{name} {self.version} on {self.device}, {self.precision}{threads}{at_once}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For a manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class VolumeMapping:
+    """A volume's new HU.
+
+    Args:
+        run: new HU of a volume, or of consecutive slices of one.
+        slices_at_once: how many slices of a series to hand over at a time. Each must come out as
+            if it were alone: a series may be larger than memory. `None` for a method that must
+            see a whole volume before it can map any of it.
+        engine: what runs the method's network, where it has one.
+    """
+
+    run: Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
+    slices_at_once: int | None = SLICES_AT_ONCE
+    engine: Engine | None = None
+
+    def __call__(self, volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
+        """Map a volume that is in memory."""
+        return self.run(volume)
