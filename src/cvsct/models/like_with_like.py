@@ -74,6 +74,8 @@ class Likeness:
     def share(self, log_part: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, "patches n"]:
         """The share of a part in the power of patches of a class, the mean of both domains.
 
+        1 in a class that one domain has not: nothing can be told from it.
+
         Args:
             log_part: log power that is expected of the part in each patch.
         """
@@ -87,8 +89,18 @@ class Likeness:
                     known = np.isfinite(excess)
                     total = np.where(known, excess, 0.0).sum(axis=0)
                     found.append(np.exp(np.minimum(total / np.maximum(known.sum(axis=0), 1), 0.0)))
-            share[inside] = np.mean(found, axis=0)
+            if len(found) == 2:
+                share[inside] = np.mean(found, axis=0)
         return share
+
+    def compared(self, share: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " n"]:
+        """Patches that effectively compare what is not of that share, at each frequency."""
+        total = np.zeros(share.shape[1])
+        for each in np.unique(self.member):
+            inside = self.member == each
+            a, b = (int(np.sum(inside & (self.domain == side))) for side in (0, 1))
+            total += a * b / max(a + b, 1) * np.mean((1 - share[inside]) ** 2, axis=0)
+        return total
 
     def log_ratio(
         self,

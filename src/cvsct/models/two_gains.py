@@ -41,7 +41,10 @@ SLOPE_FLOOR = 0.1
 """Least standard error of a dose law: slices of one body are not independent."""
 
 NOISE_SD, STRUCTURE_SD, UNKNOWN_SD = 0.02, 0.01, 0.5
-"""Standard errors of a log gain: where it is measured, and where it is not."""
+"""Standard errors of a log gain: where it is measured, at the least, and where it is not."""
+
+PATCH_SD = 0.3
+"""Standard error of a log gain from one pair of patches that overlap their neighbours."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ def fit_two_gains(
     """
     f = frequencies_per_mm
     law, law_sd = dose_law(even, f, dose_prior)
-    reference = 0.5 * float(even[0].log_noise.mean() + even[1].log_noise.mean())
+    thickness = [float(side.log_noise.mean()) for side in even]
+    reference = 0.5 * sum(thickness)
+    noise_sd = float(np.hypot(NOISE_SD, 0.5 * law_sd * (thickness[1] - thickness[0])))
     a, b = (_domain_noise(side, law, reference) for side in even)
     measured = np.isfinite(a.level) & np.isfinite(b.level) & (f >= NOISE_FROM_PER_MM)
     noise_raw = np.where(measured, 0.5 * (b.level - a.level), 0.0)
@@ -134,8 +139,9 @@ def fit_two_gains(
     rest = np.maximum(np.mean((1 - share) ** 2, axis=0), 1e-9)
     # An error of the noise's gain comes back the larger, the more of the power is noise.
     passed_on = np.mean(share * (1 - share), axis=0) / rest
-    sd = np.hypot(STRUCTURE_SD / np.sqrt(rest), NOISE_SD * passed_on)
     known = np.isfinite(ratio)
+    sampling = np.maximum(PATCH_SD / np.sqrt(bodies.compared(share) + 1e-9), STRUCTURE_SD)
+    sd = np.hypot(sampling, noise_sd * passed_on)
     # Where structure is drowned in noise the best guess is that one kernel shapes both.
     precision = np.where(known, sd**-2, 0.0)
     guess = UNKNOWN_SD**-2
