@@ -14,7 +14,7 @@ from cvsct.errors import CvsctError, UsageError
 
 def harmonize(
     scans: Annotated[Path, typer.Argument(metavar="INPUT", help="A DICOM file, series or tree.")],
-    model: Annotated[Path, typer.Option(help="A model folder.")],
+    model: Annotated[Path, typer.Option(help="A model folder, or a name of `cvsct models`.")],
     out: Annotated[Path, typer.Option(help="The folder to write, one sub-folder a series.")],
     reverse: Annotated[bool, typer.Option("--reverse", help="From B to A.")] = False,
     engine: Annotated[str, typer.Option(help="auto, openvino or torch.")] = "auto",
@@ -30,21 +30,22 @@ def harmonize(
     from cvsct.io.dicom import find_series
     from cvsct.methods import find_method
     from cvsct.models.bundle import Bundle
+    from cvsct.models.bundled import model_folder
     from cvsct.runs import Manifest, new_folder, refuse_existing
     from cvsct.terminal import progress
 
     refuse_existing(out)
-    bundle = Bundle.read(model)
+    bundle = Bundle.read(model_folder(model))
     row = find_method(bundle.method)
     if reverse and not row.reversible:
         raise UsageError(f"{bundle.method} maps only from A to B; train it with the scans swapped")
-    if row.kind == "classical":
+    if row.is_network:
+        mapping = row.load("loader")(bundle, reverse, engine, precision)
+        note(f"engine: {mapping.engine}")
+    else:
         if precision != "fp32":
             note(f"note: --precision means nothing to {row.name}")
         mapping = row.load("loader")(bundle, reverse, engine)
-    else:
-        mapping = row.load("loader")(bundle, reverse, engine, precision)
-        note(f"engine: {mapping.engine}")
     series = find_series(scans)
     manifest = Manifest(
         "harmonize",
