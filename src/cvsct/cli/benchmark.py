@@ -64,7 +64,7 @@ def benchmark(
     parts = {name: training_part(data, names, kind) for name, kind in kinds.items()}
     plan = {
         "data": fingerprint(data, (TRAIN, TEST, REPEAT)),
-        **({PAIRED: fingerprint(data, (PAIRED,))} if "paired" in kinds.values() else {}),
+        **(fingerprint(data, (PAIRED,)) if "paired" in kinds.values() else {}),
         "preset": preset,
         "set": setting or [],
         "max_steps": max_steps,
