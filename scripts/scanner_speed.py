@@ -18,8 +18,8 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from cvsct.scanner.benchmark import plan
 from cvsct.scanner.phantom import Phantom, RasterGrid, lungman, patient
+from cvsct.scanner.plan import plan
 from cvsct.scanner.profile import load_profile
 from cvsct.scanner.scan import ImageGrid, VirtualScanner
 

@@ -5,12 +5,14 @@
     python scripts/virtual_study.py --work runs/ablation --minutes 8 --ablations
 
 Trains GE Lung to Siemens Bl64 on `bodies` simulations of the demo scale (each two bodies a scanner,
-all different: unpaired) and tests on the pairs of the first, both ways. Networks train two at a
-time, one thread each, `minutes` of wall time, into WORK/benchmark/models; `cvsct benchmark` does
-the rest. With `--ablations`, `cvsct` with one setting changed (ABLATIONS) is trained into
-WORK/models and scored without the tables. What is in WORK already is used again, so that a study
-can be spread over several sittings; the model of every validation is kept for
-`scripts/epochs_figure.py` and `scripts/checkpoint_score.py`.
+all different: unpaired) and tests on the pairs of the first, both ways. Where a paired method is
+among the methods, the same number of simulations with as many other bodies, each on both scanners,
+are made for it to learn from (WORK/data/paired). Networks train two at a time, one thread each,
+into WORK/benchmark/models: `minutes` of wall time where one model serves both directions, half of
+that each where two are trained. `cvsct benchmark` does the rest. With `--ablations`, `cvsct` with
+one setting changed (ABLATIONS) is trained into WORK/models and scored without the tables. What is
+in WORK already is used again, so that a study can be spread over several sittings; the model of
+every validation is kept for `scripts/epochs_figure.py` and `scripts/checkpoint_score.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from real_pair import link, measure, run, table
 from cvsct.methods import METHODS
 from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
 from cvsct.runs import write_json
-from cvsct.scanner.benchmark import GE, REPEAT, SIEMENS, TEST, TRAIN
+from cvsct.scanner.benchmark import GE, PAIRED, REPEAT, SIEMENS, TEST, TRAIN
 
 ABLATIONS: dict[str, list[str]] = {
     "cvsct": [],
@@ -55,38 +57,62 @@ DIRECTIONS = (("GE to Siemens", GE, SIEMENS, []), ("Siemens to GE", SIEMENS, GE,
 
 @dataclass(frozen=True)
 class Job:
-    """One training."""
+    """One training, from the first scanner of `sides` to the second."""
 
     method: str
     settings: list[str]
     seed: int
     model: Path
+    minutes: float
+    part: str = TRAIN
+    sides: tuple[str, str] = (GE, SIEMENS)
 
 
-def simulate(work: Path, bodies: int) -> Path:
+def simulate(work: Path, bodies: int, paired: bool) -> Path:
     """The simulations, laid out as one benchmark folder of links to their files."""
     data = work / "data"
     for seed in range(bodies):
-        scans = work / "scans" / f"seed-{seed}"
-        if not (scans / "manifest.json").exists():
-            run("simulate", "--out", scans, "--scale", "demo", "--seed", seed)
-        for part in (TRAIN, TEST, REPEAT) if seed == 0 else (TRAIN,):
-            for scanner in (GE, SIEMENS):
-                for series in sorted((scans / part / scanner).iterdir()):
-                    files = sorted(series.glob("*.dcm"))
-                    link(files, data / part / scanner / f"{seed}-{series.name}")
+        parts = (TRAIN, TEST, REPEAT) if seed == 0 else (TRAIN,)
+        _simulate(work / "scans" / f"seed-{seed}", seed, [], parts, data)
+        if paired:
+            scans = work / "scans" / f"seed-{seed}-{PAIRED}"
+            _simulate(scans, seed, ["--parts", PAIRED], (PAIRED,), data)
     link([work / "scans" / "seed-0" / "nodules.csv"], data)
     return data
 
 
-def train(job: Job, data: Path, minutes: float) -> str:
+def _simulate(scans: Path, seed: int, only: list[str], parts: tuple[str, ...], data: Path) -> None:
+    """One simulation, if it is not there, and links to some of its parts."""
+    if not (scans / "manifest.json").exists():
+        run("simulate", "--out", scans, "--scale", "demo", "--seed", seed, *only)
+    for part in parts:
+        for scanner in (GE, SIEMENS):
+            for series in sorted((scans / part / scanner).iterdir()):
+                files = sorted(series.glob("*.dcm"))
+                link(files, data / part / scanner / f"{seed}-{series.name}")
+
+
+def jobs_of(method: str, seed: int, models: Path, minutes: float) -> list[Job]:
+    """A training of both ways, or two of one way and half the minutes each."""
+    row, name = METHODS[method], f"{method}-{seed}"
+    part = PAIRED if row.kind == "paired" else TRAIN
+    if row.reversible:
+        return [Job(method, CHOSEN, seed, models / name, minutes, part)]
+    return [
+        Job(method, CHOSEN, seed, models / name, minutes / 2, part),
+        Job(method, CHOSEN, seed, models / f"{name}-b2a", minutes / 2, part, (SIEMENS, GE)),
+    ]
+
+
+def train(job: Job, data: Path) -> str:
     """One training in a process of its own; goes on where an earlier one stopped."""
     if (job.model / SUMS_FILE).exists():
         return ""
     words = [
         *(sys.executable, "-m", "cvsct.cli", "train", job.method, "--seed", job.seed),
-        *("--source", data / TRAIN / GE, "--target", data / TRAIN / SIEMENS, "--out", job.model),
-        *("--max-minutes", minutes),
+        *("--source", data / job.part / job.sides[0]),
+        *("--target", data / job.part / job.sides[1]),
+        *("--out", job.model, "--max-minutes", job.minutes),
     ]
     for setting in ["max_steps=100000", *job.settings]:
         words += ["--set", setting]
@@ -120,7 +146,7 @@ def _finished(models: Path, methods: list[str]) -> list[str]:
     found = []
     for method in methods:
         seeds = 0
-        while (models / f"{method}-{seeds}" / SUMS_FILE).exists():
+        while all((job.model / SUMS_FILE).exists() for job in jobs_of(method, seeds, models, 0)):
             seeds += 1
         found.append(f"{method}:{max(1, seeds)}")
     return found
@@ -129,7 +155,9 @@ def _finished(models: Path, methods: list[str]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="of a model of both ways; of one way half"
+    )
     networks = [name for name, row in METHODS.items() if row.kind != "classical"]
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -138,23 +166,25 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--train-only", action="store_true", help="score later")
     args = parser.parse_args()
-    data = simulate(args.work, args.bodies)
+    paired = not args.ablations and any(METHODS[name].kind == "paired" for name in args.methods)
+    data = simulate(args.work, args.bodies, paired)
     if args.ablations:
         models = args.work / "models"
         jobs = [
-            Job("cvsct", [*UNCHOSEN, *changed], 0, models / name)
+            Job("cvsct", [*UNCHOSEN, *changed], 0, models / name, args.minutes)
             for name, changed in ABLATIONS.items()
         ]
     else:
         models = args.work / "benchmark" / "models"
         jobs = [
-            Job(method, CHOSEN, seed, models / f"{method}-{seed}")
+            job
             for seed in args.seeds
             for method in args.methods
             if method in networks
+            for job in jobs_of(method, seed, models, args.minutes)
         ]
     with ThreadPoolExecutor(args.parallel) as pool:
-        failed = list(pool.map(lambda job: train(job, data, args.minutes), jobs))
+        failed = list(pool.map(lambda job: train(job, data), jobs))
     if any(failed):
         sys.exit("; ".join(filter(None, failed)))
     if args.train_only:
@@ -167,7 +197,7 @@ def main() -> None:
     else:
         there = ",".join(_finished(models, args.methods))
         run("benchmark", "--data", data, "--methods", there, "--out", args.work / "benchmark",
-            "--rois", ROIS, "--max-minutes", args.minutes)  # fmt: skip
+            "--rois", ROIS, "--max-minutes", args.minutes / 2)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ import numpy as np
 
 from cvsct.io.simulated import write_simulated
 from cvsct.scanner import campaign
-from cvsct.scanner.benchmark import Options, Scan, Subject, plan
+from cvsct.scanner.benchmark import Options, Scan, Subject
 from cvsct.scanner.imaging import Physics
+from cvsct.scanner.plan import plan
 from cvsct.scanner.profile import ScannerProfile
 from cvsct.volume import CTVolume, SimulatedStudy
 

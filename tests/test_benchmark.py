@@ -13,17 +13,17 @@ from cvsct.scanner.benchmark import (
     KERNELS_REPEAT,
     KERNELS_TEST,
     KERNELS_TRAIN,
+    PAIRED,
     PARTS,
     REPEAT,
-    SCALES,
     SIEMENS,
     TEST,
     TRAIN,
     Options,
     Scan,
     Subject,
-    plan,
 )
+from cvsct.scanner.plan import SCALES, plan
 from cvsct.scanner.profile import load_profile
 
 KERNELS = ("Bl64", "Br40")
@@ -108,11 +108,73 @@ def test_a_repeat_is_the_test_scan_but_for_its_noise(scale: str) -> None:
             assert str(other) != str(one), "the names of the noise's streams"
 
 
+@pytest.mark.parametrize("scale", list(SCALES))
+def test_bodies_to_learn_pairs_from_lie_on_both_scanners_and_nowhere_else(scale: str) -> None:
+    scans = plan(scale, 0, Options(shift_px=1.0), (PAIRED,))
+    ge, siemens = of(scans, PAIRED, GE), of(scans, PAIRED, SIEMENS)
+    assert len(ge) + len(siemens) == len(scans)
+    for one, other in zip(ge, siemens, strict=True):
+        same = {"number": 0, "scanner": "", "kernels": ()}
+        assert replace(one, **same) == replace(other, **same)
+        assert str(one) != str(other), "the names of the noise's streams"
+    assert {each.kind for each in bodies(ge)} == {"lungman", "patient"}
+    assert bodies(ge).isdisjoint(bodies(list(plan(scale, 0))))
+    assert all(scan.shift_mm == (0.0, 0.0) for scan in scans)
+    everything = plan(scale, 0, parts=(*PARTS, PAIRED))
+    folders = [each.folder for scan in everything for each in scan.series()]
+    assert len(set(folders)) == len(folders)
+    assert len({each.number for scan in everything for each in scan.series()}) == len(folders)
+    assert {each.rpartition("/")[0] for each in folders} >= {f"paired/{GE}", f"paired/{SIEMENS}"}
+
+
+@pytest.mark.parametrize("scale", ["tiny", "demo"])
+def test_there_is_as_much_to_learn_from_pairs_as_without(scale: str) -> None:
+    """So that a comparison of the two kinds of method is one of methods, not of data."""
+    everything = plan(scale, 0, parts=(TRAIN, PAIRED))
+    for scanner in (GE, SIEMENS):
+        alone, paired = (of(everything, part, scanner) for part in (TRAIN, PAIRED))
+        assert [(s.body.kind, s.n_images, s.thickness_mm, s.kvps) for s in alone] == [
+            (s.body.kind, s.n_images, s.thickness_mm, s.kvps) for s in paired
+        ]
+
+
+def test_pairs_at_the_paper_s_scale() -> None:
+    scans = plan("paper", 0, parts=(PAIRED,))
+    for scanner in (GE, SIEMENS):
+        one = of(scans, PAIRED, scanner)
+        assert sum(scan.slices for scan in one) == images(one) == 200
+        assert Counter(scan.body.kind for scan in one) == {"lungman": 4, "patient": 4}
+        assert {(scan.thickness_mm, scan.kvps, scan.slices) for scan in one} == {(5, (120,), 25)}
+
+
+def test_pairs_are_made_only_when_asked_for_and_change_nothing_else() -> None:
+    """The bodies and the names of the noise's streams that the benchmark had without them."""
+    scans = plan("demo", 0)
+    assert [str(scan) for scan in scans] == [
+        f"train/{GE}/lungman-0001_5mm",
+        f"train/{GE}/patient-0002_5mm",
+        f"test/{GE}/lungman-0003_5mm",
+        f"train/{SIEMENS}/lungman-0004_5mm",
+        f"train/{SIEMENS}/patient-0005_5mm",
+        f"test/{SIEMENS}/lungman-0003_5mm",
+        f"kernels/train/{SIEMENS}/patient-0006_3mm",
+        f"kernels/train/{SIEMENS}/patient-0007_3mm",
+        f"kernels/test/{SIEMENS}/patient-0008_3mm",
+        f"repeat/{GE}/lungman-0003_5mm",
+        f"repeat/{SIEMENS}/lungman-0003_5mm",
+        f"kernels/repeat/{SIEMENS}/patient-0008_3mm",
+    ]
+    assert [scan.number for scan in scans] == list(range(12))
+    assert images(list(plan("paper", 0))) == 11_070 + 9_156 + 9_580 + 2 * (2 * 250 + 2 * 200)
+
+
 def test_parts_are_what_they_are_in_the_whole() -> None:
     whole = plan("demo", 2)
     assert set(whole) == {scan for part in PARTS for scan in plan("demo", 2, parts=(part,))}
     with pytest.raises(UsageError, match="no part tests; choose from train, test, repeat"):
         plan("demo", 2, parts=("tests",))
+    with pytest.raises(UsageError, match="kernels/repeat, paired"):
+        plan("demo", 2, parts=())
 
 
 @pytest.mark.parametrize("scale", list(SCALES))
@@ -144,7 +206,7 @@ def test_the_demo_is_small_enough() -> None:
 
 @pytest.mark.parametrize("scale", list(SCALES))
 def test_the_scanners_can_do_what_is_planned(scale: str) -> None:
-    for scan in plan(scale, 0):
+    for scan in plan(scale, 0, parts=(*PARTS, PAIRED)):
         profile = load_profile(scan.scanner)
         assert scan.thickness_mm in profile.protocol.thicknesses_mm
         assert set(scan.kvps) <= set(profile.tube.kvp)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from cvsct.cli import benchmark_work
+from cvsct.cli.benchmark_folder import claimed, fit_s
+from cvsct.errors import UsageError
 from cvsct.evaluation import league
 from cvsct.io.dicom import read_all
+from cvsct.methods import METHODS, Method, find_method
 from tests.commands import Run
 from tests.conftest import phantom_hu
 from tests.dicom_files import write_series
+from tests.test_league import metrics
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +111,173 @@ def test_one_failing_method_does_not_stop_the_others(run: Run, data: Path, tmp_p
     }  # fmt: skip
     assert {one["method"] for one in record["results"]} == {"input", league.COMBAT}
     assert "Failed: cyclegan" in (out / "benchmark.html").read_text()
+
+
+@pytest.fixture
+def twin(monkeypatch: pytest.MonkeyPatch) -> Method:
+    """A paired method of one way, as a row: what it learns is of no matter here."""
+    row = replace(
+        find_method("histogram"),
+        name="twin",
+        kind="paired",
+        reversible=False,
+        uses=("max_steps", "max_minutes"),
+    )
+    monkeypatch.setitem(METHODS, "twin", row)
+    return row
+
+
+@pytest.fixture
+def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports of invented figures: what is asked here is who learns from what, and for how long."""
+
+    def evaluate(harmonized: Path, target: Path, out: Path, **_: object) -> None:
+        out.mkdir()
+        (out / "metrics.json").write_text(json.dumps(metrics(0.8, 30.0)))
+
+    monkeypatch.setattr(benchmark_work, "evaluate", evaluate)
+    for made_of_features in ("combat", "leads"):
+        monkeypatch.setattr(benchmark_work.Work, made_of_features, lambda *_: [])
+
+
+@pytest.fixture
+def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def harmonize(scans: Path, model: Path, out: Path, **_: object) -> None:
+        out.mkdir(parents=True)
+        (out / "manifest.json").write_text(json.dumps({"figures": {"slices_per_s": 4.0}}))
+
+    monkeypatch.setattr(benchmark_work, "harmonize", harmonize)
+
+
+def with_pairs(data: Path, root: Path) -> Path:
+    """The same data with a body scanned on both, to learn pairs from."""
+    root.mkdir()
+    for part in data.iterdir():
+        (root / part.name).symlink_to(part)
+    for kernel, blur_px in (("sharp", 0.0), ("soft", 0.8)):
+        stored = (phantom_hu(4, blur_px) + 1024).astype("<u2")
+        write_series(root / "paired" / kernel, stored=stored, series=f"1.3.4.{int(blur_px * 10)}")
+    return root
+
+
+def learned_from(model: Path) -> list[str]:
+    """Series on both sides."""
+    inputs = json.loads((model / "manifest.json").read_text())["inputs"]
+    return [*inputs["source"], *inputs["target"]]
+
+
+@pytest.mark.usefixtures("no_evaluation")
+def test_a_paired_method_learns_from_the_paired_scans_one_way_at_a_time(
+    run: Run, data: Path, tmp_path: Path, twin: Method
+) -> None:
+    out = tmp_path / "out"
+    code, printed, err = run(*words(with_pairs(data, tmp_path / "data"), out, "histogram,twin"))
+    assert code == 0, err
+    assert learned_from(out / "models" / "twin-0") == ["1.3.4.0", "1.3.4.8"]
+    assert learned_from(out / "models" / "twin-0-b2a") == ["1.3.4.8", "1.3.4.0"]
+    assert learned_from(out / "models" / "histogram-0") == ["1.3.1.0", "1.3.2.8"]
+    record = json.loads((out / "results.json").read_text())
+    found = {(one["method"], one["direction"]): one for one in record["results"]}
+    for direction in (0, 1):
+        about = found["twin", direction]
+        assert (about["kind"], about["trained_on"], about["both_ways"]) == (
+            "paired", "paired/", False,
+        )  # fmt: skip
+        assert found["histogram", direction]["trained_on"] == "train/"
+    assert found["twin", 0]["fit_s"] != found["twin", 1]["fit_s"]
+    assert "| twin | paired | paired/ |" in printed
+    assert "| histogram | classical | train/ |" in printed
+
+
+@pytest.mark.usefixtures("no_evaluation", "no_images")
+def test_paired_scans_may_come_with_the_first_method_that_learns_from_them(
+    run: Run, data: Path, tmp_path: Path, twin: Method
+) -> None:
+    out = tmp_path / "out"
+    paired = with_pairs(data, tmp_path / "data")
+    assert run(*words(data, out, "histogram"))[0] == 0
+    assert run(*words(paired, out, "histogram,twin"))[0] == 0
+    assert run(*words(paired, out, "histogram"))[0] == 0
+    code, _, err = run(*words(data, out, "twin"))
+    assert code == 2
+    assert "was begun with other paired" in err
+    shutil.rmtree(paired / "paired" / "soft")
+    code, _, err = run(*words(paired, tmp_path / "other", "twin"))
+    assert code == 2
+    assert "paired: holds no soft; lay the paired scans out as paired/sharp and" in err
+
+
+@pytest.mark.usefixtures("no_evaluation", "no_images")
+def test_without_paired_scans_a_paired_method_learns_from_train(
+    run: Run, data: Path, tmp_path: Path, twin: Method
+) -> None:
+    """Which a real kernel pair may be; scans that are not paired are its trainer's to refuse."""
+    out = tmp_path / "out"
+    assert run(*words(data, out, "twin"))[0] == 0
+    assert learned_from(out / "models" / "twin-0") == ["1.3.1.0", "1.3.2.8"]
+    assert json.loads((out / "results.json").read_text())["results"][0]["trained_on"] == "train/"
+
+
+@pytest.mark.usefixtures("no_evaluation", "no_images")
+def test_a_direction_has_equal_minutes_whichever_way_a_method_trains(
+    run: Run, data: Path, tmp_path: Path, twin: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One training of both ways has twice the minutes; a step of it is one of each way already."""
+    both = replace(twin, name="both", kind="unpaired", reversible=True)
+    monkeypatch.setitem(METHODS, "both", both)
+    given: dict[str, list[tuple[float, int]]] = {}
+    whole = benchmark_work.train
+
+    def train(name: str, *about: object, max_minutes: float, max_steps: int, **more: Any) -> None:
+        given.setdefault(name, []).append((max_minutes, max_steps))
+        whole(name, *about, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(benchmark_work, "train", train)
+    out = tmp_path / "out"
+    budget = ("--max-minutes", 0.5, "--max-steps", 7)
+    code, printed, err = run(*words(data, out, "twin,both", *budget))
+    assert code == 0, err
+    assert given == {"twin": [(0.5, 7)] * 2, "both": [(1.0, 7)]}
+    assert "7 steps and 0.5 minutes a direction (1 where one training serves both)" in printed
+    code, _, err = run(*words(data, out, "twin", "--max-minutes", 1, "--max-steps", 7))
+    assert code == 2
+    assert "was begun with other minutes_a_direction" in err
+
+
+def test_a_benchmark_begun_with_minutes_of_both_directions_goes_on(tmp_path: Path) -> None:
+    """30 minutes a training that served both were 15 a direction."""
+    for before, now in ((30.0, 15.0), (None, None)):
+        (tmp_path / "plan.json").write_text(json.dumps({"preset": "cpu", "max_minutes": before}))
+        plan = {"preset": "cpu", "minutes_a_direction": now}
+        with claimed(tmp_path, plan):
+            pass
+        with claimed(tmp_path, {**plan, "paired": [1, 2]}):
+            pass
+        with (
+            pytest.raises(UsageError, match="other minutes_a_direction, paired;"),
+            claimed(tmp_path, {**plan, "minutes_a_direction": 30.0, "paired": [1, 3]}),
+        ):
+            pass
+
+
+def test_a_benchmark_is_one_process_s_also_when_paired_scans_have_come(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps({"preset": "cpu"}))
+    plan = {"preset": "cpu", "paired": [1, 2]}
+    with (
+        claimed(tmp_path, plan),
+        pytest.raises(UsageError, match="another benchmark is at work"),
+        claimed(tmp_path, plan),
+    ):
+        pass
+
+
+def test_an_interrupted_training_counts_all_its_minutes(tmp_path: Path) -> None:
+    about = {"timings_s": {"training": 50.0}, "figures": {"minutes": 2.0}}
+    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    assert fit_s(tmp_path) == 120.0
+    about["figures"] = {}
+    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    assert fit_s(tmp_path) == 50.0
 
 
 def test_what_a_benchmark_refuses(run: Run, data: Path, tmp_path: Path) -> None:

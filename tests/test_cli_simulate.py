@@ -14,6 +14,7 @@ import pytest
 
 from cvsct.io.dicom import read_all
 from cvsct.io.simulated import write_simulated
+from cvsct.pairing import pair_volumes
 from cvsct.scanner import campaign
 from cvsct.scanner.benchmark import GE, SIEMENS, TEST
 from cvsct.scanner.imaging import Physics
@@ -46,6 +47,26 @@ def test_it_writes_the_benchmark_and_goes_on_with_it(
         code, _, err = run(*words, *options)
         assert code == 2
         assert says in err
+
+
+def test_pairs_to_learn_from_pair_when_they_are_read(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each slice with that of its body and tube voltage on the other scanner."""
+    use(FAKE, monkeypatch)
+    code, printed, err = run(
+        *("simulate", "--out", tmp_path / "b", "--scale", "tiny", "--workers", 1),
+        *("--parts", "paired"),
+    )
+    assert code == 0, err
+    assert "18 images in 6 series of 2 bodies" in printed
+    ge, siemens = (read_all(tmp_path / "b" / "paired" / scanner) for scanner in (GE, SIEMENS))
+    pairs = pair_volumes(ge, siemens)
+    assert len({pair.second for pair in pairs}) == len(ge) == len(siemens) == 3
+    for pair in pairs:
+        assert pair.slices == ((0, 0), (1, 1), (2, 2))
+        assert ge[pair.first].acquisition.kvp == siemens[pair.second].acquisition.kvp
+        assert ge[pair.first].patient == siemens[pair.second].patient
 
 
 def test_doses_are_matched_on_request(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvsct.scanner import benchmark
+from cvsct.scanner import plan
 from cvsct.scanner.benchmark import REPEAT, TEST, TRAIN, Scan
 from tests.commands import Run
 
@@ -24,13 +24,13 @@ def measured(out: Path) -> dict[str, object]:
 def test_a_small_demo_goes_all_the_way(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = benchmark.plan
+    whole = plan.plan
 
     def small(*about: object) -> tuple[Scan, ...]:
         kept = [scan for scan in whole(*about) if scan.part in (TRAIN, TEST, REPEAT)]
         return tuple(replace(scan, slices=3, matrix_px=256, raster_px=512) for scan in kept)
 
-    monkeypatch.setattr(benchmark, "plan", small)
+    monkeypatch.setattr(plan, "plan", small)
     code, printed, err = run("demo", "--out", tmp_path / "demo")
     assert code == 0, err
     assert "open " in printed

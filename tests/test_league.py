@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from cvsct.evaluation.league import CEILING, INPUT, Benchmark, Result, ranking, tables
+from cvsct.evaluation.league import CEILING, INPUT, Benchmark, Result
 from cvsct.evaluation.league_page import headline, league_html, league_markdown
+from cvsct.evaluation.league_tables import ranking, tables
 from cvsct.evaluation.paper import QUALITY, TABLE_2, TABLE_3
 from cvsct.evaluation.radiomics import CLASSES
 from cvsct.evaluation.tables import Table
@@ -31,7 +33,12 @@ def result(method: str, seed: int, direction: int, ccc: float, psnr: float, sd: 
     found |= {"input": metrics(0.4, 24.0), "way_to_ceiling": {"share": (ccc - 0.4) / 0.5}}
     if direction == 0:
         found["repeat"] = metrics(0.9, 38.0)
-    return Result(method, seed, direction, found, 60.0 + seed, 4.0, 1.25)
+    return Result(
+        *(method, seed, direction, found, 60.0 + seed, 4.0, 1.25),
+        kind="classical" if method == "spectrum" else "unpaired",
+        trained_on="train/",
+        both_ways=True,
+    )
 
 
 def made(like_the_paper: bool = True) -> Benchmark:
@@ -96,11 +103,33 @@ def test_the_ranking_is_by_concordance_with_the_cost_beside() -> None:
     assert head["way to repeat scan"] == "60 %"
     assert head["CCC ≥ 0.85"] == "35 %"
     assert head["fit (s)"] == "60"
+    assert head["apply (ms/slice)"] == "250"
+    assert (head["kind"], head["trained on"]) == ("unpaired", "train/")
+    assert (head["SSIM"], head["NCC"], head["HU bias"]) == ("0.900", "0.9900", "-1.5")
     assert dict(zip(table.head[1:], rows["spectrum"], strict=True))["CCC across"] == (
         "0.850 (0.75 to 0.90)"
     )
-    assert rows[INPUT][-3:] == ("–", "–", "–")
+    assert rows[INPUT][:2] == rows[INPUT][-2:] == ("–", "–")
+    assert "of cvsct, spectrum serve both directions" in table.caption
     assert table.marked == {0, 3}
+
+
+def test_a_method_of_one_way_is_told_from_one_of_both() -> None:
+    """Its fit is of its direction alone, and its data are named."""
+    one_way = [
+        replace(
+            result("pix2pix", 0, direction, 0.7, 30.0, 0.1),
+            kind="paired", trained_on="paired/", both_ways=False, fit_s=30.0 + direction,
+        )
+        for direction in (0, 1)
+    ]  # fmt: skip
+    found = replace(made(), results=(*made().results, *one_way))
+    for direction, seconds in ((0, "30"), (1, "31")):
+        table = ranking(found, direction)
+        about = dict(zip(table.head[1:], by_row(table)["pix2pix"], strict=True))
+        assert (about["kind"], about["trained on"]) == ("paired", "paired/")
+        assert about["fit (s)"] == seconds
+        assert "pix2pix" not in table.caption
 
 
 def test_a_direction_without_results_is_left_empty() -> None:

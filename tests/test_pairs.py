@@ -181,6 +181,16 @@ def test_the_only_patient_is_parted_by_height_in_both_domains(tmp_path: Path) ->
         )
 
 
+def test_an_unnamed_body_at_several_voltages_is_one_patient(tmp_path: Path) -> None:
+    """Else the target's slices, each the partner of two, would be learned from and held out."""
+    source = [scan(0, 10, kvp=kvp) for kvp in (70.0, 120.0)]
+    sampler = sampler_of(tmp_path, source, [other_scanner(scan(0, 10))])
+    assert sampler.n_pairs == 20
+    parts = sampler.split(0.2, np.random.default_rng(0))
+    assert "only patient" in parts.how
+    assert set(parts.training.pairs[:, 1]).isdisjoint(parts.validation.pairs[:, 1])
+
+
 def test_stores_opened_again_pair_and_hold_no_identifier(tmp_path: Path) -> None:
     """A frame of reference is the same hash in both stores, and no UID."""
     frame = "1.2.840.99.123456"

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cvsct.cli.benchmark_folder import (
-    MODELS,
+    MINUTES,
+    PAIRED,
     REPEAT,
     TEST,
     TRAIN,
     claimed,
     fingerprint,
     scanners_of,
+    training_part,
 )
-from cvsct.cli.evaluate import evaluate
-from cvsct.cli.harmonize import harmonize
-from cvsct.cli.train import train
+from cvsct.cli.benchmark_work import Work
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
 from cvsct.errors import CvsctError, UsageError, explain
 
 if TYPE_CHECKING:
-    from cvsct.evaluation.feature_file import FeatureFile
-    from cvsct.evaluation.league import Benchmark, Result
+    from cvsct.evaluation.league import Benchmark
     from cvsct.evaluation.tables import Table
-
-PAPER_PAIR = ("ge-revolution-evo", "siemens-somatom-force")
 
 
 def benchmark(
-    data: Annotated[Path, typer.Option(help="Holds train/, test/ and perhaps repeat/.")],
+    data: Annotated[Path, typer.Option(help="Holds train/, test/, perhaps repeat/ and paired/.")],
     methods: Annotated[
         str, typer.Option(help="Rows of `cvsct methods`, by commas; NAME:K for K seeds of one.")
     ],
@@ -45,23 +41,38 @@ def benchmark(
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Of each training.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Of each training.")] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each training: one step of a model of both ways is one each."),
+    ] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="A direction: twice as long where one training serves both."),
+    ] = None,
     rois: Annotated[int, typer.Option(min=3, help="Soft-tissue regions of each test.")] = 120,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
 ) -> None:
     """Train, harmonise and evaluate each method both ways; the paper's tables with ours beside."""
+    from cvsct.methods import find_method
     from cvsct.runs import refuse_unknown_preset, write_atomic, write_json
 
     wanted = _wanted(methods, seeds)
     refuse_unknown_preset(preset)
     names = scanners_of(data)
-    budget = {"max_steps": max_steps, "max_minutes": max_minutes}
+    kinds = {name: find_method(name).kind for name in wanted}
+    parts = {name: training_part(data, names, kind) for name, kind in kinds.items()}
     plan = {
-        "data": fingerprint(data), "preset": preset, "set": setting or [], **budget, "rois": rois,
-    }  # fmt: skip
+        "data": fingerprint(data, (TRAIN, TEST, REPEAT)),
+        **(fingerprint(data, (PAIRED,)) if "paired" in kinds.values() else {}),
+        "preset": preset,
+        "set": setting or [],
+        "max_steps": max_steps,
+        MINUTES: max_minutes,
+        "rois": rois,
+    }
     with claimed(out, plan):
-        work = _Work(data, out, names, preset, setting or [], budget, rois, workers)
+        budget = {"max_steps": max_steps, "max_minutes": max_minutes}
+        work = Work(data, out, names, parts, preset, setting or [], budget, rois, workers)
         jobs = [
             (name, seed, direction)
             for name, count in wanted.items()
@@ -106,159 +117,9 @@ def _wanted(methods: str, seeds: int) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda one: find_method(one[0]).kind != "classical"))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Where everything lies, and what is done for one method, seed and direction."""
-
-    data: Path
-    out: Path
-    names: tuple[str, str]
-    preset: str
-    settings: list[str]
-    budget: dict[str, Any]
-    rois: int
-    workers: int
-
-    @property
-    def directions(self) -> tuple[str, str]:
-        a, b = ("GE", "Siemens") if self.names == PAPER_PAIR else self.names
-        return f"{a} to {b}", f"{b} to {a}"
-
-    def result(self, name: str, seed: int, direction: int) -> Result:
-        """Do what is not there yet: a training, the derived series, the report."""
-        from cvsct.evaluation.league import Result
-        from cvsct.methods import find_method
-
-        reversible = find_method(name).reversible
-        model = self._model(name, seed, 0 if reversible else direction)
-        place = self._place(name, seed, direction)
-        source, target = self._sides(direction)
-        images, report = place / "images", place / "report"
-        passed = place / "passed"
-        back = reversible and direction == 1
-        for scans, made in ((source, images), (target, passed)):
-            if not made.exists():
-                harmonize(self.data / TEST / scans, model, made, reverse=back)
-        if not report.exists():
-            repeat = self.data / REPEAT / target
-            nodules = self.data / "nodules.csv"
-            evaluate(
-                images,
-                self.data / TEST / target,
-                report,
-                source=self.data / TEST / source,
-                repeat=repeat if repeat.is_dir() else None,
-                passed=passed,
-                nodules=nodules if nodules.is_file() else None,
-                rois=self.rois,
-                workers=self.workers,
-            )
-        size = sum(file.stat().st_size for file in _files_of_model(model))
-        return Result(
-            method=name,
-            seed=seed,
-            direction=direction,
-            metrics=json.loads((report / "metrics.json").read_text()),
-            fit_s=_manifest(model)["timings_s"]["training"],
-            slices_per_s=_manifest(images)["figures"]["slices_per_s"],
-            model_mb=size / 1e6,
-        )
-
-    def _model(self, name: str, seed: int, direction: int) -> Path:
-        from cvsct.methods import find_method
-        from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
-
-        source, target = self._sides(direction)
-        model = self.out / MODELS / (f"{name}-{seed}" + ("-b2a" if direction else ""))
-        if (model / SUMS_FILE).exists():
-            return model
-        uses = find_method(name).uses
-        train(
-            name,
-            self.data / TRAIN / source,
-            self.data / TRAIN / target,
-            model,
-            preset=self.preset if "preset" in uses else "cpu",
-            setting=self.settings if uses else [],
-            seed=seed if "seed" in uses else 0,
-            resume=(model / CHECKPOINT_FILE).exists(),
-            **{key: value for key, value in self.budget.items() if key in uses},
-        )
-        return model
-
-    def _sides(self, direction: int) -> tuple[str, str]:
-        a, b = self.names
-        return (b, a) if direction else (a, b)
-
-    def combat(self, results: list[Result]) -> list[Result]:
-        """ComBat on the input's features, which are the same in every method's report."""
-        from cvsct.evaluation.league import COMBAT, Result
-        from cvsct.evaluation.league_features import combat_metrics
-
-        made = []
-        for direction in (0, 1):
-            file = next((self._features(r) for r in results if r.direction == direction), None)
-            if file is None:
-                continue
-            try:
-                made.append(Result(COMBAT, 0, direction, combat_metrics(file)))
-            except CvsctError as error:
-                note(f"no ComBat: {error}")
-        return made
-
-    def leads(self, results: list[Result]) -> list[Table]:
-        """Each direction's methods against its best, by their first seed."""
-        from cvsct.evaluation.league_features import lead_table
-
-        found = []
-        for direction, name in enumerate(self.directions):
-            files = {
-                r.method: self._features(r)
-                for r in results
-                if r.direction == direction and r.seed == 0
-            }
-            found.append(lead_table(files, name, direction))
-        return [table for table in found if table is not None]
-
-    def _features(self, result: Result) -> FeatureFile:
-        from cvsct.evaluation.feature_file import read_features
-
-        return read_features(self._place(result.method, result.seed, result.direction)
-                             / "report" / "features.csv")  # fmt: skip
-
-    def _place(self, name: str, seed: int, direction: int) -> Path:
-        from cvsct.evaluation.league import WAYS
-
-        return self.out / "results" / f"{name}-{seed}" / WAYS[direction]
-
-    def benchmark(self, results: list[Result]) -> Benchmark:
-        from cvsct.evaluation.league import Benchmark
-
-        given = [f"{v:g} {name.removeprefix('max_')}" for name, v in self.budget.items() if v]
-        return Benchmark(
-            directions=self.directions,
-            results=tuple(results),
-            budget=f"Preset {self.preset}, at most {' and '.join(given) or 'its own steps'}.",
-            like_the_paper=self.names == PAPER_PAIR,
-        )
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    return found
-
-
-def _files_of_model(model: Path) -> list[Path]:
-    """What SHA256SUMS lists: checkpoints and logs are no part of a model."""
-    from cvsct.models.bundle import SUMS_FILE
-
-    names = [line.partition("  ")[2] for line in (model / SUMS_FILE).read_text().splitlines()]
-    return [model / name for name in names]
-
-
 def _documents(found: Benchmark, leads: list[Table], failed: Mapping[str, str]) -> dict[str, str]:
-    from cvsct.evaluation.league import tables
     from cvsct.evaluation.league_page import league_html, league_markdown
+    from cvsct.evaluation.league_tables import tables
 
     made = [*tables(found), *leads]
     return {
@@ -269,7 +130,7 @@ def _documents(found: Benchmark, leads: list[Table], failed: Mapping[str, str]) 
 
 
 def _ranked(found: Benchmark) -> list[str]:
-    from cvsct.evaluation.league import ranking
+    from cvsct.evaluation.league_tables import ranking
 
     return [ranking(found, direction).to_markdown() for direction in (0, 1)]
 

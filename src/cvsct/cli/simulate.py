@@ -28,15 +28,21 @@ def simulate(
         bool, typer.Option("--parenchyma", help="Lung tissue in the phantom, not air alone.")
     ] = False,
     parts: Annotated[
-        str, typer.Option(help="Only these, by commas: train, test, repeat, kernels/train, ...")
+        str,
+        typer.Option(
+            help="Only these, by commas: train, test, repeat, kernels/train, kernels/test, "
+            "kernels/repeat; and paired, which is made only when named: the same bodies on both "
+            "scanners to train on."
+        ),
     ] = "",
     fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
 ) -> None:
     """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
     from cvsct.io.simulated import write_simulated
-    from cvsct.scanner.benchmark import PARTS, Options, plan
+    from cvsct.scanner.benchmark import PARTS, Options
     from cvsct.scanner.campaign import run_campaign
     from cvsct.scanner.imaging import load_simulator
+    from cvsct.scanner.plan import plan
     from cvsct.terminal import progress
 
     options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))

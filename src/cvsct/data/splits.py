@@ -34,7 +34,8 @@ def split_slices(
 
     Which patients depends on the random stream and on who they are, not on their place in the
     list: a patient who was on both scanners falls on one side in both domains, most of the time,
-    when both are given equal streams. The only patient of a domain is parted by z, frame by frame.
+    when both are given equal streams. Where it is not known who is shown, series of one frame of
+    reference are one patient's. The only patient of a domain is parted by z, frame by frame.
 
     Args:
         slices: numbers of those to part; all where not given.
@@ -43,8 +44,10 @@ def split_slices(
         TrainingError: if either part would be without patches.
     """
     among = np.arange(len(store)) if slices is None else slices
+    frames = store.frames[[store.first(i) for i in range(len(store.facts))]].tolist()
     patients = np.array(
-        [each.patient or f"series {i}" for i, each in enumerate(store.facts)], dtype=object
+        [each.patient or f"frame {frame}" for each, frame in zip(store.facts, frames, strict=True)],
+        dtype=object,
     )[store.series[among]]
     useful = list(dict.fromkeys(patients[store.counts[among] > 0]))
     if len(useful) > 1:
