@@ -41,7 +41,7 @@ def settings(method: str, **more: Any) -> dict[str, Any]:
 
 def built(method: str, preset: str = "cpu", **more: Any) -> PairedStep:
     torch.manual_seed(0)
-    return PairedStep(paired_config(preset, settings(method, **more)))
+    return PairedStep(paired_config(preset, settings(method, **more)), pairs()[0])
 
 
 def pairs(count: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -231,6 +231,8 @@ def test_the_encoder_is_the_files_stays_frozen_and_is_kept_in_half_precision(
     assert weights["a2b.head.weight"].dtype == torch.float32
     network = step.nets["a2b"]
     assert isinstance(network, VGGUNet)
+    scaled = network._encoded(pairs()[0])
+    assert [float(each.square().mean()) for each in scaled] == pytest.approx([1.0, 1.0], rel=1e-4)
     assert float(network.encoder.mean.flatten()[0]) == pytest.approx(103.939)
     assert len(step.vgg_sha256) == 64
 

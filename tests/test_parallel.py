@@ -89,7 +89,7 @@ def learn_in_turns(accumulate: int = 1, meet_at: str = "env://") -> tuple[dict[s
         config = paired_config("cpu", settings_of("ganai", **more))
         said = []
         with joined(meet_at) as ranks:
-            step = PairedStep(config, ranks)
+            step = PairedStep(config, pairs(BATCH, 0)[0].double(), ranks)
             rng = np.random.default_rng(0)
             for seed in range(5):
                 a, b = (ranks.share(x.double()) for x in pairs(BATCH, seed))

@@ -66,6 +66,8 @@ class VGGUNet(nn.Module):
         super().__init__()
         self.config, self.step_px = config, 2 ** (len(config.layers) - 1)
         self.encoder = VGG(config.layers, config.network)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.ones(len(config.layers)))
         self.across, self.up = nn.ModuleList(), nn.ModuleList()
         below = 0
         for width in reversed(WIDTHS[: len(config.layers)]):
@@ -86,10 +88,26 @@ class VGGUNet(nn.Module):
     def forward(self, image: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
         """Translate; the output has the input's size."""
         rows, columns = image.shape[-2:]
-        levels = self.encoder((reflected(image, self.step_px) + 1) / 2)
+        levels = self._encoded(reflected(image, self.step_px))
         features = self.across[0](levels.pop())
         for across, up in zip(self.across[1:], self.up, strict=True):
             larger = functional.interpolate(up(features), scale_factor=2.0, mode="nearest")
             features = torch.cat((across(levels.pop()), larger), dim=1)
         change = torch.tanh(self.head(features))[..., :rows, :columns]
         return torch.clamp(image + change, -1.0, 1.0) if self.config.residual else change
+
+    @torch.no_grad()
+    def scale_to_data(self, images: Float[Tensor, "n 1 h w"]) -> None:
+        """Divide each layer's features by their root mean square on these images.
+
+        VGG's features are hundreds in places, and the authors' batch norm, which takes that out,
+        is not there without `norm`.
+        """
+        self.scale.fill_(1.0)
+        for index, features in enumerate(self._encoded(images)):
+            self.scale[index] = 1 / features.square().mean().sqrt().clamp_min(1e-6)
+
+    def _encoded(self, image: Tensor) -> list[Tensor]:
+        with torch.autocast(image.device.type, enabled=False):  # bf16 has one grey level of 255
+            found = self.encoder((image.to(self.scale.dtype) + 1) / 2)
+        return [features * self.scale[index] for index, features in enumerate(found)]

@@ -19,6 +19,9 @@ from cvsct.training.parallel import Ranks
 from cvsct.training.trainer import Prepared, settings_of, train_model, typical_pixel_mm
 from cvsct.volume import Scans
 
+SAMPLE_PATCHES = 16
+"""Patches from which the scales of a frozen encoder's features are taken."""
+
 
 def train_paired(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
     """Train on pairs of slices and return the model, which maps source to target alone.
@@ -44,9 +47,10 @@ def _prepare(
     learned, held_out, how = _split(pairs, config, request)
     if config.critics:
         config.discriminator.map_size(config.patch_px)
+    sample, _ = learned.draw(SAMPLE_PATCHES, random_stream(request.seed, "statistics"))
     with torch.random.fork_rng():
         torch.manual_seed(request.seed)
-        step = PairedStep(config, ranks)
+        step = PairedStep(config, torch.from_numpy(sample), ranks)
     a, b = (
         torch.from_numpy(patches).to(ranks.device)
         for patches in held_out.validation_patches(

@@ -48,19 +48,21 @@ class PairedStep:
     """Networks, optimisers and losses of a paired method, one call a step.
 
     Args:
+        sample: patches of the source, from which a frozen encoder's scales are taken.
         ranks: the processes that train together; each is given its slice of a batch.
 
     Raises:
         TrainingError: if a frozen encoder's weights are not found.
     """
 
-    def __init__(self, config: PairedConfig, ranks: Ranks = ALONE) -> None:
+    def __init__(self, config: PairedConfig, sample: Images, ranks: Ranks = ALONE) -> None:
         self.config, self.ranks = config, ranks
         self.critics = tuple(f"critic_{view}" for view in config.critics)
         generator = build_generator(config.generator)
         self.vgg_sha256 = ""
         if isinstance(generator, VGGUNet):
             self.vgg_sha256 = _fill_encoder(generator, config)
+            generator.scale_to_data(sample)
         learners: dict[str, tuple[tuple[str, ...], float]] = {
             "generator": ((MODEL,), config.learning_rate)
         }

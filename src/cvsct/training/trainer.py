@@ -17,7 +17,7 @@ from torch import Tensor
 from cvsct.data.domains import close_domains, open_domains
 from cvsct.data.places import PatchRule
 from cvsct.data.store import Store
-from cvsct.errors import UsageError
+from cvsct.errors import CvsctError, UsageError
 from cvsct.models.bundle import Bundle, Domain
 from cvsct.models.export import with_graphs
 from cvsct.runs import TrainingRequest, random_stream, silent
@@ -117,7 +117,12 @@ def _train(
         request.progress,
         request.note,
     )
-    prepared = prepare(stores, request, ranks)
+    try:
+        prepared = prepare(stores, request, ranks)
+    except CvsctError:  # refused: nothing is left behind but what an earlier run left
+        if ranks.first and not request.resume:
+            close_domains(request.out)
+        raise
     step, validator = prepared.step, prepared.validator
     run = Run(
         folder=request.out,
