@@ -14,7 +14,6 @@ from typing import Any, Literal
 from cvsct.errors import MissingExtraError, UsageError
 
 Kind = Literal["classical", "unpaired", "paired"]
-NETWORK_LOADER = "cvsct.inference.engine:load_network"
 TRAIN_OPTIONS = ("preset", "max_steps", "max_minutes", "seed", "resume")
 
 
@@ -42,11 +41,6 @@ class Method:
     uses: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def is_network(self) -> bool:
-        """Whether an engine runs it: its loader also takes a precision."""
-        return self.loader == NETWORK_LOADER
-
     def load(self, what: Literal["trainer", "loader"]) -> Any:
         """Import and return the row's trainer or loader.
 
@@ -68,7 +62,7 @@ _CVSCT = Method(
     kind="unpaired",
     summary="CVS-CT: CycleGAN with CBAM attention and a VGG texture loss (the paper)",
     trainer="cvsct.training.cycle:train_cycle",
-    loader=NETWORK_LOADER,
+    loader="cvsct.inference.engine:load_network",
     uses=TRAIN_OPTIONS,
     settings={"attention": True, "domain_loss": True},
 )
@@ -87,7 +81,7 @@ _CGAN = Method(
     kind="paired",
     summary="pix2pix: U-Net and PatchGAN on pairs (Isola 2017)",
     trainer="cvsct.training.paired:train_paired",
-    loader=NETWORK_LOADER,
+    loader="cvsct.inference.engine:load_network",
     reversible=False,
     uses=TRAIN_OPTIONS,
     settings={"generator.architecture": "unet", "critics": ["conditional"]},

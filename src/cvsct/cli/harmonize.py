@@ -39,13 +39,13 @@ def harmonize(
     row = find_method(bundle.method)
     if reverse and not row.reversible:
         raise UsageError(f"{bundle.method} maps only from A to B; train it with the scans swapped")
-    if row.is_network:
-        mapping = row.load("loader")(bundle, reverse, engine, precision)
+    options: dict[str, str] = {} if precision == "fp32" else {"precision": precision}
+    if options and row.kind == "classical":
+        note(f"note: --precision means nothing to {row.name}")
+        options = {}
+    mapping = row.load("loader")(bundle, reverse, engine, **options)
+    if mapping.engine:
         note(f"engine: {mapping.engine}")
-    else:
-        if precision != "fp32":
-            note(f"note: --precision means nothing to {row.name}")
-        mapping = row.load("loader")(bundle, reverse, engine)
     series = find_series(scans)
     manifest = Manifest(
         "harmonize",
@@ -53,7 +53,7 @@ def harmonize(
             "method": bundle.method,
             "reverse": reverse,
             "engine": engine,
-            **({"precision": precision} if precision != "fp32" else {}),
+            **options,
             **bundle.settings,
         },
         model_sha256=bundle.sha256,
