@@ -90,6 +90,13 @@ _ROWS = (
         loader="cvsct.models.classical:load_spectrum",
         recommended=True,
     ),
+    Method(
+        name="band-energy",
+        kind="classical",
+        summary="the same filter, then the local energy of frequency bands scaled by position",
+        trainer="cvsct.models.band_energy:train_band_energy",
+        loader="cvsct.models.band_energy:load_band_energy",
+    ),
     replace(
         _CVSCT,
         name="cyclegan",

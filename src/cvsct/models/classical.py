@@ -6,15 +6,16 @@ directions come from one model.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.errors import ModelError, TrainingError, UsageError
-from cvsct.models.bundle import Bundle, Domain, VolumeMapping
+from cvsct.errors import TrainingError
+from cvsct.models.bundle import Bundle, VolumeMapping
 from cvsct.models.filtering import filter_slices
+from cvsct.models.fitted import bundle_of, need_scans, settings_in, settings_of, weights_of
 from cvsct.models.spectrum import Likeness, SpectrumSettings, fit_kernel_ratio, likeness
 from cvsct.runs import TrainingRequest
 from cvsct.spectra import body
@@ -44,60 +45,11 @@ class HistogramSettings(BaseModel):
     quantiles: int = Field(default=1001, ge=2, le=100_001)
 
 
-Settings = TypeVar("Settings", bound=BaseModel)
-
-
-def _settings(kind: type[Settings], request: TrainingRequest) -> Settings:
-    try:
-        return kind.model_validate(dict(request.settings))
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
-            for detail in error.errors()
-        )
-        keys = ", ".join(kind.model_fields) or "none"
-        raise UsageError(f"{request.method}: {wrong}. Its settings: {keys}") from error
-
-
-def _need_scans(source: Scans, target: Scans) -> None:
-    for name, scans in (("source", source), ("target", target)):
-        if len(scans) == 0:
-            raise TrainingError(f"no {name} scans; give at least one series")
-
-
-def _weights(bundle: Bundle, *names: str) -> list[Float[np.ndarray, " n"]]:
-    missing = [name for name in names if name not in bundle.weights]
-    if missing:
-        raise ModelError(
-            f"a {bundle.method} model without {', '.join(missing)}; train it again with "
-            f"`cvsct train {bundle.method}`"
-        )
-    return [bundle.weights[name].astype(np.float64) for name in names]
-
-
-def _bundle(
-    source: Scans,
-    target: Scans,
-    request: TrainingRequest,
-    settings: BaseModel,
-    weights: dict[str, np.ndarray],
-    figures: dict[str, Any],
-) -> Bundle:
-    return Bundle(
-        method=request.method,
-        settings=settings.model_dump(mode="json"),
-        weights=weights,
-        source=Domain.of(source),
-        target=Domain.of(target),
-        training={"preset": request.preset, "seed": request.seed, **figures},
-    )
-
-
 def train_input(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
     """Nothing is learned; the domains are recorded."""
-    settings = _settings(InputSettings, request)
-    _need_scans(source, target)
-    return _bundle(source, target, request, settings, {}, {})
+    settings = settings_of(InputSettings, request)
+    need_scans(source, target)
+    return bundle_of(source, target, request, settings, {}, {})
 
 
 def load_input(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
@@ -112,14 +64,14 @@ def train_histogram(source: Scans, target: Scans, request: TrainingRequest) -> B
         UsageError: for settings that do not exist.
         TrainingError: if a side shows no patient.
     """
-    settings = _settings(HistogramSettings, request)
-    _need_scans(source, target)
+    settings = settings_of(HistogramSettings, request)
+    need_scans(source, target)
     quantiles = [
         _quantiles(scans, settings, name, request)
         for name, scans in (("source", source), ("target", target))
     ]
     median = settings.quantiles // 2
-    return _bundle(
+    return bundle_of(
         source,
         target,
         request,
@@ -166,7 +118,7 @@ def _quantiles(
 
 def load_histogram(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """The monotone map of CT numbers; those outside both distributions are kept."""
-    source, target = _weights(bundle, "source_hu", "target_hu")
+    source, target = weights_of(bundle, "source_hu", "target_hu")
     here, there = _monotone(*((target, source) if reverse else (source, target)))
 
     def apply(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
@@ -195,8 +147,8 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
         UsageError: for settings that do not exist.
         TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
     """
-    settings = _settings(SpectrumSettings, request)
-    _need_scans(source, target)
+    settings = settings_of(SpectrumSettings, request)
+    need_scans(source, target)
     fit = fit_kernel_ratio(source, target, settings, request.progress)
     f, log_gain = fit.frequencies_per_mm, fit.log_gain
     figures = {
@@ -217,24 +169,19 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
         "source_log_power": np.nan_to_num(fit.source_log_power),
         "target_log_power": np.nan_to_num(fit.target_log_power),
     }
-    return _bundle(source, target, request, settings, weights, figures)
+    return bundle_of(source, target, request, settings, weights, figures)
 
 
 def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """The zero-phase filter; the reverse has the inverse gain, under the same cap."""
-    frequencies, log_gain = _weights(bundle, "frequencies_per_mm", "log_gain")
+    frequencies, log_gain = weights_of(bundle, "frequencies_per_mm", "log_gain")
     cap = np.log(_spectrum_settings(bundle).max_gain)
     limited = np.clip(-log_gain if reverse else log_gain, -cap, cap)
     return lambda volume: filter_slices(volume, frequencies, limited)
 
 
 def _spectrum_settings(bundle: Bundle) -> SpectrumSettings:
-    try:
-        return SpectrumSettings.model_validate(bundle.settings)
-    except ValidationError as error:
-        raise ModelError(
-            f"a {bundle.method} model with settings this version does not know; train it again"
-        ) from error
+    return settings_in(SpectrumSettings, bundle)
 
 
 def spectrum_likeness(bundle: Bundle, volume: CTVolume) -> Likeness:
@@ -244,7 +191,7 @@ def spectrum_likeness(bundle: Bundle, volume: CTVolume) -> Likeness:
     source. It says little where the two kernels hardly differ. Nothing is refused or passed
     through on its account; that is the caller's decision.
     """
-    frequencies, log_gain, source, target = _weights(
+    frequencies, log_gain, source, target = weights_of(
         bundle, "frequencies_per_mm", "log_gain", "source_log_power", "target_log_power"
     )
     patch_mm = _spectrum_settings(bundle).patch_mm
