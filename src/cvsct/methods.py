@@ -110,6 +110,13 @@ _ROWS = (
         recommended=False,
         settings={"gains": "one"},
     ),
+    Method(
+        name="band-energy",
+        kind="classical",
+        summary="the same filter, then the local energy of frequency bands scaled by position",
+        trainer="cvsct.models.band_energy:train_band_energy",
+        loader="cvsct.models.band_energy:load_band_energy",
+    ),
     replace(
         _CVSCT,
         name="cyclegan",

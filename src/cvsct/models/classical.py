@@ -6,15 +6,16 @@ directions come from one model.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.errors import ModelError, TrainingError, UsageError
-from cvsct.models.bundle import Bundle, Domain
+from cvsct.errors import TrainingError
+from cvsct.models.bundle import Bundle
 from cvsct.models.filtering import filter_slices
+from cvsct.models.fitted import bundle_of, need_scans, settings_in, settings_of, weights_of
 from cvsct.models.local_filter import LocalGains, filter_locally
 from cvsct.models.mapping import VolumeMapping
 from cvsct.models.spectrum import (
@@ -51,60 +52,11 @@ class HistogramSettings(BaseModel):
     quantiles: int = Field(default=1001, ge=2, le=100_001)
 
 
-Settings = TypeVar("Settings", bound=BaseModel)
-
-
-def _settings(kind: type[Settings], request: TrainingRequest) -> Settings:
-    try:
-        return kind.model_validate(dict(request.settings))
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
-            for detail in error.errors()
-        )
-        keys = ", ".join(kind.model_fields) or "none"
-        raise UsageError(f"{request.method}: {wrong}. Its settings: {keys}") from error
-
-
-def _need_scans(source: Scans, target: Scans) -> None:
-    for name, scans in (("source", source), ("target", target)):
-        if len(scans) == 0:
-            raise TrainingError(f"no {name} scans; give at least one series")
-
-
-def _weights(bundle: Bundle, *names: str) -> list[Float[np.ndarray, " n"]]:
-    missing = [name for name in names if name not in bundle.weights]
-    if missing:
-        raise ModelError(
-            f"a {bundle.method} model without {', '.join(missing)}; train it again with "
-            f"`cvsct train {bundle.method}`"
-        )
-    return [bundle.weights[name].astype(np.float64) for name in names]
-
-
-def _bundle(
-    source: Scans,
-    target: Scans,
-    request: TrainingRequest,
-    settings: BaseModel,
-    weights: dict[str, np.ndarray],
-    figures: dict[str, Any],
-) -> Bundle:
-    return Bundle(
-        method=request.method,
-        settings=settings.model_dump(mode="json"),
-        weights=weights,
-        source=Domain.of(source),
-        target=Domain.of(target),
-        training={"preset": request.preset, "seed": request.seed, **figures},
-    )
-
-
 def train_input(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
     """Nothing is learned; the domains are recorded."""
-    settings = _settings(InputSettings, request)
-    _need_scans(source, target)
-    return _bundle(source, target, request, settings, {}, {})
+    settings = settings_of(InputSettings, request)
+    need_scans(source, target)
+    return bundle_of(source, target, request, settings, {}, {})
 
 
 def load_input(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
@@ -119,14 +71,14 @@ def train_histogram(source: Scans, target: Scans, request: TrainingRequest) -> B
         UsageError: for settings that do not exist.
         TrainingError: if a side shows no patient.
     """
-    settings = _settings(HistogramSettings, request)
-    _need_scans(source, target)
+    settings = settings_of(HistogramSettings, request)
+    need_scans(source, target)
     quantiles = [
         _quantiles(scans, settings, name, request)
         for name, scans in (("source", source), ("target", target))
     ]
     median = settings.quantiles // 2
-    return _bundle(
+    return bundle_of(
         source,
         target,
         request,
@@ -173,7 +125,7 @@ def _quantiles(
 
 def load_histogram(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """The monotone map of CT numbers; those outside both distributions are kept."""
-    source, target = _weights(bundle, "source_hu", "target_hu")
+    source, target = weights_of(bundle, "source_hu", "target_hu")
     here, there = _monotone(*((target, source) if reverse else (source, target)))
 
     def apply(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
@@ -202,8 +154,8 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
         UsageError: for settings that do not exist.
         TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
     """
-    settings = _settings(SpectrumSettings, request)
-    _need_scans(source, target)
+    settings = settings_of(SpectrumSettings, request)
+    need_scans(source, target)
     fit = fit_kernel_ratio(source, target, settings, request.progress)
     f = fit.frequencies_per_mm
     weights = {
@@ -241,7 +193,7 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
             **_gains_at("noise_gain", f, two.noise),
             **_gains_at("structure_gain", f, two.structure),
         }
-    return _bundle(source, target, request, settings, weights, figures)
+    return bundle_of(source, target, request, settings, weights, figures)
 
 
 def _gains_at(
@@ -257,14 +209,14 @@ def _gains_at(
 
 def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """The filter of a model; the reverse has the inverse gains, under the same cap."""
-    frequencies, log_gain = _weights(bundle, "frequencies_per_mm", "log_gain")
-    max_gain = _spectrum_settings(bundle).max_gain
+    frequencies, log_gain = weights_of(bundle, "frequencies_per_mm", "log_gain")
+    max_gain = settings_in(SpectrumSettings, bundle).max_gain
     sign = -1.0 if reverse else 1.0
     if "noise_log_gain" not in bundle.weights:
         cap = np.log(max_gain)
         limited = np.clip(sign * log_gain, -cap, cap)
         return VolumeMapping(lambda volume: filter_slices(volume, frequencies, limited))
-    noise, radial, structure, *powers = _weights(
+    noise, radial, structure, *powers = weights_of(
         bundle,
         "noise_log_gain",
         "noise_radial_log_gain",
@@ -283,15 +235,6 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     return VolumeMapping(lambda volume: filter_locally(volume, gains))
 
 
-def _spectrum_settings(bundle: Bundle) -> SpectrumSettings:
-    try:
-        return SpectrumSettings.model_validate(bundle.settings)
-    except ValidationError as error:
-        raise ModelError(
-            f"a {bundle.method} model with settings this version does not know; train it again"
-        ) from error
-
-
 def scan_position(bundle: Bundle, volume: CTVolume) -> Position:
     """Whether a scan reads like the source (1) or the target (0) of a `spectrum` model.
 
@@ -299,8 +242,8 @@ def scan_position(bundle: Bundle, volume: CTVolume) -> Position:
     source. It says little where the two kernels hardly differ. Nothing is refused or passed
     through on its account; that is the caller's decision.
     """
-    frequencies, log_gain, source, target = _weights(
+    frequencies, log_gain, source, target = weights_of(
         bundle, "frequencies_per_mm", "log_gain", "source_log_power", "target_log_power"
     )
-    patch_mm = _spectrum_settings(bundle).patch_mm
+    patch_mm = settings_in(SpectrumSettings, bundle).patch_mm
     return position_between(volume, frequencies, log_gain, 0.5 * (source + target), patch_mm)
