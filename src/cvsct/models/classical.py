@@ -18,6 +18,7 @@ from cvsct.models.filtering import filter_slices
 from cvsct.models.fitted import bundle_of, need_scans, settings_in, settings_of, weights_of
 from cvsct.models.local_filter import LocalGains, filter_locally
 from cvsct.models.mapping import VolumeMapping
+from cvsct.models.refinement import refined
 from cvsct.models.spectrum import (
     Position,
     SpectrumSettings,
@@ -179,6 +180,8 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
         }
     else:
         two = fit.two
+        if settings.refine:
+            two = refined(source, target, two, f, settings.max_gain, request.progress)
         weights |= {
             "noise_log_gain": two.noise,
             "noise_radial_log_gain": two.noise_radial,

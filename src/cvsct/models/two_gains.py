@@ -59,6 +59,7 @@ class TwoGains:
         source_noise: log noise power of the source in HU² mm² at the mean expected attenuation.
         target_noise: the target's.
         dose_law: power with which noise follows expected attenuation between slices.
+        noise_sd: standard error of the noise gain's level.
         n_even: patches of source and target in which noise was measured.
     """
 
@@ -69,6 +70,7 @@ class TwoGains:
     target_noise: Float[np.ndarray, " n"]
     dose_law: float
     dose_law_sd: float
+    noise_sd: float
     n_even: tuple[int, int]
 
 
@@ -155,6 +157,7 @@ def fit_two_gains(
         target_noise=level_b,
         dose_law=law,
         dose_law_sd=law_sd,
+        noise_sd=noise_sd,
         n_even=(len(even[0]), len(even[1])),
     )
 
