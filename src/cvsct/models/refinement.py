@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.models.band_energy import BandGains, fit_band_gains
+from cvsct.models.band_energy import fit_band_gains
 from cvsct.models.bands import Bands
 from cvsct.models.local_energy import UNSCALED, Filter, Places, places_of
 from cvsct.models.local_filter import LocalGains, filter_locally
@@ -81,19 +81,13 @@ def refined(
     back = fit_band_gains(
         measured(target, "filtered target", True), measured(source, "source", None)
     )
-    (level, slope), (level_back, slope_back) = (_at_100_mm(gains) for gains in (forth, back))
+    level, slope = 0.5 * (forth.log_gain - back.log_gain).T
     trust = two.noise_sd**2 / (two.noise_sd**2 + CORRECTION_SD**2)
-    level = trust * 0.5 * (level - level_back)
-    slope = 0.5 * (slope - slope_back)
+    middle = 0.5 * (forth.radius_sq[0] + back.radius_sq[0])
+    level = trust * level + slope * (1 - middle)  # from the mean squared radius to 100 mm
     shape = np.stack([bands.share(band, f) for band in range(UNSCALED, bands.count)])
     return replace(
         two,
         noise=two.noise + np.clip(level, -MOST, MOST) @ shape,
         noise_radial=two.noise_radial + np.clip(slope, -MOST, MOST) @ shape,
     )
-
-
-def _at_100_mm(gains: BandGains) -> tuple[Float[np.ndarray, " bands"], Float[np.ndarray, " bands"]]:
-    """Log gain of each band 100 mm from the middle, and for each (100 mm)² more."""
-    level, slope = gains.log_gain.T
-    return level + slope * (1 - gains.radius_sq[0]), slope
