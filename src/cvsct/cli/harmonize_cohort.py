@@ -1,0 +1,98 @@
+"""Many series of `cvsct harmonize`: OUT grows, and its manifest comes last."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+from cvsct.cli.words import note
+from cvsct.crew import Processes, usable_cores
+from cvsct.inference.cohort import opened, verify, work_off
+from cvsct.inference.dask_crew import DaskCrew
+from cvsct.inference.ending import Ending, ending, join_manifests
+from cvsct.inference.shard import Shard
+from cvsct.inference.task import Harmonising, Task
+from cvsct.io.stack import SeriesFiles
+from cvsct.models.mapping import Engine
+from cvsct.plans import claimed, part_of
+from cvsct.runs import MANIFEST, Manifest
+from cvsct.terminal import progress
+
+MAX_DEATHS = 10
+"""Workers that end one after the other without having loaded the model."""
+
+
+def harmonize_cohort(
+    tasks: dict[str, SeriesFiles],
+    work: Harmonising,
+    engine: Engine | None,
+    out: Path,
+    manifest: Manifest,
+    shard: Shard,
+    *,
+    workers: int,
+    scheduler: str,
+    again: bool,
+) -> Ending:
+    """Harmonise what is not done yet, and write the manifest of the shard, or of all.
+
+    Args:
+        tasks: the shard's series by their keys in the journal.
+        engine: what runs the model's network in a process that has all cores.
+        workers: processes, 0 for one a core.
+        scheduler: of a Dask cluster that works instead of processes; may be empty.
+        again: have those tried again that failed.
+
+    Raises:
+        UsageError: if `out` holds something else, another plan, or another run is at work in it.
+        CvsctError: if going on is of no use; what is done is kept.
+    """
+    crew = _crew(work, engine, workers, scheduler)
+    plan = {
+        "config": manifest.config,
+        "model_sha256": manifest.model_sha256,
+        "keep_equipment": work.keep_equipment,
+        "shards": shard.count,
+    }
+    show = progress()
+    with (
+        contextlib.closing(crew),
+        claimed(out, plan, "cohort", part=shard.name),
+        opened(out, shard, list(tasks), again) as journal,
+    ):
+        with manifest.timed("checking"):
+            changed = verify(journal, out, show)
+        if changed:
+            note(f"note: {len(changed)} series are not as they were written and are made again")
+        with manifest.timed("harmonising"):
+            ran = work_off(tasks, journal, crew, out.absolute(), show, note)
+        found = ending(journal, tasks)
+        count = crew.most if isinstance(crew, DaskCrew) else crew.workers
+        manifest.inputs = {"series": [outcome.series_uid for outcome in found.outcomes]}
+        manifest.figures = found.figures(max(1, count))
+        if used := ran or engine:
+            manifest.figures["engine"] = used.to_json()
+        if shard.name:
+            manifest.figures["shard"] = f"{shard.index}/{shard.count}"
+        manifest.write(out, part_of(MANIFEST, shard.name))
+        if shard.name and join_manifests(out, shard.count):
+            note(f"note: all {shard.count} shards are done: {out / MANIFEST}")
+    return found
+
+
+def _crew(
+    work: Harmonising, engine: Engine | None, workers: int, scheduler: str
+) -> Processes[Task] | DaskCrew:
+    """Who does the work. Processes part the cores among them."""
+    if scheduler:
+        return DaskCrew(scheduler, work)
+    cores = usable_cores()
+    count = workers or cores
+    threads = max(1, cores // count)
+    if engine:
+        share = replace(
+            engine, threads=min(engine.threads, threads), streams=min(engine.streams, threads)
+        )
+        note(f"engine: {share}" + (f", in each of {count} workers" if count > 1 else ""))
+    return Processes(work, count, threads, MAX_DEATHS)
