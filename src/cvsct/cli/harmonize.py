@@ -95,14 +95,17 @@ def harmonize(
         by_key(series, scans, part), work, mapping.engine, out, manifest, part,
         workers=workers, scheduler=scheduler, again=resume,
     )  # fmt: skip
+    failed = done.failed
+    if failed and not done.n_done and not part.name:
+        more = f" (and {len(failed) - 1} more series failed)" if len(failed) > 1 else ""
+        raise CvsctError(f"{failed[0].error}{more}")
     where = f"{out}, shard {shard}" if part.name else str(out)
     print(f"{where}: {done.n_done} series, {done.n_slices} slices, by {bundle.method}")
-    if done.failed:
-        for outcome in done.failed:
+    if failed:
+        for outcome in failed:
             complain(outcome.error)
         note("note: the same command with --resume tries again what failed")
-        # A shard is not the run: that its few series all fail is no reason to stop the others.
-        sys.exit(EXIT_SOME_FAILED if done.n_done or part.name else CvsctError.exit_code)
+        sys.exit(EXIT_SOME_FAILED)
 
 
 def _one(

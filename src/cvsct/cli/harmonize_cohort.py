@@ -8,14 +8,14 @@ from pathlib import Path
 
 from cvsct.cli.words import note
 from cvsct.crew import Processes, usable_cores
-from cvsct.inference.cohort import opened, verify, work_off
+from cvsct.inference.cohort import JOURNAL, opened, verify, work_off
 from cvsct.inference.dask_crew import DaskCrew
 from cvsct.inference.ending import Ending, ending, join_manifests
 from cvsct.inference.shard import Shard
 from cvsct.inference.task import Harmonising, Task
 from cvsct.io.stack import SeriesFiles
 from cvsct.models.mapping import Engine
-from cvsct.plans import claimed, part_of
+from cvsct.plans import PLAN, claimed, part_of
 from cvsct.runs import MANIFEST, Manifest
 from cvsct.terminal import progress
 
@@ -48,37 +48,58 @@ def harmonize_cohort(
         UsageError: if `out` holds something else, another plan, or another run is at work in it.
         CvsctError: if going on is of no use; what is done is kept.
     """
-    crew = _crew(work, engine, workers, scheduler)
     plan = {
         "config": manifest.config,
         "model_sha256": manifest.model_sha256,
         "keep_equipment": work.keep_equipment,
         "shards": shard.count,
     }
-    show = progress()
+    show, new, worth = progress(), not out.exists(), True
     with (
-        contextlib.closing(crew),
+        contextlib.closing(_crew(work, engine, workers, scheduler)) as crew,
         claimed(out, plan, "cohort", part=shard.name),
-        opened(out, shard, list(tasks), again) as journal,
     ):
-        with manifest.timed("checking"):
-            changed = verify(journal, out, show)
-        if changed:
-            note(f"note: {len(changed)} series are not as they were written and are made again")
-        with manifest.timed("harmonising"):
-            ran = work_off(tasks, journal, crew, out.absolute(), show, note)
-        found = ending(journal, tasks)
-        count = crew.most if isinstance(crew, DaskCrew) else crew.workers
-        manifest.inputs = {"series": [outcome.series_uid for outcome in found.outcomes]}
-        manifest.figures = found.figures(max(1, count))
-        if used := ran or engine:
-            manifest.figures["engine"] = used.to_json()
-        if shard.name:
-            manifest.figures["shard"] = f"{shard.index}/{shard.count}"
-        manifest.write(out, part_of(MANIFEST, shard.name))
-        if shard.name and join_manifests(out, shard.count):
-            note(f"note: all {shard.count} shards are done: {out / MANIFEST}")
+        try:
+            with opened(out, shard, list(tasks), again) as journal:
+                try:
+                    with manifest.timed("checking"):
+                        changed = verify(journal, out, show)
+                    if changed:
+                        note(f"note: {len(changed)} series are not as written and are made again")
+                    with manifest.timed("harmonising"):
+                        ran = work_off(tasks, journal, crew, out.absolute(), show, note)
+                    found = ending(journal, tasks)
+                finally:
+                    worth = bool(shard.name or journal.counts().get("done"))
+            if worth:
+                count = crew.most if isinstance(crew, DaskCrew) else crew.workers
+                _write_manifest(manifest, found, max(1, count), ran or engine, out, shard)
+        finally:
+            if not worth:  # a run that made nothing leaves nothing
+                _remove(out, new)
     return found
+
+
+def _write_manifest(
+    manifest: Manifest, found: Ending, workers: int, engine: Engine | None, out: Path, shard: Shard
+) -> None:
+    manifest.inputs = {"series": [outcome.series_uid for outcome in found.outcomes]}
+    manifest.figures = found.figures(workers)
+    if engine:
+        manifest.figures["engine"] = engine.to_json()
+    if shard.name:
+        manifest.figures["shard"] = f"{shard.index}/{shard.count}"
+    manifest.write(out, part_of(MANIFEST, shard.name))
+    if shard.name and join_manifests(out, shard.count):
+        note(f"note: all {shard.count} shards are done: {out / MANIFEST}")
+
+
+def _remove(out: Path, folder_too: bool) -> None:
+    for name in (JOURNAL, PLAN):
+        (out / name).unlink(missing_ok=True)
+    if folder_too:
+        with contextlib.suppress(OSError):  # something else has come meanwhile
+            out.rmdir()
 
 
 def _crew(

@@ -11,7 +11,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cvsct.crew import Report
 from cvsct.errors import CvsctError
@@ -26,6 +26,7 @@ from cvsct.runs import MANIFEST, Progress, folder_sha256, log_note, silent, sync
 JOURNAL = "journal.sqlite"
 
 
+@runtime_checkable
 class Crew(Protocol):
     """Workers that take a task each: `crew.Processes`, `dask_crew.DaskCrew`."""
 
