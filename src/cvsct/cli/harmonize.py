@@ -87,6 +87,8 @@ def harmonize(
         model_sha256=bundle.sha256,
     )
     if not many and len(series) == 1:
+        if workers != 1:
+            note("note: --workers means nothing to a single series")
         if mapping.engine:
             note(f"engine: {mapping.engine}")
         _one(series[0], bundle, mapping, out, work, manifest)

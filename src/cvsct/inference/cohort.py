@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -99,6 +100,7 @@ def work_off(
     staging = out / f".{journal.path.stem}"
     engine: Engine | None = None
     begun: set[str] = set()
+    renewed = time.monotonic()
     shutil.rmtree(staging, ignore_errors=True)
     try:
         with contextlib.closing(crew):
@@ -113,7 +115,9 @@ def work_off(
                     engine = _record(report, journal, out, begun, note) or engine
                     if report.kind != "step":
                         progress("series", *_done_of(journal))
-                journal.renew()
+                if time.monotonic() - renewed >= RENEW_S:
+                    journal.renew()
+                    renewed = time.monotonic()
     except KeyboardInterrupt:
         raise CvsctError(f"stopped; {_kept(journal)}") from None
     finally:
