@@ -197,7 +197,7 @@ def tables(report: dict[str, Any]) -> str:
         lines += [
             "",
             "| series | s in all | CPU s | s a series more | CPU s a series more "
-            "| s to find all done | peak GB, parent | peak GB, worker |",
+            "| the same command again, s | peak GB, parent | peak GB, worker |",
             "|---" * 8 + "|",
         ]
     for row in report["growth"]:

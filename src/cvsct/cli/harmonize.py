@@ -93,8 +93,10 @@ def harmonize(
             note(f"engine: {mapping.engine}")
         _one(series[0], bundle, mapping, out, work, manifest)
         return
+    tasks = by_key(series, scans, part)
+    del series  # with absolute paths it would be there twice
     done = harmonize_cohort(
-        by_key(series, scans, part), work, mapping.engine, out, manifest, part,
+        tasks, work, mapping.engine, out, manifest, part,
         workers=workers, scheduler=scheduler, again=resume,
     )  # fmt: skip
     failed = done.failed

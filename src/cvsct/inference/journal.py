@@ -108,8 +108,9 @@ class Journal:
         """
         with self._writing() as db:
             db.execute(
-                "UPDATE series SET status='waiting' WHERE status='leased' AND owner LIKE ? || ':%'",
-                (self._host,),
+                "UPDATE series SET status='waiting' "
+                "WHERE status='leased' AND substr(owner, 1, length(?1)) = ?1",
+                (f"{self._host}:",),
             )
             db.execute("UPDATE series SET present=0")
             db.executemany(
