@@ -17,8 +17,9 @@ from pathlib import Path
 
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import _read_file_meta_info
 from pydicom.multival import MultiValue
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from cvsct.errors import SeriesError
 
@@ -32,7 +33,6 @@ SCAN_TAGS = ["SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "Direc
 MAX_FILE_BYTES = 256 * 2**20
 """A slice of 4096 x 4096 voxels is 32 MiB; nothing eight times that size is one slice."""
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
 _NOT_SLICES = {
     "LOCALIZER": "a scout (localizer)",
@@ -203,10 +203,11 @@ def _known(uid: str) -> str:
 def _refuse_large(path: Path) -> None:
     """Refuse what would fill the memory before pydicom sees it."""
     size = path.stat().st_size
-    with path.open("rb") as stream:
-        head = stream.read(1024)
-        if _DEFLATED in head:  # PS3.5 section A.5: all after the file meta group is deflated
-            stream.seek(144 + int.from_bytes(head[140:144], "little"))
+    with path.open("rb") as stream, quiet():
+        stream.seek(132)
+        meta = _read_file_meta_info(stream)  # as dcmread does: it decides where deflation begins
+        if text(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            # PS3.5 section A.5: all after the file meta group is deflated
             inflated = zlib.decompressobj(-zlib.MAX_WBITS)
             size = len(inflated.decompress(stream.read(MAX_FILE_BYTES), MAX_FILE_BYTES))
     if size >= MAX_FILE_BYTES:
