@@ -13,7 +13,9 @@ from cvsct.errors import CvsctError, UsageError
 
 
 def harmonize(
-    scans: Annotated[Path, typer.Argument(metavar="INPUT", help="A DICOM file, series or tree.")],
+    scans: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A DICOM series or tree, or NIfTI.")
+    ],
     model: Annotated[Path, typer.Option(help="A model folder, or a name of `cvsct models`.")],
     out: Annotated[Path, typer.Option(help="The folder to write, one sub-folder a series.")],
     reverse: Annotated[bool, typer.Option("--reverse", help="From B to A.")] = False,
@@ -24,8 +26,11 @@ def harmonize(
     keep_equipment: Annotated[
         bool, typer.Option("--keep-equipment", help="Leave Manufacturer and model as they are.")
     ] = False,
+    nifti: Annotated[
+        bool, typer.Option("--nifti", help="Write each DICOM series as .nii.gz too.")
+    ] = False,
 ) -> None:
-    """Rewrite scans as derived DICOM series that read like the other scanner's."""
+    """Rewrite scans as derived series that read like the other scanner's."""
     from cvsct.inference.harmonizer import harmonize_series
     from cvsct.io.dicom import find_series
     from cvsct.methods import find_method
@@ -61,7 +66,7 @@ def harmonize(
     with new_folder(out) as folder:
         with manifest.timed("harmonising"):
             outcomes = harmonize_series(
-                series, bundle, mapping, folder, reverse, keep_equipment, progress()
+                series, bundle, mapping, folder, reverse, keep_equipment, progress(), nifti
             )
         failed = [outcome for outcome in outcomes if outcome.error]
         if len(failed) == len(outcomes):

@@ -69,7 +69,12 @@ class DerivedWriter:
             SeriesError: if the part did not come from DICOM, or the new values are not finite.
             GeometryError: if the new values have another shape than the source.
         """
-        _refuse_unwritable(part, hu, len(self._files), self._n_slices)
+        refuse_unfit(part, hu, len(self._files), self._n_slices)
+        if len(part.headers) != len(hu):
+            raise SeriesError(
+                "the volume has no DICOM headers to derive a series from; "
+                "read it from DICOM, or write NIfTI"
+            )
         self._folder.mkdir(parents=True, exist_ok=True)
         source_series = text(part.headers[0], "SeriesInstanceUID")
         self._series = source_series, self._derivation.uid(source_series, "series")
@@ -117,18 +122,18 @@ def write_derived(
     return writer.finish()
 
 
-def _refuse_unwritable(
+def refuse_unfit(
     part: CTVolume, hu: Float[np.ndarray, "slices rows columns"], before: int, n_slices: int
 ) -> None:
+    """Refuse new values that do not fit the slices they are to stand for, or are not finite.
+
+    Args:
+        before, n_slices: how many slices were written before, and will be in all.
+    """
     if hu.shape != part.hu.shape:
         raise GeometryError(
             f"new values have shape {hu.shape}, the source series {part.hu.shape}; "
             "write values for every voxel of the source"
-        )
-    if len(part.headers) != len(hu):
-        raise SeriesError(
-            "the volume has no DICOM headers to derive a series from; "
-            "read it from DICOM, or write NIfTI"
         )
     for i, values in enumerate(hu, before + 1):
         if not np.isfinite(values).all():

@@ -45,14 +45,21 @@ _SAME_IN_SERIES = {
 
 @dataclass(frozen=True)
 class SeriesFiles:
-    """The files that share a Series Instance UID, sorted by path.
+    """The files that share a Series Instance UID, sorted by path; or one NIfTI file.
 
     `series_uid` is empty for a file whose header names none or cannot be parsed; it stands alone,
     and `read_series` refuses it by name, so that damage is reported and never silently left out.
+    `frames` is how many slices a file of many declares, else 0.
     """
 
     series_uid: str
     files: tuple[Path, ...]
+    frames: int = 0
+
+    @property
+    def n_slices(self) -> int:
+        """As far as headers tell."""
+        return self.frames or len(self.files)
 
 
 @dataclass(frozen=True)
