@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from cvsct.errors import GeometryError, SeriesError
-from cvsct.io.derivation import Derivation, derived_header
+from cvsct.io.derivation import Derivation, derived_header, source_of
 from cvsct.io.header import quiet, text
 from cvsct.io.identity import file_meta
 from cvsct.io.pixels import Encoding, encoding_of
@@ -35,6 +35,7 @@ class DerivedSeries:
     Args:
         files: one for each slice, in slice order.
         uid_map: source UID to derived UID, under `series` and `instances`; also in `uid_map.json`.
+            A frame of a multi-frame file is `UID#frame`.
     """
 
     series_uid: str
@@ -79,9 +80,9 @@ class DerivedWriter:
         source_series = text(part.headers[0], "SeriesInstanceUID")
         self._series = source_series, self._derivation.uid(source_series, "series")
         for i, header in enumerate(part.headers):
-            source_uid = text(header, "SOPInstanceUID")
-            instance_uid = self._derivation.uid(source_uid, "instance")
-            self._instances[source_uid] = instance_uid
+            instance_uid = self._derivation.uid(text(header, "SOPInstanceUID"), "instance")
+            source_uid, frame = source_of(header)
+            self._instances[f"{source_uid}#{frame}" if frame else source_uid] = instance_uid
             name = hashlib.sha256(instance_uid.encode()).hexdigest()[:32]
             number = len(self._files) + 1
             content = _slice_bytes(part, hu[i], i, self._derivation, (number, self._n_slices))

@@ -16,7 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvsct.errors import CvsctError, SeriesError
-from cvsct.io.header import SCAN_TAGS, is_dicom, is_uid, label, not_a_slice, read_dataset, text
+from cvsct.io.header import (
+    ENHANCED_CT,
+    MAX_MULTIFRAME_BYTES,
+    SCAN_TAGS,
+    is_dicom,
+    is_uid,
+    label,
+    not_a_slice,
+    read_dataset,
+    text,
+    whole,
+)
 from cvsct.io.nifti import open_nifti
 from cvsct.io.nifti_header import is_nifti, not_a_scan, read_nifti_header
 from cvsct.io.series import open_series
@@ -154,13 +165,16 @@ def _dicom_series(
 ) -> tuple[list[SeriesFiles], list[SeriesFiles]]:
     """DICOM files as series, and those that are damaged, each alone."""
     groups: dict[str, list[Path]] = defaultdict(list)
+    frames: dict[Path, int] = {}
     damaged: list[SeriesFiles] = []
     for file in files:
         if path.is_dir() and not is_dicom(file) and file.suffix.lower() not in _DICOM_SUFFIXES:
             left_out["not DICOM"] += 1
             continue
         try:
-            header = read_dataset(file, pixels=False, tags=SCAN_TAGS)
+            header = read_dataset(
+                file, pixels=False, tags=SCAN_TAGS, limit_bytes=MAX_MULTIFRAME_BYTES
+            )
         except SeriesError:
             if path.is_file():
                 raise
@@ -171,9 +185,14 @@ def _dicom_series(
             left_out[reason] += 1
         elif is_uid(text(header, "SeriesInstanceUID")):
             groups[text(header, "SeriesInstanceUID")].append(file)
+            if text(header, "SOPClassUID") in ENHANCED_CT:
+                frames[file] = max(whole(header, "NumberOfFrames") or 1, 1)
         else:
             damaged.append(SeriesFiles("", (file,)))
-    found = [SeriesFiles(uid, tuple(sorted(group))) for uid, group in sorted(groups.items())]
+    found = [
+        SeriesFiles(uid, tuple(sorted(group)), frames.get(group[0], 0) if len(group) == 1 else 0)
+        for uid, group in sorted(groups.items())
+    ]
     return found, damaged
 
 

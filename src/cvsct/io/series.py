@@ -6,26 +6,31 @@ from pathlib import Path
 
 from cvsct.io.derivation import Derivation
 from cvsct.io.derived import DerivedWriter
+from cvsct.io.enhanced import FrameStack, open_enhanced
 from cvsct.io.nifti import NiftiStack, open_nifti
 from cvsct.io.nifti_header import is_nifti
 from cvsct.io.nifti_write import NiftiWriter
 from cvsct.io.stack import SeriesFiles, Stack, open_stack
 
+Opened = Stack | FrameStack | NiftiStack
+"""Each gives some of its slices, or all, as a volume: `read(start, stop)`."""
 
-def open_series(series: SeriesFiles) -> Stack | NiftiStack:
+
+def open_series(series: SeriesFiles) -> Opened:
     """Read and check a series' headers; its pixels are read when asked for.
 
     Raises:
         SeriesError: if a file is not sound, or the files do not belong together.
         GeometryError: if the slices do not form one regular stack.
     """
-    if len(series.files) == 1 and is_nifti(series.files[0]):
-        return open_nifti(series.files[0])
-    return open_stack(series)
+    if not series.frames:
+        return open_stack(series)
+    (path,) = series.files
+    return open_nifti(path) if is_nifti(path) else open_enhanced(path)
 
 
 def derived_writer(
-    source: Stack | NiftiStack, folder: Path, derivation: Derivation
+    source: Opened, folder: Path, derivation: Derivation
 ) -> DerivedWriter | NiftiWriter:
     """What writes a series' new values as files of the kind it was read from.
 
