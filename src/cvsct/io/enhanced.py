@@ -147,10 +147,10 @@ def open_enhanced(path: Path) -> FrameStack:
     count = len(_per_frame(name, dataset))
     with quiet():
         first = classic_header(dataset, 0)
-    first_name = f"{name}, frame 1"
+    first_name = f"{name}: frame 1"
     planes, encoding = [plane_of(first_name, first)], encoding_of(first_name, first)
     for i in range(1, count):
-        where = f"{name}, frame {i + 1}"
+        where = f"{name}: frame {i + 1}"
         with quiet():
             header = classic_header(dataset, i)
         refuse_mixed(where, header, encoding_of(where, header), first_name, first, encoding)
