@@ -27,8 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import facts, one_line, peak_gflop_s
 from benchmarks.streams import body_slices, end_to_end, memory, table, train_classical
+from cvsct.crew import usable_cores
 from cvsct.errors import CvsctError
-from cvsct.inference.openvino_engine import OpenVINONetwork, usable_cores
+from cvsct.inference.openvino_engine import OpenVINONetwork
 from cvsct.inference.torch_engine import TorchNetwork
 from cvsct.models.bundle import Bundle, Domain
 from cvsct.models.export import rebuild_generator, with_graphs

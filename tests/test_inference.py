@@ -14,10 +14,11 @@ import pytest
 import torch
 from pydicom import dcmread
 
+from cvsct.crew import usable_cores
 from cvsct.errors import MissingExtraError, ModelError, UsageError
 from cvsct.inference import engine, torch_engine
 from cvsct.inference.engine import load_network
-from cvsct.inference.openvino_engine import OpenVINONetwork, streams_for, usable_cores
+from cvsct.inference.openvino_engine import OpenVINONetwork, streams_for
 from cvsct.models.bundle import Bundle
 from cvsct.models.export import rebuild_generator, with_graphs
 from tests.commands import Run

@@ -51,6 +51,10 @@ class SimulationError(CvsctError):
     """A simulation that cannot start, was stopped, or has failed for some scan."""
 
 
+class HopelessError(CvsctError):
+    """What any other piece of the same work would meet too: going on is of no use."""
+
+
 class MissingExtraError(CvsctError):
     """A library that only an optional extra of this package installs."""
 

@@ -23,6 +23,7 @@ def claimed(
     free: str = "",
     beforehand: Collection[str] = (),
     later: Collection[str] = (),
+    part: str = "",
 ) -> Iterator[None]:
     """The folder made ours: new, or begun by the same plan and with no other run at work in it.
 
@@ -33,14 +34,18 @@ def claimed(
         beforehand: names that a folder without a plan may hold if it holds nothing else.
         later: keys that a plan may be without until a run brings them, and that a later run may
             leave out again.
+        part: name of one of several parts that share the folder, each with a run of its own at
+            work in it; their plans must agree.
 
     Raises:
         UsageError: if the folder holds something else or another plan, or another run is at work.
     """
-    path = out / PLAN
+    path = out / part_of(PLAN, part)
+    _refuse_other_parts(out, path, plan, work)
     if not path.exists():
         there = {each.name for each in out.iterdir()} if out.is_dir() else set()
-        if not there or not there <= set(beforehand):
+        at_it = {name for name in there if part and name.startswith(".plan-")}  # another part's run
+        if not begun(out) and (not there or not there <= {*beforehand, *at_it}):
             refuse_existing(out)
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, plan)
@@ -58,6 +63,29 @@ def claimed(
             write_json(path, {**before, **added})
             _locked(stack.enter_context(path.open(encoding="utf-8")), out, work)
         yield
+
+
+def part_of(name: str, part: str) -> str:
+    """The name of a part's own file: `plan-1of4.json` of `plan.json`."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-{part}{dot}{suffix}" if part else name
+
+
+def begun(out: Path) -> bool:
+    """Whether the folder holds a plan, of the whole or of a part."""
+    return any(out.glob(part_of(PLAN, "*"))) or (out / PLAN).exists()
+
+
+def _refuse_other_parts(out: Path, own: Path, plan: Mapping[str, Any], work: str) -> None:
+    """Refuse to mix what other parts have begun with another plan."""
+    for other in sorted({*out.glob(part_of(PLAN, "*")), out / PLAN} - {own}):
+        if other.exists():
+            differing = _differences(json.loads(other.read_text(encoding="utf-8")), plan)
+            if differing:
+                raise UsageError(
+                    f"{out}: another part of it is of another {work} ({'; '.join(differing)}); "
+                    "name a new folder, or give all parts the same options"
+                )
 
 
 def _locked(stream: IO[str], out: Path, work: str) -> IO[str]:

@@ -112,6 +112,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def folder_sha256(folder: Path) -> str:
+    """sha256 over the names and bytes of a folder's files, as hexadecimal text."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file so that it is never seen half-written.
 
@@ -231,10 +239,10 @@ class Manifest:
         yield
         self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - start
 
-    def write(self, folder: Path) -> None:
-        """Write `manifest.json` into the folder."""
+    def write(self, folder: Path, name: str = MANIFEST) -> None:
+        """Write `manifest.json`, or a part's of another name, into the folder."""
         write_json(
-            folder / MANIFEST,
+            folder / name,
             {
                 "cvsct": __version__,
                 "command": self.command,

@@ -14,6 +14,7 @@ from cvsct.cli.harmonize import harmonize
 from cvsct.cli.train import train
 from cvsct.cli.words import note
 from cvsct.errors import CvsctError
+from cvsct.runs import MANIFEST
 
 if TYPE_CHECKING:
     from cvsct.evaluation.feature_file import FeatureFile
@@ -61,7 +62,7 @@ class Work:
         passed = place / "passed"
         back = row.reversible and direction == 1
         for scans, made in ((source, images), (target, passed)):
-            if not made.exists():
+            if not (made / MANIFEST).exists():
                 harmonize(self.data / TEST / scans, model, made, reverse=back)
         if not report.exists():
             repeat = self.data / REPEAT / target

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
 from cvsct.errors import CvsctError, UsageError
+
+if TYPE_CHECKING:
+    from cvsct.inference.task import Harmonising
+    from cvsct.io.stack import SeriesFiles
+    from cvsct.models.bundle import Bundle
+    from cvsct.models.mapping import VolumeMapping
+    from cvsct.runs import Manifest
 
 
 def harmonize(
@@ -29,18 +36,39 @@ def harmonize(
     nifti: Annotated[
         bool, typer.Option("--nifti", help="Write each DICOM series as .nii.gz too.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes for many series; 0 is one a core.")
+    ] = 1,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="One of N parts of many series, as of a job array.")
+    ] = "",
+    scheduler: Annotated[
+        str, typer.Option(help="Address of a Dask scheduler whose workers do many series.")
+    ] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in OUT, and try again what failed there.")
+    ] = False,
 ) -> None:
-    """Rewrite scans as derived series that read like the other scanner's."""
-    from cvsct.inference.harmonizer import harmonize_series
+    """Rewrite scans as derived series that read like the other scanner's.
+
+    Of many series, those that are done are kept: the same command goes on after any crash.
+    """
+    from cvsct.cli.harmonize_cohort import harmonize_cohort
+    from cvsct.inference.shard import Shard, by_key
+    from cvsct.inference.task import Harmonising
     from cvsct.io.dicom import find_series
     from cvsct.methods import find_method
     from cvsct.models.bundle import Bundle
     from cvsct.models.bundled import model_folder
-    from cvsct.runs import Manifest, new_folder, refuse_existing
-    from cvsct.terminal import progress
+    from cvsct.plans import begun
+    from cvsct.runs import Manifest, refuse_existing
 
-    refuse_existing(out)
-    bundle = Bundle.read(model_folder(model))
+    part = Shard.parse(shard) if shard else Shard()
+    many = bool(shard or scheduler or resume or begun(out))
+    if not many:
+        refuse_existing(out)
+    place = model_folder(model).absolute()
+    bundle = Bundle.read(place)
     row = find_method(bundle.method)
     if reverse and not row.reversible:
         raise UsageError(f"{bundle.method} maps only from A to B; train it with the scans swapped")
@@ -48,9 +76,9 @@ def harmonize(
     if options and row.kind == "classical":
         note(f"note: --precision means nothing to {row.name}")
         options = {}
-    mapping = row.load("loader")(bundle, reverse, engine, **options)
-    if mapping.engine:
-        note(f"engine: {mapping.engine}")
+    given = tuple(options.items())
+    work = Harmonising(place, bundle.sha256, reverse, engine, given, keep_equipment, nifti=nifti)
+    mapping, _ = work.load()
     series = find_series(scans)
     manifest = Manifest(
         "harmonize",
@@ -63,26 +91,57 @@ def harmonize(
         },
         model_sha256=bundle.sha256,
     )
-    with new_folder(out) as folder:
-        with manifest.timed("harmonising"):
-            outcomes = harmonize_series(
-                series, bundle, mapping, folder, reverse, keep_equipment, progress(), nifti
-            )
-        failed = [outcome for outcome in outcomes if outcome.error]
-        if len(failed) == len(outcomes):
-            more = f" (and {len(failed) - 1} more series failed)" if len(failed) > 1 else ""
-            raise CvsctError(f"{failed[0].error}{more}")
-        manifest.inputs = {"series": [outcome.series_uid for outcome in outcomes]}
-        slices = sum(outcome.n_slices for outcome in outcomes)
-        manifest.figures = {
-            "series": [outcome.to_json() for outcome in outcomes],
-            "n_slices": slices,
-            "slices_per_s": round(slices / manifest.timings_s["harmonising"], 2),
-            **({"engine": mapping.engine.to_json()} if mapping.engine else {}),
-        }
-        manifest.write(folder)
-    print(f"{out}: {len(outcomes) - len(failed)} series, {slices} slices, by {bundle.method}")
+    if not many and len(series) == 1:
+        if workers != 1:
+            note("note: --workers means nothing to a single series")
+        if mapping.engine:
+            note(f"engine: {mapping.engine}")
+        _one(series[0], bundle, mapping, out, work, manifest)
+        return
+    done = harmonize_cohort(
+        by_key(series, scans, part), work, mapping.engine, out, manifest, part,
+        workers=workers, scheduler=scheduler, again=resume,
+    )  # fmt: skip
+    failed = done.failed
+    if failed and not done.n_done and not part.name:
+        more = f" (and {len(failed) - 1} more series failed)" if len(failed) > 1 else ""
+        raise CvsctError(f"{failed[0].error}{more}")
+    where = f"{out}, shard {shard}" if part.name else str(out)
+    print(f"{where}: {done.n_done} series, {done.n_slices} slices, by {bundle.method}")
     if failed:
         for outcome in failed:
             complain(outcome.error)
+        note("note: the same command with --resume tries again what failed")
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _one(
+    series: SeriesFiles,
+    bundle: Bundle,
+    mapping: VolumeMapping,
+    out: Path,
+    work: Harmonising,
+    manifest: Manifest,
+) -> None:
+    """A single series, in this process: OUT appears whole or not at all."""
+    from cvsct.inference.harmonizer import harmonize_series
+    from cvsct.runs import new_folder
+    from cvsct.terminal import progress
+
+    with new_folder(out) as folder:
+        with manifest.timed("harmonising"):
+            (outcome,) = harmonize_series(
+                [series], bundle, mapping, folder, work.reverse, work.keep_equipment, progress(),
+                work.nifti,
+            )  # fmt: skip
+        if outcome.error:
+            raise CvsctError(outcome.error)
+        manifest.inputs = {"series": [outcome.series_uid]}
+        manifest.figures = {
+            "series": [outcome.to_json()],
+            "n_slices": outcome.n_slices,
+            "slices_per_s": round(outcome.n_slices / manifest.timings_s["harmonising"], 2),
+            **({"engine": mapping.engine.to_json()} if mapping.engine else {}),
+        }
+        manifest.write(folder)
+    print(f"{out}: 1 series, {outcome.n_slices} slices, by {bundle.method}")

@@ -15,7 +15,7 @@ MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 def findings() -> Iterator[Finding]:
     """Everything about the machine."""
-    from cvsct.scanner.crew import cores
+    from cvsct.crew import cores
 
     yield Finding("cores", f"{cores()} usable of {os.cpu_count() or 'unknown'}")
     yield Finding("memory", memory())

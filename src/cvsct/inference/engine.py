@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
+from cvsct.crew import usable_cores
 from cvsct.errors import MissingExtraError, ModelError, UsageError
 from cvsct.models.bundle import Bundle
 from cvsct.models.mapping import Engine, VolumeMapping
@@ -40,7 +41,7 @@ class Network(Protocol):
 
 
 def load_network(
-    bundle: Bundle, reverse: bool, engine: str, precision: str = "fp32"
+    bundle: Bundle, reverse: bool, engine: str, precision: str = "fp32", threads: int = 0
 ) -> VolumeMapping:
     """What maps a volume's HU through the bundle's generator.
 
@@ -52,6 +53,7 @@ def load_network(
             model holds a graph, else PyTorch.
         precision: `fp32`; engines then agree within 0.01 HU. `bf16` is about twice as fast and
             errs by some HU.
+        threads: of the processor; 0 is what `crew.usable_cores` counts and PyTorch's own choice.
 
     Raises:
         UsageError: if engine or precision is not one this model and machine can run.
@@ -61,7 +63,7 @@ def load_network(
     for given, known, what in ((engine, ENGINES, "engine"), (precision, PRECISIONS, "precision")):
         if given not in known:
             raise UsageError(f"no {what} {given!r}; choose one of {', '.join(known)}")
-    network = _network(bundle, "b2a" if reverse else "a2b", engine, precision)
+    network = _network(bundle, "b2a" if reverse else "a2b", engine, precision, threads)
     window = _window(bundle)
     pixel_mm = bundle.settings.get("resample_mm")
 
@@ -77,17 +79,14 @@ def load_network(
     return VolumeMapping(run, network.slices_at_once, network.engine)
 
 
-def _network(bundle: Bundle, direction: str, engine: str, precision: str) -> Network:
+def _network(bundle: Bundle, direction: str, engine: str, precision: str, threads: int) -> Network:
     if engine == "openvino" and direction not in bundle.graphs:
         raise UsageError("this model holds no ONNX graph for OpenVINO; use --engine torch")
     gpu = engine != "openvino" and _gpu_is_there()
     if direction in bundle.graphs and engine != "torch" and not gpu:
-        from cvsct.inference.openvino_engine import (  # noqa: PLC0415
-            OpenVINONetwork,
-            usable_cores,
-        )
+        from cvsct.inference.openvino_engine import OpenVINONetwork  # noqa: PLC0415
 
-        return OpenVINONetwork(bundle.graphs[direction], precision, usable_cores())
+        return OpenVINONetwork(bundle.graphs[direction], precision, threads or usable_cores())
     try:
         import torch  # noqa: PLC0415
 
@@ -99,6 +98,8 @@ def _network(bundle: Bundle, direction: str, engine: str, precision: str) -> Net
             f"{bundle.method} needs PyTorch to run{graph}; "
             "install it with: pip install 'cvsct[train]'"
         ) from error
+    if threads:
+        torch.set_num_threads(threads)
     network = rebuild_generator(bundle, direction)
     return TorchNetwork(network, precision, torch.device("cuda" if gpu else "cpu"))
 

@@ -74,6 +74,30 @@ def harmonize_volume(volume: CTVolume, mapping: VolumeMapping) -> CTVolume:
     return volume.with_hu(hu.astype(np.float32, copy=False))
 
 
+def derivation_of(
+    bundle: Bundle, mapping: VolumeMapping, reverse: bool, keep_equipment: bool
+) -> Derivation:
+    """What images made by this model say of how they were made; their UIDs follow from it."""
+    precision = mapping.engine.precision if mapping.engine else EXACT
+    other = {} if precision == EXACT else {"precision": precision}
+    return Derivation(
+        method=bundle.method if precision == EXACT else f"{bundle.method} in {precision}",
+        target=str(bundle.source if reverse else bundle.target),
+        model_name=bundle.method,
+        model_version=__version__,
+        model_sha256=bundle.sha256,
+        config_sha256=config_hash(
+            {"cvsct": __version__, "reverse": reverse, **other, **bundle.settings}
+        ),
+        keep_equipment=keep_equipment,
+    )
+
+
+def folder_name(series_uid: str) -> str:
+    """The folder of a series, and its name wherever its UID must not stand."""
+    return hashlib.sha256(series_uid.encode()).hexdigest()[:16]
+
+
 def harmonize_series(
     series: Sequence[SeriesFiles],
     bundle: Bundle,
@@ -91,19 +115,7 @@ def harmonize_series(
     source's UID. Images made in bf16 are labelled so and have other UIDs. What was read from NIfTI
     is written as NIfTI; `nifti` writes it beside derived DICOM too.
     """
-    precision = mapping.engine.precision if mapping.engine else EXACT
-    other = {} if precision == EXACT else {"precision": precision}
-    derivation = Derivation(
-        method=bundle.method if precision == EXACT else f"{bundle.method} in {precision}",
-        target=str(bundle.source if reverse else bundle.target),
-        model_name=bundle.method,
-        model_version=__version__,
-        model_sha256=bundle.sha256,
-        config_sha256=config_hash(
-            {"cvsct": __version__, "reverse": reverse, **other, **bundle.settings}
-        ),
-        keep_equipment=keep_equipment,
-    )
+    derivation = derivation_of(bundle, mapping, reverse, keep_equipment)
     outcomes = []
     total, done = sum(each.n_slices for each in series), 0
     for each in series:
@@ -113,7 +125,8 @@ def harmonize_series(
 
         tell(0)
         try:
-            outcomes.append(_harmonize_one(each, mapping, folder, derivation, tell, nifti))
+            place = folder / folder_name(each.series_uid)
+            outcomes.append(harmonize_one(each, mapping, place, derivation, tell, nifti))
         except (CvsctError, OSError) as error:
             reason = explain(error) if isinstance(error, OSError) else str(error)
             logger.warning("a series was not harmonised: %s", reason)
@@ -123,18 +136,27 @@ def harmonize_series(
     return outcomes
 
 
-def _harmonize_one(
+def harmonize_one(
     series: SeriesFiles,
     mapping: VolumeMapping,
-    folder: Path,
+    place: Path,
     derivation: Derivation,
-    tell: Callable[[int], None],
+    tell: Callable[[int], None] = lambda slices: None,
     nifti: bool = False,
 ) -> Outcome:
-    """One series, its folder whole or absent. What headers tell is refused before any pixel."""
+    """One series, its folder whole or absent. What headers tell is refused before any pixel.
+
+    Args:
+        place: the folder to write.
+        tell: told how many slices are done.
+        nifti: write a derived DICOM series as NIfTI too.
+
+    Raises:
+        CvsctError: if the series must be refused or the model does not fit it.
+        OSError: if it cannot be written.
+    """
     stack = open_series(series)
     at_once = mapping.slices_at_once or len(stack)
-    place = folder / hashlib.sha256(series.series_uid.encode()).hexdigest()[:16]
     change_hu: list[float] = []
 
     def change(source: CTVolume) -> tuple[CTVolume, CTVolume]:
@@ -158,7 +180,7 @@ def _harmonize_one(
         written = writer.finish()
         if nifti and is_dicom(written.files[0]):
             derived = open_stack(SeriesFiles(written.series_uid, written.files))
-            write_nifti(derived, partial / f"{place.name}.nii.gz")
+            write_nifti(derived, partial / f"{folder_name(series.series_uid)}.nii.gz")
     return Outcome(
         series_uid=series.series_uid,
         folder=place.name,

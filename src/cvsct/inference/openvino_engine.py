@@ -6,8 +6,6 @@ of one slice wait for each other at every layer, and for whatever else a core ha
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,22 +19,6 @@ MAX_STREAMS = 4
 """A slice of 512 x 512 in the works holds 140 MB."""
 
 SLICE_PX = 512**2
-
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
-def usable_cores(quota: Path = CPU_QUOTA) -> int:
-    """Cores this process may use: by affinity, by a container's quota, by OMP_NUM_THREADS."""
-    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()]
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit():
-        limits.append(int(asked))
-    try:
-        share, period = quota.read_text().split()
-        limits.append(-(-int(share) // int(period)))
-    except (OSError, ValueError):
-        pass  # no such file, or no limit ("max")
-    return max(1, min(limit or 1 for limit in limits))
 
 
 def streams_for(cores: int, pixels: int) -> int:

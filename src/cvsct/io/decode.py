@@ -96,6 +96,11 @@ class _Child:
         self._process.kill()
         self._process.wait()
 
+    def leave(self) -> None:
+        """Close what a fork has copied; the process is not ours to end or wait for."""
+        self._channel.close()
+        self._process.returncode = 0
+
     def _head(self, deadline: float) -> tuple[int, int, int, bool]:
         """A reply's rows, columns, bytes a value, and whether values are signed."""
         head = self._received(codec.REPLY.size, deadline)
@@ -142,6 +147,11 @@ class _Decoder:
         with self._lock:
             self._close()
 
+    def leave(self) -> None:
+        """Let go of a child that is another process's, after a fork."""
+        if self._child is not None:
+            self._child.leave()
+
     def _close(self) -> None:
         if self._child is not None:
             self._child.close()
@@ -154,6 +164,7 @@ _decoder = _Decoder()
 def _forget() -> None:
     """A forked process must not talk to its parent's child."""
     global _decoder  # noqa: PLW0603
+    _decoder.leave()
     _decoder = _Decoder()
 
 

@@ -46,6 +46,17 @@ EDGE_MM = 3.0
 
 HUBER, ROUNDS = 1.345, 10
 
+INDEPENDENT_PLACES = 1000
+"""Places of a body are not independent: all of both sides together tell as much as so many."""
+
+PRIOR_SD = {"gain": 0.2, "radial_gain": 0.15, "radius": 2.0, "linear": 1.0, "square": 0.2}
+"""What effects are expected to be before the scans are looked at, as a standard deviation.
+
+Bodies that share no like tissue tell nothing of the domains; without a prior their regression
+would extrapolate. Gains are of amplitude, for each (100 mm)² of radius; others of log energy, for
+a unit of log structure, 100 HU, log noise or log energy.
+"""
+
 
 class BandEnergySettings(SpectrumSettings):
     """How bands are measured and limited, beside the settings of the filter before them.
@@ -106,7 +117,7 @@ def fit_band_gains(source: Places, target: Places) -> BandGains:
         float(pick([np.quantile(side.radius_sq, share) for side in sides]))
         for pick, share in ((max, 0.02), (min, 0.98))
     )
-    domain = np.repeat([0.0, 1.0], [len(side.radius_sq) for side in sides])
+    domain = np.repeat([-0.5, 0.5], [len(side.radius_sq) for side in sides])
     alike = np.column_stack(
         [*(np.concatenate([side.tissue for side in sides]).T), log_energy[:, UNSCALED - 2]]
     )
@@ -115,24 +126,44 @@ def fit_band_gains(source: Places, target: Places) -> BandGains:
     design = np.column_stack(
         [domain, domain * offset, np.ones_like(offset), offset, alike, alike**2]
     )
+    each = alike.shape[1]
+    prior_sd = np.array(
+        [
+            2 * PRIOR_SD["gain"],
+            2 * PRIOR_SD["radial_gain"],
+            np.inf,
+            PRIOR_SD["radius"],
+            *[PRIOR_SD["linear"]] * each,
+            *[PRIOR_SD["square"]] * each,
+        ]
+    )
     for band, energy in enumerate(log_energy.T[UNSCALED - 1 :]):
         known = np.isfinite(energy)
-        if min(np.sum(known & (domain == side)) for side in (0, 1)) >= MIN_PLACES:
-            gains[band] = 0.5 * _robust_fit(design[known], energy[known])[:2]
+        if min(np.sum(known & (domain == side)) for side in (-0.5, 0.5)) >= MIN_PLACES:
+            gains[band] = 0.5 * _robust_fit(design[known], energy[known], prior_sd)[:2]
     return BandGains(gains, np.array([mean, least, max(least, largest)]))
 
 
 def _robust_fit(
-    design: Float[np.ndarray, "rows columns"], values: Float[np.ndarray, " rows"]
+    design: Float[np.ndarray, "rows columns"],
+    values: Float[np.ndarray, " rows"],
+    prior_sd: Float[np.ndarray, " columns"],
 ) -> Float[np.ndarray, " columns"]:
-    """Least squares that weighs residuals beyond 1.345 standard deviations down (Huber 1964)."""
+    """Least squares with a Gaussian prior about 0, residuals beyond 1.345 standard deviations
+    weighed down (Huber 1964).
+    """
     weight = np.ones_like(values)
     found = np.zeros(design.shape[1])
+    share = min(1.0, INDEPENDENT_PLACES / len(values))
+    variance = float(np.var(values))
     for _ in range(ROUNDS):
         weighted = design * weight[:, None]
-        found = np.linalg.lstsq(design.T @ weighted, weighted.T @ values, rcond=None)[0]
+        prior = np.diag(variance / share / prior_sd**2)
+        found = np.linalg.solve(design.T @ weighted + prior, weighted.T @ values)
         off = np.abs(values - design @ found)
-        weight = 1 / np.maximum(off / (HUBER * 1.4826 * np.median(off) + 1e-9), 1.0)
+        sd = 1.4826 * float(np.median(off)) + 1e-9
+        variance = sd**2
+        weight = 1 / np.maximum(off / (HUBER * sd), 1.0)
     return found
 
 

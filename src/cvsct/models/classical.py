@@ -18,12 +18,14 @@ from cvsct.models.filtering import filter_slices
 from cvsct.models.fitted import bundle_of, need_scans, settings_in, settings_of, weights_of
 from cvsct.models.local_filter import LocalGains, filter_locally
 from cvsct.models.mapping import VolumeMapping
+from cvsct.models.refinement import refined
 from cvsct.models.spectrum import (
     Position,
     SpectrumSettings,
     fit_kernel_ratio,
     position_between,
 )
+from cvsct.models.tone import shifted
 from cvsct.runs import TrainingRequest
 from cvsct.spectra import body
 from cvsct.volume import AIR_FLOOR_HU, CTVolume, Scans
@@ -179,7 +181,19 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
         }
     else:
         two = fit.two
+        if settings.refine:
+            two = refined(source, target, two, f, settings.max_gain, request.progress)
+        here, there = two.soft_tissue_hu
+        tone_hu = 0.0
+        if settings.tone == "match":
+            if here is None or there is None:
+                raise TrainingError(
+                    "too little even soft tissue between -30 and 110 HU to match its CT number; "
+                    "give more slices of the trunk, or set tone=keep"
+                )
+            tone_hu = there - here
         weights |= {
+            "tone_hu": np.array([tone_hu]),
             "noise_log_gain": two.noise,
             "noise_radial_log_gain": two.noise_radial,
             "structure_log_gain": two.structure,
@@ -189,11 +203,16 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
         figures |= {
             "even_patches_source": two.n_even[0],
             "even_patches_target": two.n_even[1],
+            "soft_tissue_hu": f"{_hu(here)} to {_hu(there)}, {settings.tone}",
             "dose_law": f"{two.dose_law:.2f} +- {two.dose_law_sd:.2f}",
             **_gains_at("noise_gain", f, two.noise),
             **_gains_at("structure_gain", f, two.structure),
         }
     return bundle_of(source, target, request, settings, weights, figures)
+
+
+def _hu(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0f}"
 
 
 def _gains_at(
@@ -232,7 +251,13 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         noise_log_power=powers[1] if reverse else powers[0],
         max_gain=max_gain,
     )
-    return VolumeMapping(lambda volume: filter_locally(volume, gains))
+    tone_hu = sign * float(bundle.weights.get("tone_hu", np.zeros(1))[0])
+
+    def apply(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
+        filtered = filter_locally(volume, gains)
+        return shifted(filtered, tone_hu) if tone_hu else filtered
+
+    return VolumeMapping(apply)
 
 
 def scan_position(bundle: Bundle, volume: CTVolume) -> Position:

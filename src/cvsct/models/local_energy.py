@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -82,6 +82,7 @@ def places_of(
     max_slices: int,
     side: str,
     progress: Progress,
+    prepared: Callable[[CTVolume], CTVolume] = lambda volume: volume,
 ) -> Places:
     """The places of a domain's scans, which are read one at a time.
 
@@ -89,13 +90,16 @@ def places_of(
         before: the filter that the scans go through first.
         local_mm: standard deviation of the Gaussian over which energy is measured.
         max_slices: slices used, spread evenly.
+        prepared: what is done to them before anything else.
     """
     lengths = [scan.shape[0] for scan in facts_of(scans)]
     stride = -(-sum(lengths) // max_slices)
 
     def measure(whole: CTVolume, earlier: int) -> list[Places]:
         chosen = list(range(-earlier % stride, len(whole.hu), stride))
-        return list(_each_slice(whole.select(chosen), before, bands, local_mm)) if chosen else []
+        if not chosen:
+            return []
+        return list(_each_slice(prepared(whole.select(chosen)), before, bands, local_mm))
 
     parts = [Places(np.empty((0, bands.count - 1)), np.empty((0, 3)), np.empty(0))]
     progress(f"band energy of the {side}", 0, len(scans))

@@ -51,6 +51,9 @@ class SpectrumSettings(BaseModel):
 
     Args:
         gains: `two` tells noise from structure; `one` is a single gain for all.
+        refine: correct two gains once by what is left after filtering.
+        tone: `match` also moves soft tissue by the difference of its most frequent CT numbers;
+            of different patients it may be theirs. `keep` only tells it, in the model card.
         patch_mm: side of the patches whose spectra are compared.
         frequency_step_per_mm: distance of the frequencies at which a gain is known.
         low_frequency_per_mm: kernels are taken to agree up to here; patches are classed by it.
@@ -68,6 +71,8 @@ class SpectrumSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gains: Literal["two", "one"] = "two"
+    refine: bool = True
+    tone: Literal["keep", "match"] = "keep"
     patch_mm: float = Field(default=40.0, ge=10, le=200)
     frequency_step_per_mm: float = Field(default=0.025, ge=0.002, le=0.05)
     low_frequency_per_mm: float = Field(default=0.075, ge=0.05, le=0.3)

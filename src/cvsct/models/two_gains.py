@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from cvsct.errors import TrainingError
 from cvsct.models.like_with_like import Likeness, smooth_log_gain
 from cvsct.models.patches import Patches
+from cvsct.models.tone import soft_tissue_mode_hu
 from cvsct.spectra import mean_over_patches
 
 EVEN_PATCH_MM = 20.0
@@ -59,7 +60,9 @@ class TwoGains:
         source_noise: log noise power of the source in HU² mm² at the mean expected attenuation.
         target_noise: the target's.
         dose_law: power with which noise follows expected attenuation between slices.
+        noise_sd: standard error of the noise gain's level.
         n_even: patches of source and target in which noise was measured.
+        soft_tissue_hu: most frequent CT number of those patches in source and target.
     """
 
     noise: Float[np.ndarray, " n"]
@@ -69,7 +72,9 @@ class TwoGains:
     target_noise: Float[np.ndarray, " n"]
     dose_law: float
     dose_law_sd: float
+    noise_sd: float
     n_even: tuple[int, int]
+    soft_tissue_hu: tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,9 @@ def fit_two_gains(
         target_noise=level_b,
         dose_law=law,
         dose_law_sd=law_sd,
+        noise_sd=noise_sd,
         n_even=(len(even[0]), len(even[1])),
+        soft_tissue_hu=(soft_tissue_mode_hu(even[0].mean_hu), soft_tissue_mode_hu(even[1].mean_hu)),
     )
 
 

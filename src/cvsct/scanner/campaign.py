@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from cvsct import __version__
+from cvsct.crew import cores, work_through
 from cvsct.errors import SimulationError
 from cvsct.plans import claimed
 from cvsct.runs import Manifest, Progress, silent, sync_folder
 from cvsct.scanner.benchmark import Scan, Series, Subject
-from cvsct.scanner.crew import cores, work_through
 from cvsct.scanner.imaging import REAL, Imaging, Physics, Piece, SeriesWriter, hidden, profile_of
 from cvsct.scanner.truth import gather
 from cvsct.volume import SimulatedStudy

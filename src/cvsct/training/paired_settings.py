@@ -161,7 +161,7 @@ PAIRED_PRESETS: dict[str, dict[str, Any]] = {
         "batch": 8,
         "validation_patches": 64,
         "average": 0.99,
-        "learning_rate": 5e-4,
+        "learning_rate": 1e-3,
         "learning_rate_discriminator": 2e-4,
         "max_steps": 3000,
     },

@@ -39,6 +39,9 @@ MEAN_RGB, SD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's mean and standard deviation in the order and scale (0 to 1) of torchvision's."""
 
 
+NEEDED_BY = {"domain": "the domain loss", "vgg": "the frozen encoder"}
+"""Who needs the weights, by the setting that names their file."""
+
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -77,7 +80,8 @@ def find_weights(
         _download(cached, setting)
         return cached
     raise TrainingError(
-        f"ImageNet {network.upper()} weights are needed: give --set {setting}.weights=FILE "
+        f"{NEEDED_BY[setting]} needs ImageNet {network.upper()} weights: give --set "
+        f"{setting}.weights=FILE "
         f"(.npz or .pth), or set {WEIGHTS_VARIABLE}, or put torchvision's {cached.name} into "
         f"{cached.parent}, or allow a download of {PUBLISHED_MB} MB with --set "
         f"{setting}.download=true; of the GANs `cvsct-2`, `cyclegan` and `cgan` train without them"

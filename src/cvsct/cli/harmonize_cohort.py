@@ -1,0 +1,120 @@
+"""Many series of `cvsct harmonize`: OUT grows, and its manifest comes last."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+from cvsct.cli.words import note
+from cvsct.crew import Processes, usable_cores
+from cvsct.inference.cohort import JOURNAL, opened, verify, work_off
+from cvsct.inference.dask_crew import DaskCrew
+from cvsct.inference.ending import Ending, ending, join_manifests
+from cvsct.inference.shard import Shard
+from cvsct.inference.task import Harmonising, Task
+from cvsct.io.stack import SeriesFiles
+from cvsct.models.mapping import Engine
+from cvsct.plans import PLAN, claimed, part_of
+from cvsct.runs import MANIFEST, Manifest
+from cvsct.terminal import progress
+
+MAX_DEATHS = 10
+"""Workers that end one after the other without having loaded the model."""
+
+
+def harmonize_cohort(
+    tasks: dict[str, SeriesFiles],
+    work: Harmonising,
+    engine: Engine | None,
+    out: Path,
+    manifest: Manifest,
+    shard: Shard,
+    *,
+    workers: int,
+    scheduler: str,
+    again: bool,
+) -> Ending:
+    """Harmonise what is not done yet, and write the manifest of the shard, or of all.
+
+    Args:
+        tasks: the shard's series by their keys in the journal.
+        engine: what runs the model's network in a process that has all cores.
+        workers: processes, 0 for one a core.
+        scheduler: of a Dask cluster that works instead of processes; may be empty.
+        again: have those tried again that failed.
+
+    Raises:
+        UsageError: if `out` holds something else, another plan, or another run is at work in it.
+        CvsctError: if going on is of no use; what is done is kept.
+    """
+    plan = {
+        "config": manifest.config,
+        "model_sha256": manifest.model_sha256,
+        "keep_equipment": work.keep_equipment,
+        "nifti": work.nifti,
+        "shards": shard.count,
+    }
+    show, new, worth = progress(), not out.exists(), True
+    with (
+        contextlib.closing(_crew(work, engine, workers, scheduler)) as crew,
+        claimed(out, plan, "cohort", part=shard.name),
+    ):
+        try:
+            with opened(out, shard, list(tasks), again) as journal:
+                try:
+                    with manifest.timed("checking"):
+                        changed = verify(journal, out, show)
+                    if changed:
+                        note(f"note: {len(changed)} series are not as written and are made again")
+                    with manifest.timed("harmonising"):
+                        ran = work_off(tasks, journal, crew, out.absolute(), show, note)
+                    found = ending(journal, tasks)
+                finally:
+                    worth = bool(shard.name or journal.counts().get("done"))
+            if worth:
+                count = crew.most if isinstance(crew, DaskCrew) else crew.workers
+                _write_manifest(manifest, found, max(1, count), ran or engine, out, shard)
+        finally:
+            if not worth:  # a run that made nothing leaves nothing
+                _remove(out, new)
+    return found
+
+
+def _write_manifest(
+    manifest: Manifest, found: Ending, workers: int, engine: Engine | None, out: Path, shard: Shard
+) -> None:
+    manifest.inputs = {"series": [outcome.series_uid for outcome in found.outcomes]}
+    manifest.figures = found.figures(workers)
+    if engine:
+        manifest.figures["engine"] = engine.to_json()
+    if shard.name:
+        manifest.figures["shard"] = f"{shard.index}/{shard.count}"
+    manifest.write(out, part_of(MANIFEST, shard.name))
+    if shard.name and join_manifests(out, shard.count):
+        note(f"note: all {shard.count} shards are done: {out / MANIFEST}")
+
+
+def _remove(out: Path, folder_too: bool) -> None:
+    for name in (JOURNAL, PLAN):
+        (out / name).unlink(missing_ok=True)
+    if folder_too:
+        with contextlib.suppress(OSError):  # something else has come meanwhile
+            out.rmdir()
+
+
+def _crew(
+    work: Harmonising, engine: Engine | None, workers: int, scheduler: str
+) -> Processes[Task] | DaskCrew:
+    """Who does the work. Processes part the cores among them."""
+    if scheduler:
+        return DaskCrew(scheduler, work)
+    cores = usable_cores()
+    count = workers or cores
+    threads = max(1, cores // count)
+    if engine:
+        share = replace(
+            engine, threads=min(engine.threads, threads), streams=min(engine.streams, threads)
+        )
+        note(f"engine: {share}" + (f", in each of {count} workers" if count > 1 else ""))
+    return Processes(work, count, threads, MAX_DEATHS)

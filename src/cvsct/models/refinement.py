@@ -1,0 +1,93 @@
+"""The gain of noise corrected by what is left when scans have gone through it.
+
+The most even tissue tells the gain of noise (`models.two_gains`), but how far noise follows the
+thickness of a body is known only so well, and where even tissue lies differs between bodies. The
+local energy of bands at like tissue (`models.band_energy`) tells it once more, from all soft
+tissue: source scans are filtered and compared with the target's, target scans are filtered back
+and compared with the source's, and half of the difference of the two corrections is taken, so
+that swapping the domains still inverts the gains.
+
+Both estimates err. The correction of the level weighs by how uncertain the first one was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from cvsct.models.band_energy import fit_band_gains
+from cvsct.models.bands import Bands
+from cvsct.models.local_energy import UNSCALED, Filter, Places, places_of
+from cvsct.models.local_filter import LocalGains, filter_locally
+from cvsct.models.two_gains import TwoGains
+from cvsct.runs import Progress
+from cvsct.volume import CTVolume, Scans, facts_of
+
+BAND_PER_MM, LOCAL_MM = 0.15, 5.6
+MAX_SLICES = 40
+"""Slices a side, spread evenly."""
+
+CORRECTION_SD = 0.05
+"""Standard error of a correction's log gain: what tissue alike still differs by."""
+
+MOST = float(np.log(1.6))
+
+
+def local_gains(
+    two: TwoGains, frequencies_per_mm: Float[np.ndarray, " n"], max_gain: float, reverse: bool
+) -> LocalGains:
+    """The gains of one direction, ready to be applied."""
+    sign = -1.0 if reverse else 1.0
+    return LocalGains(
+        frequencies_per_mm=frequencies_per_mm,
+        noise=sign * two.noise,
+        noise_radial=sign * two.noise_radial,
+        structure=sign * two.structure,
+        noise_log_power=two.target_noise if reverse else two.source_noise,
+        max_gain=max_gain,
+    )
+
+
+def refined(
+    source: Scans,
+    target: Scans,
+    two: TwoGains,
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    max_gain: float,
+    progress: Progress,
+) -> TwoGains:
+    """The gains with that of noise corrected once."""
+    f = frequencies_per_mm
+    pixel_mm = max(min(min(scan.pixel_mm) for scan in facts_of(side)) for side in (source, target))
+    bands = Bands.of(pixel_mm, BAND_PER_MM)
+
+    def measured(scans: Scans, name: str, reverse: bool | None) -> Places:
+        def prepared(volume: CTVolume) -> CTVolume:
+            if reverse is None:
+                return volume
+            gains = local_gains(two, f, max_gain, reverse)
+            return volume.with_hu(filter_locally(volume, gains))
+
+        flat = Filter(f, np.zeros_like(f))
+        return places_of(
+            scans, flat, bands, LOCAL_MM, MAX_SLICES, name, progress, prepared=prepared
+        )
+
+    forth = fit_band_gains(
+        measured(source, "filtered source", False), measured(target, "target", None)
+    )
+    back = fit_band_gains(
+        measured(target, "filtered target", True), measured(source, "source", None)
+    )
+    level, slope = 0.5 * (forth.log_gain - back.log_gain).T
+    trust = two.noise_sd**2 / (two.noise_sd**2 + CORRECTION_SD**2)
+    middle = 0.5 * (forth.radius_sq[0] + back.radius_sq[0])
+    level = trust * level + slope * (1 - middle)  # from the mean squared radius to 100 mm
+    shape = np.stack([bands.share(band, f) for band in range(UNSCALED, bands.count)])
+    return replace(
+        two,
+        noise=two.noise + np.clip(level, -MOST, MOST) @ shape,
+        noise_radial=two.noise_radial + np.clip(slope, -MOST, MOST) @ shape,
+    )
