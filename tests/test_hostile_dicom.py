@@ -47,9 +47,11 @@ def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
             assert np.isfinite(volume.hu).all()
 
 
+@pytest.mark.parametrize("hidden", [0, 4000])
 def test_a_deflated_bomb_is_refused_before_it_inflates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: int
 ) -> None:
+    """Also where the syntax is named far into the file meta group."""
     monkeypatch.setattr(header, "MAX_FILE_BYTES", 2**20)
     path = write_slice(
         tmp_path / "a.dcm", slice_dataset(0, stored_values(1)[0]), DeflatedExplicitVRLittleEndian
@@ -57,7 +59,10 @@ def test_a_deflated_bomb_is_refused_before_it_inflates(
     start = 144 + int.from_bytes(path.read_bytes()[140:144], "little")
     bomb = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     body = bomb.compress(bytes(4 * 2**20)) + bomb.flush()
-    path.write_bytes(path.read_bytes()[:start] + body)
+    meta = path.read_bytes()[:start]
+    at = meta.index(b"\x02\x00\x10\x00UI")
+    filler = b"\x02\x00\x03\x00OB\0\0" + hidden.to_bytes(4, "little") + bytes(hidden)
+    path.write_bytes(meta[:at] + filler * bool(hidden) + meta[at:] + body)
     with pytest.raises(SeriesError, match="holds more than 1 MiB"):
         find_series(path)
 

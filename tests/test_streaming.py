@@ -15,10 +15,9 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from cvsct.errors import SeriesError
-from cvsct.inference import harmonizer
 from cvsct.inference.harmonizer import Outcome, harmonize_series, harmonize_volume
 from cvsct.inference.pipeline import AHEAD, overlap
-from cvsct.io import derived
+from cvsct.io import derived, series
 from cvsct.io.derived import Derivation, write_derived
 from cvsct.io.dicom import find_series, read_series
 from cvsct.io.header import quiet
@@ -70,7 +69,7 @@ def test_a_stream_writes_the_bytes_that_a_whole_volume_does(
         used.append(derivation)
         return whole(folder, derivation, n_slices)
 
-    monkeypatch.setattr(harmonizer, "DerivedWriter", watched)
+    monkeypatch.setattr(series, "DerivedWriter", watched)
     (outcome,) = stream(source, tmp_path / "out", at_once)
     volume = read_series(find_series(source)[0])
     assert volume.padding is not None

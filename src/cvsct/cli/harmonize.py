@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def harmonize(
-    scans: Annotated[Path, typer.Argument(metavar="INPUT", help="A DICOM file, series or tree.")],
+    scans: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A DICOM series or tree, or NIfTI.")
+    ],
     model: Annotated[Path, typer.Option(help="A model folder, or a name of `cvsct models`.")],
     out: Annotated[Path, typer.Option(help="The folder to write, one sub-folder a series.")],
     reverse: Annotated[bool, typer.Option("--reverse", help="From B to A.")] = False,
@@ -30,6 +32,9 @@ def harmonize(
     ] = "fp32",
     keep_equipment: Annotated[
         bool, typer.Option("--keep-equipment", help="Leave Manufacturer and model as they are.")
+    ] = False,
+    nifti: Annotated[
+        bool, typer.Option("--nifti", help="Write each DICOM series as .nii.gz too.")
     ] = False,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes for many series; 0 is one a core.")
@@ -44,7 +49,7 @@ def harmonize(
         bool, typer.Option("--resume", help="Go on in OUT, and try again what failed there.")
     ] = False,
 ) -> None:
-    """Rewrite scans as derived DICOM series that read like the other scanner's.
+    """Rewrite scans as derived series that read like the other scanner's.
 
     Of many series, those that are done are kept: the same command goes on after any crash.
     """
@@ -72,7 +77,7 @@ def harmonize(
         note(f"note: --precision means nothing to {row.name}")
         options = {}
     given = tuple(options.items())
-    work = Harmonising(place, bundle.sha256, reverse, engine, given, keep_equipment)
+    work = Harmonising(place, bundle.sha256, reverse, engine, given, keep_equipment, nifti=nifti)
     mapping, _ = work.load()
     series = find_series(scans)
     manifest = Manifest(
@@ -128,8 +133,9 @@ def _one(
     with new_folder(out) as folder:
         with manifest.timed("harmonising"):
             (outcome,) = harmonize_series(
-                [series], bundle, mapping, folder, work.reverse, work.keep_equipment, progress()
-            )
+                [series], bundle, mapping, folder, work.reverse, work.keep_equipment, progress(),
+                work.nifti,
+            )  # fmt: skip
         if outcome.error:
             raise CvsctError(outcome.error)
         manifest.inputs = {"series": [outcome.series_uid]}

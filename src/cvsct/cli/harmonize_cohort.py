@@ -52,6 +52,7 @@ def harmonize_cohort(
         "config": manifest.config,
         "model_sha256": manifest.model_sha256,
         "keep_equipment": work.keep_equipment,
+        "nifti": work.nifti,
         "shards": shard.count,
     }
     show, new, worth = progress(), not out.exists(), True

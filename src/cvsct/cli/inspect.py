@@ -20,7 +20,9 @@ HEAD = ("series", "scanner", "kernel", "kVp", "slices", "pixels", "pixel mm", "s
 
 
 def inspect(
-    scans: Annotated[Path, typer.Argument(metavar="INPUT", help="A DICOM file, series or tree.")],
+    scans: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A DICOM series or tree, or NIfTI.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
 ) -> None:
     """List the CT series of a file, folder or tree, and why any of them cannot be read."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def train(
     method: Annotated[str, typer.Argument(help="A row of `cvsct methods`.")],
-    source: Annotated[Path, typer.Option(help="Scans of scanner A: DICOM files in any tree.")],
+    source: Annotated[Path, typer.Option(help="Scans of scanner A: DICOM or NIfTI in any tree.")],
     target: Annotated[Path, typer.Option(help="Scans of scanner B. Other patients are fine.")],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
     preset: Annotated[str, typer.Option(help="paper, stable or cpu.")] = "cpu",

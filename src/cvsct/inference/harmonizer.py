@@ -1,4 +1,4 @@
-"""A trained model applied to scans: volume in, volume out, derived DICOM series on disk.
+"""A trained model applied to scans: volume in, volume out, derived series on disk.
 
 Series stream through: what is in memory at a time is a few slices, however many a series has.
 """
@@ -17,7 +17,10 @@ import numpy as np
 from cvsct import __version__
 from cvsct.errors import CvsctError, ModelError, explain
 from cvsct.inference.pipeline import overlap
-from cvsct.io.derived import Derivation, DerivedWriter
+from cvsct.io.derived import Derivation
+from cvsct.io.header import is_dicom
+from cvsct.io.nifti_write import write_nifti
+from cvsct.io.series import derived_writer, open_series
 from cvsct.io.stack import SeriesFiles, open_stack
 from cvsct.models.bundle import Bundle
 from cvsct.models.mapping import VolumeMapping
@@ -103,16 +106,18 @@ def harmonize_series(
     reverse: bool = False,
     keep_equipment: bool = False,
     progress: Progress = silent,
+    nifti: bool = False,
 ) -> list[Outcome]:
     """Read, map and write each series; one that fails is named and the others go on.
 
     Slices are read, mapped and written at the same time and let go, so that memory does not grow
     with a series. Each derived series lies in a folder of its own, named by a hash of its
-    source's UID. Images made in bf16 are labelled so and have other UIDs.
+    source's UID. Images made in bf16 are labelled so and have other UIDs. What was read from NIfTI
+    is written as NIfTI; `nifti` writes it beside derived DICOM too.
     """
     derivation = derivation_of(bundle, mapping, reverse, keep_equipment)
     outcomes = []
-    total, done = sum(len(each.files) for each in series), 0
+    total, done = sum(each.n_slices for each in series), 0
     for each in series:
 
         def tell(slices: int, before: int = done) -> None:
@@ -121,13 +126,13 @@ def harmonize_series(
         tell(0)
         try:
             place = folder / folder_name(each.series_uid)
-            outcomes.append(harmonize_one(each, mapping, place, derivation, tell))
+            outcomes.append(harmonize_one(each, mapping, place, derivation, tell, nifti))
         except (CvsctError, OSError) as error:
             reason = explain(error) if isinstance(error, OSError) else str(error)
             logger.warning("a series was not harmonised: %s", reason)
             outcomes.append(Outcome(series_uid=each.series_uid, error=reason))
-            tell(len(each.files))
-        done += len(each.files)
+            tell(each.n_slices)
+        done += each.n_slices
     return outcomes
 
 
@@ -137,18 +142,20 @@ def harmonize_one(
     place: Path,
     derivation: Derivation,
     tell: Callable[[int], None] = lambda slices: None,
+    nifti: bool = False,
 ) -> Outcome:
     """One series, its folder whole or absent. What headers tell is refused before any pixel.
 
     Args:
         place: the folder to write.
         tell: told how many slices are done.
+        nifti: write a derived DICOM series as NIfTI too.
 
     Raises:
         CvsctError: if the series must be refused or the model does not fit it.
         OSError: if it cannot be written.
     """
-    stack = open_stack(series)
+    stack = open_series(series)
     at_once = mapping.slices_at_once or len(stack)
     change_hu: list[float] = []
 
@@ -158,7 +165,7 @@ def harmonize_one(
         return source, result
 
     with new_folder(place) as partial:
-        writer = DerivedWriter(partial, derivation, len(stack))
+        writer = derived_writer(stack, partial, derivation)
 
         def write(made: tuple[CTVolume, CTVolume]) -> None:
             writer.write(made[0], made[1].hu)
@@ -171,6 +178,9 @@ def harmonize_one(
             lambda count: tell(min(count * at_once, len(stack))),
         )
         written = writer.finish()
+        if nifti and is_dicom(written.files[0]):
+            derived = open_stack(SeriesFiles(written.series_uid, written.files))
+            write_nifti(derived, partial / f"{folder_name(series.series_uid)}.nii.gz")
     return Outcome(
         series_uid=series.series_uid,
         folder=place.name,

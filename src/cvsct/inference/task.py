@@ -52,6 +52,7 @@ class Harmonising:
     Args:
         options: the loader's further ones, `(("precision", "bf16"),)`.
         threads: for a network; 0 leaves it to the engine.
+        nifti: write derived DICOM as NIfTI too.
     """
 
     model: Path
@@ -61,6 +62,7 @@ class Harmonising:
     options: tuple[tuple[str, str], ...] = ()
     keep_equipment: bool = False
     threads: int = 0
+    nifti: bool = False
 
     def load(self) -> tuple[VolumeMapping, Derivation]:
         """The model, ready to be used.
@@ -90,7 +92,7 @@ class Harmonising:
         yield 0
         begun = time.perf_counter()
         shutil.rmtree(task.place, ignore_errors=True)
-        outcome = _harmonized(task, mapping, derivation)
+        outcome = _harmonized(task, mapping, derivation, self.nifti)
         seconds = time.perf_counter() - begun
         return Made(outcome, folder_sha256(task.place), seconds, mapping.engine)
 
@@ -104,9 +106,9 @@ def _loaded(work: Harmonising) -> tuple[VolumeMapping, Derivation]:
         raise HopelessError(str(error)) from error
 
 
-def _harmonized(task: Task, mapping: VolumeMapping, derivation: Derivation) -> Outcome:
+def _harmonized(task: Task, mapping: VolumeMapping, derivation: Derivation, nifti: bool) -> Outcome:
     try:
-        return harmonize_one(task.series, mapping, task.place, derivation)
+        return harmonize_one(task.series, mapping, task.place, derivation, nifti=nifti)
     except (CvsctError, OSError):
         raise
     except MemoryError:

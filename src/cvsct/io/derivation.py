@@ -49,6 +49,7 @@ _REMOVED = frozenset(
         "SmallestPixelValueInSeries",
         "LargestPixelValueInSeries",
         "SourceImageSequence",
+        "ConversionSourceAttributesSequence",
         "IconImageSequence",
         "PixelData",
         "MACParametersSequence",
@@ -57,6 +58,7 @@ _REMOVED = frozenset(
         "DataSetTrailingPadding",
     )
 )
+_CONVERTED = "ConversionSourceAttributesSequence"
 _LOSSY_SYNTAXES = {
     "1.2.840.10008.1.2.4.50": "ISO_10918_1",
     "1.2.840.10008.1.2.4.51": "ISO_10918_1",
@@ -96,6 +98,14 @@ class Derivation:
         )
 
 
+def source_of(header: Dataset) -> tuple[str, int]:
+    """The SOP Instance UID of the file that a slice came from, and its frame, 0 for the whole."""
+    converted = header.get(_CONVERTED)
+    if not converted:
+        return text(header, "SOPInstanceUID"), 0
+    return text(converted[0], "ReferencedSOPInstanceUID"), converted[0].ReferencedFrameNumber
+
+
 def derived_header(source: Dataset, encoding: Encoding, derivation: Derivation) -> Dataset:
     """The source's header with the derivation told, attribute by attribute (PS3.3 A.3, C.7.6.1)."""
     header = copied(source, leave_out=_REMOVED, signed=encoding.signed)
@@ -127,7 +137,10 @@ def _tell_derivation(header: Dataset, source: Dataset, derivation: Derivation) -
     header.CodingSchemeIdentificationSequence = [*others, scheme]
     image = Dataset()
     image.ReferencedSOPClassUID = CT_IMAGE
-    image.ReferencedSOPInstanceUID = text(source, "SOPInstanceUID")
+    image.ReferencedSOPInstanceUID, frame = source_of(source)
+    if frame:
+        image.ReferencedSOPClassUID = source[_CONVERTED].value[0].ReferencedSOPClassUID
+        image.ReferencedFrameNumber = frame
     image.SpatialLocationsPreserved = "YES"
     image.PurposeOfReferenceCodeSequence = [
         _code("121322", "DCM", "Source image for image processing operation")

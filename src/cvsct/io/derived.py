@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from cvsct.errors import GeometryError, SeriesError
-from cvsct.io.derivation import Derivation, derived_header
+from cvsct.io.derivation import Derivation, derived_header, source_of
 from cvsct.io.header import quiet, text
 from cvsct.io.identity import file_meta
 from cvsct.io.pixels import Encoding, encoding_of
@@ -35,6 +35,7 @@ class DerivedSeries:
     Args:
         files: one for each slice, in slice order.
         uid_map: source UID to derived UID, under `series` and `instances`; also in `uid_map.json`.
+            A frame of a multi-frame file is `UID#frame`.
     """
 
     series_uid: str
@@ -69,14 +70,19 @@ class DerivedWriter:
             SeriesError: if the part did not come from DICOM, or the new values are not finite.
             GeometryError: if the new values have another shape than the source.
         """
-        _refuse_unwritable(part, hu, len(self._files), self._n_slices)
+        refuse_unfit(part, hu, len(self._files), self._n_slices)
+        if len(part.headers) != len(hu):
+            raise SeriesError(
+                "the volume has no DICOM headers to derive a series from; "
+                "read it from DICOM, or write NIfTI"
+            )
         self._folder.mkdir(parents=True, exist_ok=True)
         source_series = text(part.headers[0], "SeriesInstanceUID")
         self._series = source_series, self._derivation.uid(source_series, "series")
         for i, header in enumerate(part.headers):
-            source_uid = text(header, "SOPInstanceUID")
-            instance_uid = self._derivation.uid(source_uid, "instance")
-            self._instances[source_uid] = instance_uid
+            instance_uid = self._derivation.uid(text(header, "SOPInstanceUID"), "instance")
+            source_uid, frame = source_of(header)
+            self._instances[f"{source_uid}#{frame}" if frame else source_uid] = instance_uid
             name = hashlib.sha256(instance_uid.encode()).hexdigest()[:32]
             number = len(self._files) + 1
             content = _slice_bytes(part, hu[i], i, self._derivation, (number, self._n_slices))
@@ -117,18 +123,18 @@ def write_derived(
     return writer.finish()
 
 
-def _refuse_unwritable(
+def refuse_unfit(
     part: CTVolume, hu: Float[np.ndarray, "slices rows columns"], before: int, n_slices: int
 ) -> None:
+    """Refuse new values that do not fit the slices they are to stand for, or are not finite.
+
+    Args:
+        before, n_slices: how many slices were written before, and will be in all.
+    """
     if hu.shape != part.hu.shape:
         raise GeometryError(
             f"new values have shape {hu.shape}, the source series {part.hu.shape}; "
             "write values for every voxel of the source"
-        )
-    if len(part.headers) != len(hu):
-        raise SeriesError(
-            "the volume has no DICOM headers to derive a series from; "
-            "read it from DICOM, or write NIfTI"
         )
     for i, values in enumerate(hu, before + 1):
         if not np.isfinite(values).all():

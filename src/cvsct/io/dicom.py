@@ -1,4 +1,4 @@
-"""CT series on disk to volumes in HU; every refusal names the file and the reason.
+"""CT on disk, DICOM or NIfTI, to volumes in HU; every refusal names the file and the reason.
 
 `find_series` reads headers and groups files, `read_series` turns one group into a volume
 (`io.stack` does it part by part), and `read_facts` says what one header tells of it. `read_tree`
@@ -16,15 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvsct.errors import CvsctError, SeriesError
-from cvsct.io.header import SCAN_TAGS, is_dicom, is_uid, label, not_a_slice, read_dataset, text
-from cvsct.io.stack import (
-    MAX_VOXELS,
-    SeriesFiles,
-    acquisition_of,
-    open_stack,
-    patient_of,
-    read_header,
+from cvsct.io.header import (
+    ENHANCED_CT,
+    MAX_MULTIFRAME_BYTES,
+    SCAN_TAGS,
+    is_dicom,
+    is_uid,
+    label,
+    not_a_slice,
+    read_dataset,
+    text,
+    whole,
 )
+from cvsct.io.nifti import open_nifti
+from cvsct.io.nifti_header import is_nifti, not_a_scan, read_nifti_header
+from cvsct.io.series import open_series
+from cvsct.io.stack import MAX_VOXELS, SeriesFiles, acquisition_of, patient_of, read_header
 from cvsct.volume import CTVolume, ScanFacts
 
 __all__ = [
@@ -52,44 +59,31 @@ class Refusal:
 
 
 def find_series(path: Path) -> list[SeriesFiles]:
-    """The CT series in a DICOM file, a series folder, or a tree that holds many.
+    """The CT series in a DICOM or NIfTI file, a series folder, or a tree that holds many.
 
-    Headers only. Hidden files and folders are ignored; files that are not DICOM, and DICOM that
-    is no CT slice (scouts, dose pages, other modalities), are left out and counted in the log.
+    Headers only. Hidden files and folders are ignored; files of other kinds, and DICOM that is no
+    CT slice (scouts, dose pages, other modalities), are left out and counted in the log. So is
+    NIfTI where there is DICOM too: masks and conversions lie beside the scans they belong to.
 
     Raises:
         SeriesError: if nothing is there, or nothing of it is a CT slice.
     """
     if not path.is_file() and not path.is_dir():
         raise SeriesError(f"{path}: no such file or folder; name a CT series or a folder of them")
-    groups: dict[str, list[Path]] = defaultdict(list)
-    damaged: list[Path] = []
+    files = list(_files(path))
+    scans = [file for file in files if is_nifti(file)]
     left_out: Counter[str] = Counter()
-    for file in _files(path):
-        if not is_dicom(file) and path.is_dir() and file.suffix.lower() not in _DICOM_SUFFIXES:
-            left_out["not DICOM"] += 1
-            continue
-        try:
-            header = read_dataset(file, pixels=False, tags=SCAN_TAGS)
-        except SeriesError:
-            if path.is_file():
-                raise
-            damaged.append(file)
-            continue
-        reason = not_a_slice(header)
-        if reason:
-            left_out[reason] += 1
-        elif is_uid(text(header, "SeriesInstanceUID")):
-            groups[text(header, "SeriesInstanceUID")].append(file)
-        else:
-            damaged.append(file)
+    found, damaged = _dicom_series(path, [file for file in files if not is_nifti(file)], left_out)
+    if found and scans:
+        left_out["NIfTI beside DICOM"] += len(scans)
+    elif scans:
+        found = _nifti_series(path, scans, left_out)
     counts = "; ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-    if not groups and not damaged:
+    if not found and not damaged:
         raise SeriesError(_nothing_found(path, counts))
     if counts:
         logger.info("left out while looking for CT series: %s", counts)
-    found = [SeriesFiles(uid, tuple(sorted(files))) for uid, files in sorted(groups.items())]
-    return found + [SeriesFiles("", (file,)) for file in damaged]
+    return found + damaged
 
 
 def read_series(series: SeriesFiles) -> CTVolume:
@@ -99,7 +93,7 @@ def read_series(series: SeriesFiles) -> CTVolume:
         SeriesError: if a file is not a sound CT slice, or the files do not belong together.
         GeometryError: if the slices do not form one regular stack.
     """
-    return open_stack(series).read()
+    return open_series(series).read()
 
 
 def read_facts(series: SeriesFiles) -> ScanFacts:
@@ -108,16 +102,25 @@ def read_facts(series: SeriesFiles) -> ScanFacts:
     Raises:
         SeriesError, GeometryError: if that header must be refused.
     """
-    header, plane, encoding = read_header(series.files[0])
     stats = [(file.name, file.stat()) for file in series.files]
     stamp = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    if series.frames:  # one file tells it all
+        stack = open_series(series)
+        shape, where = stack.shape, stack.geometry
+        pixel_mm, thickness_mm = where.pixel_mm, where.thickness_mm
+        acquisition, patient = stack.acquisition, stack.patient
+    else:
+        header, plane, encoding = read_header(series.files[0])
+        shape = len(series.files), encoding.rows, encoding.columns
+        pixel_mm, thickness_mm = plane.pixel_mm, plane.thickness_mm
+        acquisition, patient = acquisition_of(header), patient_of(header)
     return ScanFacts(
         series_uid=series.series_uid,
-        shape=(len(series.files), encoding.rows, encoding.columns),
-        pixel_mm=plane.pixel_mm,
-        thickness_mm=plane.thickness_mm,
-        acquisition=acquisition_of(header),
-        patient=patient_of(header),
+        shape=shape,
+        pixel_mm=pixel_mm,
+        thickness_mm=thickness_mm,
+        acquisition=acquisition,
+        patient=patient,
         stamp=hashlib.sha256(stamp.encode()).hexdigest()[:16],
     )
 
@@ -157,11 +160,68 @@ def _files(path: Path) -> Iterator[Path]:
                 yield file
 
 
+def _dicom_series(
+    path: Path, files: list[Path], left_out: Counter[str]
+) -> tuple[list[SeriesFiles], list[SeriesFiles]]:
+    """DICOM files as series, and those that are damaged, each alone."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    frames: dict[Path, int] = {}
+    damaged: list[SeriesFiles] = []
+    for file in files:
+        if path.is_dir() and not is_dicom(file) and file.suffix.lower() not in _DICOM_SUFFIXES:
+            left_out["not DICOM"] += 1
+            continue
+        try:
+            header = read_dataset(
+                file, pixels=False, tags=SCAN_TAGS, limit_bytes=MAX_MULTIFRAME_BYTES
+            )
+        except SeriesError:
+            if path.is_file():
+                raise
+            damaged.append(SeriesFiles("", (file,)))
+            continue
+        reason = not_a_slice(header)
+        if reason:
+            left_out[reason] += 1
+        elif is_uid(text(header, "SeriesInstanceUID")):
+            groups[text(header, "SeriesInstanceUID")].append(file)
+            if text(header, "SOPClassUID") in ENHANCED_CT:
+                frames[file] = max(whole(header, "NumberOfFrames") or 1, 1)
+        else:
+            damaged.append(SeriesFiles("", (file,)))
+    found = [
+        SeriesFiles(uid, tuple(sorted(group)), frames.get(group[0], 0) if len(group) == 1 else 0)
+        for uid, group in sorted(groups.items())
+    ]
+    return found, damaged
+
+
+def _nifti_series(path: Path, scans: list[Path], left_out: Counter[str]) -> list[SeriesFiles]:
+    """NIfTI files as series of one file; what cannot be opened stands alone, to be refused."""
+    found: dict[str, SeriesFiles] = {}
+    for file in scans:
+        try:
+            reason = not_a_scan(read_nifti_header(file)[0]) if path.is_dir() else ""
+            if reason:
+                left_out[reason] += 1
+                continue
+            stack = open_nifti(file)
+        except CvsctError:
+            if path.is_file():
+                raise
+            found[str(file)] = SeriesFiles("", (file,), frames=1)
+            continue
+        if stack.series_uid in found:
+            left_out["copy of another NIfTI"] += 1
+        found.setdefault(stack.series_uid, SeriesFiles(stack.series_uid, (file,), len(stack)))
+    return list(found.values())
+
+
 def _nothing_found(path: Path, counts: str) -> str:
     if path.is_file():
         reason = counts.removeprefix("1 ")
         return f"{label(path)}: {reason}, expected a CT slice; name an axial CT series"
     return (
         f"{path}: no CT series here ({counts or 'the folder is empty'}); "
-        "name a folder that holds CT slices as DICOM files"
+        "name a folder that holds CT as DICOM or NIfTI files"
     )

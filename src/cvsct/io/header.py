@@ -17,8 +17,9 @@ from pathlib import Path
 
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import _read_file_meta_info
 from pydicom.multival import MultiValue
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from cvsct.errors import SeriesError
 
@@ -27,12 +28,16 @@ ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 """Enhanced and Legacy Converted Enhanced CT Image Storage: one file, many frames."""
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
-SCAN_TAGS = ["SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "DirectoryRecordSequence"]
+SCAN_TAGS = [
+    *("SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "NumberOfFrames"),
+    "DirectoryRecordSequence",
+]
 
 MAX_FILE_BYTES = 256 * 2**20
 """A slice of 4096 x 4096 voxels is 32 MiB; nothing eight times that size is one slice."""
+MAX_MULTIFRAME_BYTES = 4 * 2**30
+"""8000 frames of 512 x 512."""
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
 _NOT_SLICES = {
     "LOCALIZER": "a scout (localizer)",
@@ -99,8 +104,17 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_dataset(path: Path, *, pixels: bool, tags: list[str] | None = None) -> FileDataset:
+def read_dataset(
+    path: Path,
+    *,
+    pixels: bool,
+    tags: list[str] | None = None,
+    limit_bytes: int = MAX_FILE_BYTES,
+) -> FileDataset:
     """Read one file: its whole header, some of its attributes, or header and pixels.
+
+    Args:
+        limit_bytes: what a larger file is refused by; deflated ones by `MAX_FILE_BYTES` always.
 
     Raises:
         SeriesError: if the file cannot be read or is not sound DICOM.
@@ -113,7 +127,7 @@ def read_dataset(path: Path, *, pixels: bool, tags: list[str] | None = None) -> 
                 f"{name}: not a DICOM file (no DICM mark at byte 128); "
                 "name a DICOM file, or a folder that holds CT slices"
             )
-        _refuse_large(path)
+        _refuse_large(path, limit_bytes)
         with quiet():
             return dcmread(path, stop_before_pixels=not pixels, specific_tags=tags)
     except OSError as error:
@@ -132,16 +146,14 @@ def read_dataset(path: Path, *, pixels: bool, tags: list[str] | None = None) -> 
 
 
 def not_a_slice(dataset: Dataset) -> str:
-    """Why this object cannot be a CT slice, or an empty text. Enhanced CT passes."""
+    """Why this object cannot be a CT slice, or an empty text."""
     sop_class = text(dataset, "SOPClassUID") or text(
         getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID"
     )
     modality = text(dataset, "Modality")
     if sop_class.startswith(SECONDARY_CAPTURE):
         return "secondary capture (a dose page or screen save)"
-    if sop_class in ENHANCED_CT:
-        return ""
-    if sop_class != CT_IMAGE:
+    if sop_class not in (CT_IMAGE, *ENHANCED_CT):
         return f"another kind of object ({_known(sop_class) or 'unknown SOP class'})"
     if modality != "CT":
         return f"modality {modality if re.fullmatch('[A-Z]{2,8}', modality) else 'unknown'}, not CT"
@@ -200,17 +212,19 @@ def _known(uid: str) -> str:
     return "" if name == uid else name
 
 
-def _refuse_large(path: Path) -> None:
+def _refuse_large(path: Path, limit_bytes: int) -> None:
     """Refuse what would fill the memory before pydicom sees it."""
     size = path.stat().st_size
-    with path.open("rb") as stream:
-        head = stream.read(1024)
-        if _DEFLATED in head:  # PS3.5 section A.5: all after the file meta group is deflated
-            stream.seek(144 + int.from_bytes(head[140:144], "little"))
+    with path.open("rb") as stream, quiet():
+        stream.seek(132)
+        meta = _read_file_meta_info(stream)  # as dcmread does: it decides where deflation begins
+        if text(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            # PS3.5 section A.5: all after the file meta group is deflated
+            limit_bytes = MAX_FILE_BYTES
             inflated = zlib.decompressobj(-zlib.MAX_WBITS)
-            size = len(inflated.decompress(stream.read(MAX_FILE_BYTES), MAX_FILE_BYTES))
-    if size >= MAX_FILE_BYTES:
+            size = len(inflated.decompress(stream.read(limit_bytes), limit_bytes))
+    if size >= limit_bytes:
         raise SeriesError(
-            f"{label(path)}: holds more than {MAX_FILE_BYTES >> 20} MiB, more than any CT slice; "
+            f"{label(path)}: holds more than {limit_bytes >> 20} MiB, more than any CT slice; "
             "export the series as one file a slice"
         )

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from pydicom import Dataset, FileDataset
-from pydicom.encaps import get_frame
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
 from scipy import ndimage
 
 from cvsct.errors import SeriesError
+from cvsct.io.decode import decode, frames_of, syntax_of
 from cvsct.io.header import number, quiet, text, whole
 from cvsct.volume import AIR_FLOOR_HU
 
@@ -28,9 +26,6 @@ SOLID_PX = 5
 TISSUE_HU = (-900.0, 4000.0)
 """A declared padding value in here would erase real voxels, so it is not believed."""
 MAX_SIDE = 4096
-
-_JPEG_FAMILY = "1.2.840.10008.1.2.4."
-_END_OF_IMAGE = b"\xff\xd9"
 
 
 @dataclass(frozen=True)
@@ -114,36 +109,82 @@ def encoding_of(name: str, dataset: Dataset) -> Encoding:
     return Encoding(rows, columns, bits, signed, slope, intercept, _padding(dataset, signed))
 
 
-def decode_stored(dataset: FileDataset) -> np.ndarray:
-    """Decode the pixels with whichever codec reads the transfer syntax; nothing else happens here.
-
-    Kept apart so that it can move into a child process: native codecs can crash.
-    """
-    with quiet():
-        return pixel_array(dataset, raw=True, correct_unused_bits=False)
-
-
 def read_pixels(name: str, dataset: FileDataset, encoding: Encoding) -> Slice:
     """Decode one slice and turn its stored values into HU.
 
     Raises:
         SeriesError: if the pixels are absent, cut short, undecodable or unlike the header.
     """
-    _refuse_incomplete(name, dataset, encoding)
-    try:
-        raw = decode_stored(dataset)
-    except Exception as error:  # each codec raises its own kinds
-        raise SeriesError(
-            f"{name}: pixels cannot be decoded ({type(error).__name__}, transfer syntax "
-            f"{_syntax(dataset).name}); convert the file to Explicit VR Little Endian, or copy "
-            "it again"
-        ) from None
-    if raw.shape != (encoding.rows, encoding.columns):
-        raise SeriesError(
-            f"{name}: decodes to {' x '.join(map(str, raw.shape))} voxels, its header says "
-            f"{encoding.rows} x {encoding.columns}; copy the file again"
+    return FrameReader(name, dataset, encoding.rows, encoding.columns).read(0, dataset, encoding)
+
+
+class FrameReader:
+    """The frames of one file's pixel data, each decoded when it is asked for.
+
+    Args:
+        frames: how many the file must hold.
+
+    Raises:
+        SeriesError: if the pixels are absent, cut short or compressed in a way not read here.
+    """
+
+    def __init__(
+        self, name: str, dataset: FileDataset, rows: int, columns: int, frames: int = 1
+    ) -> None:
+        self._name, self._dataset, self._frames = name, dataset, frames
+        pixels = _pixel_bytes(dataset)
+        if not pixels:
+            raise SeriesError(
+                f"{name}: no pixel data (an index object, or a file cut short); copy the file again"
+            )
+        self._syntax = syntax_of(dataset)
+        if not self._syntax.is_transfer_syntax or self._syntax.is_private:
+            raise SeriesError(
+                f"{name}: no transfer syntax that this program knows; convert the file to "
+                "Explicit VR Little Endian"
+            )
+        self._compressed = (
+            frames_of(name, dataset, frames) if self._syntax.is_encapsulated else None
         )
-    return _slice(name, dataset, raw.astype(np.int32), encoding)
+        expected = 2 * rows * columns * frames
+        if self._compressed is None and len(pixels) < expected:
+            raise SeriesError(
+                f"{name}: pixel data cut short at {len(pixels)} of {expected} bytes; "
+                "copy the file again"
+            )
+
+    def read(self, index: int, header: Dataset, encoding: Encoding) -> Slice:
+        """One frame in HU.
+
+        Args:
+            header: what tells of overlays in its unused bits.
+
+        Raises:
+            SeriesError: if the frame cannot be decoded or is unlike the header.
+        """
+        if self._compressed is None:
+            raw = self._native(index, encoding)
+        else:
+            about = {
+                "rows": encoding.rows,
+                "columns": encoding.columns,
+                "samples_per_pixel": 1,
+                "photometric_interpretation": text(self._dataset, "PhotometricInterpretation"),
+                "bits_allocated": 16,
+                "bits_stored": encoding.bits,
+                "pixel_representation": int(encoding.signed),
+                "number_of_frames": 1,
+                "pixel_keyword": "PixelData",
+            }
+            raw = decode(self._name, self._syntax, self._compressed[index], about)
+        return _slice(self._name, header, raw.astype(np.int32), encoding)
+
+    def _native(self, index: int, encoding: Encoding) -> np.ndarray:
+        length = 2 * encoding.rows * encoding.columns
+        pixels = memoryview(_pixel_bytes(self._dataset))[index * length : (index + 1) * length]
+        order = "<" if self._syntax.is_little_endian else ">"
+        values = np.frombuffer(pixels, f"{order}{'i' if encoding.signed else 'u'}2")
+        return values.reshape(encoding.rows, encoding.columns)
 
 
 def _slice(
@@ -174,39 +215,6 @@ def _slice(
     return Slice(hu.astype(np.float32), padding, values)
 
 
-def _refuse_incomplete(name: str, dataset: FileDataset, encoding: Encoding) -> None:
-    pixels = _pixel_bytes(dataset)
-    if not pixels:
-        raise SeriesError(
-            f"{name}: no pixel data (an index object, or a file cut short); copy the file again"
-        )
-    syntax = _syntax(dataset)
-    if not syntax.is_transfer_syntax or syntax.is_private:
-        raise SeriesError(
-            f"{name}: no transfer syntax that the standard knows; convert the file to Explicit VR "
-            "Little Endian"
-        )
-    if not syntax.is_encapsulated:
-        expected = 2 * encoding.rows * encoding.columns
-        if len(pixels) < expected:
-            raise SeriesError(
-                f"{name}: pixel data cut short at {len(pixels)} of {expected} bytes; "
-                "copy the file again"
-            )
-    elif syntax.startswith(_JPEG_FAMILY):
-        # Codecs fill what is missing with made-up values, so look for the end marker
-        # (ITU-T T.81 EOI, T.87 EOI, T.800 EOC: all FF D9).
-        try:
-            with quiet():
-                end = get_frame(pixels, 0, number_of_frames=1).rstrip(b"\0")[-4:]
-        except Exception:  # damaged encapsulation
-            end = b""
-        if _END_OF_IMAGE not in end:  # some writers pad after it
-            raise SeriesError(
-                f"{name}: compressed pixel data cut short (no end marker); copy the file again"
-            )
-
-
 def _pixel_bytes(dataset: FileDataset) -> bytes:
     with quiet():
         try:
@@ -214,11 +222,6 @@ def _pixel_bytes(dataset: FileDataset) -> bytes:
         except Exception:  # a damaged value is an absent value
             return b""
     return value if isinstance(value, bytes) else b""
-
-
-def _syntax(dataset: FileDataset) -> UID:
-    with quiet():
-        return UID(text(dataset.file_meta, "TransferSyntaxUID"))
 
 
 def _padding(dataset: Dataset, signed: bool) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ a stack holds grows by about a kilobyte a slice. `read` gives some slices, or al
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from cvsct.io.header import (
     read_dataset,
     text,
 )
-from cvsct.io.pixels import Encoding, encoding_of, read_pixels
+from cvsct.io.pixels import Encoding, Slice, encoding_of, read_pixels
 from cvsct.volume import Acquisition, CTVolume, Geometry
 
 MAX_VOXELS = 2**31
@@ -45,14 +46,21 @@ _SAME_IN_SERIES = {
 
 @dataclass(frozen=True)
 class SeriesFiles:
-    """The files that share a Series Instance UID, sorted by path.
+    """The files that share a Series Instance UID, sorted by path; or one NIfTI file.
 
     `series_uid` is empty for a file whose header names none or cannot be parsed; it stands alone,
     and `read_series` refuses it by name, so that damage is reported and never silently left out.
+    `frames` is how many slices a file of many declares, else 0.
     """
 
     series_uid: str
     files: tuple[Path, ...]
+    frames: int = 0
+
+    @property
+    def n_slices(self) -> int:
+        """As far as headers tell."""
+        return self.frames or len(self.files)
 
 
 @dataclass(frozen=True)
@@ -94,34 +102,21 @@ class Stack:
         """
         index = range(len(self))[start:stop]
         shape = (len(index), *self.shape[1:])
-        if int(np.prod(shape, dtype=np.int64)) > MAX_VOXELS:
-            raise SeriesError(
-                f"{label(self.files[start])} and {len(index) - 1} more: {shape[0]} slices of "
-                f"{shape[1]} x {shape[2]} are more than {MAX_VOXELS} voxels; split the series"
-            )
-        hu = np.empty(shape, dtype=np.float32)
-        padding = np.zeros(shape, dtype=bool)
-        padding_stored, headers = [], []
-        for slot, i in enumerate(index):
-            name = label(self.files[i])
-            dataset = read_dataset(self.files[i], pixels=True)
-            with quiet():
-                self._refuse_changed(i, dataset)
-                pixels = read_pixels(name, dataset, self.encodings[i])
-                headers.append(_header_of(dataset))
-            hu[slot], padding[slot] = pixels.hu, pixels.padding
-            padding_stored.append(pixels.padding_stored)
-        padded = bool(padding.any())
-        return CTVolume(
-            hu=hu,
-            geometry=replace(self.geometry, positions_mm=self.geometry.positions_mm[start:stop]),
+        refuse_huge(f"{label(self.files[start])} and {len(index) - 1} more", shape)
+        where = replace(self.geometry, positions_mm=self.geometry.positions_mm[start:stop])
+        return replace(
+            volume_of(map(self._slice, index), shape, where),
             acquisition=self.acquisition,
-            padding=padding if padded else None,
-            padding_stored=tuple(padding_stored) if padded else (),
             series_uid=self.series_uid,
             patient=self.patient,
-            headers=tuple(headers),
         )
+
+    def _slice(self, i: int) -> tuple[Slice, Dataset]:
+        name = label(self.files[i])
+        dataset = read_dataset(self.files[i], pixels=True)
+        with quiet():
+            self._refuse_changed(i, dataset)
+            return read_pixels(name, dataset, self.encodings[i]), _header_of(dataset)
 
     def _refuse_changed(self, i: int, dataset: Dataset) -> None:
         name = label(self.files[i])
@@ -131,6 +126,36 @@ class Stack:
                 f"{name}: changed while the series was being read; "
                 "let what writes to the folder finish, then run it again"
             )
+
+
+def volume_of(
+    slices: Iterable[tuple[Slice, Dataset]], shape: tuple[int, int, int], geometry: Geometry
+) -> CTVolume:
+    """Slices as they are read, with their headers, as a volume."""
+    hu = np.empty(shape, dtype=np.float32)
+    padding = np.zeros(shape, dtype=bool)
+    padding_stored, headers = [], []
+    for slot, (pixels, header) in enumerate(slices):
+        hu[slot], padding[slot] = pixels.hu, pixels.padding
+        padding_stored.append(pixels.padding_stored)
+        headers.append(header)
+    padded = bool(padding.any())
+    return CTVolume(
+        hu=hu,
+        geometry=geometry,
+        padding=padding if padded else None,
+        padding_stored=tuple(padding_stored) if padded else (),
+        headers=tuple(headers),
+    )
+
+
+def refuse_huge(name: str, shape: tuple[int, int, int]) -> None:
+    """Refuse more voxels than `MAX_VOXELS` at once."""
+    if int(np.prod(shape, dtype=np.int64)) > MAX_VOXELS:
+        raise SeriesError(
+            f"{name}: {shape[0]} slices of {shape[1]} x {shape[2]} are more than {MAX_VOXELS} "
+            "voxels; split the series"
+        )
 
 
 def open_stack(series: SeriesFiles) -> Stack:
@@ -147,7 +172,7 @@ def open_stack(series: SeriesFiles) -> Stack:
     uids = [text(first, "SOPInstanceUID")]
     for path in series.files[1:]:
         header, plane, encoding = read_header(path)
-        _refuse_mixed(plane.name, header, encoding, first_plane.name, first, first_encoding)
+        refuse_mixed(plane.name, header, encoding, first_plane.name, first, first_encoding)
         planes.append(plane)
         encodings.append(first_encoding if encoding == first_encoding else encoding)
         uids.append(text(header, "SOPInstanceUID"))
@@ -172,8 +197,8 @@ def read_header(path: Path) -> tuple[Dataset, Plane, Encoding]:
         raise SeriesError(f"{name}: {reason}, expected a CT slice; name an axial CT series")
     if text(header, "SOPClassUID") in ENHANCED_CT:
         raise SeriesError(
-            f"{name}: multi-frame enhanced CT, which this version does not read; "
-            "export it as classic CT, one file a slice"
+            f"{name}: multi-frame enhanced CT among other files of its series (several scans, or "
+            "one in parts); put each file into a series of its own"
         )
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
         if not is_uid(text(header, keyword)):
@@ -189,7 +214,7 @@ def _header_of(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _refuse_mixed(
+def refuse_mixed(
     name: str,
     header: Dataset,
     encoding: Encoding,
@@ -197,6 +222,11 @@ def _refuse_mixed(
     first: Dataset,
     first_encoding: Encoding,
 ) -> None:
+    """Refuse a slice that differs from the first in what a series has in common.
+
+    Raises:
+        SeriesError, GeometryError: naming what differs.
+    """
     if text(header, "SeriesInstanceUID") != text(first, "SeriesInstanceUID"):
         raise SeriesError(
             f"{name}: mixed series (another Series Instance UID than {first_name}); "
