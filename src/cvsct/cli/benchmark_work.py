@@ -14,7 +14,6 @@ from cvsct.cli.harmonize import harmonize
 from cvsct.cli.train import train
 from cvsct.cli.words import note
 from cvsct.errors import CvsctError
-from cvsct.runs import MANIFEST
 
 if TYPE_CHECKING:
     from cvsct.evaluation.feature_file import FeatureFile
@@ -53,6 +52,7 @@ class Work:
         """Do what is not there yet: a training, the derived series, the report."""
         from cvsct.evaluation.league import Result
         from cvsct.methods import find_method
+        from cvsct.runs import MANIFEST
 
         row = find_method(name)
         model = self._model(name, seed, 0 if row.reversible else direction)
