@@ -77,8 +77,9 @@ def test_a_training_asked_to_end_loses_no_step_and_says_how_to_go_on(tmp_path: P
     assert torch.load(tmp_path / CHECKPOINT_FILE, weights_only=True)["steps"] == done
 
 
-def test_termination_waits_for_the_step_and_its_validation(tmp_path: Path) -> None:
-    run, before = Run(tmp_path, {}, np.random.default_rng(0)), signal.getsignal(signal.SIGTERM)
+def ask_to_end_in_step_four(folder: Path) -> None:
+    """A training that SIGTERM meets within a step; run in a process of its own."""
+    run, before = Run(folder, {}, np.random.default_rng(0)), signal.getsignal(signal.SIGTERM)
 
     def draw(_: np.random.Generator) -> tuple[None, None]:
         if run.steps == 3:
@@ -91,6 +92,21 @@ def test_termination_waits_for_the_step_and_its_validation(tmp_path: Path) -> No
             Schedule(save_seconds=0, validate_steps=4), lambda _: {"score": 0.5},
         )  # fmt: skip
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_termination_waits_for_the_step_and_its_validation(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.test_resume import *; "
+        "ask_to_end_in_step_four(Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     saved = torch.load(tmp_path / CHECKPOINT_FILE, weights_only=True)
     assert (saved["steps"], saved["best"]["step"]) == (4, 4)
 
