@@ -110,7 +110,7 @@ def test_one_scan_is_in_memory_at_a_time(tmp_path: Path, how: str) -> None:
         train_spectrum(source, target, request)
     else:
         open_store(tmp_path / "s", source, RULE, 0.8 if how == "resampled" else None)
-    passes = 3 if how == "spectrum" else 1  # the fit; filtered and as they are, to correct it
+    passes = 2 if how == "spectrum" else 1  # the fit, and its correction
     assert len(source.alive) == passes * 4
     assert source.most == 1
     assert target.most <= 1

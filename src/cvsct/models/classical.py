@@ -235,7 +235,7 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         cap = np.log(max_gain)
         limited = np.clip(sign * log_gain, -cap, cap)
         return VolumeMapping(lambda volume: filter_slices(volume, frequencies, limited))
-    noise, radial, structure, *powers = weights_of(
+    noise, radial, structure, source, target = weights_of(
         bundle,
         "noise_log_gain",
         "noise_radial_log_gain",
@@ -243,13 +243,8 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         "source_noise_log_power",
         "target_noise_log_power",
     )
-    gains = LocalGains(
-        frequencies_per_mm=frequencies,
-        noise=sign * noise,
-        noise_radial=sign * radial,
-        structure=sign * structure,
-        noise_log_power=powers[1] if reverse else powers[0],
-        max_gain=max_gain,
+    gains = LocalGains.one_way(
+        frequencies, (noise, radial, structure), (source, target), max_gain, reverse
     )
     tone_hu = sign * float(bundle.weights.get("tone_hu", np.zeros(1))[0])
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from cvsct.models.bands import Bands
 from cvsct.models.noise import expected_log_noise
+from cvsct.models.patches import RADIUS_UNIT_MM
+from cvsct.models.sampling import over_slices
 from cvsct.regions import soft_tissue
 from cvsct.runs import Progress
-from cvsct.volume import CTVolume, Scans, facts_of
-
-RADIUS_UNIT_MM = 100.0
+from cvsct.volume import CTVolume, Scans
 
 UNSCALED = 2
 """The lowest band is anatomy; the next one's energy tells tissue alike."""
@@ -74,6 +73,11 @@ def radius_sq(volume: CTVolume) -> Float[np.ndarray, "rows columns"]:
     return squared
 
 
+def as_it_is(volume: CTVolume) -> CTVolume:
+    """The volume."""
+    return volume
+
+
 def places_of(
     scans: Scans,
     before: Filter,
@@ -82,7 +86,6 @@ def places_of(
     max_slices: int,
     side: str,
     progress: Progress,
-    prepared: Callable[[CTVolume], CTVolume] = lambda volume: volume,
 ) -> Places:
     """The places of a domain's scans, which are read one at a time.
 
@@ -90,22 +93,40 @@ def places_of(
         before: the filter that the scans go through first.
         local_mm: standard deviation of the Gaussian over which energy is measured.
         max_slices: slices used, spread evenly.
-        prepared: what is done to them before anything else.
     """
-    lengths = [scan.shape[0] for scan in facts_of(scans)]
-    stride = -(-sum(lengths) // max_slices)
+    return places_of_each(
+        scans, before, bands, local_mm, max_slices, side, progress, prepared=[as_it_is]
+    )[0]
 
-    def measure(whole: CTVolume, earlier: int) -> list[Places]:
-        chosen = list(range(-earlier % stride, len(whole.hu), stride))
-        if not chosen:
-            return []
-        return list(_each_slice(prepared(whole.select(chosen)), before, bands, local_mm))
 
-    parts = [Places(np.empty((0, bands.count - 1)), np.empty((0, 3)), np.empty(0))]
-    progress(f"band energy of the {side}", 0, len(scans))
-    for done, found in enumerate(map(measure, scans, accumulate(lengths, initial=0)), 1):
-        parts += found
-        progress(f"band energy of the {side}", done, len(scans))
+def places_of_each(
+    scans: Scans,
+    before: Filter,
+    bands: Bands,
+    local_mm: float,
+    max_slices: int,
+    side: str,
+    progress: Progress,
+    prepared: Sequence[Callable[[CTVolume], CTVolume]],
+) -> list[Places]:
+    """The same of scans prepared in several ways, for one reading of them.
+
+    Args:
+        prepared: what is done to the chosen slices before anything else.
+    """
+
+    def measure(volume: CTVolume, _: Int[np.ndarray, " slices"]) -> list[list[Places]]:
+        return [list(_each_slice(one(volume), before, bands, local_mm)) for one in prepared]
+
+    found = over_slices(scans, max_slices, measure, f"band energy of the {side}", progress)
+    nothing = Places(np.empty((0, bands.count - 1)), np.empty((0, 3)), np.empty(0))
+    return [
+        _joined([nothing, *(each for scan in found for each in scan[way])])
+        for way in range(len(prepared))
+    ]
+
+
+def _joined(parts: Sequence[Places]) -> Places:
     return Places(
         np.concatenate([part.log_energy for part in parts]),
         np.concatenate([part.tissue for part in parts]),

@@ -57,6 +57,25 @@ class LocalGains:
     noise_log_power: Float[np.ndarray, " n"]
     max_gain: float
 
+    @classmethod
+    def one_way(
+        cls,
+        frequencies_per_mm: Float[np.ndarray, " n"],
+        log_gains: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]],
+        noise_log_powers: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]],
+        max_gain: float,
+        reverse: bool,
+    ) -> LocalGains:
+        """Those from source to target, or their inverses.
+
+        Args:
+            log_gains: of noise, its change with radius, and of structure, from source to target.
+            noise_log_powers: of source and target.
+        """
+        noise, noise_radial, structure = (-one if reverse else one for one in log_gains)
+        power = noise_log_powers[1 if reverse else 0]
+        return cls(frequencies_per_mm, noise, noise_radial, structure, power, max_gain)
+
 
 @dataclass(frozen=True)
 class _Grid:

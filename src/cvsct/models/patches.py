@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
 
 from cvsct.models.noise import expected_log_noise, patch_log_noise
+from cvsct.models.sampling import over_slices
 from cvsct.regions import blurred
 from cvsct.runs import Progress
 from cvsct.spectra import PatchSpectra, Tissue, patch_spectra
-from cvsct.volume import CTVolume, Scans, facts_of
+from cvsct.volume import CTVolume, Scans
 
 RADIUS_UNIT_MM = 100.0
 SMOOTH_MM = 2.0
@@ -84,14 +84,8 @@ def domain_patches(
     Returns:
         As many as there are kinds; one without patches where no scan shows any.
     """
-    lengths = [scan.shape[0] for scan in facts_of(scans)]
-    stride = -(-sum(lengths) // max_slices)
 
-    def measure(whole: CTVolume, before: int) -> list[Patches]:
-        chosen = list(range(-before % stride, len(whole.hu), stride))
-        if not chosen:
-            return []
-        volume = whole.select(chosen)
+    def measure(volume: CTVolume, numbers: Int[np.ndarray, " slices"]) -> list[Patches]:
         expected = expected_log_noise(volume)
         smooth = blurred(volume.hu, SMOOTH_MM / volume.pixel_mm)
         found = []
@@ -109,16 +103,16 @@ def domain_patches(
                     log_noise=patch_log_noise(expected, volume, spectra),
                     roughness_hu=_roughness_hu(smooth, spectra),
                     radius2=_radius2(volume, spectra),
-                    slice_number=before + np.array(chosen)[spectra.corners[:, 0]],
+                    slice_number=numbers[spectra.corners[:, 0]],
                 )
             )
         return found
 
-    parts: list[list[Patches]] = []
-    progress(f"spectra of the {side}", 0, len(scans))
-    for done, part in enumerate(map(measure, scans, accumulate(lengths, initial=0)), 1):
-        parts += [part] if part else []
-        progress(f"spectra of the {side}", done, len(scans))
+    parts = [
+        part
+        for part in over_slices(scans, max_slices, measure, f"spectra of the {side}", progress)
+        if part
+    ]
     nothing = _nothing(len(frequencies_per_mm))
     return [_joined([nothing, *(part[i] for part in parts)]) for i in range(len(kinds))]
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from cvsct.models.band_energy import fit_band_gains
 from cvsct.models.bands import Bands
-from cvsct.models.local_energy import UNSCALED, Filter, Places, places_of
+from cvsct.models.local_energy import UNSCALED, Filter, Places, as_it_is, places_of_each
 from cvsct.models.local_filter import LocalGains, filter_locally
 from cvsct.models.two_gains import TwoGains
 from cvsct.runs import Progress
@@ -35,21 +35,6 @@ CORRECTION_SD = 0.05
 MOST = float(np.log(1.6))
 
 
-def local_gains(
-    two: TwoGains, frequencies_per_mm: Float[np.ndarray, " n"], max_gain: float, reverse: bool
-) -> LocalGains:
-    """The gains of one direction, ready to be applied."""
-    sign = -1.0 if reverse else 1.0
-    return LocalGains(
-        frequencies_per_mm=frequencies_per_mm,
-        noise=sign * two.noise,
-        noise_radial=sign * two.noise_radial,
-        structure=sign * two.structure,
-        noise_log_power=two.target_noise if reverse else two.source_noise,
-        max_gain=max_gain,
-    )
-
-
 def refined(
     source: Scans,
     target: Scans,
@@ -63,24 +48,27 @@ def refined(
     pixel_mm = max(min(min(scan.pixel_mm) for scan in facts_of(side)) for side in (source, target))
     bands = Bands.of(pixel_mm, BAND_PER_MM)
 
-    def measured(scans: Scans, name: str, reverse: bool | None) -> Places:
-        def prepared(volume: CTVolume) -> CTVolume:
-            if reverse is None:
-                return volume
-            gains = local_gains(two, f, max_gain, reverse)
+    def measured(scans: Scans, name: str, reverse: bool) -> list[Places]:
+        """As they are, and filtered."""
+        gains = LocalGains.one_way(
+            f,
+            (two.noise, two.noise_radial, two.structure),
+            (two.source_noise, two.target_noise),
+            max_gain,
+            reverse,
+        )
+
+        def filtered(volume: CTVolume) -> CTVolume:
             return volume.with_hu(filter_locally(volume, gains))
 
         flat = Filter(f, np.zeros_like(f))
-        return places_of(
-            scans, flat, bands, LOCAL_MM, MAX_SLICES, name, progress, prepared=prepared
+        return places_of_each(
+            scans, flat, bands, LOCAL_MM, MAX_SLICES, name, progress, [as_it_is, filtered]
         )
 
-    forth = fit_band_gains(
-        measured(source, "filtered source", False), measured(target, "target", None)
-    )
-    back = fit_band_gains(
-        measured(target, "filtered target", True), measured(source, "source", None)
-    )
+    a, a_filtered = measured(source, "source", False)
+    b, b_filtered = measured(target, "target", True)
+    forth, back = fit_band_gains(a_filtered, b), fit_band_gains(b_filtered, a)
     level, slope = 0.5 * (forth.log_gain - back.log_gain).T
     trust = two.noise_sd**2 / (two.noise_sd**2 + CORRECTION_SD**2)
     middle = 0.5 * (forth.radius_sq[0] + back.radius_sq[0])
