@@ -27,10 +27,9 @@ import distributed
 import numpy as np
 import torch
 
-from benchmarks.machine import facts, one_line
+from benchmarks.machine import facts, one_line, publish
 from benchmarks.streams import body_slices, train_classical
 from cvsct.crew import usable_cores
-from cvsct.runs import write_atomic, write_json
 from tests.dicom_files import slice_dataset, write_slice
 
 ONE, TWO, DASK = "1 worker", "2 workers", "Dask, 2 workers"
@@ -251,12 +250,7 @@ def main(words: list[str] | None = None) -> None:
         f"{args.growth_slices} slices of {args.growth_size} x {args.growth_size}.\n\n"
         f"{tables(report)}\n"
     )
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_json(args.out / "cohort.json", report)
-        write_atomic(args.out / "cohort.md", text)
-    print(json.dumps(report, indent=2))
-    print(text)
+    publish(report, text, "cohort", args.out)
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:

@@ -9,7 +9,6 @@ what else the machine does weighs on all alike. Errors are against eager PyTorch
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import openvino
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import facts, one_line, peak_gflop_s
+from benchmarks.machine import facts, one_line, peak_gflop_s, publish
 from benchmarks.streams import body_slices, end_to_end, memory, table, train_classical
 from cvsct.crew import usable_cores
 from cvsct.errors import CvsctError
@@ -33,7 +32,6 @@ from cvsct.inference.torch_engine import TorchNetwork
 from cvsct.models.bundle import Bundle, Domain
 from cvsct.models.export import rebuild_generator, with_graphs
 from cvsct.models.generator import GeneratorConfig, build_generator, scale_to_data
-from cvsct.runs import write_atomic, write_json
 from cvsct.training.steps import bf16_is_fast
 from cvsct.volume import HUWindow, ScanFacts
 
@@ -236,12 +234,7 @@ def main(words: list[str] | None = None) -> None:
             report["memory"] = memory(models, folder, args.memory_slices, size_px)
             text += f"\n{table(report['memory'])}\n"
         report["load_after"] = round(os.getloadavg()[0], 1)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_json(args.out / "inference.json", report)
-        write_atomic(args.out / "inference.md", text)
-    print(json.dumps(report, indent=2))
-    print(text)
+    publish(report, text, "inference", args.out)
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:

@@ -6,16 +6,18 @@ convolution: sgemm reaches less than half of it on some processors and says noth
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cvsct.runs import write_atomic, write_json
 from cvsct.training.steps import bf16_is_fast
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -123,6 +125,16 @@ def facts(device: torch.device) -> dict[str, Any]:
             "fp32_convolutions": "TF32" if torch.backends.cudnn.allow_tf32 else "fp32",
         }
     return found
+
+
+def publish(report: Mapping[str, Any], text: str, name: str, out: Path | None) -> None:
+    """Print a report as JSON and as text, and write both into a folder where one is given."""
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / f"{name}.json", report)
+        write_atomic(out / f"{name}.md", text)
+    print(json.dumps(report, indent=2))
+    print(text)
 
 
 def one_line(about: dict[str, Any]) -> str:

@@ -27,12 +27,11 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import facts, one_line, peaks, synchronise
+from benchmarks.machine import facts, one_line, peaks, publish, synchronise
 from benchmarks.plain_step import PlainStep
 from benchmarks.step_configurations import CONFIGURATIONS, REFERENCE, configured
 from cvsct.errors import CvsctError, TrainingError
 from cvsct.models.vgg import CONVOLUTIONS, WIDTHS, Network
-from cvsct.runs import write_atomic, write_json
 from cvsct.training.parallel import Ranks
 from cvsct.training.steps import CycleStep, bf16_is_fast
 from cvsct.training.vgg import WEIGHTS_VARIABLE, find_weights
@@ -190,12 +189,7 @@ def main() -> None:
     }
     of = ", ".join(f"{value:g} GFLOP/s {name}" for name, value in peak.items())
     text = f"{one_line(machine)}. Convolution peak {of}. {vgg}.\n\n{table(rows)}\n"
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_json(args.out / "training.json", report)
-        write_atomic(args.out / "training.md", text)
-    print(json.dumps(report, indent=2))
-    print(text)
+    publish(report, text, "training", args.out)
 
 
 def _work(args: argparse.Namespace) -> list[tuple[int, list[str]]]:

@@ -16,6 +16,7 @@ def methods(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         keys = ("name", "kind", "reversible", "recommended", "summary")
         print(json.dumps([{key: getattr(row, key) for key in keys} for row in METHODS.values()]))
         return
+    width = max(map(len, METHODS))
     for row in METHODS.values():
         mark = "  (recommended)" if row.recommended else ""
-        print(f"{row.name:<10} {row.kind:<10} {row.summary}{mark}")
+        print(f"{row.name:<{width}} {row.kind:<10} {row.summary}{mark}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvsct.errors import CvsctError, SeriesError
+from cvsct.io.assembly import MAX_VOXELS
 from cvsct.io.header import (
     ENHANCED_CT,
     MAX_MULTIFRAME_BYTES,
@@ -31,7 +32,7 @@ from cvsct.io.header import (
 from cvsct.io.nifti import open_nifti
 from cvsct.io.nifti_header import is_nifti, not_a_scan, read_nifti_header
 from cvsct.io.series import open_series
-from cvsct.io.stack import MAX_VOXELS, SeriesFiles, acquisition_of, patient_of, read_header
+from cvsct.io.stack import SeriesFiles, acquisition_of, patient_of, read_header
 from cvsct.volume import CTVolume, ScanFacts
 
 __all__ = [

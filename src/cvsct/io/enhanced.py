@@ -8,7 +8,7 @@ reads and writes slices understands; what makes a series irregular is refused al
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pydicom import Dataset, FileDataset, Sequence
 from pydicom.tag import BaseTag, Tag
 
 from cvsct.errors import SeriesError
+from cvsct.io.assembly import volume_between
 from cvsct.io.geometry import arrange, plane_of
 from cvsct.io.header import (
     CT_IMAGE,
@@ -32,7 +33,7 @@ from cvsct.io.header import (
 )
 from cvsct.io.identity import uid_of
 from cvsct.io.pixels import Encoding, FrameReader, Slice, encoding_of
-from cvsct.io.stack import acquisition_of, patient_of, refuse_huge, refuse_mixed, volume_of
+from cvsct.io.stack import acquisition_of, patient_of, refuse_mixed
 from cvsct.volume import Acquisition, CTVolume, Geometry
 
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
@@ -112,15 +113,7 @@ class FrameStack:
             SeriesError: if pixels cannot be decoded, are too many, or the file has changed.
         """
         index = range(len(self))[start:stop]
-        shape = (len(index), *self.shape[1:])
-        refuse_huge(label(self.path), shape)
-        where = replace(self.geometry, positions_mm=self.geometry.positions_mm[start:stop])
-        return replace(
-            volume_of(map(self._slice, index), shape, where),
-            acquisition=self.acquisition,
-            series_uid=self.series_uid,
-            patient=self.patient,
-        )
+        return volume_between(self, label(self.path), map(self._slice, index), index)
 
     def _slice(self, i: int) -> tuple[Slice, Dataset]:
         dataset, frames = self._frames

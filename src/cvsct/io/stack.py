@@ -7,15 +7,14 @@ a stack holds grows by about a kilobyte a slice. `read` gives some slices, or al
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from pydicom import Dataset
 from pydicom.tag import Tag
 
 from cvsct.errors import GeometryError, SeriesError
+from cvsct.io.assembly import volume_between
 from cvsct.io.geometry import Plane, arrange, plane_of
 from cvsct.io.header import (
     ENHANCED_CT,
@@ -29,9 +28,6 @@ from cvsct.io.header import (
 )
 from cvsct.io.pixels import Encoding, Slice, encoding_of, read_pixels
 from cvsct.volume import Acquisition, CTVolume, Geometry
-
-MAX_VOXELS = 2**31
-"""8 GiB of float32: more than 8000 slices of 512 x 512."""
 
 _PIXELS_BEGIN = Tag("FloatPixelData")
 """From here on (7FE0,0008) a data set holds pixels and what follows them, and no header."""
@@ -101,15 +97,8 @@ class Stack:
                 what it was when the stack was opened.
         """
         index = range(len(self))[start:stop]
-        shape = (len(index), *self.shape[1:])
-        refuse_huge(f"{label(self.files[start])} and {len(index) - 1} more", shape)
-        where = replace(self.geometry, positions_mm=self.geometry.positions_mm[start:stop])
-        return replace(
-            volume_of(map(self._slice, index), shape, where),
-            acquisition=self.acquisition,
-            series_uid=self.series_uid,
-            patient=self.patient,
-        )
+        name = f"{label(self.files[start])} and {len(index) - 1} more"
+        return volume_between(self, name, map(self._slice, index), index)
 
     def _slice(self, i: int) -> tuple[Slice, Dataset]:
         name = label(self.files[i])
@@ -126,36 +115,6 @@ class Stack:
                 f"{name}: changed while the series was being read; "
                 "let what writes to the folder finish, then run it again"
             )
-
-
-def volume_of(
-    slices: Iterable[tuple[Slice, Dataset]], shape: tuple[int, int, int], geometry: Geometry
-) -> CTVolume:
-    """Slices as they are read, with their headers, as a volume."""
-    hu = np.empty(shape, dtype=np.float32)
-    padding = np.zeros(shape, dtype=bool)
-    padding_stored, headers = [], []
-    for slot, (pixels, header) in enumerate(slices):
-        hu[slot], padding[slot] = pixels.hu, pixels.padding
-        padding_stored.append(pixels.padding_stored)
-        headers.append(header)
-    padded = bool(padding.any())
-    return CTVolume(
-        hu=hu,
-        geometry=geometry,
-        padding=padding if padded else None,
-        padding_stored=tuple(padding_stored) if padded else (),
-        headers=tuple(headers),
-    )
-
-
-def refuse_huge(name: str, shape: tuple[int, int, int]) -> None:
-    """Refuse more voxels than `MAX_VOXELS` at once."""
-    if int(np.prod(shape, dtype=np.int64)) > MAX_VOXELS:
-        raise SeriesError(
-            f"{name}: {shape[0]} slices of {shape[1]} x {shape[2]} are more than {MAX_VOXELS} "
-            "voxels; split the series"
-        )
 
 
 def open_stack(series: SeriesFiles) -> Stack:
