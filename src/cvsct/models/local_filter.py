@@ -8,7 +8,7 @@ one zero-phase filter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -75,6 +75,15 @@ class LocalGains:
         noise, noise_radial, structure = (-one if reverse else one for one in log_gains)
         power = noise_log_powers[1 if reverse else 0]
         return cls(frequencies_per_mm, noise, noise_radial, structure, power, max_gain)
+
+    def scaled(self, share: float) -> LocalGains:
+        """The gains for a share of the way: 1 all of it, 0 none."""
+        return replace(
+            self,
+            noise=share * self.noise,
+            noise_radial=share * self.noise_radial,
+            structure=share * self.structure,
+        )
 
 
 @dataclass(frozen=True)

@@ -24,21 +24,18 @@ import numpy as np
 from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.errors import GeometryError, TrainingError
+from cvsct.errors import TrainingError
 from cvsct.models.like_with_like import Likeness, smooth_log_gain
 from cvsct.models.patches import Patches, PatchKind, domain_patches
 from cvsct.models.two_gains import EVEN_PATCH_MM, TwoGains, even_patches, fit_two_gains
 from cvsct.runs import Progress, silent
-from cvsct.spectra import mean_over_patches, patch_spectra
-from cvsct.volume import CTVolume, ScanFacts, Scans, facts_of
+from cvsct.spectra import mean_over_patches
+from cvsct.volume import ScanFacts, Scans, facts_of
 
 MIN_PATCHES = 30
 
 SOFT_PATCH_HU = -200.0
 """Mean of a patch above which it is not lung."""
-
-TEXTURE_FROM_PER_MM = 0.1
-"""Below lies mostly anatomy."""
 
 RELATIVE_SD = 0.01
 """Sampling error of a log gain at a quarter of the frequency range; grows towards zero."""
@@ -54,6 +51,8 @@ class SpectrumSettings(BaseModel):
         refine: correct two gains once by what is left after filtering.
         tone: `match` also moves soft tissue by the difference of its most frequent CT numbers;
             of different patients it may be theirs. `keep` only tells it, in the model card.
+        pass_through: leave a scan alone that reads like the target already, and take one that
+            reads as if on the way the rest of it. For two gains.
         patch_mm: side of the patches whose spectra are compared.
         frequency_step_per_mm: distance of the frequencies at which a gain is known.
         low_frequency_per_mm: kernels are taken to agree up to here; patches are classed by it.
@@ -73,6 +72,7 @@ class SpectrumSettings(BaseModel):
     gains: Literal["two", "one"] = "two"
     refine: bool = True
     tone: Literal["keep", "match"] = "keep"
+    pass_through: bool = True
     patch_mm: float = Field(default=40.0, ge=10, le=200)
     frequency_step_per_mm: float = Field(default=0.025, ge=0.002, le=0.05)
     low_frequency_per_mm: float = Field(default=0.075, ge=0.05, le=0.3)
@@ -200,47 +200,3 @@ def _noise_share(patches: Patches, low: Bool[np.ndarray, " n"]) -> Float[np.ndar
     excess = mean_over_patches(patches.log_power[plain]) - mean_over_patches(patches.log_power)
     share: Float[np.ndarray, " n"] = np.exp(np.minimum(np.nan_to_num(excess), 0.0))
     return share
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a scan's texture lies between the two domains of a model.
-
-    Args:
-        position: 1 reads like the source, 0 like the target. Kernel and noise level both count.
-        off_axis: rms difference in log power that neither domain explains; large for a scan of
-            another kind.
-    """
-
-    position: float
-    off_axis: float
-
-
-def position_between(
-    volume: CTVolume,
-    frequencies_per_mm: Float[np.ndarray, " n"],
-    log_gain: Float[np.ndarray, " n"],
-    middle_log_power: Float[np.ndarray, " n"],
-    patch_mm: float,
-) -> Position:
-    """Project a scan's log power spectrum on the line from target to source.
-
-    Args:
-        log_gain: from source to target; the line has its direction.
-        middle_log_power: half-way between the domains' means, through which the line passes, so
-            that the anatomy of neither weighs much.
-
-    Raises:
-        GeometryError: if the slices hold no patch of that size inside a patient.
-    """
-    spectra = patch_spectra(volume, frequencies_per_mm, round(patch_mm / volume.pixel_mm), "body")
-    if len(spectra.log_power) == 0:
-        raise GeometryError(
-            f"no region of {patch_mm:g} mm inside a patient; give slices of the trunk"
-        )
-    mean = mean_over_patches(spectra.log_power)
-    used = (frequencies_per_mm >= TEXTURE_FROM_PER_MM) & np.isfinite(mean)
-    offset = (mean - middle_log_power)[used]
-    axis = -2 * log_gain[used]
-    along = float(offset @ axis) / max(float(axis @ axis), 1e-12)
-    return Position(0.5 + along, float(np.sqrt(np.mean((offset - along * axis) ** 2))))
