@@ -106,7 +106,8 @@ def main() -> None:
     if not (args.work / "scans" / "manifest.json").exists():
         make(args.work / "scans", workers=0)
     with ThreadPoolExecutor(len(PAIRS)) as pool:
-        failed = sum(pool.map(lambda pair: learn(pair, args.work, args.minutes), PAIRS), [])
+        learned = pool.map(lambda pair: learn(pair, args.work, args.minutes), PAIRS)
+        failed = [line for lines in learned for line in lines]
     if failed:
         sys.exit("; ".join(failed))
     if args.train_only:

@@ -14,7 +14,7 @@ import pytest
 import scipy.fft
 from scipy import ndimage
 
-from cvsct.errors import GeometryError, ModelError, TrainingError, UsageError
+from cvsct.errors import ModelError, TrainingError, UsageError
 from cvsct.io.dicom import read_all
 from cvsct.methods import METHODS
 from cvsct.models.bundle import Bundle

@@ -14,7 +14,7 @@ from cvsct.models.classical import load_spectrum, train_spectrum
 from cvsct.models.mapping import SAMPLE_SLICES, sample_of
 from cvsct.models.position import FULL_WAY, LEAST_AXIS, THERE, Position, scan_position
 from cvsct.volume import CTVolume
-from tests.bodies import make_volume
+from tests.conftest import make_volume
 from tests.test_classical import SHARP_MM, SOFT_MM, request, world
 
 
@@ -83,13 +83,15 @@ def test_the_way_left_rises_evenly_between_target_and_source() -> None:
 
 
 def test_a_part_of_the_way_is_told() -> None:
-    between = sharp().with_hu(0.6 * sharp().hu + 0.4 * world(8, SOFT_MM).hu)
+    between = sharp().with_hu(0.3 * sharp().hu + 0.7 * world(8, SOFT_MM).hu)
     bundle = two_gains()
     share = scan_position(bundle, between).way_left(reverse=True)
     assert 0 < share < 1
     fitted = load_spectrum(bundle, True, "auto").fitted_to(between)
     assert f"{share:.0%} of the way" in fitted.remark
-    assert 0 < np.abs(fitted(between) - between.hu).mean() < change(between, True, pass_through=False)
+    assert (
+        0 < np.abs(fitted(between) - between.hu).mean() < change(between, True, pass_through=False)
+    )
 
 
 def test_without_a_patient_the_filter_goes_all_the_way() -> None:

@@ -19,8 +19,8 @@ from cvsct.models.filtering import filter_slices
 from cvsct.models.fitted import bundle_of, need_scans, settings_in, settings_of, weights_of
 from cvsct.models.local_filter import LocalGains, filter_locally
 from cvsct.models.mapping import VolumeMapping
-from cvsct.models.refinement import refined
 from cvsct.models.position import scan_position
+from cvsct.models.refinement import refined
 from cvsct.models.spectrum import SpectrumSettings, fit_kernel_ratio
 from cvsct.models.tone import shifted
 from cvsct.runs import TrainingRequest
@@ -155,7 +155,8 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
     """
     settings = settings_of(SpectrumSettings, request)
     need_scans(source, target)
-    fit = fit_kernel_ratio(source, target, settings, request.progress)
+    known = settings.dose_law_sd if settings.gains == "two" else None
+    fit = fit_kernel_ratio(source, target, settings, request.progress, known)
     f = fit.frequencies_per_mm
     weights = {
         "frequencies_per_mm": f,
