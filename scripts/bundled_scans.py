@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cvsct.io.simulated import write_simulated
-from cvsct.scanner.benchmark import KERNELS, TEST, TRAIN, BodyKind, Scan, Subject
+from cvsct.scanner.benchmark import KERNELS, TRAIN, BodyKind, Scan, Subject
 from cvsct.scanner.campaign import run_campaign
 from cvsct.scanner.imaging import load_simulator
 from cvsct.scanner.plan import BODIES_PER_SEED, plan

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bundled_scans import make
-from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE, Bundle
-from cvsct.models.bundled import ROOT
 from cvsct.scanner.benchmark import BL64, BR40, GE, KERNELS, SIEMENS
 from real_pair import run
 from virtual_study import Job, train

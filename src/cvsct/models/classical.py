@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cvsct.errors import GeometryError, TrainingError
 from cvsct.models.bundle import Bundle
+from cvsct.models.clipped import with_clipped_noise
 from cvsct.models.filtering import filter_slices
 from cvsct.models.fitted import bundle_of, need_scans, settings_in, settings_of, weights_of
 from cvsct.models.local_filter import LocalGains, filter_locally
@@ -248,6 +249,7 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         frequencies, (noise, radial, structure), (source, target), settings.max_gain, reverse
     )
     tone_hu = sign * float(bundle.weights.get("tone_hu", np.zeros(1))[0])
+    restored = settings.restore_clipped if gains.calms else 0.0
 
     def filtering(share: float, remark: str = "") -> VolumeMapping:
         scaled = gains.scaled(share)
@@ -255,7 +257,8 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         def apply(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
             if share == 0:
                 return volume.hu.astype(np.float32)
-            filtered = filter_locally(volume, scaled)
+            whole = with_clipped_noise(volume, restored) if restored else volume
+            filtered = filter_locally(whole, scaled)
             return shifted(filtered, share * tone_hu) if tone_hu else filtered
 
         return VolumeMapping(apply, remark=remark)

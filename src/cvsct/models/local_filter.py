@@ -76,6 +76,12 @@ class LocalGains:
         power = noise_log_powers[1 if reverse else 0]
         return cls(frequencies_per_mm, noise, noise_radial, structure, power, max_gain)
 
+    @property
+    def calms(self) -> bool:
+        """Whether noise comes out with less variance than it went in."""
+        f, power = self.frequencies_per_mm, np.exp(self.noise_log_power)
+        return bool(np.sum(f * power * np.expm1(2 * self.noise)) < 0)
+
     def scaled(self, share: float) -> LocalGains:
         """The gains for a share of the way: 1 all of it, 0 none."""
         return replace(

@@ -83,6 +83,8 @@ class SpectrumSettings(RatioSettings):
             of different patients it may be theirs. `keep` only tells it, in the model card.
         pass_through: leave a scan alone that reads like the target already, and take one that
             reads as if on the way the rest of it.
+        restore_clipped: share of the estimate that is put back of noise cut off below what the
+            file can hold, where noise is to be taken away (`models.clipped`).
         dose_law_sd: how far scans may be from the dose law: it is read off them as far as they
             tell it. 0 takes it as given.
     """
@@ -91,6 +93,7 @@ class SpectrumSettings(RatioSettings):
     refine: bool = True
     tone: Literal["keep", "match"] = "keep"
     pass_through: bool = True
+    restore_clipped: float = Field(default=0.6, ge=0, le=1)
     dose_law_sd: float = Field(default=0.2, ge=0, le=10)
 
 
