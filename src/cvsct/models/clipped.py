@@ -15,7 +15,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float, Float32
 from scipy import ndimage
 from scipy.stats import norm
 
@@ -52,31 +52,25 @@ def with_clipped_noise(volume: CTVolume, share: float) -> CTVolume:
     block_px = max(1, round(BLOCK_MM / volume.pixel_mm))
     result = np.array(volume.hu, dtype=np.float32)
     for i, plane in enumerate(result):
-        padding = None if volume.padding is None else volume.padding[i]
-        floor_hu = _cut_at(plane, padding)
+        image = np.ones(plane.shape, bool) if volume.padding is None else ~volume.padding[i]
+        floor_hu = _cut_at(plane[image])
         if floor_hu is None or min(plane.shape) < 2 * block_px:
             continue
-        cut = plane <= floor_hu
-        if padding is not None:
-            cut &= ~padding
+        cut = image & (plane <= floor_hu)
         depth = _mean_depth(np.maximum(plane - np.float32(floor_hu), 0), block_px)
         plane[cut] -= np.float32(share) * depth[cut]
     return volume.with_hu(result)
 
 
-def _cut_at(
-    plane: Float32[np.ndarray, "rows columns"], padding: Bool[np.ndarray, "rows columns"] | None
-) -> float | None:
+def _cut_at(hu: Float32[np.ndarray, " pixels"]) -> float | None:
     """The value at which a slice's noise is cut off; None where it is not."""
     low, high = NEAR_AIR_HU
-    near = plane[(plane >= low) & (plane <= high)]
-    if padding is not None:
-        near = plane[(plane >= low) & (plane <= high) & ~padding]
+    near = hu[(hu >= low) & (hu <= high)]
     if near.size == 0:
         return None
     floor_hu = float(near.min())
-    at = np.count_nonzero(near <= floor_hu + 0.5)
-    above = np.count_nonzero(near <= floor_hu + 1.5) - at
+    at = int(np.count_nonzero(near <= floor_hu + 0.5))
+    above = int(np.count_nonzero(near <= floor_hu + 1.5)) - at
     return floor_hu if at > PILED_UP * max(above, 1) else None
 
 
