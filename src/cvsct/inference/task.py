@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvsct.errors import CvsctError, HopelessError, SeriesError
+from cvsct.inference.guarding import Guard
 from cvsct.inference.harmonizer import Outcome, derivation_of, harmonize_one
 from cvsct.io.derived import Derivation
 from cvsct.io.header import label
@@ -53,6 +54,7 @@ class Harmonising:
         options: the loader's further ones, `(("precision", "bf16"),)`.
         threads: for a network; 0 leaves it to the engine.
         nifti: write derived DICOM as NIfTI too.
+        guard: what the user set about the model's guards, in the words of `--guard`.
     """
 
     model: Path
@@ -63,8 +65,9 @@ class Harmonising:
     keep_equipment: bool = False
     threads: int = 0
     nifti: bool = False
+    guard: tuple[str, ...] = ()
 
-    def load(self) -> tuple[VolumeMapping, Derivation]:
+    def load(self) -> tuple[VolumeMapping, Derivation, Guard]:
         """The model, ready to be used.
 
         Raises:
@@ -78,7 +81,8 @@ class Harmonising:
         mapping = row.load("loader")(
             bundle, self.reverse, self.engine, **dict(self.options), **threads
         )
-        return mapping, derivation_of(bundle, mapping, self.reverse, self.keep_equipment)
+        derivation = derivation_of(bundle, mapping, self.reverse, self.keep_equipment)
+        return mapping, derivation, Guard.of(bundle, self.reverse, self.guard)
 
     def __call__(self, task: Task) -> Generator[int, None, Made]:
         """Write a task's folder; says once, when the model is there, that it begins.
@@ -88,17 +92,17 @@ class Harmonising:
             CvsctError: if the series must be refused; nothing of it is left.
             OSError: if it cannot be written.
         """
-        mapping, derivation = _loaded(self)
+        mapping, derivation, guard = _loaded(self)
         yield 0
         begun = time.perf_counter()
         shutil.rmtree(task.place, ignore_errors=True)
-        outcome = _harmonized(task, mapping, derivation, self.nifti)
+        outcome = _harmonized(task, mapping, derivation, self.nifti, guard)
         seconds = time.perf_counter() - begun
         return Made(outcome, folder_sha256(task.place), seconds, mapping.engine)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(work: Harmonising) -> tuple[VolumeMapping, Derivation]:
+def _loaded(work: Harmonising) -> tuple[VolumeMapping, Derivation, Guard]:
     """The model of this worker process, loaded once."""
     try:
         return work.load()
@@ -106,9 +110,11 @@ def _loaded(work: Harmonising) -> tuple[VolumeMapping, Derivation]:
         raise HopelessError(str(error)) from error
 
 
-def _harmonized(task: Task, mapping: VolumeMapping, derivation: Derivation, nifti: bool) -> Outcome:
+def _harmonized(
+    task: Task, mapping: VolumeMapping, derivation: Derivation, nifti: bool, guard: Guard
+) -> Outcome:
     try:
-        return harmonize_one(task.series, mapping, task.place, derivation, nifti=nifti)
+        return harmonize_one(task.series, mapping, task.place, derivation, nifti=nifti, guard=guard)
     except (CvsctError, OSError):
         raise
     except MemoryError:
