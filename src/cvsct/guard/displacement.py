@@ -1,0 +1,71 @@
+"""How far edges that both images show lie apart, by least squares on gradients.
+
+After Lucas and Kanade (1981), IJCAI 674-679.
+
+A blur changes an edge alike on both sides (odd about it), a displacement changes it by its
+gradient (even about it), so the two do not mix; the second derivative is fitted beside the
+displacement all the same, for curved edges.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from cvsct.guard.levels import Level
+from cvsct.guard.structures import gaussian
+
+BLOCK_PX = 8
+"""Sums are taken over blocks of so many pixels, and a window is three blocks a side."""
+
+LOCAL_CONTRAST_HU = 100.0
+"""The weakest step across a window whose place counts; weaker ones count in proportion."""
+
+HIGH_PASS_PX = 3.0
+
+
+def displacements(level: Level) -> tuple[float, float]:
+    """Distance in mm between the two images: of the whole slice, and the largest of any window."""
+    terms = _products(level)
+    whole = _solve(terms.sum(axis=(2, 3)), LOCAL_CONTRAST_HU)
+    local = _solve(_windows(terms), LOCAL_CONTRAST_HU)
+    return float(whole) * level.pixel_mm, float(local.max(initial=0.0)) * level.pixel_mm
+
+
+def _products(level: Level) -> Float[np.ndarray, "4 4 down across"]:
+    """Sums over blocks of the products of gradients, second derivative and change."""
+    smooth_b, smooth_a = (gaussian(image, 1.0) for image in (level.before, level.after))
+    middle, change = 0.5 * (smooth_a + smooth_b), smooth_a - smooth_b
+    change = change - gaussian(change, HIGH_PASS_PX)
+    down, across = np.gradient(middle)
+    second = np.gradient(down, axis=0) + np.gradient(across, axis=1)
+    rows, columns = (n // BLOCK_PX * BLOCK_PX for n in change.shape)
+    inside = level.inside[:rows, :columns]
+    parts = [part[:rows, :columns] * inside for part in (down, across, second, change)]
+    sums = np.zeros((4, 4, rows // BLOCK_PX, columns // BLOCK_PX))
+    for i in range(4):
+        for k in range(i, 4):
+            product = (parts[i] * parts[k]).reshape(
+                rows // BLOCK_PX, BLOCK_PX, columns // BLOCK_PX, BLOCK_PX
+            )
+            sums[i, k] = sums[k, i] = product.sum(axis=(1, 3))
+    return sums
+
+
+def _windows(sums: Float[np.ndarray, "4 4 down across"]) -> Float[np.ndarray, "4 4 fewer less"]:
+    """Sums over three by three blocks."""
+    tall = sums[:, :, :-2] + sums[:, :, 1:-1] + sums[:, :, 2:]
+    return tall[..., :-2] + tall[..., 1:-1] + tall[..., 2:]
+
+
+def _solve(
+    sums: Float[np.ndarray, "4 4 *where"], contrast_hu: float
+) -> Float[np.ndarray, "*where"]:
+    """Length of the displacement in pixels; towards 0 where edges are too weak to tell."""
+    moved = np.moveaxis(sums, (0, 1), (-2, -1))
+    gram, target = moved[..., :3, :3], moved[..., :3, 3]
+    step = 3 * BLOCK_PX * (contrast_hu / 3.0) ** 2 * 3
+    ridge = np.diag([step, step, step])
+    found = np.linalg.solve(gram + ridge, -target[..., None])[..., 0]
+    lengths: Float[np.ndarray, "*where"] = np.hypot(found[..., 0], found[..., 1])
+    return lengths

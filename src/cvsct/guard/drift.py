@@ -1,0 +1,79 @@
+"""Shifts of CT numbers: differences averaged over so much of the body that texture is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32
+from scipy import ndimage
+
+from cvsct.guard.levels import CLIPPED_BELOW_HU, Level
+from cvsct.guard.structures import gaussian
+from cvsct.regions import SOFT_TISSUE_HU
+
+LUNG_HU = (CLIPPED_BELOW_HU, -500.0)
+
+MIN_PX = 50
+"""Pixels of a tissue, on the coarsest grid but one, of which a median means something."""
+
+REGION_MM = 8.0
+"""Sigma of the window of a regional shift: an organ, not an edge."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Shifts in HU: median of soft tissue, of lung, and the largest one that a region has.
+
+    Args:
+        region_hu: of any region's mean from that of the soft tissue around it.
+    """
+
+    tissue_hu: float
+    lung_hu: float
+    region_hu: float
+
+
+def drift(level: Level) -> Drift:
+    """Shifts between both images, on a grid of about 3 mm."""
+    smooth_b, smooth_a = (gaussian(image, 1.0) for image in (level.before, level.after))
+    change = smooth_a - smooth_b
+    tissue = _between(smooth_b, smooth_a, SOFT_TISSUE_HU) & level.inside
+    lung = _between(smooth_b, smooth_a, LUNG_HU) & level.inside
+    tissue_hu = _median(change, tissue)
+    return Drift(
+        tissue_hu,
+        _median(change, ndimage.binary_erosion(lung)),
+        max(_largest_region(level, change, part) for part in (tissue, lung)),
+    )
+
+
+def _largest_region(
+    level: Level,
+    change: Float32[np.ndarray, "rows columns"],
+    part: Bool[np.ndarray, "rows columns"],
+) -> float:
+    weight = ndimage.binary_erosion(part).astype(np.float32)
+    if weight.sum() < MIN_PX:
+        return 0.0
+    deviation = change - np.float32(np.median(change[weight > 0]))
+    sigma_px = REGION_MM / level.pixel_mm
+    share = gaussian(weight, sigma_px)
+    mean = gaussian(weight * deviation, sigma_px) / np.maximum(share, 1e-3)
+    return float(np.max(np.abs(mean), where=(share > 0.5) & part, initial=0.0))
+
+
+def _between(
+    before: Float32[np.ndarray, "rows columns"],
+    after: Float32[np.ndarray, "rows columns"],
+    hu_range: tuple[float, float],
+) -> Bool[np.ndarray, "rows columns"]:
+    """Where the mean of both lies in a range, so that neither image does the choosing."""
+    middle = 0.5 * (before + after)
+    return (middle >= hu_range[0]) & (middle <= hu_range[1])
+
+
+def _median(
+    change: Float32[np.ndarray, "rows columns"], part: Bool[np.ndarray, "rows columns"]
+) -> float:
+    return float(np.median(change[part])) if part.sum() >= MIN_PX else 0.0
