@@ -97,6 +97,9 @@ class Journal:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            if "guard" not in {row[1] for row in self._db.execute("PRAGMA table_info(series)")}:
+                # a run begun by a version without guards goes on
+                self._db.execute("ALTER TABLE series ADD COLUMN guard TEXT NOT NULL DEFAULT ''")
 
     def close(self) -> None:
         """Give back what is still leased, and close the file."""

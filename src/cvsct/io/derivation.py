@@ -134,7 +134,7 @@ def tell_remark(header: Dataset, remark: str) -> None:
     before = element.value if element is not None else b""
     before = before if isinstance(before, bytes) else str(before or "").encode("ascii", "replace")
     parts = [_plain(remark, 1024).encode(), before.strip()]
-    value = b". ".join(part for part in parts if part)[:MOST_COMMENT_BYTES]
+    value = b"\r\n".join(part for part in parts if part)[:MOST_COMMENT_BYTES]
     value += b" " * (len(value) % 2)
     tag = Tag("ImageComments")
     header[tag] = RawDataElement(tag, "LT", len(value), value, 0, False, True)
