@@ -2,8 +2,8 @@
 
 Both are chosen so that another patient looks the same. Noise is read off the most even soft
 tissue, where anatomy has little say, as a function of cycles/mm. Tissue is the distribution of CT
-numbers of what is soft, on a blurred image: how much lung or bone a slice shows does not count,
-nor does noise.
+numbers of soft tissue and bone on a blurred image: how much lung a slice shows does not count, nor
+does noise.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from cvsct.volume import CTVolume
 
 PATCH_MM = 20.0
 FREQUENCIES_PER_MM = tuple(round(0.05 * step, 2) for step in range(1, 17))
-N_ANATOMY = 2
-"""The first frequencies tell even tissue from uneven; the others are compared."""
+N_EVEN, N_ANATOMY = 2, 4
+"""The first frequencies tell even tissue from uneven, the first four hold anatomy all the same:
+others, from 0.25 /mm on, are compared."""
 
 EVEN_SHARE = 1 / 3
 MIN_EVEN_PATCHES, MIN_PATCH_PX = 8, 8
@@ -32,8 +33,10 @@ FLOOR_HU2_MM2 = 1.0
 """Added to noise power: a soft kernel leaves hardly any at high frequencies, and what is left
 there, rounding above all, tells nothing."""
 
-TISSUE_EDGES_HU = np.arange(SOFT_TISSUE_HU[0], SOFT_TISSUE_HU[1] + 1, 20.0)
-MIN_TISSUE_PIXELS = 1000
+TISSUE_EDGES_HU = np.append(np.arange(SOFT_TISSUE_HU[0], SOFT_TISSUE_HU[1] + 1, 20.0), np.inf)
+MIN_TISSUE_SHARE = 0.02
+"""Of all pixels. In units that are no HU, too low, only a little bone looks like tissue."""
+
 UNSEEN_SHARE = 0.02
 """Of tissue that may be anything. It bounds what CT numbers that were never seen count."""
 
@@ -46,14 +49,12 @@ class Look:
         noise_db: power of noise at `FREQUENCIES_PER_MM` from `N_ANATOMY` on, in dB over
             1 HU² mm²; NaN where the pixel grid has no such frequency, everywhere where there is
             too little even tissue.
-        tissue: share of soft tissue between each two of `TISSUE_EDGES_HU`; NaN where there is
-            too little.
-        shows_body: whether anything denser than lung is there at all.
+        tissue: share of tissue between each two of `TISSUE_EDGES_HU`; NaN where there is hardly
+            any, and so no patient.
     """
 
     noise_db: Float[np.ndarray, " n"]
     tissue: Float[np.ndarray, " bins"]
-    shows_body: bool
 
     @property
     def knows_noise(self) -> bool:
@@ -70,7 +71,6 @@ class Look:
         return {
             "noise_db": [round(v, 2) if np.isfinite(v) else None for v in self.noise_db.tolist()],
             "tissue": [round(v, 4) for v in self.tissue.tolist()] if self.knows_tissue else None,
-            "shows_body": self.shows_body,
         }
 
     @classmethod
@@ -78,7 +78,7 @@ class Look:
         """What `to_json` gave."""
         tissue = value["tissue"] or [np.nan] * (len(TISSUE_EDGES_HU) - 1)
         noise = [np.nan if v is None else v for v in value["noise_db"]]
-        return cls(np.array(noise, float), np.array(tissue, float), bool(value["shows_body"]))
+        return cls(np.array(noise, float), np.array(tissue, float))
 
 
 def look_at(slices: Iterable[CTVolume]) -> Look:
@@ -86,9 +86,8 @@ def look_at(slices: Iterable[CTVolume]) -> Look:
     frequencies = np.array(FREQUENCIES_PER_MM)
     power = [np.empty((0, len(frequencies)))]
     counts = np.zeros(len(TISSUE_EDGES_HU) - 1)
-    shows_body = False
 
-    def take(volume: CTVolume) -> bool:
+    def take(volume: CTVolume) -> int:
         inside = body(volume.hu)
         if volume.padding is not None:
             inside &= ~volume.padding
@@ -96,11 +95,12 @@ def look_at(slices: Iterable[CTVolume]) -> Look:
         size_px = round(PATCH_MM / volume.pixel_mm)
         if size_px >= MIN_PATCH_PX and min(volume.hu.shape[1:]) >= size_px:
             power.append(patch_spectra(volume, frequencies, size_px, "soft", 1.0).log_power)
-        return bool(inside.any())
+        return volume.hu.size
 
-    for found in map(take, slices):
-        shows_body |= found
-    return Look(_even_noise_db(np.concatenate(power)), _shares(counts), shows_body)
+    size = sum(map(take, slices))
+    enough = counts.sum() > MIN_TISSUE_SHARE * size
+    shares = counts / counts.sum() if enough else np.full_like(counts, np.nan)
+    return Look(_even_noise_db(np.concatenate(power)), shares)
 
 
 def _even_noise_db(log_power: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " m"]:
@@ -108,16 +108,11 @@ def _even_noise_db(log_power: Float[np.ndarray, "patches n"]) -> Float[np.ndarra
     count = round(EVEN_SHARE * len(log_power))
     if count < MIN_EVEN_PATCHES:
         return np.full(len(FREQUENCIES_PER_MM) - N_ANATOMY, np.nan)
-    uneven = np.nanmean(log_power[:, :N_ANATOMY], axis=1)
+    uneven = np.nanmean(log_power[:, :N_EVEN], axis=1)
     even = np.argsort(uneven, kind="stable")[:count]
     mean = mean_over_patches(log_power[even])[N_ANATOMY:]
     noise_db: Float[np.ndarray, " m"] = DB_PER_NEPER * np.log(np.exp(mean) + FLOOR_HU2_MM2)
     return noise_db
-
-
-def _shares(counts: Float[np.ndarray, " bins"]) -> Float[np.ndarray, " bins"]:
-    total = float(counts.sum())
-    return counts / total if total >= MIN_TISSUE_PIXELS else np.full_like(counts, np.nan)
 
 
 @dataclass(frozen=True)

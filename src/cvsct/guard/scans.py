@@ -34,8 +34,8 @@ class ScanLimits:
     pixel_factor: float = 1.5
     thickness_factor: float = 2.0
     noise_db: float = 6.0
-    sharpness_db: float = 3.0
-    tissue_nats: float = 1.0
+    sharpness_db: float = 2.0
+    tissue_nats: float = 0.8
 
 
 FLOORS = ScanLimits()
@@ -192,16 +192,16 @@ def compare_headers(facts: ScanFacts, side: Side, limits: ScanLimits) -> list[Fi
 
 def compare_look(look: Look, side: Side, limits: ScanLimits) -> list[Finding]:
     """What pixels tell; what could not be read on either side is left out."""
-    if not look.shows_body:
-        if not any(each.shows_body for each in side.looks):
+    if not look.knows_tissue:
+        if not any(each.knows_tissue for each in side.looks):
             return []
-        text = "nothing denser than lung is there: no patient, or no Hounsfield units"
+        text = "hardly any tissue is there: no patient, or no Hounsfield units"
         return [Finding("body", text, exceeded=True)]
     off = nearest(look, side.looks)
     words = {
         "noise_db": "level of noise {:+.1f} dB from the nearest known",
         "sharpness_db": "sharpness of noise {:.1f} dB from the nearest known",
-        "tissue_nats": "CT numbers of soft tissue {:.2f} nats from the nearest known",
+        "tissue_nats": "CT numbers of tissue {:.2f} nats from the nearest known",
     }
     return [
         _number(name, words[name].format(getattr(off, name)), abs(getattr(off, name)), limits)
