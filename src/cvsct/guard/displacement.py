@@ -18,8 +18,8 @@ from cvsct.guard.structures import gaussian
 BLOCK_PX = 8
 """Sums are taken over blocks of so many pixels, and a window is three blocks a side."""
 
-LOCAL_CONTRAST_HU = 100.0
-"""The weakest step across a window whose place counts; weaker ones count in proportion."""
+WEAK_STEP_HU, EDGE_PX = 100.0, 3.0
+"""An edge of this step and width across a window counts half; weaker ones count less."""
 
 HIGH_PASS_PX = 3.0
 
@@ -27,9 +27,9 @@ HIGH_PASS_PX = 3.0
 def displacements(level: Level) -> tuple[float, float]:
     """Distance in mm between the two images: of the whole slice, and the largest of any window."""
     terms = _products(level)
-    whole = _solve(terms.sum(axis=(2, 3)), LOCAL_CONTRAST_HU)
-    local = _solve(_windows(terms), LOCAL_CONTRAST_HU)
-    return float(whole) * level.pixel_mm, float(local.max(initial=0.0)) * level.pixel_mm
+    whole = _distances(terms.sum(axis=(2, 3))[..., None])
+    local = _distances(_windows(terms))
+    return float(whole[0]) * level.pixel_mm, float(local.max(initial=0.0)) * level.pixel_mm
 
 
 def _products(level: Level) -> Float[np.ndarray, "4 4 down across"]:
@@ -52,20 +52,17 @@ def _products(level: Level) -> Float[np.ndarray, "4 4 down across"]:
     return sums
 
 
-def _windows(sums: Float[np.ndarray, "4 4 down across"]) -> Float[np.ndarray, "4 4 fewer less"]:
+def _windows(sums: Float[np.ndarray, "4 4 down across"]) -> Float[np.ndarray, "4 4 windows"]:
     """Sums over three by three blocks."""
     tall = sums[:, :, :-2] + sums[:, :, 1:-1] + sums[:, :, 2:]
-    return tall[..., :-2] + tall[..., 1:-1] + tall[..., 2:]
+    wide = tall[..., :-2] + tall[..., 1:-1] + tall[..., 2:]
+    return wide.reshape(4, 4, -1)
 
 
-def _solve(
-    sums: Float[np.ndarray, "4 4 *where"], contrast_hu: float
-) -> Float[np.ndarray, "*where"]:
-    """Length of the displacement in pixels; towards 0 where edges are too weak to tell."""
-    moved = np.moveaxis(sums, (0, 1), (-2, -1))
-    gram, target = moved[..., :3, :3], moved[..., :3, 3]
-    step = 3 * BLOCK_PX * (contrast_hu / 3.0) ** 2 * 3
-    ridge = np.diag([step, step, step])
-    found = np.linalg.solve(gram + ridge, -target[..., None])[..., 0]
-    lengths: Float[np.ndarray, "*where"] = np.hypot(found[..., 0], found[..., 1])
+def _distances(sums: Float[np.ndarray, "4 4 windows"]) -> Float[np.ndarray, " windows"]:
+    """Lengths of the displacements in pixels; towards 0 where edges are too weak to tell."""
+    moved = np.moveaxis(sums, -1, 0)
+    ridge = 3 * BLOCK_PX * EDGE_PX * (WEAK_STEP_HU / EDGE_PX) ** 2 * np.eye(3)
+    found = np.linalg.solve(moved[:, :3, :3] + ridge, -moved[:, :3, 3:])[..., 0]
+    lengths: Float[np.ndarray, " windows"] = np.hypot(found[:, 0], found[:, 1])
     return lengths

@@ -8,14 +8,15 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
-from cvsct.guard.levels import CLIPPED_BELOW_HU, Level
+from cvsct.guard.levels import Level
 from cvsct.guard.structures import gaussian
 from cvsct.regions import SOFT_TISSUE_HU
 
-LUNG_HU = (CLIPPED_BELOW_HU, -500.0)
+LUNG_HU = (-930.0, -500.0)
+"""Lung that holds tissue. Below, clipped noise shifts the mean by what depends on the kernel."""
 
-MIN_PX = 50
-"""Pixels of a tissue, on the coarsest grid but one, of which a median means something."""
+MIN_PX = 300
+"""Pixels of a tissue, about 25 cm², of which a median means something."""
 
 REGION_MM = 8.0
 """Sigma of the window of a regional shift: an organ, not an edge."""

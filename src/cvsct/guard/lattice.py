@@ -12,6 +12,9 @@ from jaxtyping import Float, Float32
 
 TILE_PX = 64
 PERIODS_PX = (2, 4)
+FLOOR_HU = 1.0
+"""White noise below which a change is taken to be of this strength."""
+
 AROUND = 2
 """A lattice frequency is compared with those around it up to so many bins."""
 
@@ -29,6 +32,7 @@ def lattice_ratio(change: Float32[np.ndarray, "rows columns"]) -> float:
     window = np.hanning(TILE_PX + 1)[:-1].astype(np.float32)
     spectra = scipy.fft.rfft2(tiles * (window[:, None] * window), workers=1)
     power = (spectra.real**2 + spectra.imag**2).mean(axis=(0, 1))
+    power += FLOOR_HU**2 * float(np.sum(window**2)) ** 2
     return float(np.sqrt(max(_ratio(power, *place) for place in _places())))
 
 
@@ -50,4 +54,4 @@ def _ratio(power: Float[np.ndarray, "rows half"], row: int, column: int) -> floa
     near = power[np.ix_(rows, columns)]
     ring = np.ones(near.shape, dtype=bool)
     ring[AROUND:-AROUND, AROUND:-AROUND] = False
-    return float(power[row, column] / max(np.median(near[ring]), 1e-12))
+    return float(power[row, column] / np.median(near[ring]))

@@ -20,7 +20,7 @@ from cvsct.errors import EvaluationError
 from cvsct.guard.displacement import displacements
 from cvsct.guard.drift import drift
 from cvsct.guard.lattice import lattice_ratio
-from cvsct.guard.levels import Level, finest_level, levels_of
+from cvsct.guard.levels import Level, finest_level, levels_of, unclipped
 from cvsct.guard.structures import blobs
 from cvsct.volume import AIR_FLOOR_HU
 
@@ -161,8 +161,9 @@ def measure_change(
     before, after = (
         np.maximum(image, AIR_FLOOR_HU).astype(np.float32) for image in (before_hu, after_hu)
     )
-    levels: list[Level] = list(levels_of(finest_level(before, after, pixel_mm)))
-    shifts = drift(levels[min(1, len(levels) - 1)])
+    finest = finest_level(before, after, pixel_mm)
+    shifts = drift(finest.halved())
+    levels: list[Level] = list(levels_of(unclipped(finest)))
     whole_mm, local_mm = displacements(levels[0])
     found = [blobs(level) for level in levels]
     structures = [one.highest for one in found] + [0.0] * 3

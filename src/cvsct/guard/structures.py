@@ -23,7 +23,10 @@ CENTRE_PX, SURROUND_PX = 1.0, 2.0
 """Sigmas of the difference of Gaussians, on every grid."""
 
 ACTIVITY_PX = 1.5
-"""Sigma over which squared gradients are averaged."""
+"""Sigma over which squared derivatives are averaged."""
+
+CURVATURE = np.float32(2.0)
+"""Weight of second derivatives: the middle of a vessel has no gradient, but is no even tissue."""
 
 ACTIVITY_HU = tuple(2.0 * 1.5**k for k in range(17))
 """Edges of the classes of activity in HU per pixel: from noise to the wall of a lung."""
@@ -115,7 +118,8 @@ def spread_by_activity(
 
 def _activity(image: Float32[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows columns"]:
     down, across = np.gradient(image)
-    return np.sqrt(gaussian(down * down + across * across, ACTIVITY_PX))
+    bend = CURVATURE * ndimage.laplace(image, mode="nearest")
+    return np.sqrt(gaussian(down * down + across * across + bend * bend, ACTIVITY_PX))
 
 
 def gaussian(
