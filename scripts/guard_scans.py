@@ -15,6 +15,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,8 @@ class Case:
 
 
 def blocks(volume: CTVolume, first: float, last: float, count: int) -> list[CTVolume]:
-    edges = (
-        np.linspace(first * len(volume.hu), last * len(volume.hu), count + 1).round().astype(int)
-    )
-    return [volume.select(slice(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+    edges = (np.linspace(first, last, count + 1) * len(volume.hu)).round().astype(int)
+    return [volume.select(slice(a, b)) for a, b in pairwise(edges.tolist())]
 
 
 def sample(volume: CTVolume, most: int = 16) -> Iterator[CTVolume]:
