@@ -161,7 +161,7 @@ class Finding:
 def above(value: float) -> str:
     """A number of two digits not below the value."""
     step = 10.0 ** (np.floor(np.log10(value)) - 1)
-    return f"{np.ceil(value / step - 1e-9) * step:.6g}"
+    return f"{np.ceil(value / step) * step:.6g}"
 
 
 def compare_headers(facts: ScanFacts, side: Side, limits: ScanLimits) -> list[Finding]:
@@ -185,7 +185,7 @@ def compare_headers(facts: ScanFacts, side: Side, limits: ScanLimits) -> list[Fi
     for name, what, length, (low, high) in lengths:
         if length and low:
             factor = max(low / length, length / high, 1.0)
-            text = f"{what} {length:.3g} mm, {factor:.2f} times beyond {_span(low, high)}"
+            text = f"{what} {length:.3g} mm, {factor:.2g} times off {_span(low, high)}"
             found.append(_number(name, text, factor, limits))
     return found
 

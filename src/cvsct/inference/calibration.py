@@ -24,7 +24,7 @@ from cvsct.io.stack import SeriesFiles
 from cvsct.methods import find_method
 from cvsct.models.bundle import DIRECTIONS, Bundle
 from cvsct.models.mapping import VolumeMapping
-from cvsct.runs import Note, Progress, canonical_json, log_note, silent
+from cvsct.runs import Note, Progress, log_note, silent
 from cvsct.volume import CTVolume, ScanFacts
 
 MANY_SERIES, BLOCKS = 4, 4
@@ -132,7 +132,7 @@ def calibrated(
         "calibrated_on": about,
         "known": {name: side.to_json() for name, side in sides.items()},
     }
-    return replace(bundle, guard=json.loads(canonical_json(guard)))
+    return replace(bundle, guard=json.loads(json.dumps(guard, allow_nan=False)))
 
 
 def _changes(places: Sequence[Place], mapping: VolumeMapping) -> Iterator[SliceChange]:
