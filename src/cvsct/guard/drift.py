@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
-from cvsct.guard.levels import Level
-from cvsct.guard.structures import gaussian
+from cvsct.guard.levels import Level, gaussian
 from cvsct.regions import SOFT_TISSUE_HU
 
 LUNG_HU = (-930.0, -500.0)

@@ -8,28 +8,19 @@ like the second derivative of the image.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
 from cvsct.spectra import body
-from cvsct.volume import AIR_FLOOR_HU
 
 FINEST_MM = 1.4
 """Pixels of the finest grid: two of a usual chest scan; finer shows noise and kernel only."""
 
 LEVELS = 3
 """Grids, each twice as coarse as the one before."""
-
-CLIPPED_BELOW_HU = -650.0
-"""Where the mean lies below, noise may have been cut off at -1024 HU: its mean depends on how much
-noise there is."""
-
-CLIP_STEP_HU = 20.0
-CLIP_MIN_PX = 100
-"""Classes of CT number for which a shift by clipping is read, and the fewest pixels of one."""
 
 
 @dataclass(frozen=True)
@@ -68,30 +59,6 @@ def finest_level(
     return Level(before, after, inside, step * pixel_mm)
 
 
-def unclipped(level: Level) -> Level:
-    """The image after, less what clipped noise shifts the CT numbers of lung and air by.
-
-    A sharper kernel has more noise, of which more is cut off at -1024 HU: the darker a place, the
-    more its mean rises. That is the same wherever the image is as dark: the median of a class of
-    CT number, which a nodule does not move.
-    """
-    smooth_b, smooth_a = (
-        ndimage.gaussian_filter(image, 1.0, mode="mirror", truncate=3.0)
-        for image in (level.before, level.after)
-    )
-    middle, change = 0.5 * (smooth_b + smooth_a), smooth_a - smooth_b
-    edges = np.arange(AIR_FLOOR_HU, CLIPPED_BELOW_HU + 1, CLIP_STEP_HU, dtype=np.float32)
-    dark = level.inside & (middle < CLIPPED_BELOW_HU)
-    which, values = np.digitize(middle[dark], edges), change[dark]
-    shifts = [0.0]
-    for k in range(1, len(edges) + 1):
-        members = values[which == k]
-        shifts.append(float(np.median(members)) if len(members) >= CLIP_MIN_PX else 0.0)
-    centres = np.append(edges[:1], edges + CLIP_STEP_HU / 2)
-    shift = np.interp(middle, centres, shifts, left=0.0, right=0.0).astype(np.float32)
-    return replace(level, after=level.after - shift)
-
-
 def levels_of(finest: Level) -> Iterator[Level]:
     """The grids from the finest to the coarsest that still holds a few pixels."""
     level = finest
@@ -100,6 +67,16 @@ def levels_of(finest: Level) -> Iterator[Level]:
         if min(level.before.shape) < 16:
             return
         level = level.halved()
+
+
+def gaussian(
+    image: Float32[np.ndarray, "rows columns"], sigma_px: float
+) -> Float32[np.ndarray, "rows columns"]:
+    """A Gaussian blur, cut off at three sigmas, mirrored at the edges."""
+    smooth: Float32[np.ndarray, "rows columns"] = ndimage.gaussian_filter(
+        image, sigma_px, mode="mirror", truncate=3.0
+    )
+    return smooth
 
 
 def binned(

@@ -17,10 +17,11 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.errors import EvaluationError
+from cvsct.guard.clipping import unclipped
 from cvsct.guard.displacement import displacements
 from cvsct.guard.drift import drift
 from cvsct.guard.lattice import lattice_ratio
-from cvsct.guard.levels import Level, finest_level, levels_of, unclipped
+from cvsct.guard.levels import Level, finest_level, levels_of
 from cvsct.guard.structures import blobs
 from cvsct.volume import AIR_FLOOR_HU
 

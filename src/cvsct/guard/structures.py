@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
-from cvsct.guard.levels import Level
+from cvsct.guard.levels import Level, gaussian
 
 CENTRE_PX, SURROUND_PX = 1.0, 2.0
 """Sigmas of the difference of Gaussians, on every grid."""
@@ -28,14 +28,17 @@ ACTIVITY_PX = 1.5
 CURVATURE = np.float32(2.0)
 """Weight of second derivatives: the middle of a vessel has no gradient, but is no even tissue."""
 
-ACTIVITY_HU = tuple(2.0 * 1.5**k for k in range(17))
+ACTIVITY_STEP = 1.5
+ACTIVITY_HU = tuple(2.0 * ACTIVITY_STEP**k for k in range(17))
 """Edges of the classes of activity in HU per pixel: from noise to the wall of a lung."""
 
 MIN_CLASS = 150
-"""Pixels of a class that tell its own spread; smaller ones take that of the class below."""
+"""Pixels of a class that tell its own spread. That of others lies between their neighbours', and
+above the last it grows in proportion."""
 
-FLOOR_HU = 1.0
-"""The least spread: differences below mean nothing however even the image is."""
+FLOOR_HU, FLOOR_SHARE = 1.0, 0.02
+"""The least spread, and what is added for each HU of activity: a vessel's height may change so
+much by a kernel, however alike all other edges came out."""
 
 SPREAD_QUANTILE = 0.9
 NORMAL_QUANTILE = 1.6449
@@ -74,13 +77,11 @@ def differences(
 ]:
     """Differences at this grid's scale, the lesser activity of both images, and where both hold."""
     smooth_b, smooth_a = (gaussian(image, CENTRE_PX) for image in (level.before, level.after))
-    change = smooth_a - smooth_b
-    change -= gaussian(change, (SURROUND_PX**2 - CENTRE_PX**2) ** 0.5)
+    further = (SURROUND_PX**2 - CENTRE_PX**2) ** 0.5
+    blobs_b, blobs_a = (smooth - gaussian(smooth, further) for smooth in (smooth_b, smooth_a))
     activity = np.minimum(_activity(smooth_b), _activity(smooth_a))
-    inside = level.inside
-    if inside.any():
-        change = unexplained(change, 0.5 * (smooth_a + smooth_b), inside)
-    return change, activity, inside
+    change = unexplained(blobs_a - blobs_b, 0.5 * (blobs_a + blobs_b), level.inside)
+    return change, activity, level.inside
 
 
 def unexplained(
@@ -88,7 +89,10 @@ def unexplained(
     image: Float32[np.ndarray, "rows columns"],
     inside: Bool[np.ndarray, "rows columns"],
 ) -> Float32[np.ndarray, "rows columns"]:
-    """What is left of the change once the best filter of second and fourth order is taken off."""
+    """What is left of the change once the best filter of second and fourth order is taken off.
+
+    Any difference of two kernels is such a filter, as far as it acts at this scale.
+    """
     second = ndimage.laplace(image, mode="nearest")
     fourth = ndimage.laplace(second, mode="nearest")
     terms = np.stack([second[inside], fourth[inside]], axis=1).astype(np.float64)
@@ -104,29 +108,23 @@ def spread_by_activity(
     """The usual size of a difference at each pixel's activity, and at the least activity."""
     which = np.digitize(activity, np.array(ACTIVITY_HU, dtype=np.float32))
     size = np.abs(change)
-    spreads = np.empty(len(ACTIVITY_HU) + 1, dtype=np.float32)
-    least, quiet = FLOOR_HU, 0.0
-    for k in range(len(spreads)):
+    classes, found = [], []
+    for k in range(len(ACTIVITY_HU) + 1):
         members = size[which == k]
         if len(members) >= MIN_CLASS:
-            found = float(np.quantile(members, SPREAD_QUANTILE)) / NORMAL_QUANTILE
-            quiet = quiet or found
-            least = max(least, found)
-        spreads[k] = least
-    return spreads[which], quiet
+            classes.append(k)
+            found.append(float(np.quantile(members, SPREAD_QUANTILE)) / NORMAL_QUANTILE)
+    if not classes:
+        return FLOOR_HU + FLOOR_SHARE * activity, 0.0
+    every = np.arange(len(ACTIVITY_HU) + 1)
+    rising = np.maximum.accumulate(found)
+    spreads = np.interp(every, classes, rising)
+    spreads *= ACTIVITY_STEP ** np.maximum(every - classes[-1], 0)
+    floor = FLOOR_HU + FLOOR_SHARE * activity
+    return np.maximum(spreads.astype(np.float32)[which], floor), found[0]
 
 
 def _activity(image: Float32[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows columns"]:
     down, across = np.gradient(image)
     bend = CURVATURE * ndimage.laplace(image, mode="nearest")
     return np.sqrt(gaussian(down * down + across * across + bend * bend, ACTIVITY_PX))
-
-
-def gaussian(
-    image: Float32[np.ndarray, "rows columns"], sigma_px: float
-) -> Float32[np.ndarray, "rows columns"]:
-    """A Gaussian blur, cut off at three sigmas, mirrored at the edges."""
-    smooth: Float32[np.ndarray, "rows columns"] = ndimage.gaussian_filter(
-        image, sigma_px, mode="mirror", truncate=3.0
-    )
-    return smooth
