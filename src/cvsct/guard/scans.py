@@ -217,7 +217,8 @@ def unknown_to(facts: ScanFacts, look: Look, found: Iterable[Finding]) -> tuple[
 
 
 def _named(name: str, value: str, known: Sequence[str], other: bool) -> Finding:
-    return Finding(name, f"{name} {value}, known {' and '.join(known)}", other)
+    shown = "".join(char if char.isprintable() else "?" for char in value)[:64]
+    return Finding(name, f"{name} {shown}, known {' and '.join(known)}", other)
 
 
 def _number(name: str, text: str, value: float, limits: ScanLimits) -> Finding:
