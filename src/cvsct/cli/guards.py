@@ -10,6 +10,14 @@ from cvsct.cli.words import note
 
 if TYPE_CHECKING:
     from cvsct.inference.harmonizer import Outcome
+    from cvsct.methods import Method
+    from cvsct.models.bundle import Bundle
+
+
+def tell_missing(bundle: Bundle, row: Method) -> None:
+    """One line for a model that should have a guard and has none."""
+    if row.guarded and not bundle.guard:
+        note("note: this model holds no guard; nothing tells which scans it is not made for")
 
 
 def tell_guards(outcomes: Sequence[Outcome]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cvsct.cli.guards import tell_guards
+from cvsct.cli.guards import tell_guards, tell_missing
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
 from cvsct.errors import CvsctError, UsageError
 
@@ -92,9 +92,9 @@ def harmonize(
         place, bundle.sha256, reverse, engine, given, keep_equipment, nifti=nifti,
         guard=tuple(guard or ()),
     )  # fmt: skip
-    mapping, _, watching = work.load()
-    if row.guarded and not bundle.guard:
-        note("note: this model holds no guard; nothing tells which scans it is not made for")
+    mapping, _ = work.load()
+    watching = work.watching()
+    tell_missing(bundle, row)
     series = find_series(scans)
     manifest = Manifest(
         "harmonize",

@@ -67,22 +67,33 @@ class Harmonising:
     nifti: bool = False
     guard: tuple[str, ...] = ()
 
-    def load(self) -> tuple[VolumeMapping, Derivation, Guard]:
+    def load(self) -> tuple[VolumeMapping, Derivation]:
         """The model, ready to be used.
 
         Raises:
             CvsctError: if it cannot be used here, or is not the one that was meant.
         """
-        bundle = Bundle.read(self.model)
-        if bundle.sha256 != self.model_sha256:
-            raise CvsctError(f"{self.model}: another model than when the run began; run it again")
+        bundle = self._bundle()
         row = find_method(bundle.method)
         threads = {"threads": self.threads} if self.threads and row.kind != "classical" else {}
         mapping = row.load("loader")(
             bundle, self.reverse, self.engine, **dict(self.options), **threads
         )
-        derivation = derivation_of(bundle, mapping, self.reverse, self.keep_equipment)
-        return mapping, derivation, Guard.of(bundle, self.reverse, self.guard)
+        return mapping, derivation_of(bundle, mapping, self.reverse, self.keep_equipment)
+
+    def watching(self) -> Guard:
+        """The model's guard, with what the user set.
+
+        Raises:
+            CvsctError: if it cannot be read, or the user's words set nothing.
+        """
+        return Guard.of(self._bundle(), self.reverse, self.guard)
+
+    def _bundle(self) -> Bundle:
+        bundle = Bundle.read(self.model)
+        if bundle.sha256 != self.model_sha256:
+            raise CvsctError(f"{self.model}: another model than when the run began; run it again")
+        return bundle
 
     def __call__(self, task: Task) -> Generator[int, None, Made]:
         """Write a task's folder; says once, when the model is there, that it begins.
@@ -105,7 +116,7 @@ class Harmonising:
 def _loaded(work: Harmonising) -> tuple[VolumeMapping, Derivation, Guard]:
     """The model of this worker process, loaded once."""
     try:
-        return work.load()
+        return *work.load(), work.watching()
     except CvsctError as error:
         raise HopelessError(str(error)) from error
 
