@@ -102,13 +102,13 @@ def test_what_is_known_comes_back_from_json() -> None:
     assert [look.knows_noise for look in again.looks] == [True, False]
 
 
-KNOWN = side_of([make_volume(phantom_hu(seed, 0.0)) for seed in (1, 2)])
-SOFTER = side_of([make_volume(phantom_hu(seed, 0.8)) for seed in (4, 5)])
-OTHER = make_volume(phantom_hu(3, 0.0))
+KNOWN = side_of([make_volume(phantom_hu(seed, 0.0, 3)) for seed in (1, 2)])
+SOFTER = side_of([make_volume(phantom_hu(seed, 0.8, 3)) for seed in (4, 5)])
+OTHER = make_volume(phantom_hu(3, 0.0, 3))
 
 
-def judge(volume: CTVolume, words: Sequence[str] = (), target: Side = SOFTER) -> ScanVerdict:
-    return judge_scan(ScanFacts.of(volume), look_of(volume), KNOWN, target, Overrides.parse(words))
+def judge(volume: CTVolume, target: Side = SOFTER) -> ScanVerdict:
+    return judge_scan(ScanFacts.of(volume), look_of(volume), KNOWN, target, Overrides())
 
 
 def test_another_body_on_the_same_scanner_is_alike() -> None:
@@ -142,18 +142,19 @@ PLANTED: dict[str, tuple[Callable[[np.ndarray], np.ndarray], set[str]]] = {
 def test_planted_faults_are_refused_and_pass_with_the_words_given(fault: str) -> None:
     spoil, names = PLANTED[fault]
     bad = OTHER.with_hu(spoil(OTHER.hu).astype(np.float32))
-    verdict = judge(bad)
+    facts, look = ScanFacts.of(bad), look_of(bad)
+    verdict = judge_scan(facts, look, KNOWN, SOFTER, Overrides())
     assert verdict.kind == "unlike"
     assert names <= {each.name for each in verdict.reasons}
     words = verdict.refusal().partition("let it pass with ")[2].split(" ")
     assert words[::2] == ["--guard"] * len(verdict.reasons)
-    passed = judge(bad, words[1::2])
+    passed = judge_scan(facts, look, KNOWN, SOFTER, Overrides.parse(words[1::2]))
     assert passed.kind != "unlike"
     assert not passed.reasons
 
 
 def test_a_scan_that_is_the_targets_already_is_told_and_not_refused() -> None:
-    verdict = judge(make_volume(phantom_hu(6, 0.8)))
+    verdict = judge(make_volume(phantom_hu(6, 0.8, 3)))
     assert verdict.kind == "like the target"
     assert verdict.position == pytest.approx(0, abs=0.1)
 
@@ -197,7 +198,7 @@ def test_headers_refuse_what_is_known_to_differ(what: str) -> None:
 def test_headers_of_the_other_side_make_a_scan_like_the_target() -> None:
     renamed = replace(SOFTER, headers=replace(SOFTER.headers, kernels=("K2",)))
     kernel = replace(OTHER, acquisition=replace(OTHER.acquisition, kernel="K2"))
-    assert judge(kernel, target=renamed).kind == "like the target"
+    assert judge(kernel, renamed).kind == "like the target"
     assert judge(kernel).kind == "unlike"
 
 
