@@ -305,5 +305,5 @@ def test_few_files_are_read_of_many_series(tmp_path: Path) -> None:
         write(tmp_path / str(k), phantom_hu(k, 0.0, 9, 32), f"1.2.9.{k}")
     sample = calibration.Sample.of(find_series(tmp_path))
     assert [len(group) for group in sample.groups] == [3] * 5
-    assert all(len(place.stack) == 1 for group in sample.groups for place in group)
+    assert all(len(place.series.files) == 1 for group in sample.groups for place in group)
     assert len(sample.mapped) == calibration.MOST_MAPPED

@@ -7,6 +7,7 @@ maps a few slices each way, which tells what it does where it does well.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -39,14 +40,14 @@ MOST_MAPPED = 12
 
 @dataclass(frozen=True)
 class Place:
-    """A slice that can be read."""
+    """A slice that can be read: of a series, or of one of its files."""
 
-    stack: Opened
+    series: SeriesFiles
     index: int
 
     def read(self) -> CTVolume:
         """The slice as a volume of its own."""
-        return self.stack.read(self.index, self.index + 1)
+        return _opened(self.series).read(self.index, self.index + 1)
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ class Sample:
             groups = [_of_files(each, MOST_LOOKED_AT // len(chosen)) for each in chosen]
             return cls(tuple(groups), f"{len(chosen)} of {len(series)} series, each left out")
         parts = -(-BLOCKS // len(series))
-        groups = [block for each in series for block in _blocks(open_series(each), parts)]
-        n = len(series)
-        return cls(tuple(groups), f"{len(groups)} blocks of {n} series, each left out")
+        most = MOST_LOOKED_AT // (parts * len(series))
+        groups = [block for each in series for block in _blocks(each, parts, most)]
+        if len(groups) == 1:
+            return cls(tuple(groups), "one slice, nothing left out")
+        return cls(tuple(groups), f"{len(groups)} blocks of {len(series)} series, each left out")
 
     def looks(self) -> Iterator[Look]:
         """What each group looks like."""
@@ -127,12 +130,19 @@ def calibrated(
             limits[direction] = limits_of(found).to_json()
             about[direction] = f"{len(found)} slices of the scans it learned from"
         progress("guard", done, steps)
+    _opened.cache_clear()
     guard = {
         "limits": limits,
         "calibrated_on": about,
         "known": {name: side.to_json() for name, side in sides.items()},
     }
     return replace(bundle, guard=json.loads(json.dumps(guard, allow_nan=False)))
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(series: SeriesFiles) -> Opened:
+    """The series in hand; those of one file hold it in memory once they are read."""
+    return open_series(series)
 
 
 def _changes(places: Sequence[Place], mapping: VolumeMapping) -> Iterator[SliceChange]:
@@ -145,18 +155,17 @@ def _changes(places: Sequence[Place], mapping: VolumeMapping) -> Iterator[SliceC
 def _of_files(series: SeriesFiles, count: int) -> tuple[Place, ...]:
     """Slices of one series, its other files left unread where each slice is a file."""
     if series.frames:
-        stack = open_series(series)
-        return tuple(Place(stack, i) for i in evenly(len(stack), count, count))
+        return tuple(Place(series, i) for i in evenly(len(_opened(series)), count, count))
     files = [series.files[i] for i in evenly(len(series.files), count, count)]
-    return tuple(Place(open_series(replace(series, files=(each,))), 0) for each in files)
+    return tuple(Place(replace(series, files=(each,)), 0) for each in files)
 
 
-def _blocks(stack: Opened, count: int) -> list[tuple[Place, ...]]:
-    """Slices of so many stretches of a series, fewer where it has fewer slices."""
-    count = min(count, len(stack))
-    edges = [k * len(stack) // count for k in range(count + 1)]
-    each = max(1, MOST_LOOKED_AT // BLOCKS)
+def _blocks(series: SeriesFiles, count: int, most: int) -> list[tuple[Place, ...]]:
+    """At most so many slices of each stretch of a series; fewer stretches of fewer slices."""
+    length = len(_opened(series))
+    count = min(count, length)
+    edges = [k * length // count for k in range(count + 1)]
     return [
-        tuple(Place(stack, first + i) for i in evenly(last - first, each, each))
+        tuple(Place(series, first + i) for i in evenly(last - first, most, most))
         for first, last in itertools.pairwise(edges)
     ]
