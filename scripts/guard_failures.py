@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -20,11 +21,12 @@ PSF_MM = 0.4
 """Sigma of a scanner's blur: 50 % modulation at 0.47/mm."""
 
 Pair = tuple[np.ndarray, np.ndarray]
+Where = Literal["lung", "tissue"]
 
 
 @dataclass(frozen=True)
 class Good:
-    """One slice and what a model made of it; masks of where things can be planted."""
+    """One slice and what a model made of it; where things can be planted, and how deep inside."""
 
     before: np.ndarray
     after: np.ndarray
@@ -33,6 +35,7 @@ class Good:
     lung: np.ndarray
     tissue: np.ndarray
     inside: np.ndarray
+    depth_mm: dict[str, np.ndarray]
 
     @classmethod
     def of(
@@ -44,14 +47,15 @@ class Good:
         lung = ndimage.binary_opening((smooth < -650) & inside, iterations=2)
         low, high = SOFT_TISSUE_HU
         tissue = (smooth > low) & (smooth < high) & inside
-        return cls(before, after, pixel_mm, thickness_mm, lung, tissue, inside)
+        depth_mm = {
+            name: (ndimage.distance_transform_edt(mask) * pixel_mm).astype(np.float32)
+            for name, mask in (("lung", lung), ("tissue", tissue))
+        }
+        return cls(before, after, pixel_mm, thickness_mm, lung, tissue, inside, depth_mm)
 
-    def place(
-        self, where: np.ndarray, margin_mm: float, rng: np.random.Generator
-    ) -> np.ndarray | None:
-        """A random pixel at least so far inside a mask."""
-        deep = ndimage.distance_transform_edt(where) > margin_mm / self.pixel_mm
-        places = np.argwhere(deep)
+    def place(self, where: Where, margin_mm: float, rng: np.random.Generator) -> np.ndarray | None:
+        """A random pixel at least so far inside lung or soft tissue."""
+        places = np.argwhere(self.depth_mm[where] > margin_mm)
         return places[rng.integers(len(places))] if len(places) else None
 
     def distance_mm(self, centre: np.ndarray) -> np.ndarray:
@@ -62,10 +66,17 @@ class Good:
 
 def sphere(good: Good, centre: np.ndarray, diameter_mm: float, contrast_hu: float) -> np.ndarray:
     """A sphere in the middle of the slice, averaged over its thickness, blurred as by a scanner."""
-    away = good.distance_mm(centre)
+    reach = round((diameter_mm / 2 + 4 * PSF_MM) / good.pixel_mm) + 2
+    offsets = np.arange(-reach, reach + 1) * good.pixel_mm
+    away = np.hypot(offsets[:, None], offsets)
     chord = 2 * np.sqrt(np.maximum((diameter_mm / 2) ** 2 - away**2, 0))
     share = np.minimum(chord, good.thickness_mm) / good.thickness_mm
-    return contrast_hu * ndimage.gaussian_filter(share, PSF_MM / good.pixel_mm)
+    image = np.zeros(np.array(good.before.shape) + 2 * reach)
+    row, column = centre
+    image[row : row + 2 * reach + 1, column : column + 2 * reach + 1] = ndimage.gaussian_filter(
+        share, PSF_MM / good.pixel_mm
+    )
+    return contrast_hu * image[reach:-reach, reach:-reach]
 
 
 def nodule(
@@ -73,11 +84,11 @@ def nodule(
     rng: np.random.Generator,
     diameter_mm: float,
     contrast_hu: float,
-    where: str = "lung",
+    where: Where = "lung",
     erased: bool = False,
 ) -> Pair | None:
     """A nodule that only one of the images shows."""
-    centre = good.place(getattr(good, where), diameter_mm / 2 + 1, rng)
+    centre = good.place(where, diameter_mm / 2 + 1, rng)
     if centre is None:
         return None
     added = sphere(good, centre, diameter_mm, contrast_hu)
@@ -91,7 +102,7 @@ def shift(good: Good, rng: np.random.Generator, hu: float, where: str = "whole")
     if where == "whole":
         return good.before, good.after + hu
     if where == "organ":
-        centre = good.place(good.tissue, 8, rng)
+        centre = good.place("tissue", 8, rng)
         if centre is None:
             return None
         disc = (good.distance_mm(centre) < 20) & good.tissue
@@ -150,6 +161,11 @@ def lost_vessel(good: Good, rng: np.random.Generator, low_mm: float, high_mm: fl
         ndimage.binary_dilation(chosen, iterations=2).astype(float), sigma
     )
     return good.before, good.after - weight * (smooth - background)
+
+
+def nothing(good: Good, rng: np.random.Generator) -> Pair:
+    """The output as it is."""
+    return good.before, good.after
 
 
 def blurred(good: Good, rng: np.random.Generator, sigma_mm: float) -> Pair:

@@ -17,6 +17,9 @@ LUNG_HU = (-930.0, -500.0)
 MIN_PX = 300
 """Pixels of a tissue, about 25 cm², of which a median means something."""
 
+WALL_PX = 2
+"""Pixels left out along the walls of lung: in a lung of air alone nothing is left."""
+
 REGION_MM = 8.0
 """Sigma of the window of a regional shift: an organ, not an edge."""
 
@@ -34,32 +37,36 @@ class Drift:
     region_hu: float
 
 
-def drift(level: Level) -> Drift:
-    """Shifts between both images, on a grid of about 3 mm."""
-    smooth_b, smooth_a = (gaussian(image, 1.0) for image in (level.before, level.after))
-    change = smooth_a - smooth_b
-    tissue = _between(smooth_b, smooth_a, SOFT_TISSUE_HU) & level.inside
-    lung = _between(smooth_b, smooth_a, LUNG_HU) & level.inside
-    tissue_hu = _median(change, tissue)
+def drift(level: Level, even: Level) -> Drift:
+    """Shifts between both images, on a grid of about 3 mm.
+
+    Args:
+        even: the same without what clipped noise shifts, which differs from region to region.
+    """
+    before, after = gaussian(level.before, 1.0), gaussian(level.after, 1.0)
+    tissue = ndimage.binary_erosion(_between(before, after, SOFT_TISSUE_HU) & level.inside)
+    lung = ndimage.binary_erosion(
+        _between(before, after, LUNG_HU) & level.inside, iterations=WALL_PX
+    )
+    local = gaussian(even.after, 1.0) - before
     return Drift(
-        tissue_hu,
-        _median(change, ndimage.binary_erosion(lung)),
-        max(_largest_region(level, change, part) for part in (tissue, lung)),
+        _median(after - before, tissue),
+        _median(after - before, lung),
+        max(_largest_region(local, part, level.pixel_mm) for part in (tissue, lung)),
     )
 
 
 def _largest_region(
-    level: Level,
     change: Float32[np.ndarray, "rows columns"],
     part: Bool[np.ndarray, "rows columns"],
+    pixel_mm: float,
 ) -> float:
-    weight = ndimage.binary_erosion(part).astype(np.float32)
-    if weight.sum() < MIN_PX:
+    if part.sum() < MIN_PX:
         return 0.0
-    deviation = change - np.float32(np.median(change[weight > 0]))
-    sigma_px = REGION_MM / level.pixel_mm
-    share = gaussian(weight, sigma_px)
-    mean = gaussian(weight * deviation, sigma_px) / np.maximum(share, 1e-3)
+    weight = part.astype(np.float32)
+    deviation = change - np.float32(np.median(change[part]))
+    share = gaussian(weight, REGION_MM / pixel_mm)
+    mean = gaussian(weight * deviation, REGION_MM / pixel_mm) / np.maximum(share, 1e-3)
     return float(np.max(np.abs(mean), where=(share > 0.5) & part, initial=0.0))
 
 

@@ -19,6 +19,9 @@ from cvsct.spectra import body
 FINEST_MM = 1.4
 """Pixels of the finest grid: two of a usual chest scan; finer shows noise and kernel only."""
 
+SMALLEST_PX = 16
+"""A grid with fewer rows or columns shows nothing."""
+
 LEVELS = 3
 """Grids, each twice as coarse as the one before."""
 
@@ -60,12 +63,12 @@ def finest_level(
 
 
 def levels_of(finest: Level) -> Iterator[Level]:
-    """The grids from the finest to the coarsest that still holds a few pixels."""
+    """The grids from the finest to the coarsest that still shows something."""
     level = finest
     for _ in range(LEVELS):
-        yield level
-        if min(level.before.shape) < 16:
+        if min(level.before.shape) < SMALLEST_PX:
             return
+        yield level
         level = level.halved()
 
 

@@ -21,7 +21,7 @@ from cvsct.guard.clipping import unclipped
 from cvsct.guard.displacement import displacements
 from cvsct.guard.drift import drift
 from cvsct.guard.lattice import lattice_ratio
-from cvsct.guard.levels import Level, finest_level, levels_of
+from cvsct.guard.levels import LEVELS, SMALLEST_PX, finest_level, levels_of
 from cvsct.guard.structures import blobs
 from cvsct.volume import AIR_FLOOR_HU
 
@@ -133,19 +133,20 @@ _MEANING = {
 _LEAST_LIMIT = {
     "tissue_shift_hu": 1.0,
     "lung_shift_hu": 1.0,
-    "regional_shift_hu": 2.0,
+    "regional_shift_hu": 3.0,
     "shift_mm": 0.05,
     "local_shift_mm": 0.1,
     "small_structure": 5.0,
-    "medium_structure": 5.0,
-    "large_structure": 5.0,
+    "medium_structure": 4.0,
+    "large_structure": 3.0,
     "mottle_hu": 1.0,
-    "grid_ratio": 1.5,
+    "grid_ratio": 2.5,
 }
 """No limit is set below: less is no finding, however alike the slices were that it is set from."""
 
-MARGIN = 1.25
-"""A limit lies at least so far above the highest value of good output."""
+MARGIN, MARGIN_OF_ONE = 1.25, 4.0
+"""A limit lies `MARGIN + MARGIN_OF_ONE / n` times as high as the highest of n good slices: few
+slices have not shown yet what others will."""
 
 
 def measure_change(
@@ -153,7 +154,7 @@ def measure_change(
     after_hu: Float[np.ndarray, "rows columns"],
     pixel_mm: float,
 ) -> SliceChange:
-    """Compare one slice before and after a mapping.
+    """Compare one slice before and after a mapping. One of less than 5 cm shows no change.
 
     Args:
         before_hu, after_hu: in HU; padding holds air or less in both.
@@ -163,11 +164,13 @@ def measure_change(
         np.maximum(image, AIR_FLOOR_HU).astype(np.float32) for image in (before_hu, after_hu)
     )
     finest = finest_level(before, after, pixel_mm)
-    shifts = drift(finest.halved())
-    levels: list[Level] = list(levels_of(unclipped(finest)))
+    if min(finest.before.shape) < 2 * SMALLEST_PX:
+        return SliceChange(*[0.0] * len(fields(SliceChange)))
+    levels = list(levels_of(unclipped(finest)))
+    shifts = drift(finest.halved(), levels[1])
     whole_mm, local_mm = displacements(levels[0])
     found = [blobs(level) for level in levels]
-    structures = [one.highest for one in found] + [0.0] * 3
+    structures = [one.highest for one in found] + [0.0] * LEVELS
     return SliceChange(
         tissue_shift_hu=shifts.tissue_hu,
         lung_shift_hu=shifts.lung_hu,
@@ -183,17 +186,20 @@ def measure_change(
 
 
 def limits_of(changes: Sequence[SliceChange]) -> SliceLimits:
-    """Limits from good output: `MARGIN` above the highest value, and never below the least.
+    """Limits from good output, above its highest values by a margin that grows with few slices.
+
+    Slices of several bodies tell more than as many of one.
 
     Raises:
         EvaluationError: if there are no slices.
     """
     if not changes:
         raise EvaluationError("no slices to set limits of the slice guard from; give at least one")
+    margin = MARGIN + MARGIN_OF_ONE / len(changes)
     limits = {}
     for name, least in _LEAST_LIMIT.items():
         values = np.abs([getattr(change, name) for change in changes])
-        limits[name] = max(least, MARGIN * float(np.max(values)))
+        limits[name] = max(least, margin * float(np.max(values)))
     return SliceLimits(**limits)
 
 
