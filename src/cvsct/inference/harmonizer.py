@@ -182,17 +182,19 @@ def harmonize_one(
     at_once = mapping.slices_at_once or len(stack)
     change_hu: list[float] = []
 
-    def change(source: CTVolume) -> tuple[CTVolume, CTVolume, list[str]]:
+    def change(source: CTVolume) -> tuple[CTVolume, CTVolume]:
         result = harmonize_volume(source, mapping)
         change_hu.extend(np.abs(result.hu - source.hu).mean(axis=(1, 2), dtype=float).tolist())
-        with _named(series):
-            return source, result, watch(source, result)
+        return source, result
 
     with new_folder(place) as partial:
         writer = derived_writer(stack, partial, derivation)
 
-        def write(made: tuple[CTVolume, CTVolume, list[str]]) -> None:
-            writer.write(made[0], made[1].hu, made[2])
+        def write(made: tuple[CTVolume, CTVolume]) -> None:
+            source, result = made
+            with _named(series):  # judged in the thread that writes: computing goes on meanwhile
+                remarks = watch(source, result)
+            writer.write(source, result.hu, remarks)
 
         overlap(
             range(0, len(stack), at_once),
