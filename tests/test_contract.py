@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from cvsct.inference.guarding import Guard
 from cvsct.inference.harmonizer import harmonize_volume
-from cvsct.io.dicom import read_all
+from cvsct.io.dicom import find_series, read_all
+from cvsct.io.series import open_series
 from cvsct.methods import METHODS
 from cvsct.models.bundle import CHECKPOINT_FILE, DIRECTIONS, Bundle
 from cvsct.training import cycle, trainer
@@ -189,6 +191,38 @@ def test_a_model_comes_back_as_it_was(method: str, trained: Trained, tmp_path: P
         ways = list(DIRECTIONS) if METHODS[method].reversible else ["a2b"]
         assert {name.partition(".")[0] for name in bundle.weights} == set(ways)
         assert list(bundle.graphs) == ways
+
+
+@ALL
+def test_a_guard_knows_the_scans_that_a_model_is_made_for(
+    run: Run, method: str, trained: Trained, scans: Path, tmp_path: Path
+) -> None:
+    """Its own kind passes, one that is 1000 HU too high does not, until the user says so."""
+    row, model = METHODS[method], trained(method).folder
+    bundle = Bundle.read(model)
+    if not row.guarded:
+        assert bundle.guard == {}
+        return
+    ways = list(DIRECTIONS) if row.reversible else ["a2b"]
+    assert list(bundle.guard["limits"]) == ["source", "target", *ways]
+    for reverse in (False, True)[: len(ways)]:
+        (own,) = find_series(scans / ("pair/soft" if reverse else "pair/sharp"))
+        verdict = Guard.of(bundle, reverse).look(open_series(own))
+        assert verdict is not None
+        assert verdict.kind == "alike"
+    stored = (phantom_hu(3, 0.0, 2) + 2024).astype("<u2")
+    bad = write_series(tmp_path / "bad", stored=stored, series="1.2.66")
+    words = ["harmonize", bad, "--model", model, "--out", tmp_path / "out"]
+    code, _, err = run(*words)
+    assert code == 1
+    assert "CT numbers of tissue" in err
+    suggested = err.rpartition("--guard tissue_nats=")[2].split()[0]
+    assert run(*words, "--guard", "scan=off")[0] == 0
+    limits = [f"{name}=off" for name in ("noise_db", "sharpness_db")]
+    passed = Guard.of(bundle, False, [f"tissue_nats={suggested}", *limits])
+    verdict = passed.look(open_series(find_series(bad)[0]))
+    assert verdict is not None
+    assert verdict.reasons == ()
 
 
 @ALL

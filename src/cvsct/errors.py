@@ -55,6 +55,10 @@ class HopelessError(CvsctError):
     """What any other piece of the same work would meet too: going on is of no use."""
 
 
+class GuardError(CvsctError):
+    """A scan unlike those a model learned from, or a slice that it changed too much."""
+
+
 class MissingExtraError(CvsctError):
     """A library that only an optional extra of this package installs."""
 

@@ -27,6 +27,7 @@ class Method:
         loader: `module:function` that takes (Bundle, reverse, engine) and returns what maps a
             CTVolume to its new HU (`models.mapping`); a network's takes a precision as well.
         reversible: whether one training serves both directions.
+        guarded: whether a guard must watch it (`cvsct.guard`): not where nothing is changed.
         uses: the `train` options that mean something to it; others are noted, not refused.
         settings: what distinguishes this row from others with the same trainer.
     """
@@ -38,6 +39,7 @@ class Method:
     loader: str
     reversible: bool = True
     recommended: bool = False
+    guarded: bool = True
     uses: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -94,6 +96,7 @@ _ROWS = (
         summary="leaves the images as they are: the row every other is compared with",
         trainer="cvsct.models.classical:train_input",
         loader="cvsct.models.classical:load_input",
+        guarded=False,
     ),
     Method(
         name="histogram",

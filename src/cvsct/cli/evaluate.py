@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,6 +49,7 @@ def evaluate(
     ] = True,
 ) -> None:
     """Measure how alike the scanners' images are, before and after: metrics.json, report.html."""
+    from cvsct.evaluation.guarded import guards_of
     from cvsct.evaluation.nodule_truth import read_nodules
     from cvsct.evaluation.report import EvaluationSettings, evaluate, write_report
     from cvsct.io.dicom import read_all
@@ -81,6 +84,7 @@ def evaluate(
             passed=scans.get("passed", ()),
             cache=_cache() if cache else None,
         )
+    found = replace(found, guards=guards_of(_manifest(harmonized), scans["harmonized"]))
     with new_folder(out) as folder:
         with manifest.timed("writing"):
             write_report(found, folder)
@@ -89,6 +93,17 @@ def evaluate(
         manifest.write(folder)
     print(found.summary())
     print(f"{out / 'report.html'}")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What `cvsct harmonize` wrote of itself; empty where it is not there or not its own."""
+    from cvsct.runs import MANIFEST
+
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and found.get("command") == "harmonize" else {}
 
 
 def _cache() -> FeatureCache:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cvsct.cli.guards import tell_guards, tell_missing
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
 from cvsct.errors import CvsctError, UsageError
 
 if TYPE_CHECKING:
+    from cvsct.inference.guarding import Guard
     from cvsct.inference.task import Harmonising
     from cvsct.io.stack import SeriesFiles
     from cvsct.models.bundle import Bundle
@@ -45,13 +47,22 @@ def harmonize(
     scheduler: Annotated[
         str, typer.Option(help="Address of a Dask scheduler whose workers do many series.")
     ] = "",
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Another limit than the model card's, or NAME=off; scan=note; slices=refuse; off.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in OUT, and try again what failed there.")
     ] = False,
 ) -> None:
     """Rewrite scans as derived series that read like the other scanner's.
 
-    Of many series, those that are done are kept: the same command goes on after any crash.
+    A scan unlike those the model learned from is refused; slices that were changed too much are
+    written, flagged and told in manifest.json. Of many series, those that are done are kept: the
+    same command goes on after any crash.
     """
     from cvsct.cli.harmonize_cohort import harmonize_cohort
     from cvsct.inference.shard import Shard, by_key
@@ -77,8 +88,13 @@ def harmonize(
         note(f"note: --precision means nothing to {row.name}")
         options = {}
     given = tuple(options.items())
-    work = Harmonising(place, bundle.sha256, reverse, engine, given, keep_equipment, nifti=nifti)
+    work = Harmonising(
+        place, bundle.sha256, reverse, engine, given, keep_equipment, nifti=nifti,
+        guard=tuple(guard or ()),
+    )  # fmt: skip
     mapping, _ = work.load()
+    watching = work.watching()
+    tell_missing(bundle, row)
     series = find_series(scans)
     manifest = Manifest(
         "harmonize",
@@ -87,6 +103,7 @@ def harmonize(
             "reverse": reverse,
             "engine": engine,
             **options,
+            **({"guard": list(work.guard)} if work.guard else {}),
             **bundle.settings,
         },
         model_sha256=bundle.sha256,
@@ -96,7 +113,7 @@ def harmonize(
             note("note: --workers means nothing to a single series")
         if mapping.engine:
             note(f"engine: {mapping.engine}")
-        _one(series[0], bundle, mapping, out, work, manifest)
+        _one(series[0], bundle, mapping, watching, out, work, manifest)
         return
     tasks = by_key(series, scans, part)
     del series  # with absolute paths it would be there twice
@@ -110,6 +127,7 @@ def harmonize(
         raise CvsctError(f"{failed[0].error}{more}")
     where = f"{out}, shard {shard}" if part.name else str(out)
     print(f"{where}: {done.n_done} series, {done.n_slices} slices, by {bundle.method}")
+    tell_guards(done.outcomes)
     if failed:
         for outcome in failed:
             complain(outcome.error)
@@ -121,6 +139,7 @@ def _one(
     series: SeriesFiles,
     bundle: Bundle,
     mapping: VolumeMapping,
+    guard: Guard,
     out: Path,
     work: Harmonising,
     manifest: Manifest,
@@ -134,7 +153,7 @@ def _one(
         with manifest.timed("harmonising"):
             (outcome,) = harmonize_series(
                 [series], bundle, mapping, folder, work.reverse, work.keep_equipment, progress(),
-                work.nifti,
+                work.nifti, guard,
             )  # fmt: skip
         if outcome.error:
             raise CvsctError(outcome.error)
@@ -147,3 +166,4 @@ def _one(
         }
         manifest.write(folder)
     print(f"{out}: 1 series, {outcome.n_slices} slices, by {bundle.method}")
+    tell_guards([outcome])

@@ -34,6 +34,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT's checkpoint.")] = False,
 ) -> None:
     """Learn to make scans of A read like scans of B, from unpaired scans."""
+    from cvsct.inference.calibration import calibrated
     from cvsct.io.scans import open_scans
     from cvsct.methods import find_method
     from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
@@ -98,6 +99,11 @@ def train(
         bundle: Bundle = row.load("trainer")(scans_a, scans_b, request)
     if not first:
         return
+    with manifest.timed("guard"):
+        bundle = calibrated(
+            bundle, (scans_a.series, scans_a.facts), (scans_b.series, scans_b.facts), progress(),
+            tell,
+        )  # fmt: skip
     manifest.inputs = {
         "source": [each.series_uid for each in scans_a.facts],
         "target": [each.series_uid for each in scans_b.facts],

@@ -10,6 +10,7 @@ from typing import Any
 
 from cvsct.evaluation import figures
 from cvsct.evaluation.agreement_tables import agreement_tables, feature_table
+from cvsct.evaluation.guarded import guard_tables
 from cvsct.evaluation.image_tables import image_tables, physics_tables, texture_table
 from cvsct.evaluation.pairing import SharedSlices
 from cvsct.evaluation.study import Evaluation
@@ -75,6 +76,7 @@ def _parts(evaluation: Evaluation) -> list[Part]:
             tuple(_concordance_figures(evaluation)),
             feature_table(evaluation),
         ),
+        Part("guards", "What do the guards say?", tuple(guard_tables(evaluation.guards))),
         Part("images", "Do images agree?", tuple(image_tables(evaluation))),
         Part(
             "look",

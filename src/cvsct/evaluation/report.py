@@ -56,6 +56,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
             "unpaired_because": evaluation.unpaired_because or None,
             "verdict": {"kind": answer.kind, "text": answer.text},
             "notes": list(evaluation.notes),
+            "guards": [each.to_json() for each in evaluation.guards],
             "scanners": evaluation.scanners,
             "spectra": None
             if texture is None

@@ -15,6 +15,7 @@ from cvsct.errors import EvaluationError
 from cvsct.evaluation.concordance import Across, across, within
 from cvsct.evaluation.examination import Examination, examine, examine_apart
 from cvsct.evaluation.feature_cache import FeatureCache
+from cvsct.evaluation.guarded import Guarded
 from cvsct.evaluation.metrics import ImageQuality, Spread, image_quality
 from cvsct.evaluation.nodule_truth import NoduleTruth
 from cvsct.evaluation.pairing import (
@@ -57,6 +58,7 @@ class Evaluation:
         soft_tissue_hu: mean over each side's own soft tissue.
         scanners: what made each side's images.
         notes: what a reader must know to trust the figures.
+        guards: what the model's guards said of each harmonised series, where that is known.
     """
 
     settings: EvaluationSettings
@@ -74,6 +76,7 @@ class Evaluation:
     scanners: dict[str, str]
     extraction: dict[str, Any]
     notes: tuple[str, ...]
+    guards: tuple[Guarded, ...] = ()
 
     @property
     def compared(self) -> dict[str, Comparison]:

@@ -22,7 +22,15 @@ from cvsct.inference.task import Made, Task
 from cvsct.io.stack import SeriesFiles
 from cvsct.models.mapping import Engine
 from cvsct.plans import part_of
-from cvsct.runs import MANIFEST, Progress, folder_sha256, log_note, silent, sync_folder
+from cvsct.runs import (
+    MANIFEST,
+    Progress,
+    canonical_json,
+    folder_sha256,
+    log_note,
+    silent,
+    sync_folder,
+)
 
 JOURNAL = "journal.sqlite"
 
@@ -159,6 +167,7 @@ def _record(
                 n_slices=outcome.n_slices,
                 mean_change_hu=outcome.mean_change_hu,
                 seconds=made.seconds,
+                guard=canonical_json(outcome.guard) if outcome.guard else "",
             ),
         )
         begun.discard(key)

@@ -5,20 +5,22 @@ Series stream through: what is in memory at a time is a few slices, however many
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cvsct import __version__
-from cvsct.errors import CvsctError, ModelError, explain
+from cvsct.errors import CvsctError, GuardError, ModelError, explain
+from cvsct.inference.guarding import Guard, report
 from cvsct.inference.pipeline import overlap
 from cvsct.io.derived import Derivation
-from cvsct.io.header import is_dicom
+from cvsct.io.header import is_dicom, label
 from cvsct.io.nifti_write import write_nifti
 from cvsct.io.series import derived_writer, open_series
 from cvsct.io.stack import SeriesFiles, open_stack
@@ -35,13 +37,18 @@ EXACT = "fp32"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one series: its derived series, or the reason there is none."""
+    """What became of one series: its derived series, or the reason there is none.
+
+    Args:
+        guard: what guards had to say (`guarding.report`); empty where none was at work.
+    """
 
     series_uid: str
     folder: str = ""
     derived_uid: str = ""
     n_slices: int = 0
     mean_change_hu: float = 0.0
+    guard: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +61,13 @@ class Outcome:
             "folder": self.folder,
             "n_slices": self.n_slices,
             "mean_change_hu": round(self.mean_change_hu, 3),
+            **({"guard": self.guard} if self.guard else {}),
         }
+
+    @property
+    def n_flagged(self) -> int:
+        """Slices that the guard has flagged."""
+        return len(self.guard.get("slices", {}).get("flagged", ()))
 
 
 def harmonize_volume(volume: CTVolume, mapping: VolumeMapping) -> CTVolume:
@@ -107,14 +120,17 @@ def harmonize_series(
     keep_equipment: bool = False,
     progress: Progress = silent,
     nifti: bool = False,
+    guard: Guard | None = None,
 ) -> list[Outcome]:
     """Read, map and write each series; one that fails is named and the others go on.
 
     Slices are read, mapped and written at the same time and let go, so that memory does not grow
     with a series. Each derived series lies in a folder of its own, named by a hash of its
     source's UID. Images made in bf16 are labelled so and have other UIDs. What was read from NIfTI
-    is written as NIfTI; `nifti` writes it beside derived DICOM too.
+    is written as NIfTI; `nifti` writes it beside derived DICOM too. Without a `guard` it is the
+    model's own.
     """
+    guard = guard or Guard.of(bundle, reverse)
     derivation = derivation_of(bundle, mapping, reverse, keep_equipment)
     outcomes = []
     total, done = sum(each.n_slices for each in series), 0
@@ -126,7 +142,7 @@ def harmonize_series(
         tell(0)
         try:
             place = folder / folder_name(each.series_uid)
-            outcomes.append(harmonize_one(each, mapping, place, derivation, tell, nifti))
+            outcomes.append(harmonize_one(each, mapping, place, derivation, tell, nifti, guard))
         except (CvsctError, OSError) as error:
             reason = explain(error) if isinstance(error, OSError) else str(error)
             logger.warning("a series was not harmonised: %s", reason)
@@ -143,6 +159,7 @@ def harmonize_one(
     derivation: Derivation,
     tell: Callable[[int], None] = lambda slices: None,
     nifti: bool = False,
+    guard: Guard | None = None,
 ) -> Outcome:
     """One series, its folder whole or absent. What headers tell is refused before any pixel.
 
@@ -150,12 +167,18 @@ def harmonize_one(
         place: the folder to write.
         tell: told how many slices are done.
         nifti: write a derived DICOM series as NIfTI too.
+        guard: what refuses a series before it is mapped, and flags slices; without it none does.
 
     Raises:
+        GuardError: if the guard refuses it.
         CvsctError: if the series must be refused or the model does not fit it.
         OSError: if it cannot be written.
     """
     stack = open_series(series)
+    guard = guard or Guard()
+    watch = guard.watch()
+    with _named(series):
+        verdict = guard.look(stack)
     at_once = mapping.slices_at_once or len(stack)
     change_hu: list[float] = []
 
@@ -168,7 +191,10 @@ def harmonize_one(
         writer = derived_writer(stack, partial, derivation)
 
         def write(made: tuple[CTVolume, CTVolume]) -> None:
-            writer.write(made[0], made[1].hu)
+            source, result = made
+            with _named(series):  # judged in the thread that writes: computing goes on meanwhile
+                remarks = watch(source, result)
+            writer.write(source, result.hu, remarks)
 
         overlap(
             range(0, len(stack), at_once),
@@ -187,4 +213,14 @@ def harmonize_one(
         derived_uid=written.series_uid,
         n_slices=len(stack),
         mean_change_hu=float(np.mean(change_hu)),
+        guard=report(verdict, watch),
     )
+
+
+@contextlib.contextmanager
+def _named(series: SeriesFiles) -> Iterator[None]:
+    """A guard's refusal with the name of a file."""
+    try:
+        yield
+    except GuardError as error:
+        raise GuardError(f"{label(series.files[0])}: {error}") from None

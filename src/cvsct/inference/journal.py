@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS series (
     derived_uid TEXT NOT NULL DEFAULT '',
     n_slices INTEGER NOT NULL DEFAULT 0,
     mean_change_hu REAL NOT NULL DEFAULT 0,
-    seconds REAL NOT NULL DEFAULT 0
+    seconds REAL NOT NULL DEFAULT 0,
+    guard TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS by_status ON series (present, status, deaths);
 """
@@ -50,6 +51,7 @@ class Entry:
     Args:
         sha256: of the folder it was written to (`runs.folder_sha256`).
         seconds: it took its worker.
+        guard: what guards had to say of it, as JSON; empty where none was at work.
     """
 
     sha256: str
@@ -57,6 +59,7 @@ class Entry:
     n_slices: int
     mean_change_hu: float
     seconds: float
+    guard: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ class Journal:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            if "guard" not in {row[1] for row in self._db.execute("PRAGMA table_info(series)")}:
+                # a run begun by a version without guards goes on
+                self._db.execute("ALTER TABLE series ADD COLUMN guard TEXT NOT NULL DEFAULT ''")
 
     def close(self) -> None:
         """Give back what is still leased, and close the file."""
@@ -167,10 +173,10 @@ class Journal:
         with self._writing() as db:
             db.execute(
                 "UPDATE series SET status='done', error='', sha256=?, derived_uid=?, n_slices=?, "
-                "mean_change_hu=?, seconds=? WHERE key=? AND " + _OURS,
+                "mean_change_hu=?, seconds=?, guard=? WHERE key=? AND " + _OURS,
                 (
                     *(entry.sha256, entry.derived_uid, entry.n_slices),
-                    *(entry.mean_change_hu, entry.seconds, key, self._owner),
+                    *(entry.mean_change_hu, entry.seconds, entry.guard, key, self._owner),
                 ),
             )
 
@@ -207,7 +213,7 @@ class Journal:
                 Row(key, status, error, Entry(*entry))
                 for key, status, error, *entry in self._db.execute(
                     "SELECT key, status, error, sha256, derived_uid, n_slices, mean_change_hu, "
-                    "seconds FROM series WHERE present=1 ORDER BY rowid"
+                    "seconds, guard FROM series WHERE present=1 ORDER BY rowid"
                 )
             )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvsct.errors import CvsctError, HopelessError, SeriesError
+from cvsct.inference.guarding import Guard
 from cvsct.inference.harmonizer import Outcome, derivation_of, harmonize_one
 from cvsct.io.derived import Derivation
 from cvsct.io.header import label
@@ -53,6 +54,7 @@ class Harmonising:
         options: the loader's further ones, `(("precision", "bf16"),)`.
         threads: for a network; 0 leaves it to the engine.
         nifti: write derived DICOM as NIfTI too.
+        guard: what the user set about the model's guards, in the words of `--guard`.
     """
 
     model: Path
@@ -63,6 +65,7 @@ class Harmonising:
     keep_equipment: bool = False
     threads: int = 0
     nifti: bool = False
+    guard: tuple[str, ...] = ()
 
     def load(self) -> tuple[VolumeMapping, Derivation]:
         """The model, ready to be used.
@@ -70,15 +73,27 @@ class Harmonising:
         Raises:
             CvsctError: if it cannot be used here, or is not the one that was meant.
         """
-        bundle = Bundle.read(self.model)
-        if bundle.sha256 != self.model_sha256:
-            raise CvsctError(f"{self.model}: another model than when the run began; run it again")
+        bundle = self._bundle()
         row = find_method(bundle.method)
         threads = {"threads": self.threads} if self.threads and row.kind != "classical" else {}
         mapping = row.load("loader")(
             bundle, self.reverse, self.engine, **dict(self.options), **threads
         )
         return mapping, derivation_of(bundle, mapping, self.reverse, self.keep_equipment)
+
+    def watching(self) -> Guard:
+        """The model's guard, with what the user set.
+
+        Raises:
+            CvsctError: if it cannot be read, or the user's words set nothing.
+        """
+        return Guard.of(self._bundle(), self.reverse, self.guard)
+
+    def _bundle(self) -> Bundle:
+        bundle = Bundle.read(self.model)
+        if bundle.sha256 != self.model_sha256:
+            raise CvsctError(f"{self.model}: another model than when the run began; run it again")
+        return bundle
 
     def __call__(self, task: Task) -> Generator[int, None, Made]:
         """Write a task's folder; says once, when the model is there, that it begins.
@@ -88,27 +103,29 @@ class Harmonising:
             CvsctError: if the series must be refused; nothing of it is left.
             OSError: if it cannot be written.
         """
-        mapping, derivation = _loaded(self)
+        mapping, derivation, guard = _loaded(self)
         yield 0
         begun = time.perf_counter()
         shutil.rmtree(task.place, ignore_errors=True)
-        outcome = _harmonized(task, mapping, derivation, self.nifti)
+        outcome = _harmonized(task, mapping, derivation, self.nifti, guard)
         seconds = time.perf_counter() - begun
         return Made(outcome, folder_sha256(task.place), seconds, mapping.engine)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(work: Harmonising) -> tuple[VolumeMapping, Derivation]:
+def _loaded(work: Harmonising) -> tuple[VolumeMapping, Derivation, Guard]:
     """The model of this worker process, loaded once."""
     try:
-        return work.load()
+        return *work.load(), work.watching()
     except CvsctError as error:
         raise HopelessError(str(error)) from error
 
 
-def _harmonized(task: Task, mapping: VolumeMapping, derivation: Derivation, nifti: bool) -> Outcome:
+def _harmonized(
+    task: Task, mapping: VolumeMapping, derivation: Derivation, nifti: bool, guard: Guard
+) -> Outcome:
     try:
-        return harmonize_one(task.series, mapping, task.place, derivation, nifti=nifti)
+        return harmonize_one(task.series, mapping, task.place, derivation, nifti=nifti, guard=guard)
     except (CvsctError, OSError):
         raise
     except MemoryError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pydicom import Dataset, Sequence
+from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from cvsct import __version__
@@ -21,6 +22,8 @@ RESEARCH = "Research use only"
 SOFTWARE = "cvsct"
 SCHEME = "99CVSCT"
 SERIES_NUMBER_OFFSET = 9000
+MOST_COMMENT_BYTES = 10_240
+"""Of the VR LT, in characters; no character has less than a byte."""
 
 _EQUIPMENT = (
     "Manufacturer",
@@ -120,6 +123,21 @@ def derived_header(source: Dataset, encoding: Encoding, derivation: Derivation) 
     _tell_equipment(header, source, derivation)
     _correct_pixel_attributes(header, source, encoding)
     return header
+
+
+def tell_remark(header: Dataset, remark: str) -> None:
+    """Begin Image Comments (0020,4000), which viewers show, with a remark; the source's follow.
+
+    Those are kept as the bytes they are: plain ASCII before them is right in any character set.
+    """
+    element = header.get_item("ImageComments")
+    before = element.value if element is not None else b""
+    before = before if isinstance(before, bytes) else str(before or "").encode("ascii", "replace")
+    parts = [_plain(remark, 1024).encode(), before.strip()]
+    value = b"\r\n".join(part for part in parts if part)[:MOST_COMMENT_BYTES]
+    value += b" " * (len(value) % 2)
+    tag = Tag("ImageComments")
+    header[tag] = RawDataElement(tag, "LT", len(value), value, 0, False, True)
 
 
 def _tell_derivation(header: Dataset, source: Dataset, derivation: Derivation) -> None:

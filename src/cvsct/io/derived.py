@@ -7,6 +7,7 @@ are hashes of the source's, the source's dates are kept, Instance Creation Date 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from cvsct.errors import GeometryError, SeriesError
-from cvsct.io.derivation import Derivation, derived_header, source_of
+from cvsct.io.derivation import Derivation, derived_header, source_of, tell_remark
 from cvsct.io.header import quiet, text
 from cvsct.io.identity import file_meta
 from cvsct.io.pixels import Encoding, encoding_of
@@ -59,12 +60,18 @@ class DerivedWriter:
         self._files: list[Path] = []
         self._instances: dict[str, str] = {}
 
-    def write(self, part: CTVolume, hu: Float[np.ndarray, "slices rows columns"]) -> None:
+    def write(
+        self,
+        part: CTVolume,
+        hu: Float[np.ndarray, "slices rows columns"],
+        remarks: Sequence[str] = (),
+    ) -> None:
         """Write the next slices.
 
         Args:
             part: those slices as read from DICOM; their padding is written back unchanged.
             hu: the new values. They are rounded and clipped to what the source can store.
+            remarks: what each slice's Image Comments begin with; empty ones leave them as they are.
 
         Raises:
             SeriesError: if the part did not come from DICOM, or the new values are not finite.
@@ -85,7 +92,9 @@ class DerivedWriter:
             self._instances[f"{source_uid}#{frame}" if frame else source_uid] = instance_uid
             name = hashlib.sha256(instance_uid.encode()).hexdigest()[:32]
             number = len(self._files) + 1
-            content = _slice_bytes(part, hu[i], i, self._derivation, (number, self._n_slices))
+            place = number, self._n_slices
+            remark = remarks[i] if remarks else ""
+            content = _slice_bytes(part, hu[i], i, self._derivation, place, remark)
             self._files.append(self._folder / f"{name}.dcm")
             write_atomic(self._files[-1], content)
 
@@ -150,12 +159,14 @@ def _slice_bytes(
     i: int,
     derivation: Derivation,
     place: tuple[int, int],
+    remark: str = "",
 ) -> bytes:
     """One slice as a file; what the source's header cannot be rewritten for is refused.
 
     Args:
         i: of the slice in `volume`.
         place: its number in the series, from 1, and how many there are.
+        remark: what its Image Comments begin with.
     """
     name = f"slice {place[0]} of {place[1]}"
     header = volume.headers[i]
@@ -170,6 +181,8 @@ def _slice_bytes(
         with quiet():
             dataset = derived_header(header, encoding, derivation)
             dataset.InstanceNumber = place[0]
+            if remark:
+                tell_remark(dataset, remark)
             dataset.add_new("PixelData", "OW", stored.tobytes())
             return file_bytes(dataset, file_meta(dataset.SOPInstanceUID))
     except Exception as error:  # pydicom raises many kinds, and quotes values in their text

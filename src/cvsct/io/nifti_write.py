@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,13 @@ class NiftiWriter:
         self._voxels = np.empty(sizes, source.stored.dtype, order="F")
         self._done = 0
 
-    def write(self, part: CTVolume, hu: Float[np.ndarray, "slices rows columns"]) -> None:
-        """Take the next slices.
+    def write(
+        self,
+        part: CTVolume,
+        hu: Float[np.ndarray, "slices rows columns"],
+        remarks: Sequence[str] = (),
+    ) -> None:
+        """Take the next slices; NIfTI has no place for remarks on any of them.
 
         Raises:
             SeriesError: if the new values are not finite.

@@ -81,6 +81,9 @@ class Bundle:
         target: domain B.
         training: preset, seed and figures of the training; plain JSON values.
         graphs: ONNX files by direction, `a2b` and `b2a`; a model may have none.
+        guard: what tells scans and slices that it must not be trusted with (`cvsct.guard`): limits
+            by side and direction, what each was calibrated on, and what is known of both sides;
+            plain JSON values, empty where nothing was calibrated.
         sha256: hash over all files, set when the bundle was written or read.
     """
 
@@ -91,6 +94,7 @@ class Bundle:
     target: Domain
     training: dict[str, Any] = field(default_factory=dict)
     graphs: dict[str, bytes] = field(default_factory=dict)
+    guard: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
     def write(self, folder: Path) -> Bundle:
@@ -108,6 +112,7 @@ class Bundle:
             "source": asdict(self.source),
             "target": asdict(self.target),
             "training": self.training,
+            **({"guard": self.guard} if self.guard else {}),
         }
         contiguous = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
         files = {
@@ -147,6 +152,7 @@ class Bundle:
                 source=_domain(about["source"]),
                 target=_domain(about["target"]),
                 training=about["training"],
+                guard=about.get("guard", {}),
                 graphs={
                     direction: (folder / name).read_bytes()
                     for direction, name in GRAPH_FILES.items()
@@ -178,7 +184,7 @@ class Bundle:
             "network can invent or remove fine structure, the more so where a scan differs from "
             "those above. Measure no lesion on its images alone; look at what was changed in the "
             "report's residual maps.\n\n"
-            f"## Training\n\n| item | value |\n|---|---|\n{rows}\n"
+            f"## Training\n\n| item | value |\n|---|---|\n{rows}\n" + _guard_section(self.guard)
         )
 
 
@@ -215,6 +221,30 @@ def _domain(value: dict[str, Any]) -> Domain:
         n_series=value["n_series"],
         n_slices=value["n_slices"],
     )
+
+
+def _guard_section(guard: dict[str, Any]) -> str:
+    """The card's table of thresholds; nothing for a model without any."""
+    if not guard:
+        return ""
+    rows = "\n".join(
+        f"| {of} | {name} | {limit:g} | {_seen(guard, of, name)} | {guard['calibrated_on'][of]} |"
+        for of, limits in guard["limits"].items()
+        for name, limit in limits.items()
+    )
+    return (
+        "\n## Guards\n\n"
+        "`cvsct harmonize` refuses a scan that is further than this from the side it is mapped "
+        "from, and flags a slice that is changed by more (a2b, b2a). Override with "
+        "`--guard NAME=VALUE` or `--guard NAME=off`.\n\n"
+        "| of | name | limit | largest seen left out | calibrated on |\n|---|---|---|---|---|\n"
+        f"{rows}\n"
+    )
+
+
+def _seen(guard: dict[str, Any], of: str, name: str) -> str:
+    held_out = guard["known"].get(of, {}).get("held_out", {})
+    return f"{held_out[name]:g}" if name in held_out else "-"
 
 
 def _cell(value: Any) -> str:

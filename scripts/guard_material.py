@@ -1,0 +1,120 @@
+"""What the study of the slice guard works on: slices, harmonised, and what they read, kept."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+import cvsct.guard
+import guard_failures
+from cvsct.guard.slices import SliceChange, measure_change
+from cvsct.io.dicom import find_series, read_series
+from cvsct.methods import find_method
+from cvsct.models.bundle import Bundle
+from cvsct.runs import random_stream, write_json
+from guard_failures import Failure, Good
+
+MEASURING = (
+    "levels.py",
+    "clipping.py",
+    "displacement.py",
+    "drift.py",
+    "lattice.py",
+    "structures.py",
+    "guard_failures.py",
+)
+"""What shapes a measurement; how limits are set does not."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice before and after the model.
+
+    Args:
+        body: who is shown; all slices of a body lie in one fold.
+        paired: what the target's scanner shows there, where it scanned the body too.
+    """
+
+    body: str
+    good: Good
+    paired: np.ndarray | None
+
+
+def harmonised(args: argparse.Namespace, reverse: bool) -> list[Slice]:
+    """All slices of one direction's source, from the cache where they are there."""
+    bundle = Bundle.read(args.model)
+    mapping = None
+    found = []
+    for data in args.data:
+        for role in filter(lambda name: (data / name).is_dir(), args.roles):
+            sides = sorted(path for path in (data / role).iterdir() if path.is_dir())
+            source, target = sides[::-1] if reverse else sides
+            scanned = {_body(series): series for series in sorted(target.iterdir())}
+            for folder in sorted(source.iterdir()):
+                (series,) = find_series(folder)
+                volume = read_series(series)
+                cache = (
+                    args.out
+                    / "cache"
+                    / f"{bundle.sha256[:12]}-{data.name}-{folder.name}-{int(reverse)}.npy"
+                )
+                if not cache.exists():
+                    if mapping is None:
+                        mapping = find_method(bundle.method).load("loader")(bundle, reverse, "auto")
+                    cache.parent.mkdir(parents=True, exist_ok=True)
+                    np.save(cache, mapping(volume))
+                after = np.load(cache)
+                name = _body(folder)
+                other = read_series(*find_series(scanned[name])).hu if name in scanned else None
+                step = slice(None, None, args.every)
+                for index in range(len(volume.hu))[step]:
+                    good = Good.of(
+                        volume.hu[index],
+                        after[index],
+                        volume.pixel_mm,
+                        volume.geometry.thickness_mm,
+                    )
+                    paired = None if other is None else other[index]
+                    found.append(Slice(f"{data.name}-{name}", good, paired))
+    return found
+
+
+def _body(folder: Path) -> str:
+    return folder.name.partition("_")[0]
+
+
+class Measured:
+    """What each planted failure reads, kept in a file: limits can be set anew without measuring."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = json.loads(path.read_text()) if path.exists() else {}
+
+    def changes(
+        self, name: str, scans: Sequence[Slice], failure: Failure
+    ) -> list[SliceChange | None]:
+        """One for each slice; `None` where the failure had no place."""
+        if name not in self._known:
+            found = [
+                failure(one.good, random_stream(0, name, str(index)))
+                for index, one in enumerate(scans)
+            ]
+            self._known[name] = [
+                pair and asdict(measure_change(*pair, one.good.pixel_mm))
+                for pair, one in zip(found, scans, strict=True)
+            ]
+            write_json(self._path, self._known)
+        return [record and SliceChange(**record) for record in self._known[name]]
+
+
+def code_hash() -> str:
+    """Of `MEASURING`."""
+    parts = [*Path(cvsct.guard.__file__).parent.glob("*.py"), Path(guard_failures.__file__)]
+    texts = [part.read_bytes() for part in sorted(parts) if part.name in MEASURING]
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:12]

@@ -1,0 +1,41 @@
+"""What the command line says of a model's guards when scans have gone through it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cvsct.cli.words import note
+
+if TYPE_CHECKING:
+    from cvsct.inference.harmonizer import Outcome
+    from cvsct.methods import Method
+    from cvsct.models.bundle import Bundle
+
+
+def tell_missing(bundle: Bundle, row: Method) -> None:
+    """One line for a model that should have a guard and has none."""
+    if row.guarded and not bundle.guard:
+        note("note: this model holds no guard; nothing tells which scans it is not made for")
+
+
+def tell_guards(outcomes: Sequence[Outcome]) -> None:
+    """One line for scans that were let pass although something was found, one for slices."""
+    kinds = Counter(each.guard.get("scan", {}).get("verdict") for each in outcomes)
+    found = {
+        "unlike": "unlike the scans the model learned from",
+        "like the target": "already like the target",
+        "unjudged": "of which the guard can say nothing",
+    }
+    said = [f"{kinds[kind]} series {words}" for kind, words in found.items() if kinds[kind]]
+    if said:
+        note(f"note: {'; '.join(said)} (manifest.json tells why)")
+    flagged = [each for each in outcomes if each.n_flagged]
+    if flagged:
+        count = sum(each.n_flagged for each in flagged)
+        total = sum(each.n_slices for each in flagged)
+        note(
+            f"warning: {count} of {total} slices in {len(flagged)} series were changed too much; "
+            "they are flagged in Image Comments and in manifest.json, look at them before use"
+        )

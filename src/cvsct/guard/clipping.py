@@ -1,0 +1,41 @@
+"""What clipped noise shifts: air and dark lung, of which the noise is cut off at -1024 HU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from cvsct.guard.levels import Level, gaussian
+from cvsct.guard.structures import unexplained
+from cvsct.volume import AIR_FLOOR_HU
+
+CLIPPED_BELOW_HU = -650.0
+"""Above, hardly any noise reaches the floor."""
+
+STEP_HU = 20.0
+MIN_PX = 100
+"""Width of a class of CT number, and the fewest pixels of one that tell its shift."""
+
+
+def unclipped(level: Level) -> Level:
+    """The image after, less what clipped noise shifts the CT numbers of lung and air by.
+
+    A sharper kernel has more noise, of which more is cut off at -1024 HU: the darker a place, the
+    more its mean rises, and that is the same wherever the image is as dark. It is read as the
+    median of a class of CT number, which a nodule does not move, once what a filter does to edges
+    is taken off.
+    """
+    smooth_b, smooth_a = (gaussian(image, 1.0) for image in (level.before, level.after))
+    middle = 0.5 * (smooth_b + smooth_a)
+    dark = middle < CLIPPED_BELOW_HU
+    change = unexplained(smooth_a - smooth_b, middle, level.inside & ~dark)[level.inside & dark]
+    edges = np.arange(AIR_FLOOR_HU, CLIPPED_BELOW_HU + 1, STEP_HU, dtype=np.float32)
+    which = np.digitize(middle[level.inside & dark], edges)
+    shifts = [0.0]
+    for k in range(1, len(edges) + 1):
+        members = change[which == k]
+        shifts.append(float(np.median(members)) if len(members) >= MIN_PX else 0.0)
+    centres = np.append(edges[:1], edges + STEP_HU / 2)
+    shift = np.interp(middle, centres, shifts, left=0.0, right=0.0).astype(np.float32)
+    return replace(level, after=level.after - shift)
