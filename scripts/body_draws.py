@@ -3,8 +3,8 @@
     python scripts/body_draws.py --data DATA --sides A B --out TABLE.json
            [--methods spectrum-plain spectrum] [--draws 5] [--bodies 4] [--rois 120]
 
-DATA holds `train/SIDE` and `test/SIDE` as for `cvsct benchmark`. Each draw takes `bodies` of a side's
-training series at random, another choice for each side, fits the method, maps the test scans both
+DATA holds `train/SIDE` and `test/SIDE` as for `cvsct benchmark`. Each draw takes `bodies` training
+series of each side at random, fits the method, maps the test scans both
 ways and compares them with their partners over the same regions. Printed: the mean over draws with
 the 95 % interval of Student's t, the least and the largest.
 """

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from cvsct.errors import GeometryError
+from cvsct.inference.harmonizer import harmonize_one
+from cvsct.io.dicom import find_series
 from cvsct.models.bundle import Bundle
 from cvsct.models.classical import load_spectrum, train_spectrum
 from cvsct.models.mapping import SAMPLE_SLICES, sample_of
 from cvsct.models.position import FULL_WAY, LEAST_AXIS, THERE, Position, scan_position
 from cvsct.volume import CTVolume
 from tests.conftest import make_volume
+from tests.dicom_files import DERIVATION, only, write_series
 from tests.test_classical import SHARP_MM, SOFT_MM, request, world
 
 
@@ -107,3 +111,18 @@ def test_a_sample_is_spread_evenly_and_bounded() -> None:
         assert len(taken) == SAMPLE_SLICES
         assert np.ptp(np.diff(taken)) <= 1
         assert abs(taken[0] - (n - 1 - taken[-1])) <= 1
+
+
+def test_a_series_is_fitted_once_and_streams_to_the_same_bytes(tmp_path: Path) -> None:
+    """More slices than are handed over at a time; the manifest says what was found."""
+    stored = np.clip(np.rint(np.repeat(sharp().hu, 4, axis=0)) + 1024, 0, 4095)
+    folder = write_series(tmp_path / "scans", stored=stored)
+    (series,) = find_series(folder)
+    whole = only(folder)
+    for reverse, says in ((False, None), (True, "left as it is")):
+        mapping = load_spectrum(two_gains(), reverse, "auto")
+        out = tmp_path / f"out-{reverse}"
+        outcome = harmonize_one(series, mapping, out, DERIVATION)
+        assert np.array_equal(only(out).hu, np.rint(mapping(whole)))
+        assert ("method" in outcome.guard) == (says is not None)
+        assert says is None or says in outcome.guard["method"]

@@ -6,7 +6,7 @@ works in HU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -221,6 +221,21 @@ class CTVolume:
             else (),
             headers=tuple(self.headers[i] for i in index) if self.headers else (),
         )
+
+
+def joined(parts: Sequence[CTVolume]) -> CTVolume:
+    """Slices of one series as one volume, without what only a writer needs of them."""
+    first = parts[0]
+    positions = np.concatenate([part.geometry.positions_mm for part in parts])
+    padding = [part.padding for part in parts if part.padding is not None]
+    return replace(
+        first,
+        hu=np.concatenate([part.hu for part in parts]),
+        geometry=replace(first.geometry, positions_mm=positions),
+        padding=np.concatenate(padding) if len(padding) == len(parts) else None,
+        padding_stored=(),
+        headers=(),
+    )
 
 
 @dataclass(frozen=True)

@@ -159,9 +159,13 @@ class SliceWatch:
         }
 
 
-def report(verdict: ScanVerdict | None, watch: SliceWatch) -> dict[str, Any]:
-    """What a series' manifest row says of its guards; empty where none was at work."""
-    found: dict[str, Any] = {}
+def report(verdict: ScanVerdict | None, watch: SliceWatch, remark: str = "") -> dict[str, Any]:
+    """What a series' manifest row says of its guards; empty where none had anything to say.
+
+    Args:
+        remark: what the method itself has to say of this scan (`VolumeMapping.remark`).
+    """
+    found: dict[str, Any] = {"method": remark} if remark else {}
     if verdict is not None:
         found["scan"] = verdict.to_json()
     if watch.limits is not None:

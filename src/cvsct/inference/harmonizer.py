@@ -25,9 +25,9 @@ from cvsct.io.nifti_write import write_nifti
 from cvsct.io.series import derived_writer, open_series
 from cvsct.io.stack import SeriesFiles, open_stack
 from cvsct.models.bundle import Bundle
-from cvsct.models.mapping import VolumeMapping
+from cvsct.models.mapping import VolumeMapping, sample_of
 from cvsct.runs import Progress, config_hash, new_folder, silent
-from cvsct.volume import CTVolume
+from cvsct.volume import CTVolume, joined
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +179,9 @@ def harmonize_one(
     watch = guard.watch()
     with _named(series):
         verdict = guard.look(stack)
+    if mapping.fit is not None:
+        sample = [stack.read(i, i + 1) for i in sample_of(len(stack))]
+        mapping = mapping.fitted_to(joined(sample))
     at_once = mapping.slices_at_once or len(stack)
     change_hu: list[float] = []
 
@@ -213,7 +216,7 @@ def harmonize_one(
         derived_uid=written.series_uid,
         n_slices=len(stack),
         mean_change_hu=float(np.mean(change_hu)),
-        guard=report(verdict, watch),
+        guard=report(verdict, watch, mapping.remark),
     )
 
 

@@ -34,6 +34,8 @@ CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "car
 SUMS_FILE = "SHA256SUMS"
 DIRECTIONS = ("a2b", "b2a")
 GRAPH_FILES = {direction: f"{direction}.onnx" for direction in DIRECTIONS}
+MEASURED = "measured"
+"""Of a model's training figures, those on scans it has not seen: a table in its card."""
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
 
 
@@ -165,7 +167,9 @@ class Bundle:
 
     def card(self) -> str:
         """The model card, as Markdown."""
-        rows = "\n".join(f"| {key} | {_cell(value)} |" for key, value in self.training.items())
+        rows = "\n".join(
+            f"| {key} | {_cell(value)} |" for key, value in self.training.items() if key != MEASURED
+        )
         pairs = self.training.get("pairs")
         matched = f"paired, {pairs} slices of one with those of the other" if pairs else "unpaired"
         return (
@@ -184,7 +188,9 @@ class Bundle:
             "network can invent or remove fine structure, the more so where a scan differs from "
             "those above. Measure no lesion on its images alone; look at what was changed in the "
             "report's residual maps.\n\n"
-            f"## Training\n\n| item | value |\n|---|---|\n{rows}\n" + _guard_section(self.guard)
+            + _measured_section(self.training.get(MEASURED, {}))
+            + f"## Training\n\n| item | value |\n|---|---|\n{rows}\n"
+            + _guard_section(self.guard)
         )
 
 
@@ -221,6 +227,17 @@ def _domain(value: dict[str, Any]) -> Domain:
         n_series=value["n_series"],
         n_slices=value["n_slices"],
     )
+
+
+def _measured_section(measured: dict[str, Any]) -> str:
+    """The card's table of figures on unseen scans, `on` telling which; nothing without any."""
+    if not measured:
+        return ""
+    rows: list[dict[str, Any]] = measured["rows"]
+    heads = list(rows[0])
+    lines = [heads, ["---"] * len(heads), *([str(row[head]) for head in heads] for row in rows)]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"## Measured\n\n{measured['on']}\n\n{table}\n\n"
 
 
 def _guard_section(guard: dict[str, Any]) -> str:
