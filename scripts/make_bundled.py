@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from bundled_scans import make
+from cvsct.inference.calibration import calibrated
+from cvsct.io.scans import open_scans
 from cvsct.models.bundle import MEASURED, Bundle
 from cvsct.models.bundled import ROOT
-from cvsct.scanner.benchmark import BL64, BR40, GE, KERNELS, SIEMENS
+from cvsct.scanner.benchmark import BL64, BR40, GE, KERNELS, SIEMENS, TRAIN
 from real_pair import run
 from virtual_study import Job, train
 
@@ -107,9 +109,14 @@ def measured(pair: Pair, results: list[dict[str, Any]], method: str) -> dict[str
 
 
 def install(pair: Pair, work: Path, results: list[dict[str, Any]]) -> None:
-    """The models, with their figures, into the package."""
+    """The models, with their figures and the limits of this version's guards, into the package."""
+    learned_from = [
+        open_scans(work / "scans" / pair.folder / TRAIN / side, f"side {side}")
+        for side in pair.sides
+    ]
     for method in METHODS:
         model = Bundle.read(work / "benchmark" / pair.name / "models" / f"{method}-0")
+        model = calibrated(model, *((scans.series, scans.facts) for scans in learned_from))
         figures = {**model.training, MEASURED: measured(pair, results, method)}
         place = ROOT / f"{pair.name}-{method}"
         shutil.rmtree(place, ignore_errors=True)
