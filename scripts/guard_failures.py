@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -26,32 +27,48 @@ Where = Literal["lung", "tissue"]
 
 @dataclass(frozen=True)
 class Good:
-    """One slice and what a model made of it; where things can be planted, and how deep inside."""
+    """One slice, what a model made of it, and where things can be planted.
+
+    Args:
+        target: what the other scanner shows there, where it scanned the body too.
+    """
 
     before: np.ndarray
     after: np.ndarray
+    target: np.ndarray | None
     pixel_mm: float
     thickness_mm: float
-    lung: np.ndarray
-    tissue: np.ndarray
-    inside: np.ndarray
-    depth_mm: dict[str, np.ndarray]
 
-    @classmethod
-    def of(
-        cls, before: np.ndarray, after: np.ndarray, pixel_mm: float, thickness_mm: float
-    ) -> Good:
-        """Find lung and soft tissue in the slice that the mapping was given."""
-        smooth = ndimage.gaussian_filter(before, 1.5 / pixel_mm)
-        inside = ndimage.binary_erosion(body(before[None])[0], iterations=round(6 / pixel_mm))
-        lung = ndimage.binary_opening((smooth < -650) & inside, iterations=2)
+    @cached_property
+    def smooth(self) -> np.ndarray:
+        """The slice that the mapping was given, without its noise."""
+        return ndimage.gaussian_filter(self.before, 1.5 / self.pixel_mm)
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """The patient, away from the skin."""
+        outline = body(self.before[None])[0]
+        return ndimage.binary_erosion(outline, iterations=round(6 / self.pixel_mm))
+
+    @cached_property
+    def lung(self) -> np.ndarray:
+        """Lung, its larger vessels left out."""
+        return ndimage.binary_opening((self.smooth < -650) & self.inside, iterations=2)
+
+    @cached_property
+    def tissue(self) -> np.ndarray:
+        """Soft tissue."""
         low, high = SOFT_TISSUE_HU
-        tissue = (smooth > low) & (smooth < high) & inside
-        depth_mm = {
-            name: (ndimage.distance_transform_edt(mask) * pixel_mm).astype(np.float32)
-            for name, mask in (("lung", lung), ("tissue", tissue))
+        return (self.smooth > low) & (self.smooth < high) & self.inside
+
+    @cached_property
+    def depth_mm(self) -> dict[str, np.ndarray]:
+        """How far inside lung and soft tissue each pixel lies."""
+        parts = {"lung": self.lung, "tissue": self.tissue}
+        return {
+            name: ndimage.distance_transform_edt(part).astype(np.float32) * self.pixel_mm
+            for name, part in parts.items()
         }
-        return cls(before, after, pixel_mm, thickness_mm, lung, tissue, inside, depth_mm)
 
     def place(self, where: Where, margin_mm: float, rng: np.random.Generator) -> np.ndarray | None:
         """A random pixel at least so far inside lung or soft tissue."""
@@ -166,6 +183,11 @@ def lost_vessel(good: Good, rng: np.random.Generator, low_mm: float, high_mm: fl
 def nothing(good: Good, rng: np.random.Generator) -> Pair:
     """The output as it is."""
     return good.before, good.after
+
+
+def itself(good: Good, rng: np.random.Generator) -> Pair | None:
+    """What the target's scanner shows in place of the output."""
+    return None if good.target is None else (good.before, good.target)
 
 
 def blurred(good: Good, rng: np.random.Generator, sigma_mm: float) -> Pair:

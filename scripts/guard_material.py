@@ -38,12 +38,10 @@ class Slice:
 
     Args:
         body: who is shown; all slices of a body lie in one fold.
-        paired: what the target's scanner shows there, where it scanned the body too.
     """
 
     body: str
     good: Good
-    paired: np.ndarray | None
 
 
 def harmonised(args: argparse.Namespace, reverse: bool) -> list[Slice]:
@@ -70,18 +68,18 @@ def harmonised(args: argparse.Namespace, reverse: bool) -> list[Slice]:
                     cache.parent.mkdir(parents=True, exist_ok=True)
                     np.save(cache, mapping(volume))
                 after = np.load(cache)
-                name = _body(folder)
-                other = read_series(*find_series(scanned[name])).hu if name in scanned else None
+                who = _body(folder)
+                other = read_series(*find_series(scanned[who])).hu if who in scanned else None
                 step = slice(None, None, args.every)
                 for index in range(len(volume.hu))[step]:
-                    good = Good.of(
+                    good = Good(
                         volume.hu[index],
                         after[index],
+                        None if other is None else other[index],
                         volume.pixel_mm,
                         volume.geometry.thickness_mm,
                     )
-                    paired = None if other is None else other[index]
-                    found.append(Slice(f"{data.name}-{name}", good, paired))
+                    found.append(Slice(f"{data.name}-{who}", good))
     return found
 
 
@@ -97,20 +95,19 @@ class Measured:
         self._known = json.loads(path.read_text()) if path.exists() else {}
 
     def changes(
-        self, name: str, scans: Sequence[Slice], failure: Failure
+        self, name: str, scans: Sequence[Slice], chosen: Sequence[int], failure: Failure
     ) -> list[SliceChange | None]:
-        """One for each slice; `None` where the failure had no place."""
-        if name not in self._known:
-            found = [
-                failure(one.good, random_stream(0, name, str(index)))
-                for index, one in enumerate(scans)
-            ]
-            self._known[name] = [
-                pair and asdict(measure_change(*pair, one.good.pixel_mm))
-                for pair, one in zip(found, scans, strict=True)
-            ]
+        """One for each chosen slice; `None` where the failure had no place."""
+        known = self._known.setdefault(name, {})
+        new = [index for index in chosen if str(index) not in known]
+        for index in new:
+            good = scans[index].good
+            pair = failure(good, random_stream(0, name, str(index)))
+            known[str(index)] = pair and asdict(measure_change(*pair, good.pixel_mm))
+        if new:
             write_json(self._path, self._known)
-        return [record and SliceChange(**record) for record in self._known[name]]
+        records = [known[str(index)] for index in chosen]
+        return [record and SliceChange(**record) for record in records]
 
 
 def code_hash() -> str:

@@ -68,7 +68,6 @@ def test_what_is_calibrated_stands_in_model_and_card(model: Path) -> None:
     back = Guard.of(bundle, reverse=True)
     assert back.target is not None
     assert back.target.headers == guard.source.headers
-    assert (model / "manifest.json").exists()
     assert json.loads((model / "manifest.json").read_text())["timings_s"]["guard"] > 0
 
 
@@ -296,7 +295,6 @@ def test_a_bounded_share_of_slices_is_looked_at(count: int, looked_at: int) -> N
     assert len(set(found)) == looked_at
     assert found == sorted(found)
     assert 0 <= found[0] <= found[-1] < count
-    assert np.ptp(np.diff([-found[0] - 1, *found])) <= count / looked_at
 
 
 def test_few_files_are_read_of_many_series(tmp_path: Path) -> None:

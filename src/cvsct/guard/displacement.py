@@ -64,7 +64,8 @@ def _windows(sums: Float[np.ndarray, "4 4 down across"]) -> Float[np.ndarray, "4
     """Sums over three by three blocks."""
     tall = sums[:, :, :-2] + sums[:, :, 1:-1] + sums[:, :, 2:]
     wide = tall[..., :-2] + tall[..., 1:-1] + tall[..., 2:]
-    return wide.reshape(4, 4, -1)
+    windows: Float[np.ndarray, "4 4 windows"] = wide.reshape(4, 4, -1)
+    return windows
 
 
 def _distances(sums: Float[np.ndarray, "4 4 windows"]) -> Float[np.ndarray, " windows"]:

@@ -77,7 +77,8 @@ def _between(
 ) -> Bool[np.ndarray, "rows columns"]:
     """Where the mean of both lies in a range, so that neither image does the choosing."""
     middle = 0.5 * (before + after)
-    return (middle >= hu_range[0]) & (middle <= hu_range[1])
+    found: Bool[np.ndarray, "rows columns"] = (middle >= hu_range[0]) & (middle <= hu_range[1])
+    return found
 
 
 def _median(

@@ -99,7 +99,10 @@ def unexplained(
     target = change[inside].astype(np.float64)
     gram = terms.T @ terms + np.eye(2)
     first, other = np.linalg.solve(gram, terms.T @ target)
-    return change - np.float32(first) * second - np.float32(other) * fourth
+    rest: Float32[np.ndarray, "rows columns"] = (
+        change - np.float32(first) * second - np.float32(other) * fourth
+    )
+    return rest
 
 
 def spread_by_activity(
@@ -127,4 +130,7 @@ def spread_by_activity(
 def _activity(image: Float32[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows columns"]:
     down, across = np.gradient(image)
     bend = CURVATURE * ndimage.laplace(image, mode="nearest")
-    return np.sqrt(gaussian(down * down + across * across + bend * bend, ACTIVITY_PX))
+    size: Float32[np.ndarray, "rows columns"] = np.sqrt(
+        gaussian(down * down + across * across + bend * bend, ACTIVITY_PX)
+    )
+    return size
