@@ -16,7 +16,7 @@ from tests.dicom_files import COLUMNS, ROWS, Change, write_series
 from tests.faults.finding import Finding, script
 
 
-def _set(**values: object) -> Change:
+def setting(**values: object) -> Change:
     def change(ds: Dataset, i: int) -> None:
         for keyword, value in values.items():
             setattr(ds, keyword, value)
@@ -27,7 +27,7 @@ def _set(**values: object) -> Change:
 def _set_third(**values: object) -> Change:
     def change(ds: Dataset, i: int) -> None:
         if i == 2:
-            _set(**values)(ds, i)
+            setting(**values)(ds, i)
 
     return change
 
@@ -110,40 +110,43 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "study": (_set_third(StudyInstanceUID="1.2.4"), "mixed study"),
     "tilt": (_tilt, r"gantry tilt of 15\.0 degrees"),
     "sideways": (_aside, r"slices shift sideways by 1\.0 mm in 5\.0 mm"),
-    "sagittal": (_set(ImageOrientationPatient=[0, 1, 0, 0, 0, -1]), "sagittal or coronal"),
+    "sagittal": (setting(ImageOrientationPatient=[0, 1, 0, 0, 0, -1]), "sagittal or coronal"),
     "no position": (_without("ImagePositionPatient"), "no usable ImagePositionPatient"),
     "no orientation": (_without("ImageOrientationPatient"), "no usable ImageOrientationPatient"),
     "no spacing": (_without("PixelSpacing"), "no usable PixelSpacing"),
-    "zero spacing": (_set(PixelSpacing=[0, 0]), "expected more than 0 and at most 100"),
-    "skewed": (_set(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "not two unit vectors"),
-    "long vectors": (_set(ImageOrientationPatient=[1e200, 0, 0, 0, 1e200, 0]), "not two unit vec"),
-    "not a number": (_set(ImagePositionPatient=["nan", "0", "0"]), "no usable ImagePosition"),
+    "zero spacing": (setting(PixelSpacing=[0, 0]), "expected more than 0 and at most 100"),
+    "skewed": (setting(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "not two unit vectors"),
+    "long vectors": (
+        setting(ImageOrientationPatient=[1e200, 0, 0, 0, 1e200, 0]),
+        "not two unit vec",
+    ),
+    "not a number": (setting(ImagePositionPatient=["nan", "0", "0"]), "no usable ImagePosition"),
     "far away": (_set_third(ImagePositionPatient=[0, 0, 1e9]), "beyond any scanner's reach"),
-    "wide spacing": (_set(PixelSpacing=[1e9, 1e9]), "expected more than 0 and at most 100"),
+    "wide spacing": (setting(PixelSpacing=[1e9, 1e9]), "expected more than 0 and at most 100"),
     "no rescale": (_without("RescaleSlope"), "no usable Rescale Slope and Intercept"),
-    "steep slope": (_set(RescaleSlope="1e30"), "no usable Rescale Slope and Intercept"),
-    "zero slope": (_set(RescaleSlope="0"), "no usable Rescale Slope and Intercept"),
-    "not HU": (_set(RescaleType="US"), "Rescale Type is not HU"),
-    "scout": (_set(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), r"4 a scout \(localizer\)"),
+    "steep slope": (setting(RescaleSlope="1e30"), "no usable Rescale Slope and Intercept"),
+    "zero slope": (setting(RescaleSlope="0"), "no usable Rescale Slope and Intercept"),
+    "not HU": (setting(RescaleType="US"), "Rescale Type is not HU"),
+    "scout": (setting(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), r"4 a scout \(localizer\)"),
     "dose page": (
-        _set(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"),
+        setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"),
         r"4 secondary capture \(a dose page",
     ),
-    "screen save": (_set(ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"]), "4 a screen save"),
-    "modality": (_set(Modality="PT"), "4 modality PT, not CT"),
-    "enhanced": (_set(SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"), "multi-frame enhanced CT"),
-    "frames": (_set(NumberOfFrames=2), "multi-frame image of 2 frames"),
+    "screen save": (setting(ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"]), "4 a screen save"),
+    "modality": (setting(Modality="PT"), "4 modality PT, not CT"),
+    "enhanced": (setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"), "multi-frame enhanced CT"),
+    "frames": (setting(NumberOfFrames=2), "multi-frame image of 2 frames"),
     "colour": (_colour, r"colour image or screen copy \(3 samples"),
     "8 bit": (_eight_bit, "8 of 8 bits stored"),
     "no pixels": (_without("PixelData"), "no pixel data"),
     "cut pixels": (_cut_pixels, "pixel data cut short at 2808 of 2880 bytes"),
-    "huge": (_set(Rows=60000, Columns=60000), "declares 60000 x 60000 voxels"),
+    "huge": (setting(Rows=60000, Columns=60000), "declares 60000 x 60000 voxels"),
     "too wide": (_wide, "need more than the 12 bits"),
     "tissue padding": (
-        _set(PixelPaddingValue=1064, PixelPaddingRangeLimit=1100),
+        setting(PixelPaddingValue=1064, PixelPaddingRangeLimit=1100),
         "a value tissue has",
     ),
-    "hostile UID": (_set(SeriesInstanceUID="../../etc/x"), "no usable SeriesInstanceUID"),
+    "hostile UID": (setting(SeriesInstanceUID="../../etc/x"), "no usable SeriesInstanceUID"),
     "no UID": (_without("SOPInstanceUID"), "no usable SOPInstanceUID"),
 }
 

@@ -9,6 +9,7 @@ it begins anew. Killed trainings: tests/test_resume.py.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cvsct import cli
 from tests.faults.finding import Finding, script
 from tests.faults.models import write_model
 from tests.faults.workers import undisturbed
@@ -30,7 +32,7 @@ from tests.faulty_cohort import content, write_tree
 
 GOAL = "SIGKILLs at random moments: no file truncated, no series lost, the bytes undisturbed"
 SERIES = 200
-SLICES = 3
+SLICES = 2
 VICTIMS = ("all", "parent", "worker")
 _STARTS_S = 30.0
 """Longest wait for a run to begin with its work; a kill before that meets little."""
@@ -42,7 +44,8 @@ _GIVES_UP = 3
 class _Killing:
     """A command that is killed again and again."""
 
-    command: list[str]
+    words: list[str]
+    log: Path
     rng: np.random.Generator
     began: Callable[[], bool]
     within_s: float
@@ -51,38 +54,47 @@ class _Killing:
 
     def once(self) -> bool:
         """Run it and kill it some time; gives whether it came through."""
-        process = subprocess.Popen(
-            self.command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = _LOADED.Process(target=_command, args=(self.words, str(self.log)))
+        process.start()
         if self.rng.random() < 0.75:  # the others are killed while they start
             limit = time.monotonic() + _STARTS_S
-            while process.poll() is None and not self.began() and time.monotonic() < limit:
+            while process.is_alive() and not self.began() and time.monotonic() < limit:
                 time.sleep(0.002)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(self.rng.uniform(0, self.within_s))
+        process.join(self.rng.uniform(0, self.within_s))
         victim = str(self.rng.choice(VICTIMS))
-        if process.poll() is None:
-            self._kill(process, victim)
-        _, said = process.communicate(timeout=600)
-        if process.returncode not in (0, -signal.SIGKILL):
-            self.failures.append(f"exit code {process.returncode} after a kill: {said[-300:]}")
-        return process.returncode == 0
+        if process.is_alive() and process.pid:
+            self._kill(process.pid, victim)
+        process.join()
+        if process.exitcode not in (0, -signal.SIGKILL):
+            said = self.log.read_text()[-300:]
+            self.failures.append(f"exit code {process.exitcode} after a kill: {said}")
+        return process.exitcode == 0
 
-    def _kill(self, process: subprocess.Popen[str], victim: str) -> None:
-        workers = _children(process.pid)
+    def _kill(self, pid: int, victim: str) -> None:
+        workers = _children(pid)
         with contextlib.suppress(ProcessLookupError):
             if victim == "worker" and workers:
                 os.kill(workers[-1], signal.SIGKILL)
             elif victim == "all":
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(pid, signal.SIGKILL)
             else:
                 victim = "parent"
-                process.kill()
+                os.kill(pid, signal.SIGKILL)
             self.kills[victim] += 1
+
+
+def _command(words: list[str], log: str) -> None:
+    """The command, in a process that has loaded its libraries; what it says goes into a log."""
+    with contextlib.suppress(PermissionError):  # it leads a group already
+        os.setsid()
+    with Path(log).open("w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    cli.main(words)
+
+
+_LOADED = multiprocessing.get_context("forkserver")
+_LOADED.set_forkserver_preload(["cvsct.cli", "cvsct.cli.harmonize_cohort", "cvsct.io.dicom"])
 
 
 def killed_cohort(folder: Path, count: int, seed: int, series: int = SERIES) -> Finding:
@@ -90,14 +102,14 @@ def killed_cohort(folder: Path, count: int, seed: int, series: int = SERIES) -> 
     model, tree = write_model(folder / "model"), write_tree(folder / "tree", series, SLICES)
     whole, source = undisturbed(model, tree, folder / "whole"), _state(tree)
     out, rng = folder / "out", np.random.default_rng(seed)
-    command = _harmonize(tree, model, out)
+    words = _harmonize(tree, model, out)
     before = [0]
 
     def began() -> bool:
         done = len(_folders(out))
         return done > before[0]
 
-    killing = _Killing(command, rng, began, within_s=1.5)
+    killing = _Killing(words, folder / "log", rng, began, within_s=1.5)
     rounds, runs = 0, 0
     while killing.kills.total() < count and runs < _GIVES_UP * count:
         runs += 1
@@ -108,9 +120,7 @@ def killed_cohort(folder: Path, count: int, seed: int, series: int = SERIES) -> 
             rounds += 1
             killing.failures += _not_done(out, whole, series)
             shutil.rmtree(out)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        killing.failures.append(f"the last run: exit code {done.returncode}: {done.stderr[-300:]}")
+    killing.failures += _through(words)
     killing.failures += _not_done(out, whole, series)
     if _state(tree) != source:
         killing.failures.append("the source has changed")
@@ -125,7 +135,7 @@ def killed_series(folder: Path, count: int, seed: int) -> Finding:
     place, out, rng = folder / "place", folder / "place" / "out", np.random.default_rng(seed)
     place.mkdir()
     began = lambda: any(place.glob(".out.partial-*"))  # noqa: E731
-    killing = _Killing(_harmonize(tree, model, out), rng, began, within_s=0.1)
+    killing = _Killing(_harmonize(tree, model, out), folder / "log", rng, began, within_s=0.1)
     runs = 0
     while killing.kills.total() < count and runs < _GIVES_UP * count:
         runs += 1
@@ -135,7 +145,7 @@ def killed_series(folder: Path, count: int, seed: int) -> Finding:
             if not (out / "manifest.json").exists():
                 killing.failures.append("OUT is there without a manifest")
             shutil.rmtree(out)
-    subprocess.run(killing.command, capture_output=True, check=True)
+    killing.failures += _through(killing.words)
     killing.failures += _differing(content(out), whole)
     left = [path.name for path in place.iterdir() if path != out]
     if left:
@@ -159,8 +169,14 @@ def both(folder: Path, count: int, seed: int) -> Finding:
 
 
 def _harmonize(tree: Path, model: Path, out: Path) -> list[str]:
-    words = ["harmonize", str(tree), "--model", str(model), "--out", str(out)]
-    return [sys.executable, "-m", "cvsct.cli", *words]
+    return ["harmonize", str(tree), "--model", str(model), "--out", str(out)]
+
+
+def _through(words: list[str]) -> list[str]:
+    """The command as a user starts it, undisturbed."""
+    command = [sys.executable, "-m", "cvsct.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [f"the last run: code {done.returncode}: {done.stderr[-300:]}"] * bool(done.returncode)
 
 
 def _folders(out: Path) -> list[Path]:

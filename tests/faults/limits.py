@@ -33,6 +33,7 @@ class Attempt:
     Args:
         refused: the message of the refusal; empty where there was none.
         fault: what must not be: another exception, a warning, too much time or memory.
+        cpu_s: processor time, the decoder's included; what else the machine does is not in it.
         told: everything printed and logged meanwhile.
         peak_bytes: of this process and its decoder, above what it had before.
     """
@@ -41,7 +42,7 @@ class Attempt:
     refused: str = ""
     fault: str = ""
     told: str = ""
-    seconds: float = 0.0
+    cpu_s: float = 0.0
     peak_bytes: int = 0
 
 
@@ -58,7 +59,11 @@ def attempt(work: Callable[[], Any]) -> Attempt:
     told, result, refused, fault = io.StringIO(), None, "", ""
     _forget_peak()
     before = _peak("self")
-    begun = time.monotonic()
+    first, decoded_s, begun = (
+        decode._decoder._child,
+        _cpu_s(decode._decoder._child),
+        time.process_time(),
+    )
     with heard(told), _timed():
         try:
             result = work()
@@ -67,14 +72,14 @@ def attempt(work: Callable[[], Any]) -> Attempt:
         except BaseException as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             fault = f"{type(error).__name__} in {Path(where.filename).name} line {where.lineno}"
-    seconds = time.monotonic() - begun
     child = decode._decoder._child
+    cpu_s = time.process_time() - begun + _cpu_s(child) - (decoded_s if child is first else 0)
     peak = max(_peak("self") - before, _peak(str(child._process.pid)) if child else 0)
-    if seconds > SECONDS:
-        fault = fault or f"took {seconds:.1f} s"
+    if cpu_s > SECONDS:
+        fault = fault or f"took {cpu_s:.1f} s"
     if peak > BYTES:
         fault = fault or f"took {peak >> 20} MiB"
-    return Attempt(result, refused, fault, told.getvalue(), seconds, peak)
+    return Attempt(result, refused, fault, told.getvalue(), cpu_s, peak)
 
 
 @contextlib.contextmanager
@@ -105,6 +110,16 @@ def _timed() -> Iterator[None]:
         yield
     finally:
         signal.alarm(0)
+
+
+def _cpu_s(child: decode._Child | None) -> float:
+    """Processor time that a decoder has used; 0 where there is none."""
+    if child is None:
+        return 0.0
+    with contextlib.suppress(OSError):
+        about = Path(f"/proc/{child._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(about[11]) + int(about[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _forget_peak() -> None:

@@ -41,7 +41,7 @@ class Read:
     kind: str
     how: str
     fault: str
-    seconds: float
+    cpu_s: float
     peak_bytes: int
 
 
@@ -83,7 +83,7 @@ class Reading:
         if done.refused and not fault and ("; " not in done.refused or "\n" in done.refused):
             fault = f"a refusal without a remedy: {done.refused}"
         kind = "refused" if done.refused else "read"
-        return Read(seed.name, kind, how, fault, done.seconds, done.peak_bytes)
+        return Read(seed.name, kind, how, fault, done.cpu_s, done.peak_bytes)
 
 
 @functools.cache
@@ -158,7 +158,7 @@ def mutated_files(folder: Path, count: int, seed: int, workers: int = WORKERS) -
     figures = {
         **kinds,
         "seeds": len(seeds(synthetic)),
-        "slowest_s": round(max((read.seconds for read in reads), default=0), 2),
+        "slowest_cpu_s": round(max((read.cpu_s for read in reads), default=0), 2),
         "largest_mib": max((read.peak_bytes for read in reads), default=0) >> 20,
         "reader_deaths": sum(": died: " in failure for failure in failures),
     }

@@ -14,6 +14,7 @@ Nothing here is ever unpickled: JSON and safetensors only. Other files in the fo
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
 from collections.abc import Sequence
@@ -178,8 +179,8 @@ class Bundle:
         return (
             f"# Model card: {self.method}\n\n"
             "**Research use only.** Not a medical device; do not use its images for diagnosis.\n\n"
-            f"- maps images of: {self.source}\n"
-            f"- to look like: {self.target}\n"
+            f"- maps images of: {html.escape(str(self.source), quote=False)}\n"
+            f"- to look like: {html.escape(str(self.target), quote=False)}\n"
             f"- trained on {self.source.n_slices} slices in {self.source.n_series} series, and "
             f"{self.target.n_slices} in {self.target.n_series}; {matched}\n"
             f"- pixel spacing {_span(self.source.pixel_mm)} and {_span(self.target.pixel_mm)} mm; "

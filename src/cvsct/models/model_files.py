@@ -86,4 +86,4 @@ def _content(folder: Path, name: str, limit: int) -> bytes:
                 f"{folder}: {name} has {about.st_size} bytes, no model more than {limit}; "
                 "copy it again from its source"
             )
-        return stream.read(limit)
+        return stream.read(about.st_size)  # `limit` would be allocated
