@@ -34,6 +34,8 @@ GOAL = "SIGKILLs at random moments: no file truncated, no series lost, the bytes
 SERIES = 200
 SLICES = 2
 VICTIMS = ("all", "parent", "worker")
+LATEST_S = 0.0075
+"""A kill comes at most so long after the first series of a run, times how many there are."""
 _STARTS_S = 30.0
 """Longest wait for a run to begin with its work; a kill before that meets little."""
 _GIVES_UP = 3
@@ -109,12 +111,13 @@ def killed_cohort(folder: Path, count: int, seed: int, series: int = SERIES) -> 
         done = len(_folders(out))
         return done > before[0]
 
-    killing = _Killing(words, folder / "log", rng, began, within_s=1.5)
+    killing = _Killing(words, folder / "log", rng, began, LATEST_S * series)
     rounds, runs = 0, 0
     while killing.kills.total() < count and runs < _GIVES_UP * count:
         runs += 1
         before[0] = len(_folders(out))
         through = killing.once()
+        print(dict(killing.kills), file=sys.stderr, flush=True)
         killing.failures += _not_whole(out, whole)
         if through:
             rounds += 1
