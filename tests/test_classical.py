@@ -14,7 +14,7 @@ import pytest
 import scipy.fft
 from scipy import ndimage
 
-from cvsct.errors import GeometryError, ModelError, TrainingError, UsageError
+from cvsct.errors import ModelError, TrainingError, UsageError
 from cvsct.io.dicom import read_all
 from cvsct.methods import METHODS
 from cvsct.models.bundle import Bundle
@@ -22,7 +22,6 @@ from cvsct.models.classical import (
     load_histogram,
     load_input,
     load_spectrum,
-    scan_position,
     train_histogram,
     train_input,
     train_spectrum,
@@ -195,17 +194,6 @@ def test_softening_an_edge_does_not_ring() -> None:
     softened = load_spectrum(sharp_to_soft(), False, "auto")(make_volume(sharp))
     assert softened.max() - 40 < 0.01 * 1040
     assert -1000 - softened.min() < 0.01 * 1040
-
-
-def test_a_scan_reads_like_the_domain_it_comes_from() -> None:
-    bundle = sharp_to_soft()
-    assert scan_position(bundle, world(8, SHARP_MM)).position == pytest.approx(1, abs=0.1)
-    assert scan_position(bundle, world(9, SOFT_MM)).position == pytest.approx(0, abs=0.1)
-    usual = scan_position(bundle, world(8, SHARP_MM)).off_axis
-    odd = make_volume(ndimage.gaussian_filter(world(8, SHARP_MM).hu, (0, 4, 0)))
-    assert scan_position(bundle, odd).off_axis > 3 * usual
-    with pytest.raises(GeometryError, match="inside a patient"):
-        scan_position(bundle, make_volume(np.full((1, 128, 128), -1000.0)))
 
 
 def test_smoothing_keeps_even_curves_and_removes_jitter() -> None:

@@ -19,7 +19,6 @@ measured.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -39,7 +38,7 @@ from cvsct.models.fitted import (
 )
 from cvsct.models.local_energy import UNSCALED, Filter, Places, places_of, radius_sq, tissue_mask
 from cvsct.models.mapping import VolumeMapping
-from cvsct.models.spectrum import SpectrumSettings, fit_kernel_ratio
+from cvsct.models.spectrum import RatioSettings, fit_kernel_ratio
 from cvsct.runs import TrainingRequest
 from cvsct.volume import AIR_FLOOR_HU, CTVolume, Scans, facts_of
 
@@ -66,7 +65,7 @@ a unit of log structure, 100 HU, log noise or log energy.
 """
 
 
-class BandEnergySettings(SpectrumSettings):
+class BandEnergySettings(RatioSettings):
     """How bands are measured and limited, beside the settings of the filter before them.
 
     Args:
@@ -76,7 +75,6 @@ class BandEnergySettings(SpectrumSettings):
             the filter alone.
     """
 
-    gains: Literal["two", "one"] = "one"
     band_per_mm: float = Field(default=0.15, ge=0.05, le=0.5)
     local_mm: float = Field(default=5.6, ge=2, le=20)
     max_band_gain: float = Field(default=1.6, ge=1, le=4)

@@ -6,14 +6,16 @@ directions come from one model.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
 from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.errors import TrainingError
+from cvsct.errors import GeometryError, TrainingError
 from cvsct.models.bundle import Bundle
+from cvsct.models.clipped import with_clipped_noise
 from cvsct.models.filtering import filter_slices
 from cvsct.models.fitted import (
     bundle_of,
@@ -25,13 +27,9 @@ from cvsct.models.fitted import (
 )
 from cvsct.models.local_filter import LocalGains, filter_locally
 from cvsct.models.mapping import VolumeMapping
+from cvsct.models.position import scan_position
 from cvsct.models.refinement import refined
-from cvsct.models.spectrum import (
-    Position,
-    SpectrumSettings,
-    fit_kernel_ratio,
-    position_between,
-)
+from cvsct.models.spectrum import SpectrumSettings, fit_kernel_ratio
 from cvsct.models.tone import shifted
 from cvsct.runs import TrainingRequest
 from cvsct.spectra import body
@@ -166,7 +164,8 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
     """
     settings = settings_of(SpectrumSettings, request)
     need_scans(source, target)
-    fit = fit_kernel_ratio(source, target, settings, request.progress)
+    known = settings.dose_law_sd if settings.gains == "two" else None
+    fit = fit_kernel_ratio(source, target, settings, request.progress, known)
     f = fit.frequencies_per_mm
     weights = {
         "frequencies_per_mm": f,
@@ -235,13 +234,16 @@ def _gains_at(
 
 
 def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
-    """The filter of a model; the reverse has the inverse gains, under the same cap."""
+    """The filter of a model; the reverse has the inverse gains, under the same cap.
+
+    Two gains are scaled by the share of the way that a scan has still to go (`models.position`).
+    """
     frequencies, log_gain = weights_of(bundle, "frequencies_per_mm", "log_gain")
     need_curves(bundle, frequencies, log_gain)
-    max_gain = settings_in(SpectrumSettings, bundle).max_gain
+    settings = settings_in(SpectrumSettings, bundle)
     sign = -1.0 if reverse else 1.0
     if "noise_log_gain" not in bundle.weights:
-        cap = np.log(max_gain)
+        cap = np.log(settings.max_gain)
         limited = np.clip(sign * log_gain, -cap, cap)
         return VolumeMapping(lambda volume: filter_slices(volume, frequencies, limited))
     noise, radial, structure, source, target = weights_of(
@@ -254,26 +256,33 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     )
     need_curves(bundle, frequencies, noise, radial, structure, source, target)
     gains = LocalGains.one_way(
-        frequencies, (noise, radial, structure), (source, target), max_gain, reverse
+        frequencies, (noise, radial, structure), (source, target), settings.max_gain, reverse
     )
     tone_hu = sign * float(bundle.weights.get("tone_hu", np.zeros(1))[0])
+    restored = settings.restore_clipped if gains.calms else 0.0
 
-    def apply(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
-        filtered = filter_locally(volume, gains)
-        return shifted(filtered, tone_hu) if tone_hu else filtered
+    def filtering(share: float, remark: str = "") -> VolumeMapping:
+        scaled = gains.scaled(share)
 
-    return VolumeMapping(apply)
+        def apply(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
+            if share == 0:
+                return volume.hu.astype(np.float32)
+            whole = with_clipped_noise(volume, restored) if restored else volume
+            filtered = filter_locally(whole, scaled)
+            return shifted(filtered, share * tone_hu) if tone_hu else filtered
 
+        return VolumeMapping(apply, remark=remark)
 
-def scan_position(bundle: Bundle, volume: CTVolume) -> Position:
-    """Whether a scan reads like the source (1) or the target (0) of a `spectrum` model.
+    def fit(sample: CTVolume) -> VolumeMapping:
+        try:
+            position = scan_position(bundle, sample)
+        except GeometryError:
+            return filtering(1.0, "no patient to tell its texture by: filtered in full")
+        share = position.way_left(reverse)
+        if share == 1:
+            return filtering(1.0)
+        done = "left as it is" if share == 0 else f"filtered for {share:.0%} of the way"
+        at = 1 - position.position if reverse else position.position
+        return filtering(share, f"texture at {at:.2f} (source 1, target 0): {done}")
 
-    A fixed filter sharpens again what is sharp already: forward, a scan well below 1 is no
-    source. It says little where the two kernels hardly differ. Nothing is refused or passed
-    through on its account; that is the caller's decision.
-    """
-    frequencies, log_gain, source, target = weights_of(
-        bundle, "frequencies_per_mm", "log_gain", "source_log_power", "target_log_power"
-    )
-    patch_mm = settings_in(SpectrumSettings, bundle).patch_mm
-    return position_between(volume, frequencies, log_gain, 0.5 * (source + target), patch_mm)
+    return replace(filtering(1.0), fit=fit if settings.pass_through else None)

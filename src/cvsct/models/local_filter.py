@@ -8,7 +8,7 @@ one zero-phase filter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -75,6 +75,21 @@ class LocalGains:
         noise, noise_radial, structure = (-one if reverse else one for one in log_gains)
         power = noise_log_powers[1 if reverse else 0]
         return cls(frequencies_per_mm, noise, noise_radial, structure, power, max_gain)
+
+    @property
+    def calms(self) -> bool:
+        """Whether noise comes out with less variance than it went in."""
+        f, power = self.frequencies_per_mm, np.exp(self.noise_log_power)
+        return bool(np.sum(f * power * np.expm1(2 * self.noise)) < 0)
+
+    def scaled(self, share: float) -> LocalGains:
+        """The gains for a share of the way: 1 all of it, 0 none."""
+        return replace(
+            self,
+            noise=share * self.noise,
+            noise_radial=share * self.noise_radial,
+            structure=share * self.structure,
+        )
 
 
 @dataclass(frozen=True)

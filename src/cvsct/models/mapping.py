@@ -14,6 +14,15 @@ from cvsct.volume import CTVolume
 SLICES_AT_ONCE = 8
 """Enough that what is computed once a call costs little, few enough that memory stays flat."""
 
+SAMPLE_SLICES = 16
+"""Of a scan that a mapping is fitted to; a quarter of a second, and enough for its spectrum."""
+
+
+def sample_of(n_slices: int) -> list[int]:
+    """Slices that stand for a scan: at most `SAMPLE_SLICES`, spread evenly."""
+    count = min(n_slices, SAMPLE_SLICES)
+    return [(2 * i + 1) * n_slices // (2 * count) for i in range(count)]
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -56,12 +65,23 @@ class VolumeMapping:
             if it were alone: a series may be larger than memory. `None` for a method that must
             see a whole volume before it can map any of it.
         engine: what runs the method's network, where it has one.
+        fit: the mapping for one scan, from a sample of its slices; for a method that does not
+            treat all scans alike.
+        remark: what that sample told, for the manifest.
     """
 
     run: Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
     slices_at_once: int | None = SLICES_AT_ONCE
     engine: Engine | None = None
+    fit: Callable[[CTVolume], VolumeMapping] | None = None
+    remark: str = ""
+
+    def fitted_to(self, sample: CTVolume) -> VolumeMapping:
+        """The mapping for the scan of which these are the slices of `sample_of`."""
+        return self if self.fit is None else self.fit(sample)
 
     def __call__(self, volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
-        """Map a volume that is in memory."""
-        return self.run(volume)
+        """Map a whole scan that is in memory."""
+        if self.fit is None:
+            return self.run(volume)
+        return self.fitted_to(volume.select(sample_of(len(volume.hu)))).run(volume)

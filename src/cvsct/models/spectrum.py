@@ -24,21 +24,18 @@ import numpy as np
 from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.errors import GeometryError, TrainingError
+from cvsct.errors import TrainingError
 from cvsct.models.like_with_like import Likeness, smooth_log_gain
 from cvsct.models.patches import Patches, PatchKind, domain_patches
 from cvsct.models.two_gains import EVEN_PATCH_MM, TwoGains, even_patches, fit_two_gains
 from cvsct.runs import Progress, silent
-from cvsct.spectra import mean_over_patches, patch_spectra
-from cvsct.volume import CTVolume, ScanFacts, Scans, facts_of
+from cvsct.spectra import mean_over_patches
+from cvsct.volume import ScanFacts, Scans, facts_of
 
 MIN_PATCHES = 30
 
 SOFT_PATCH_HU = -200.0
 """Mean of a patch above which it is not lung."""
-
-TEXTURE_FROM_PER_MM = 0.1
-"""Below lies mostly anatomy."""
 
 RELATIVE_SD = 0.01
 """Sampling error of a log gain at a quarter of the frequency range; grows towards zero."""
@@ -46,22 +43,16 @@ RELATIVE_SD = 0.01
 STIFFNESS_STEP_PER_MM = 0.025
 
 
-class SpectrumSettings(BaseModel):
-    """How the gains are fitted and limited.
+class RatioSettings(BaseModel):
+    """How the one gain for all is fitted and limited.
 
     Args:
-        gains: `two` tells noise from structure; `one` is a single gain for all.
-        refine: correct two gains once by what is left after filtering.
-        tone: `match` also moves soft tissue by the difference of its most frequent CT numbers;
-            of different patients it may be theirs. `keep` only tells it, in the model card.
         patch_mm: side of the patches whose spectra are compared.
         frequency_step_per_mm: distance of the frequencies at which a gain is known.
         low_frequency_per_mm: kernels are taken to agree up to here; patches are classed by it.
         classes: classes of equal low-frequency power.
         dose_law: how noise power grows with expected attenuation. 1 is a fixed tube current, 0
             one that holds the noise constant; automatic exposure mostly lies halfway.
-        dose_law_sd: how far scans may be from that: two gains read the law off the scans as far
-            as they tell it. 0 takes it as given, as one gain does.
         doubt: the part of a correction for anatomy that is taken as its standard error.
         stiffness: weight of the bending of a log gain: its third differences over 0.025/mm.
         max_gain: no frequency is amplified more than this, in either direction.
@@ -70,19 +61,40 @@ class SpectrumSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gains: Literal["two", "one"] = "two"
-    refine: bool = True
-    tone: Literal["keep", "match"] = "keep"
     patch_mm: float = Field(default=40.0, ge=10, le=200)
     frequency_step_per_mm: float = Field(default=0.025, ge=0.002, le=0.05)
     low_frequency_per_mm: float = Field(default=0.075, ge=0.05, le=0.3)
     classes: int = Field(default=12, ge=1, le=100)
     dose_law: float = Field(default=0.5, ge=0, le=1)
-    dose_law_sd: float = Field(default=0.2, ge=0, le=10)
     doubt: float = Field(default=0.25, ge=0, le=10)
     stiffness: float = Field(default=1e5, ge=0, le=1e12)
     max_gain: float = Field(default=16.0, ge=1, le=1000)
     max_slices: int = Field(default=300, ge=1)
+
+
+class SpectrumSettings(RatioSettings):
+    """One gain, or two, and what is done with them.
+
+    Args:
+        gains: `two` tells noise from structure; `one` is a single gain for all, to which none of
+            the following applies.
+        refine: correct two gains once by what is left after filtering.
+        tone: `match` also moves soft tissue by the difference of its most frequent CT numbers;
+            of different patients it may be theirs. `keep` only tells it, in the model card.
+        pass_through: leave a scan alone that reads like the target already, and take one that
+            reads as if on the way the rest of it.
+        restore_clipped: share of the estimate that is put back of noise cut off below what the
+            file can hold, where noise is to be taken away (`models.clipped`).
+        dose_law_sd: how far scans may be from the dose law: it is read off them as far as they
+            tell it. 0 takes it as given.
+    """
+
+    gains: Literal["two", "one"] = "two"
+    refine: bool = True
+    tone: Literal["keep", "match"] = "keep"
+    pass_through: bool = True
+    restore_clipped: float = Field(default=0.6, ge=0, le=1)
+    dose_law_sd: float = Field(default=0.2, ge=0, le=10)
 
 
 @dataclass(frozen=True)
@@ -114,10 +126,15 @@ class KernelRatio:
 def fit_kernel_ratio(
     source: Scans,
     target: Scans,
-    settings: SpectrumSettings,
+    settings: RatioSettings,
     progress: Progress = silent,
+    dose_law_sd: float | None = None,
 ) -> KernelRatio:
     """Fit the gains from unpaired scans; swapping source and target gives their inverses.
+
+    Args:
+        dose_law_sd: how well the dose law is known, for two gains beside the one; `None` for the
+            one alone.
 
     Raises:
         TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
@@ -126,7 +143,7 @@ def fit_kernel_ratio(
     step = settings.frequency_step_per_mm
     frequencies = np.arange(0.0, reach + step / 2, step)
     kinds = [PatchKind(settings.patch_mm, "body")]
-    if settings.gains == "two":
+    if dose_law_sd is not None:
         kinds.append(PatchKind(EVEN_PATCH_MM, "soft", min_fraction=1.0))
     sides = [
         domain_patches(scans, frequencies, kinds, settings.max_slices, name, progress)
@@ -155,9 +172,9 @@ def fit_kernel_ratio(
     sd = np.sqrt(sampling + (settings.doubt * (0.5 * ratio - raw)) ** 2)
     stiffness = settings.stiffness * (STIFFNESS_STEP_PER_MM / step) ** 6
     two = None
-    if settings.gains == "two":
+    if dose_law_sd is not None:
         even = even_patches(soft_a[0], "source"), even_patches(soft_b[0], "target")
-        prior = settings.dose_law, settings.dose_law_sd
+        prior = settings.dose_law, dose_law_sd
         two = fit_two_gains(frequencies, even, bodies, prior, settings.doubt, stiffness)
     return KernelRatio(
         frequencies_per_mm=frequencies,
@@ -200,47 +217,3 @@ def _noise_share(patches: Patches, low: Bool[np.ndarray, " n"]) -> Float[np.ndar
     excess = mean_over_patches(patches.log_power[plain]) - mean_over_patches(patches.log_power)
     share: Float[np.ndarray, " n"] = np.exp(np.minimum(np.nan_to_num(excess), 0.0))
     return share
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a scan's texture lies between the two domains of a model.
-
-    Args:
-        position: 1 reads like the source, 0 like the target. Kernel and noise level both count.
-        off_axis: rms difference in log power that neither domain explains; large for a scan of
-            another kind.
-    """
-
-    position: float
-    off_axis: float
-
-
-def position_between(
-    volume: CTVolume,
-    frequencies_per_mm: Float[np.ndarray, " n"],
-    log_gain: Float[np.ndarray, " n"],
-    middle_log_power: Float[np.ndarray, " n"],
-    patch_mm: float,
-) -> Position:
-    """Project a scan's log power spectrum on the line from target to source.
-
-    Args:
-        log_gain: from source to target; the line has its direction.
-        middle_log_power: half-way between the domains' means, through which the line passes, so
-            that the anatomy of neither weighs much.
-
-    Raises:
-        GeometryError: if the slices hold no patch of that size inside a patient.
-    """
-    spectra = patch_spectra(volume, frequencies_per_mm, round(patch_mm / volume.pixel_mm), "body")
-    if len(spectra.log_power) == 0:
-        raise GeometryError(
-            f"no region of {patch_mm:g} mm inside a patient; give slices of the trunk"
-        )
-    mean = mean_over_patches(spectra.log_power)
-    used = (frequencies_per_mm >= TEXTURE_FROM_PER_MM) & np.isfinite(mean)
-    offset = (mean - middle_log_power)[used]
-    axis = -2 * log_gain[used]
-    along = float(offset @ axis) / max(float(axis @ axis), 1e-12)
-    return Position(0.5 + along, float(np.sqrt(np.mean((offset - along * axis) ** 2))))
