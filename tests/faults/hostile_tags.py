@@ -85,6 +85,7 @@ def setting(value: str, *keywords: str) -> Change:
     """A change of slices that puts a value everywhere."""
 
     def change(ds: Dataset, i: int) -> None:
+        ds.SpecificCharacterSet = "ISO_IR 192"
         for keyword in keywords:
             setattr(ds, keyword, value)
 

@@ -228,13 +228,14 @@ def wrong_with(folder: Path, kind: str) -> str:
 def checkpoint_wrong(folder: Path) -> str:
     """A training that is to go on from a pickle of another making."""
     from cvsct.training.checkpoint import BEST_FILE, Run, kept_models, kept_name
+    from tests.test_resume import Still
 
     place = Place(folder, folder / "mark", folder)
     (folder / kept_name(1)).parent.mkdir(parents=True)
     for name in (CHECKPOINT_FILE, BEST_FILE, kept_name(1)):
         (folder / name).write_bytes(place.pickled())
     run = Run(folder, {}, np.random.default_rng(0))
-    wrong = _refusal(lambda: run.resume(None), "no state of a training")  # type: ignore[arg-type]
+    wrong = _refusal(lambda: run.resume(Still()), "no state of a training")
     wrong = wrong or _refusal(lambda: kept_models(folder), "no state of a training")
     return f"checkpoint: {wrong}" if wrong else _executed(place, "checkpoint")
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-_FIGURE = re.compile(r"[\d.,;:%()±≤≥<> eE+–-]*\Z")
+_FIGURE = re.compile(r"(?:[\d.,;:%()±≤≥<> eE+–-]|to|HU|mm)*\Z")
 """What follows the sign of a figure, its interval and its unit, and of no command."""
 
 
