@@ -94,7 +94,9 @@ def setting(value: str, *keywords: str) -> Change:
 
 def _tried(folder: Path, model: Path, value: str) -> Iterator[str]:
     """Texts alone, which are read; then UIDs too, which are read or refused."""
-    ways = {"texts": TAGS, "uids": (*TAGS, *UIDS)} if value.strip() else {"texts": TAGS}
+    ways = {"texts": TAGS}
+    if value.strip() and max(value) <= "\xff":  # others cannot be written as a UID
+        ways["uids"] = (*TAGS, *UIDS)
     for name, keywords in ways.items():
         place = folder / name / "deep"
         source = write_series(place / "source", 2, change=setting(value, *keywords))
