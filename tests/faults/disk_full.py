@@ -72,7 +72,8 @@ def inside(folder: Path, count: int, commands: Sequence[str]) -> Finding:
     for name in commands:
         whole = _undisturbed(folder / "whole" / name, words[name])
         used = sum(-(-len(data) // _PAGE) * _PAGE for data in whole.values())
-        sizes = sorted({max(_PAGE, used * (2 * i + 1) // (2 * count)) for i in range(count)})
+        ends = [used * (2 * i + 1) // (2 * count) // _PAGE * _PAGE for i in range(count)]
+        sizes = sorted({max(_PAGE, end) for end in ends})  # the system rounds up to a page
         figures[name] = {"offsets": len(sizes), "bytes": used}
         for size in sizes:
             wrong = _tried(folder / "disk", name, size, words[name], whole)
@@ -102,7 +103,7 @@ def _words(sources: Path) -> dict[str, tuple[object, ...]]:
     return {
         "harmonize": ("harmonize", sources / "a", "--model", model),
         "cohort": ("harmonize", tree, "--model", model),
-        "train": ("train", "histogram", *sides),
+        "train": ("train", "histogram", *sides, "--set", "quantiles=20000"),
         "checkpoints": (
             *("train", "cyclegan", *sides, "--max-steps", 3),
             *(word for pair in tiny for word in ("--set", pair)),

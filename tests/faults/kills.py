@@ -117,7 +117,7 @@ def killed_cohort(folder: Path, count: int, seed: int, series: int = SERIES) -> 
         runs += 1
         before[0] = len(_folders(out))
         through = killing.once()
-        print(dict(killing.kills), file=sys.stderr, flush=True)
+        print(dict(killing.kills), killing.failures, file=sys.stderr, flush=True)
         killing.failures += _not_whole(out, whole)
         if through:
             rounds += 1
