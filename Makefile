@@ -9,7 +9,7 @@ SOURCE ?=
 TARGET ?=
 DEMO ?= demo
 
-.PHONY: demo test lint core-install clean
+.PHONY: demo test lint faults core-install clean
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,14 @@ lint: $(INSTALLED)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Every goal of docs/reliability.md in full, an hour on two idle cores: a line of JSON each.
+FIGURES ?= faults.jsonl
+GOALS := kills workers disk_full mutated bombs hostile_tags identifiers geometries models outputs
+
+faults: $(INSTALLED)
+	@missed=0; for goal in $(GOALS); do \
+	  $(BIN)/python -m tests.faults.$$goal --out '$(FIGURES)' || missed=1; done; exit $$missed
 
 # The core in an environment of its own: no PyTorch, its size, a network run. Needs the package index.
 core-install: $(INSTALLED)

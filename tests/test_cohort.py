@@ -19,18 +19,15 @@ from pydicom import Dataset
 from cvsct.crew import Processes
 from cvsct.errors import CvsctError, UsageError
 from cvsct.inference import cohort
-from cvsct.inference.cohort import opened, verify, work_off
 from cvsct.inference.dask_crew import DaskCrew
-from cvsct.inference.ending import Ending, ending
-from cvsct.inference.harmonizer import harmonize_series
 from cvsct.inference.shard import Shard, by_key
 from cvsct.inference.task import Harmonising
 from cvsct.io.dicom import find_series
-from cvsct.io.stack import SeriesFiles
 from cvsct.models.bundle import Bundle, Domain
 from tests.commands import Run
 from tests.conftest import make_volume
 from tests.dicom_files import write_series
+from tests.faults.workers import faults_seen, go, tasks_of, undisturbed
 from tests.faulty_cohort import content, work, write_tree
 
 COUNT = 8
@@ -55,47 +52,6 @@ def whole(model: Path, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return undisturbed(model, tree, tmp_path_factory.mktemp("whole"))
 
 
-def undisturbed(model: Path, tree: Path, out: Path) -> dict[str, bytes]:
-    bundle = Bundle.read(model)
-    mapping, _ = Harmonising(model, bundle.sha256).load()
-    outcomes = harmonize_series(find_series(tree), bundle, mapping, out)
-    assert not [outcome.error for outcome in outcomes if outcome.error]
-    return content(out)
-
-
-def tasks_of(tree: Path) -> dict[str, SeriesFiles]:
-    return by_key(find_series(tree), tree, Shard())
-
-
-def go(
-    tree: Path,
-    out: Path,
-    crew: Processes | DaskCrew,
-    again: bool = False,  # type: ignore[type-arg]
-) -> Ending:
-    out.mkdir(exist_ok=True)
-    tasks = tasks_of(tree)
-    with closing(crew), opened(out, Shard(), list(tasks), again) as journal:
-        verify(journal, out)
-        work_off(tasks, journal, crew, out)
-        return ending(journal, tasks)
-
-
-def check_faults(
-    found: Ending, out: Path, seen: Path, whole: dict[str, bytes], poison: str, once: list[str]
-) -> None:
-    """All but the poison are there, made once; the poison was tried three times."""
-    (failed,) = found.failed
-    assert found.quarantined == {poison} == {failed.folder}
-    assert f"series {poison}: quarantined after 3 tries: its " in failed.error
-    assert content(out) == {name: data for name, data in whole.items() if poison not in name}
-    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
-    tries = [path.name.partition("-")[0] for path in seen.iterdir() if "died" not in path.name]
-    expected = {outcome.folder: 1 for outcome in found.outcomes}
-    expected |= {poison: 3, **dict.fromkeys(once, 2)}
-    assert {key: tries.count(key) for key in expected} == expected
-
-
 def test_dead_workers_and_a_poison_cost_nothing_but_the_poison(
     model: Path, tree: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -104,28 +60,13 @@ def test_dead_workers_and_a_poison_cost_nothing_but_the_poison(
     seen.mkdir()
     faulty = work(model, deaths=((once, 2),), poison=(poison,), seen=seen)
     found = go(tree, out, Processes(faulty, 2))
-    check_faults(found, out, seen, whole, poison, [once])
+    assert not faults_seen(found, out, seen, whole, poison, [once])
     again = go(tree, out, Processes(faulty, 2))
     assert again.quarantined == {poison}
     assert len(list(seen.glob(f"{poison}-*"))) == 3, "it is not tried again by itself"
     good = go(tree, out, Processes(work(model, seen=seen), 1), again=True)
     assert not good.failed
     assert content(out) == whole
-
-
-@pytest.mark.slow
-def test_four_kills_and_a_poison_in_two_hundred(model: Path, tmp_path: Path) -> None:
-    tree = write_tree(tmp_path / "tree", 200, slices=2)
-    whole = undisturbed(model, tree, tmp_path / "whole")
-    keys = list(tasks_of(tree))
-    poison, once = keys[77], [keys[3], keys[4], keys[120], keys[199]]
-    seen, out = tmp_path / "seen", tmp_path / "out"
-    seen.mkdir()
-    deaths = tuple((key, i % 2) for i, key in enumerate(once))
-    crew = Processes(work(model, deaths=deaths, poison=(poison,), seen=seen), 2)
-    found = go(tree, out, crew)
-    check_faults(found, out, seen, whole, poison, once)
-    assert found.n_done == 199
 
 
 @pytest.mark.parametrize(
@@ -145,7 +86,7 @@ def test_dask_makes_the_same_bytes_and_survives_the_same(
         crew = DaskCrew(cluster.scheduler_address, work(model, seen=seen, **faults))
         found = go(tree, out, crew)
     if poisoned:
-        check_faults(found, out, seen, whole, poison, [once])
+        assert not faults_seen(found, out, seen, whole, poison, [once])
     else:
         assert not found.failed
         assert content(out) == whole

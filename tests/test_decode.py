@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import functools
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from openjpeg.utils import encode_array
-from pydicom import Dataset, dcmread, dcmwrite
+from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
-from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import (
     JPEG2000,
     JPEG2000Lossless,
     JPEGExtended12Bit,
-    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
@@ -34,74 +26,8 @@ from cvsct.errors import SeriesError
 from cvsct.io import codec, decode
 from cvsct.io.codestream import size_of
 from cvsct.io.derived import write_derived
-from tests.dicom_files import DERIVATION, only, slice_dataset, stored_values, write_slice
-
-VALUES = stored_values(1)[0].astype("<u2")
-LOSSLESS = (RLELossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
-
-
-@functools.cache
-def _by_gdcm(values: bytes, syntax: str) -> bytes:
-    """JPEG lossless, which pydicom cannot write; gdcm, in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        plain, packed = Path(folder, "plain.dcm"), Path(folder, "packed.dcm")
-        stored = np.frombuffer(values, "<u2").reshape(VALUES.shape)
-        write_slice(plain, slice_dataset(0, stored))
-        script = f"""
-import gdcm
-reader = gdcm.ImageReader()
-reader.SetFileName({str(plain)!r})
-assert reader.Read()
-change = gdcm.ImageChangeTransferSyntax()
-change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType({str(syntax)!r})))
-change.SetInput(reader.GetImage())
-assert change.Change()
-writer = gdcm.ImageWriter()
-writer.SetFileName({str(packed)!r})
-writer.SetFile(reader.GetFile())
-writer.SetImage(change.GetOutput())
-assert writer.Write()
-"""
-        subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
-        ds = dcmread(packed)
-        assert ds.file_meta.TransferSyntaxUID == syntax
-        return next(generate_frames(ds.PixelData, number_of_frames=1))
-
-
-def _encoded(frame: np.ndarray, syntax: str) -> bytes:
-    """A frame of 12 bits, compressed."""
-    if syntax in (JPEGLossless, JPEGLosslessSV1):
-        return _by_gdcm(frame.tobytes(), str(syntax))
-    if syntax == JPEG2000Lossless:
-        return bytes(encode_array(frame, bits_stored=12))
-    if syntax == JPEG2000:
-        return bytes(encode_array(frame, bits_stored=12, compression_ratios=[2]))
-    about = {
-        "rows": frame.shape[0], "columns": frame.shape[1], "samples_per_pixel": 1,
-        "bits_allocated": 16, "bits_stored": 12, "pixel_representation": 0,
-        "photometric_interpretation": "MONOCHROME2", "number_of_frames": 1,
-    }  # fmt: skip
-    if syntax == JPEGLSNearLossless:
-        about["jls_error"] = 2
-    plugin = "pydicom" if syntax == RLELossless else "pyjpegls"  # gdcm's crashes
-    encode = get_encoder(syntax).encode
-    return bytes(encode(frame, encoding_plugin=plugin, **about))
-
-
-def _compressed(
-    path: Path, syntax: str, frame: bytes | None = None, shape: tuple[int, int] | None = None
-) -> Path:
-    """A slice in that syntax, of a frame that may be anything and a size that may be wrong."""
-    ds = slice_dataset(0, VALUES)
-    ds.Rows, ds.Columns = shape or VALUES.shape
-    if frame is None:
-        frame = _encoded(VALUES, syntax)
-    ds.PixelData = encapsulate([frame])
-    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = syntax
-    dcmwrite(path, ds, enforce_file_format=True)
-    return path
+from tests.compressed_files import HT_FRAME, LOSSLESS, VALUES, encoded, write_compressed
+from tests.dicom_files import DERIVATION, only, slice_dataset, write_slice
 
 
 def _options(ds: Dataset) -> dict[str, object]:
@@ -116,7 +42,7 @@ def _options(ds: Dataset) -> dict[str, object]:
 @pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda uid: uid.name)
 def test_each_lossless_syntax_gives_the_exact_values(tmp_path: Path, syntax: str) -> None:
     np.testing.assert_array_equal(
-        only(_compressed(tmp_path / "a.dcm", syntax)).hu[0], VALUES.astype(int) - 1024
+        only(write_compressed(tmp_path / "a.dcm", syntax)).hu[0], VALUES.astype(int) - 1024
     )
 
 
@@ -124,7 +50,7 @@ def test_each_lossless_syntax_gives_the_exact_values(tmp_path: Path, syntax: str
 def test_lossy_syntaxes_are_read_and_their_history_kept(
     tmp_path: Path, syntax: str, off_hu: int
 ) -> None:
-    path = _compressed(tmp_path / "a.dcm", syntax)
+    path = write_compressed(tmp_path / "a.dcm", syntax)
     ds = dcmread(path)
     ds.LossyImageCompression, ds.LossyImageCompressionRatio = "01", "2"
     ds.save_as(path)
@@ -136,7 +62,7 @@ def test_lossy_syntaxes_are_read_and_their_history_kept(
 
 
 def test_near_lossless_is_told_where_the_source_does_not(tmp_path: Path) -> None:
-    volume = only(_compressed(tmp_path / "a.dcm", JPEGLSNearLossless))
+    volume = only(write_compressed(tmp_path / "a.dcm", JPEGLSNearLossless))
     written = dcmread(write_derived(volume, volume.hu, tmp_path / "out", DERIVATION).files[0])
     assert written.LossyImageCompression == "01"
     assert written.LossyImageCompressionMethod == "ISO_14495_1"
@@ -152,25 +78,16 @@ def test_near_lossless_is_told_where_the_source_does_not(tmp_path: Path) -> None
 def test_a_syntax_that_no_codec_reads_is_refused_by_name(
     tmp_path: Path, syntax: str, words: str
 ) -> None:
-    path = _compressed(tmp_path / "a.dcm", syntax, b"\xff\xd8\xff\xd9")
+    path = write_compressed(tmp_path / "a.dcm", syntax, b"\xff\xd8\xff\xd9")
     with pytest.raises(
         SeriesError, match=rf"^a\.dcm: compressed as {words}.*; convert the file to Explicit VR"
     ):
         only(path)
 
 
-HT_FRAME = base64.b64decode(
-    "/0//UQApQAAAAAAMAAAAEAAAAAAAAAAAAAAADAAAABAAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCI"
-    "kJCQkJCQkJCQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAHwAAf+TwAAmefkFB3QAAMAAEsAAEwDOAgd0"
-    "AFr5Awd0AMAAE0AAE4D/fwDLdACqVOUAo1QAwAAVEAAFUP5+v5fhC3UATDJh8sAhAIy2AMAAK6AAFoAwDMMwDMPeCnp6cIJ4AAQJ"
-    "CAgICP78ABj2MYHsuQD/2Q=="
-)
-"""16 x 12 values, (131 row + 57 column) mod 4096, losslessly by OpenJPH 0.26.3."""
-
-
 @pytest.mark.parametrize("last", ["201", "202"])
 def test_high_throughput_jpeg_2000(tmp_path: Path, last: str) -> None:
-    path = _compressed(tmp_path / "a.dcm", f"1.2.840.10008.1.2.4.{last}", HT_FRAME, (16, 12))
+    path = write_compressed(tmp_path / "a.dcm", f"1.2.840.10008.1.2.4.{last}", HT_FRAME, (16, 12))
     expected = np.add.outer(131 * np.arange(16), 57 * np.arange(12)) % 4096 - 1024
     np.testing.assert_array_equal(only(path).hu[0], expected)
 
@@ -187,8 +104,8 @@ def test_pydicoms_own_files() -> None:
 
 def test_a_codestream_tells_its_size() -> None:
     for syntax in (JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless):
-        assert size_of(_encoded(VALUES, syntax)) == (*VALUES.shape, 1)
-    assert size_of(_encoded(VALUES, RLELossless)) is None
+        assert size_of(encoded(VALUES, syntax)) == (*VALUES.shape, 1)
+    assert size_of(encoded(VALUES, RLELossless)) is None
     assert size_of(b"\xff\xd8" + bytes(20)) is None
 
 
@@ -200,12 +117,12 @@ def test_a_frame_of_another_size_than_declared_is_refused(
     if syntax == RLELossless and shape == (36, 40):
         pytest.skip("RLE says nothing of rows and columns")
     with pytest.raises(SeriesError, match=r"^a\.dcm: .*; copy the file again"):
-        only(_compressed(tmp_path / "a.dcm", syntax, shape=shape))
+        only(write_compressed(tmp_path / "a.dcm", syntax, shape=shape))
 
 
 def _read_after_a_failure(folder: Path) -> None:
     np.testing.assert_array_equal(
-        only(_compressed(folder / "next.dcm", RLELossless)).hu[0], VALUES.astype(int) - 1024
+        only(write_compressed(folder / "next.dcm", RLELossless)).hu[0], VALUES.astype(int) - 1024
     )
 
 
@@ -215,7 +132,7 @@ def _read_after_a_failure(folder: Path) -> None:
 def test_a_child_that_crashes_or_hangs_costs_one_file(
     tmp_path: Path, number: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = _compressed(tmp_path / "a.dcm", JPEGLSLossless)
+    path = write_compressed(tmp_path / "a.dcm", JPEGLSLossless)
     only(path)
     child = decode._decoder._child
     assert child is not None
@@ -234,7 +151,9 @@ def test_a_frame_that_needs_more_memory_than_allowed_is_refused(
     side = 4096
     segment = b"\x81\x00" * (side * side // 128)  # PackBits: 128 times zero
     frame = np.array([2, 64, 64 + len(segment), *[0] * 13], "<u4").tobytes() + 2 * segment
-    options = _options(dcmread(_compressed(tmp_path / "a.dcm", RLELossless, frame, (side, side))))
+    options = _options(
+        dcmread(write_compressed(tmp_path / "a.dcm", RLELossless, frame, (side, side)))
+    )
     decode.close()
     with monkeypatch.context() as patched:
         patched.setattr(decode, "MEMORY_BYTES", 200 * 2**20)
@@ -245,7 +164,7 @@ def test_a_frame_that_needs_more_memory_than_allowed_is_refused(
 
 def test_what_the_child_sends_is_not_believed(tmp_path: Path) -> None:
     """A child that a hostile file has taken over can at most give wrong values."""
-    path = _compressed(tmp_path / "a.dcm", JPEGLSLossless)
+    path = write_compressed(tmp_path / "a.dcm", JPEGLSLossless)
     only(path)
     child = decode._decoder._child
     assert child is not None
@@ -260,12 +179,12 @@ def test_what_the_child_sends_is_not_believed(tmp_path: Path) -> None:
 def test_damaged_codestreams_never_end_the_reader(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     for syntax in (RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless):
-        whole = np.frombuffer(_encoded(VALUES, syntax), np.uint8)
+        whole = np.frombuffer(encoded(VALUES, syntax), np.uint8)
         for _ in range(2):
             damaged = whole.copy()
             damaged[rng.integers(0, len(whole) - 2, 8)] = rng.integers(0, 256, 8)
             try:
-                volume = only(_compressed(tmp_path / "a.dcm", syntax, damaged.tobytes()))
+                volume = only(write_compressed(tmp_path / "a.dcm", syntax, damaged.tobytes()))
             except SeriesError as error:
                 assert str(error).startswith("a.dcm: ")
             else:
@@ -279,7 +198,7 @@ def test_plain_pixels_start_no_child(tmp_path: Path) -> None:
 
 
 def test_a_forked_process_has_a_child_of_its_own(tmp_path: Path) -> None:
-    path = _compressed(tmp_path / "a.dcm", JPEGLSLossless)
+    path = write_compressed(tmp_path / "a.dcm", JPEGLSLossless)
     script = f"""
 import os
 from pathlib import Path

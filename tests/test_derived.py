@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import subprocess
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from cvsct.io.dicom import find_series, read_all, read_series
 from cvsct.volume import CTVolume
 from tests.conftest import make_volume
 from tests.dicom_files import DERIVATION, signed, stored_values, today, write_series
+from tests.faults.validators import errors, missing
 
 
 def _written(source: Path, out: Path, shift_hu: float = 0.0) -> tuple[CTVolume, DerivedSeries]:
@@ -301,18 +300,9 @@ def test_a_derived_series_can_be_derived_again(tmp_path: Path) -> None:
 
 
 def _errors(*command: str | Path) -> set[str]:
-    """Lines starting with Error; the exit code tells nothing."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed (Debian package dicom3tools)")
-    done = subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    lines = (done.stdout + done.stderr).splitlines()
-    return {line for line in lines if line.startswith("Error")}
+    if missing():
+        pytest.skip(missing())
+    return errors(*command)
 
 
 def _check_against_source(source: Path, out: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import warnings
 from pathlib import Path
@@ -25,14 +24,13 @@ from cvsct.errors import CvsctError, GeometryError, SeriesError
 from cvsct.io.dicom import Refusal, find_series, read_all, read_series, read_tree
 from cvsct.volume import AIR_FLOOR_HU, CTVolume
 from tests.dicom_files import (
-    COLUMNS,
-    ROWS,
     only,
     slice_dataset,
     stored_values,
     write_series,
     write_slice,
 )
+from tests.faults.geometries import REFUSED, wrong_with
 
 
 def test_slices_come_in_order_of_position_with_exact_hu(tmp_path: Path) -> None:
@@ -110,134 +108,10 @@ def test_a_tree_goes_on_after_a_refusal_and_names_damaged_files(tmp_path: Path) 
         read_all(tmp_path)
 
 
-def _set(**values: object):
-    def change(ds: Dataset, i: int) -> None:
-        for keyword, value in values.items():
-            setattr(ds, keyword, value)
-
-    return change
-
-
-def _set_third(**values: object):
-    def change(ds: Dataset, i: int) -> None:
-        if i == 2:
-            _set(**values)(ds, i)
-
-    return change
-
-
-def _without(keyword: str):
-    def change(ds: Dataset, i: int) -> None:
-        if keyword in ds:
-            delattr(ds, keyword)
-
-    return change
-
-
-def _tilt(ds: Dataset, i: int) -> None:
-    tilt = math.radians(15)
-    ds.GantryDetectorTilt = 15
-    ds.ImageOrientationPatient = [1, 0, 0, 0, round(math.cos(tilt), 6), round(-math.sin(tilt), 6)]
-
-
-def _smaller(ds: Dataset, i: int) -> None:
-    if i == 2:
-        ds.Rows = ROWS - 1
-        ds.PixelData = ds.PixelData[: -2 * COLUMNS]
-
-
-def _colour(ds: Dataset, i: int) -> None:
-    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
-    ds.PixelData = bytes(3 * ROWS * COLUMNS)
-
-
-def _eight_bit(ds: Dataset, i: int) -> None:
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
-    ds.PixelData = bytes(ROWS * COLUMNS)
-
-
-def _cut_pixels(ds: Dataset, i: int) -> None:
-    ds.PixelData = ds.PixelData[: -2 * COLUMNS]
-
-
-def _wide(ds: Dataset, i: int) -> None:
-    ds.PixelData = np.full((ROWS, COLUMNS), 5000, "<u2").tobytes()
-
-
-def _copy(ds: Dataset, i: int) -> None:
-    if i == 2:
-        ds.ImagePositionPatient = [-100, -120, 5]
-
-
-def _gap(ds: Dataset, i: int) -> None:
-    if i == 3:
-        ds.ImagePositionPatient = [-100, -120, 20]
-
-
-def _aside(ds: Dataset, i: int) -> None:
-    ds.ImagePositionPatient = [-100 + i, -120, 5 * i]
-
-
-REFUSED = {
-    "gap": (_gap, r"002\.dcm: gap of 10\.0 mm after instance 3 of 4 .*, expected 5\.0 mm"),
-    "duplicate": (_copy, r"duplicate position, 0\.000 mm from 00\d\.dcm"),
-    "orientation": (
-        _set_third(ImageOrientationPatient=[1, 0, 0, 0, 0.96, 0.28]),
-        r"mixed orientation .*16\.3 degrees",
-    ),
-    "size": (_smaller, r"mixed size .*39 x 36 voxels|mixed size .*40 x 36 voxels"),
-    "pixel spacing": (_set_third(PixelSpacing=[0.8, 0.8]), r"mixed pixel spacing .*0\.8 x 0\.8"),
-    "thickness": (_set_third(SliceThickness=2.5), r"mixed slice thickness .*2\.5 mm"),
-    "frame": (_set_third(FrameOfReferenceUID="1.9"), "mixed frame of reference"),
-    "rescale": (_set_third(RescaleIntercept="-1000"), r"mixed rescale .*-1000"),
-    "kernel": (_set_third(ConvolutionKernel="K2"), "mixed convolution kernel"),
-    "scanner": (_set_third(ManufacturerModelName="Other"), "mixed scanner model"),
-    "tube voltage": (_set_third(KVP="80"), "mixed tube voltage"),
-    "study": (_set_third(StudyInstanceUID="1.2.4"), "mixed study"),
-    "tilt": (_tilt, r"gantry tilt of 15\.0 degrees"),
-    "sideways": (_aside, r"slices shift sideways by 1\.0 mm in 5\.0 mm"),
-    "sagittal": (_set(ImageOrientationPatient=[0, 1, 0, 0, 0, -1]), "sagittal or coronal"),
-    "no position": (_without("ImagePositionPatient"), "no usable ImagePositionPatient"),
-    "no orientation": (_without("ImageOrientationPatient"), "no usable ImageOrientationPatient"),
-    "no spacing": (_without("PixelSpacing"), "no usable PixelSpacing"),
-    "zero spacing": (_set(PixelSpacing=[0, 0]), "expected more than 0"),
-    "skewed": (_set(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "not two unit vectors"),
-    "no rescale": (_without("RescaleSlope"), "no usable Rescale Slope and Intercept"),
-    "zero slope": (_set(RescaleSlope="0"), "no usable Rescale Slope and Intercept"),
-    "not HU": (_set(RescaleType="US"), "Rescale Type is not HU"),
-    "scout": (_set(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), r"4 a scout \(localizer\)"),
-    "dose page": (
-        _set(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"),
-        r"4 secondary capture \(a dose page",
-    ),
-    "screen save": (_set(ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"]), "4 a screen save"),
-    "modality": (_set(Modality="PT"), "4 modality PT, not CT"),
-    "enhanced": (_set(SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"), "multi-frame enhanced CT"),
-    "frames": (_set(NumberOfFrames=2), "multi-frame image of 2 frames"),
-    "colour": (_colour, r"colour image or screen copy \(3 samples"),
-    "8 bit": (_eight_bit, "8 of 8 bits stored"),
-    "no pixels": (_without("PixelData"), "no pixel data"),
-    "cut pixels": (_cut_pixels, "pixel data cut short at 2808 of 2880 bytes"),
-    "huge": (_set(Rows=60000, Columns=60000), "declares 60000 x 60000 voxels"),
-    "too wide": (_wide, "need more than the 12 bits"),
-    "tissue padding": (
-        _set(PixelPaddingValue=1064, PixelPaddingRangeLimit=1100),
-        "a value tissue has",
-    ),
-    "hostile UID": (_set(SeriesInstanceUID="../../etc/x"), "no usable SeriesInstanceUID"),
-    "no UID": (_without("SOPInstanceUID"), "no usable SOPInstanceUID"),
-}
-
-
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_no_regular_volume_is_refused_by_name(tmp_path: Path, kind: str) -> None:
-    change, message = REFUSED[kind]
-    with pytest.raises((SeriesError, GeometryError), match=message) as caught:
-        read_all(write_series(tmp_path, change=change))
-    assert "; " in str(caught.value), "the message must end with what to do"
-    assert "\n" not in str(caught.value)
+    assert not wrong_with(tmp_path, kind)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])

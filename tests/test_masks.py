@@ -161,9 +161,11 @@ def test_nifti_that_is_no_mask_is_refused(
     refused(np.zeros_like(drawn), "empty", GeometryError)
     refused(drawn * np.float32(0.5), "no labels")
     refused(volume.hu.astype(np.float32), "no labels")
+    refused(np.where(drawn == 1, np.float32(np.inf), 0), "no labels")
+    refused(np.zeros((9, *drawn.shape[1:]), np.uint8).repeat(9, 0), "another grid", GeometryError)
     refused(np.arange(drawn.size, dtype=np.int32).reshape(drawn.shape), "look like an image")
     (tmp_path / "x.nii").write_bytes(b"no such thing")
-    with pytest.raises(SeriesError, match="cannot be read as NIfTI"):
+    with pytest.raises(SeriesError, match="not a NIfTI file of one part"):
         read_masks(tmp_path / "x.nii", volume)
     (tmp_path / "x.png").write_bytes(b"no such thing")
     with pytest.raises(SeriesError, match="not a mask file"):

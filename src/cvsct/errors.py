@@ -86,3 +86,11 @@ def explain(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     remedy = "; free some space and run it again" if error.errno == errno.ENOSPC else ""
     return f"{where}{error.strerror or error}{remedy}"
+
+
+def one_line(text: str) -> str:
+    """Text of a file's making as one line that steers no terminal and turns no reading direction.
+
+    Escape sequences, control characters and invisible ones become `?`.
+    """
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))

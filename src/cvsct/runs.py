@@ -1,7 +1,8 @@
 """What every run leaves behind: output folders, manifests, logs, seeds.
 
 Files appear whole or not at all: each is written under a temporary name, flushed to disk and
-renamed, so that a kill or a full disk never leaves a truncated file under its final name.
+renamed, so that a kill or a full disk never leaves a truncated file under its final name. Until
+then nobody but the user can read it.
 """
 
 from __future__ import annotations
@@ -131,9 +132,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as stream:
+        partial.unlink(missing_ok=True)  # of a killed process that had this number
+        with os.fdopen(os.open(partial, _NEW, 0o600), "wb") as stream:
             stream.write(data)
             stream.flush()
+            os.fchmod(stream.fileno(), 0o666 & ~_UMASK)
             os.fsync(stream.fileno())
         partial.replace(path)
     except OSError as error:
@@ -144,6 +147,17 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()
+"""Of this process when it began; the system tells it only to who changes it."""
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -178,9 +192,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         if pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     partial = path.parent / f"{prefix}{os.getpid()}"
-    partial.mkdir()
+    partial.mkdir(mode=0o700)
     try:
         yield partial
+        partial.chmod(partial.stat().st_mode | (0o777 & ~_UMASK))
         if path.exists():
             path.rmdir()
         partial.rename(path)

@@ -6,17 +6,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cvsct.errors import one_line
+
 EXIT_SOME_FAILED = 3
 
 
 def complain(message: str) -> None:
     """An error as one line."""
-    print(f"cvsct: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"cvsct: error: {one_line(message)}", file=sys.stderr)
 
 
 def note(message: str) -> None:
     """Something to know that is no error."""
-    print(message, file=sys.stderr, flush=True)
+    print(one_line(message), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,7 @@ class Finding:
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of as many cells each as aligned text, whatever characters a file's header held."""
-    shown = [["".join(c if c.isprintable() else "?" for c in cell) or "-" for cell in row]
-             for row in rows]  # fmt: skip
+    shown = [[one_line(cell) or "-" for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
     return "\n".join(lines)

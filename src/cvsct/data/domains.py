@@ -59,7 +59,8 @@ def open_domains(
     _check_pixels(facts, resample_mm, note)
     _check_thickness(facts, note)
     cache = out / CACHE
-    cache.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(mode=0o700, exist_ok=True)  # it holds patients' images
     try:
         with _alone(cache):
             _check_disk(cache, facts, rule, resample_mm)

@@ -13,6 +13,7 @@ import numpy as np
 from cvsct.errors import EvaluationError
 from cvsct.evaluation.placement import Placed
 from cvsct.evaluation.radiomics import FeatureTable, Missing
+from cvsct.evaluation.tables import as_text
 from cvsct.regions import MaskedRegion
 
 PLACE = ("image", "region", "series", "z_mm", "row", "column", "rows", "columns", "label")
@@ -28,7 +29,7 @@ def features_csv(features: Mapping[str, FeatureTable], regions: Sequence[Placed]
         for number, (place, values) in enumerate(zip(regions, table.values, strict=True)):
             where = place.region
             shape = where.mask.shape if isinstance(where, MaskedRegion) else (where.size_px,) * 2
-            label = where.label if isinstance(where, MaskedRegion) else ""
+            label = as_text(where.label) if isinstance(where, MaskedRegion) else ""
             at = (f"{place.z_mm:.3f}", where.row, where.column, *shape, label)
             cells = ["" if np.isnan(value) else repr(float(value)) for value in values]
             writer.writerow((side, number + 1, place.volume + 1, *at, *cells))

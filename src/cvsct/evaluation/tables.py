@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+_FIGURE = re.compile(r"(?:[\d.,;:%()±≤≥<> eE+–-]|to|HU|mm)*\Z")
+"""What follows the sign of a figure, its interval and its unit, and of no command."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Table:
     def to_csv(self) -> str:
         """Head and rows; title and caption are left to the others."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.head, *self.rows])
+        rows = [[as_text(cell) for cell in row] for row in (self.head, *self.rows)]
+        csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue()
 
     def to_markdown(self) -> str:
@@ -62,6 +67,13 @@ class Table:
             f"<caption>{html.escape(self.caption)}</caption>\n"
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
         )
+
+
+def as_text(cell: str) -> str:
+    """A cell of a CSV file that no spreadsheet takes for a formula; figures stay as they are."""
+    first, rest = cell[:1], cell[1:]
+    formula = first in ("=", "@", "\t", "\r") or (first in ("+", "-") and not _FIGURE.match(rest))
+    return f"'{cell}" if formula else cell
 
 
 def _bars(cells: Sequence[str]) -> str:

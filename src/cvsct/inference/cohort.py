@@ -115,7 +115,7 @@ def work_off(
             while True:
                 while crew.idle() and (lease := journal.lease()):
                     key, number = lease
-                    staging.mkdir(exist_ok=True)
+                    staging.mkdir(mode=0o700, exist_ok=True)
                     crew.give(Task(key, tasks[key], staging / f"{key}-{number}"))
                 if not crew.in_hand and not _open(journal):
                     return engine

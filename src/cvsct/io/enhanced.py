@@ -15,9 +15,11 @@ from typing import Any
 
 from pydicom import Dataset, FileDataset, Sequence
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cvsct.errors import SeriesError
 from cvsct.io.assembly import volume_between
+from cvsct.io.decode import syntax_of
 from cvsct.io.geometry import arrange, plane_of
 from cvsct.io.header import (
     CT_IMAGE,
@@ -140,6 +142,7 @@ def open_enhanced(path: Path) -> FrameStack:
     count = len(_per_frame(name, dataset))
     with quiet():
         first = classic_header(dataset, 0)
+    _refuse_short(name, path, dataset, count)
     first_name = f"{name}: frame 1"
     planes, encoding = [plane_of(first_name, first)], encoding_of(first_name, first)
     for i in range(1, count):
@@ -158,6 +161,19 @@ def open_enhanced(path: Path) -> FrameStack:
         acquisition=acquisition_of(first),
         patient=patient_of(first),
     )
+
+
+def _refuse_short(name: str, path: Path, dataset: FileDataset, frames: int) -> None:
+    """Refuse more frames than the file can hold before each of their headers is made."""
+    pixels = (whole(dataset, "Rows") or 0) * (whole(dataset, "Columns") or 0)
+    syntax = syntax_of(dataset)
+    plain = syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
+    least = 2 * pixels if plain else 0
+    if path.stat().st_size < least * frames:
+        raise SeriesError(
+            f"{name}: pixel data cut short, {frames} frames need {least * frames} bytes; "
+            "copy the file again"
+        )
 
 
 def classic_header(dataset: Dataset, frame: int) -> Dataset:

@@ -24,6 +24,9 @@ SAME_POSITION_MM = 0.01
 SAME_DIRECTION = 1e-3
 SAME_PIXEL_MM = 1e-4
 AXIAL_LIMIT_DEGREES = 45.0
+FARTHEST_MM = 1e5
+"""No table of a scanner is 100 m long; sums and squares of what is below stay numbers."""
+WIDEST_PIXEL_MM = 100.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,12 @@ def plane_of(name: str, dataset: Dataset) -> Plane:
     position = _required(name, dataset, "ImagePositionPatient", 3)
     orientation = np.array(_required(name, dataset, "ImageOrientationPatient", 6))
     pixel = _required(name, dataset, "PixelSpacing", 2)
+    if max(map(abs, (*position, number(dataset, "SliceThickness") or 0.0))) > FARTHEST_MM:
+        raise GeometryError(
+            f"{name}: a position or thickness beyond any scanner's reach ({FARTHEST_MM:g} mm); "
+            "re-export the series"
+        )
+    orientation = orientation.clip(-2, 2)  # lengths of more than 1 are refused, whatever they are
     row, column = orientation[:3], orientation[3:]
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(row @ column)) > SAME_DIRECTION:
@@ -60,10 +69,10 @@ def plane_of(name: str, dataset: Dataset) -> Plane:
             f"{name}: Image Orientation is not two unit vectors at right angles; "
             "re-export the series"
         )
-    if min(pixel) <= 0:
+    if not 0 < min(pixel) <= max(pixel) <= WIDEST_PIXEL_MM:
         raise GeometryError(
-            f"{name}: Pixel Spacing {pixel[0]:g} x {pixel[1]:g} mm, expected more than 0; "
-            "re-export the series"
+            f"{name}: Pixel Spacing {pixel[0]:g} x {pixel[1]:g} mm, expected more than 0 and at "
+            f"most {WIDEST_PIXEL_MM:g}; re-export the series"
         )
     plane = Plane(
         name=name,

@@ -7,8 +7,10 @@ none of them leaves this module. What is refused is told by file name, kind and 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
+import mmap
 import re
 import threading
 import warnings
@@ -19,7 +21,7 @@ from pydicom import Dataset, FileDataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import _read_file_meta_info
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from cvsct.errors import SeriesError
 
@@ -37,7 +39,11 @@ MAX_FILE_BYTES = 256 * 2**20
 """A slice of 4096 x 4096 voxels is 32 MiB; nothing eight times that size is one slice."""
 MAX_MULTIFRAME_BYTES = 4 * 2**30
 """8000 frames of 512 x 512."""
+MAX_ITEMS = 2**18
+"""Of all sequences of a file, and fragments of pixels; 8000 frames have a third of this. Each takes
+a kilobyte and 10 us, however empty it is."""
 
+_ITEM, _BIG_ENDIAN_ITEM = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
 _LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
 _NOT_SLICES = {
     "LOCALIZER": "a scout (localizer)",
@@ -218,13 +224,30 @@ def _refuse_large(path: Path, limit_bytes: int) -> None:
     with path.open("rb") as stream, quiet():
         stream.seek(132)
         meta = _read_file_meta_info(stream)  # as dcmread does: it decides where deflation begins
-        if text(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        syntax = text(meta, "TransferSyntaxUID")
+        if syntax == DeflatedExplicitVRLittleEndian:
             # PS3.5 section A.5: all after the file meta group is deflated
             limit_bytes = MAX_FILE_BYTES
             inflated = zlib.decompressobj(-zlib.MAX_WBITS)
-            size = len(inflated.decompress(stream.read(limit_bytes), limit_bytes))
+            content = inflated.decompress(stream.read(limit_bytes), limit_bytes)
+            size, items = len(content), _items_in(content, syntax)
+        else:
+            length = min(size, MAX_FILE_BYTES)
+            with mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_READ) as mapped:
+                items = _items_in(mapped, syntax)
     if size >= limit_bytes:
         raise SeriesError(
             f"{label(path)}: holds more than {limit_bytes >> 20} MiB, more than any CT slice; "
             "export the series as one file a slice"
         )
+    if items > MAX_ITEMS:
+        raise SeriesError(
+            f"{label(path)}: sequences of more than {MAX_ITEMS} items, more than any CT; "
+            "export the series as one file a slice"
+        )
+
+
+def _items_in(content: bytes | mmap.mmap, syntax: str) -> int:
+    """How many items begin there, counted to the limit; pixels may look like one, once in 2^32."""
+    mark = _BIG_ENDIAN_ITEM if syntax == ExplicitVRBigEndian else _ITEM
+    return sum(1 for _ in itertools.islice(re.finditer(mark, content), MAX_ITEMS + 1))

@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float, Shaped
 
 from cvsct.errors import GeometryError, SeriesError, import_extra
 from cvsct.io.contours import RTSTRUCT, contour_masks
-from cvsct.io.dicom import MAX_VOXELS
 from cvsct.io.header import is_dicom, label, quiet, read_dataset, text
+from cvsct.io.nifti import TO_LPS
+from cvsct.io.nifti_header import read_nifti_header, read_voxels, scaling_of, sizes_of
 from cvsct.io.space import refuse_other_frame, volume_affine
 from cvsct.regions import MaskedRegion, masked_regions
 from cvsct.volume import CTVolume
@@ -35,7 +36,9 @@ rounded decimal strings stay a hundred times below."""
 
 MAX_LABELS = 1000
 
-_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MAX_TIMES_LARGER = 8
+"""A mask's grid may reach beyond the image's, not by more than this many times its voxels."""
+
 _MILLIMETRES = ("mm", "unknown")
 _NIFTI = (".nii", ".nii.gz")
 
@@ -94,35 +97,26 @@ def _dicom_masks(path: Path, volume: CTVolume) -> dict[str, Bool[np.ndarray, "_ 
 
 def _nifti_masks(path: Path, volume: CTVolume) -> dict[str, Bool[np.ndarray, "_ _ _"]]:
     """Whole numbers above 0 are labels."""
-    import nibabel as nib  # noqa: PLC0415  (half a second that DICOM users need not wait)
-
     name = label(path)
-    try:
-        image: Any = nib.load(path)
-        shape = image.shape
-        units = image.header.get_xyzt_units()[0]
-        coded = int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
-        if math.prod(shape) > MAX_VOXELS:
-            raise SeriesError(f"{name}: {shape} voxels are more than {MAX_VOXELS}; crop the mask")
-        values = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, KeyError, nib.filebasedimages.ImageFileError) as error:
+    header, _ = read_nifti_header(path)
+    shape, dtype = sizes_of(header), header.get_data_dtype()
+    if len(shape) < 3 or any(size != 1 for size in shape[3:]) or dtype.kind not in "uif":
         raise SeriesError(
-            f"{name}: cannot be read as NIfTI ({type(error).__name__}); save the mask again"
-        ) from None
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim != 3 or values.dtype.kind not in "uif":
-        raise SeriesError(
-            f"{name}: shape {shape} of {values.dtype}, expected one 3-D map of numbers; "
+            f"{name}: shape {shape} of {dtype}, expected one 3-D map of numbers; "
             "save one label map a file"
         )
+    _refuse_larger(name, shape[:3], volume)
+    units = header.get_xyzt_units()[0]
+    coded = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     if units not in _MILLIMETRES or not coded:
         raise GeometryError(
             f"{name}: its header does not say where it lies in mm (no orientation code, or "
             f"lengths in {units}); save it again from the program that drew it"
         )
+    slope, intercept = scaling_of(header)
+    values = read_voxels(path, header) * slope + intercept
     whole = np.rint(values)
-    if not np.array_equal(whole, values) or values.min(initial=0) < 0:
+    if not (np.isfinite(values) & (whole == values)).all() or values.min(initial=0) < 0:
         raise SeriesError(
             f"{name}: values that are no labels (fractions or below 0); threshold the map first"
         )
@@ -130,7 +124,7 @@ def _nifti_masks(path: Path, volume: CTVolume) -> dict[str, Bool[np.ndarray, "_ 
     if len(numbers) > MAX_LABELS:
         raise SeriesError(f"{name}: {len(numbers)} labels look like an image; give a label map")
     found = {str(int(n)): whole == n for n in numbers}
-    return on_grid(name, found, _TO_LPS @ image.affine, volume)
+    return on_grid(name, found, TO_LPS @ header.get_best_affine(), volume)
 
 
 def _segment_masks(
@@ -150,11 +144,12 @@ def _segment_masks(
         with quiet():
             segmentation = highdicom.seg.Segmentation.from_dataset(dataset, copy=False)
             geometry = segmentation.get_volume_geometry()
-            if geometry is None or math.prod(geometry.spatial_shape) > MAX_VOXELS:
+            if geometry is None:
                 raise GeometryError(
                     f"{name}: its frames are not regularly spaced planes; save it again as one "
                     "segmentation of the series"
                 )
+            _refuse_larger(name, geometry.spatial_shape, volume)
             for number in segmentation.segment_numbers:
                 description = segmentation.get_segment_description(number)
                 one = segmentation.get_volume(segment_numbers=[number])
@@ -166,6 +161,15 @@ def _segment_masks(
             "save it again"
         ) from None
     return on_grid(name, found, geometry.affine, volume)
+
+
+def _refuse_larger(name: str, shape: Sequence[int], volume: CTVolume) -> None:
+    """Refuse by what a header declares, before anything is allocated."""
+    if not 0 < math.prod(shape) <= MAX_TIMES_LARGER * volume.hu.size:
+        raise GeometryError(
+            f"{name}: {' x '.join(map(str, shape))} voxels are on another grid than the image's; "
+            "draw it on this series, or crop it to the image"
+        )
 
 
 def _free_label(wanted: str, number: int, taken: Mapping[str, object]) -> str:

@@ -26,6 +26,9 @@ SOLID_PX = 5
 TISSUE_HU = (-900.0, 4000.0)
 """A declared padding value in here would erase real voxels, so it is not believed."""
 MAX_SIDE = 4096
+FARTHEST_HU = 1e6
+"""Of what a slice could store: 16 bits of extended CT numbers reach 3e5 at a slope of 10."""
+FLATTEST_SLOPE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,12 @@ def encoding_of(name: str, dataset: Dataset) -> Encoding:
             "the header is damaged or this is no CT slice"
         )
     slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
-    if slope is None or intercept is None or slope == 0:
+    if (
+        slope is None
+        or intercept is None
+        or abs(slope) < FLATTEST_SLOPE
+        or abs(slope) * 2**bits + abs(intercept) > FARTHEST_HU
+    ):
         raise SeriesError(
             f"{name}: no usable Rescale Slope and Intercept, so no HU; re-export the series"
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.tag import Tag
 
-from cvsct.errors import GeometryError, SeriesError
+from cvsct.errors import GeometryError, SeriesError, one_line
 from cvsct.io.assembly import volume_between
 from cvsct.io.geometry import Plane, arrange, plane_of
 from cvsct.io.header import (
@@ -31,6 +31,9 @@ from cvsct.volume import Acquisition, CTVolume, Geometry
 
 _PIXELS_BEGIN = Tag("FloatPixelData")
 """From here on (7FE0,0008) a data set holds pixels and what follows them, and no header."""
+
+MAX_WORDS = 256
+"""Of a maker, model or kernel; the standard allows 64, a kernel may have several values."""
 
 _SAME_IN_SERIES = {
     "StudyInstanceUID": "study",
@@ -221,11 +224,11 @@ def refuse_mixed(
 
 
 def acquisition_of(header: Dataset) -> Acquisition:
-    """What made the images, as far as the header says."""
+    """What made the images, as far as the header says; it goes into reports and onto terminals."""
     return Acquisition(
-        manufacturer=text(header, "Manufacturer"),
-        model=text(header, "ManufacturerModelName"),
-        kernel=text(header, "ConvolutionKernel"),
+        manufacturer=one_line(text(header, "Manufacturer"))[:MAX_WORDS],
+        model=one_line(text(header, "ManufacturerModelName"))[:MAX_WORDS],
+        kernel=one_line(text(header, "ConvolutionKernel"))[:MAX_WORDS],
         kvp=number(header, "KVP") or 0.0,
     )
 

@@ -27,7 +27,15 @@ from scipy import ndimage
 
 from cvsct.models.bands import Bands
 from cvsct.models.bundle import Bundle
-from cvsct.models.fitted import bundle_of, need_scans, settings_in, settings_of, weights_of
+from cvsct.models.fitted import (
+    bundle_of,
+    need_curves,
+    need_fit,
+    need_scans,
+    settings_in,
+    settings_of,
+    weights_of,
+)
 from cvsct.models.local_energy import UNSCALED, Filter, Places, places_of, radius_sq, tissue_mask
 from cvsct.models.mapping import VolumeMapping
 from cvsct.models.spectrum import RatioSettings, fit_kernel_ratio
@@ -221,6 +229,8 @@ def load_band_energy(bundle: Bundle, reverse: bool, engine: str) -> VolumeMappin
     frequencies, log_gain, band_log_gain, radii = weights_of(
         bundle, "frequencies_per_mm", "log_gain", "band_log_gain", "radius_sq"
     )
+    need_curves(bundle, frequencies, log_gain)
+    need_fit(bundle, band_log_gain.shape[1:] == (2,) and radii.shape == (3,))
     settings = settings_in(BandEnergySettings, bundle)
     sign = -1.0 if reverse else 1.0
     before = Filter(frequencies, _limited(sign * log_gain, settings.max_gain))

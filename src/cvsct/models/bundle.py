@@ -8,12 +8,13 @@
 | `a2b.onnx`, `b2a.onnx` | the networks as graphs, where there are any |
 | `SHA256SUMS` | written last; a folder without it is an unfinished training |
 
-Nothing here is ever unpickled: JSON and safetensors only.
+Nothing here is ever unpickled: JSON and safetensors only. Other files in the folder are not opened.
 """
 
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
 from collections.abc import Sequence
@@ -23,10 +24,12 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
-from cvsct.errors import ModelError
-from cvsct.runs import file_sha256, write_atomic
+from cvsct.errors import ModelError, one_line
+from cvsct.models.graph_file import refuse_foreign
+from cvsct.models.model_files import read_files
+from cvsct.runs import write_atomic
 from cvsct.volume import ScanFacts, Scans, facts_of
 
 FORMAT = 1
@@ -37,6 +40,13 @@ GRAPH_FILES = {direction: f"{direction}.onnx" for direction in DIRECTIONS}
 MEASURED = "measured"
 """Of a model's training figures, those on scans it has not seen: a table in its card."""
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
+MAX_BYTES = {
+    CONFIG_FILE: 4 * 2**20,
+    WEIGHTS_FILE: 2 * 2**30,
+    CARD_FILE: 4 * 2**20,
+    **dict.fromkeys(GRAPH_FILES.values(), 64 * 2**20),
+}
+"""What a model's files may have; the largest model here has 100 MiB of weights."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +148,21 @@ class Bundle:
         Raises:
             ModelError: if the folder is missing, unfinished, altered, or of another format.
         """
-        sums, names = _checked_sums(folder)
+        sums, files = read_files(folder, SUMS_FILE, MAX_BYTES, GRAPH_FILES.values())
+        graphs = {
+            direction: files[name] for direction, name in GRAPH_FILES.items() if name in files
+        }
+        for direction, graph in graphs.items():
+            refuse_foreign(f"{folder}: {GRAPH_FILES[direction]}", graph)
         try:
-            about = json.loads((folder / CONFIG_FILE).read_text())
-            weights = load_file(folder / WEIGHTS_FILE)
+            about = json.loads(files[CONFIG_FILE])
+            weights = load(files[WEIGHTS_FILE])
             if about["format"] != FORMAT:
                 raise ModelError(
                     f"{folder}: model format {about['format']}, this version reads {FORMAT}; "
                     "train it again or install the matching cvsct"
                 )
+            _refuse_unfit(about, weights)
             return cls(
                 method=about["method"],
                 settings=about["settings"],
@@ -155,15 +171,13 @@ class Bundle:
                 target=_domain(about["target"]),
                 training=about["training"],
                 guard=about.get("guard", {}),
-                graphs={
-                    direction: (folder / name).read_bytes()
-                    for direction, name in GRAPH_FILES.items()
-                    if name in names
-                },
+                graphs=graphs,
                 sha256=hashlib.sha256(sums.encode()).hexdigest(),
             )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise ModelError(f"{folder}: not a readable model ({error}); train it again") from error
+        except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+            raise ModelError(
+                f"{folder}: not a readable model ({str(error)[:200]}); train it again"
+            ) from error
 
     def card(self) -> str:
         """The model card, as Markdown."""
@@ -175,8 +189,8 @@ class Bundle:
         return (
             f"# Model card: {self.method}\n\n"
             "**Research use only.** Not a medical device; do not use its images for diagnosis.\n\n"
-            f"- maps images of: {self.source}\n"
-            f"- to look like: {self.target}\n"
+            f"- maps images of: {html.escape(str(self.source), quote=False)}\n"
+            f"- to look like: {html.escape(str(self.target), quote=False)}\n"
             f"- trained on {self.source.n_slices} slices in {self.source.n_series} series, and "
             f"{self.target.n_slices} in {self.target.n_series}; {matched}\n"
             f"- pixel spacing {_span(self.source.pixel_mm)} and {_span(self.target.pixel_mm)} mm; "
@@ -194,38 +208,28 @@ class Bundle:
         )
 
 
-def _checked_sums(folder: Path) -> tuple[str, list[str]]:
-    """The sums, and the names of this model's files, each checked."""
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: no such model folder; name one that `cvsct train` has written")
-    path = folder / SUMS_FILE
-    if not path.is_file():
-        raise ModelError(
-            f"{folder}: no {SUMS_FILE}, so not a finished model; finish it with "
-            "`cvsct train ... --resume`, or name another folder"
-        )
-    sums = path.read_text()
-    listed = {name: digest for digest, _, name in (x.partition("  ") for x in sums.splitlines())}
-    names = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
-    names += [name for name in GRAPH_FILES.values() if name in listed]
-    for name in names:
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder}: {name} is missing; copy the whole model folder again")
-        if file_sha256(folder / name) != listed.get(name):
-            raise ModelError(
-                f"{folder}: {name} does not match its hash in {SUMS_FILE}; the model was altered "
-                "or damaged, copy it again from its source"
-            )
-    return sums, names
+def _refuse_unfit(about: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
+    """Refuse values of other types than `write` writes, and weights that are no numbers.
+
+    Raises:
+        TypeError, ValueError: with the name of what is wrong.
+    """
+    kinds = {"method": str, "settings": dict, "source": dict, "target": dict, "training": dict}
+    for name, kind in kinds.items():
+        if not isinstance(about[name], kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    for name, array in weights.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"weights {name} hold values that are not finite")
 
 
 def _domain(value: dict[str, Any]) -> Domain:
     return Domain(
-        scanners=tuple(value["scanners"]),
-        pixel_mm=(value["pixel_mm"][0], value["pixel_mm"][1]),
-        thickness_mm=(value["thickness_mm"][0], value["thickness_mm"][1]),
-        n_series=value["n_series"],
-        n_slices=value["n_slices"],
+        scanners=tuple(one_line(str(scanner)) for scanner in value["scanners"]),
+        pixel_mm=(float(value["pixel_mm"][0]), float(value["pixel_mm"][1])),
+        thickness_mm=(float(value["thickness_mm"][0]), float(value["thickness_mm"][1])),
+        n_series=int(value["n_series"]),
+        n_slices=int(value["n_slices"]),
     )
 
 

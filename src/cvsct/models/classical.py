@@ -17,7 +17,14 @@ from cvsct.errors import GeometryError, TrainingError
 from cvsct.models.bundle import Bundle
 from cvsct.models.clipped import with_clipped_noise
 from cvsct.models.filtering import filter_slices
-from cvsct.models.fitted import bundle_of, need_scans, settings_in, settings_of, weights_of
+from cvsct.models.fitted import (
+    bundle_of,
+    need_curves,
+    need_scans,
+    settings_in,
+    settings_of,
+    weights_of,
+)
 from cvsct.models.local_filter import LocalGains, filter_locally
 from cvsct.models.mapping import VolumeMapping
 from cvsct.models.position import scan_position
@@ -126,6 +133,7 @@ def _quantiles(
 def load_histogram(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     """The monotone map of CT numbers; those outside both distributions are kept."""
     source, target = weights_of(bundle, "source_hu", "target_hu")
+    need_curves(bundle, source, target)
     here, there = _monotone(*((target, source) if reverse else (source, target)))
 
     def apply(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
@@ -231,6 +239,7 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
     Two gains are scaled by the share of the way that a scan has still to go (`models.position`).
     """
     frequencies, log_gain = weights_of(bundle, "frequencies_per_mm", "log_gain")
+    need_curves(bundle, frequencies, log_gain)
     settings = settings_in(SpectrumSettings, bundle)
     sign = -1.0 if reverse else 1.0
     if "noise_log_gain" not in bundle.weights:
@@ -245,6 +254,7 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         "source_noise_log_power",
         "target_noise_log_power",
     )
+    need_curves(bundle, frequencies, noise, radial, structure, source, target)
     gains = LocalGains.one_way(
         frequencies, (noise, radial, structure), (source, target), settings.max_gain, reverse
     )

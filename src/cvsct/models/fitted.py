@@ -73,6 +73,29 @@ def weights_of(bundle: Bundle, *names: str) -> list[Float[np.ndarray, "..."]]:
     return [bundle.weights[name].astype(np.float64) for name in names]
 
 
+def need_curves(bundle: Bundle, *curves: Float[np.ndarray, "..."]) -> None:
+    """Refuse arrays that are not curves over the same points, two at least.
+
+    Raises:
+        ModelError: if they are not.
+    """
+    shapes = {curve.shape for curve in curves}
+    need_fit(bundle, len(shapes) == 1 and curves[0].ndim == 1 and len(curves[0]) > 1)
+
+
+def need_fit(bundle: Bundle, fits: bool) -> None:
+    """Refuse a model whose arrays do not fit each other.
+
+    Raises:
+        ModelError: if they do not.
+    """
+    if not fits:
+        raise ModelError(
+            f"a {bundle.method} model whose weights do not fit each other; train it again with "
+            f"`cvsct train {bundle.method}`"
+        )
+
+
 def bundle_of(
     source: Scans,
     target: Scans,

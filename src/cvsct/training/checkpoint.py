@@ -7,9 +7,10 @@ if nothing had happened.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -113,26 +114,29 @@ class Run:
         """Go on from the folder's checkpoint.
 
         Raises:
-            TrainingError: if there is none, or it was made with another configuration.
+            TrainingError: if there is none, it is damaged or another program's, or it was made with
+                another configuration.
         """
         path = self.folder / CHECKPOINT_FILE
         if not path.is_file():
             raise TrainingError(
                 f"{self.folder}: nothing to resume, no {CHECKPOINT_FILE}; train without --resume"
             )
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        before = json.loads(saved["config"])
+        saved = _loaded(path)
+        with _understood(path):
+            before = json.loads(saved["config"])
         if config_hash(before) != config_hash(self.config):
             raise TrainingError(
                 f"{self.folder}: was trained with other settings "
                 f"({_difference(before, self.config)}); give the same, or train into a new folder"
             )
-        step.restore(saved["step"])
-        self.rng.bit_generator.state = json.loads(saved["rng"])
-        self.steps, self.minutes = saved["steps"], saved["minutes"]
-        self.best, self.latest = (
-            Measured(**saved[name]) if saved[name] else None for name in ("best", "latest")
-        )
+        with _understood(path):
+            step.restore(saved["step"])
+            self.rng.bit_generator.state = json.loads(saved["rng"])
+            self.steps, self.minutes = int(saved["steps"]), float(saved["minutes"])
+            self.best, self.latest = (
+                Measured(**saved[name]) if saved[name] else None for name in ("best", "latest")
+            )
         if self.writes:
             self._tidy()
 
@@ -172,10 +176,38 @@ def kept_name(steps: int) -> str:
 
 def kept_models(folder: Path) -> list[Measured]:
     """What a training has kept of its way, in order of steps."""
-    return [
-        Measured(**torch.load(path, map_location="cpu", weights_only=True))
-        for path in sorted((folder / KEPT_FOLDER).glob("step-*.pt"))
-    ]
+    found = []
+    for path in sorted((folder / KEPT_FOLDER).glob("step-*.pt")):
+        with _understood(path):
+            found.append(Measured(**_loaded(path)))
+    return found
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    """What a file holds: tensors and plain values, for `weights_only` runs no code of the file's.
+
+    Raises:
+        TrainingError: if it holds anything else.
+    """
+    with _understood(path):
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(found, dict):
+            raise TypeError
+        return found
+
+
+@contextlib.contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Turn what a file of another making raises into a refusal."""
+    try:
+        yield
+    except TrainingError:
+        raise
+    except Exception as error:  # torch and pickle raise many kinds, whose text quotes the file
+        raise TrainingError(
+            f"{path}: no state of a training of this version ({type(error).__name__}); nothing of "
+            "it was executed. Train into a new folder"
+        ) from None
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:

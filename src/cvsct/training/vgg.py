@@ -39,6 +39,9 @@ MEAN_RGB, SD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's mean and standard deviation in the order and scale (0 to 1) of torchvision's."""
 
 
+MAX_BYTES = 2**30
+"""Of a file of weights, unpacked; torchvision's of VGG19 has 0.55 GB."""
+
 NEEDED_BY = {"domain": "the domain loss", "vgg": "the frozen encoder"}
 """Who needs the weights, by the setting that names their file."""
 
@@ -49,6 +52,7 @@ _UNREADABLE = (
     TypeError,
     RuntimeError,
     KeyError,
+    MemoryError,
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
@@ -150,6 +154,7 @@ def _read(
     """Kernels and biases of a file's first convolutions, as many as `wanted` and like them."""
     order = places(network)
     try:
+        _refuse_large(path)
         if path.suffix == ".npz":
             form, names = _NPZ, [f"block{block}_conv{place}" for block, place in order]
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
@@ -171,6 +176,16 @@ def _read(
             f"{PUBLISHED[network]} or an .npz as in docs/training.md"
         ) from error
     return found, form
+
+
+def _refuse_large(path: Path) -> None:
+    """Refuse a file by what it says that it holds, before any of it is unpacked."""
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(each.file_size for each in archive.infolist())
+    if size > MAX_BYTES:
+        raise ValueError(f"{size} bytes, more than {MAX_BYTES}")
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
