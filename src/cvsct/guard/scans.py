@@ -33,7 +33,7 @@ class ScanLimits:
     kvp_kv: float = 20.0
     pixel_factor: float = 1.5
     thickness_factor: float = 2.0
-    noise_db: float = 6.0
+    noise_db: float = 9.0
     sharpness_db: float = 2.0
     tissue_nats: float = 0.8
 
