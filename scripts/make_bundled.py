@@ -110,10 +110,7 @@ def measured(pair: Pair, results: list[dict[str, Any]], method: str) -> dict[str
 
 def install(pair: Pair, work: Path, results: list[dict[str, Any]]) -> None:
     """The models, with their figures and the limits of this version's guards, into the package."""
-    learned_from = [
-        open_scans(work / "scans" / pair.folder / TRAIN / side, f"side {side}")
-        for side in pair.sides
-    ]
+    learned_from = [open_scans(work / "scans" / pair.folder / TRAIN / side) for side in pair.sides]
     for method in METHODS:
         model = Bundle.read(work / "benchmark" / pair.name / "models" / f"{method}-0")
         model = calibrated(model, *((scans.series, scans.facts) for scans in learned_from))

@@ -189,7 +189,11 @@ def _labelled() -> str:
 def _formulas(*tables: str) -> Iterator[str]:
     for table in tables:
         cells = {cell for row in csv.reader(io.StringIO(table)) for cell in row}
-        if any(cell.startswith(("=", "@", "\t", "\r")) or "cmd|" in cell[:6] for cell in cells):
+        begins = tuple("=@\t\r")
+        if any(
+            cell.startswith(begins) or ("cmd|" in cell and cell.startswith(("+", "-")))
+            for cell in cells
+        ):
             yield "a formula in a table"
 
 
