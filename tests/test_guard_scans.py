@@ -128,7 +128,7 @@ PLANTED: dict[str, tuple[Callable[[np.ndarray], np.ndarray], set[str]]] = {
         lambda hu: hu + 3 * (hu - ndimage.gaussian_filter(hu, (0, 1, 1))), {"noise_db"},
     ),
     "noisy": (
-        lambda hu: hu + np.random.default_rng(0).normal(0, 90, hu.shape),
+        lambda hu: hu + np.random.default_rng(0).normal(0, 200, hu.shape),
         {"noise_db", "sharpness_db"},
     ),
     "1000 HU too high": (lambda hu: hu + 1000, {"tissue_nats"}),
