@@ -154,18 +154,5 @@ def _logged(log: io.StringIO) -> Iterator[None]:
         root.setLevel(level)
 
 
-def _told_in(folder: Path) -> list[str]:
-    """Names and contents of all files but DICOM, inflated."""
-    found = []
-    for path in folder.rglob("*"):
-        found.append(str(path.relative_to(folder)))
-        if path.is_file() and path.suffix != ".dcm":
-            content = path.read_bytes()
-            if path.suffix == ".gz":
-                content = gzip.decompress(content)
-            found.append(content.decode("latin-1"))
-    return found
-
-
 if __name__ == "__main__":
     script(identifiers, len(IDENTIFIERS))

@@ -18,13 +18,12 @@ from cvsct.errors import CvsctError
 from cvsct.guard.looks import Look, look_at
 from cvsct.guard.scans import Side
 from cvsct.guard.slices import SliceChange, limits_of, measure_change
-from cvsct.inference.guarding import evenly
 from cvsct.inference.harmonizer import harmonize_volume
 from cvsct.io.series import Opened, open_series
 from cvsct.io.stack import SeriesFiles
 from cvsct.methods import find_method
 from cvsct.models.bundle import DIRECTIONS, Bundle
-from cvsct.models.mapping import VolumeMapping
+from cvsct.models.mapping import VolumeMapping, spread
 from cvsct.runs import Note, Progress, log_note, silent
 from cvsct.volume import CTVolume, ScanFacts
 
@@ -66,7 +65,7 @@ class Sample:
     def of(cls, series: Sequence[SeriesFiles]) -> Sample:
         """Groups of slices spread over the series; no more headers are read than needed."""
         if len(series) >= MANY_SERIES:
-            chosen = [series[i] for i in evenly(len(series), MOST_SERIES, MOST_SERIES)]
+            chosen = [series[i] for i in spread(len(series), MOST_SERIES)]
             groups = [_of_files(each, MOST_LOOKED_AT // len(chosen)) for each in chosen]
             return cls(tuple(groups), f"{len(chosen)} of {len(series)} series, each left out")
         parts = -(-BLOCKS // len(series))
@@ -85,7 +84,7 @@ class Sample:
     def mapped(self) -> list[Place]:
         """Slices that the model is tried on."""
         every = [place for group in self.groups for place in group]
-        return [every[i] for i in evenly(len(every), MOST_MAPPED, MOST_MAPPED)]
+        return [every[i] for i in spread(len(every), MOST_MAPPED)]
 
 
 def calibrated(
@@ -155,8 +154,8 @@ def _changes(places: Sequence[Place], mapping: VolumeMapping) -> Iterator[SliceC
 def _of_files(series: SeriesFiles, count: int) -> tuple[Place, ...]:
     """Slices of one series, its other files left unread where each slice is a file."""
     if series.frames:
-        return tuple(Place(series, i) for i in evenly(len(_opened(series)), count, count))
-    files = [series.files[i] for i in evenly(len(series.files), count, count)]
+        return tuple(Place(series, i) for i in spread(len(_opened(series)), count))
+    files = [series.files[i] for i in spread(len(series.files), count)]
     return tuple(Place(replace(series, files=(each,)), 0) for each in files)
 
 
@@ -166,6 +165,6 @@ def _blocks(series: SeriesFiles, count: int, most: int) -> list[tuple[Place, ...
     count = min(count, length)
     edges = [k * length // count for k in range(count + 1)]
     return [
-        tuple(Place(series, first + i) for i in evenly(last - first, most, most))
+        tuple(Place(series, first + i) for i in spread(last - first, most))
         for first, last in itertools.pairwise(edges)
     ]

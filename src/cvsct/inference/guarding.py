@@ -20,6 +20,7 @@ from cvsct.guard.slices import SliceChange, SliceLimits, judge_slice, measure_ch
 from cvsct.guard.verdict import ScanVerdict, judge_scan
 from cvsct.io.series import Opened
 from cvsct.models.bundle import Bundle
+from cvsct.models.mapping import spread
 from cvsct.volume import CTVolume, ScanFacts
 
 MARK = "cvsct guard"
@@ -173,10 +174,9 @@ def report(verdict: ScanVerdict | None, watch: SliceWatch, remark: str = "") -> 
     return found
 
 
-def evenly(count: int, most: int = MOST_SLICES, least: int = LEAST_SLICES) -> list[int]:
+def evenly(count: int, most: int = MOST_SLICES) -> list[int]:
     """Which of so many slices are looked at."""
-    wanted = min(count, max(least, min(most, count // ONE_OF)))
-    return [(2 * k + 1) * count // (2 * wanted) for k in range(wanted)]
+    return spread(count, max(LEAST_SLICES, min(most, count // ONE_OF)))
 
 
 def facts_of_stack(stack: Opened) -> ScanFacts:

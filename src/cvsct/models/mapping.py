@@ -18,10 +18,15 @@ SAMPLE_SLICES = 16
 """Of a scan that a mapping is fitted to; a quarter of a second, and enough for its spectrum."""
 
 
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of `count` things in a row, spread evenly."""
+    wanted = min(count, most)
+    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+
+
 def sample_of(n_slices: int) -> list[int]:
     """Slices that stand for a scan: at most `SAMPLE_SLICES`, spread evenly."""
-    count = min(n_slices, SAMPLE_SLICES)
-    return [(2 * i + 1) * n_slices // (2 * count) for i in range(count)]
+    return spread(n_slices, SAMPLE_SLICES)
 
 
 @dataclass(frozen=True)
