@@ -22,6 +22,7 @@ from pydicom.uid import (
 
 from cvsct.errors import CvsctError, GeometryError, SeriesError
 from cvsct.io.dicom import Refusal, find_series, read_all, read_series, read_tree
+from cvsct.io.header import label
 from cvsct.volume import AIR_FLOOR_HU, CTVolume
 from tests.dicom_files import (
     only,
@@ -133,7 +134,7 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(SeriesError, match="1 not DICOM"):
         find_series(tmp_path)
-    with pytest.raises(SeriesError, match=r"notes\.txt: not a DICOM file"):
+    with pytest.raises(SeriesError, match=r"file-[0-9a-f]{8}\.txt: not a DICOM file"):
         find_series(tmp_path / "notes.txt")
 
 
@@ -186,7 +187,7 @@ def test_odd_files_give_right_hu_or_a_clear_refusal(shared: Path) -> None:
         try:
             volume = only(path)
         except CvsctError as error:
-            assert re.match(rf"{re.escape(path.name)}: .+; .+", str(error))
+            assert re.match(rf"{re.escape(label(path))}: .+; .+", str(error))
         else:
             readable += 1
             assert AIR_FLOOR_HU - 300 < volume.hu.min() < -900
