@@ -31,7 +31,7 @@ from cvsct.io.header import (
 )
 from cvsct.io.nifti import open_nifti
 from cvsct.io.nifti_header import is_nifti, not_a_scan, read_nifti_header
-from cvsct.io.series import open_series
+from cvsct.io.series import open_headers, open_series
 from cvsct.io.stack import SeriesFiles, acquisition_of, patient_of, read_header
 from cvsct.volume import CTVolume, ScanFacts
 
@@ -106,7 +106,7 @@ def read_facts(series: SeriesFiles) -> ScanFacts:
     stats = [(file.name, file.stat()) for file in series.files]
     stamp = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
     if series.frames:  # one file tells it all
-        stack = open_series(series)
+        stack = open_headers(series)
         shape, where = stack.shape, stack.geometry
         pixel_mm, thickness_mm = where.pixel_mm, where.thickness_mm
         acquisition, patient = stack.acquisition, stack.patient
@@ -184,14 +184,18 @@ def _dicom_series(
         reason = not_a_slice(header)
         if reason:
             left_out[reason] += 1
-        elif is_uid(text(header, "SeriesInstanceUID")):
+        elif text(header, "SeriesInstanceUID"):
             groups[text(header, "SeriesInstanceUID")].append(file)
             if text(header, "SOPClassUID") in ENHANCED_CT:
                 frames[file] = max(whole(header, "NumberOfFrames") or 1, 1)
         else:
             damaged.append(SeriesFiles("", (file,)))
     found = [
-        SeriesFiles(uid, tuple(sorted(group)), frames.get(group[0], 0) if len(group) == 1 else 0)
+        SeriesFiles(
+            uid if is_uid(uid) else "",  # it may hold anything, and is refused by `open_series`
+            tuple(sorted(group)),
+            frames.get(group[0], 0) if len(group) == 1 else 0,
+        )
         for uid, group in sorted(groups.items())
     ]
     return found, damaged
