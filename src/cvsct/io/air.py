@@ -25,6 +25,8 @@ AIR_HU = (-1100.0, -850.0)
 TISSUE_HU = (-10.0, 300.0)
 """Where the middle value lies of a scan that shows nothing but the inside of a body."""
 SHARE_OF_AIR = 0.002
+EDGE = 0.95
+"""Of half the image's width: from here on what fills the corners is no measured air."""
 MOST_AT_LOWEST = 0.01
 """Share of the lowest value; more of it is an empty background, which tissue does not have."""
 
@@ -110,10 +112,10 @@ def _measured(part: CTVolume) -> Float[np.ndarray, " voxels"]:
     values = part.hu[0]
     measured = np.ones(values.shape, bool) if part.padding is None else ~part.padding[0]
     rows, columns = ((np.arange(n) - (n - 1) / 2) / (n / 2) for n in values.shape)
-    corners = rows[:, None] ** 2 + columns**2 > 1
-    floor = values[corners & measured]
-    if len(floor) and floor[0] <= AIR_HU[1] and (floor == floor[0]).all():
-        measured &= ~corners
+    from_middle = rows[:, None] ** 2 + columns**2
+    corners = values[(from_middle > 1) & measured]
+    if len(corners) and corners[0] <= AIR_HU[1] and (corners == corners[0]).all():
+        measured &= (from_middle < EDGE**2) | (values != corners[0])
     kept: Float[np.ndarray, " voxels"] = values[measured]
     return kept
 

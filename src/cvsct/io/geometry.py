@@ -17,7 +17,7 @@ from pydicom import Dataset
 from cvsct.errors import GeometryError
 from cvsct.io.header import number, numbers, text
 from cvsct.io.interleaved import refuse_interleaved
-from cvsct.io.one_scan import Episode
+from cvsct.io.one_scan import APART, Episode
 from cvsct.io.spacing import SAME_POSITION_MM, refuse_uneven, tolerance_mm
 from cvsct.volume import Geometry
 
@@ -145,23 +145,23 @@ def _refuse_mixed(first: Plane, plane: Plane) -> None:
         angle = math.degrees(math.acos(np.clip(plane.normal @ first.normal, -1, 1)))
         raise GeometryError(
             f"{plane.name}: mixed orientation (normal turned by {angle:.1f} degrees against "
-            f"{first.name}); put each orientation into its own series"
+            f"{first.name}); {APART}"
         )
     if max(abs(a - b) for a, b in zip(plane.pixel_mm, first.pixel_mm, strict=True)) > SAME_PIXEL_MM:
         raise GeometryError(
             f"{plane.name}: mixed pixel spacing ({plane.pixel_mm[0]:g} x {plane.pixel_mm[1]:g} mm, "
             f"{first.name} has {first.pixel_mm[0]:g} x {first.pixel_mm[1]:g} mm); "
-            "put each reconstruction into its own series"
+            f"{APART}"
         )
     if abs(plane.thickness_mm - first.thickness_mm) > SAME_POSITION_MM:
         raise GeometryError(
             f"{plane.name}: mixed slice thickness ({plane.thickness_mm:g} mm, {first.name} has "
-            f"{first.thickness_mm:g} mm); put each reconstruction into its own series"
+            f"{first.thickness_mm:g} mm); {APART}"
         )
     if plane.frame_of_reference != first.frame_of_reference:
         raise GeometryError(
             f"{plane.name}: mixed frame of reference (another one than {first.name}), so positions "
-            "do not compare; put each acquisition into its own series"
+            f"do not compare; {APART}"
         )
 
 
@@ -173,10 +173,9 @@ def _refuse_duplicates(
             continue
         differs = episodes[i + 1].differs(episodes[i]) if episodes else ""
         cause = f"two acquisitions, {differs} differs" if differs else "of the same acquisition"
-        remedy = "put each acquisition into a folder of its own"
         raise GeometryError(
             f"{planes[i + 1].name}: duplicate position, {step:.3f} mm from {planes[i].name} "
-            f"({cause}); {remedy if differs else f'remove the copy, or {remedy}'}"
+            f"({cause}); {APART if differs else 'remove the copy'}"
         )
 
 

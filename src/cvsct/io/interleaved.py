@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.errors import SeriesError
-from cvsct.io.one_scan import ACQUIRED, CREATED, Episode
+from cvsct.io.one_scan import ACQUIRED, APART, CREATED, Episode
 
 LEAST_PAUSE_S = {ACQUIRED: 1.0, CREATED: 30.0}
 """Between two acquisitions. Images of one are created in any order, within seconds."""
@@ -60,8 +60,7 @@ def refuse_interleaved(episodes: Sequence[Episode]) -> tuple[str, ...]:
 def _refuse(told: Sequence[Episode], marks: Sequence[Hashable], i: int, what: str) -> Never:
     raise SeriesError(
         f"{told[i].name}: {len(set(marks))} acquisitions interleaved ({what} alternates along the "
-        f"table, {len(_returns(marks))} times back to an earlier one); put each acquisition into a "
-        "folder of its own"
+        f"table, {len(_returns(marks))} times back to an earlier one); {APART}"
     )
 
 

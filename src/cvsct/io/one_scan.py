@@ -52,6 +52,8 @@ _EPISODES = {
     "TotalCollimationWidth": "collimation",
 }
 """What an acquisition has once, and the next acquisition of the same series may have otherwise."""
+APART = "put the files of each into a folder that is an INPUT of its own"
+"""What helps where files of one Series Instance UID are not one scan."""
 ACQUIRED, CREATED = "Acquisition Time", "Content Time"
 
 
@@ -129,7 +131,7 @@ class OneScan:
             elif not _of_one_person(keyword, value, known, id_same):
                 raise SeriesError(
                     f"{name}: mixed patient (another {what} than {where}); two persons share a "
-                    "Series Instance UID: put the slices of each into a folder of their own"
+                    f"Series Instance UID: {APART}"
                 )
 
     def _refuse_other(self, name: str, keyword: str, value: str, kind: str, what: str) -> None:
@@ -137,10 +139,7 @@ class OneScan:
             return
         known, where = self._known.setdefault(keyword, (value, name))
         if value != known:
-            raise SeriesError(
-                f"{name}: mixed {kind} (another {what} than {where}); "
-                "put each acquisition and reconstruction into its own series"
-            )
+            raise SeriesError(f"{name}: mixed {kind} (another {what} than {where}); {APART}")
 
     def _refuse_other_tilt(self, name: str, tilt: float | None) -> None:
         if tilt is None:
@@ -149,7 +148,7 @@ class OneScan:
         if abs(float(known) - tilt) > SAME_TILT_DEGREES:
             raise SeriesError(
                 f"{name}: mixed gantry tilt ({tilt:g} degrees, {where} has {float(known):g}); "
-                "put each acquisition into its own series"
+                f"{APART}"
             )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.errors import GeometryError
+from cvsct.io.one_scan import APART
 
 SPACING_TOLERANCE_MM = 0.1
 SPACING_TOLERANCE = 0.01
@@ -40,8 +41,8 @@ def refuse_uneven(names: Sequence[str], along_mm: Float[np.ndarray, " slices"]) 
         i, from_mm, to_mm = change
         raise GeometryError(
             f"{names[i]}: slice distance changes from {from_mm:g} to {to_mm:g} mm after slice "
-            f"{i + 1} of {len(names)} (this file, by position), expected one distance; put the "
-            "files before and after the change into folders of their own, each can be read"
+            f"{i + 1} of {len(names)} (this file, by position), expected one distance; each part "
+            f"can be read alone: {APART}"
         )
     i = int(np.argmax(uneven))
     told = (
@@ -53,13 +54,12 @@ def refuse_uneven(names: Sequence[str], along_mm: Float[np.ndarray, " slices"]) 
         raise GeometryError(
             f"{names[i]}: gap {told}, expected {expected_mm:.1f} mm: {missing} "
             f"{'slice appears' if one else 'slices appear'} to be missing in all; copy or export "
-            "the series again with all its slices, or put the files on each side of the gap into "
-            "folders of their own"
+            "the series again with all its slices"
         )
     raise GeometryError(
         f"{names[i]}: gap {told}, expected {expected_mm:.1f} mm as between most slices (all from "
         f"{steps_mm.min():.1f} to {steps_mm.max():.1f}); put slices that are evenly apart into "
-        "folders of their own, or reconstruct the scan with even spacing"
+        "a folder that is an INPUT of its own, or reconstruct the scan with even spacing"
     )
 
 

@@ -28,7 +28,7 @@ from cvsct.io.header import (
     read_dataset,
     text,
 )
-from cvsct.io.one_scan import OneScan
+from cvsct.io.one_scan import APART, OneScan
 from cvsct.io.pixels import Encoding, Slice, encoding_of, read_pixels
 from cvsct.io.units import UNSPECIFIED, unit_of, without_material
 from cvsct.volume import Acquisition, CTVolume, Geometry
@@ -215,19 +215,13 @@ def refuse_mixed(
     if size != first_size:
         raise GeometryError(
             f"{name}: mixed size ({size[0]} x {size[1]} voxels, {first_name} has {first_size[0]} x "
-            f"{first_size[1]}); put each reconstruction into its own series"
+            f"{first_size[1]}); {APART}"
         )
     for keyword, what in _SAME_IN_SERIES.items():
         if text(header, keyword) != text(first, keyword):
-            raise SeriesError(
-                f"{name}: mixed {what} (another one than {first_name}); "
-                "put each acquisition and reconstruction into its own series"
-            )
+            raise SeriesError(f"{name}: mixed {what} (another one than {first_name}); {APART}")
     if number(header, "KVP") != number(first, "KVP"):
-        raise SeriesError(
-            f"{name}: mixed tube voltage (another KVP than {first_name}); "
-            "put each acquisition into its own series"
-        )
+        raise SeriesError(f"{name}: mixed tube voltage (another KVP than {first_name}); {APART}")
 
 
 def refuse_odd_uid(name: str, header: Dataset, keyword: str) -> None:
