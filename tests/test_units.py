@@ -159,6 +159,19 @@ def test_maps_without_any_mark_are_refused_by_their_values(
         only(folder)
 
 
+def test_frames_that_are_a_map_are_refused(tmp_path: Path) -> None:
+    marked, plain = enhanced(), enhanced()
+    kinds = ["DERIVED", "PRIMARY", "VOLUME", "EFF_ATOMIC_NUM"]
+    shared = marked.SharedFunctionalGroupsSequence[0]
+    shared.CTImageFrameTypeSequence[0].FrameType = kinds
+    for group in plain.PerFrameFunctionalGroupsSequence:
+        group.PixelValueTransformationSequence[0].RescaleIntercept = 0
+    with pytest.raises(SeriesError, match="frame 1: a map of the effective atomic number"):
+        only(write_slice(tmp_path / "marked" / "a.dcm", marked))
+    with pytest.raises(SeriesError, match="no HU: values from 24"):
+        only(write_slice(tmp_path / "plain" / "a.dcm", plain))
+
+
 def test_a_map_in_the_round_field_of_view_is_refused(tmp_path: Path) -> None:
     """Corners of -1024 are no air: nothing was measured there."""
     hu = np.clip(_body(), 0, 20)
