@@ -102,7 +102,7 @@ def test_a_tree_goes_on_after_a_refusal_and_names_damaged_files(tmp_path: Path) 
     assert isinstance(found[1], Refusal)
     assert found[1].series_uid == "1.2.3.5"
     assert "gap of 10.0 mm after instance 2 of 3" in found[1].reason
-    assert "expected 5.0 mm; re-export the series" in found[1].reason
+    assert "expected 5.0 mm: 1 slice appears to be missing" in found[1].reason
     assert isinstance(found[2], Refusal)
     assert found[2].reason.startswith("cut.dcm: not a DICOM file")
     with pytest.raises(GeometryError, match="gap"):

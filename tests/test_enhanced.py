@@ -134,7 +134,7 @@ def _cut(ds: Dataset) -> None:
 
 def _perfusion(ds: Dataset) -> None:
     for item in ds.PerFrameFunctionalGroupsSequence:
-        item.PixelValueTransformationSequence[0].RescaleType = "US"
+        item.PixelValueTransformationSequence[0].RescaleType = "PCT"
 
 
 def _scout(ds: Dataset) -> None:
@@ -158,20 +158,13 @@ REFUSED: dict[str, tuple[Callable[[Dataset], None], str]] = {
         _per_frame(1, "PixelMeasuresSequence", PixelSpacing=[0.8, 0.8], SliceThickness=5),
         "mixed pixel spacing",
     ),
-    "rescale": (
-        _per_frame(
-            1, "PixelValueTransformationSequence", RescaleIntercept=-1000, RescaleSlope=1,
-            RescaleType="HU",
-        ),
-        "mixed rescale",
-    ),
     "kernel": (
         _per_frame(1, "CTReconstructionSequence", ConvolutionKernel="K2"),
         "mixed convolution kernel",
     ),
     "tube voltage": (_per_frame(1, "CTXRayDetailsSequence", KVP=80), "mixed tube voltage"),
     "no orientation": (_shared("PlaneOrientationSequence"), "no usable ImageOrientationPatient"),
-    "perfusion": (_perfusion, "Rescale Type is not HU"),
+    "perfusion": (_perfusion, "Rescale Type is not HU but PCT"),
     "fewer groups": (_fewer_groups, "4 functional groups for 5 frames"),
     "no groups": (_no_groups, "0 functional groups for 5 frames"),
     "cut short": (_cut, "pixel data cut short at 14398 of 14400 bytes"),

@@ -165,6 +165,8 @@ class CTVolume:
         series_uid: Series Instance UID of the source; empty for images that came from elsewhere.
         patient: hash of who is shown, the same in all scans of one patient; empty where unknown.
         headers: one DICOM data set a slice without its pixels, in slice order; empty likewise.
+        notes: what is odd about the series and did not keep it from being read; nothing in them
+            identifies a patient.
     """
 
     hu: Float[np.ndarray, "slices rows columns"]
@@ -175,6 +177,7 @@ class CTVolume:
     series_uid: str = ""
     patient: str = field(default="", repr=False)
     headers: tuple[Dataset, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.hu.ndim != 3 or len(self.hu) != len(self.geometry.positions_mm):

@@ -103,7 +103,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "pixel spacing": (_set_third(PixelSpacing=[0.8, 0.8]), r"mixed pixel spacing .*0\.8 x 0\.8"),
     "thickness": (_set_third(SliceThickness=2.5), r"mixed slice thickness .*2\.5 mm"),
     "frame": (_set_third(FrameOfReferenceUID="1.9"), "mixed frame of reference"),
-    "rescale": (_set_third(RescaleIntercept="-1000"), r"mixed rescale .*-1000"),
     "kernel": (_set_third(ConvolutionKernel="K2"), "mixed convolution kernel"),
     "scanner": (_set_third(ManufacturerModelName="Other"), "mixed scanner model"),
     "tube voltage": (_set_third(KVP="80"), "mixed tube voltage"),
@@ -126,7 +125,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "no rescale": (_without("RescaleSlope"), "no usable Rescale Slope and Intercept"),
     "steep slope": (setting(RescaleSlope="1e30"), "no usable Rescale Slope and Intercept"),
     "zero slope": (setting(RescaleSlope="0"), "no usable Rescale Slope and Intercept"),
-    "not HU": (setting(RescaleType="US"), "Rescale Type is not HU"),
+    "not HU": (setting(RescaleType="MGML"), r"Rescale Type is not HU but MGML \(mg/ml\)"),
     "scout": (setting(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), r"4 a scout \(localizer\)"),
     "dose page": (
         setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"),

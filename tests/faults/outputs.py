@@ -115,7 +115,19 @@ def _changes() -> dict[str, object]:
     def inverted(ds: Dataset, i: int) -> None:
         ds.PhotometricInterpretation = "MONOCHROME1"
 
+    def long_uids(ds: Dataset, i: int) -> None:
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            ds[keyword].value = f"1.2.{len(keyword)}.{i}{'9' * 58}"
+        ds.StudyInstanceUID = ds.SeriesInstanceUID = "1.2.7." + "9" * 60
+
+    def own_rescale(ds: Dataset, i: int) -> None:
+        ds.RescaleIntercept = -1024 - i
+
     return {
+        "long uids": long_uids,
+        "own rescale": own_rescale,
+        "misspelled": setting(RescaleType="Houndsfield Unit"),
+        "unspecified": setting(RescaleType="US"),
         "padded": padded,
         "inverted": inverted,
         "kernels": setting(ConvolutionKernel=["B30f", "2"]),

@@ -19,7 +19,7 @@ from cvsct.guard.looks import Look, look_at
 from cvsct.guard.scans import Side
 from cvsct.guard.slices import SliceChange, limits_of, measure_change
 from cvsct.inference.harmonizer import harmonize_volume
-from cvsct.io.series import Opened, open_series
+from cvsct.io.series import Opened, open_headers
 from cvsct.io.stack import SeriesFiles
 from cvsct.methods import find_method
 from cvsct.models.bundle import DIRECTIONS, Bundle
@@ -141,7 +141,7 @@ def calibrated(
 @functools.lru_cache(maxsize=1)
 def _opened(series: SeriesFiles) -> Opened:
     """The series in hand; those of one file hold it in memory once they are read."""
-    return open_series(series)
+    return open_headers(series)  # training has read it all: its values are HU
 
 
 def _changes(places: Sequence[Place], mapping: VolumeMapping) -> Iterator[SliceChange]:

@@ -62,6 +62,10 @@ class Opened(Protocol):
     def patient(self) -> str:
         """As in `CTVolume`."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As in `CTVolume`."""
+
 
 def volume_between(
     opened: Opened, name: str, slices: Iterable[tuple[Slice, Dataset]], index: range
@@ -79,6 +83,7 @@ def volume_between(
         acquisition=opened.acquisition,
         series_uid=opened.series_uid,
         patient=opened.patient,
+        notes=opened.notes,
     )
 
 

@@ -33,7 +33,7 @@ from cvsct.io.nifti import open_nifti
 from cvsct.io.nifti_header import is_nifti, not_a_scan, read_nifti_header
 from cvsct.io.nifti_write import named_alone
 from cvsct.io.repeated import mark_repeated
-from cvsct.io.series import open_series
+from cvsct.io.series import open_headers, open_series
 from cvsct.io.stack import SeriesFiles, acquisition_of, patient_of, read_header
 from cvsct.volume import CTVolume, ScanFacts
 
@@ -113,7 +113,7 @@ def read_facts(series: SeriesFiles) -> ScanFacts:
     stats = [(file.name, file.stat()) for file in series.files]
     stamp = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
     if series.frames:  # one file tells it all
-        stack = open_series(series)
+        stack = open_headers(series)
         shape, where = stack.shape, stack.geometry
         pixel_mm, thickness_mm = where.pixel_mm, where.thickness_mm
         acquisition, patient = stack.acquisition, stack.patient
@@ -191,7 +191,7 @@ def _dicom_series(
         reason = not_a_slice(header)
         if reason:
             left_out[reason] += 1
-        elif is_uid(text(header, "SeriesInstanceUID")):
+        elif text(header, "SeriesInstanceUID"):
             groups[text(header, "SeriesInstanceUID")].append(file)
             uids[text(header, "SOPInstanceUID")] += 1
             if text(header, "SOPClassUID") in ENHANCED_CT:
@@ -199,7 +199,11 @@ def _dicom_series(
         else:
             damaged.append(SeriesFiles("", (file,)))
     found = [
-        SeriesFiles(uid, tuple(sorted(group)), frames.get(group[0], 0) if len(group) == 1 else 0)
+        SeriesFiles(
+            uid if is_uid(uid) else "",  # it may hold anything, and is refused by `open_series`
+            tuple(sorted(group)),
+            frames.get(group[0], 0) if len(group) == 1 else 0,
+        )
         for uid, group in sorted(groups.items())
     ]
     return found, damaged

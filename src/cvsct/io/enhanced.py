@@ -24,7 +24,6 @@ from cvsct.io.geometry import arrange, plane_of
 from cvsct.io.header import (
     CT_IMAGE,
     MAX_MULTIFRAME_BYTES,
-    is_uid,
     label,
     not_a_slice,
     number,
@@ -34,8 +33,10 @@ from cvsct.io.header import (
     whole,
 )
 from cvsct.io.identity import uid_of
+from cvsct.io.one_scan import OneScan
 from cvsct.io.pixels import Encoding, FrameReader, Slice, encoding_of
-from cvsct.io.stack import acquisition_of, patient_of, refuse_mixed
+from cvsct.io.stack import acquisition_of, notes_of, patient_of, refuse_mixed, refuse_odd_uid
+from cvsct.io.units import UNSPECIFIED, unit_of
 from cvsct.volume import Acquisition, CTVolume, Geometry
 
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
@@ -76,16 +77,19 @@ class FrameStack:
 
     Args:
         order: the frame, from 0, of each slice.
-        encoding: how all frames store their values.
+        encodings: how each slice's frame stores its values; all have the same size.
+        unspecified, notes: as in `Stack`.
     """
 
     series_uid: str
     path: Path
     order: tuple[int, ...]
-    encoding: Encoding
+    encodings: tuple[Encoding, ...] = field(repr=False)
     geometry: Geometry
     acquisition: Acquisition
     patient: str = field(repr=False)
+    unspecified: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.order)
@@ -93,7 +97,7 @@ class FrameStack:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows, columns."""
-        return len(self.order), self.encoding.rows, self.encoding.columns
+        return len(self.order), self.encodings[0].rows, self.encodings[0].columns
 
     @cached_property
     def _frames(self) -> tuple[Dataset, FrameReader]:
@@ -105,7 +109,7 @@ class FrameStack:
                 f"{name}: changed while it was being read; "
                 "let what writes to the folder finish, then run it again"
             )
-        rows, columns = self.encoding.rows, self.encoding.columns
+        _, rows, columns = self.shape
         return dataset, FrameReader(name, dataset, rows, columns, len(self.order))
 
     def read(self, start: int = 0, stop: int | None = None) -> CTVolume:
@@ -121,7 +125,7 @@ class FrameStack:
         dataset, frames = self._frames
         with quiet():
             header = classic_header(dataset, self.order[i])
-            return frames.read(self.order[i], header, self.encoding), header
+            return frames.read(self.order[i], header, self.encodings[i]), header
 
 
 def open_enhanced(path: Path) -> FrameStack:
@@ -137,30 +141,48 @@ def open_enhanced(path: Path) -> FrameStack:
     if reason:
         raise SeriesError(f"{name}: {reason}, expected CT slices; name an axial CT series")
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
-        if not is_uid(text(dataset, keyword)):
-            raise SeriesError(f"{name}: no usable {keyword}; re-export the series")
+        refuse_odd_uid(name, dataset, keyword)
     count = len(_per_frame(name, dataset))
     with quiet():
         first = classic_header(dataset, 0)
     _refuse_short(name, path, dataset, count)
     first_name = f"{name}: frame 1"
-    planes, encoding = [plane_of(first_name, first)], encoding_of(first_name, first)
+    encodings = [encoding_of(first_name, first)]
+    planes, scan = [plane_of(first_name, first)], OneScan()
+    scan.add(first_name, first, _marks_of(dataset, 0))
+    notes, unspecified = {*notes_of(dataset), *notes_of(first)}, unit_of(first) == UNSPECIFIED
     for i in range(1, count):
         where = f"{name}: frame {i + 1}"
         with quiet():
             header = classic_header(dataset, i)
-        refuse_mixed(where, header, encoding_of(where, header), first_name, first, encoding)
+        encoding = encoding_of(where, header)
+        refuse_mixed(where, header, encoding, first_name, first, encodings[0])
+        scan.add(where, header, _marks_of(dataset, i))
+        notes.update(notes_of(header))
+        unspecified |= unit_of(header) == UNSPECIFIED
         planes.append(plane_of(where, header))
-    geometry, order = arrange(planes)
+        encodings.append(encodings[0] if encoding == encodings[0] else encoding)
+    geometry, order, odd = arrange(planes, scan.episodes)
     return FrameStack(
         series_uid=text(dataset, "SeriesInstanceUID"),
         path=path,
         order=tuple(order),
-        encoding=encoding,
+        encodings=tuple(encodings[i] for i in order),
         geometry=geometry,
         acquisition=acquisition_of(first),
         patient=patient_of(first),
+        unspecified=unspecified,
+        notes=tuple(sorted({*notes, *odd})),
     )
+
+
+def _marks_of(dataset: Dataset, frame: int) -> dict[str, str]:
+    """What tells a frame's acquisition and has no place in the header of a classic slice."""
+    told = {}
+    for content in _items(_items(dataset, _PER_FRAME)[frame], "FrameContentSequence")[:1]:
+        told["Stack ID"] = text(content, "StackID")
+        told["Temporal Position Index"] = text(content, "TemporalPositionIndex")
+    return {what: mark for what, mark in told.items() if mark}
 
 
 def _refuse_short(name: str, path: Path, dataset: FileDataset, frames: int) -> None:

@@ -16,11 +16,11 @@ from pydicom import Dataset
 
 from cvsct.errors import GeometryError
 from cvsct.io.header import number, numbers, text
+from cvsct.io.interleaved import refuse_interleaved
+from cvsct.io.one_scan import APART, Episode
+from cvsct.io.spacing import SAME_POSITION_MM, refuse_uneven, tolerance_mm
 from cvsct.volume import Geometry
 
-SPACING_TOLERANCE_MM = 0.1
-SPACING_TOLERANCE = 0.01
-SAME_POSITION_MM = 0.01
 SAME_DIRECTION = 1e-3
 SAME_PIXEL_MM = 1e-4
 AXIAL_LIMIT_DEGREES = 45.0
@@ -92,21 +92,32 @@ def plane_of(name: str, dataset: Dataset) -> Plane:
     return plane
 
 
-def arrange(planes: Sequence[Plane]) -> tuple[Geometry, list[int]]:
+def arrange(
+    planes: Sequence[Plane], episodes: Sequence[Episode] = ()
+) -> tuple[Geometry, list[int], tuple[str, ...]]:
     """Order slices along their normal.
 
+    Args:
+        episodes: when each was acquired; acquisitions that lie between each other are refused.
+
     Returns:
-        The volume's geometry, and for each of its slices the index into `planes`.
+        The volume's geometry, for each of its slices the index into `planes`, and what is odd.
 
     Raises:
         GeometryError: if the slices do not form one regular stack.
+        SeriesError: if they are of several acquisitions that lie between each other.
     """
     first = planes[0]
     for plane in planes[1:]:
         _refuse_mixed(first, plane)
     along = np.array([plane.position_mm @ first.normal for plane in planes])
     order = [int(i) for i in np.argsort(along, kind="stable")]
-    _refuse_irregular([planes[i] for i in order], along[order])
+    ordered = [planes[i] for i in order]
+    _refuse_duplicates(ordered, along[order], [episodes[i] for i in order] if episodes else ())
+    notes = refuse_interleaved([episodes[i] for i in order]) if episodes else ()
+    if len(planes) > 1:
+        refuse_uneven([plane.name for plane in ordered], along[order])
+        _refuse_sheared(ordered, along[order])
     geometry = Geometry(
         positions_mm=np.array([planes[i].position_mm for i in order]),
         row_direction=(float(first.row[0]), float(first.row[1]), float(first.row[2])),
@@ -115,7 +126,7 @@ def arrange(planes: Sequence[Plane]) -> tuple[Geometry, list[int]]:
         thickness_mm=first.thickness_mm,
         frame_of_reference=first.frame_of_reference,
     )
-    return geometry, order
+    return geometry, order, notes
 
 
 def _required(name: str, dataset: Dataset, keyword: str, count: int) -> tuple[float, ...]:
@@ -134,54 +145,50 @@ def _refuse_mixed(first: Plane, plane: Plane) -> None:
         angle = math.degrees(math.acos(np.clip(plane.normal @ first.normal, -1, 1)))
         raise GeometryError(
             f"{plane.name}: mixed orientation (normal turned by {angle:.1f} degrees against "
-            f"{first.name}); put each orientation into its own series"
+            f"{first.name}); {APART}"
         )
     if max(abs(a - b) for a, b in zip(plane.pixel_mm, first.pixel_mm, strict=True)) > SAME_PIXEL_MM:
         raise GeometryError(
             f"{plane.name}: mixed pixel spacing ({plane.pixel_mm[0]:g} x {plane.pixel_mm[1]:g} mm, "
             f"{first.name} has {first.pixel_mm[0]:g} x {first.pixel_mm[1]:g} mm); "
-            "put each reconstruction into its own series"
+            f"{APART}"
         )
     if abs(plane.thickness_mm - first.thickness_mm) > SAME_POSITION_MM:
         raise GeometryError(
             f"{plane.name}: mixed slice thickness ({plane.thickness_mm:g} mm, {first.name} has "
-            f"{first.thickness_mm:g} mm); put each reconstruction into its own series"
+            f"{first.thickness_mm:g} mm); {APART}"
         )
     if plane.frame_of_reference != first.frame_of_reference:
         raise GeometryError(
             f"{plane.name}: mixed frame of reference (another one than {first.name}), so positions "
-            "do not compare; put each acquisition into its own series"
+            f"do not compare; {APART}"
         )
 
 
-def _refuse_irregular(planes: Sequence[Plane], along_mm: Float[np.ndarray, " slices"]) -> None:
-    if len(planes) < 2:
-        return
+def _refuse_duplicates(
+    planes: Sequence[Plane], along_mm: Float[np.ndarray, " slices"], episodes: Sequence[Episode]
+) -> None:
+    for i, step in enumerate(np.diff(along_mm)):
+        if step >= SAME_POSITION_MM:
+            continue
+        differs = episodes[i + 1].differs(episodes[i]) if episodes else ""
+        cause = f"two acquisitions, {differs} differs" if differs else "of the same acquisition"
+        raise GeometryError(
+            f"{planes[i + 1].name}: duplicate position, {step:.3f} mm from {planes[i].name} "
+            f"({cause}); {APART if differs else 'remove the copy'}"
+        )
+
+
+def _refuse_sheared(planes: Sequence[Plane], along_mm: Float[np.ndarray, " slices"]) -> None:
+    """Refuse slices that do not lie straight above each other, as a tilted gantry makes them."""
     steps = np.diff(along_mm)
-    expected = float(np.sort(steps)[(len(steps) - 1) // 2])
-    for i, step in enumerate(steps):
-        if step < SAME_POSITION_MM:
-            raise GeometryError(
-                f"{planes[i + 1].name}: duplicate position, {step:.3f} mm from {planes[i].name}; "
-                "remove the copy, or put each acquisition into its own series"
-            )
-    for i, step in enumerate(steps):
-        if abs(step - expected) > _tolerance_mm(expected):
-            raise GeometryError(
-                f"{planes[i].name}: gap of {step:.1f} mm after instance {i + 1} of {len(planes)} "
-                f"(this file, by position), expected {expected:.1f} mm; re-export the series"
-            )
     for i, step in enumerate(steps):
         moved = planes[i + 1].position_mm - planes[i].position_mm
         aside = float(np.linalg.norm(moved - step * planes[i].normal))
-        if aside > _tolerance_mm(expected):
+        if aside > tolerance_mm(float(np.median(steps))):
             angle = math.degrees(math.atan2(aside, step))
             raise GeometryError(
                 f"{planes[i + 1].name}: slices shift sideways by {aside:.1f} mm in {step:.1f} mm "
-                f"(gantry tilt of {angle:.1f} degrees), expected a stack at right angles; "
-                "resample the series to straight slices first"
+                f"(gantry tilt of {angle:.1f} degrees), expected a stack at right angles; resample "
+                "the series to straight slices first, as dcm2niix does, and give the NIfTI file"
             )
-
-
-def _tolerance_mm(expected_mm: float) -> float:
-    return max(SPACING_TOLERANCE_MM, SPACING_TOLERANCE * expected_mm)

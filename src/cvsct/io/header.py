@@ -46,6 +46,10 @@ MAX_ITEMS = 2**18
 """Of all sequences of a file, and fragments of pixels; 8000 frames have a third of this. Each takes
 a kilobyte and 10 us, however empty it is."""
 
+UID_CHARACTERS = 64
+MOST_UID_CHARACTERS = 128
+"""Longer UIDs than the standard's are read, for software that removes identities writes them."""
+
 MAX_DIGITS = 6
 """In a file name that messages tell; a patient's number or birth date has more."""
 _FILE_SUFFIXES = frozenset(
@@ -236,10 +240,22 @@ def text(dataset: Dataset, keyword: str) -> str:
 def is_uid(value: str) -> bool:
     """Whether a text can serve as a UID: digits and dots, or a hash that an anonymiser put there.
 
-    PS3.5 section 9.1 allows digits alone, but files with hexadecimal UIDs are common. Slashes and
-    other characters are never right, and a UID goes into manifests.
+    PS3.5 section 9.1 allows digits alone and 64 characters, but files with hexadecimal UIDs are
+    common, and so are those to which a prefix was added. Slashes and other characters are never
+    right, and a UID goes into manifests.
     """
-    return len(value) <= 64 and re.fullmatch(r"[0-9A-Za-z]+([.-][0-9A-Za-z]+)*", value) is not None
+    return not odd_uid(value)
+
+
+def odd_uid(value: str) -> str:
+    """Why a text cannot serve as a UID, in words without it; empty where it can."""
+    if not value:
+        return "absent or empty"
+    if len(value) > MOST_UID_CHARACTERS:
+        return f"{len(value)} characters, {UID_CHARACTERS} are allowed"
+    if re.fullmatch(r"[0-9A-Za-z]+([.-][0-9A-Za-z]+)*", value) is None:
+        return "characters other than digits and dots"
+    return ""
 
 
 def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:

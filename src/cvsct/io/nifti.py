@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from cvsct.errors import GeometryError, SeriesError
+from cvsct.io.air import HIGHEST_AIR_HU
 from cvsct.io.geometry import AXIAL_LIMIT_DEGREES, SAME_DIRECTION
 from cvsct.io.header import label
 from cvsct.io.identity import uid_of
@@ -33,8 +34,6 @@ from cvsct.io.nifti_header import (
 from cvsct.io.pixels import PADDING_HU
 from cvsct.volume import AIR_FLOOR_HU, Acquisition, CTVolume, Geometry
 
-HIGHEST_AIR_HU = -10.0
-"""An image without any value below this holds neither air nor fat in HU."""
 FARTHEST_HU = 1e5
 
 TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -79,6 +78,7 @@ class NiftiStack:
     geometry: Geometry
     acquisition: Acquisition = field(default_factory=Acquisition)
     patient: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.geometry.positions_mm)

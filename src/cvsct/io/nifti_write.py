@@ -182,9 +182,11 @@ def write_nifti(stack: Stack, path: Path) -> None:
 
 
 def _hu_type(stack: Stack) -> str:
-    encoding = stack.encodings[0]
-    ends = [encoding.slope * end + encoding.intercept for end in encoding.limits]
-    whole = float(encoding.slope).is_integer() and float(encoding.intercept).is_integer()
+    every = set(stack.encodings)
+    ends = [each.slope * end + each.intercept for each in every for end in each.limits]
+    whole = all(
+        float(value).is_integer() for each in every for value in (each.slope, each.intercept)
+    )
     return "<i2" if whole and min(ends) >= -(2**15) and max(ends) < 2**15 else "<f4"
 
 

@@ -17,6 +17,7 @@ from scipy import ndimage
 from cvsct.errors import SeriesError
 from cvsct.io.decode import decode, frames_of, syntax_of
 from cvsct.io.header import number, quiet, text, whole
+from cvsct.io.units import not_hu
 from cvsct.volume import AIR_FLOOR_HU
 
 PADDING_HU = -1500.0
@@ -72,6 +73,9 @@ def encoding_of(name: str, dataset: Dataset) -> Encoding:
     Raises:
         SeriesError: if the slice is not single-frame, 12 to 16 bit greyscale with a rescale to HU.
     """
+    reason = not_hu(dataset)
+    if reason:
+        raise SeriesError(f"{name}: {reason}; name a series in Hounsfield units")
     frames = whole(dataset, "NumberOfFrames")
     if frames is not None and frames != 1:
         raise SeriesError(
@@ -111,8 +115,6 @@ def encoding_of(name: str, dataset: Dataset) -> Encoding:
         raise SeriesError(
             f"{name}: no usable Rescale Slope and Intercept, so no HU; re-export the series"
         )
-    if text(dataset, "RescaleType") not in ("", "HU"):
-        raise SeriesError(f"{name}: Rescale Type is not HU; name a series in Hounsfield units")
     signed = representation == 1
     return Encoding(rows, columns, bits, signed, slope, intercept, _padding(dataset, signed))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cvsct.errors import SeriesError
+from cvsct.io.air import refuse_no_hu
 from cvsct.io.derivation import Derivation, is_derived_here
 from cvsct.io.derived import DerivedWriter
 from cvsct.io.enhanced import FrameStack, open_enhanced
-from cvsct.io.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, read_dataset
+from cvsct.io.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, label, read_dataset
 from cvsct.io.nifti import NiftiStack, open_nifti
 from cvsct.io.nifti_header import is_nifti, read_nifti_header
 from cvsct.io.nifti_write import DESCRIPTION, NiftiWriter
@@ -19,7 +21,23 @@ Opened = Stack | FrameStack | NiftiStack
 
 
 def open_series(series: SeriesFiles) -> Opened:
-    """Read and check a series' headers; its pixels are read when asked for.
+    """Read and check a series' headers, and that its values are HU; the rest is read when asked.
+
+    A slice of DICOM is decoded for that, more only where it shows neither air nor fat.
+
+    Raises:
+        SeriesError: if a file is not sound, the files do not belong together or are no HU.
+        GeometryError: if the slices do not form one regular stack.
+    """
+    opened = open_headers(series)
+    if isinstance(opened, NiftiStack):  # which looks at all its voxels when the first are read
+        return opened
+    notes = refuse_no_hu(opened, _name(series), opened.unspecified)
+    return replace(opened, notes=(*opened.notes, *notes)) if notes else opened
+
+
+def open_headers(series: SeriesFiles) -> Opened:
+    """What the headers of a series tell, checked as by `open_series`; no pixel is decoded.
 
     Raises:
         SeriesError: if a file is not sound, or the files do not belong together.
@@ -31,6 +49,11 @@ def open_series(series: SeriesFiles) -> Opened:
         return open_stack(series)
     (path,) = series.files
     return open_nifti(path) if is_nifti(path) else open_enhanced(path)
+
+
+def _name(series: SeriesFiles) -> str:
+    more = len(series.files) - 1
+    return label(series.files[0]) + (f" and {more} more" if more else "")
 
 
 def derived_writer(

@@ -7,6 +7,7 @@ a stack holds grows by about a kilobyte a slice. `read` gives some slices, or al
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,15 +19,18 @@ from cvsct.io.assembly import volume_between
 from cvsct.io.geometry import Plane, arrange, plane_of
 from cvsct.io.header import (
     ENHANCED_CT,
-    is_uid,
+    UID_CHARACTERS,
     label,
     not_a_slice,
     number,
+    odd_uid,
     quiet,
     read_dataset,
     text,
 )
+from cvsct.io.one_scan import APART, OneScan
 from cvsct.io.pixels import Encoding, Slice, encoding_of, read_pixels
+from cvsct.io.units import UNSPECIFIED, unit_of, without_material
 from cvsct.volume import Acquisition, CTVolume, Geometry
 
 _PIXELS_BEGIN = Tag("FloatPixelData")
@@ -78,10 +82,12 @@ class Stack:
         series_uid: Series Instance UID of the source.
         files: one a slice.
         instance_uids: SOP Instance UID of each.
-        encodings: how each stores its values; all have the same size, slope and intercept.
+        encodings: how each stores its values; all have the same size, and each its own rescale.
         geometry: where the slices lie.
         acquisition: what made them.
         patient: as in `CTVolume`.
+        unspecified: whether a header leaves the unit of the values open.
+        notes: as in `CTVolume`.
     """
 
     series_uid: str
@@ -91,6 +97,8 @@ class Stack:
     geometry: Geometry
     acquisition: Acquisition
     patient: str = field(repr=False)
+    unspecified: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -138,15 +146,20 @@ def open_stack(series: SeriesFiles) -> Stack:
     if not series.files:
         raise SeriesError("a series without files; name a folder that holds CT slices")
     first, first_plane, first_encoding = read_header(series.files[0])
-    planes, encodings = [first_plane], [first_encoding]
+    planes, encodings, scan = [first_plane], [first_encoding], OneScan()
+    scan.add(first_plane.name, first)
+    notes, unspecified = set(notes_of(first)), unit_of(first) == UNSPECIFIED
     uids = [text(first, "SOPInstanceUID")]
     for path in series.files[1:]:
         header, plane, encoding = read_header(path)
         refuse_mixed(plane.name, header, encoding, first_plane.name, first, first_encoding)
+        scan.add(plane.name, header)
+        notes.update(notes_of(header))
+        unspecified |= unit_of(header) == UNSPECIFIED
         planes.append(plane)
         encodings.append(first_encoding if encoding == first_encoding else encoding)
         uids.append(text(header, "SOPInstanceUID"))
-    geometry, order = arrange(planes)
+    geometry, order, odd = arrange(planes, scan.episodes)
     return Stack(
         series_uid=series.series_uid,
         files=tuple(series.files[i] for i in order),
@@ -155,6 +168,8 @@ def open_stack(series: SeriesFiles) -> Stack:
         geometry=geometry,
         acquisition=acquisition_of(first),
         patient=patient_of(first),
+        unspecified=unspecified,
+        notes=tuple(sorted({*notes, *odd})),
     )
 
 
@@ -171,8 +186,7 @@ def read_header(path: Path) -> tuple[Dataset, Plane, Encoding]:
             "one in parts); put each file into a series of its own"
         )
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
-        if not is_uid(text(header, keyword)):
-            raise SeriesError(f"{name}: no usable {keyword}; re-export the series")
+        refuse_odd_uid(name, header, keyword)
     encoding = encoding_of(name, header)
     return header, plane_of(name, header), encoding
 
@@ -209,26 +223,33 @@ def refuse_mixed(
     if size != first_size:
         raise GeometryError(
             f"{name}: mixed size ({size[0]} x {size[1]} voxels, {first_name} has {first_size[0]} x "
-            f"{first_size[1]}); put each reconstruction into its own series"
-        )
-    rescale = encoding.slope, encoding.intercept
-    first_rescale = first_encoding.slope, first_encoding.intercept
-    if rescale != first_rescale:
-        raise SeriesError(
-            f"{name}: mixed rescale (slope {rescale[0]:g} intercept {rescale[1]:g}, {first_name} "
-            f"has {first_rescale[0]:g} and {first_rescale[1]:g}); re-export the series with one"
+            f"{first_size[1]}); {APART}"
         )
     for keyword, what in _SAME_IN_SERIES.items():
         if text(header, keyword) != text(first, keyword):
-            raise SeriesError(
-                f"{name}: mixed {what} (another one than {first_name}); "
-                "put each acquisition and reconstruction into its own series"
-            )
+            raise SeriesError(f"{name}: mixed {what} (another one than {first_name}); {APART}")
     if number(header, "KVP") != number(first, "KVP"):
+        raise SeriesError(f"{name}: mixed tube voltage (another KVP than {first_name}); {APART}")
+
+
+def refuse_odd_uid(name: str, header: Dataset, keyword: str) -> None:
+    """Refuse a UID that cannot be one; it is never told, for it may hold anything."""
+    reason = odd_uid(text(header, keyword))
+    if reason:
         raise SeriesError(
-            f"{name}: mixed tube voltage (another KVP than {first_name}); "
-            "put each acquisition into its own series"
+            f"{name}: no usable {keyword} ({reason}); have the software that wrote it, often one "
+            "that removes identities, give UIDs of digits and dots"
         )
+
+
+def notes_of(header: Dataset) -> Iterator[str]:
+    """What is odd about a slice's header and does not keep it from being read."""
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        length = len(text(header, keyword))
+        if length > UID_CHARACTERS:
+            yield f"{keyword} of {length} characters, at most {UID_CHARACTERS} are allowed"
+    if without_material(header):
+        yield "virtual images as if a material were absent (Image Type), in HU"
 
 
 def acquisition_of(header: Dataset) -> Acquisition:
