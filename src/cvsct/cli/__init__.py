@@ -23,7 +23,7 @@ from cvsct.cli.methods import methods
 from cvsct.cli.models import models
 from cvsct.cli.simulate import simulate
 from cvsct.cli.train import train
-from cvsct.cli.words import complain
+from cvsct.cli.words import complain, set_verbose
 from cvsct.errors import CvsctError, explain
 
 app = typer.Typer(
@@ -67,6 +67,7 @@ def _configure(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what is done.")] = False,
 ) -> None:
+    set_verbose(verbose)
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s"
     )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cvsct.cli.words import EXIT_SOME_FAILED, columns, complain
+from cvsct.cli.left_out import tell_left_out
+from cvsct.cli.words import EXIT_SOME_FAILED, columns, complain, note
 
 if TYPE_CHECKING:
     from cvsct.io.survey import Surveyed
@@ -26,18 +27,24 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
 ) -> None:
     """List the CT series of a file, folder or tree, and why any of them cannot be read."""
+    from cvsct.io.catalog import catalog
     from cvsct.io.survey import survey
     from cvsct.terminal import progress
 
-    found = list(survey(scans, progress()))
+    listed = catalog(scans)
+    found = list(survey(listed.series, progress()))
     if as_json:
         print(json.dumps([one.to_json() for one in found]))
     else:
         print(columns([HEAD, *(_row(number, one) for number, one in enumerate(found, 1))]))
+    incomplete = tell_left_out(listed.left_out)
+    for number, one in enumerate(found, 1):
+        for each in one.notes:
+            note(f"note: series {number}: {each}")
     refused = [(number, one) for number, one in enumerate(found, 1) if one.refused]
     for number, one in refused:
-        complain(f"series {number}: {one.refused}")
-    if refused:
+        complain(f"series {number}: {one.refused}", listed.series[number - 1].files)
+    if refused or incomplete:
         sys.exit(1 if len(refused) == len(found) else EXIT_SOME_FAILED)
 
 

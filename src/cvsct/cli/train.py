@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cvsct.cli.left_out import tell_left_out
 from cvsct.cli.words import note
 from cvsct.errors import UsageError
 
@@ -68,6 +69,9 @@ def train(
     with manifest.timed("finding"):
         scans_a, scans_b = open_scans(source), open_scans(target)
     _refuse_same_series(scans_a, scans_b)
+    if first:
+        for name, scans in (("source", scans_a), ("target", scans_b)):
+            tell_left_out(scans.left_out, name)
     asked = {
         "preset": preset != "cpu",
         "max_steps": max_steps is not None,

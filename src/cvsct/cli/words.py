@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cvsct.errors import one_line
 
 EXIT_SOME_FAILED = 3
+_LOGGER = logging.getLogger("cvsct.cli")
 
 
-def complain(message: str) -> None:
-    """An error as one line."""
+def set_verbose(verbose: bool) -> None:
+    """Tell more, or no more, than is told by default."""
+    _LOGGER.setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def is_verbose() -> bool:
+    """Whether the user asked for more than is told by default, paths among it."""
+    return _LOGGER.level == logging.INFO
+
+
+def complain(message: str, files: Iterable[Path] = ()) -> None:
+    """An error as one line.
+
+    Args:
+        files: that it may be about; with --verbose their paths are told where the message has a
+            hash instead.
+    """
+    if files and is_verbose():
+        from cvsct.io.header import explained
+
+        message = explained(message, files)
     print(f"cvsct: error: {one_line(message)}", file=sys.stderr)
 
 

@@ -24,9 +24,16 @@ from pydicom import Dataset, FileDataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import _read_file_meta_info
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from cvsct.errors import SeriesError
+from cvsct.io.file_kinds import has_explicit_vr, is_headless, is_marked, kind_of
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
@@ -158,12 +165,8 @@ def explained(message: str, files: Iterable[Path]) -> str:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file carries the DICOM mark (PS3.10 section 7.1)."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    """Whether the file is DICOM: with its mark (PS3.10 section 7.1), or a data set without."""
+    return is_marked(path) or is_headless(path)
 
 
 def read_dataset(
@@ -185,13 +188,19 @@ def read_dataset(
     try:
         if not is_dicom(path):
             path.open("rb").close()
-            raise SeriesError(
-                f"{name}: not a DICOM file (no DICM mark at byte 128); "
-                "name a DICOM file, or a folder that holds CT slices"
-            )
-        _refuse_large(path, limit_bytes)
+            raise SeriesError(f"{name}: {_what_it_is(path)}")
+        marked = is_marked(path)
+        _refuse_large(path, limit_bytes, 132 if marked else 0)
         with quiet():
-            return dcmread(path, stop_before_pixels=not pixels, specific_tags=tags)
+            dataset = dcmread(
+                path, stop_before_pixels=not pixels, specific_tags=tags, force=not marked
+            )
+        if "TransferSyntaxUID" not in dataset.file_meta and not marked:
+            explicit = has_explicit_vr(path)
+            dataset.file_meta.TransferSyntaxUID = (
+                ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+            )
+        return dataset
     except OSError as error:
         raise SeriesError(
             f"{name}: cannot be read ({error.strerror or type(error).__name__}); check the file"
@@ -286,11 +295,26 @@ def _known(uid: str) -> str:
     return "" if name == uid else name
 
 
-def _refuse_large(path: Path, limit_bytes: int) -> None:
-    """Refuse what would fill the memory before pydicom sees it."""
+def _what_it_is(path: Path) -> str:
+    """What a file that is not DICOM is instead, and what to do about it."""
+    kind = kind_of(path)
+    if kind.remedy:
+        return f"{kind.one}, which is not read; {kind.remedy}"
+    return (
+        f"not a DICOM file ({kind.one}); name a DICOM or NIfTI file, or a folder that holds CT "
+        "slices"
+    )
+
+
+def _refuse_large(path: Path, limit_bytes: int, start: int) -> None:
+    """Refuse what would fill the memory before pydicom sees it.
+
+    Args:
+        start: where the file meta group begins, or the data set.
+    """
     size = path.stat().st_size
     with path.open("rb") as stream, quiet():
-        stream.seek(132)
+        stream.seek(start)
         meta = _read_file_meta_info(stream)  # as dcmread does: it decides where deflation begins
         syntax = text(meta, "TransferSyntaxUID")
         if syntax == DeflatedExplicitVRLittleEndian:

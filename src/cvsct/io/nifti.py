@@ -171,6 +171,9 @@ def _place(name: str, header: Any) -> tuple[Grid, Geometry]:
     units = header.get_xyzt_units()[0]
     coded = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     affine: Float[np.ndarray, "4 4"] = TO_LPS @ header.get_best_affine()
+    if sizes_of(header)[2] == 1 and not affine[:3, 2].any():  # an image of two axes
+        normal = np.cross(affine[:3, 0], affine[:3, 1])
+        affine[:3, 2] = normal / max(float(np.linalg.norm(normal)), 1e-12)
     steps_mm = np.linalg.norm(affine[:3, :3], axis=0)
     if units not in _MILLIMETRES or not coded or not np.isfinite(affine).all() or not all(steps_mm):
         raise GeometryError(

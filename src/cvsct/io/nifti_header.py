@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from cvsct.errors import CvsctError, SeriesError
+from cvsct.io.file_kinds import is_gzip
 from cvsct.io.header import label
 from cvsct.io.pixels import MAX_SIDE
 
@@ -52,7 +53,7 @@ def not_a_scan(header: Any) -> str:
 def refuse_large(name: str, path: Path, header: Any) -> None:
     """Refuse by what the header declares, before anything is allocated."""
     sizes = sizes_of(header)
-    if len(sizes) < 3 or any(size != 1 for size in sizes[3:]):
+    if any(size != 1 for size in sizes[3:]):
         raise SeriesError(
             f"{name}: {' x '.join(map(str, sizes))} voxels, expected one 3-D image; "
             "save one scan a file"
@@ -64,7 +65,7 @@ def refuse_large(name: str, path: Path, header: Any) -> None:
         )
     declared = math.prod(sizes) * header.get_data_dtype().itemsize
     held = path.stat().st_size
-    if declared > MAX_BYTES or (path.name.lower().endswith(".gz") and declared > MAX_RATIO * held):
+    if declared > MAX_BYTES or (is_gzip(path) and declared > MAX_RATIO * held):
         raise SeriesError(
             f"{name}: {held} bytes declare {declared} bytes of voxels, more than any CT; "
             "split or crop the scan, or check where the file came from"
@@ -90,8 +91,8 @@ def read_voxels(path: Path, header: Any) -> Shaped[np.ndarray, "_ _ _"]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedIOBase]:
-    """The file's bytes, inflated where its name says so."""
-    if path.name.lower().endswith(".gz"):
+    """The file's bytes, inflated where they are compressed, whatever its name says."""
+    if is_gzip(path):
         with gzip.open(path) as stream:
             yield stream
     else:
@@ -122,8 +123,9 @@ def scaling_of(header: Any) -> tuple[float, float]:
 
 
 def sizes_of(header: Any) -> tuple[int, ...]:
-    """Voxels along each of the file's axes."""
-    return tuple(int(size) for size in header.get_data_shape())
+    """Voxels along each of the file's axes, three at least: an image of two has one slice."""
+    sizes = tuple(int(size) for size in header.get_data_shape())
+    return sizes + (1,) * (3 - len(sizes))
 
 
 def read_nifti_header(path: Path) -> tuple[Any, bytes]:
@@ -141,7 +143,10 @@ def read_nifti_header(path: Path) -> tuple[Any, bytes]:
             (mark for mark, (at, _) in _HEADERS.items() if block[at : at + 4] == mark), None
         )
         if version is None:
-            raise SeriesError(f"{name}: not a NIfTI file of one part; save it as .nii or .nii.gz")
+            raise SeriesError(
+                f"{name}: not a NIfTI file of one part, whatever its name says; save the scan as "
+                ".nii or .nii.gz"
+            )
         length = _HEADERS[version][1]
         kind: Any = nib.Nifti1Header if version == b"n+1\0" else nib.Nifti2Header
         header = kind(block[:length], check=False)
