@@ -234,10 +234,14 @@ def test_segmentations_that_do_not_fit_are_refused(
 ) -> None:
     other = save_seg(tmp_path / "f.dcm", folder, drawn, frame="1.2.9.9")
     with pytest.raises(GeometryError, match="another frame of reference"):
-        read_masks(other, volume)
+        read_masks(other, replace(volume, headers=()))
+    remarks: list[str] = []
+    regions = read_masks(other, volume, note=remarks.append)
+    assert np.array_equal(laid(regions, drawn.shape, "lesion"), drawn == 1)
+    assert "each frame names an image of this series" in remarks[0]
     halves = np.stack([drawn == 1, drawn == 2], axis=-1) * np.float32(0.5)
     fractions = save_seg(tmp_path / "p.dcm", folder, halves, kind="FRACTIONAL")
-    with pytest.raises(SeriesError, match="type FRACTIONAL that holds fractions.*threshold"):
+    with pytest.raises(SeriesError, match=r"FRACTIONAL that holds fractions.*threshold"):
         read_masks(fractions, volume)
     with pytest.raises(SeriesError, match="neither a segmentation nor"):
         read_masks(sorted(folder.iterdir())[0], volume)

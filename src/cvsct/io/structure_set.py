@@ -25,6 +25,12 @@ from cvsct.volume import CTVolume
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 
+_MISPLACED = {
+    Fate.BETWEEN: "lies in no slice of the image (its contours are between two, or across)",
+    Fate.OUTSIDE: "lies outside the image",
+    Fate.ELSEWHERE: "lies elsewhere than the images that its contours name",
+}
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -156,7 +162,7 @@ def _refuse(
         SeriesError, GeometryError: always.
     """
     fates = sum((one.fates for one in structures.values()), Counter[Fate]())
-    told = f"structure {next(iter(structures))!r}" if len(structures) == 1 else "its structures"
+    told = f"structure {next(iter(structures))!r}" if len(structures) == 1 else "every structure"
     fate = fates.most_common(1)[0][0] if fates else None
     if fate is None and unlisted:
         raise SeriesError(f"{name}: contours of an ROI that it does not list; save it again")
@@ -165,11 +171,8 @@ def _refuse(
             refuse_other_frame(name, frame, volume)
     if fate is Fate.DAMAGED:
         raise SeriesError(f"{name}: the contours of {told} {fate.value}; save it again")
-    if fate in (Fate.BETWEEN, Fate.OUTSIDE, Fate.ELSEWHERE):
-        raise GeometryError(
-            f"{name}: the contours of {told} {fate.value}; draw it on this series, or name the "
-            "series it was drawn on"
-        )
+    if fate in _MISPLACED:
+        raise GeometryError(f"{name}: {told} {_MISPLACED[fate]}; draw it on this series")
     raise GeometryError(
         f"{name}: the mask is empty ({_why_not_any(structures)}); check that it was saved"
     )
