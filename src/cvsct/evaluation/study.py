@@ -21,7 +21,9 @@ from cvsct.evaluation.nodule_truth import NoduleTruth
 from cvsct.evaluation.pairing import (
     SharedSlices,
     images_of,
+    pair_with_target,
     pairs_to_compare,
+    refuse_other_repeat,
     with_target,
 )
 from cvsct.evaluation.placement import Placed, place_masks, place_regions, place_slices
@@ -29,9 +31,8 @@ from cvsct.evaluation.radiomics import FeatureTable, extract, settings_record
 from cvsct.evaluation.roi import patch_of
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.texture import Texture, texture_or_reason, tissue_hu
-from cvsct.pairing import unpaired_reason
 from cvsct.regions import MaskedRegion
-from cvsct.runs import Progress, silent
+from cvsct.runs import Note, Progress, log_note, silent
 from cvsct.volume import CTVolume
 
 
@@ -119,6 +120,8 @@ def evaluate(
     nodules: Sequence[NoduleTruth] = (),
     passed: Sequence[CTVolume] = (),
     cache: FeatureCache | None = None,
+    note: Note = log_note,
+    remarks: Sequence[str] = (),
 ) -> Evaluation:
     """Compare harmonised series, and their source where given, with the target's.
 
@@ -128,10 +131,13 @@ def evaluate(
         nodules: the truth of simulated bodies.
         passed: target series put through the model, which should leave them alone.
         cache: of features; None measures all of them.
+        note: told at once what a user must know of the comparison, such as why nothing pairs.
+        remarks: what was told of these scans before, for the report.
 
     Raises:
         EvaluationError: if a side is empty, if volumes that should pair do not fit, if the source
-            is not what was harmonised, or if there is no soft tissue to compare.
+            is not what was harmonised, if the repeat shows another body, or if there is no soft
+            tissue to compare.
     """
     settings = settings or EvaluationSettings()
     if not harmonized or not target:
@@ -139,14 +145,22 @@ def evaluate(
     tolerance_mm = settings.z_tolerance_mm
     given = {"source": source, "harmonized": harmonized, "repeat": repeat, "target": target}
     sides = {side: volumes for side, volumes in given.items() if volumes}
-    pairs = pairs_to_compare(harmonized, target, tolerance_mm)
+    forced = settings.pairing == "forced"
+    pairing = pair_with_target(harmonized, target, source, settings)
+    pairs = pairing.pairs
+    told = list(pairing.notes)
     regions: list[Placed] = []
     compared: dict[str, Comparison] = {}
     features: dict[str, FeatureTable] = {}
     if pairs:
-        shared = with_target(pairs, sides, tolerance_mm)
+        shared = with_target(pairs, sides, tolerance_mm, forced)
+        if not forced:
+            refuse_other_repeat(shared)
+        told += _coverage_notes(harmonized, shared)
+        for message in told:
+            note(message)
         sides = {side: [images_of(one, side) for one in shared] for side in sides}
-        notes = _coverage_notes(harmonized, shared)
+        notes: list[str] = []
         progress("evaluate: features", 0, 4)
         regions = _place(shared, settings, masks or {})
         if settings.regions == "squares" and len(regions) < settings.rois:
@@ -162,9 +176,12 @@ def evaluate(
             side: _compare(side, shared, features, settings) for side in sides if side != "target"
         }
         progress("evaluate: physics", 2, 4)
-        through = _passed(shared, passed, tolerance_mm) if passed else []
+        through = _passed(shared, passed, settings) if passed else []
         found = examine(shared, regions, features, nodules, through, settings.seed)
     else:
+        told += _unpaired_notes(pairing.unpaired_because, settings, repeat, passed, nodules)
+        for message in told:
+            note(message)
         shared = [
             SharedSlices(
                 harmonized=harmonized[pair.first].select([i for i, _ in pair.slices]),
@@ -185,9 +202,7 @@ def evaluate(
     progress("evaluate: texture", 4, 4)
     return Evaluation(
         settings=settings,
-        unpaired_because=""
-        if pairs
-        else unpaired_reason(harmonized, target, tolerance_mm, ("harmonised", "target")),
+        unpaired_because=pairing.unpaired_because,
         n_slices=sum(len(one.harmonized.hu) for one in shared) if pairs else 0,
         shared=tuple(shared),
         regions=tuple(regions),
@@ -203,16 +218,39 @@ def evaluate(
             for side, volumes in sides.items()
         },
         extraction=settings_record(settings.bin_width_hu),
-        notes=tuple(notes),
+        notes=(*remarks, *told[0 if pairs else 1 :], *notes),
     )
 
 
+def _unpaired_notes(
+    reason: str,
+    settings: EvaluationSettings,
+    repeat: Sequence[CTVolume] | None,
+    passed: Sequence[CTVolume],
+    nodules: Sequence[NoduleTruth],
+) -> list[str]:
+    """Why nothing is paired, and which of the things given are of no use then."""
+    given = {
+        "masks": settings.regions == "masks",
+        "whole slices as regions": settings.regions == "slices",
+        "repeat": bool(repeat),
+        "passed": bool(passed),
+        "nodules": bool(nodules),
+    }
+    idle = [name for name, there in given.items() if there]
+    found = [f"not paired: {reason}; texture spectra and mean HU are compared"]
+    if idle:
+        found.append(f"of no use where nothing is paired, and left out: {', '.join(idle)}")
+    return found
+
+
 def _passed(
-    shared: Sequence[SharedSlices], passed: Sequence[CTVolume], tolerance_mm: float
+    shared: Sequence[SharedSlices], passed: Sequence[CTVolume], settings: EvaluationSettings
 ) -> list[CTVolume]:
     """Of the series that were put through the model, the slices that are compared."""
     targets = [images_of(one, "target") for one in shared]
-    found = {pair.first: pair for pair in pairs_to_compare(targets, passed, tolerance_mm)}
+    pairs = pairs_to_compare(targets, passed, settings.z_tolerance_mm, settings.pairing == "forced")
+    found = {pair.first: pair for pair in pairs}
     lost = [i for i, each in enumerate(targets)
             if i not in found or len(found[i].slices) < len(each.hu)]  # fmt: skip
     if lost:
@@ -226,23 +264,12 @@ def _passed(
 
 
 def _coverage_notes(harmonized: Sequence[CTVolume], shared: Sequence[SharedSlices]) -> list[str]:
-    """Say which slices were not compared, and which were only assumed to show one body."""
+    """Say which slices were not compared."""
     total = sum(len(volume.hu) for volume in harmonized)
     used = sum(len(one.harmonized.hu) for one in shared)
     notes = []
     if used < total:
         notes.append(f"{total - used} of {total} harmonised slices have no target slice there")
-    frames = [
-        volume.geometry.frame_of_reference
-        for one in shared
-        for volume in (one.harmonized, one.target)
-        if volume is not None
-    ]
-    if not all(frames):
-        notes.append(
-            "some series name no frame of reference: slices were paired by position alone, which "
-            "holds only if both sides show the same body"
-        )
     return notes
 
 
