@@ -41,8 +41,9 @@ COARSE_MM = 1.4
 
 LEAST_BLUR_PX = 0.8
 
-MARGIN, FEW_SLICES, FEW_SLICES_MARGIN = 0.005, 3, 0.05
-"""By how much another height must correlate better; more where few slices are compared."""
+MARGIN, FEW_SLICES, FEW_SLICES_MARGIN = 0.02, 3, 0.05
+"""By how much another height must correlate better; more where few slices are compared. Heights
+2 mm apart and less are not told apart."""
 
 Planes = Callable[[int], Shaped[np.ndarray, "rows columns"]]
 """HU of a slice by its number."""

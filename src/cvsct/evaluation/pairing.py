@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cvsct.errors import EvaluationError, GeometryError
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.pairing import Z_TOLERANCE_MM, VolumePair, pair_volumes, unpaired_reason
-from cvsct.same_body import Likeness, likeness
+from cvsct.same_body import Likeness, Planes, likeness
 from cvsct.volume import CTVolume
 
 SWITCHED_OFF = "pairing was switched off"
@@ -106,7 +106,7 @@ def pair_with_target(
     kept, notes, reasons = [], [], []
     for pair in pairs:
         shown = before.get(pair.first)
-        alike = _compare(pair, harmonized[pair.first] if shown is None else shown, target)
+        alike = _compare(pair, shown or harmonized[pair.first].hu.__getitem__, target)
         side = "harmonised series" if shown is None else "the source of harmonised series"
         named = f"{side} {pair.first + 1} and target series {pair.second + 1}"
         reason = alike.difference
@@ -132,20 +132,23 @@ def pair_with_target(
 
 def _own_sources(
     harmonized: Sequence[CTVolume], source: Sequence[CTVolume] | None, tolerance_mm: float
-) -> dict[int, CTVolume]:
-    """The source of each harmonized series, where it has every slice of it."""
-    found = {}
+) -> dict[int, Planes]:
+    """The source's slices by those of each harmonized series, where it has all of them."""
+    found: dict[int, Planes] = {}
     for pair in pairs_to_compare(harmonized, source, tolerance_mm) if source else []:
         if source and len(pair.slices) == len(harmonized[pair.first].hu):
-            order = dict(pair.slices)
-            found[pair.first] = source[pair.second].select([order[i] for i in range(len(order))])
+            found[pair.first] = _reordered(source[pair.second], dict(pair.slices))
     return found
 
 
-def _compare(pair: VolumePair, shown: CTVolume, target: Sequence[CTVolume]) -> Likeness:
+def _reordered(volume: CTVolume, order: Mapping[int, int]) -> Planes:
+    return lambda i: volume.hu[order[i]]
+
+
+def _compare(pair: VolumePair, shown: Planes, target: Sequence[CTVolume]) -> Likeness:
     other = target[pair.second]
     return likeness(
-        shown.hu.__getitem__,
+        shown,
         other.hu.__getitem__,
         pair.slices,
         other.geometry.z_mm,
@@ -163,7 +166,8 @@ def refuse_other_repeat(shared: Sequence[SharedSlices]) -> None:
         if one.repeat is None or one.target is None:
             continue
         slices = tuple((i, i) for i in range(len(one.target.hu)))
-        reason = _compare(VolumePair(0, 0, slices), one.repeat, [one.target]).difference
+        repeat = one.repeat.hu.__getitem__
+        reason = _compare(VolumePair(0, 0, slices), repeat, [one.target]).difference
         if reason:
             raise EvaluationError(
                 f"repeat and target of compared series {number} {reason}; "

@@ -28,12 +28,15 @@ from cvsct.evaluation.pairing import (
 )
 from cvsct.evaluation.placement import Placed, place_masks, place_regions, place_slices
 from cvsct.evaluation.radiomics import FeatureTable, extract, settings_record
+from cvsct.evaluation.remarks import Remarks, coverage_notes, idle_notes, region_notes
 from cvsct.evaluation.roi import patch_of
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.texture import Texture, texture_or_reason, tissue_hu
 from cvsct.regions import MaskedRegion
 from cvsct.runs import Note, Progress, log_note, silent
 from cvsct.volume import CTVolume
+
+LEAST_SPECTRUM_PX = 16
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class Evaluation:
         """The figures that matter in one line, before and after where there is a before."""
         if self.harmonized is None:
             distance = self.texture.distance_db if self.texture else {}
+            if not distance:
+                return "unpaired: no texture spectra, mean HU of soft tissue only"
             shown = _arrow([distance.get(side) for side in ("source", "harmonized")], ".1f")
             return f"unpaired: texture spectra {shown} dB from the target's"
         sides = [one for one in (self.input, self.harmonized) if one is not None]
@@ -148,7 +153,8 @@ def evaluate(
     forced = settings.pairing == "forced"
     pairing = pair_with_target(harmonized, target, source, settings)
     pairs = pairing.pairs
-    told = list(pairing.notes)
+    told = Remarks(note, list(remarks))
+    told.tell(pairing.notes)
     regions: list[Placed] = []
     compared: dict[str, Comparison] = {}
     features: dict[str, FeatureTable] = {}
@@ -156,13 +162,12 @@ def evaluate(
         shared = with_target(pairs, sides, tolerance_mm, forced)
         if not forced:
             refuse_other_repeat(shared)
-        told += _coverage_notes(harmonized, shared)
-        for message in told:
-            note(message)
+        told.tell(coverage_notes(harmonized, shared))
         sides = {side: [images_of(one, side) for one in shared] for side in sides}
         notes: list[str] = []
         progress("evaluate: features", 0, 4)
         regions = _place(shared, settings, masks or {})
+        told.tell(region_notes(regions, settings, masks or {}))
         if settings.regions == "squares" and len(regions) < settings.rois:
             notes.append(f"soft tissue has room for only {len(regions)} of {settings.rois} regions")
         features = _features(shared, regions, sides, settings, cache)
@@ -179,9 +184,8 @@ def evaluate(
         through = _passed(shared, passed, settings) if passed else []
         found = examine(shared, regions, features, nodules, through, settings.seed)
     else:
-        told += _unpaired_notes(pairing.unpaired_because, settings, repeat, passed, nodules)
-        for message in told:
-            note(message)
+        note(f"not paired: {pairing.unpaired_because}; texture spectra and mean HU are compared")
+        told.tell(idle_notes(settings, repeat, passed, nodules))
         shared = [
             SharedSlices(
                 harmonized=harmonized[pair.first].select([i for i, _ in pair.slices]),
@@ -195,10 +199,11 @@ def evaluate(
         found = examine_apart(shared, target, settings.seed)
     notes += found.notes
     progress("evaluate: texture", 3, 4)
-    texture, why_not = texture_or_reason(sides, settings.spectrum_px)
-    if why_not and not pairs:
-        raise EvaluationError(why_not)
-    notes += [f"no texture spectra: {why_not}"] if why_not else []
+    texture, remark = _texture(sides, settings, bool(pairs))
+    notes += remark
+    tissue = {side: tissue_hu(volumes) for side, volumes in sides.items()}
+    if not pairs and texture is None and None in tissue.values():
+        raise EvaluationError(remark[0])
     progress("evaluate: texture", 4, 4)
     return Evaluation(
         settings=settings,
@@ -212,36 +217,33 @@ def evaluate(
         features=features,
         texture=texture,
         examination=found,
-        soft_tissue_hu={side: tissue_hu(volumes) for side, volumes in sides.items()},
+        soft_tissue_hu=tissue,
         scanners={
             side: "; ".join(sorted({str(volume.acquisition) for volume in volumes}))
             for side, volumes in sides.items()
         },
         extraction=settings_record(settings.bin_width_hu),
-        notes=(*remarks, *told[0 if pairs else 1 :], *notes),
+        notes=(*told.told, *notes),
     )
 
 
-def _unpaired_notes(
-    reason: str,
-    settings: EvaluationSettings,
-    repeat: Sequence[CTVolume] | None,
-    passed: Sequence[CTVolume],
-    nodules: Sequence[NoduleTruth],
-) -> list[str]:
-    """Why nothing is paired, and which of the things given are of no use then."""
-    given = {
-        "masks": settings.regions == "masks",
-        "whole slices as regions": settings.regions == "slices",
-        "repeat": bool(repeat),
-        "passed": bool(passed),
-        "nodules": bool(nodules),
-    }
-    idle = [name for name, there in given.items() if there]
-    found = [f"not paired: {reason}; texture spectra and mean HU are compared"]
-    if idle:
-        found.append(f"of no use where nothing is paired, and left out: {', '.join(idle)}")
-    return found
+def _texture(
+    sides: Mapping[str, Sequence[CTVolume]], settings: EvaluationSettings, paired: bool
+) -> tuple[Texture | None, list[str]]:
+    """Texture spectra, and what is to be known of them.
+
+    Without pairs they are the comparison: smaller patches are taken where larger ones do not fit.
+    """
+    reasons = []
+    sizes = [settings.spectrum_px // k for k in ((1,) if paired else (1, 2, 4))]
+    for size_px in (size for size in sizes if size >= LEAST_SPECTRUM_PX):
+        texture, why_not = texture_or_reason(sides, size_px)
+        if texture is not None:
+            smaller = size_px < settings.spectrum_px
+            remark = f"texture spectra of patches of {size_px} px: no larger ones fit into the body"
+            return texture, [remark] if smaller else []
+        reasons.append(why_not)
+    return None, [f"no texture spectra: {reasons[-1]}"]
 
 
 def _passed(
@@ -261,16 +263,6 @@ def _passed(
     return [
         passed[found[i].second].select([j for _, j in found[i].slices]) for i in range(len(targets))
     ]
-
-
-def _coverage_notes(harmonized: Sequence[CTVolume], shared: Sequence[SharedSlices]) -> list[str]:
-    """Say which slices were not compared."""
-    total = sum(len(volume.hu) for volume in harmonized)
-    used = sum(len(one.harmonized.hu) for one in shared)
-    notes = []
-    if used < total:
-        notes.append(f"{total - used} of {total} harmonised slices have no target slice there")
-    return notes
 
 
 def _place(

@@ -11,22 +11,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydicom import Dataset
 
 from cvsct.errors import EvaluationError
-from cvsct.io.derivation import SCHEME, SOFTWARE
+from cvsct.io.derivation import is_derived_here
 from cvsct.io.derived import UID_MAP
 from cvsct.io.header import text
-from cvsct.io.nifti_header import is_nifti, read_nifti_header
 from cvsct.io.references import ImageName, items, slices_by_name, source_images
-from cvsct.io.series import SeriesFiles
-from cvsct.io.stack import acquisition_of
+from cvsct.io.series import is_harmonized
+from cvsct.io.stack import SeriesFiles, acquisition_of
 from cvsct.volume import Acquisition, CTVolume
 
 MADE_LIKE = re.compile(r"made to look like (.*?)\. Model ", re.DOTALL)
 _ACQUIRED = "109101"
-_NIFTI_MARK = b"cvsct derived"
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,10 @@ class Origin:
     series_uid: str
     ours: bool = False
     made_like: str = ""
-    acquired_by: Acquisition = Acquisition()
+    acquired_by: Acquisition = field(default_factory=Acquisition)
     images: frozenset[ImageName] = field(default=frozenset(), repr=False)
     sources: frozenset[ImageName] = field(default=frozenset(), repr=False)
     source_series: frozenset[str] = field(default=frozenset(), repr=False)
-
-
-def is_derived_here(header: Dataset) -> bool:
-    """Whether this program derived a DICOM image: its code is among the derivation's."""
-    return any(
-        text(code, "CodingSchemeDesignator") == SCHEME
-        for code in items(header, "DerivationCodeSequence")
-    )
 
 
 def origin_of(series: SeriesFiles, volume: CTVolume) -> Origin:
@@ -174,10 +165,7 @@ def _sources(volume: CTVolume) -> frozenset[ImageName]:
 
 def _nifti_origin(series: SeriesFiles, volume: CTVolume) -> Origin:
     path = series.files[0]
-    if not is_nifti(path):
-        return Origin(volume.series_uid)
-    described = bytes(read_nifti_header(path)[0]["descrip"].tobytes())
-    if not described.startswith(_NIFTI_MARK):
+    if not is_harmonized(series):
         return Origin(volume.series_uid)
     uid_map = _uid_map(path.parent)
     told = MADE_LIKE.search(str(uid_map.get("derivation", "")))
@@ -191,12 +179,9 @@ def _nifti_origin(series: SeriesFiles, volume: CTVolume) -> Origin:
     )
 
 
-def _uid_map(folder: Path) -> dict[str, object]:
+def _uid_map(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / UID_MAP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-__all__ = ["SOFTWARE", "Origin", "check_roles", "is_derived_here", "origin_of"]
