@@ -83,11 +83,12 @@ def test_two_patients_are_not_paired_and_the_evaluation_goes_on(
     assert code == 0, err
     assert metrics["paired"] is False
     assert metrics["psnr_db"] is None
-    assert metrics["unpaired_because"] == "harmonised and target show different patients"
-    assert "note: not paired: harmonised and target show different patients" in err
+    assert metrics["unpaired_because"] == "source and target show different patients"
+    assert "note: not paired: source and target show different patients" in err
     assert "different patients" in (tmp_path / "E" / "report.html").read_text()
     code, metrics, err = call(run, tmp_path / "E2", *words, "--pair")
     assert (code, metrics["paired"]) == (0, True)
+    assert "their patients differ" in err
 
 
 def test_an_equal_patient_id_is_no_proof(run: Run, tree: Path, tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def unpaired_reason(
         patients: as there.
     """
     if patients and _only_patients_differ(a, b, z_tolerance_mm, patients):
-        return f"{names[0]} and {names[1]} show different patients"
+        return "source and target show different patients"
     gap_mm = nearest_gap_mm(a, b)
     if gap_mm is None:
         return f"{names[0]} and {names[1]} series share no frame of reference"

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 
 from cvsct.errors import EvaluationError, GeometryError
 from cvsct.evaluation.settings import EvaluationSettings
-from cvsct.pairing import Z_TOLERANCE_MM, VolumePair, pair_volumes, unpaired_reason
+from cvsct.pairing import (
+    Z_TOLERANCE_MM,
+    VolumePair,
+    are_other_patients,
+    pair_volumes,
+    unpaired_reason,
+)
 from cvsct.same_body import Likeness, Planes, likeness
 from cvsct.volume import CTVolume
 
@@ -114,6 +120,10 @@ def pair_with_target(
             reasons.append(f"{named} {reason}")
             continue
         kept.append(pair)
+        if are_other_patients(harmonized[pair.first].patient, target[pair.second].patient):
+            notes.append(
+                f"paired because that was asked for: {named}, though their patients differ"
+            )
         if reason:
             notes.append(f"paired because that was asked for, although {named} {reason}")
         elif alike.correlation is None:
