@@ -18,8 +18,8 @@ from scipy import ndimage
 
 LEAST_CORRELATION = 0.87
 """Median over slices. One body: above .999 for two kernels of a real scan, .95 with 400 HU of noise
-added to one, .95 on two makers' virtual scanners, .9 at 80 and 120 kVp. Real patients against others: .28 at most, virtual ones .53; the
-same patient 8 mm further up: .67."""
+added to one, .95 on two makers' virtual scanners, .9 at 80 and 120 kVp. Real patients against
+others: .28 at most, virtual ones .53; the same patient 8 mm further up: .67."""
 
 FARTHEST_MM = 2.0
 """In plane, of the median slice; a pixel at least."""
