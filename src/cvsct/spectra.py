@@ -148,7 +148,7 @@ def texture_spectrum(
     if len(patches) == 0:
         raise EvaluationError(
             f"no {size_px}x{size_px} px region of soft tissue in {len(volumes)} volumes; "
-            "give scans of the trunk, or a smaller size"
+            "give scans of the trunk"
         )
     return mean_over_patches(patches)
 
