@@ -72,7 +72,7 @@ def test_a_link_that_leads_nowhere_may_be_a_scan(run: Run, tmp_path: Path) -> No
     (tmp_path / "in" / "a" / "009.dcm").symlink_to(tmp_path / "annex" / "object")
     code, _, err = run("inspect", tmp_path / "in")
     assert code == 3
-    assert "may be incomplete: 2 links that lead nowhere" in err
+    assert "may be incomplete, left out: 2 links that lead nowhere" in err
 
 
 def test_a_file_under_two_names_is_one(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_download_that_broke_off_is_told(
     code, out, err = run("inspect", tmp_path / "in")
     assert code == 3, err
     if not rename.endswith(".dcm"):
-        assert "warning: a scan may be incomplete: 2 files among a scan's slices" in err
+        assert "warning: a scan may be incomplete, left out: 2 files among a scan's slices" in err
     code, out, err = run("harmonize", tmp_path / "in", "--model", model, "--out", tmp_path / "out")
     assert code == 3
     assert "1 series, 4 slices" in out

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cvsct.cli.left_out import tell_left_out
 from cvsct.cli.words import note
 from cvsct.errors import UsageError
 
@@ -60,7 +61,8 @@ def evaluate(
     from cvsct.evaluation.guarded import guards_of
     from cvsct.evaluation.nodule_truth import read_nodules
     from cvsct.evaluation.report import EvaluationSettings, evaluate, write_report
-    from cvsct.io.dicom import find_series, read_series
+    from cvsct.io.catalog import catalog
+    from cvsct.io.dicom import read_series
     from cvsct.io.masks import read_target_masks
     from cvsct.io.provenance import check_roles, origin_of
     from cvsct.runs import Manifest, new_folder, refuse_existing
@@ -87,7 +89,10 @@ def evaluate(
         "passed": passed,
     }  # fmt: skip
     with manifest.timed("reading"):
-        files = {name: find_series(path) for name, path in folders.items() if path is not None}
+        found_in = {name: catalog(path) for name, path in folders.items() if path is not None}
+        for name, listed in found_in.items():
+            tell_left_out(listed.left_out, f"{name} scans")
+        files = {name: listed.series for name, listed in found_in.items()}
         scans = {name: list(map(read_series, series)) for name, series in files.items()}
         origins = {name: list(map(origin_of, files[name], scans[name])) for name in scans}
         remarks += check_roles(origins)

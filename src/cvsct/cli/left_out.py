@@ -26,7 +26,7 @@ def tell_left_out(left_out: Sequence[LeftOut], of: str = "") -> bool:
     if harmless:
         note(f"left out{where}: {_listed(harmless)}")
     if lost:
-        note(f"warning: a scan{where} may be incomplete: {_listed(lost)}")
+        note(f"warning: a scan may be incomplete, left out{where}: {_listed(lost)}")
     if is_verbose():
         for each in left_out:
             for file in each.files:

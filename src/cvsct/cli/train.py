@@ -70,7 +70,7 @@ def train(
         scans_a, scans_b = open_scans(source), open_scans(target)
     _refuse_same_series(scans_a, scans_b)
     if first:
-        for name, scans in (("source", scans_a), ("target", scans_b)):
+        for name, scans in (("source scans", scans_a), ("target scans", scans_b)):
             tell_left_out(scans.left_out, name)
     asked = {
         "preset": preset != "cpu",
