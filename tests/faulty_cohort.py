@@ -59,14 +59,14 @@ def _fill() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _until(after: int, end: Callable[[], None]) -> Callable[[Path, bytes | str], None]:
+def _until(after: int, end: Callable[[], None]) -> Callable[..., None]:
     written = [0]
 
-    def write(path: Path, content: bytes | str) -> None:
+    def write(path: Path, content: bytes | str, *, private: bool) -> None:
         if written[0] == after:
             end()
         written[0] += 1
-        write_atomic(path, content)
+        write_atomic(path, content, private=private)
 
     return write
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+
+from cvsct.io.dicom import find_series
+from cvsct.io.nifti_write import DESCRIPTION, write_nifti
+from cvsct.io.stack import open_stack
 
 SHAPE = (6, 20, 24)
 """Slices, rows and columns."""
@@ -19,6 +24,16 @@ def scan_hu() -> np.ndarray:
     """Seeded HU, whole numbers, none of them padding."""
     rng = np.random.default_rng(11)
     return rng.integers(-1000, 1500, SHAPE)
+
+
+def write_converted(source: Path, path: Path) -> Path:
+    """A DICOM series as another program would convert it: nothing says that it is ours."""
+    write_nifti(open_stack(find_series(source)[0]), path)
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(
+        gzip.compress(content.replace(DESCRIPTION, b"converted".ljust(len(DESCRIPTION))))
+    )
+    return path
 
 
 def write_scan(

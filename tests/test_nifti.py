@@ -19,7 +19,7 @@ from cvsct.io.nifti_write import NiftiWriter, write_nifti
 from cvsct.io.stack import SeriesFiles, open_stack
 from tests.commands import Run
 from tests.dicom_files import DERIVATION, only, signed, stored_values, write_series
-from tests.nifti_files import FIRST_MM, SHAPE, STEPS_MM, scan_hu, write_scan
+from tests.nifti_files import FIRST_MM, SHAPE, STEPS_MM, scan_hu, write_converted, write_scan
 
 ORIENTATIONS = [
     "".join(word)
@@ -263,7 +263,7 @@ def test_a_twin_marks_padding_as_air(tmp_path: Path) -> None:
 def test_commands_take_nifti(run: Run, scans: Path, tmp_path: Path) -> None:
     for side in ("sharp", "soft"):
         (tmp_path / side).mkdir()
-        write_nifti(open_stack(find_series(scans / side)[0]), tmp_path / side / "DOE.nii.gz")
+        write_converted(scans / side, tmp_path / side / "DOE.nii.gz")
     model = tmp_path / "model"
     code, _, err = run(
         "train", "spectrum", "--source", tmp_path / "sharp", "--target", tmp_path / "soft",
@@ -283,7 +283,18 @@ def test_commands_take_nifti(run: Run, scans: Path, tmp_path: Path) -> None:
     assert series["n_slices"] == 6
     assert "DOE" not in json.dumps(manifest)
     (written,) = (tmp_path / "out").rglob("*.nii.gz")
-    assert "DOE" not in str(written)
+    assert written.name == "DOE_harmonized.nii.gz"
+    assert json.loads((written.parent / "uid_map.json").read_text())["files"] == {
+        "DOE.nii.gz": written.name
+    }
+    code, _, err = run(
+        "harmonize", tmp_path / "sharp", "--model", model, "--out", tmp_path / "hashed",
+        "--names", "hash",
+    )  # fmt: skip
+    assert code == 0, err
+    (hashed,) = (tmp_path / "hashed").rglob("*.nii.gz")
+    assert "DOE" not in hashed.name
+    assert hashed.read_bytes() == written.read_bytes()
     from_dicom = tmp_path / "dicom"
     code, _, err = run(
         "harmonize", scans / "sharp", "--model", model, "--out", from_dicom, "--nifti"

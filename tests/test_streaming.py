@@ -65,9 +65,11 @@ def test_a_stream_writes_the_bytes_that_a_whole_volume_does(
     used: list[Derivation] = []
     whole = derived.DerivedWriter
 
-    def watched(folder: Path, derivation: Derivation, n_slices: int) -> derived.DerivedWriter:
+    def watched(
+        folder: Path, derivation: Derivation, n_slices: int, repeated: frozenset[str]
+    ) -> derived.DerivedWriter:
         used.append(derivation)
-        return whole(folder, derivation, n_slices)
+        return whole(folder, derivation, n_slices, repeated)
 
     monkeypatch.setattr(series, "DerivedWriter", watched)
     (outcome,) = stream(source, tmp_path / "out", at_once)
@@ -195,11 +197,11 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     count = [0]
     real = derived.write_atomic
 
-    def full(path: Path, content: bytes | str) -> None:
+    def full(path: Path, content: bytes | str, *, private: bool) -> None:
         count[0] += 1
         if count[0] > 3:
             raise OSError(28, "No space left on device", str(path))
-        real(path, content)
+        real(path, content, private=private)
 
     monkeypatch.setattr(derived, "write_atomic", full)
     (outcome,) = stream(write_series(tmp_path / "in", 12), tmp_path / "out")

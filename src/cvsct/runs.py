@@ -16,7 +16,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,10 +121,13 @@ def folder_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> None:
     """Write a file so that it is never seen half-written.
 
     Temporary name, flush to disk, rename, flush the folder's entry.
+
+    Args:
+        private: may identify a patient; the user alone can read it (mode 0600).
 
     Raises:
         OSError: if the disk is full or the folder cannot be written; no file is left behind.
@@ -136,7 +139,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         with os.fdopen(os.open(partial, _NEW, 0o600), "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fchmod(stream.fileno(), 0o666 & ~_UMASK)
+            if not private:
+                os.fchmod(stream.fileno(), 0o666 & ~_UMASK)
             os.fsync(stream.fileno())
         partial.replace(path)
     except OSError as error:
@@ -160,9 +164,9 @@ _UMASK = _umask()
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """Write a value as indented JSON, atomically. NaN is refused: it is not JSON."""
-    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n", private=private)
 
 
 def sync_folder(folder: Path) -> None:
@@ -237,6 +241,8 @@ class Manifest:
         inputs: Series Instance UIDs by role, never patient attributes.
         figures: what was measured.
         model_sha256: the model's hash, where one was used or made.
+        local: patterns of files beside the manifest that may identify a patient; they are readable
+            for the user alone. The manifest and all other files may be shared.
     """
 
     command: str
@@ -245,6 +251,7 @@ class Manifest:
     figures: dict[str, Any] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
     model_sha256: str = ""
+    local: Sequence[str] = ()
     started: float = field(default_factory=time.time)
 
     @contextlib.contextmanager
@@ -269,6 +276,7 @@ class Manifest:
                 "model_sha256": self.model_sha256,
                 "inputs": self.inputs,
                 "figures": self.figures,
+                **({"may_identify_patients": list(self.local)} if self.local else {}),
                 "timings_s": {name: round(value, 3) for name, value in self.timings_s.items()},
             },
         )

@@ -1,7 +1,8 @@
 """Fifty identifiers planted in every series: none leaves but in derived DICOM.
 
 `python -m tests.faults.identifiers`: `inspect`, `train`, `harmonize` and `evaluate` over sound and
-bad series; what they print, log, warn of and write is searched, names of files included.
+bad series, their files and folders named by identifiers too; what the commands print, log, warn of
+and write is searched, names of files included. Left out is what a manifest lists as local.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import json
 import logging
 import os
 import warnings
@@ -25,6 +27,7 @@ from tests.dicom_files import slice_dataset, write_series, write_slice
 from tests.faults.commands import call
 from tests.faults.finding import Finding, script
 from tests.faults.planted import IDENTIFIERS, plant, spoil
+from tests.nifti_files import write_converted, write_scan
 from tests.test_enhanced import enhanced
 
 
@@ -47,7 +50,7 @@ def write_trees(folder: Path) -> Path:
     """`good` and `target`: a sound series among foreign files; `bad`: all that fails."""
     for name, seed, blur in (("good", 1, 0.0), ("target", 2, 0.8)):
         stored = (phantom_hu(seed, blur) + 1024).astype("<u2")
-        write_series(folder / name, stored=stored, series=f"1.2.{seed}", change=plant)
+        write_series(folder / name / "scan", stored=stored, series=f"1.2.{seed}", change=plant)
         write_series(folder / name / "scout", 1, series=f"1.3.{seed}", change=_scout)
         (folder / name / "notes.txt").write_text(IDENTIFIERS[0])
     bad = folder / "bad"
@@ -63,19 +66,40 @@ def write_trees(folder: Path) -> Path:
     plant(frames)
     frames.SeriesInstanceUID, frames.NumberOfFrames = "1.4.4", 4
     write_slice(bad / "enhanced.dcm", frames)
+    scans = folder / "nifti"
+    scans.mkdir()
+    write_converted(folder / "good" / "scan", scans / f"{IDENTIFIERS[2]}.nii.gz")
+    write_scan(scans / f"{IDENTIFIERS[3]}^Anna 1950.nii.gz", scaling=(1, 1.0))
+    (scans / f"{IDENTIFIERS[4]}.nii").write_bytes(b"cut off")
+    (scans / f"{IDENTIFIERS[5]}.nrrd").write_bytes(b"NRRD0004\n")
     for file in folder.rglob("*.dcm"):
         spoil(file)
     content = (bad / "gap" / "001.dcm").read_bytes()
     (bad / "damaged.dcm").write_bytes(content[: content.index(b"Zq10xW") + 3])
+    for file in sorted(folder.rglob("*.dcm")):
+        file.rename(file.with_name(f"{IDENTIFIERS[0]}-{file.name}"))
+    for place in (folder / "good" / "scan", folder / "target" / "scan", bad / "gap"):
+        place.rename(place.with_name(IDENTIFIERS[1]))
     return folder
 
 
+def _local_in(folder: Path) -> set[Path]:
+    """Files that some manifest says may identify a patient."""
+    found = set()
+    for manifest in folder.rglob("manifest.json"):
+        patterns = json.loads(manifest.read_text()).get("may_identify_patients", [])
+        found |= {path for pattern in patterns for path in manifest.parent.glob(pattern)}
+    return found
+
+
 def _told_in(folder: Path) -> list[str]:
-    """Names and contents of all files but DICOM, inflated."""
-    found = []
+    """Names and contents of all files but those that are local, inflated; names of DICOM too."""
+    found, local = [], _local_in(folder)
     for path in folder.rglob("*"):
+        if path in local and path.suffix != ".dcm":
+            continue
         found.append(str(path.relative_to(folder)))
-        if path.is_file() and path.suffix != ".dcm":
+        if path.is_file() and path not in local:
             content = path.read_bytes()
             if path.suffix == ".gz":
                 content = gzip.decompress(content)
@@ -105,7 +129,13 @@ def everything_told(folder: Path) -> tuple[str, list[str]]:
         warnings.simplefilter("always")
         run(0, "inspect", trees / "good")
         err = run(1, "inspect", trees / "bad", "--json")
-        for part in ("gap of 25.0 mm", "no usable Rescale", "cut.dcm", "enhanced.dcm", "damaged"):
+        for part in (
+            "25.0 mm",
+            "Rescale Slope",
+            "compressed as",
+            "functional groups",
+            "InstanceUID",
+        ):
             if part not in err:
                 wrong.append(f"inspect says nothing of {part}")
         sides = ("--source", trees / "good", "--target", trees / "target")
@@ -113,6 +143,8 @@ def everything_told(folder: Path) -> tuple[str, list[str]]:
         model = ("--model", out / "model")
         run(0, "harmonize", trees / "good", *model, "--out", out / "harmonized", "--nifti")
         run(1, "harmonize", trees / "bad", *model, "--out", out / "nothing")
+        run(3, "inspect", trees / "nifti")
+        run(3, "harmonize", trees / "nifti", *model, "--out", out / "scans")
         (trees / "bad" / "good").symlink_to(trees / "good", target_is_directory=True)
         (trees / "target").rename(trees / "bad" / "target")
         run(3, "harmonize", trees / "bad", *model, "--out", out / "some")
@@ -124,8 +156,8 @@ def everything_told(folder: Path) -> tuple[str, list[str]]:
         )  # fmt: skip
     told += [log.getvalue(), *(str(warning.message) for warning in caught)]
     told += [*_told_in(out), *_told_in(cache)]
-    if len(list(out.rglob("*.nii.gz"))) != 1:
-        wrong.append("no NIfTI twin")
+    if len(list(out.rglob("*.nii.gz"))) != 3:
+        wrong.append("not one NIfTI twin and two scans")
     return "\n".join(told), wrong
 
 

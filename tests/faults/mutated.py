@@ -104,7 +104,7 @@ def _read(path: Path, out: Path) -> str:
             volume = _plausible(series)
             with contextlib.suppress(CvsctError):
                 read_facts(series)
-            writer = derived_writer(open_series(series), out / str(number), DERIVATION)
+            writer = derived_writer(open_series(series), out / str(number), DERIVATION, series)
             writer.write(volume, volume.hu)
             for file in writer.finish().files:
                 (again,) = find_series(file)

@@ -62,7 +62,7 @@ def evaluate(
     settings = EvaluationSettings.model_validate(
         {"regions": "masks" if masks else regions, "rois": rois, "seed": seed, "workers": workers}
     )
-    manifest = Manifest("evaluate", settings.model_dump(mode="json"))
+    manifest = Manifest("evaluate", settings.model_dump(mode="json"), local=["features.csv"])
     folders = {
         "harmonized": harmonized, "target": target, "source": source, "repeat": repeat,
         "passed": passed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +14,17 @@ from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
 from cvsct.errors import CvsctError, UsageError
 
 if TYPE_CHECKING:
+    from cvsct.inference.ending import Ending
     from cvsct.inference.guarding import Guard
     from cvsct.inference.task import Harmonising
     from cvsct.io.stack import SeriesFiles
     from cvsct.models.bundle import Bundle
     from cvsct.models.mapping import VolumeMapping
     from cvsct.runs import Manifest
+
+NAMES = ("input", "hash")
+LOCAL = ("*/*.dcm", "*/*.nii", "*/*.nii.gz", "*/uid_map.json")
+"""Files of OUT that may identify a patient."""
 
 
 def harmonize(
@@ -57,6 +63,19 @@ def harmonize(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in OUT, and try again what failed there.")
     ] = False,
+    timestamp: Annotated[
+        str,
+        typer.Option(
+            metavar="now|ISO",
+            help="Date and time for the derived images, local; without it they have none.",
+        ),
+    ] = "",
+    names: Annotated[
+        str, typer.Option(help="NIfTI output is named after its input, or by a hash: input, hash.")
+    ] = "input",
+    force: Annotated[
+        bool, typer.Option("--force", help="Harmonize even what cvsct derived already.")
+    ] = False,
 ) -> None:
     """Rewrite scans as derived series that read like the other scanner's.
 
@@ -67,6 +86,7 @@ def harmonize(
     from cvsct.cli.harmonize_cohort import harmonize_cohort
     from cvsct.inference.shard import Shard, by_key
     from cvsct.inference.task import Harmonising
+    from cvsct.inference.timestamp import fixed_timestamp, parse_timestamp
     from cvsct.io.dicom import find_series
     from cvsct.methods import find_method
     from cvsct.models.bundle import Bundle
@@ -75,6 +95,8 @@ def harmonize(
     from cvsct.runs import Manifest, refuse_existing
 
     part = Shard.parse(shard) if shard else Shard()
+    parse_timestamp(timestamp)
+    _refuse_arguments(scans, model, out, names)
     many = bool(shard or scheduler or resume or begun(out))
     if not many:
         refuse_existing(out)
@@ -90,12 +112,14 @@ def harmonize(
     given = tuple(options.items())
     work = Harmonising(
         place, bundle.sha256, reverse, engine, given, keep_equipment, nifti=nifti,
-        guard=tuple(guard or ()),
+        guard=tuple(guard or ()), force=force,
     )  # fmt: skip
     mapping, _ = work.load()
     watching = work.watching()
     tell_missing(bundle, row)
     series = find_series(scans)
+    if names == "hash":
+        series = [replace(each, name="") for each in series]
     manifest = Manifest(
         "harmonize",
         {
@@ -104,35 +128,60 @@ def harmonize(
             "engine": engine,
             **options,
             **({"guard": list(work.guard)} if work.guard else {}),
+            **({"force": True} if force else {}),
+            **({"names": names} if names != NAMES[0] else {}),
             **bundle.settings,
         },
         model_sha256=bundle.sha256,
+        local=LOCAL,
     )
     if not many and len(series) == 1:
         if workers != 1:
             note("note: --workers means nothing to a single series")
         if mapping.engine:
             note(f"engine: {mapping.engine}")
+        work = replace(work, timestamp=parse_timestamp(timestamp))
         _one(series[0], bundle, mapping, watching, out, work, manifest)
         return
+    work = replace(work, timestamp=fixed_timestamp(out, timestamp))
     tasks = by_key(series, scans, part)
     del series  # with absolute paths it would be there twice
     done = harmonize_cohort(
         tasks, work, mapping.engine, out, manifest, part,
         workers=workers, scheduler=scheduler, again=resume,
     )  # fmt: skip
+    _tell_cohort(done, bundle.method, out, shard if part.name else "")
+
+
+def _tell_cohort(done: Ending, method: str, out: Path, shard: str) -> None:
+    """What became of many series; ends the program with exit code 3 where some failed."""
     failed = done.failed
-    if failed and not done.n_done and not part.name:
+    if failed and not done.n_done and not shard:
         more = f" (and {len(failed) - 1} more series failed)" if len(failed) > 1 else ""
         raise CvsctError(f"{failed[0].error}{more}")
-    where = f"{out}, shard {shard}" if part.name else str(out)
-    print(f"{where}: {done.n_done} series, {done.n_slices} slices, by {bundle.method}")
+    where = f"{out}, shard {shard}" if shard else str(out)
+    print(f"{where}: {done.n_done} series, {done.n_slices} slices, by {method}")
     tell_guards(done.outcomes)
     if failed:
         for outcome in failed:
             complain(outcome.error)
         note("note: the same command with --resume tries again what failed")
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _refuse_arguments(scans: Path, model: Path, out: Path, names: str) -> None:
+    """Refuse swapped or unknown arguments, and an OUT whose result the next run would take in."""
+    from cvsct.models.bundle import CONFIG_FILE
+
+    if names not in NAMES:
+        raise UsageError(f"--names {names}: choose one of {', '.join(NAMES)}")
+    if (scans / CONFIG_FILE).is_file() and not (model / CONFIG_FILE).is_file():
+        raise UsageError(
+            f"{scans}: a model, expected scans; the scans come first: "
+            "cvsct harmonize SCANS --model MODEL"
+        )
+    if scans.is_dir() and out.resolve().is_relative_to(scans.resolve()):
+        raise UsageError(f"{out}: lies inside INPUT; name a folder beside it")
 
 
 def _one(
@@ -153,7 +202,7 @@ def _one(
         with manifest.timed("harmonising"):
             (outcome,) = harmonize_series(
                 [series], bundle, mapping, folder, work.reverse, work.keep_equipment, progress(),
-                work.nifti, guard,
+                work.nifti, guard, work.force, work.timestamp,
             )  # fmt: skip
         if outcome.error:
             raise CvsctError(outcome.error)

@@ -13,6 +13,7 @@ from cvsct.inference.dask_crew import DaskCrew
 from cvsct.inference.ending import Ending, ending, join_manifests
 from cvsct.inference.shard import Shard
 from cvsct.inference.task import Harmonising, Task
+from cvsct.inference.timestamp import TIMESTAMP
 from cvsct.io.stack import SeriesFiles
 from cvsct.models.mapping import Engine
 from cvsct.plans import PLAN, claimed, part_of
@@ -54,11 +55,13 @@ def harmonize_cohort(
         "keep_equipment": work.keep_equipment,
         "nifti": work.nifti,
         "shards": shard.count,
+        **({"timestamp": work.timestamp} if work.timestamp else {}),
     }
-    show, new, worth = progress(), not out.exists(), True
+    show, worth = progress(), True
+    new = not out.exists() or {each.name for each in out.iterdir()} == {TIMESTAMP}
     with (
         contextlib.closing(_crew(work, engine, workers, scheduler)) as crew,
-        claimed(out, plan, "cohort", part=shard.name),
+        claimed(out, plan, "cohort", beforehand=[TIMESTAMP], part=shard.name),
     ):
         try:
             with opened(out, shard, list(tasks), again) as journal:
@@ -96,7 +99,7 @@ def _write_manifest(
 
 
 def _remove(out: Path, folder_too: bool) -> None:
-    for name in (JOURNAL, PLAN):
+    for name in (JOURNAL, PLAN, TIMESTAMP):
         (out / name).unlink(missing_ok=True)
     if folder_too:
         with contextlib.suppress(OSError):  # something else has come meanwhile

@@ -23,7 +23,9 @@ PAIRED_KEYS = ("psnr_db", "ssim", "ncc", "ccc_within", "ccc_across", "hu_bias")
 def write_report(evaluation: Evaluation, folder: Path) -> None:
     """Write the three files into an existing folder."""
     write_json(folder / "metrics.json", metrics(evaluation))
-    write_atomic(folder / "features.csv", features_csv(evaluation.features, evaluation.regions))
+    write_atomic(
+        folder / "features.csv", features_csv(evaluation.features, evaluation.regions), private=True
+    )
     write_atomic(folder / "report.html", report_html(evaluation))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cvsct.inference.harmonizer import Outcome
+from cvsct.inference.harmonizer import Outcome, names_told
 from cvsct.inference.journal import MAX_DEATHS, Journal
 from cvsct.inference.shard import Shard
 from cvsct.io.stack import SeriesFiles
@@ -68,7 +68,8 @@ def ending(journal: Journal, tasks: Mapping[str, SeriesFiles]) -> Ending:
     outcomes, busy_s = {}, 0.0
     quarantined = set()
     for row in journal.rows():
-        outcome = Outcome(series_uid=tasks[row.key].series_uid, folder=row.key)
+        series = tasks[row.key]
+        outcome = Outcome(series.series_uid, row.key, names=names_told(series))
         error = row.error
         if row.status == "quarantined":
             quarantined.add(row.key)

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from cvsct import __version__
-from cvsct.errors import CvsctError, GuardError, ModelError, explain
+from cvsct.errors import CvsctError, GuardError, ModelError, SeriesError, explain
 from cvsct.inference.guarding import Guard, report
 from cvsct.inference.pipeline import overlap
 from cvsct.io.derived import Derivation
 from cvsct.io.header import is_dicom, label
-from cvsct.io.nifti_write import write_nifti
-from cvsct.io.series import derived_writer, open_series
+from cvsct.io.nifti_header import is_nifti
+from cvsct.io.nifti_write import output_name, write_nifti
+from cvsct.io.series import derived_writer, is_harmonized, open_series
 from cvsct.io.stack import SeriesFiles, open_stack
 from cvsct.models.bundle import Bundle
 from cvsct.models.mapping import VolumeMapping, sample_of
@@ -41,6 +42,7 @@ class Outcome:
 
     Args:
         guard: what guards had to say (`guarding.report`); empty where none was at work.
+        names: of a NIfTI series, what its file was called and what the derived one is.
     """
 
     series_uid: str
@@ -49,6 +51,7 @@ class Outcome:
     n_slices: int = 0
     mean_change_hu: float = 0.0
     guard: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -59,6 +62,7 @@ class Outcome:
             "source_series_uid": self.series_uid,
             "derived_series_uid": self.derived_uid,
             "folder": self.folder,
+            **self.names,
             "n_slices": self.n_slices,
             "mean_change_hu": round(self.mean_change_hu, 3),
             **({"guard": self.guard} if self.guard else {}),
@@ -88,7 +92,11 @@ def harmonize_volume(volume: CTVolume, mapping: VolumeMapping) -> CTVolume:
 
 
 def derivation_of(
-    bundle: Bundle, mapping: VolumeMapping, reverse: bool, keep_equipment: bool
+    bundle: Bundle,
+    mapping: VolumeMapping,
+    reverse: bool,
+    keep_equipment: bool,
+    timestamp: str = "",
 ) -> Derivation:
     """What images made by this model say of how they were made; their UIDs follow from it."""
     precision = mapping.engine.precision if mapping.engine else EXACT
@@ -103,7 +111,20 @@ def derivation_of(
             {"cvsct": __version__, "reverse": reverse, **other, **bundle.settings}
         ),
         keep_equipment=keep_equipment,
+        timestamp=timestamp,
     )
+
+
+def names_told(series: SeriesFiles) -> dict[str, str]:
+    """A NIfTI file's name and its derived one's for a manifest, which may be shared.
+
+    A name that could identify somebody is told as a hash; `uid_map.json` beside the file has it.
+    """
+    path = series.files[0]
+    if not is_nifti(path):
+        return {}
+    out = output_name(series.name, path)
+    return {"input": label(path), **({"file": out} if out and label(path) == path.name else {})}
 
 
 def folder_name(series_uid: str) -> str:
@@ -121,6 +142,8 @@ def harmonize_series(
     progress: Progress = silent,
     nifti: bool = False,
     guard: Guard | None = None,
+    force: bool = False,
+    timestamp: str = "",
 ) -> list[Outcome]:
     """Read, map and write each series; one that fails is named and the others go on.
 
@@ -128,10 +151,10 @@ def harmonize_series(
     with a series. Each derived series lies in a folder of its own, named by a hash of its
     source's UID. Images made in bf16 are labelled so and have other UIDs. What was read from NIfTI
     is written as NIfTI; `nifti` writes it beside derived DICOM too. Without a `guard` it is the
-    model's own.
+    model's own. What this program derived is refused unless by `force`.
     """
     guard = guard or Guard.of(bundle, reverse)
-    derivation = derivation_of(bundle, mapping, reverse, keep_equipment)
+    derivation = derivation_of(bundle, mapping, reverse, keep_equipment, timestamp)
     outcomes = []
     total, done = sum(each.n_slices for each in series), 0
     for each in series:
@@ -142,7 +165,9 @@ def harmonize_series(
         tell(0)
         try:
             place = folder / folder_name(each.series_uid)
-            outcomes.append(harmonize_one(each, mapping, place, derivation, tell, nifti, guard))
+            outcomes.append(
+                harmonize_one(each, mapping, place, derivation, tell, nifti, guard, force)
+            )
         except (CvsctError, OSError) as error:
             reason = explain(error) if isinstance(error, OSError) else str(error)
             logger.warning("a series was not harmonised: %s", reason)
@@ -160,6 +185,7 @@ def harmonize_one(
     tell: Callable[[int], None] = lambda slices: None,
     nifti: bool = False,
     guard: Guard | None = None,
+    force: bool = False,
 ) -> Outcome:
     """One series, its folder whole or absent. What headers tell is refused before any pixel.
 
@@ -168,6 +194,7 @@ def harmonize_one(
         tell: told how many slices are done.
         nifti: write a derived DICOM series as NIfTI too.
         guard: what refuses a series before it is mapped, and flags slices; without it none does.
+        force: harmonize even what this program derived.
 
     Raises:
         GuardError: if the guard refuses it.
@@ -175,6 +202,11 @@ def harmonize_one(
         OSError: if it cannot be written.
     """
     stack = open_series(series)
+    if not force and is_harmonized(series):
+        raise SeriesError(
+            f"{label(series.files[0])}: derived by cvsct already; give the original series, or "
+            "--force to harmonize it once more"
+        )
     guard = guard or Guard()
     watch = guard.watch()
     with _named(series):
@@ -191,7 +223,7 @@ def harmonize_one(
         return source, result
 
     with new_folder(place) as partial:
-        writer = derived_writer(stack, partial, derivation)
+        writer = derived_writer(stack, partial, derivation, series)
 
         def write(made: tuple[CTVolume, CTVolume]) -> None:
             source, result = made
@@ -217,6 +249,7 @@ def harmonize_one(
         n_slices=len(stack),
         mean_change_hu=float(np.mean(change_hu)),
         guard=report(verdict, watch, mapping.remark),
+        names=names_told(series),
     )
 
 

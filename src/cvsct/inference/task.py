@@ -55,6 +55,8 @@ class Harmonising:
         threads: for a network; 0 leaves it to the engine.
         nifti: write derived DICOM as NIfTI too.
         guard: what the user set about the model's guards, in the words of `--guard`.
+        force: harmonize even what this program derived.
+        timestamp: as in `Derivation`.
     """
 
     model: Path
@@ -66,6 +68,8 @@ class Harmonising:
     threads: int = 0
     nifti: bool = False
     guard: tuple[str, ...] = ()
+    force: bool = False
+    timestamp: str = ""
 
     def load(self) -> tuple[VolumeMapping, Derivation]:
         """The model, ready to be used.
@@ -79,7 +83,9 @@ class Harmonising:
         mapping = row.load("loader")(
             bundle, self.reverse, self.engine, **dict(self.options), **threads
         )
-        return mapping, derivation_of(bundle, mapping, self.reverse, self.keep_equipment)
+        return mapping, derivation_of(
+            bundle, mapping, self.reverse, self.keep_equipment, self.timestamp
+        )
 
     def watching(self) -> Guard:
         """The model's guard, with what the user set.
@@ -107,7 +113,7 @@ class Harmonising:
         yield 0
         begun = time.perf_counter()
         shutil.rmtree(task.place, ignore_errors=True)
-        outcome = _harmonized(task, mapping, derivation, self.nifti, guard)
+        outcome = _harmonized(task, mapping, derivation, self, guard)
         seconds = time.perf_counter() - begun
         return Made(outcome, folder_sha256(task.place), seconds, mapping.engine)
 
@@ -122,10 +128,13 @@ def _loaded(work: Harmonising) -> tuple[VolumeMapping, Derivation, Guard]:
 
 
 def _harmonized(
-    task: Task, mapping: VolumeMapping, derivation: Derivation, nifti: bool, guard: Guard
+    task: Task, mapping: VolumeMapping, derivation: Derivation, work: Harmonising, guard: Guard
 ) -> Outcome:
     try:
-        return harmonize_one(task.series, mapping, task.place, derivation, nifti=nifti, guard=guard)
+        return harmonize_one(
+            task.series, mapping, task.place, derivation,
+            nifti=work.nifti, guard=guard, force=work.force,
+        )  # fmt: skip
     except (CvsctError, OSError):
         raise
     except MemoryError:

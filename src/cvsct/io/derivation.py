@@ -6,14 +6,18 @@ PS3.16 for the codes of the DICOM scheme.
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from pydicom import Dataset, Sequence
+from pydicom.charset import convert_encodings, decode_bytes, encode_string
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from cvsct import __version__
-from cvsct.io.header import CT_IMAGE, text, whole
+from cvsct.io.header import CT_IMAGE, quiet, text, whole
 from cvsct.io.identity import uid_of
 from cvsct.io.pixels import Encoding, as_raw
 from cvsct.io.rewrite import copied
@@ -21,7 +25,11 @@ from cvsct.io.rewrite import copied
 RESEARCH = "Research use only"
 SOFTWARE = "cvsct"
 SCHEME = "99CVSCT"
-SERIES_NUMBER_OFFSET = 9000
+DERIVED_CODE = "HARMONISE"
+ACQUIRED_BY, PROCESSED_BY = "109101", "109102"
+"""Purposes of Contributing Equipment in the scheme DCM: acquisition, processing."""
+MOST_DESCRIPTION = 64
+"""Characters of the VR LO."""
 MOST_COMMENT_BYTES = 10_240
 """Of the VR LT, in characters; no character has less than a byte."""
 
@@ -44,8 +52,6 @@ _SCANNER_ONLY = tuple(keyword for keyword in _EQUIPMENT if not keyword.startswit
 _REMOVED = frozenset(
     int(Tag(keyword))
     for keyword in (
-        "InstanceCreationDate",
-        "InstanceCreationTime",
         "InstanceCreatorUID",
         "SmallestImagePixelValue",
         "LargestImagePixelValue",
@@ -61,6 +67,10 @@ _REMOVED = frozenset(
         "DataSetTrailingPadding",
     )
 )
+_MADE_WHEN = tuple(
+    (f"{what}Date", f"{what}Time") for what in ("InstanceCreation", "Series", "Content")
+)
+"""When the images were made; the source's are false of what is derived from it (all optional)."""
 _CONVERTED = "ConversionSourceAttributesSequence"
 _LOSSY_SYNTAXES = {
     "1.2.840.10008.1.2.4.50": "ISO_10918_1",
@@ -78,6 +88,7 @@ class Derivation:
         target: what the images were made to look like, by technical attributes only.
         config_sha256: hash of all settings that shape the pixels, direction included.
         keep_equipment: keep the scanner as Manufacturer, for users who batch by it.
+        timestamp: when the images were made, as 14 digits (`20261128093000`); empty leaves it out.
     """
 
     method: str
@@ -87,11 +98,32 @@ class Derivation:
     model_sha256: str
     config_sha256: str
     keep_equipment: bool = False
+    timestamp: str = ""
 
-    def uid(self, source_uid: str, role: str) -> str:
-        """The UID of what is derived from `source_uid`."""
+    def uid(self, source_uid: str, role: str, content: Hashable = None) -> str:
+        """The UID of what is derived from `source_uid`.
+
+        Args:
+            content: what tells images apart whose source shares its UID with others.
+        """
         made_by = (self.model_sha256, self.config_sha256, self.target, self.keep_equipment)
-        return uid_of(role, source_uid, *made_by)
+        further = tuple(each for each in (self.timestamp, content) if each)
+        return uid_of(role, source_uid, *made_by, *further)
+
+    def series_number(self, source: int | None) -> int:
+        """Another number for each model, setting and source, whose last three digits it keeps.
+
+        Example: series 2 becomes 483911002 by one model and 177203002 by another.
+        """
+        made_by = f"{source} {self.model_sha256} {self.config_sha256} {self.timestamp}"
+        drawn = int.from_bytes(hashlib.sha256(made_by.encode()).digest()[:8])
+        return (100_000 + drawn % 900_000) * 1000 + abs(source or 0) % 1000
+
+    @property
+    def short_target(self) -> str:
+        """The target's kernels, or where none is known its scanners."""
+        kernels = dict.fromkeys(re.findall(r"kernel ([^,;]+)", self.target))
+        return "/".join(kernels) or self.target
 
     def __str__(self) -> str:
         return (
@@ -109,20 +141,81 @@ def source_of(header: Dataset) -> tuple[str, int]:
     return text(converted[0], "ReferencedSOPInstanceUID"), converted[0].ReferencedFrameNumber
 
 
-def derived_header(source: Dataset, encoding: Encoding, derivation: Derivation) -> Dataset:
+def is_derived_here(header: Dataset) -> bool:
+    """Whether this program derived the image: its derivation code, or the equipment it adds."""
+    codes = header.get("DerivationCodeSequence") or []
+    equipment = header.get("ContributingEquipmentSequence") or []
+    return (
+        text(header, "Manufacturer") == SOFTWARE
+        or any(
+            (text(code, "CodeValue"), text(code, "CodingSchemeDesignator"))
+            == (DERIVED_CODE, SCHEME)
+            for code in codes
+        )
+        or any(text(each, "Manufacturer") == SOFTWARE for each in equipment)
+    )
+
+
+def derived_header(
+    source: Dataset, encoding: Encoding, derivation: Derivation, instance_uid: str
+) -> Dataset:
     """The source's header with the derivation told, attribute by attribute (PS3.3 A.3, C.7.6.1)."""
     header = copied(source, leave_out=_REMOVED, signed=encoding.signed)
-    header.SOPInstanceUID = derivation.uid(text(source, "SOPInstanceUID"), "instance")
+    header.SOPInstanceUID = instance_uid
     header.SeriesInstanceUID = derivation.uid(text(source, "SeriesInstanceUID"), "series")
     header.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
-    header.SeriesDescription = _plain(f"{RESEARCH}: {derivation.method} to {derivation.target}", 64)
-    number = whole(source, "SeriesNumber")
-    if number is not None:
-        header.SeriesNumber = number + SERIES_NUMBER_OFFSET if 0 <= number < 10**6 else number
+    header.SeriesNumber = derivation.series_number(whole(source, "SeriesNumber"))
+    _tell_description(header, source, derivation)
+    _tell_time(header, derivation)
     _tell_derivation(header, source, derivation)
     _tell_equipment(header, source, derivation)
     _correct_pixel_attributes(header, source, encoding)
     return header
+
+
+def _tell_description(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+    """Series Description: what was done, then the source's own words, neither cut within a word.
+
+    The source's are kept in its character set where that can be written back.
+    """
+    ours = _whole_words(
+        _plain(f"{RESEARCH}: {derivation.method} to {derivation.short_target}", 1024),
+        MOST_DESCRIPTION,
+    )
+    theirs = _whole_words(text(source, "SeriesDescription"), MOST_DESCRIPTION - len(ours) - 2)
+    value = f"{ours}; {theirs}" if theirs else ours
+    encoded = _plain(value, MOST_DESCRIPTION).encode()
+    if not value.isascii() and value.isprintable() and "\\" not in value:
+        with quiet():
+            try:
+                encodings = convert_encodings(text(source, "SpecificCharacterSet").split("\\"))
+                kept = encode_string(value, encodings)
+                if decode_bytes(kept, encodings, set()) == value:
+                    encoded = kept
+            except Exception:  # a wrong character set: plain text is right in any
+                pass
+    encoded += b" " * (len(encoded) % 2)
+    tag = Tag("SeriesDescription")
+    header[tag] = RawDataElement(tag, "LO", len(encoded), encoded, 0, False, True)
+
+
+def _whole_words(value: str, length: int) -> str:
+    """As many whole words as fit, with dots where some are left out; nothing where none fits."""
+    if len(value) <= length:
+        return value
+    kept = value[: max(length - 3, 0) + 1].rpartition(" ")[0].rstrip(" ,;")
+    return f"{kept}..." if kept else ""
+
+
+def _tell_time(header: Dataset, derivation: Derivation) -> None:
+    """The dates and times at which images were made: one for all, or none."""
+    for date, time in _MADE_WHEN:
+        for keyword in (date, time):
+            if keyword in header:
+                del header[keyword]
+        if derivation.timestamp:
+            setattr(header, date, derivation.timestamp[:8])
+            setattr(header, time, derivation.timestamp[8:])
 
 
 def tell_remark(header: Dataset, remark: str) -> None:
@@ -144,7 +237,7 @@ def _tell_derivation(header: Dataset, source: Dataset, derivation: Derivation) -
     before = text(source, "DerivationDescription")
     about = str(derivation) + (f" Source: {before}" if before else "")
     header.DerivationDescription = _plain(about, 1024)
-    code = _code("HARMONISE", SCHEME, "Scanner harmonisation by a learned model")
+    code = _code(DERIVED_CODE, SCHEME, "Scanner harmonisation by a learned model")
     header.DerivationCodeSequence = [*header.get("DerivationCodeSequence", []), code]
     scheme = Dataset()
     scheme.CodingSchemeDesignator = SCHEME
@@ -175,13 +268,13 @@ def _tell_equipment(header: Dataset, source: Dataset, derivation: Derivation) ->
             scanner[keyword] = element
     if not text(source, "Manufacturer"):
         scanner.Manufacturer = "unknown"
-    scanner.PurposeOfReferenceCodeSequence = [_code("109101", "DCM", "Acquisition Equipment")]
+    scanner.PurposeOfReferenceCodeSequence = [_code(ACQUIRED_BY, "DCM", "Acquisition Equipment")]
     ours = Dataset()
     ours.Manufacturer = SOFTWARE
     ours.ManufacturerModelName = _plain(f"{SOFTWARE} {derivation.method}", 64)
     ours.SoftwareVersions = __version__
     ours.ContributionDescription = _plain(str(derivation), 1024)
-    ours.PurposeOfReferenceCodeSequence = [_code("109102", "DCM", "Processing Equipment")]
+    ours.PurposeOfReferenceCodeSequence = [_code(PROCESSED_BY, "DCM", "Processing Equipment")]
     header.ContributingEquipmentSequence = [
         *header.get("ContributingEquipmentSequence", []),
         scanner,

@@ -1,22 +1,24 @@
 """A volume's new values written as a derived CT series beside its source.
 
 Everything a rerun could change is left out, so the same input gives the same bytes: identifiers
-are hashes of the source's, the source's dates are kept, Instance Creation Date and Time are absent.
+are hashes of the source's, and dates of making the images are absent or given by the caller.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
+from pydicom import Dataset
 
 from cvsct.errors import GeometryError, SeriesError
 from cvsct.io.derivation import Derivation, derived_header, source_of, tell_remark
+from cvsct.io.geometry import plane_of
 from cvsct.io.header import quiet, text
 from cvsct.io.identity import file_meta
 from cvsct.io.pixels import Encoding, encoding_of
@@ -36,7 +38,8 @@ class DerivedSeries:
     Args:
         files: one for each slice, in slice order.
         uid_map: source UID to derived UID, under `series` and `instances`; also in `uid_map.json`.
-            A frame of a multi-frame file is `UID#frame`.
+            A frame of a multi-frame file is `UID#frame`; of images that share a UID, one is
+            `UID@z`, by its position in mm along the slice normal.
     """
 
     series_uid: str
@@ -52,10 +55,19 @@ class DerivedWriter:
     Args:
         folder: one series a folder; files of an earlier identical run are replaced.
         n_slices: of the whole series.
+        repeated: SOP Instance UIDs of the source that are not unique. Where they occur, position
+            and stored values are hashed into the derived UID; all others follow from the UID alone.
     """
 
-    def __init__(self, folder: Path, derivation: Derivation, n_slices: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        derivation: Derivation,
+        n_slices: int,
+        repeated: Collection[str] = (),
+    ) -> None:
         self._folder, self._derivation, self._n_slices = folder, derivation, n_slices
+        self._repeated = frozenset(repeated)
         self._series: tuple[str, str] = ("", "")
         self._files: list[Path] = []
         self._instances: dict[str, str] = {}
@@ -86,27 +98,51 @@ class DerivedWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         source_series = text(part.headers[0], "SeriesInstanceUID")
         self._series = source_series, self._derivation.uid(source_series, "series")
-        for i, header in enumerate(part.headers):
-            instance_uid = self._derivation.uid(text(header, "SOPInstanceUID"), "instance")
-            source_uid, frame = source_of(header)
-            self._instances[f"{source_uid}#{frame}" if frame else source_uid] = instance_uid
-            name = hashlib.sha256(instance_uid.encode()).hexdigest()[:32]
-            number = len(self._files) + 1
-            place = number, self._n_slices
+        for i in range(len(part.headers)):
+            known_as, instance_uid = self._identity(part, i)
+            self._instances[known_as] = instance_uid
+            path = self._folder / f"{hashlib.sha256(instance_uid.encode()).hexdigest()[:32]}.dcm"
+            if path in self._files:
+                raise SeriesError(
+                    f"slice {len(self._files) + 1} of {self._n_slices}: shares its SOP Instance "
+                    "UID, position and pixels with another; remove the copy"
+                )
+            place = len(self._files) + 1, self._n_slices
             remark = remarks[i] if remarks else ""
-            content = _slice_bytes(part, hu[i], i, self._derivation, place, remark)
-            self._files.append(self._folder / f"{name}.dcm")
-            write_atomic(self._files[-1], content)
+            content = _slice_bytes(part, hu[i], i, self._derivation, instance_uid, place, remark)
+            self._files.append(path)
+            write_atomic(path, content, private=True)
+
+    def _identity(self, part: CTVolume, i: int) -> tuple[str, str]:
+        """What a slice is called in the UID map, and the derived SOP Instance UID."""
+        header = part.headers[i]
+        uid, (source_uid, frame) = text(header, "SOPInstanceUID"), source_of(header)
+        known_as = f"{source_uid}#{frame}" if frame else source_uid
+        if source_uid not in self._repeated:
+            return known_as, self._derivation.uid(uid, "instance")
+        z_mm = position_mm(header)
+        pixels = stored_sha256(part, i)
+        return f"{known_as}@{z_mm}", self._derivation.uid(uid, "instance", (z_mm, pixels))
 
     def finish(self) -> DerivedSeries:
-        """Write the UID map, when all slices are there."""
+        """Write the UID map, when all slices are there.
+
+        Raises:
+            SeriesError: if there are not as many files as slices.
+        """
         source_series, series_uid = self._series
+        there = sum(file.is_file() for file in set(self._files))
+        if there != self._n_slices:
+            raise SeriesError(
+                f"{there} files were written for {self._n_slices} slices; check the disk and run "
+                "it again"
+            )
         uid_map: dict[str, Any] = {
             "research_use_only": True,
             "series": {source_series: series_uid},
             "instances": self._instances,
         }
-        write_json(self._folder / UID_MAP, uid_map)
+        write_json(self._folder / UID_MAP, uid_map, private=True)
         return DerivedSeries(series_uid, source_series, self._folder, tuple(self._files), uid_map)
 
 
@@ -130,6 +166,18 @@ def write_derived(
     writer = DerivedWriter(folder, derivation, len(volume.hu))
     writer.write(volume, hu)
     return writer.finish()
+
+
+def position_mm(header: Dataset) -> str:
+    """A slice's position along its own normal, to 0.01 mm."""
+    plane = plane_of("slice", header)
+    return f"{float(plane.position_mm @ plane.normal) + 0.0:.2f}".replace("-0.00", "0.00")
+
+
+def stored_sha256(part: CTVolume, i: int) -> str:
+    """SHA-256 of a slice's stored values, whatever its transfer syntax."""
+    encoding = encoding_of("slice", part.headers[i])
+    return hashlib.sha256(_stored(part, part.hu[i], i, encoding).tobytes()).hexdigest()
 
 
 def refuse_unfit(
@@ -158,6 +206,7 @@ def _slice_bytes(
     hu: Float[np.ndarray, "rows columns"],
     i: int,
     derivation: Derivation,
+    instance_uid: str,
     place: tuple[int, int],
     remark: str = "",
 ) -> bytes:
@@ -179,7 +228,7 @@ def _slice_bytes(
     stored = _stored(volume, hu, i, encoding)
     try:
         with quiet():
-            dataset = derived_header(header, encoding, derivation)
+            dataset = derived_header(header, encoding, derivation, instance_uid)
             dataset.InstanceNumber = place[0]
             if remark:
                 tell_remark(dataset, remark)

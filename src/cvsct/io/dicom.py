@@ -31,6 +31,8 @@ from cvsct.io.header import (
 )
 from cvsct.io.nifti import open_nifti
 from cvsct.io.nifti_header import is_nifti, not_a_scan, read_nifti_header
+from cvsct.io.nifti_write import named_alone
+from cvsct.io.repeated import mark_repeated
 from cvsct.io.series import open_series
 from cvsct.io.stack import SeriesFiles, acquisition_of, patient_of, read_header
 from cvsct.volume import CTVolume, ScanFacts
@@ -74,7 +76,9 @@ def find_series(path: Path) -> list[SeriesFiles]:
     files = list(_files(path))
     scans = [file for file in files if is_nifti(file)]
     left_out: Counter[str] = Counter()
-    found, damaged = _dicom_series(path, [file for file in files if not is_nifti(file)], left_out)
+    uids: Counter[str] = Counter()
+    dicom = [file for file in files if not is_nifti(file)]
+    found, damaged = _dicom_series(path, dicom, left_out, uids)
     if found and scans:
         left_out["NIfTI beside DICOM"] += len(scans)
     elif scans:
@@ -84,7 +88,8 @@ def find_series(path: Path) -> list[SeriesFiles]:
         raise SeriesError(_nothing_found(path, counts))
     if counts:
         logger.info("left out while looking for CT series: %s", counts)
-    return found + damaged
+    repeated = (uid for uid, count in uids.items() if count > 1)
+    return named_alone(mark_repeated(found + damaged, repeated))
 
 
 def read_series(series: SeriesFiles) -> CTVolume:
@@ -103,6 +108,8 @@ def read_facts(series: SeriesFiles) -> ScanFacts:
     Raises:
         SeriesError, GeometryError: if that header must be refused.
     """
+    if series.refused:
+        raise SeriesError(series.refused)
     stats = [(file.name, file.stat()) for file in series.files]
     stamp = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
     if series.frames:  # one file tells it all
@@ -162,7 +169,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _dicom_series(
-    path: Path, files: list[Path], left_out: Counter[str]
+    path: Path, files: list[Path], left_out: Counter[str], uids: Counter[str]
 ) -> tuple[list[SeriesFiles], list[SeriesFiles]]:
     """DICOM files as series, and those that are damaged, each alone."""
     groups: dict[str, list[Path]] = defaultdict(list)
@@ -186,6 +193,7 @@ def _dicom_series(
             left_out[reason] += 1
         elif is_uid(text(header, "SeriesInstanceUID")):
             groups[text(header, "SeriesInstanceUID")].append(file)
+            uids[text(header, "SOPInstanceUID")] += 1
             if text(header, "SOPClassUID") in ENHANCED_CT:
                 frames[file] = max(whole(header, "NumberOfFrames") or 1, 1)
         else:

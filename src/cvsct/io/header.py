@@ -34,8 +34,8 @@ ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 SCAN_TAGS = [
-    *("SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "NumberOfFrames"),
-    "DirectoryRecordSequence",
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType"),
+    *("NumberOfFrames", "DirectoryRecordSequence"),
 ]
 
 MAX_FILE_BYTES = 256 * 2**20

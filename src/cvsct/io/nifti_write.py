@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,55 @@ from cvsct.errors import GeometryError
 from cvsct.io.derivation import Derivation
 from cvsct.io.derived import UID_MAP, DerivedSeries, refuse_unfit
 from cvsct.io.nifti import TO_LPS, NiftiStack
+from cvsct.io.nifti_header import SUFFIXES, is_nifti
 from cvsct.io.space import stack_affine
-from cvsct.io.stack import Stack
+from cvsct.io.stack import SeriesFiles, Stack
 from cvsct.runs import write_atomic, write_json
 from cvsct.volume import CTVolume
 
 DESCRIPTION = b"cvsct derived, research use only"
+HARMONIZED = "_harmonized"
+"""Added to the name of a NIfTI source."""
+MAX_STEM = 100
+"""Characters; 255 bytes are a file system's limit, and one may have four."""
 SLICES_AT_ONCE = 16
 _FASTEST = 1
 """gzip's level, as nibabel's: a tenth larger than the default, three times as fast."""
+
+
+def named_alone(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+    """The series, each NIfTI with the name of its file for outputs, unique among them.
+
+    Where several files have one name, in folders of their own, a hash of the bytes is added.
+    """
+    stems = [_stem(each.files[0]) if is_nifti(each.files[0]) else "" for each in series]
+    counts = Counter(stem.casefold() for stem in stems)
+    return [
+        replace(each, name=stem if counts[stem.casefold()] == 1 else f"{stem}_{_short(each)}")
+        if stem
+        else each
+        for each, stem in zip(series, stems, strict=True)
+    ]
+
+
+def output_name(name: str, source: Path) -> str:
+    """The file that a NIfTI source called `name` becomes; empty where it has no name."""
+    return f"{name}{HARMONIZED}{output_suffix(source)}" if name else ""
+
+
+def output_suffix(source: Path) -> str:
+    """Compressed where the source is."""
+    return ".nii.gz" if source.name.lower().endswith(".gz") else ".nii"
+
+
+def _stem(path: Path) -> str:
+    """A file's name without suffixes, short enough for further ones, of printable characters."""
+    name = next(path.name[: -len(s)] for s in SUFFIXES[::-1] if path.name.lower().endswith(s))
+    return "".join(char if char.isprintable() else "_" for char in name)[:MAX_STEM] or "scan"
+
+
+def _short(series: SeriesFiles) -> str:
+    return hashlib.sha256(series.series_uid.encode()).hexdigest()[:8]
 
 
 class NiftiWriter:
@@ -39,10 +81,14 @@ class NiftiWriter:
 
     Args:
         folder: one series a folder; a file of an earlier identical run is replaced.
+        name: of the source without its suffix, for `NAME_harmonized.nii.gz`; empty for a hash.
     """
 
-    def __init__(self, folder: Path, derivation: Derivation, source: NiftiStack) -> None:
+    def __init__(
+        self, folder: Path, derivation: Derivation, source: NiftiStack, name: str = ""
+    ) -> None:
         self._folder, self._derivation, self._source = folder, derivation, source
+        self._name = name
         # in the file's own order of axes, seen in ours
         sizes = source.header.get_data_shape()[:3]
         self._voxels = np.empty(sizes, source.stored.dtype, order="F")
@@ -77,22 +123,25 @@ class NiftiWriter:
         uid = self._derivation.uid(source.series_uid, "series")
         header = source.header.copy()
         header["descrip"] = DESCRIPTION
-        suffix = ".nii.gz" if source.path.name.lower().endswith(".gz") else ".nii"
-        path = self._folder / f"{hashlib.sha256(uid.encode()).hexdigest()[:32]}{suffix}"
+        suffix = output_suffix(source.path)
+        hashed = hashlib.sha256(uid.encode()).hexdigest()[:32]
+        path = self._folder / (output_name(self._name, source.path) or f"{hashed}{suffix}")
         self._folder.mkdir(parents=True, exist_ok=True)
 
         def fill(stream: BufferedIOBase) -> None:
             stream.write(header.binaryblock + source.extensions)
             stream.write(self._voxels.ravel(order="F").data.cast("B"))
 
-        write_atomic(path, _packed(fill) if suffix == ".nii.gz" else _plain(fill))
+        content = _packed(fill) if suffix == ".nii.gz" else _plain(fill)
+        write_atomic(path, content, private=True)
         uid_map: dict[str, Any] = {
             "research_use_only": True,
             "derivation": str(self._derivation),
             "series": {source.series_uid: uid},
             "instances": {},
+            "files": {source.path.name: path.name},
         }
-        write_json(self._folder / UID_MAP, uid_map)
+        write_json(self._folder / UID_MAP, uid_map, private=True)
         return DerivedSeries(uid, source.series_uid, self._folder, (path,), uid_map)
 
 
@@ -129,7 +178,7 @@ def write_nifti(stack: Stack, path: Path) -> None:
             hu = stack.read(start, start + SLICES_AT_ONCE).hu
             stream.write(np.rint(hu).astype(dtype).tobytes() if dtype == "<i2" else hu.tobytes())
 
-    write_atomic(path, _packed(fill))
+    write_atomic(path, _packed(fill), private=True)
 
 
 def _hu_type(stack: Stack) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cvsct.io.derivation import Derivation
+from cvsct.errors import SeriesError
+from cvsct.io.derivation import Derivation, is_derived_here
 from cvsct.io.derived import DerivedWriter
 from cvsct.io.enhanced import FrameStack, open_enhanced
+from cvsct.io.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, read_dataset
 from cvsct.io.nifti import NiftiStack, open_nifti
-from cvsct.io.nifti_header import is_nifti
-from cvsct.io.nifti_write import NiftiWriter
+from cvsct.io.nifti_header import is_nifti, read_nifti_header
+from cvsct.io.nifti_write import DESCRIPTION, NiftiWriter
 from cvsct.io.stack import SeriesFiles, Stack, open_stack
 
 Opened = Stack | FrameStack | NiftiStack
@@ -23,6 +25,8 @@ def open_series(series: SeriesFiles) -> Opened:
         SeriesError: if a file is not sound, or the files do not belong together.
         GeometryError: if the slices do not form one regular stack.
     """
+    if series.refused:
+        raise SeriesError(series.refused)
     if not series.frames:
         return open_stack(series)
     (path,) = series.files
@@ -30,13 +34,30 @@ def open_series(series: SeriesFiles) -> Opened:
 
 
 def derived_writer(
-    source: Opened, folder: Path, derivation: Derivation
+    source: Opened, folder: Path, derivation: Derivation, series: SeriesFiles
 ) -> DerivedWriter | NiftiWriter:
     """What writes a series' new values as files of the kind it was read from.
+
+    Args:
+        series: what the source was opened from.
 
     Raises:
         SeriesError: if the source's values must be looked at first, and are not sound.
     """
     if isinstance(source, NiftiStack):
-        return NiftiWriter(folder, derivation, source)
-    return DerivedWriter(folder, derivation, len(source))
+        return NiftiWriter(folder, derivation, source, series.name)
+    return DerivedWriter(folder, derivation, len(source), series.repeated)
+
+
+def is_harmonized(series: SeriesFiles) -> bool:
+    """Whether this program made the series, as far as its first file tells.
+
+    Raises:
+        SeriesError: if that cannot be read.
+    """
+    path = series.files[0]
+    if is_nifti(path):
+        descrip = read_nifti_header(path)[0]["descrip"]
+        return bytes(descrip.tobytes()).startswith(DESCRIPTION)
+    limit = MAX_MULTIFRAME_BYTES if series.frames else MAX_FILE_BYTES
+    return is_derived_here(read_dataset(path, pixels=False, limit_bytes=limit))

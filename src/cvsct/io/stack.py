@@ -50,11 +50,19 @@ class SeriesFiles:
     `series_uid` is empty for a file whose header names none or cannot be parsed; it stands alone,
     and `read_series` refuses it by name, so that damage is reported and never silently left out.
     `frames` is how many slices a file of many declares, else 0.
+
+    Args:
+        repeated: SOP Instance UIDs of its images that others under the same path have too.
+        refused: why it is not to be read, where that was found out by comparing it with others.
+        name: of a NIfTI file without its suffix, another one for each under the same path.
     """
 
     series_uid: str
     files: tuple[Path, ...]
     frames: int = 0
+    repeated: frozenset[str] = field(default=frozenset(), repr=False)
+    refused: str = ""
+    name: str = field(default="", repr=False)
 
     @property
     def n_slices(self) -> int:

@@ -1,6 +1,6 @@
 """Methods without a network: the input as it is, histogram matching, spectrum matching.
 
-Each has a trainer and a loader, named in the METHODS table. All fit in seconds, and both
+Each has a trainer and a loader, named in the METHODS table. All fit within a minute, and both
 directions come from one model.
 """
 

@@ -1,0 +1,67 @@
+"""When derived images were made: one time for an output folder, fixed when it is begun."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+
+from cvsct.errors import UsageError
+from cvsct.plans import begun
+from cvsct.runs import write_json
+
+TIMESTAMP = "timestamp.json"
+_DIGITS = "%Y%m%d%H%M%S"
+
+
+def parse_timestamp(given: str) -> str:
+    """`now` or a local time in ISO 8601 as 14 digits, `20261128093000`; empty stays empty.
+
+    Raises:
+        UsageError: if it is neither.
+
+    Example:
+        >>> parse_timestamp("2026-11-28T09:30")
+        '20261128093000'
+    """
+    if not given:
+        return ""
+    if given == "now":
+        return datetime.now().strftime(_DIGITS)
+    try:
+        time = datetime.fromisoformat(given)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is not None or not 1900 <= time.year <= 9999:
+        raise UsageError(
+            f"--timestamp {given}: expected now, or a local time without offset such as "
+            "2026-11-28T09:30:00"
+        )
+    return time.strftime(_DIGITS)
+
+
+def fixed_timestamp(out: Path, given: str) -> str:
+    """The time of all images of a folder that grows: the first run's, where that said `now`.
+
+    Of several runs that begin at once, such as the shards of a job array, one sets it for all.
+
+    Raises:
+        UsageError: if `given` is no time.
+    """
+    wanted = parse_timestamp(given)
+    path = out / TIMESTAMP
+    if not wanted or given != "now":
+        return wanted
+    if not path.exists() and not begun(out):
+        out.mkdir(parents=True, exist_ok=True)
+        own = out / f".{TIMESTAMP}.{os.getpid()}"
+        write_json(own, {"timestamp": wanted})
+        with contextlib.suppress(FileExistsError):  # another run was first
+            os.link(own, path)
+        own.unlink()
+    if not path.exists():
+        return wanted
+    found: str = json.loads(path.read_text(encoding="utf-8"))["timestamp"]
+    return found
