@@ -189,7 +189,7 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
     else:
         two = fit.two
         if settings.refine:
-            two = refined(source, target, two, f, settings.max_gain, request.progress)
+            two = refined(source, target, two, f, settings.max_gain, request.progress, request.note)
         here, there = two.soft_tissue_hu
         tone_hu = 0.0
         if settings.tone == "match":

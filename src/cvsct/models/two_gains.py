@@ -186,14 +186,18 @@ def dose_law(
         return mean, sd
     found, precision = [mean], [sd**-2]
     for side in even:
-        slices, member = np.unique(side.slice_number, return_inverse=True)
+        power = _band_mean(side.log_power, band)
+        reached = np.isfinite(power)  # coarse pixels may show none of the band
+        if not reached.any():
+            continue
+        slices, member = np.unique(side.slice_number[reached], return_inverse=True)
         count = np.bincount(member, minlength=len(slices))
         used = count >= MIN_IN_SLICE
         if used.sum() < MIN_SLICES:
             continue
         y, x = (
             (np.bincount(member, values) / count)[used]
-            for values in (_band_mean(side.log_power, band), side.log_noise)
+            for values in (power[reached], side.log_noise[reached])
         )
         weight = count[used] / count[used].sum()
         x, y = x - weight @ x, y - weight @ y
