@@ -234,7 +234,7 @@ def test_a_cohort_of_which_a_series_failed_is_no_result_and_tried_again(
 ) -> None:
     data = laid_out(tmp_path / "data", one_body=True)
     for side, blur_px in (("A", 0.0), ("B", 0.8)):
-        one = [path for path in (data / "test" / side).iterdir()]
+        one = list((data / "test" / side).iterdir())
         (data / "test" / side / "1").mkdir()
         for file in one:
             file.rename(data / "test" / side / "1" / file.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from cvsct.cli.left_out import tell_left_out
 from cvsct.cli.words import columns, complain
 from cvsct.errors import CvsctError, TrainingError, UsageError
 
@@ -64,6 +65,9 @@ def admitted(
         side: examine(path, skip_refused, progress, f"checking the {side}")
         for side, path in paths.items()
     }
+    if shown:
+        for side, each in looked.items():
+            tell_left_out(each.left_out, f"{side} scans")
     derived = DERIVED in allowed
     series = {side: each.scans if derived else each.acquired for side, each in looked.items()}
     _refuse_same_series(series["source"], series["target"])
@@ -71,9 +75,11 @@ def admitted(
     refused = [] if skip_refused else list(unfit)
     if any(each.refused for each in looked.values()) and not skip_refused:
         refused = _all_unfit(paths, derived, progress)
-    refused += [f"no series of the {side} is left" for side, each in series.items() if not each]
+    empty = [f"no series of the {side} is left" for side, each in series.items() if not len(each)]
+    if empty and skip_refused:
+        refused = [*empty, *unfit]
     found: list[Finding] = []
-    if all(map(len, series.values())):
+    if not empty:
         try:
             found = list(findings({s: (each.series, each.facts) for s, each in series.items()}))
         except CvsctError:  # a slice that was looked at is damaged

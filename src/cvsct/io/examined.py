@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvsct.errors import CvsctError
-from cvsct.io.dicom import find_series, read_facts
+from cvsct.io.catalog import LeftOut, catalog
+from cvsct.io.dicom import read_facts
 from cvsct.io.header import label
 from cvsct.io.scans import SeriesOnDisk
 from cvsct.io.series import is_harmonized, open_series
@@ -31,11 +32,13 @@ class Examined:
         scans: those that are sound.
         refused: why the others are not, by their number, as `cvsct inspect` counts them.
         harmonized: of the sound ones those that this program made, by their number.
+        left_out: files under the path that are no part of any series.
     """
 
     scans: SeriesOnDisk
     refused: Mapping[int, str]
     harmonized: Mapping[int, SeriesFiles]
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def acquired(self) -> SeriesOnDisk:
@@ -58,7 +61,8 @@ def examine(
     Raises:
         SeriesError: if there is no CT series at all.
     """
-    found = find_series(path)
+    listed = catalog(path)
+    found = listed.series
     sound: list[tuple[SeriesFiles, ScanFacts]] = []
     refused: dict[int, str] = {}
     ours: dict[int, SeriesFiles] = {}
@@ -75,7 +79,7 @@ def examine(
             why = error.strerror or type(error).__name__
             refused[number] = f"{label(series.files[0])}: {why}"
         progress(what, number, len(found))
-    return Examined(_on_disk(sound), refused, ours)
+    return Examined(_on_disk(sound), refused, ours, listed.left_out)
 
 
 def _on_disk(pairs: Sequence[tuple[SeriesFiles, ScanFacts]]) -> SeriesOnDisk:
