@@ -71,9 +71,11 @@ def admitted(
     refused = [] if skip_refused else list(unfit)
     if any(each.refused for each in looked.values()) and not skip_refused:
         refused = _all_unfit(paths, derived, progress)
-    refused += [f"no series of the {side} is left" for side, each in series.items() if not each]
+    empty = [f"no series of the {side} is left" for side, each in series.items() if not len(each)]
+    if empty and skip_refused:
+        refused = [*empty, *unfit]
     found: list[Finding] = []
-    if all(map(len, series.values())):
+    if not empty:
         try:
             found = list(findings({s: (each.series, each.facts) for s, each in series.items()}))
         except CvsctError:  # a slice that was looked at is damaged

@@ -173,4 +173,4 @@ def _between(source: Sequence[ScanFacts], target: Sequence[ScanFacts]) -> Iterat
 
 def _listed(names: Sequence[str]) -> str:
     shown = list(names) if len(names) <= 5 else [*names[:4], f"{len(names) - 4} more"]
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return " and ".join([*filter(None, [", ".join(shown[:-1])]), shown[-1]])
