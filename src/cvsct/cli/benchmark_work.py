@@ -122,7 +122,7 @@ class Work:
                 resume=bool(before),
             )
         except SystemExit as stop:
-            if stop.code not in (None, 0, EXIT_SOME_FAILED):
+            if stop.code != EXIT_SOME_FAILED or failed_series(made) is None:
                 raise
         failed = failed_series(made)
         if failed:
