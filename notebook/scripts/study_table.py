@@ -1,6 +1,6 @@
-"""The summary table of docs/virtual_study.md, from what `cvsct benchmark` left.
+"""The summary table of notebook/virtual_study.md, from what `cvsct benchmark` left.
 
-    python scripts/study_table.py runs/study/benchmark/results.json
+    python notebook/scripts/study_table.py runs/study/benchmark/results.json
 
 One row a method, the best first (by the first seed's concordance in the first direction), in
 Markdown. Where a method was trained from several seeds, concordance across regions is given for

@@ -1,8 +1,8 @@
 """Score methods on a real kernel pair: unpaired training on one half, paired test on the other.
 
-    python scripts/real_pair.py --pair ../shared/real_ct/siemens_sensation10 --work runs/pair
+    python notebook/scripts/real_pair.py --pair ../shared/real_ct/siemens_sensation10 --work runs/pair
 
-Protocols (docs/real_pair.md). `same`: source and target slices are both from the lower half of
+Protocols (notebook/real_pair.md). `same`: source and target slices are both from the lower half of
 the z range. `different-1`, `different-2`: source from one of its two quarters, target from the
 other, so that no slice position is in common. The test is the upper half, with the pairing, in
 both directions. Everything runs through the command line; a model that is already in WORK is

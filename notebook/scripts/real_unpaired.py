@@ -1,6 +1,6 @@
 """Score methods on scans of two vendors that show different patients: spectra, not PSNR.
 
-    python scripts/real_unpaired.py --source ../shared/real_ct/ge_lightspeed_vct \
+    python notebook/scripts/real_unpaired.py --source ../shared/real_ct/ge_lightspeed_vct \
         --target ../shared/real_ct/siemens_sensation10/B40f --work runs/ge
 
 Every other series of SOURCE trains and the rest are harmonised. The lower half of TARGET's z range

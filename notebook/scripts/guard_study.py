@@ -1,6 +1,6 @@
 """What the slice guard sees: failures planted in a model's good output, and its false alarms.
 
-    python scripts/guard_study.py --data DATA --model MODEL --out DIR
+    python notebook/scripts/guard_study.py --data DATA --model MODEL --out DIR
 
 DATA holds scans of other bodies than the model learned from: folders of the source's and of the
 target's scanner under `paired/` or `test/` of what `cvsct simulate` writes (`--roles`; give

@@ -1,6 +1,6 @@
 """One table of all methods from several benchmarks, as Markdown.
 
-    python scripts/comparison.py NAME=BENCHMARK [NAME=BENCHMARK ...]
+    python notebook/scripts/comparison.py NAME=BENCHMARK [NAME=BENCHMARK ...]
 
 Each BENCHMARK is an output folder of `cvsct benchmark`. A table a direction, best concordance
 first: CCC across with its interval, within, PSNR, SSIM, NCC, HU bias, fit time and steps, time a

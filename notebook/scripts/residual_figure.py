@@ -1,6 +1,6 @@
 """What separates each method's images from the target's, as in the paper's Fig. 3.
 
-    python scripts/residual_figure.py --data DATA --benchmark OUT --out FIGURE.png \
+    python notebook/scripts/residual_figure.py --data DATA --benchmark OUT --out FIGURE.png \
         [--methods spectrum-plain spectrum cvsct] [--slice N]
 
 DATA is what `cvsct benchmark --data DATA --out OUT` was given. For each direction a row of images

@@ -1,6 +1,6 @@
 """Does the score of unpaired validation know the better checkpoint? Ask pairs.
 
-    python scripts/checkpoint_score.py --models MODEL ... --source TEST_A --target TEST_B \
+    python notebook/scripts/checkpoint_score.py --models MODEL ... --source TEST_A --target TEST_B \
         --out score.json [--every 3]
 
 Every model was trained with `--set schedule.keep_models=true`. Each kept model is applied to some

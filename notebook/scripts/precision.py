@@ -1,4 +1,4 @@
-"""Convolution speed of this machine by precision and memory layout (docs/decisions/003)."""
+"""Convolution speed of this machine by precision and memory layout (notebook/decisions/003)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The loss terms of a training as a table of means over tenths of its steps, and as a picture.
 
-python scripts/loss_curves.py MODEL [--png FILE]
+python notebook/scripts/loss_curves.py MODEL [--png FILE]
 """
 
 from __future__ import annotations

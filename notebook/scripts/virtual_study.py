@@ -1,8 +1,8 @@
 """Compare methods on the virtual benchmark with equal budgets: the paper's tables, both directions.
 
-    python scripts/virtual_study.py --work runs/virtual --minutes 30
+    python notebook/scripts/virtual_study.py --work runs/virtual --minutes 30
            [--methods spectrum cyclegan cvsct-1 cvsct-2 cvsct] [--seeds 0] [--bodies 3]
-    python scripts/virtual_study.py --work runs/ablation --minutes 8 --ablations
+    python notebook/scripts/virtual_study.py --work runs/ablation --minutes 8 --ablations
 
 Trains GE Lung to Siemens Bl64 on `bodies` simulations of the demo scale (each two bodies a scanner,
 all different: unpaired) and tests on the pairs of the first, both ways. Where a paired method is

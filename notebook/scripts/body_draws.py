@@ -1,6 +1,6 @@
 """How far a classical method's figures depend on the bodies it happened to learn from.
 
-    python scripts/body_draws.py --data DATA --sides A B --out TABLE.json
+    python notebook/scripts/body_draws.py --data DATA --sides A B --out TABLE.json
            [--methods spectrum-plain spectrum] [--draws 5] [--bodies 4] [--rois 120]
 
 DATA holds `train/SIDE` and `test/SIDE` as for `cvsct benchmark`. Each draw takes `bodies` training

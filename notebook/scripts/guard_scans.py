@@ -1,6 +1,6 @@
 """How well the guard of scans tells bad ones from another patient's.
 
-    python scripts/guard_scans.py --real ../shared/real_ct [--virtual scans/seed-0 ...]
+    python notebook/scripts/guard_scans.py --real ../shared/real_ct [--virtual scans/seed-0 ...]
 
 Domains: each Siemens kernel learned from one quarter of z and tried on the other half; eight GE
 slices of eight patients, each tried with the seven others; simulated vendors and kernels, tried on
