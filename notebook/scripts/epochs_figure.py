@@ -1,7 +1,8 @@
 """One slice at several moments of a training, as in the paper's Fig. 4.
 
-    python notebook/scripts/epochs_figure.py --model runs/virtual/models/cvsct-0 --source SERIES_OF_A \
-        --target SERIES_OF_B --out notebook/virtual_study/epochs.png [--reverse] [--count 5]
+    python notebook/scripts/epochs_figure.py --model runs/virtual/models/cvsct-0 \
+        --source SERIES_OF_A --target SERIES_OF_B \
+        --out notebook/virtual_study/epochs.png [--reverse] [--count 5]
 
 The model must have been trained with `--set schedule.keep_models=true`. Shown are a source slice,
 what the model of several kept steps makes of it, and the target scanner's image of the same place.

@@ -1,4 +1,4 @@
-"""Failures planted in good output, for the study of the slice guard (notebook/scripts/guard_study.py).
+"""Failures planted in good output, for the study of the slice guard (guard_study.py).
 
 Each function takes a slice before and after a mapping and gives both back with something wrong
 between them, or `None` where the slice has no place for it. A structure that the mapping invents

@@ -1,6 +1,7 @@
 """Score methods on a real kernel pair: unpaired training on one half, paired test on the other.
 
-    python notebook/scripts/real_pair.py --pair ../shared/real_ct/siemens_sensation10 --work runs/pair
+    python notebook/scripts/real_pair.py --work runs/pair \
+        --pair ../shared/real_ct/siemens_sensation10
 
 Protocols (notebook/real_pair.md). `same`: source and target slices are both from the lower half of
 the z range. `different-1`, `different-2`: source from one of its two quarters, target from the
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 
-from cvsct.cli import main as cvsct
 from cvsct.io.dicom import find_series, read_series
 from cvsct.models.bundle import SUMS_FILE
 from cvsct.runs import write_json
@@ -31,11 +33,10 @@ CLASSES = ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm")
 
 def run(*arguments: object) -> None:
     """One cvsct command; a failure ends the script."""
-    try:
-        cvsct([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        if stop.code:
-            raise
+    command = [sys.executable, "-m", "cvsct.cli", *map(str, arguments)]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        sys.exit(code)
 
 
 def train_once(

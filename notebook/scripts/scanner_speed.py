@@ -1,6 +1,7 @@
 """Seconds an image takes on one core, how two processes scale, and their memory.
 
-usage: OMP_NUM_THREADS=1 python notebook/scripts/scanner_speed.py [--slices 6] [--body lungman|patient]
+usage: OMP_NUM_THREADS=1 python notebook/scripts/scanner_speed.py
+       [--slices 6] [--body lungman|patient]
 
 Times whole slices as `cvsct simulate` makes them: a 5 mm slab of the phantom, one projection, five
 tube voltages, one kernel. First in one process, then the same work in each of two at once. From

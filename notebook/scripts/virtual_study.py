@@ -12,7 +12,7 @@ into WORK/benchmark/models: `minutes` of wall time where one model serves both d
 that each where two are trained. `cvsct benchmark` does the rest. With `--ablations`, `cvsct` with
 one setting changed (ABLATIONS) is trained into WORK/models and scored without the tables. What is
 in WORK already is used again, so that a study can be spread over several sittings; the model of
-every validation is kept for `scripts/epochs_figure.py` and `scripts/checkpoint_score.py`.
+every validation is kept for `epochs_figure.py` and `checkpoint_score.py`.
 """
 
 from __future__ import annotations
