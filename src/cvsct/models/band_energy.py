@@ -2,7 +2,7 @@
 
 After Gallardo-Estrella et al. 2016 (Eur Radiol 26:478, doi 10.1007/s00330-015-3824-y), who split
 a scan into frequency bands and scale the energy of each to a reference's. What differs here, and
-why (figures in docs/log.md):
+why (figures in notebook/log.md):
 
 - The bands part what `models.spectrum`'s one gain leaves: within a band of their width the ratio of
   two kernels changes several-fold, and energies of two bodies differ by more than that.

@@ -25,7 +25,7 @@ THERE, FULL_WAY = 0.2, 0.5
 """Up to the first a scan counts as the target's, from the second on as a source of full distance.
 
 Scans of the source read .9 and more, the target's .1 and less; a source at three times the dose
-still reads above the second (docs/decisions/012-pass-through.md).
+still reads above the second (notebook/decisions/012-pass-through.md).
 """
 
 LEAST_AXIS = 0.5

@@ -2,7 +2,7 @@
 
 Two scanners differ in how sharp they are and in how they are noisy, and the two need not go
 together: a power spectrum confounds them. Two kernels of one acquisition change both alike; two
-vendors do not (docs/decisions/010-two-gains.md has the figures).
+vendors do not (notebook/decisions/010-two-gains.md has the figures).
 
 *Noise* is measured where there is little else: in the most even patches of soft tissue. A thick
 body is noisier than a thin one; the noise that attenuation leads one to expect is taken out with
