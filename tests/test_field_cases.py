@@ -165,7 +165,8 @@ def test_two_patients_one_series(run: Run, case: Path, tmp_path: Path) -> None:
 def test_unlike_patients_paired(run: Run, case: Path, tmp_path: Path) -> None:
     assert harmonize(run, case / "A", tmp_path / "H")[0] == 0
     code, out, err = run("evaluate", "--harmonized", tmp_path / "H", "--target", case / "B",
-                         "--source", case / "A", "--rois", "6", "--out", tmp_path / "E")  # fmt: skip
+                         "--source", case / "A", "--rois", 6,
+                         "--out", tmp_path / "E")  # fmt: skip
     assert code == 0, err
     assert "different patients" in err + out
     metrics = json.loads((tmp_path / "E" / "metrics.json").read_text())
