@@ -25,15 +25,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import facts, one_line, peak_gflop_s, publish
 from benchmarks.streams import body_slices, end_to_end, memory, table, train_classical
-from cvsct.crew import usable_cores
-from cvsct.errors import CvsctError
-from cvsct.inference.openvino_engine import OpenVINONetwork
-from cvsct.inference.torch_engine import TorchNetwork
-from cvsct.models.bundle import Bundle, Domain
-from cvsct.models.export import rebuild_generator, with_graphs
-from cvsct.models.generator import GeneratorConfig, build_generator, scale_to_data
-from cvsct.training.steps import bf16_is_fast
-from cvsct.volume import HUWindow, ScanFacts
+from cvsct.core.errors import CvsctError
+from cvsct.core.volume import HUWindow, ScanFacts
+from cvsct.core.workers import usable_cores
+from cvsct.inference.engines.openvino import OpenVINONetwork
+from cvsct.inference.engines.torch import TorchNetwork
+from cvsct.model.bundle import Bundle, Domain
+from cvsct.networks.cvsct_generator import GeneratorConfig, build_generator, scale_to_data
+from cvsct.networks.export import rebuild_generator, with_graphs
+from cvsct.training.cyclegan.step import bf16_is_fast
 
 Images = Callable[[np.ndarray], np.ndarray]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cvsct.training import losses
-from cvsct.training.steps import CRITICS, CyclePass, CycleStep, Images, cycle_pass
+from cvsct.training.cyclegan.step import CRITICS, CyclePass, CycleStep, Images, cycle_pass
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from cvsct.evaluation.feature_cache import FeatureCache
-from cvsct.evaluation.radiomics import PARALLEL_FROM, Patch, extract, settings_record
-from cvsct.runs import random_stream, write_json
+from cvsct.core.runs import random_stream, write_json
+from cvsct.evaluation.features.cache import FeatureCache
+from cvsct.evaluation.features.radiomics import PARALLEL_FROM, Patch, extract, settings_record
 
 ROI_PX = 32
 NOISE_HU = 25.0

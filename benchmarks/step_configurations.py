@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.plain_step import Plain
-from cvsct.training.settings import CycleConfig, cycle_config
+from cvsct.training.cyclegan.settings import CycleConfig, cycle_config
 
 REFERENCE = "eager-fp32"
 

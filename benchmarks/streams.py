@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from cvsct.methods import find_method
-from cvsct.runs import TrainingRequest
-from cvsct.volume import Acquisition, CTVolume, Geometry
+from cvsct.core.runs import TrainingRequest
+from cvsct.core.volume import Acquisition, CTVolume, Geometry
+from cvsct.methods.registry import find_method
 from tests.dicom_files import slice_dataset, write_slice
 
 CLASSICAL = ("histogram", "spectrum")
@@ -113,8 +113,8 @@ def alone_s(series: Path, model: Path, precision: str, slices: int) -> float:
     """Seconds a slice of the network by itself, in a process of its own, as the command runs it."""
     code = (
         "import sys, time, numpy as np; from pathlib import Path;"
-        "from cvsct.models.bundle import Bundle; from cvsct.inference.engine import load_network;"
-        "from cvsct.io.dicom import find_series; from cvsct.io.stack import open_stack;"
+        "from cvsct.model.bundle import Bundle; from cvsct.inference.engines.load import load_network;"
+        "from cvsct.io.read import find_series; from cvsct.io.dicom.stack import open_stack;"
         "series, model, precision, slices = sys.argv[1:];"
         "v = open_stack(find_series(Path(series))[0]).read(0, int(slices));"
         "m = load_network(Bundle.read(Path(model)), False, 'openvino', precision);"

@@ -30,11 +30,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import facts, one_line, peaks, publish, synchronise
 from benchmarks.plain_step import PlainStep
 from benchmarks.step_configurations import CONFIGURATIONS, REFERENCE, configured
-from cvsct.errors import CvsctError, TrainingError
-from cvsct.models.vgg import CONVOLUTIONS, WIDTHS, Network
-from cvsct.training.parallel import Ranks
-from cvsct.training.steps import CycleStep, bf16_is_fast
-from cvsct.training.vgg import WEIGHTS_VARIABLE, find_weights
+from cvsct.core.errors import CvsctError, TrainingError
+from cvsct.networks.vgg import CONVOLUTIONS, WIDTHS, Network
+from cvsct.training.cyclegan.step import CycleStep, bf16_is_fast
+from cvsct.training.distributed import Ranks
+from cvsct.training.vgg_weights import WEIGHTS_VARIABLE, find_weights
 
 PAPER_STEPS, PAPER_BATCH = 31_250, 32
 SAMPLE = 32

@@ -14,12 +14,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from cvsct.io.simulated import write_simulated
-from cvsct.scanner.benchmark import KERNELS, TRAIN, BodyKind, Scan, Subject
-from cvsct.scanner.campaign import run_campaign
-from cvsct.scanner.imaging import load_simulator
-from cvsct.scanner.plan import BODIES_PER_SEED, plan
-from cvsct.terminal import progress
+from cvsct.cli.progress_display import progress
+from cvsct.io.dicom.simulated import write_simulated
+from cvsct.simulation.benchmark import KERNELS, TRAIN, BodyKind, Scan, Subject
+from cvsct.simulation.plan import BODIES_PER_SEED, plan
+from cvsct.simulation.render_task import load_simulator
+from cvsct.simulation.run import run_campaign
 
 SEED = 90
 TRAIN_BODIES, TRAIN_SLICES = 8, 24

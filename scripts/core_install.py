@@ -42,7 +42,7 @@ def run(*words: str | Path, expect: int = 0) -> str:
 def write_inputs(folder: Path) -> None:
     """A tiny network with graphs as a model folder, and a series of four slices."""
     sys.path.insert(0, str(REPOSITORY))
-    from cvsct.models.export import with_graphs  # noqa: PLC0415
+    from cvsct.networks.export import with_graphs  # noqa: PLC0415
     from tests.dicom_files import write_series  # noqa: PLC0415
     from tests.test_export import trained  # noqa: PLC0415
 

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from bundled_scans import make
-from cvsct.inference.calibration import calibrated
+from cvsct.guard.calibrate import calibrated
 from cvsct.io.scans import open_scans
-from cvsct.models.bundle import CHECKPOINT_FILE, MEASURED, SUMS_FILE, Bundle
-from cvsct.models.bundled import ROOT
-from cvsct.scanner.benchmark import BL64, BR40, GE, KERNELS, SIEMENS, TRAIN
+from cvsct.model.bundle import CHECKPOINT_FILE, MEASURED, SUMS_FILE, Bundle
+from cvsct.model.pretrained import ROOT
+from cvsct.simulation.benchmark import BL64, BR40, GE, KERNELS, SIEMENS, TRAIN
 
 METHODS = ("spectrum", "cvsct")
 BESIDE = ("input", "histogram", "spectrum-plain")

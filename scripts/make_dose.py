@@ -29,8 +29,8 @@ import numpy as np
 import xraydb
 from numba import njit
 
-from cvsct.scanner.materials import material_named
-from cvsct.scanner.profile import ScannerProfile, load_profile, profile_names
+from cvsct.simulation.phantom.materials import material_named
+from cvsct.simulation.physics.definition import ScannerProfile, load_profile, profile_names
 
 # The phantom: 32 cm wide, 15 cm long (IEC asks for 14 or more), holes of 13 mm, the outer ones'
 # axes 10 mm below the surface. The rod in the middle is taken wider than its hole: the dose is

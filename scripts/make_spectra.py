@@ -1,4 +1,4 @@
-"""Make the tube spectra that `cvsct.scanner.spectrum` reads, once, with spekpy.
+"""Make the tube spectra that `cvsct.simulation.physics.spectrum` reads, once, with spekpy.
 
     python3 -m venv /tmp/spekvenv && /tmp/spekvenv/bin/pip install spekpy==2.5.4
     /tmp/spekvenv/bin/python scripts/make_spectra.py src/cvsct/scanner/spectra

@@ -19,12 +19,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import j1
 
-from cvsct.evaluation.modulation import first_below, modulation_transfer
-from cvsct.evaluation.noise_power import NoisePower, noise_power_spectrum
-from cvsct.scanner.materials import BONE_EPOXY, POLYURETHANE, WATER, Material, material_named
-from cvsct.scanner.objects import disc_amounts
-from cvsct.scanner.profile import ScannerProfile, load_profile, profile_names
-from cvsct.scanner.scan import ImageGrid, VirtualScanner
+from cvsct.evaluation.image.mtf import first_below, modulation_transfer
+from cvsct.evaluation.image.noise_power import NoisePower, noise_power_spectrum
+from cvsct.simulation.phantom.materials import (
+    BONE_EPOXY,
+    POLYURETHANE,
+    WATER,
+    Material,
+    material_named,
+)
+from cvsct.simulation.phantom.objects import disc_amounts
+from cvsct.simulation.physics.definition import ScannerProfile, load_profile, profile_names
+from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 
 KVP, MAS, THICK_MM = 120.0, 100.0, 5.0
 EXTENT_MM = 400.0

@@ -20,12 +20,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from cvsct.io.dicom import read_all
-from cvsct.regions import SOFT_TISSUE_WINDOW_HU
-from cvsct.runs import random_stream
-from cvsct.scanner.phantom import RasterGrid, lungman, patient
-from cvsct.scanner.profile import load_profile
-from cvsct.scanner.scan import ImageGrid, VirtualScanner
+from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
+from cvsct.core.runs import random_stream
+from cvsct.io.read import read_all
+from cvsct.simulation.phantom.phantom import RasterGrid, lungman, patient
+from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 
 WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": SOFT_TISSUE_WINDOW_HU}
 KVP, MAS = 120.0, 100.0

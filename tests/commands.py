@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cvsct.methods import METHODS
-from cvsct.models.bundle import Bundle
+from cvsct.methods.registry import METHODS
+from cvsct.model.bundle import Bundle
 
 Run = Callable[..., tuple[int, str, str]]
 """Takes the words of a command; gives exit code, stdout and stderr."""

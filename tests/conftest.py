@@ -20,7 +20,7 @@ install_import_hook(  # before the first import of what it checks; compiled code
 )
 
 from cvsct import cli  # noqa: E402
-from cvsct.volume import Acquisition, CTVolume, Geometry  # noqa: E402
+from cvsct.core.volume import Acquisition, CTVolume, Geometry  # noqa: E402
 from tests.commands import Run  # noqa: E402
 from tests.dicom_files import write_series  # noqa: E402
 

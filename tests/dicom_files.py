@@ -19,9 +19,9 @@ from pydicom.uid import (
     JPEG2000Lossless,
 )
 
-from cvsct.io.derived import Derivation
-from cvsct.io.dicom import read_all
-from cvsct.volume import CTVolume
+from cvsct.core.volume import CTVolume
+from cvsct.io.dicom.write import Derivation
+from cvsct.io.read import read_all
 
 ROWS, COLUMNS, SPACING_MM = 40, 36, 5.0
 INTERCEPT = -1024

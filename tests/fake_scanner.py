@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.io.simulated import write_simulated
-from cvsct.scanner import campaign
-from cvsct.scanner.benchmark import Options, Scan, Subject
-from cvsct.scanner.imaging import Physics
-from cvsct.scanner.plan import plan
-from cvsct.scanner.profile import ScannerProfile
-from cvsct.volume import CTVolume, SimulatedStudy
+from cvsct.core.volume import CTVolume, SimulatedStudy
+from cvsct.io.dicom.simulated import write_simulated
+from cvsct.simulation import run as campaign
+from cvsct.simulation.benchmark import Options, Scan, Subject
+from cvsct.simulation.physics.definition import ScannerProfile
+from cvsct.simulation.plan import plan
+from cvsct.simulation.render_task import Physics
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cvsct.inference.task import Harmonising, Made, Task
-from cvsct.io import derived
-from cvsct.models.bundle import Bundle
-from cvsct.runs import write_atomic
+from cvsct.core.runs import write_atomic
+from cvsct.inference.cohort.job import Harmonising, Made, Task
+from cvsct.io.dicom import write as derived
+from cvsct.model.bundle import Bundle
 from tests.dicom_files import stored_values, write_series
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from cvsct.io.dicom import find_series
-from cvsct.io.nifti_write import DESCRIPTION, write_nifti
-from cvsct.io.stack import open_stack
+from cvsct.io.dicom.stack import open_stack
+from cvsct.io.nifti.write import DESCRIPTION, write_nifti
+from cvsct.io.read import find_series
 
 SHAPE = (6, 20, 24)
 """Slices, rows and columns."""
@@ -86,7 +86,7 @@ def write_scan(
 
 def _with_header(path: Path, scaling: tuple[float, float], changes: dict[str, Any]) -> Path:
     """Set fields that nibabel sets itself when it writes."""
-    from cvsct.io.nifti_header import opened, read_nifti_header
+    from cvsct.io.nifti.header import opened, read_nifti_header
 
     header, extensions = read_nifti_header(path)
     with opened(path) as stream:

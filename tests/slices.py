@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import j1
 
-from cvsct.scanner.objects import disc_amounts
+from cvsct.simulation.phantom.objects import disc_amounts
 
 disc = disc_amounts
 

@@ -11,8 +11,8 @@ import pydicom
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 
-from cvsct.io.space import volume_affine
-from cvsct.volume import CTVolume
+from cvsct.core.volume import CTVolume
+from cvsct.io.affine import volume_affine
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 

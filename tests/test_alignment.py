@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation.alignment import alignment, slice_shift_px
+from cvsct.core.errors import EvaluationError
+from cvsct.evaluation.image.alignment import alignment, slice_shift_px
 from tests.bodies import noise, seen, shifted, trunk
 from tests.conftest import make_volume
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cvsct.io.dicom import read_all
+from cvsct.io.read import read_all
 from tests.commands import Run, train
 from tests.dicom_files import write_series
 

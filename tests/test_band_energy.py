@@ -16,19 +16,19 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from cvsct.errors import ModelError, TrainingError, UsageError
-from cvsct.models.band_energy import (
+from cvsct.core.errors import ModelError, TrainingError, UsageError
+from cvsct.core.runs import TrainingRequest, silent
+from cvsct.core.volume import CTVolume, ScanFacts
+from cvsct.methods.band_energy import (
     BandEnergySettings,
     fit_band_gains,
     load_band_energy,
     train_band_energy,
 )
-from cvsct.models.bands import Bands
-from cvsct.models.bundle import Bundle
-from cvsct.models.filtering import filter_slices
-from cvsct.models.local_energy import Filter, Places, places_of, radius_sq
-from cvsct.runs import TrainingRequest, silent
-from cvsct.volume import CTVolume, ScanFacts
+from cvsct.methods.bands import Bands
+from cvsct.methods.local_energy import Filter, Places, places_of, radius_sq
+from cvsct.methods.spectrum.slice_filter import filter_slices
+from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 
 SOFT_MM, SHARP_MM = 0.4, 0.15

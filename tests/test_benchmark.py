@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from cvsct.errors import UsageError
-from cvsct.scanner.benchmark import (
+from cvsct.core.errors import UsageError
+from cvsct.simulation.benchmark import (
     GE,
     KERNELS_REPEAT,
     KERNELS_TEST,
@@ -23,8 +23,8 @@ from cvsct.scanner.benchmark import (
     Scan,
     Subject,
 )
-from cvsct.scanner.plan import SCALES, plan
-from cvsct.scanner.profile import load_profile
+from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.plan import SCALES, plan
 
 KERNELS = ("Bl64", "Br40")
 

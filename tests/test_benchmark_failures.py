@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from cvsct.cli import benchmark_work
-from cvsct.errors import TerminatedError
-from cvsct.methods import METHODS, find_method
+from cvsct.benchmarking import runner as benchmark_work
+from cvsct.core.errors import TerminatedError
+from cvsct.methods.registry import METHODS, find_method
 from tests.commands import Run
 from tests.conftest import phantom_hu
 from tests.dicom_files import Change, write_series

@@ -12,8 +12,8 @@ import torch
 from benchmarks import inference
 from benchmarks.inference import REFERENCE, RESNET, Row, compare, gflop_of, main
 from benchmarks.streams import body_slices, memory, train_classical
-from cvsct.models.generator import GeneratorConfig, build_generator
-from cvsct.volume import HUWindow
+from cvsct.core.volume import HUWindow
+from cvsct.networks.cvsct_generator import GeneratorConfig, build_generator
 
 
 def test_flops_of_the_generator_and_of_resnet() -> None:

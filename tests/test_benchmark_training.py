@@ -17,8 +17,8 @@ from benchmarks.machine import Convolution, peak_gflop_s
 from benchmarks.plain_step import PlainStep
 from benchmarks.step_configurations import CONFIGURATIONS, configured
 from benchmarks.training import derived, table
-from cvsct.training.settings import cycle_config
-from cvsct.training.steps import CRITICS, CycleStep
+from cvsct.training.cyclegan.settings import cycle_config
+from cvsct.training.cyclegan.step import CRITICS, CycleStep
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY: dict[str, Any] = {

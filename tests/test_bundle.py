@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvsct.errors import ModelError
-from cvsct.models.bundle import Bundle, Domain
+from cvsct.core.errors import ModelError
+from cvsct.model.bundle import Bundle, Domain
 from tests.conftest import make_volume
 
 

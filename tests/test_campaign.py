@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cvsct.errors import SimulationError, UsageError
-from cvsct.io.dicom import read_all
-from cvsct.plans import PLAN
-from cvsct.scanner.benchmark import Options
+from cvsct.core.errors import SimulationError, UsageError
+from cvsct.core.resumable import PLAN
+from cvsct.io.read import read_all
+from cvsct.simulation.benchmark import Options
 from tests.fake_scanner import (
     FAILING,
     FAKE,

@@ -13,10 +13,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from cvsct.errors import SeriesError
+from cvsct.core.errors import SeriesError
 from cvsct.io.catalog import catalog, find_series
-from cvsct.io.dicom import read_all
 from cvsct.io.file_kinds import is_headless, kind_of
+from cvsct.io.read import read_all
 from tests.commands import Run
 from tests.dicom_files import only, slice_dataset, stored_values, write_series, write_slice
 from tests.nifti_files import scan_hu, write_scan

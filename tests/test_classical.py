@@ -14,11 +14,11 @@ import pytest
 import scipy.fft
 from scipy import ndimage
 
-from cvsct.errors import ModelError, TrainingError, UsageError
-from cvsct.io.dicom import read_all
-from cvsct.methods import METHODS
-from cvsct.models.bundle import Bundle
-from cvsct.models.classical import (
+from cvsct.core.errors import ModelError, TrainingError, UsageError
+from cvsct.core.runs import TrainingRequest
+from cvsct.core.volume import CTVolume, HUWindow
+from cvsct.io.read import read_all
+from cvsct.methods.classical import (
     load_histogram,
     load_input,
     load_spectrum,
@@ -26,12 +26,12 @@ from cvsct.models.classical import (
     train_input,
     train_spectrum,
 )
-from cvsct.models.filtering import filter_slices
-from cvsct.models.like_with_like import smooth_log_gain
-from cvsct.models.noise import WATER_PER_MM, expected_log_noise
-from cvsct.models.spectrum import SpectrumSettings, fit_kernel_ratio
-from cvsct.runs import TrainingRequest
-from cvsct.volume import CTVolume, HUWindow
+from cvsct.methods.registry import METHODS
+from cvsct.methods.spectrum.expected_noise import WATER_PER_MM, expected_log_noise
+from cvsct.methods.spectrum.matched_patches import smooth_log_gain
+from cvsct.methods.spectrum.slice_filter import filter_slices
+from cvsct.methods.spectrum.train import SpectrumSettings, fit_kernel_ratio
+from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 
 SOFT_MM, SHARP_MM = 0.45, 0.15

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cvsct.io.dicom import read_all
-from cvsct.models.bundle import Bundle
+from cvsct.io.read import read_all
+from cvsct.model.bundle import Bundle
 from tests.commands import Run, options, train
 
 CLASSES = {"firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm"}

@@ -13,12 +13,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cvsct.cli import benchmark_work
-from cvsct.cli.benchmark_folder import fit_s
-from cvsct.errors import TerminatedError
-from cvsct.evaluation import league
-from cvsct.io.dicom import read_all
-from cvsct.methods import METHODS, Method, find_method
+from cvsct.benchmarking import results as league
+from cvsct.benchmarking import runner as benchmark_work
+from cvsct.benchmarking.folder import fit_s
+from cvsct.core.errors import TerminatedError
+from cvsct.io.read import read_all
+from cvsct.methods.registry import METHODS, Method, find_method
 from tests.commands import Run
 from tests.conftest import phantom_hu
 from tests.dicom_files import write_series
@@ -342,7 +342,7 @@ def test_features_are_measured_once(
         code, _, err = run(*evaluate_words(data, tmp_path / out, "--rois", 8))
         assert code == 0, err
         found.append((tmp_path / out / "features.csv").read_bytes())
-        from cvsct.evaluation import radiomics
+        from cvsct.evaluation.features import radiomics
 
         def never(*_: object) -> None:
             raise AssertionError("measured again")

@@ -11,9 +11,9 @@ import pytest
 from pydicom import Dataset
 
 from cvsct.cli import installation, machine
-from cvsct.errors import ModelError
-from cvsct.models import bundled
-from cvsct.models.bundle import Bundle, Domain
+from cvsct.core.errors import ModelError
+from cvsct.model import pretrained as bundled
+from cvsct.model.bundle import Bundle, Domain
 from tests.commands import Run
 from tests.conftest import make_volume
 from tests.dicom_files import COLUMNS, ROWS, write_series

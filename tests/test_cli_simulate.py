@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvsct.io.dicom import read_all
-from cvsct.io.simulated import write_simulated
-from cvsct.pairing import pair_volumes
-from cvsct.scanner import campaign
-from cvsct.scanner.benchmark import GE, SIEMENS, TEST
-from cvsct.scanner.imaging import Physics
+from cvsct.core.pairing import pair_volumes
+from cvsct.io.dicom.simulated import write_simulated
+from cvsct.io.read import read_all
+from cvsct.simulation import run as campaign
+from cvsct.simulation.benchmark import GE, SIEMENS, TEST
+from cvsct.simulation.render_task import Physics
 from tests.commands import Run
 from tests.fake_scanner import FAILING, FAKE, tiny
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cvsct.models.classical import load_spectrum, train_spectrum
-from cvsct.models.clipped import with_clipped_noise
-from cvsct.volume import CTVolume
+from cvsct.core.volume import CTVolume
+from cvsct.methods.classical import load_spectrum, train_spectrum
+from cvsct.methods.spectrum.clipped_noise import with_clipped_noise
 from tests.conftest import make_volume
 from tests.test_classical import SHARP_MM, SOFT_MM, request, world
 

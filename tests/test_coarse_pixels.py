@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cvsct.errors import GeometryError, TrainingError
-from cvsct.methods import find_method
-from cvsct.models.bundle import Bundle
-from cvsct.models.position import position_between
-from cvsct.runs import TrainingRequest
-from cvsct.volume import CTVolume
+from cvsct.core.errors import GeometryError, TrainingError
+from cvsct.core.runs import TrainingRequest
+from cvsct.core.volume import CTVolume
+from cvsct.methods.registry import find_method
+from cvsct.methods.spectrum.domain_position import position_between
+from cvsct.model.bundle import Bundle
 from tests.commands import Run
 from tests.conftest import make_volume
 from tests.dicom_files import write_series

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from cvsct.crew import Processes
-from cvsct.errors import CvsctError, UsageError
-from cvsct.inference import cohort
-from cvsct.inference.dask_crew import DaskCrew
-from cvsct.inference.shard import Shard, by_key
-from cvsct.inference.task import Harmonising
-from cvsct.io.dicom import find_series
-from cvsct.models.bundle import Bundle, Domain
+from cvsct.core.errors import CvsctError, UsageError
+from cvsct.core.workers import Processes
+from cvsct.inference.cohort import run as cohort
+from cvsct.inference.cohort.dask import DaskCrew
+from cvsct.inference.cohort.job import Harmonising
+from cvsct.inference.cohort.shards import Shard, by_key
+from cvsct.io.read import find_series
+from cvsct.model.bundle import Bundle, Domain
 from tests.commands import Run
 from tests.conftest import make_volume
 from tests.dicom_files import write_series
@@ -229,7 +229,7 @@ def test_leases_are_lost_at_once_here_and_by_time_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("cvsct.inference.journal.time.time", lambda: now[0])
+    monkeypatch.setattr("cvsct.inference.cohort.journal.time.time", lambda: now[0])
     path = tmp_path / "journal.sqlite"
     keys = ["a", "b", "c"]
     entry = cohort.Entry("ab", "2.25.1", 3, 1.5, 0.1)

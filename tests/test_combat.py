@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from cvsct.errors import EvaluationError, MissingExtraError
-from cvsct.evaluation.combat import crossfit_combat, fit_combat
-from cvsct.evaluation.concordance import across
-from cvsct.evaluation.radiomics import CLASSES, FeatureTable, Missing
+from cvsct.core.errors import EvaluationError, MissingExtraError
+from cvsct.evaluation.agreement.combat import crossfit_combat, fit_combat
+from cvsct.evaluation.agreement.concordance import across
+from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, Missing
 
 FEATURES = 8 * len(CLASSES)
 

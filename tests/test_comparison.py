@@ -11,11 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation.comparison import changes, shares, summary, way_to_ceiling
-from cvsct.evaluation.concordance import Across, Agreement, ClassAgreement, across, lin_ccc
-from cvsct.evaluation.paired_tests import holm, paired_tests
-from cvsct.evaluation.radiomics import CLASSES, FeatureTable, Missing, Patch, extract
+from cvsct.core.errors import EvaluationError
+from cvsct.evaluation.agreement.concordance import (
+    Across,
+    Agreement,
+    ClassAgreement,
+    across,
+    lin_ccc,
+)
+from cvsct.evaluation.agreement.paired_tests import holm, paired_tests
+from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, Missing, Patch, extract
+from cvsct.evaluation.report.comparison import changes, shares, summary, way_to_ceiling
 
 COLUMNS = len(CLASSES) * 2
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation.concordance import across, difference_interval, lin_ccc, within
-from cvsct.evaluation.radiomics import CLASSES, FeatureTable, Missing
+from cvsct.core.errors import EvaluationError
+from cvsct.evaluation.agreement.concordance import across, difference_interval, lin_ccc, within
+from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, Missing
 
 VALUES = arrays(np.float64, 12, elements=st.floats(-1e3, 1e3, allow_nan=False, width=32))
 

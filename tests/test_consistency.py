@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation.consistency import (
+from cvsct.core.errors import EvaluationError
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.image.consistency import (
     SliceConsistency,
     idempotence,
     idempotence_of,
     slice_consistency,
 )
-from cvsct.evaluation.tissues import TissueMap
-from cvsct.volume import CTVolume
+from cvsct.evaluation.image.tissues import TissueMap
 from tests.bodies import noise, seen, trunk
 from tests.conftest import make_volume
 

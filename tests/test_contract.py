@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from cvsct.inference.guarding import Guard
-from cvsct.inference.harmonizer import harmonize_volume
-from cvsct.io.dicom import find_series, read_all
+from cvsct.core.volume import HUWindow
+from cvsct.guard.apply import Guard
+from cvsct.inference.streaming import harmonize_volume
+from cvsct.io.read import find_series, read_all
 from cvsct.io.series import open_series
-from cvsct.methods import METHODS
-from cvsct.models.bundle import CHECKPOINT_FILE, DIRECTIONS, Bundle
-from cvsct.training import cycle, trainer
-from cvsct.volume import HUWindow
+from cvsct.methods.registry import METHODS
+from cvsct.model.bundle import CHECKPOINT_FILE, DIRECTIONS, Bundle
+from cvsct.training import trainer
+from cvsct.training.cyclegan import train as cycle
 from tests.commands import Run, options, sides
 from tests.conftest import phantom_hu
 from tests.dicom_files import write_series

@@ -22,10 +22,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cvsct.errors import SeriesError
-from cvsct.io import codec, decode
-from cvsct.io.codestream import size_of
-from cvsct.io.derived import write_derived
+from cvsct.core.errors import SeriesError
+from cvsct.io.dicom import codec_process as decode
+from cvsct.io.dicom import codecs as codec
+from cvsct.io.dicom.codestream import size_of
+from cvsct.io.dicom.write import write_derived
 from tests.compressed_files import HT_FRAME, LOSSLESS, VALUES, encoded, write_compressed
 from tests.dicom_files import DERIVATION, only, slice_dataset, write_slice
 
@@ -202,8 +203,8 @@ def test_a_forked_process_has_a_child_of_its_own(tmp_path: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from cvsct.io import decode
-from cvsct.io.dicom import read_all
+from cvsct.io.dicom import codec_process as decode
+from cvsct.io.read import read_all
 path = Path({str(path)!r})
 before = read_all(path)[0].hu
 ours = decode._decoder._child._process.pid

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cvsct.scanner import plan
-from cvsct.scanner.benchmark import REPEAT, TEST, Scan
+from cvsct.simulation import plan
+from cvsct.simulation.benchmark import REPEAT, TEST, Scan
 from tests.commands import Run
 
 

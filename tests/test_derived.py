@@ -13,10 +13,10 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from cvsct.errors import CvsctError, GeometryError, SeriesError
-from cvsct.io.derived import DerivedSeries, write_derived
-from cvsct.io.dicom import find_series, read_all, read_series
-from cvsct.volume import CTVolume
+from cvsct.core.errors import CvsctError, GeometryError, SeriesError
+from cvsct.core.volume import CTVolume
+from cvsct.io.dicom.write import DerivedSeries, write_derived
+from cvsct.io.read import find_series, read_all, read_series
 from tests.conftest import make_volume
 from tests.dicom_files import DERIVATION, signed, stored_values, today, write_series
 from tests.faults.validators import errors, missing

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
-from cvsct.errors import UsageError
+from cvsct.core.errors import UsageError
 from cvsct.inference.timestamp import parse_timestamp
-from cvsct.io.derivation import is_derived_here
-from cvsct.io.derived import write_derived
-from cvsct.io.dicom import find_series, read_all
+from cvsct.io.dicom.derive import is_derived_here
+from cvsct.io.dicom.write import write_derived
+from cvsct.io.read import find_series, read_all
 from cvsct.io.series import is_harmonized
 from tests.commands import Run
 from tests.dicom_files import DERIVATION, stored_values, write_series

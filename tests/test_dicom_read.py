@@ -20,11 +20,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cvsct.errors import CvsctError, GeometryError, SeriesError
+from cvsct.core.errors import CvsctError, GeometryError, SeriesError
+from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 from cvsct.io.catalog import catalog
-from cvsct.io.dicom import Refusal, find_series, read_all, read_series, read_tree
-from cvsct.io.header import label
-from cvsct.volume import AIR_FLOOR_HU, CTVolume
+from cvsct.io.dicom.header import label
+from cvsct.io.read import Refusal, find_series, read_all, read_series, read_tree
 from tests.dicom_files import (
     only,
     slice_dataset,

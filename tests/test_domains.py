@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvsct.data.domains import CACHE, close_domains, open_domains
-from cvsct.data.places import PatchRule
-from cvsct.data.store import Store, open_store
-from cvsct.errors import SeriesError, TrainingError
+from cvsct.core.errors import SeriesError, TrainingError
+from cvsct.core.volume import CTVolume, ScanFacts, Scans
 from cvsct.io import scans as scans_module
-from cvsct.io.dicom import SeriesFiles
+from cvsct.io.read import SeriesFiles
 from cvsct.io.scans import open_scans
-from cvsct.models.bundle import Bundle, Domain
-from cvsct.volume import CTVolume, ScanFacts, Scans
+from cvsct.model.bundle import Bundle, Domain
+from cvsct.training.data.patch_grid import PatchRule
+from cvsct.training.data.prepare import CACHE, close_domains, open_domains
+from cvsct.training.data.store import Store, open_store
 from tests.commands import Run, options
 from tests.conftest import make_volume
 from tests.dicom_files import write_series

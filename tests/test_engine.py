@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from cvsct.errors import TrainingError
-from cvsct.models.bundle import CHECKPOINT_FILE, Bundle
-from cvsct.runs import TrainingRequest, silent
-from cvsct.training import cycle, loop, losses, trainer
+from cvsct.core.errors import TrainingError
+from cvsct.core.runs import TrainingRequest, silent
+from cvsct.model.bundle import CHECKPOINT_FILE, Bundle
+from cvsct.training import loop, losses, trainer
 from cvsct.training.checkpoint import BEST_FILE, Run, kept_models
-from cvsct.training.health import Health, HealthConfig
+from cvsct.training.cyclegan import train as cycle
+from cvsct.training.cyclegan.collapse_monitor import Health, HealthConfig
+from cvsct.training.cyclegan.settings import PRESETS, cycle_config
+from cvsct.training.cyclegan.step import CRITICS, CycleStep
+from cvsct.training.logging import BOARD_FOLDER, LOG, VALIDATION_LOG, Record
 from cvsct.training.loop import Every, Limits, Schedule
-from cvsct.training.record import BOARD_FOLDER, LOG, VALIDATION_LOG, Record
-from cvsct.training.settings import PRESETS, cycle_config
-from cvsct.training.steps import CRITICS, CycleStep
 from tests.training_process import SETTINGS, noisy
 
 TINY = {name: value for name, value in SETTINGS.items() if name not in ("attention", "domain_loss")}

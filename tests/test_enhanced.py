@@ -13,9 +13,9 @@ import pytest
 from pydicom import Dataset, Sequence, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from cvsct.errors import CvsctError
-from cvsct.io.derived import write_derived
-from cvsct.io.dicom import find_series, read_facts
+from cvsct.core.errors import CvsctError
+from cvsct.io.dicom.write import write_derived
+from cvsct.io.read import find_series, read_facts
 from cvsct.io.series import open_series
 from tests.commands import Run, train
 from tests.dicom_files import (

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from cvsct.data.pairs import PairSampler
-from cvsct.data.places import PatchRule
-from cvsct.data.store import open_store
-from cvsct.errors import EvaluationError, TrainingError
-from cvsct.evaluation.report import EvaluationSettings, evaluate
-from cvsct.io.derived import write_derived
-from cvsct.io.dicom import find_series, read_series
-from cvsct.io.nifti_write import NiftiWriter
+from cvsct.core.errors import EvaluationError, TrainingError
+from cvsct.core.pairing import are_other_patients, pair_volumes
+from cvsct.core.volume import UNNAMED, CTVolume, HUWindow
+from cvsct.evaluation.report.write import EvaluationSettings, evaluate
+from cvsct.io.dicom.write import write_derived
+from cvsct.io.nifti.write import NiftiWriter
 from cvsct.io.provenance import check_roles, origin_of
+from cvsct.io.read import find_series, read_series
 from cvsct.io.series import open_series
-from cvsct.pairing import are_other_patients, pair_volumes
-from cvsct.volume import UNNAMED, CTVolume, HUWindow
+from cvsct.training.data.pairs import PairSampler
+from cvsct.training.data.patch_grid import PatchRule
+from cvsct.training.data.store import open_store
 from tests.commands import Run
 from tests.conftest import make_volume, phantom_hu
 from tests.dicom_files import DERIVATION, only, write_series

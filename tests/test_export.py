@@ -12,11 +12,11 @@ import openvino
 import pytest
 import torch
 
-from cvsct.errors import ModelError, UsageError
-from cvsct.inference.engine import load_network
-from cvsct.models import export
-from cvsct.models.bundle import GRAPH_FILES, Bundle, Domain
-from cvsct.models.generator import GeneratorConfig, build_generator, scale_to_data
+from cvsct.core.errors import ModelError, UsageError
+from cvsct.inference.engines.load import load_network
+from cvsct.model.bundle import GRAPH_FILES, Bundle, Domain
+from cvsct.networks import export
+from cvsct.networks.cvsct_generator import GeneratorConfig, build_generator, scale_to_data
 from tests.conftest import make_volume
 
 WINDOW_HU = [-1000.0, 900.0]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cvsct.errors import ModelError
-from cvsct.evaluation.tables import as_text
-from cvsct.models.graph_file import refuse_foreign
-from cvsct.runs import new_folder, write_atomic
+from cvsct.core.errors import ModelError
+from cvsct.core.runs import new_folder, write_atomic
+from cvsct.evaluation.report.tables import as_text
+from cvsct.model.onnx_check import refuse_foreign
 from tests.conftest import PACKAGE
 from tests.faults.bombs import OPENERS, QUICK, bombs, opened
 from tests.faults.disk_full import disk_full

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvsct.evaluation import feature_cache, radiomics
-from cvsct.evaluation.feature_cache import (
+from cvsct.evaluation.features import cache as feature_cache
+from cvsct.evaluation.features import radiomics
+from cvsct.evaluation.features.cache import (
     FILE,
     FeatureCache,
     Measured,
     content_key,
     default_folder,
 )
-from cvsct.evaluation.radiomics import Patch, extract
+from cvsct.evaluation.features.radiomics import Patch, extract
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from cvsct.models.bundle import CHECKPOINT_FILE, Bundle
-from cvsct.training.record import LOG
+from cvsct.model.bundle import CHECKPOINT_FILE, Bundle
+from cvsct.training.logging import LOG
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cvsct.errors import UsageError
-from cvsct.guard.looks import (
+from cvsct.core.errors import UsageError
+from cvsct.core.volume import Acquisition, CTVolume, ScanFacts
+from cvsct.guard.descriptor import (
     FLOOR_HU2_MM2,
     FREQUENCIES_PER_MM,
     N_ANATOMY,
@@ -21,10 +22,9 @@ from cvsct.guard.looks import (
     distance,
     look_at,
 )
+from cvsct.guard.input_check import FLOORS, MARGIN, Side, above
 from cvsct.guard.overrides import Overrides
-from cvsct.guard.scans import FLOORS, MARGIN, Side, above
 from cvsct.guard.verdict import ScanVerdict, judge_scan
-from cvsct.volume import Acquisition, CTVolume, ScanFacts
 from tests.conftest import make_volume, phantom_hu
 
 N_NOISE = len(FREQUENCIES_PER_MM) - N_ANATOMY

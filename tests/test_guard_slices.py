@@ -10,8 +10,8 @@ import pytest
 from scipy import ndimage
 from scipy.special import erfc
 
-from cvsct.errors import EvaluationError
-from cvsct.guard.slices import (
+from cvsct.core.errors import EvaluationError
+from cvsct.guard.output_check import (
     SliceChange,
     SliceLimits,
     judge_slice,

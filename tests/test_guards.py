@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from cvsct.evaluation.guarded import guards_of
-from cvsct.inference import calibration
-from cvsct.inference.guarding import Guard, evenly
-from cvsct.inference.journal import Entry, Journal
-from cvsct.io.dicom import find_series, read_all
-from cvsct.models.bundle import Bundle
+from cvsct.evaluation.report.guards import guards_of
+from cvsct.guard import calibrate as calibration
+from cvsct.guard.apply import Guard, evenly
+from cvsct.inference.cohort.journal import Entry, Journal
+from cvsct.io.read import find_series, read_all
+from cvsct.model.bundle import Bundle
 from tests.commands import Run, options, sides, train
 from tests.conftest import phantom_hu
 from tests.dicom_files import write_series

@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from cvsct.models.generator import GeneratorConfig, build_generator
-from cvsct.models.highpass import HighPass, reach_px
+from cvsct.networks.cvsct_generator import GeneratorConfig, build_generator
+from cvsct.networks.highpass import HighPass, reach_px
 
 SIGMA_PX = 3.0
 SMALL: dict[str, Any] = {"width": 8, "residual": True, "last_kernel": 3, "attention": False}

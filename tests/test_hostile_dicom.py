@@ -11,9 +11,9 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
 )
 
-from cvsct.errors import CvsctError, SeriesError
-from cvsct.io import header
-from cvsct.io.dicom import find_series, read_all
+from cvsct.core.errors import CvsctError, SeriesError
+from cvsct.io.dicom import header
+from cvsct.io.read import find_series, read_all
 from tests.dicom_files import (
     only,
     slice_dataset,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvsct.errors import EvaluationError
+from cvsct.core.errors import EvaluationError
+from cvsct.evaluation.features.radiomics import FeatureTable, Missing
 from cvsct.evaluation.identification import identify
-from cvsct.evaluation.radiomics import FeatureTable, Missing
 
 FEATURES = 60
 

@@ -14,13 +14,14 @@ import pytest
 import torch
 from pydicom import dcmread
 
-from cvsct.crew import usable_cores
-from cvsct.errors import MissingExtraError, ModelError, UsageError
-from cvsct.inference import engine, torch_engine
-from cvsct.inference.engine import load_network
-from cvsct.inference.openvino_engine import OpenVINONetwork, streams_for
-from cvsct.models.bundle import Bundle
-from cvsct.models.export import rebuild_generator, with_graphs
+from cvsct.core.errors import MissingExtraError, ModelError, UsageError
+from cvsct.core.workers import usable_cores
+from cvsct.inference.engines import load as engine
+from cvsct.inference.engines import torch as torch_engine
+from cvsct.inference.engines.load import load_network
+from cvsct.inference.engines.openvino import OpenVINONetwork, streams_for
+from cvsct.model.bundle import Bundle
+from cvsct.networks.export import rebuild_generator, with_graphs
 from tests.commands import Run
 from tests.conftest import make_volume
 from tests.dicom_files import write_series

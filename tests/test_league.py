@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from cvsct.evaluation.league import CEILING, INPUT, Benchmark, Result
-from cvsct.evaluation.league_page import headline, league_html, league_markdown
-from cvsct.evaluation.league_tables import ranking, tables
-from cvsct.evaluation.paper import QUALITY, TABLE_2, TABLE_3
-from cvsct.evaluation.radiomics import CLASSES
-from cvsct.evaluation.tables import Table
+from cvsct.benchmarking.page import headline, league_html, league_markdown
+from cvsct.benchmarking.published_results import QUALITY, TABLE_2, TABLE_3
+from cvsct.benchmarking.results import CEILING, INPUT, Benchmark, Result
+from cvsct.benchmarking.tables import ranking, tables
+from cvsct.evaluation.features.radiomics import CLASSES
+from cvsct.evaluation.report.tables import Table
 
 
 def metrics(ccc: float, psnr: float, sd: float = 0.1) -> dict[str, Any]:

@@ -17,15 +17,15 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 
-from cvsct.errors import CvsctError, GeometryError, MissingExtraError, SeriesError
-from cvsct.evaluation.radiomics import extract
-from cvsct.evaluation.roi import patch_of
-from cvsct.io.dicom import find_series, read_series
+from cvsct.core.errors import CvsctError, GeometryError, MissingExtraError, SeriesError
+from cvsct.core.masks import MaskedRegion
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.features.radiomics import extract
+from cvsct.evaluation.features.roi import patch_of
+from cvsct.io.affine import volume_affine
 from cvsct.io.mask_grid import on_grid
 from cvsct.io.masks import read_masks
-from cvsct.io.space import volume_affine
-from cvsct.regions import MaskedRegion
-from cvsct.volume import CTVolume
+from cvsct.io.read import find_series, read_series
 from tests.conftest import make_volume
 from tests.dicom_files import write_series
 

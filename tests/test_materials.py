@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvsct.errors import UsageError
-from cvsct.scanner import materials
-from cvsct.scanner.materials import MATERIALS, Material, basis_amounts, material_named
+from cvsct.core.errors import UsageError
+from cvsct.simulation.phantom import materials
+from cvsct.simulation.phantom.materials import MATERIALS, Material, basis_amounts, material_named
 
 TISSUES = (
     "water", "adipose", "muscle", "blood", "soft-tissue", "lung", "liver", "red-marrow",

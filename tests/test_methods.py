@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvsct.errors import MissingExtraError, UsageError
-from cvsct.inference.engine import load_network
-from cvsct.methods import METHODS, TRAIN_OPTIONS, find_method
-from cvsct.models.bundle import Bundle, Domain
+from cvsct.core.errors import MissingExtraError, UsageError
+from cvsct.inference.engines.load import load_network
+from cvsct.methods.registry import METHODS, TRAIN_OPTIONS, find_method
+from cvsct.model.bundle import Bundle, Domain
 from tests.conftest import make_volume
 
 

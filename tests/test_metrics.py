@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvsct.errors import EvaluationError, MissingExtraError
-from cvsct.evaluation.metrics import (
+from cvsct.core.errors import EvaluationError, MissingExtraError
+from cvsct.core.volume import HUWindow
+from cvsct.evaluation.image.quality import (
     PSNR_CEILING_DB,
     Spread,
     image_quality,
@@ -17,7 +18,6 @@ from cvsct.evaluation.metrics import (
     ssim,
     tissue_bias_hu,
 )
-from cvsct.volume import HUWindow
 
 WINDOW = HUWindow()
 

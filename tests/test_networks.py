@@ -7,9 +7,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from cvsct.errors import TrainingError
-from cvsct.models.discriminator import Discriminator, DiscriminatorConfig
-from cvsct.models.generator import (
+from cvsct.core.errors import TrainingError
+from cvsct.core.volume import HUWindow
+from cvsct.networks.cvsct_generator import (
     CBAM,
     Generator,
     GeneratorConfig,
@@ -17,7 +17,7 @@ from cvsct.models.generator import (
     build_generator,
     scale_to_data,
 )
-from cvsct.volume import HUWindow
+from cvsct.networks.discriminator import Discriminator, DiscriminatorConfig
 
 SMALL = {"width": 8, "reduction": 4}
 RESNET = {"architecture": "resnet-9", "width": 2}

@@ -11,12 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cvsct.errors import CvsctError
-from cvsct.io import nifti_header
-from cvsct.io.dicom import find_series, read_all, read_facts
-from cvsct.io.nifti import open_nifti
-from cvsct.io.nifti_write import NiftiWriter, write_nifti
-from cvsct.io.stack import SeriesFiles, open_stack
+from cvsct.core.errors import CvsctError
+from cvsct.io.dicom.stack import SeriesFiles, open_stack
+from cvsct.io.nifti import header as nifti_header
+from cvsct.io.nifti.read import open_nifti
+from cvsct.io.nifti.write import NiftiWriter, write_nifti
+from cvsct.io.read import find_series, read_all, read_facts
 from tests.commands import Run
 from tests.dicom_files import DERIVATION, only, signed, stored_values, write_series
 from tests.nifti_files import FIRST_MM, SHAPE, STEPS_MM, scan_hu, write_converted, write_scan

@@ -10,20 +10,20 @@ import pydicom
 import pytest
 from scipy import ndimage
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation.nodule_truth import (
+from cvsct.core.errors import EvaluationError
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.image.nodule_truth import (
     NoduleTruth,
     nodules_of,
     read_nodules,
     sphere_diameter_mm,
 )
-from cvsct.evaluation.nodules import (
+from cvsct.evaluation.image.nodules import (
     compare_nodules,
     measure_nodule,
     measure_nodules,
     summarise,
 )
-from cvsct.volume import CTVolume
 from tests.bodies import noise
 from tests.conftest import make_volume
 

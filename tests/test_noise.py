@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation.noise import homogeneous_regions, tissue_noise
+from cvsct.core.errors import EvaluationError
+from cvsct.evaluation.image.noise import homogeneous_regions, tissue_noise
 from tests.bodies import noise, noise_power, seen, trunk
 from tests.conftest import make_volume
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from cvsct.errors import CvsctError, SeriesError
-from cvsct.io.dicom import Refusal, find_series, read_tree
+from cvsct.core.errors import CvsctError, SeriesError
+from cvsct.io.read import Refusal, find_series, read_tree
 from tests.dicom_files import Change, only, write_series, write_slice
 from tests.test_enhanced import enhanced
 

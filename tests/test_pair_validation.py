@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from cvsct.training.pair_validation import PairValidator
-from cvsct.volume import HUWindow
+from cvsct.core.volume import HUWindow
+from cvsct.training.paired.validation import PairValidator
 
 WINDOW = HUWindow(-1024.0, 976.0)
 PIXEL_MM = 0.7

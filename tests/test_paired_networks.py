@@ -11,16 +11,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from cvsct.inference.engine import load_network
-from cvsct.models import export
-from cvsct.models.bundle import Bundle, Domain
-from cvsct.models.discriminator import Discriminator, DiscriminatorConfig
-from cvsct.models.generator import GeneratorConfig, build_generator, read_config
-from cvsct.models.padding import reflected
-from cvsct.models.unet import UNet, UNetConfig
-from cvsct.models.vgg import CONVOLUTIONS, VGG
-from cvsct.models.vgg_unet import VGGUNet, VGGUNetConfig
-from cvsct.volume import HUWindow
+from cvsct.core.volume import HUWindow
+from cvsct.inference.engines.load import load_network
+from cvsct.model.bundle import Bundle, Domain
+from cvsct.networks import export
+from cvsct.networks.cvsct_generator import GeneratorConfig, build_generator, read_config
+from cvsct.networks.discriminator import Discriminator, DiscriminatorConfig
+from cvsct.networks.padding import reflected
+from cvsct.networks.unet import UNet, UNetConfig
+from cvsct.networks.vgg import CONVOLUTIONS, VGG
+from cvsct.networks.vgg_unet import VGGUNet, VGGUNetConfig
 from tests.conftest import make_volume
 
 RESIDUAL_CNN = {"architecture": "residual-cnn", "width": 8}

@@ -11,13 +11,13 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from cvsct.errors import TrainingError, UsageError
-from cvsct.methods import METHODS
-from cvsct.models.vgg_unet import VGGUNet
-from cvsct.training.alternation import Alternation, AlternationConfig
-from cvsct.training.paired_settings import PAIRED_PRESETS, paired_config
-from cvsct.training.paired_steps import PairedStep, narrowed
-from cvsct.volume import HUWindow
+from cvsct.core.errors import TrainingError, UsageError
+from cvsct.core.volume import HUWindow
+from cvsct.methods.registry import METHODS
+from cvsct.networks.vgg_unet import VGGUNet
+from cvsct.training.paired.alternation import Alternation, AlternationConfig
+from cvsct.training.paired.settings import PAIRED_PRESETS, paired_config
+from cvsct.training.paired.step import PairedStep, narrowed
 from tests.commands import TINY_PAIRED
 
 PAIRED = [name for name, row in METHODS.items() if row.kind == "paired"]

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvsct.errors import EvaluationError, GeometryError
-from cvsct.evaluation.pairing import pairs_to_compare
-from cvsct.pairing import nearest_gap_mm, pair_slices, pair_volumes, unpaired_reason
-from cvsct.volume import CTVolume
+from cvsct.core.errors import EvaluationError, GeometryError
+from cvsct.core.pairing import nearest_gap_mm, pair_slices, pair_volumes, unpaired_reason
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.sides import pairs_to_compare
 from tests.conftest import make_volume
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvsct.data.pairs import PairSampler
-from cvsct.data.patches import PatchSampler
-from cvsct.data.places import PatchRule
-from cvsct.data.store import INDEX, Store, open_store
-from cvsct.errors import TrainingError
-from cvsct.volume import CTVolume, HUWindow
+from cvsct.core.errors import TrainingError
+from cvsct.core.volume import CTVolume, HUWindow
+from cvsct.training.data.pairs import PairSampler
+from cvsct.training.data.patch_grid import PatchRule
+from cvsct.training.data.sampler import PatchSampler
+from cvsct.training.data.store import INDEX, Store, open_store
 from tests.conftest import make_volume
 from tests.test_pairing import moved
 from tests.test_patches import body

@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from cvsct.errors import TrainingError, UsageError
-from cvsct.models.bundle import Bundle
-from cvsct.runs import TrainingRequest
-from cvsct.training.cycle import train_cycle
-from cvsct.training.paired_settings import paired_config
-from cvsct.training.paired_steps import PairedStep
-from cvsct.training.parallel import joined
-from cvsct.training.record import LOG
-from cvsct.training.settings import cycle_config
-from cvsct.training.steps import CycleStep
+from cvsct.core.errors import TrainingError, UsageError
+from cvsct.core.runs import TrainingRequest
+from cvsct.model.bundle import Bundle
+from cvsct.training.cyclegan.settings import cycle_config
+from cvsct.training.cyclegan.step import CycleStep
+from cvsct.training.cyclegan.train import train_cycle
+from cvsct.training.distributed import joined
+from cvsct.training.logging import LOG
+from cvsct.training.paired.settings import paired_config
+from cvsct.training.paired.step import PairedStep
 from tests.commands import Run, options
 from tests.test_paired_steps import pairs
 from tests.test_paired_steps import settings as settings_of

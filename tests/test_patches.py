@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvsct.data.patches import PatchSampler
-from cvsct.data.places import PatchRule
-from cvsct.data.store import Store, open_store
-from cvsct.errors import TrainingError
-from cvsct.regions import covered_fraction, soft_tissue
-from cvsct.volume import CTVolume, HUWindow
+from cvsct.core.errors import TrainingError
+from cvsct.core.masks import covered_fraction, soft_tissue
+from cvsct.core.volume import CTVolume, HUWindow
+from cvsct.training.data.patch_grid import PatchRule
+from cvsct.training.data.sampler import PatchSampler
+from cvsct.training.data.store import Store, open_store
 from tests.conftest import make_volume
 
 WINDOW = HUWindow()

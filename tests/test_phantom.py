@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvsct.errors import UsageError
-from cvsct.scanner.phantom import Phantom, RasterGrid, lungman, patient
+from cvsct.core.errors import UsageError
+from cvsct.simulation.phantom.phantom import Phantom, RasterGrid, lungman, patient
 
 GRID = RasterGrid(256, 400.0)
 

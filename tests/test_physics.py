@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import ncx2
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation.modulation import first_below, modulation_transfer
-from cvsct.evaluation.noise_power import noise_power_spectrum
-from cvsct.scanner.objects import disc_amounts
+from cvsct.core.errors import EvaluationError
+from cvsct.evaluation.image.mtf import first_below, modulation_transfer
+from cvsct.evaluation.image.noise_power import noise_power_spectrum
+from cvsct.simulation.phantom.objects import disc_amounts
 
 PIXEL_MM = 0.4
 

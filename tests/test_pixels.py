@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from cvsct.io.derived import write_derived
-from cvsct.volume import AIR_FLOOR_HU
+from cvsct.core.volume import AIR_FLOOR_HU
+from cvsct.io.dicom.write import write_derived
 from tests.dicom_files import COLUMNS, DERIVATION, ROWS, only, signed, stored_values, write_series
 
 

@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cvsct.errors import GeometryError
-from cvsct.inference.harmonizer import harmonize_one
-from cvsct.io.dicom import find_series
-from cvsct.models.bundle import Bundle
-from cvsct.models.classical import load_spectrum, train_spectrum
-from cvsct.models.mapping import SAMPLE_SLICES, sample_of
-from cvsct.models.position import FULL_WAY, LEAST_AXIS, THERE, Position, scan_position
-from cvsct.volume import CTVolume
+from cvsct.core.errors import GeometryError
+from cvsct.core.volume import CTVolume
+from cvsct.inference.streaming import harmonize_one
+from cvsct.io.read import find_series
+from cvsct.methods.classical import load_spectrum, train_spectrum
+from cvsct.methods.spectrum.domain_position import (
+    FULL_WAY,
+    LEAST_AXIS,
+    THERE,
+    Position,
+    scan_position,
+)
+from cvsct.methods.volume_mapping import SAMPLE_SLICES, sample_of
+from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 from tests.dicom_files import DERIVATION, only, write_series
 from tests.test_classical import SHARP_MM, SOFT_MM, request, world

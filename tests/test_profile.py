@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from cvsct.errors import UsageError
-from cvsct.scanner.materials import BONE_EPOXY, POLYURETHANE, WATER, Material, material_named
-from cvsct.scanner.profile import ScannerProfile, load_profile, profile_names
+from cvsct.core.errors import UsageError
+from cvsct.simulation.phantom.materials import (
+    BONE_EPOXY,
+    POLYURETHANE,
+    WATER,
+    Material,
+    material_named,
+)
+from cvsct.simulation.physics.definition import ScannerProfile, load_profile, profile_names
 
 GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"
 

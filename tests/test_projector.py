@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvsct.errors import GeometryError
-from cvsct.scanner.projector import FanGeometry, project, project_adjoint
+from cvsct.core.errors import GeometryError
+from cvsct.simulation.physics.projector import FanGeometry, project, project_adjoint
 from tests.slices import disc
 
 EXTENT_MM = 400.0

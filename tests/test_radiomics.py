@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation import radiomics
-from cvsct.evaluation.radiomics import (
+from cvsct.core.errors import EvaluationError
+from cvsct.core.masks import MaskedRegion, Region, masked_regions
+from cvsct.evaluation.features import radiomics
+from cvsct.evaluation.features.radiomics import (
     FeatureTable,
     Missing,
     Patch,
@@ -22,8 +23,7 @@ from cvsct.evaluation.radiomics import (
     feature_names,
     settings_record,
 )
-from cvsct.evaluation.roi import patch_of, whole_slices
-from cvsct.regions import MaskedRegion, Region, masked_regions
+from cvsct.evaluation.features.roi import patch_of, whole_slices
 from tests.conftest import make_volume
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from cvsct.evaluation.extractor import CLASS_TYPES, feature_values
-from cvsct.evaluation.radiomics import class_of, feature_names
+from cvsct.evaluation.features.extractor import CLASS_TYPES, feature_values
+from cvsct.evaluation.features.radiomics import class_of, feature_names
 
 # The digital phantom of the Image Biomarker Standardisation Initiative (IBSI 1), by A. Zwanenburg,
 # "licensed under the Creative Commons Attribution 4.0 International License". 0 is not in the mask.

@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cvsct.errors import GeometryError, UsageError
-from cvsct.scanner.detector import Detector
-from cvsct.scanner.materials import BASIS, BONE_EPOXY, POLYURETHANE, WATER, Material
-from cvsct.scanner.profile import load_profile
-from cvsct.scanner.recon import ImageGrid, Sampling
-from cvsct.scanner.scan import VirtualScanner
+from cvsct.core.errors import GeometryError, UsageError
+from cvsct.simulation.phantom.materials import BASIS, BONE_EPOXY, POLYURETHANE, WATER, Material
+from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.detector import Detector
+from cvsct.simulation.physics.recon import ImageGrid, Sampling
+from cvsct.simulation.physics.scan import VirtualScanner
 from tests.slices import crossing, disc, disc_spectrum, radial
 
 GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvsct.errors import GeometryError
-from cvsct.regions import covered_fraction, sample_regions, soft_tissue
+from cvsct.core.errors import GeometryError
+from cvsct.core.masks import covered_fraction, sample_regions, soft_tissue
 
 
 def test_noise_does_not_decide_what_is_tissue() -> None:

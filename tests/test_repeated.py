@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from cvsct.inference.shard import Shard, by_key
-from cvsct.io.derived import DerivedWriter
-from cvsct.io.dicom import find_series
-from cvsct.io.identity import uid_of
+from cvsct.inference.cohort.shards import Shard, by_key
+from cvsct.io.dicom.uids import uid_of
+from cvsct.io.dicom.write import DerivedWriter
+from cvsct.io.read import find_series
 from cvsct.io.series import open_series
 from tests.commands import Run
 from tests.dicom_files import DERIVATION, stored_values, write_series, write_slice

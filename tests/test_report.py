@@ -16,16 +16,16 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation.metrics import PSNR_CEILING_DB
-from cvsct.evaluation.pairing import SharedSlices
-from cvsct.evaluation.placement import Placed, place_regions
-from cvsct.evaluation.radiomics import CLASSES
-from cvsct.evaluation.report import Evaluation, EvaluationSettings, evaluate, write_report
-from cvsct.evaluation.report import metrics as metrics_of
-from cvsct.evaluation.verdict import verdict
-from cvsct.regions import soft_tissue
-from cvsct.volume import CTVolume
+from cvsct.core.errors import EvaluationError
+from cvsct.core.masks import soft_tissue
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.features.placement import Placed, place_regions
+from cvsct.evaluation.features.radiomics import CLASSES
+from cvsct.evaluation.image.quality import PSNR_CEILING_DB
+from cvsct.evaluation.report.verdict import verdict
+from cvsct.evaluation.report.write import Evaluation, EvaluationSettings, evaluate, write_report
+from cvsct.evaluation.report.write import metrics as metrics_of
+from cvsct.evaluation.sides import SharedSlices
 from tests.conftest import make_volume
 
 FAST = EvaluationSettings(rois=8, roi_px=16, bootstrap=100, spectrum_px=32, examples=1)
@@ -263,7 +263,7 @@ def test_settings_are_checked() -> None:
 @pytest.mark.shared
 def test_a_real_kernel_pair_reads_as_measured_before(shared: Path) -> None:
     """design/measurements.md: input 34.7 dB and .39 on the upper half of the z range."""
-    dicom = pytest.importorskip("cvsct.io.dicom")
+    dicom = pytest.importorskip("cvsct.io.read")
     folder = shared / "real_ct" / "siemens_sensation10"
     sharp, soft = (dicom.read_all(folder / kernel)[0] for kernel in ("B70f", "B40f"))
     upper = slice(len(sharp.hu) // 2, None)

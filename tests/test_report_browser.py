@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvsct.evaluation.figures import RESIDUAL_HU
-from cvsct.evaluation.report import EvaluationSettings, evaluate, write_report
-from cvsct.evaluation.viewer import WINDOWS
+from cvsct.evaluation.report.figures import RESIDUAL_HU
+from cvsct.evaluation.report.viewer import WINDOWS
+from cvsct.evaluation.report.write import EvaluationSettings, evaluate, write_report
 from tests.test_report import NEAR, SHARP, SOFT
 
 FAST = EvaluationSettings(rois=8, roi_px=16, bootstrap=50, spectrum_px=32, examples=2)
@@ -145,7 +145,7 @@ def test_it_prints_its_figures_and_no_controls(browser: Any) -> None:
 
 
 def test_negative_and_large_hu_survive_the_trip() -> None:
-    from cvsct.evaluation.viewer import OFFSET_HU, to_rgb
+    from cvsct.evaluation.report.viewer import OFFSET_HU, to_rgb
 
     hu = np.array([[-2048.0, -1024.4, -0.5], [0.0, 3071.0, 32_767.0]])
     code = to_rgb(hu).astype(int)

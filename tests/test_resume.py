@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from cvsct.errors import TerminatedError, TrainingError
-from cvsct.models.bundle import CHECKPOINT_FILE, WEIGHTS_FILE, Bundle
-from cvsct.runs import silent
+from cvsct.core.errors import TerminatedError, TrainingError
+from cvsct.core.runs import silent
+from cvsct.model.bundle import CHECKPOINT_FILE, WEIGHTS_FILE, Bundle
 from cvsct.training import checkpoint
 from cvsct.training.checkpoint import BEST_FILE, Run, kept_models
+from cvsct.training.logging import LOG, VALIDATION_LOG, Record, forget_later
 from cvsct.training.loop import Limits, Schedule, train
-from cvsct.training.record import LOG, VALIDATION_LOG, Record, forget_later
 from tests.training_process import STEPS
 
 ROOT = Path(__file__).resolve().parents[1]

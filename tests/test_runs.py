@@ -9,8 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvsct.errors import UsageError
-from cvsct.runs import Manifest, config_hash, new_folder, random_stream, write_atomic, write_json
+from cvsct.core.errors import UsageError
+from cvsct.core.runs import (
+    Manifest,
+    config_hash,
+    new_folder,
+    random_stream,
+    write_atomic,
+    write_json,
+)
 
 
 def test_streams_repeat_by_seed_and_differ_by_name() -> None:

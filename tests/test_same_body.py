@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cvsct.io.dicom import read_all
-from cvsct.same_body import LEAST_CORRELATION, Likeness, likeness
+from cvsct.core.same_body import LEAST_CORRELATION, Likeness, likeness
+from cvsct.io.read import read_all
 from tests.bodies import noise, seen, trunk
 
 PIXEL_MM = 1.4

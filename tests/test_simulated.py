@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from cvsct.errors import SeriesError
-from cvsct.io.dicom import read_all
-from cvsct.io.simulated import write_simulated
-from cvsct.pairing import pair_volumes
-from cvsct.volume import Acquisition, CTVolume, Geometry, SimulatedStudy
+from cvsct.core.errors import SeriesError
+from cvsct.core.pairing import pair_volumes
+from cvsct.core.volume import Acquisition, CTVolume, Geometry, SimulatedStudy
+from cvsct.io.dicom.simulated import write_simulated
+from cvsct.io.read import read_all
 from tests.dicom_files import today
 
 STUDY = SimulatedStudy(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from cvsct.errors import GeometryError
+from cvsct.core.errors import GeometryError
 from tests.dicom_files import only, write_series
 
 

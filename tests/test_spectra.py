@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from cvsct.errors import EvaluationError, GeometryError
-from cvsct.spectra import body, mean_over_patches, patch_spectra, texture_spectrum
-from cvsct.volume import CTVolume
+from cvsct.core.errors import EvaluationError, GeometryError
+from cvsct.core.spectra import body, mean_over_patches, patch_spectra, texture_spectrum
+from cvsct.core.volume import CTVolume
 from tests.conftest import make_volume
 
 

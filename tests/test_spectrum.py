@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvsct.errors import UsageError
-from cvsct.scanner.materials import ALUMINIUM
-from cvsct.scanner.spectrum import Spectrum, anode_angles_deg, tube_spectrum
+from cvsct.core.errors import UsageError
+from cvsct.simulation.phantom.materials import ALUMINIUM
+from cvsct.simulation.physics.spectrum import Spectrum, anode_angles_deg, tube_spectrum
 
 VOLTAGES_KVP = (70.0, 80.0, 100.0, 120.0, 140.0)
 GE = (7.0, {"aluminium": 6.0})

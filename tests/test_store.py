@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvsct.data import store as store_module
-from cvsct.data.patches import PatchSampler
-from cvsct.data.places import PatchRule
-from cvsct.data.resampling import resampled
-from cvsct.data.store import INDEX, VOXELS, Store, open_store
-from cvsct.errors import TrainingError
-from cvsct.io.dicom import read_all
+from cvsct.core.errors import TrainingError
+from cvsct.core.runs import TrainingRequest
+from cvsct.core.volume import CTVolume, HUWindow, ScanFacts, facts_of
+from cvsct.io.read import read_all
 from cvsct.io.scans import open_scans
-from cvsct.models.classical import train_histogram, train_spectrum
-from cvsct.runs import TrainingRequest
-from cvsct.volume import CTVolume, HUWindow, ScanFacts, facts_of
+from cvsct.methods.classical import train_histogram, train_spectrum
+from cvsct.training.data import store as store_module
+from cvsct.training.data.patch_grid import PatchRule
+from cvsct.training.data.resampling import resampled
+from cvsct.training.data.sampler import PatchSampler
+from cvsct.training.data.store import INDEX, VOXELS, Store, open_store
 from tests.conftest import make_volume, phantom_hu
 from tests.dicom_files import slice_dataset, write_series
 from tests.test_patches import body

@@ -14,17 +14,18 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from cvsct.errors import SeriesError
-from cvsct.inference.harmonizer import Outcome, harmonize_series, harmonize_volume
-from cvsct.inference.pipeline import AHEAD, overlap
-from cvsct.io import derived, series
-from cvsct.io.derived import Derivation, write_derived
-from cvsct.io.dicom import find_series, read_series
-from cvsct.io.header import quiet
-from cvsct.io.stack import Stack, open_stack
-from cvsct.models.bundle import Bundle, Domain
-from cvsct.models.mapping import VolumeMapping
-from cvsct.volume import CTVolume
+from cvsct.core.errors import SeriesError
+from cvsct.core.volume import CTVolume
+from cvsct.inference.overlap import AHEAD, overlap
+from cvsct.inference.streaming import Outcome, harmonize_series, harmonize_volume
+from cvsct.io import series
+from cvsct.io.dicom import write as derived
+from cvsct.io.dicom.header import quiet
+from cvsct.io.dicom.stack import Stack, open_stack
+from cvsct.io.dicom.write import Derivation, write_derived
+from cvsct.io.read import find_series, read_series
+from cvsct.methods.volume_mapping import VolumeMapping
+from cvsct.model.bundle import Bundle, Domain
 from tests.conftest import make_volume
 from tests.dicom_files import stored_values, write_series
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from cvsct.errors import CvsctError, GeometryError, SeriesError
-from cvsct.io.derived import write_derived
-from cvsct.io.dicom import find_series, read_series
+from cvsct.core.errors import CvsctError, GeometryError, SeriesError
+from cvsct.core.masks import MaskedRegion
+from cvsct.core.volume import CTVolume
+from cvsct.io.dicom.write import write_derived
 from cvsct.io.masks import read_masks, read_target_masks
-from cvsct.regions import MaskedRegion
-from cvsct.volume import CTVolume
+from cvsct.io.read import find_series, read_series
 from tests.dicom_files import DERIVATION, only, write_series
 from tests.structure_sets import Contour, ring, rings, save_structures
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvsct.evaluation.residuals import Residuals, residual_maps, residuals
-from cvsct.evaluation.tissues import (
+from cvsct.core.spectra import body
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.image.residuals import Residuals, residual_maps, residuals
+from cvsct.evaluation.image.tissues import (
     TISSUES,
     Tissue,
     TissueBias,
@@ -16,8 +18,6 @@ from cvsct.evaluation.tissues import (
     bias_by_tissue,
     tissue_masks,
 )
-from cvsct.spectra import body
-from cvsct.volume import CTVolume
 from tests.bodies import noise, seen, trunk
 from tests.conftest import make_volume
 

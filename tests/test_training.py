@@ -10,20 +10,20 @@ import pytest
 import torch
 from scipy import ndimage
 
-from cvsct.errors import TrainingError, UsageError
-from cvsct.inference.engine import load_network
-from cvsct.models.bundle import CHECKPOINT_FILE, Bundle
-from cvsct.models.export import with_graphs
-from cvsct.runs import TrainingRequest, silent
+from cvsct.core.errors import TrainingError, UsageError
+from cvsct.core.runs import TrainingRequest, silent
+from cvsct.core.volume import CTVolume, HUWindow
+from cvsct.inference.engines.load import load_network
+from cvsct.model.bundle import CHECKPOINT_FILE, Bundle
+from cvsct.networks.export import with_graphs
 from cvsct.training import loop, trainer
 from cvsct.training.checkpoint import Run
-from cvsct.training.cycle import train_cycle
-from cvsct.training.domain import DomainConfig, DomainLoss
-from cvsct.training.pool import ImagePool
-from cvsct.training.record import LOG
-from cvsct.training.settings import PRESETS, cycle_config
-from cvsct.training.steps import CycleStep, cycle_pass
-from cvsct.volume import CTVolume, HUWindow
+from cvsct.training.cyclegan.pool import ImagePool
+from cvsct.training.cyclegan.settings import PRESETS, cycle_config
+from cvsct.training.cyclegan.step import CycleStep, cycle_pass
+from cvsct.training.cyclegan.train import train_cycle
+from cvsct.training.logging import LOG
+from cvsct.training.texture_loss import DomainConfig, DomainLoss
 from tests.conftest import make_volume
 
 TINY: dict[str, Any] = {

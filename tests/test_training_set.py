@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from cvsct.data.census import Census
-from cvsct.inference.training_set import mixed_makers
-from cvsct.io.dicom import find_series
-from cvsct.models.bundle import Bundle
-from cvsct.scanner.plan import SCALES, plan
-from cvsct.scanner.profile import load_profile
-from cvsct.volume import Acquisition, ScanFacts
+from cvsct.core.volume import Acquisition, ScanFacts
+from cvsct.guard.training_set import mixed_makers
+from cvsct.io.read import find_series
+from cvsct.model.bundle import Bundle
+from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.plan import SCALES, plan
+from cvsct.training.data.census import Census
 from tests.commands import Run
 from tests.conftest import phantom_hu
 from tests.dicom_files import Change, write_series

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation.edges import find_edges
-from cvsct.evaluation.modulation import edge_transform
-from cvsct.evaluation.transfer import edge_transfer, transfer_ratio
-from cvsct.volume import CTVolume
+from cvsct.core.errors import EvaluationError
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.image.edge_mtf import edge_transfer, transfer_ratio
+from cvsct.evaluation.image.edges import find_edges
+from cvsct.evaluation.image.mtf import edge_transform
 from tests.bodies import noise, seen, trunk
 from tests.conftest import make_volume
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from cvsct.errors import TrainingError
-from cvsct.models.bundle import Bundle
-from cvsct.models.classical import load_spectrum, train_spectrum
-from cvsct.models.local_filter import LocalGains, filter_locally
-from cvsct.models.noise import WATER_PER_MM
-from cvsct.models.patches import PatchKind, domain_patches
-from cvsct.models.two_gains import dose_law, even_patches
-from cvsct.runs import TrainingRequest, silent
-from cvsct.volume import CTVolume
+from cvsct.core.errors import TrainingError
+from cvsct.core.runs import TrainingRequest, silent
+from cvsct.core.volume import CTVolume
+from cvsct.methods.classical import load_spectrum, train_spectrum
+from cvsct.methods.spectrum.block_filter import LocalGains, filter_locally
+from cvsct.methods.spectrum.expected_noise import WATER_PER_MM
+from cvsct.methods.spectrum.noise_structure import dose_law, even_patches
+from cvsct.methods.spectrum.patches import PatchKind, domain_patches
+from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 
 PIXEL_MM = 0.7

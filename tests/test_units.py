@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from cvsct.errors import SeriesError
-from cvsct.io.derived import write_derived
-from cvsct.io.dicom import find_series, read_facts
-from cvsct.io.nifti_write import write_nifti
+from cvsct.core.errors import SeriesError
+from cvsct.io.dicom.stack import open_stack
+from cvsct.io.dicom.write import write_derived
+from cvsct.io.nifti.write import write_nifti
+from cvsct.io.read import find_series, read_facts
 from cvsct.io.series import open_series
-from cvsct.io.stack import open_stack
 from tests.commands import Run, train
 from tests.conftest import phantom_hu
 from tests.dicom_files import (

@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from cvsct.evaluation.texture import texture_or_reason
-from cvsct.training.domain import DomainConfig, DomainLoss
-from cvsct.training.validation import CycleValidator, Sample
-from cvsct.volume import HUWindow
+from cvsct.core.volume import HUWindow
+from cvsct.evaluation.image.texture import texture_or_reason
+from cvsct.training.cyclegan.validation import CycleValidator, Sample
+from cvsct.training.texture_loss import DomainConfig, DomainLoss
 from tests.conftest import make_volume
 
 WINDOW = HUWindow(-1024.0, 900.0)

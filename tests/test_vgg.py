@@ -12,11 +12,11 @@ import torch
 from scipy.signal import correlate
 from torch import Tensor, nn
 
-from cvsct.errors import TrainingError
-from cvsct.models.vgg import Network
-from cvsct.training.domain import DomainConfig, DomainLoss
-from cvsct.training.vgg import PUBLISHED, WEIGHTS_VARIABLE, find_weights, load_vgg
-from cvsct.volume import HUWindow
+from cvsct.core.errors import TrainingError
+from cvsct.core.volume import HUWindow
+from cvsct.networks.vgg import Network
+from cvsct.training.texture_loss import DomainConfig, DomainLoss
+from cvsct.training.vgg_weights import PUBLISHED, WEIGHTS_VARIABLE, find_weights, load_vgg
 
 PLACES = {
     "vgg16": {0: "1_1", 2: "1_2", 5: "2_1", 7: "2_2", 10: "3_1", 12: "3_2", 14: "3_3", 17: "4_1"},

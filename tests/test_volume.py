@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvsct.errors import GeometryError
-from cvsct.volume import Acquisition, HUWindow
+from cvsct.core.errors import GeometryError
+from cvsct.core.volume import Acquisition, HUWindow
 from tests.conftest import make_volume
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from cvsct.models.bundle import CHECKPOINT_FILE
-from cvsct.runs import TrainingRequest, is_first_rank
-from cvsct.training import cycle, trainer
-from cvsct.volume import Acquisition, CTVolume, Geometry
+from cvsct.core.runs import TrainingRequest, is_first_rank
+from cvsct.core.volume import Acquisition, CTVolume, Geometry
+from cvsct.model.bundle import CHECKPOINT_FILE
+from cvsct.training import trainer
+from cvsct.training.cyclegan import train as cycle
 
 SETTINGS: dict[str, Any] = {
     "attention": False,

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from cvsct.evaluation.study import EvaluationSettings, evaluate
-from cvsct.inference.engine import load_network
-from cvsct.io.dicom import read_all
-from cvsct.models.bundle import Bundle
-from cvsct.runs import write_json
+from cvsct.core.runs import write_json
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.evaluate import EvaluationSettings, evaluate
+from cvsct.inference.engines.load import load_network
+from cvsct.io.read import read_all
+from cvsct.model.bundle import Bundle
 from cvsct.training.checkpoint import kept_models
-from cvsct.volume import CTVolume
 
 CROP = slice(96, 416)
 SETTINGS = EvaluationSettings(bootstrap=1, workers=1)

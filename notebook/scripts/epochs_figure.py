@@ -21,16 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.evaluation.figures import draw_slice, new_figure
-from cvsct.evaluation.metrics import load_extra
-from cvsct.evaluation.study import EvaluationSettings, evaluate
-from cvsct.inference.engine import load_network
-from cvsct.inference.harmonizer import harmonize_volume
-from cvsct.io.dicom import read_all
-from cvsct.models.bundle import Bundle
-from cvsct.runs import write_json
+from cvsct.core.runs import write_json
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.evaluate import EvaluationSettings, evaluate
+from cvsct.evaluation.image.quality import load_extra
+from cvsct.evaluation.report.figures import draw_slice, new_figure
+from cvsct.inference.engines.load import load_network
+from cvsct.inference.streaming import harmonize_volume
+from cvsct.io.read import read_all
+from cvsct.model.bundle import Bundle
 from cvsct.training.checkpoint import kept_models
-from cvsct.volume import CTVolume
 
 CROP_PX = 160
 SETTINGS = EvaluationSettings(bootstrap=1, workers=1)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cvsct.data.patches import PatchSampler
-from cvsct.data.places import PatchRule
-from cvsct.data.store import open_store
-from cvsct.io.dicom import read_all
-from cvsct.training.domain import DomainConfig, DomainLoss
-from cvsct.volume import HUWindow
+from cvsct.core.volume import HUWindow
+from cvsct.io.read import read_all
+from cvsct.training.data.patch_grid import PatchRule
+from cvsct.training.data.sampler import PatchSampler
+from cvsct.training.data.store import open_store
+from cvsct.training.texture_loss import DomainConfig, DomainLoss
 
 LAYERS = ("relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu4_1", "relu5_1")
 WINDOWS = ((-1000.0, 900.0), (-300.0, 400.0), (-150.0, 250.0))

@@ -13,11 +13,11 @@ import numpy as np
 
 import cvsct.guard
 import guard_failures
-from cvsct.guard.slices import SliceChange, measure_change
-from cvsct.io.dicom import find_series, read_series
-from cvsct.methods import find_method
-from cvsct.models.bundle import Bundle
-from cvsct.runs import random_stream, write_json
+from cvsct.core.runs import random_stream, write_json
+from cvsct.guard.output_check import SliceChange, measure_change
+from cvsct.io.read import find_series, read_series
+from cvsct.methods.registry import find_method
+from cvsct.model.bundle import Bundle
 from guard_failures import Failure, Good
 
 MEASURING = (

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from cvsct.guard.looks import Look, look_at
+from cvsct.core.volume import Acquisition, CTVolume, ScanFacts
+from cvsct.guard.apply import evenly
+from cvsct.guard.descriptor import Look, look_at
+from cvsct.guard.input_check import PIXEL_LIMITS, Side
 from cvsct.guard.overrides import Overrides
-from cvsct.guard.scans import PIXEL_LIMITS, Side
 from cvsct.guard.verdict import ScanVerdict, judge_scan
-from cvsct.inference.guarding import evenly
-from cvsct.io.dicom import read_all
-from cvsct.volume import Acquisition, CTVolume, ScanFacts
+from cvsct.io.read import read_all
 
 Hu = np.ndarray
 

@@ -20,8 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cvsct.guard.slices import SliceChange, SliceLimits, judge_slice, limits_of, measure_change
-from cvsct.runs import random_stream, write_atomic, write_json
+from cvsct.core.runs import random_stream, write_atomic, write_json
+from cvsct.guard.output_check import (
+    SliceChange,
+    SliceLimits,
+    judge_slice,
+    limits_of,
+    measure_change,
+)
 from guard_failures import (
     Failure,
     Where,

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from cvsct.training.steps import bf16_is_fast
+from cvsct.training.cyclegan.step import bf16_is_fast
 
 
 def seconds(

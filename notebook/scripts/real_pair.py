@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from cvsct.io.dicom import find_series, read_series
-from cvsct.models.bundle import SUMS_FILE
-from cvsct.runs import write_json
+from cvsct.core.runs import write_json
+from cvsct.io.read import find_series, read_series
+from cvsct.model.bundle import SUMS_FILE
 
 SHARP, SOFT = "B70f", "B40f"
 CLASSES = ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm")

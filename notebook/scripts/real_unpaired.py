@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.io.dicom import find_series
-from cvsct.runs import write_json
+from cvsct.core.runs import write_json
+from cvsct.io.read import find_series
 from real_pair import files_by_position, link, run, train_once
 
 SHOWN_PER_MM = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.evaluation.figures import draw_slice, new_figure
-from cvsct.evaluation.metrics import load_extra
-from cvsct.io.dicom import read_all
-from cvsct.volume import CTVolume
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.image.quality import load_extra
+from cvsct.evaluation.report.figures import draw_slice, new_figure
+from cvsct.io.read import read_all
 
 FULL_SCALE_HU = 200.0
 

@@ -19,10 +19,10 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from cvsct.scanner.phantom import Phantom, RasterGrid, lungman, patient
-from cvsct.scanner.plan import plan
-from cvsct.scanner.profile import load_profile
-from cvsct.scanner.scan import ImageGrid, VirtualScanner
+from cvsct.simulation.phantom.phantom import Phantom, RasterGrid, lungman, patient
+from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
+from cvsct.simulation.plan import plan
 
 KVPS = (70.0, 80.0, 100.0, 120.0, 140.0)
 SCANNERS = {"ge-revolution-evo": "Lung", "siemens-somatom-force": "Bl64"}

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.evaluation.league import CEILING, INPUT, Benchmark, Result
-from cvsct.runs import MANIFEST
+from cvsct.benchmarking.results import CEILING, INPUT, Benchmark, Result
+from cvsct.core.runs import MANIFEST
 
 NOT_THERE = "–"
 

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.evaluation.report import EvaluationSettings, evaluate, metrics
-from cvsct.runs import random_stream, write_atomic, write_json
-from cvsct.scanner.phantom import Phantom, RasterGrid, lungman, patient
-from cvsct.scanner.profile import ScannerProfile, load_profile
-from cvsct.scanner.scan import ImageGrid, VirtualScanner
-from cvsct.volume import Acquisition, CTVolume, Geometry
+from cvsct.core.runs import random_stream, write_atomic, write_json
+from cvsct.core.volume import Acquisition, CTVolume, Geometry
+from cvsct.evaluation.report.write import EvaluationSettings, evaluate, metrics
+from cvsct.simulation.phantom.phantom import Phantom, RasterGrid, lungman, patient
+from cvsct.simulation.physics.definition import ScannerProfile, load_profile
+from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 
 CLASSES = ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm")
 PAPER = {"psnr_db": 24.11, "ncc": 0.84, "ccc_within": (0.89, 0.18, 0.28, 0.62, 0.31, 0.22)}

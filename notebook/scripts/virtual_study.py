@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cvsct.methods import METHODS
-from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
-from cvsct.runs import write_json
-from cvsct.scanner.benchmark import GE, PAIRED, REPEAT, SIEMENS, TEST, TRAIN
+from cvsct.core.runs import write_json
+from cvsct.methods.registry import METHODS
+from cvsct.model.bundle import CHECKPOINT_FILE, SUMS_FILE
+from cvsct.simulation.benchmark import GE, PAIRED, REPEAT, SIEMENS, TEST, TRAIN
 from real_pair import link, measure, run, table
 
 ABLATIONS: dict[str, list[str]] = {

@@ -24,9 +24,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cvsct.crew import Processes
-from cvsct.io.dicom import read_all
+from cvsct.core.workers import Processes
 from cvsct.io.masks import read_masks
+from cvsct.io.read import read_all
 from tests.compressed_files import VALUES, write_compressed
 from tests.dicom_files import slice_dataset, stored_values, write_series, write_slice
 from tests.faults.finding import Finding, script
@@ -226,7 +226,7 @@ def mask(folder: Path) -> Path:
 
 
 def _weights(path: Path) -> None:
-    from cvsct.training.vgg import load_vgg
+    from cvsct.training.vgg_weights import load_vgg
 
     load_vgg(path, ["relu1_1"])
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from cvsct.scanner import campaign
+from cvsct.simulation import run as campaign
 from tests.dicom_files import write_series
 from tests.fake_scanner import FAKE
 from tests.faults.commands import call, files_under

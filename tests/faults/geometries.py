@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from cvsct.errors import GeometryError, SeriesError
-from cvsct.io.dicom import read_all
+from cvsct.core.errors import GeometryError, SeriesError
+from cvsct.io.read import read_all
 from tests.dicom_files import COLUMNS, ROWS, Change, write_series
 from tests.faults.finding import Finding, script
 

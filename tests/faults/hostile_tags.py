@@ -20,7 +20,7 @@ from unittest import mock
 import numpy as np
 from pydicom import Dataset
 
-from cvsct.regions import MaskedRegion
+from cvsct.core.masks import MaskedRegion
 from tests.conftest import phantom_hu
 from tests.dicom_files import Change, write_series
 from tests.faults.commands import call, files_under
@@ -177,9 +177,9 @@ def _reported(folder: Path) -> Iterator[str]:
 
 def _labelled() -> str:
     """A table whose region a mask has named by a formula."""
-    from cvsct.evaluation.feature_file import features_csv
-    from cvsct.evaluation.placement import Placed
-    from cvsct.evaluation.radiomics import FeatureTable
+    from cvsct.evaluation.features.placement import Placed
+    from cvsct.evaluation.features.radiomics import FeatureTable
+    from cvsct.evaluation.features.table_file import features_csv
 
     region = MaskedRegion(VALUES[-3], 0, 0, 0, np.ones((2, 2), dtype=bool))
     table = FeatureTable(("a",), np.zeros((1, 1)), ())

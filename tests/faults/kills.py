@@ -96,7 +96,7 @@ def _command(words: list[str], log: str) -> None:
 
 
 _LOADED = multiprocessing.get_context("forkserver")
-_LOADED.set_forkserver_preload(["cvsct.cli", "cvsct.cli.harmonize_cohort", "cvsct.io.dicom"])
+_LOADED.set_forkserver_preload(["cvsct.cli", "cvsct.cli.harmonize_cohort", "cvsct.io.read"])
 
 
 def killed_cohort(folder: Path, count: int, seed: int, series: int = SERIES) -> Finding:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cvsct.errors import CvsctError
-from cvsct.io import decode
+from cvsct.core.errors import CvsctError
+from cvsct.io.dicom import codec_process as decode
 
 SECONDS = 10.0
 BYTES = 2 * 2**30

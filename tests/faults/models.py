@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from cvsct.errors import CvsctError, ModelError, TrainingError
-from cvsct.inference.task import Harmonising
-from cvsct.models.bundle import (
+from cvsct.core.errors import CvsctError, ModelError, TrainingError
+from cvsct.inference.cohort.job import Harmonising
+from cvsct.model.bundle import (
     CARD_FILE,
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -242,7 +242,7 @@ def checkpoint_wrong(folder: Path) -> str:
 
 def vgg_wrong(folder: Path) -> str:
     """Weights of the texture network that are pickles: torch's, numpy's, and as they are."""
-    from cvsct.training.vgg import load_vgg
+    from cvsct.training.vgg_weights import load_vgg
 
     place = Place(folder, folder / "mark", folder)
     (folder / "plain.pth").write_bytes(place.pickled())

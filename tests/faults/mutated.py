@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cvsct.crew import Processes
-from cvsct.errors import CvsctError
-from cvsct.io.dicom import find_series, read_facts
-from cvsct.io.pixels import FARTHEST_HU
+from cvsct.core.errors import CvsctError
+from cvsct.core.volume import CTVolume
+from cvsct.core.workers import Processes
+from cvsct.io.dicom.pixels import FARTHEST_HU
+from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.io.read import find_series, read_facts
 from cvsct.io.series import derived_writer, open_series
-from cvsct.io.stack import SeriesFiles
-from cvsct.volume import CTVolume
 from tests.dicom_files import DERIVATION
 from tests.faults.finding import Finding, script
 from tests.faults.limits import Attempt, attempt, confine

@@ -22,7 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cvsct.io.header import ENHANCED_CT
+from cvsct.io.dicom.header import ENHANCED_CT
 from tests.compressed_files import LOSSLESS, write_compressed
 from tests.dicom_files import signed, stored_values, write_series, write_slice
 from tests.faults.commands import call

@@ -9,16 +9,16 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from cvsct.crew import Processes
-from cvsct.inference.cohort import opened, verify, work_off
-from cvsct.inference.dask_crew import DaskCrew
-from cvsct.inference.ending import Ending, ending
-from cvsct.inference.harmonizer import harmonize_series
-from cvsct.inference.shard import Shard, by_key
-from cvsct.inference.task import Harmonising
-from cvsct.io.dicom import find_series
-from cvsct.io.stack import SeriesFiles
-from cvsct.models.bundle import Bundle
+from cvsct.core.workers import Processes
+from cvsct.inference.cohort.dask import DaskCrew
+from cvsct.inference.cohort.job import Harmonising
+from cvsct.inference.cohort.run import opened, verify, work_off
+from cvsct.inference.cohort.shards import Shard, by_key
+from cvsct.inference.cohort.summary import Ending, ending
+from cvsct.inference.streaming import harmonize_series
+from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.io.read import find_series
+from cvsct.model.bundle import Bundle
 from tests.faults.finding import Finding, script
 from tests.faults.models import write_model
 from tests.faulty_cohort import content, work, write_tree

@@ -24,7 +24,7 @@ from cvsct.cli.models import models
 from cvsct.cli.simulate import simulate
 from cvsct.cli.train import train
 from cvsct.cli.words import complain, set_verbose
-from cvsct.errors import CvsctError, explain
+from cvsct.core.errors import CvsctError, explain
 
 app = typer.Typer(
     help="Make CT scans of one scanner read like scans of another. For research use only.",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cvsct.cli.benchmark_folder import (
+from cvsct.benchmarking.failures import reason_of
+from cvsct.benchmarking.folder import (
     MINUTES,
     MODELS,
     PAIRED,
@@ -21,15 +22,14 @@ from cvsct.cli.benchmark_folder import (
     scanners_of,
     training_part,
 )
-from cvsct.cli.benchmark_pairs import unpaired_because
-from cvsct.cli.benchmark_work import Work
-from cvsct.cli.failures import reason_of
+from cvsct.benchmarking.pairs import unpaired_because
+from cvsct.benchmarking.runner import Work
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
-from cvsct.errors import CvsctError, TerminatedError, TrainingError, UsageError
+from cvsct.core.errors import CvsctError, TerminatedError, TrainingError, UsageError
 
 if TYPE_CHECKING:
-    from cvsct.evaluation.league import Benchmark
-    from cvsct.evaluation.tables import Table
+    from cvsct.benchmarking.results import Benchmark
+    from cvsct.evaluation.report.tables import Table
 
 
 def benchmark(
@@ -59,10 +59,10 @@ def benchmark(
     ] = None,
 ) -> None:
     """Train, harmonise and evaluate each method both ways; the paper's tables with ours beside."""
-    from cvsct.inference.training_set import parse_allowed
-    from cvsct.methods import find_method
-    from cvsct.plans import claimed
-    from cvsct.runs import refuse_unknown_preset, write_atomic, write_json
+    from cvsct.core.resumable import claimed
+    from cvsct.core.runs import refuse_unknown_preset, write_atomic, write_json
+    from cvsct.guard.training_set import parse_allowed
+    from cvsct.methods.registry import find_method
 
     wanted = _wanted(methods, seeds)
     refuse_unknown_preset(preset)
@@ -149,7 +149,7 @@ def _cannot_pair(
 
 def _wanted(methods: str, seeds: int) -> dict[str, int]:
     """Trainings of each method, those that take seconds first and once."""
-    from cvsct.methods import find_method
+    from cvsct.methods.registry import find_method
 
     found: dict[str, int] = {}
     for word in filter(None, (each.strip() for each in methods.split(","))):
@@ -164,8 +164,8 @@ def _wanted(methods: str, seeds: int) -> dict[str, int]:
 
 
 def _documents(found: Benchmark, leads: list[Table], failed: Mapping[str, str]) -> dict[str, str]:
-    from cvsct.evaluation.league_page import league_html, league_markdown
-    from cvsct.evaluation.league_tables import tables
+    from cvsct.benchmarking.page import league_html, league_markdown
+    from cvsct.benchmarking.tables import tables
 
     made = [*tables(found), *leads]
     return {
@@ -176,8 +176,8 @@ def _documents(found: Benchmark, leads: list[Table], failed: Mapping[str, str]) 
 
 
 def _ranked(found: Benchmark) -> list[str]:
-    from cvsct.evaluation.league_tables import ranking
-    from cvsct.evaluation.league_unpaired import unpaired_table
+    from cvsct.benchmarking.tables import ranking
+    from cvsct.benchmarking.unpaired import unpaired_table
 
     made = [make(found, way) for way in (0, 1) for make in (ranking, unpaired_table)]
     return [table.to_markdown() for table in made if table is not None]

@@ -20,8 +20,8 @@ def demo(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("demo"),
 ) -> None:
     """Simulate two scanners, harmonise by a bundled model, evaluate: under two minutes."""
-    from cvsct.runs import refuse_existing
-    from cvsct.scanner.benchmark import GE, REPEAT, SIEMENS, TEST
+    from cvsct.core.runs import refuse_existing
+    from cvsct.simulation.benchmark import GE, REPEAT, SIEMENS, TEST
 
     refuse_existing(out)
     started = time.monotonic()

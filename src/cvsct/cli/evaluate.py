@@ -11,10 +11,10 @@ import typer
 
 from cvsct.cli.left_out import tell_left_out
 from cvsct.cli.words import note
-from cvsct.errors import UsageError
+from cvsct.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from cvsct.evaluation.feature_cache import FeatureCache
+    from cvsct.evaluation.features.cache import FeatureCache
 
 REGIONS = ("squares", "slices")
 
@@ -58,15 +58,15 @@ def evaluate(
     ] = True,
 ) -> None:
     """Measure how alike the scanners' images are, before and after: metrics.json, report.html."""
-    from cvsct.evaluation.guarded import guards_of
-    from cvsct.evaluation.nodule_truth import read_nodules
-    from cvsct.evaluation.report import EvaluationSettings, evaluate, write_report
+    from cvsct.cli.progress_display import progress
+    from cvsct.core.runs import Manifest, new_folder, refuse_existing
+    from cvsct.evaluation.image.nodule_truth import read_nodules
+    from cvsct.evaluation.report.guards import guards_of
+    from cvsct.evaluation.report.write import EvaluationSettings, evaluate, write_report
     from cvsct.io.catalog import catalog
-    from cvsct.io.dicom import read_series
     from cvsct.io.masks import read_target_masks
     from cvsct.io.provenance import check_roles, origin_of
-    from cvsct.runs import Manifest, new_folder, refuse_existing
-    from cvsct.terminal import progress
+    from cvsct.io.read import read_series
 
     refuse_existing(out)
     if regions not in REGIONS:
@@ -128,7 +128,7 @@ def evaluate(
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """What `cvsct harmonize` wrote of itself; empty where it is not there or not its own."""
-    from cvsct.runs import MANIFEST
+    from cvsct.core.runs import MANIFEST
 
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -138,6 +138,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _cache() -> FeatureCache:
-    from cvsct.evaluation.feature_cache import FeatureCache
+    from cvsct.evaluation.features.cache import FeatureCache
 
     return FeatureCache()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from cvsct.cli.words import note
 
 if TYPE_CHECKING:
-    from cvsct.inference.harmonizer import Outcome
-    from cvsct.methods import Method
-    from cvsct.models.bundle import Bundle
+    from cvsct.inference.streaming import Outcome
+    from cvsct.methods.registry import Method
+    from cvsct.model.bundle import Bundle
 
 
 def tell_missing(bundle: Bundle, row: Method) -> None:

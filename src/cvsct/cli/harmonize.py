@@ -13,17 +13,17 @@ import typer
 from cvsct.cli.guards import tell_guards, tell_missing, tell_notes
 from cvsct.cli.left_out import tell_left_out
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
-from cvsct.errors import CvsctError, UsageError
+from cvsct.core.errors import CvsctError, UsageError
 
 if TYPE_CHECKING:
-    from cvsct.inference.ending import Ending
-    from cvsct.inference.guarding import Guard
-    from cvsct.inference.task import Harmonising
-    from cvsct.io.stack import SeriesFiles
-    from cvsct.methods import Method
-    from cvsct.models.bundle import Bundle
-    from cvsct.models.mapping import VolumeMapping
-    from cvsct.runs import Manifest
+    from cvsct.core.runs import Manifest
+    from cvsct.guard.apply import Guard
+    from cvsct.inference.cohort.job import Harmonising
+    from cvsct.inference.cohort.summary import Ending
+    from cvsct.io.dicom.stack import SeriesFiles
+    from cvsct.methods.registry import Method
+    from cvsct.methods.volume_mapping import VolumeMapping
+    from cvsct.model.bundle import Bundle
 
 NAMES = ("input", "hash")
 LOCAL = ("*/*.dcm", "*/*.nii", "*/*.nii.gz", "*/uid_map.json")
@@ -87,15 +87,15 @@ def harmonize(
     same command goes on after any crash.
     """
     from cvsct.cli.harmonize_cohort import harmonize_cohort
-    from cvsct.inference.shard import Shard, by_key
-    from cvsct.inference.task import Harmonising
+    from cvsct.core.resumable import begun
+    from cvsct.core.runs import Manifest, refuse_existing
+    from cvsct.inference.cohort.job import Harmonising
+    from cvsct.inference.cohort.shards import Shard, by_key
     from cvsct.inference.timestamp import fixed_timestamp, parse_timestamp
     from cvsct.io.catalog import catalog
-    from cvsct.methods import find_method
-    from cvsct.models.bundle import Bundle
-    from cvsct.models.bundled import model_folder
-    from cvsct.plans import begun
-    from cvsct.runs import Manifest, refuse_existing
+    from cvsct.methods.registry import find_method
+    from cvsct.model.bundle import Bundle
+    from cvsct.model.pretrained import model_folder
 
     part = Shard.parse(shard) if shard else Shard()
     parse_timestamp(timestamp)
@@ -194,7 +194,7 @@ def _tell_cohort(
 
 def _refuse_arguments(scans: Path, model: Path, out: Path, names: str) -> None:
     """Refuse swapped or unknown arguments, and an OUT whose result the next run would take in."""
-    from cvsct.models.bundle import CONFIG_FILE
+    from cvsct.model.bundle import CONFIG_FILE
 
     if names not in NAMES:
         raise UsageError(f"--names {names}: choose one of {', '.join(NAMES)}")
@@ -217,9 +217,9 @@ def _one(
     manifest: Manifest,
 ) -> None:
     """A single series, in this process: OUT appears whole or not at all."""
-    from cvsct.inference.harmonizer import harmonize_series
-    from cvsct.runs import new_folder
-    from cvsct.terminal import progress
+    from cvsct.cli.progress_display import progress
+    from cvsct.core.runs import new_folder
+    from cvsct.inference.streaming import harmonize_series
 
     with new_folder(out) as folder:
         with manifest.timed("harmonising"):

@@ -6,19 +6,19 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+from cvsct.cli.progress_display import progress
 from cvsct.cli.words import note
-from cvsct.crew import Processes, usable_cores
-from cvsct.inference.cohort import JOURNAL, opened, verify, work_off
-from cvsct.inference.dask_crew import DaskCrew
-from cvsct.inference.ending import Ending, ending, join_manifests
-from cvsct.inference.shard import Shard
-from cvsct.inference.task import Harmonising, Task
+from cvsct.core.resumable import PLAN, claimed, part_of
+from cvsct.core.runs import MANIFEST, Manifest
+from cvsct.core.workers import Processes, usable_cores
+from cvsct.inference.cohort.dask import DaskCrew
+from cvsct.inference.cohort.job import Harmonising, Task
+from cvsct.inference.cohort.run import JOURNAL, opened, verify, work_off
+from cvsct.inference.cohort.shards import Shard
+from cvsct.inference.cohort.summary import Ending, ending, join_manifests
 from cvsct.inference.timestamp import TIMESTAMP
-from cvsct.io.stack import SeriesFiles
-from cvsct.models.mapping import Engine
-from cvsct.plans import PLAN, claimed, part_of
-from cvsct.runs import MANIFEST, Manifest
-from cvsct.terminal import progress
+from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.methods.volume_mapping import Engine
 
 MAX_DEATHS = 10
 """Workers that end one after the other without having loaded the model."""

@@ -27,9 +27,9 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
 ) -> None:
     """List the CT series of a file, folder or tree, and why any of them cannot be read."""
+    from cvsct.cli.progress_display import progress
     from cvsct.io.catalog import catalog
     from cvsct.io.survey import survey
-    from cvsct.terminal import progress
 
     listed = catalog(scans)
     found = list(survey(listed.series, progress()))

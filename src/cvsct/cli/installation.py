@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from cvsct import __version__
 from cvsct.cli.words import Finding
-from cvsct.errors import CvsctError
+from cvsct.core.errors import CvsctError
 
 OLDEST_PYTHON = (3, 11)
 EXTRAS = ("simulate", "train", "evaluate", "cohort")
@@ -83,7 +83,7 @@ def required(name: str) -> list[str]:
 def vgg_weights() -> Finding:
     """Where the texture loss finds ImageNet's weights, or how to get them."""
     try:
-        from cvsct.training.vgg import find_weights
+        from cvsct.training.vgg_weights import find_weights
 
         return Finding("VGG weights", str(find_weights("")))
     except CvsctError as error:

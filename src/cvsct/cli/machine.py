@@ -15,7 +15,7 @@ MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 def findings() -> Iterator[Finding]:
     """Everything about the machine."""
-    from cvsct.crew import cores
+    from cvsct.core.workers import cores
 
     yield Finding("cores", f"{cores()} usable of {os.cpu_count() or 'unknown'}")
     yield Finding("memory", memory())
@@ -43,7 +43,7 @@ def torch() -> str:
     try:
         import torch
 
-        from cvsct.training.steps import bf16_is_fast
+        from cvsct.training.cyclegan.step import bf16_is_fast
 
         cuda = torch.cuda.is_available()
         device = torch.device("cuda" if cuda else "cpu")

@@ -10,7 +10,7 @@ import typer
 
 def methods(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """List the harmonisation methods."""
-    from cvsct.methods import METHODS
+    from cvsct.methods.registry import METHODS
 
     if as_json:
         keys = ("name", "kind", "reversible", "recommended", "summary")

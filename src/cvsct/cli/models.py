@@ -12,8 +12,8 @@ from cvsct.cli.words import columns
 
 def models(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """List the models that come with this version, for `harmonize --model NAME`."""
-    from cvsct.models.bundle import Bundle
-    from cvsct.models.bundled import bundled, bundled_names
+    from cvsct.model.bundle import Bundle
+    from cvsct.model.pretrained import bundled, bundled_names
 
     read = {name: Bundle.read(bundled(name)) for name in bundled_names()}
     rows = [

@@ -38,12 +38,12 @@ def simulate(
     fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
 ) -> None:
     """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
-    from cvsct.io.simulated import write_simulated
-    from cvsct.scanner.benchmark import PARTS, Options
-    from cvsct.scanner.campaign import run_campaign
-    from cvsct.scanner.imaging import load_simulator
-    from cvsct.scanner.plan import plan
-    from cvsct.terminal import progress
+    from cvsct.cli.progress_display import progress
+    from cvsct.io.dicom.simulated import write_simulated
+    from cvsct.simulation.benchmark import PARTS, Options
+    from cvsct.simulation.plan import plan
+    from cvsct.simulation.render_task import load_simulator
+    from cvsct.simulation.run import run_campaign
 
     options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
     scans = plan(scale, seed, options, tuple(parts.split(",")) if parts else PARTS)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cvsct.cli.words import note
-from cvsct.errors import GeometryError, SeriesError, UsageError
+from cvsct.core.errors import GeometryError, SeriesError, UsageError
 
 if TYPE_CHECKING:
-    from cvsct.methods import Method
-    from cvsct.models.bundle import Bundle
+    from cvsct.methods.registry import Method
+    from cvsct.model.bundle import Bundle
 
 
 def train(
@@ -43,12 +43,9 @@ def train(
     ] = False,
 ) -> None:
     """Learn to make scans of A read like scans of B, from unpaired scans."""
+    from cvsct.cli.progress_display import progress
     from cvsct.cli.training_set import admitted, refuse_damaged
-    from cvsct.inference.calibration import calibrated
-    from cvsct.inference.training_set import parse_allowed
-    from cvsct.methods import find_method
-    from cvsct.models.bundle import CENSUS
-    from cvsct.runs import (
+    from cvsct.core.runs import (
         Manifest,
         TrainingRequest,
         is_first_rank,
@@ -56,7 +53,10 @@ def train(
         refuse_unknown_preset,
         silent,
     )
-    from cvsct.terminal import progress
+    from cvsct.guard.calibrate import calibrated
+    from cvsct.guard.training_set import parse_allowed
+    from cvsct.methods.registry import find_method
+    from cvsct.model.bundle import CENSUS
 
     row = find_method(method)
     settings = {**row.settings, **_settings(setting or [])}
@@ -159,7 +159,7 @@ def _refuse_out(out: Path, row: Method, resume: bool, limited: bool) -> None:
     Args:
         limited: whether the user said when to stop.
     """
-    from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
+    from cvsct.model.bundle import CHECKPOINT_FILE, SUMS_FILE
 
     if not resume:
         if (out / CHECKPOINT_FILE).exists() and not (out / SUMS_FILE).exists():
@@ -171,8 +171,8 @@ def _refuse_out(out: Path, row: Method, resume: bool, limited: bool) -> None:
 
 def _refuse_used(out: Path, row: Method) -> None:
     """Refuse an output folder in use; what an interrupted start stored there is taken up."""
-    from cvsct.data.domains import CACHE
-    from cvsct.runs import refuse_existing
+    from cvsct.core.runs import refuse_existing
+    from cvsct.training.data.prepare import CACHE
 
     held = list(out.iterdir()) if out.is_dir() else []
     started = [each for each in held if each.name == CACHE or each.suffix == ".partial"]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cvsct.cli.left_out import tell_left_out
 from cvsct.cli.words import columns, complain
-from cvsct.errors import CvsctError, TrainingError, UsageError
+from cvsct.core.errors import CvsctError, TrainingError, UsageError
 
 if TYPE_CHECKING:
-    from cvsct.inference.training_set import Finding
+    from cvsct.core.runs import Note, Progress
+    from cvsct.guard.training_set import Finding
     from cvsct.io.examined import Examined
     from cvsct.io.scans import SeriesOnDisk
-    from cvsct.runs import Note, Progress
 
 SKIP = "; repair or remove what is named, or go on without it by --skip-refused"
 
@@ -55,9 +55,9 @@ def admitted(
         TrainingError: if scans must be refused; all reasons were printed.
         UsageError: if one series lies on both sides.
     """
-    from cvsct.data.census import HEAD, Census
-    from cvsct.inference.training_set import DERIVED, findings, parse_allowed
+    from cvsct.guard.training_set import DERIVED, findings, parse_allowed
     from cvsct.io.examined import examine
+    from cvsct.training.data.census import HEAD, Census
 
     allowed = parse_allowed(allow)
     paths = {"source": source, "target": target}
@@ -111,7 +111,7 @@ def refuse_damaged(source: Path, target: Path, allow: Sequence[str], progress: P
     Raises:
         TrainingError: if there is any.
     """
-    from cvsct.inference.training_set import DERIVED, parse_allowed
+    from cvsct.guard.training_set import DERIVED, parse_allowed
 
     paths = {"source": source, "target": target}
     unfit = _all_unfit(paths, DERIVED in parse_allowed(allow), progress)
@@ -136,7 +136,7 @@ def _unfit(side: str, looked: Examined, derived: bool) -> list[str]:
     Args:
         derived: whether what this program made is allowed.
     """
-    from cvsct.io.header import label
+    from cvsct.io.dicom.header import label
 
     reasons = dict(looked.refused)
     if not derived:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvsct.errors import one_line
+from cvsct.core.errors import one_line
 
 EXIT_SOME_FAILED = 3
 _LOGGER = logging.getLogger("cvsct.cli")
@@ -32,7 +32,7 @@ def complain(message: str, files: Iterable[Path] = ()) -> None:
             hash instead.
     """
     if files and is_verbose():
-        from cvsct.io.header import explained
+        from cvsct.io.dicom.header import explained
 
         message = explained(message, files)
     print(f"cvsct: error: {one_line(message)}", file=sys.stderr)

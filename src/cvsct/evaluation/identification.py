@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvsct.errors import EvaluationError
-from cvsct.evaluation.radiomics import FeatureTable
-from cvsct.runs import random_stream
+from cvsct.core.errors import EvaluationError
+from cvsct.core.runs import random_stream
+from cvsct.evaluation.features.radiomics import FeatureTable
 
 FOLDS = 5
 REPEATS = 10

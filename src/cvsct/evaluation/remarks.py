@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cvsct.evaluation.nodule_truth import NoduleTruth
-from cvsct.evaluation.pairing import SharedSlices
-from cvsct.evaluation.placement import Placed
+from cvsct.core.masks import MaskedRegion
+from cvsct.core.runs import Note
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.features.placement import Placed
+from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.settings import EvaluationSettings
-from cvsct.regions import MaskedRegion
-from cvsct.runs import Note
-from cvsct.volume import CTVolume
+from cvsct.evaluation.sides import SharedSlices
 
 
 @dataclass

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.evaluation.radiomics import BIN_WIDTH_HU
-from cvsct.pairing import Z_TOLERANCE_MM
-from cvsct.volume import HUWindow
+from cvsct.core.pairing import Z_TOLERANCE_MM
+from cvsct.core.volume import HUWindow
+from cvsct.evaluation.features.radiomics import BIN_WIDTH_HU
 
 
 class EvaluationSettings(BaseModel):

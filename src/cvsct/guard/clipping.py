@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cvsct.guard.levels import Level, gaussian
-from cvsct.guard.structures import unexplained
-from cvsct.volume import AIR_FLOOR_HU
+from cvsct.core.volume import AIR_FLOOR_HU
+from cvsct.guard.blobs import unexplained
+from cvsct.guard.pyramid import Level, gaussian
 
 CLIPPED_BELOW_HU = -650.0
 """Above, hardly any noise reaches the floor."""

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from cvsct.guard.levels import Level, gaussian
+from cvsct.guard.pyramid import Level, gaussian
 
 DERIVATIVE = np.array([1, -8, 0, 8, -1], dtype=np.float32) / 12
 """Of fourth order: a difference of neighbours alone reads an edge of two pixels 8 % too flat."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
-from cvsct.errors import UsageError
-from cvsct.guard.scans import NAMES, ScanLimits
-from cvsct.guard.slices import SliceLimits
+from cvsct.core.errors import UsageError
+from cvsct.guard.input_check import NAMES, ScanLimits
+from cvsct.guard.output_check import SliceLimits
 
 OFF = "off"
 SCAN, SLICES = "scan", "slices"

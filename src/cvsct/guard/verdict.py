@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cvsct.guard.looks import MIN_SHARED_FREQUENCIES, Look, mean_noise_db
+from cvsct.core.volume import ScanFacts
+from cvsct.guard.descriptor import MIN_SHARED_FREQUENCIES, Look, mean_noise_db
+from cvsct.guard.input_check import Finding, Side, compare_headers, compare_look, unknown_to
 from cvsct.guard.overrides import Overrides
-from cvsct.guard.scans import Finding, Side, compare_headers, compare_look, unknown_to
-from cvsct.volume import ScanFacts
 
 Kind = Literal["alike", "like the target", "unlike", "unjudged"]
 

@@ -8,9 +8,9 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from cvsct.errors import UsageError
-from cvsct.plans import begun
-from cvsct.runs import write_json
+from cvsct.core.errors import UsageError
+from cvsct.core.resumable import begun
+from cvsct.core.runs import write_json
 
 TIMESTAMP = "timestamp.json"
 _DIGITS = "%Y%m%d%H%M%S"

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cvsct.errors import CvsctError, SeriesError
-from cvsct.io.file_kinds import EMPTY, UNKNOWN, FileKind, kind_of
-from cvsct.io.header import (
+from cvsct.core.errors import CvsctError, SeriesError
+from cvsct.io.dicom.header import (
     CT_IMAGE,
     ENHANCED_CT,
     MAX_MULTIFRAME_BYTES,
@@ -27,11 +26,12 @@ from cvsct.io.header import (
     text,
     whole,
 )
-from cvsct.io.nifti import open_nifti
-from cvsct.io.nifti_header import is_nifti, not_a_scan, read_nifti_header
-from cvsct.io.nifti_write import named_alone
-from cvsct.io.repeated import mark_repeated
-from cvsct.io.stack import SeriesFiles
+from cvsct.io.dicom.repeated import mark_repeated
+from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.io.file_kinds import EMPTY, UNKNOWN, FileKind, kind_of
+from cvsct.io.nifti.header import is_nifti, not_a_scan, read_nifti_header
+from cvsct.io.nifti.read import open_nifti
+from cvsct.io.nifti.write import named_alone
 
 _DICOM_SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
 _MOST_NAMED = 4

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvsct.errors import CvsctError
+from cvsct.core.errors import CvsctError
+from cvsct.core.runs import Progress, silent
+from cvsct.core.volume import ScanFacts
 from cvsct.io.catalog import LeftOut, catalog
-from cvsct.io.dicom import read_facts
-from cvsct.io.header import label
+from cvsct.io.dicom.header import label
+from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.io.read import read_facts
 from cvsct.io.scans import SeriesOnDisk
 from cvsct.io.series import is_harmonized, open_series
-from cvsct.io.stack import SeriesFiles
-from cvsct.runs import Progress, silent
-from cvsct.volume import ScanFacts
 
 SLICES_AT_ONCE = 16
 """Of a series whose pixels are tried; what was read is let go."""

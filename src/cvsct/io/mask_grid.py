@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from cvsct.errors import GeometryError
-from cvsct.io.space import volume_affine
-from cvsct.volume import CTVolume
+from cvsct.core.errors import GeometryError
+from cvsct.core.volume import CTVolume
+from cvsct.io.affine import volume_affine
 
 GRID_TOLERANCE_VOXELS = 0.1
 """How far any corner of a mask's grid may lie from the volume's voxels; float32 affines and

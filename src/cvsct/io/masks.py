@@ -18,18 +18,18 @@ import numpy as np
 from jaxtyping import Bool
 from pydicom import Dataset
 
-from cvsct.errors import CvsctError, GeometryError, SeriesError, import_extra
-from cvsct.io.header import is_dicom, label, quiet, read_dataset, text
+from cvsct.core.errors import CvsctError, GeometryError, SeriesError, import_extra
+from cvsct.core.masks import MaskedRegion, masked_regions
+from cvsct.core.runs import Note, log_note
+from cvsct.core.volume import CTVolume
+from cvsct.io.affine import is_other_frame, refuse_other_frame
+from cvsct.io.dicom.header import is_dicom, label, quiet, read_dataset, text
+from cvsct.io.dicom.references import ImageName, images_named, items, slices_by_name
+from cvsct.io.dicom.structure_names import choose, refuse_idle, title_of
+from cvsct.io.dicom.structure_set import RTSTRUCT, Drawn, contour_masks
 from cvsct.io.mask_grid import on_grid
-from cvsct.io.nifti import TO_LPS
-from cvsct.io.nifti_header import read_nifti_header, read_voxels, scaling_of, sizes_of
-from cvsct.io.references import ImageName, images_named, items, slices_by_name
-from cvsct.io.space import is_other_frame, refuse_other_frame
-from cvsct.io.structure_names import choose, refuse_idle, title_of
-from cvsct.io.structure_set import RTSTRUCT, Drawn, contour_masks
-from cvsct.regions import MaskedRegion, masked_regions
-from cvsct.runs import Note, log_note
-from cvsct.volume import CTVolume
+from cvsct.io.nifti.header import read_nifti_header, read_voxels, scaling_of, sizes_of
+from cvsct.io.nifti.read import TO_LPS
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation Storage and Label Map Segmentation Storage."""

@@ -15,14 +15,14 @@ from typing import Any
 
 from pydicom import Dataset
 
-from cvsct.errors import EvaluationError
-from cvsct.io.derivation import is_derived_here
-from cvsct.io.derived import UID_MAP
-from cvsct.io.header import text
-from cvsct.io.references import ImageName, items, slices_by_name, source_images
+from cvsct.core.errors import EvaluationError
+from cvsct.core.volume import Acquisition, CTVolume
+from cvsct.io.dicom.derive import is_derived_here
+from cvsct.io.dicom.header import text
+from cvsct.io.dicom.references import ImageName, items, slices_by_name, source_images
+from cvsct.io.dicom.stack import SeriesFiles, acquisition_of
+from cvsct.io.dicom.write import UID_MAP
 from cvsct.io.series import is_harmonized
-from cvsct.io.stack import SeriesFiles, acquisition_of
-from cvsct.volume import Acquisition, CTVolume
 
 MADE_LIKE = re.compile(r"made to look like (.*?)\. Model ", re.DOTALL)
 _ACQUIRED = "109101"

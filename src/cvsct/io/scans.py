@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.io.catalog import find_series
-from cvsct.io.dicom import SeriesFiles, read_facts, read_series
-from cvsct.volume import CTVolume, ScanFacts
+from cvsct.io.read import SeriesFiles, read_facts, read_series
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from cvsct.errors import SeriesError
-from cvsct.io.air import refuse_no_hu
-from cvsct.io.derivation import Derivation, is_derived_here
-from cvsct.io.derived import DerivedWriter
-from cvsct.io.enhanced import FrameStack, open_enhanced
-from cvsct.io.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, label, read_dataset
-from cvsct.io.nifti import NiftiStack, open_nifti
-from cvsct.io.nifti_header import is_nifti, read_nifti_header
-from cvsct.io.nifti_write import DESCRIPTION, NiftiWriter
-from cvsct.io.stack import SeriesFiles, Stack, open_stack
+from cvsct.core.errors import SeriesError
+from cvsct.io.dicom.air import refuse_no_hu
+from cvsct.io.dicom.derive import Derivation, is_derived_here
+from cvsct.io.dicom.enhanced import FrameStack, open_enhanced
+from cvsct.io.dicom.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, label, read_dataset
+from cvsct.io.dicom.stack import SeriesFiles, Stack, open_stack
+from cvsct.io.dicom.write import DerivedWriter
+from cvsct.io.nifti.header import is_nifti, read_nifti_header
+from cvsct.io.nifti.read import NiftiStack, open_nifti
+from cvsct.io.nifti.write import DESCRIPTION, NiftiWriter
 
 Opened = Stack | FrameStack | NiftiStack
 """Each gives some of its slices, or all, as a volume: `read(start, stop)`."""

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cvsct.errors import CvsctError
-from cvsct.io.dicom import SeriesFiles, read_facts, read_series
-from cvsct.runs import Progress, silent
-from cvsct.volume import Acquisition
+from cvsct.core.errors import CvsctError
+from cvsct.core.runs import Progress, silent
+from cvsct.core.volume import Acquisition
+from cvsct.io.read import SeriesFiles, read_facts, read_series
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvsct.errors import TrainingError, explain
-from cvsct.models.bundle import CHECKPOINT_FILE
-from cvsct.runs import config_hash, write_atomic
-from cvsct.training.record import forget_later
+from cvsct.core.errors import TrainingError, explain
+from cvsct.core.runs import config_hash, write_atomic
+from cvsct.model.bundle import CHECKPOINT_FILE
+from cvsct.training.logging import forget_later
 
 BEST_FILE = "best.pt"
 KEPT_FOLDER = "kept"

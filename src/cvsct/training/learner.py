@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from cvsct.training.parallel import Ranks
+from cvsct.training.distributed import Ranks
 
 
 class Learner:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.errors import TerminatedError, TrainingError
-from cvsct.runs import Progress
+from cvsct.core.errors import TerminatedError, TrainingError
+from cvsct.core.runs import Progress
 from cvsct.training.checkpoint import Run, Step
-from cvsct.training.parallel import ALONE, Ranks
-from cvsct.training.record import Picture, Record, last_means
+from cvsct.training.distributed import ALONE, Ranks
+from cvsct.training.logging import Picture, Record, last_means
 
 Validator = Callable[[Any], dict[str, float]]
 """Measures a step's model. `score` decides which model is kept, the lowest; the rest is logged."""

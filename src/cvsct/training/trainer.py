@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvsct.data.domains import close_domains, open_domains
-from cvsct.data.places import PatchRule
-from cvsct.data.store import Store
-from cvsct.errors import CvsctError, UsageError
-from cvsct.models.bundle import Bundle, Domain
-from cvsct.models.export import with_graphs
-from cvsct.runs import TrainingRequest, random_stream, silent
+from cvsct.core.errors import CvsctError, UsageError
+from cvsct.core.runs import TrainingRequest, random_stream, silent
+from cvsct.core.volume import Scans
+from cvsct.model.bundle import Bundle, Domain
+from cvsct.networks.export import with_graphs
 from cvsct.training.checkpoint import Run, Step
+from cvsct.training.cyclegan.settings import TrainingConfig
+from cvsct.training.data.patch_grid import PatchRule
+from cvsct.training.data.prepare import close_domains, open_domains
+from cvsct.training.data.store import Store
+from cvsct.training.distributed import Ranks, joined
+from cvsct.training.logging import Picture
 from cvsct.training.loop import Limits, train
-from cvsct.training.parallel import Ranks, joined
-from cvsct.training.record import Picture
-from cvsct.training.settings import TrainingConfig
-from cvsct.volume import Scans
 
 
 @runtime_checkable

@@ -1,0 +1,112 @@
+"""Folders of `cvsct benchmark`: the scans it takes, and its models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cvsct.core.errors import UsageError
+
+MODELS = "models"
+MINUTES = "minutes_a_direction"
+"""In the plan."""
+TRAIN, TEST, REPEAT, PAIRED = "train", "test", "repeat", "paired"
+
+
+def scanners_of(data: Path) -> tuple[str, str]:
+    """Names of the two scanners (or kernels) that are both trained on and tested.
+
+    Raises:
+        UsageError: if the folder is laid out otherwise.
+    """
+    held = {
+        part: {each.name for each in (data / part).iterdir() if each.is_dir()}
+        if (data / part).is_dir()
+        else set()
+        for part in (TRAIN, TEST)
+    }
+    both = sorted(name for name in held[TRAIN] & held[TEST] if not name.startswith("."))
+    if len(both) != 2:
+        shown = [f"{part}/: {', '.join(sorted(each)) or 'none'}" for part, each in held.items()]
+        raise UsageError(
+            f"{data}: expected the same two scanners under {TRAIN}/ and {TEST}/, found "
+            f"{'; '.join(shown)}; lay the scans out as {TRAIN}/A, {TRAIN}/B, {TEST}/A, {TEST}/B, "
+            f"and {REPEAT}/A, {REPEAT}/B where a target was scanned twice"
+        )
+    return both[0], both[1]
+
+
+def training_part(data: Path, names: Sequence[str], kind: str) -> str:
+    """The part that methods of a kind learn from: paired ones from PAIRED where it is there.
+
+    Raises:
+        UsageError: if it is there, but not for both scanners.
+    """
+    if kind != "paired" or not (data / PAIRED).is_dir():
+        return TRAIN
+    missing = [name for name in names if not (data / PAIRED / name).is_dir()]
+    if missing:
+        raise UsageError(
+            f"{data / PAIRED}: holds no {' and no '.join(missing)}; lay the paired scans out as "
+            f"{PAIRED}/{names[0]} and {PAIRED}/{names[1]}, or take the folder away to learn from "
+            f"{TRAIN}/"
+        )
+    return PAIRED
+
+
+def fingerprint(data: Path, parts: Sequence[str]) -> dict[str, Any]:
+    """How many files and bytes each part holds: enough to notice other data."""
+    found = {}
+    for part in parts:
+        files = [file for file in (data / part).rglob("*") if file.is_file()]
+        found[part] = [len(files), sum(file.stat().st_size for file in files)]
+    return found
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """What a command wrote of itself."""
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return found
+
+
+def fit_s(model: Path) -> float:
+    """Seconds a training took; one that was interrupted counts its own minutes."""
+    about = manifest_of(model)
+    return float(max(about["timings_s"]["training"], 60 * about["figures"].get("minutes", 0)))
+
+
+def model_mb(model: Path) -> float:
+    """Size of what SHA256SUMS lists: checkpoints and logs are no part of a model."""
+    from cvsct.model.bundle import SUMS_FILE
+
+    names = [line.partition("  ")[2] for line in (model / SUMS_FILE).read_text().splitlines()]
+    return sum((model / name).stat().st_size for name in names) / 1e6
+
+
+def failed_series(folder: Path) -> int | None:
+    """How many series of a harmonised folder failed; None where it is not finished."""
+    try:
+        figures = manifest_of(folder)["figures"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return int(figures.get("n_failed", 0)) + int(figures.get("n_quarantined", 0))
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds a whole report; what is no report is removed, to be made again."""
+    try:
+        json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    return True
+
+
+def clear_rest(model: Path) -> None:
+    """Remove the logs of a training that ended before there was anything to go on with."""
+    held = list(model.iterdir()) if model.is_dir() else []
+    if held and all(each.is_file() and each.suffix == ".jsonl" for each in held):
+        shutil.rmtree(model)

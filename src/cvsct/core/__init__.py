@@ -1,0 +1,1 @@
+"""What everything else stands on: volumes, masks, spectra, pairing, errors, files, workers."""

@@ -1,0 +1,108 @@
+"""Output folders that grow over many runs: each holds its plan and lets one run work at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from cvsct.core.errors import UsageError
+from cvsct.core.runs import refuse_existing, write_json
+
+PLAN = "plan.json"
+
+
+@contextlib.contextmanager
+def claimed(
+    out: Path,
+    plan: Mapping[str, Any],
+    work: str,
+    free: str = "",
+    beforehand: Collection[str] = (),
+    later: Collection[str] = (),
+    part: str = "",
+) -> Iterator[None]:
+    """The folder made ours: new, or begun by the same plan and with no other run at work in it.
+
+    Args:
+        plan: everything that must be the same for a run to go on, as plain JSON.
+        work: what is done there, in messages: `simulation`.
+        free: what may change all the same, in messages.
+        beforehand: names that a folder without a plan may hold if it holds nothing else.
+        later: keys that a plan may be without until a run brings them, and that a later run may
+            leave out again.
+        part: name of one of several parts that share the folder, each with a run of its own at
+            work in it; their plans must agree.
+
+    Raises:
+        UsageError: if the folder holds something else or another plan, or another run is at work.
+    """
+    path = out / part_of(PLAN, part)
+    _refuse_other_parts(out, path, plan, work)
+    if not path.exists():
+        there = {each.name for each in out.iterdir()} if out.is_dir() else set()
+        at_it = {name for name in there if part and name.startswith(".plan-")}  # another part's run
+        if not begun(out) and (not there or not there <= {*beforehand, *at_it}):
+            refuse_existing(out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, plan)
+    with contextlib.ExitStack() as stack:
+        before = json.load(_locked(stack.enter_context(path.open(encoding="utf-8")), out, work))
+        added = {key: plan[key] for key in later if key in plan and key not in before}
+        left_out = {key: before[key] for key in later if key in before and key not in plan}
+        differing = _differences({**before, **added}, {**plan, **left_out})
+        if differing:
+            raise UsageError(
+                f"{out}: holds another {work} ({'; '.join(differing)}); name a new folder, or give "
+                f"the same options to go on with this one{f' ({free})' if free else ''}"
+            )
+        if added:
+            write_json(path, {**before, **added})
+            _locked(stack.enter_context(path.open(encoding="utf-8")), out, work)
+        yield
+
+
+def part_of(name: str, part: str) -> str:
+    """The name of a part's own file: `plan-1of4.json` of `plan.json`."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-{part}{dot}{suffix}" if part else name
+
+
+def begun(out: Path) -> bool:
+    """Whether the folder holds a plan, of the whole or of a part."""
+    return any(out.glob(part_of(PLAN, "*"))) or (out / PLAN).exists()
+
+
+def _refuse_other_parts(out: Path, own: Path, plan: Mapping[str, Any], work: str) -> None:
+    """Refuse to mix what other parts have begun with another plan."""
+    for other in sorted({*out.glob(part_of(PLAN, "*")), out / PLAN} - {own}):
+        if other.exists():
+            differing = _differences(json.loads(other.read_text(encoding="utf-8")), plan)
+            if differing:
+                raise UsageError(
+                    f"{out}: another part of it is of another {work} ({'; '.join(differing)}); "
+                    "name a new folder, or give all parts the same options"
+                )
+
+
+def _locked(stream: IO[str], out: Path, work: str) -> IO[str]:
+    """The stream with a lock on its file that ends with the process."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"{out}: another {work} is at work in this folder") from None
+    return stream
+
+
+def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name in sorted(there.keys() | now.keys()):
+        before, after = there.get(name), now.get(name)
+        if before == after:
+            continue
+        long = isinstance(before, dict | list) or isinstance(after, dict | list)
+        found.append(f"other {name}" if long else f"{name} {before} there, {after} now")
+    return found

@@ -1,0 +1,216 @@
+"""Texture power spectra: how much of an image's variance lies at each spatial frequency.
+
+Reconstruction kernels are defined per millimetre, so every spectrum here is a function of
+cycles/mm and scans of different pixel spacing share one frequency axis. Values are noise power
+spectra in HU² mm² (ICRU Report 87, section 4): white noise of variance v on pixels of area a
+reads v a at every frequency.
+
+Three habits matter (notebook/log.md has the figures): nothing is clipped before the transform, each
+patch is windowed (the body crosses patch edges, and leakage from there swamps the high
+frequencies), and patches are chosen on a blurred image (on raw HU the noise does the choosing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
+
+from cvsct.core.errors import EvaluationError
+from cvsct.core.masks import blurred, covered_fraction, soft_tissue
+from cvsct.core.volume import CTVolume
+
+Tissue = Literal["soft", "body"]
+
+EULER_GAMMA = float(np.euler_gamma)
+POWER_FLOOR_HU2_MM2 = 1e-6
+"""Far below the rounding of CT numbers to 1 HU (about 0.03 HU² mm²); it only keeps logs finite."""
+
+DB_PER_NEPER = 10 / np.log(10)
+"""Decibels of power for a difference of 1 in its natural logarithm."""
+
+DISTANCE_BAND_PER_PX = (0.05, 0.45)
+"""Where spectra are compared. Below lies anatomy, above the corner of the pixel grid."""
+
+BODY_HU = -300.0
+"""Halfway between air and soft tissue, well above lung, on the blurred image."""
+
+
+def body(
+    hu: Float[np.ndarray, "slices rows columns"],
+) -> Bool[np.ndarray, "slices rows columns"]:
+    """True inside the patient, lungs included: each slice's largest object, holes filled."""
+    outline = np.zeros(hu.shape, dtype=bool)
+    for index, plane in enumerate(blurred(hu) > BODY_HU):
+        objects, count = ndimage.label(plane)
+        if count == 0:
+            continue
+        largest = objects == 1 + int(np.argmax(np.bincount(objects.ravel())[1:]))
+        gaps, count = ndimage.label(~largest)
+        open_gap = np.zeros(count + 1, dtype=bool)
+        for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
+            open_gap[edge] = True
+        open_gap[0] = False
+        outline[index] = ~open_gap[gaps]
+    return outline
+
+
+@dataclass(frozen=True)
+class PatchSpectra:
+    """Spectra of a volume's patches, with what of them no reconstruction kernel changes.
+
+    Args:
+        log_power: natural log of power in HU² mm², averaged around circles; NaN where the pixel
+            grid has no such frequency, and at zero.
+        mean_hu: mean of each patch under its window.
+        corners: slice, first row and first column of each patch.
+        size_px: side of the patches.
+    """
+
+    log_power: Float[np.ndarray, "patches n"]
+    mean_hu: Float[np.ndarray, " patches"]
+    corners: Int[np.ndarray, "patches 3"]
+    size_px: int
+
+
+def patch_spectra(
+    volume: CTVolume,
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    size_px: int = 64,
+    tissue: Tissue = "soft",
+    min_fraction: float = 0.95,
+) -> PatchSpectra:
+    """The power spectrum of each patch of tissue.
+
+    The log of each 2-D coefficient is averaged, so that means over patches are geometric and a
+    vessel or rib in one of them weighs little. For Gaussian noise that mean lies Euler's gamma
+    below the log of the power (the coefficients are exponentially distributed); it is added back.
+
+    Args:
+        size_px: side of the patches, which overlap by half.
+        tissue: `soft` for patches of soft tissue, `body` for all within the patient.
+        min_fraction: the share of a patch that must be that tissue.
+
+    Returns:
+        Patches in slice order; none where there is no such tissue.
+    """
+    rows_mm, columns_mm = volume.geometry.pixel_mm
+    average, reached = _circles(tuple(frequencies_per_mm), size_px, rows_mm, columns_mm)
+    window = np.hanning(size_px + 2)[1:-1].astype(np.float32)
+    taper = window[:, None] * window
+    scale = rows_mm * columns_mm / float(np.sum(taper.astype(np.float64) ** 2))
+    mask = soft_tissue(volume.hu) if tissue == "soft" else body(volume.hu)
+    if volume.padding is not None:
+        mask &= ~volume.padding
+    step = max(size_px // 2, 1)
+    allowed = covered_fraction(mask, size_px)[:, ::step, ::step] >= min_fraction
+    profiles = [np.empty((0, len(frequencies_per_mm)))]
+    means = [np.empty(0)]
+    for plane, starts in zip(volume.hu, allowed, strict=True):
+        if not starts.any():
+            continue
+        views = np.lib.stride_tricks.sliding_window_view(plane, (size_px, size_px))
+        patches = views[::step, ::step][starts].astype(np.float32)
+        mean_hu = np.average(patches.reshape(len(patches), -1), axis=1, weights=taper.ravel())
+        patches -= patches.mean(axis=(1, 2), keepdims=True)
+        spectrum = scipy.fft.rfft2(patches * taper, workers=1)
+        power = (spectrum.real**2 + spectrum.imag**2) * scale
+        log_power = np.log(np.maximum(power, POWER_FLOOR_HU2_MM2)) + EULER_GAMMA
+        profile = log_power.reshape(len(patches), -1) @ average
+        profiles.append(np.where(reached, profile, np.nan))
+        means.append(mean_hu)
+    corners = np.argwhere(allowed) * (1, step, step)
+    return PatchSpectra(np.concatenate(profiles), np.concatenate(means), corners, size_px)
+
+
+def texture_spectrum(
+    volumes: Sequence[CTVolume],
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    size_px: int = 64,
+) -> Float[np.ndarray, " n"]:
+    """Natural log of the power of soft-tissue texture in HU² mm²: the geometric mean over patches.
+
+    Returns:
+        NaN at zero and at frequencies that no volume's pixel grid reaches.
+
+    Raises:
+        EvaluationError: if no volume holds a patch of soft tissue.
+    """
+    patches = np.concatenate(
+        [patch_spectra(volume, frequencies_per_mm, size_px).log_power for volume in volumes]
+    )
+    if len(patches) == 0:
+        raise EvaluationError(
+            f"no {size_px}x{size_px} px region of soft tissue in {len(volumes)} volumes; "
+            "give scans of the trunk"
+        )
+    return mean_over_patches(patches)
+
+
+def mean_over_patches(log_power: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " n"]:
+    """Mean of each column over the patches that reach it; NaN where none does."""
+    reached = np.isfinite(log_power)
+    total = np.where(reached, log_power, 0.0).sum(axis=0)
+    count = reached.sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def texture_frequencies(size_px: int, pixels_mm: Sequence[float]) -> Float[np.ndarray, " n"]:
+    """Frequencies at which spectra of these pixel grids are compared, in cycles/mm.
+
+    Steps of the coarsest grid's patch, up to the finest grid's highest frequency.
+    """
+    step = 1 / (size_px * max(pixels_mm))
+    return np.arange(step, 0.5 / min(pixels_mm) + step / 2, step)
+
+
+def distance_band_per_mm(pixels_mm: Sequence[float]) -> tuple[float, float]:
+    """`DISTANCE_BAND_PER_PX` of the coarsest grid, in cycles/mm."""
+    low, high = DISTANCE_BAND_PER_PX
+    return low / max(pixels_mm), high / max(pixels_mm)
+
+
+def distance_db(
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    log_power: Float[np.ndarray, " n"],
+    other_log_power: Float[np.ndarray, " n"],
+    band_per_mm: tuple[float, float],
+) -> float:
+    """How far two log power spectra lie apart: rms difference over the band, in dB."""
+    low, high = band_per_mm
+    band = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
+    return float(DB_PER_NEPER * np.sqrt(np.mean((log_power - other_log_power)[band] ** 2)))
+
+
+@lru_cache(maxsize=16)
+def _circles(
+    frequencies_per_mm: tuple[float, ...], size_px: int, rows_mm: float, columns_mm: float
+) -> tuple[Float[np.ndarray, "coefficients n"], Bool[np.ndarray, " n"]]:
+    """Weights that average 2-D coefficients around each frequency, and which circles have any.
+
+    Each weight falls linearly from the circle to the next frequency asked for, over no less than
+    one and no more than two steps of the patch's own grid. The mean of a patch is left out.
+    """
+    rows = scipy.fft.fftfreq(size_px, rows_mm)[:, None]
+    columns = scipy.fft.rfftfreq(size_px, columns_mm)[None, :]
+    radius = np.hypot(rows, columns).ravel()
+    twice = np.full(size_px // 2 + 1, 2.0)  # rfft keeps one of each conjugate pair
+    twice[0] = 1.0
+    if size_px % 2 == 0:
+        twice[-1] = 1.0
+    counted = np.broadcast_to(twice, (size_px, len(twice))).ravel() * (radius > 0)
+    wanted = np.array(frequencies_per_mm)
+    grid = 1.0 / (size_px * min(rows_mm, columns_mm))
+    gaps = np.diff(wanted, prepend=wanted[0] - grid, append=wanted[-1] + grid)
+    width = np.clip(np.minimum(gaps[:-1], gaps[1:]), grid, 2 * grid)
+    weight = np.maximum(1 - np.abs(radius[:, None] - wanted) / width, 0) * counted[:, None]
+    total = weight.sum(axis=0)
+    reached = (total > 0) & (wanted > 0) & (wanted <= radius.max())
+    average = (weight / np.where(total > 0, total, 1.0)).astype(np.float32)
+    return average, reached

@@ -1,0 +1,281 @@
+"""Worker processes that take pieces of work one by one; the death of one costs its piece alone.
+
+A process pool of the standard library gives up all that is waiting when one of its processes dies
+and cannot tell which piece killed it. Here each worker has a pipe of its own: its end tells that
+the worker is gone, and the parent knows what it had in hand. Workers leave Ctrl-C to the parent,
+and end themselves when the parent is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, cast
+
+from cvsct.core.errors import CvsctError, HopelessError, explain
+
+Piece = TypeVar("Piece")
+Work = Callable[[Piece], Iterator[int]]
+"""Works on a piece, saying now and then how much of it is newly done; what a generator returns
+at its end is its result. Must be picklable."""
+
+MAX_DEATHS = 3
+"""Processes that may die one after the other before going on is of no use."""
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+_THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM", "NUMEXPR")
+
+
+@dataclass(frozen=True)
+class Report(Generic[Piece]):
+    """What became of a piece, or of a part of it.
+
+    Args:
+        kind: `step` while it goes on; once, at its end, `done`, `failed`, `died` (the process had
+            it in hand when it ended) or `fatal` (going on is of no use).
+        amount: how much is newly done.
+        message: what went wrong, written for the user; `details` for a log.
+        result: what the work returned at its end.
+    """
+
+    piece: Piece
+    kind: Literal["step", "done", "failed", "died", "fatal"]
+    amount: int = 0
+    message: str = ""
+    details: str = ""
+    result: Any = None
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def usable_cores(quota: Path = CPU_QUOTA) -> int:
+    """Cores this process may use: by affinity, by a container's quota, by OMP_NUM_THREADS."""
+    limits = [cores()]
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit():
+        limits.append(int(asked))
+    try:
+        share, period = quota.read_text().split()
+        limits.append(-(-int(share) // int(period)))
+    except (OSError, ValueError):
+        pass  # no such file, or no limit ("max")
+    return max(1, min(limits))
+
+
+def work_through(
+    pieces: Sequence[Piece],
+    work: Work[Piece],
+    workers: int,
+    family: Callable[[Piece], Hashable],
+) -> Generator[Report[Piece], None, None]:
+    """Work on all pieces, several at a time, and report as they proceed.
+
+    Args:
+        workers: processes; with one, all happens in this process, in the order given.
+        family: what a worker must prepare for a piece. It goes on with pieces of the family it
+            has, then with one that nobody has; otherwise in the order given.
+    """
+    if workers <= 1:
+        for piece in pieces:
+            for report in attempt(work, piece):
+                yield replace(report, piece=piece)
+        return
+    yield from _in_processes(pieces, work, min(workers, len(pieces)), family)
+
+
+def attempt(work: Work[Any], piece: Any) -> Iterator[Report[Any]]:
+    """Reports on one piece, without the piece: it need not travel back."""
+    try:
+        steps = work(piece)
+        while True:
+            try:
+                amount = next(steps)
+            except StopIteration as end:
+                result = end.value
+                break
+            yield Report(None, "step", amount)
+    except HopelessError as error:
+        yield Report(None, "fatal", message=str(error), details=traceback.format_exc())
+    except CvsctError as error:
+        yield Report(None, "failed", message=str(error), details=traceback.format_exc())
+    except OSError as error:  # a full or broken disk: every other piece would meet it too
+        yield Report(None, "fatal", message=explain(error), details=traceback.format_exc())
+    except Exception as error:  # a fault of one piece, whatever it is, must not cost the others
+        message = f"{type(error).__name__}: {error}"
+        yield Report(None, "failed", message=message, details=traceback.format_exc())
+    else:
+        yield Report(None, "done", result=result)
+
+
+def _in_processes(
+    pieces: Sequence[Piece], work: Work[Piece], workers: int, family: Callable[[Piece], Hashable]
+) -> Iterator[Report[Piece]]:
+    waiting = list(pieces)
+    with contextlib.closing(Processes(work, workers)) as crew:
+        while waiting or crew.in_hand:
+            while waiting and crew.idle():
+                last, others = crew.last, {family(piece) for piece in crew.in_hand}
+                families = [family(piece) for piece in waiting]
+                fits = [i for i, its in enumerate(families) if last and its == family(last)]
+                free = [i for i, its in enumerate(families) if its not in others]
+                crew.give(waiting.pop([*fits, *free, 0][0]))
+            yield from crew.news()
+
+
+class Processes(Generic[Piece]):
+    """So many worker processes, each with at most one piece in hand; close it at the end.
+
+    Args:
+        workers: processes; one that has died is replaced when there is a piece for it.
+        threads: what each worker's libraries may use.
+        max_deaths: so many one after the other, without a sign of life between, are fatal.
+    """
+
+    def __init__(
+        self, work: Work[Piece], workers: int, threads: int = 1, max_deaths: int = MAX_DEATHS
+    ) -> None:
+        self._work, self.workers, self._threads = work, workers, threads
+        self._max_deaths, self._deaths = max_deaths, 0
+        self._idle: list[tuple[_Worker, Piece | None]] = []
+        self._busy: dict[_Worker, Piece] = {}
+
+    @property
+    def in_hand(self) -> list[Piece]:
+        """What is being worked on."""
+        return list(self._busy.values())
+
+    @property
+    def last(self) -> Piece | None:
+        """What the worker that gets the next piece had before."""
+        return self._idle[0][1] if self._idle else None
+
+    def idle(self) -> int:
+        """How many pieces it would take now."""
+        return self.workers - len(self._busy)
+
+    def give(self, piece: Piece) -> None:
+        """Have a piece worked on."""
+        if self._idle:
+            worker, _ = self._idle.pop(0)
+        else:
+            with _threads_each(self._threads):
+                worker = _Worker(self._work)
+        self._busy[worker] = piece
+        worker.give(piece)
+
+    def news(self, timeout_s: float | None = None) -> list[Report[Piece]]:
+        """Wait for reports, so long at most."""
+        by_pipe = {worker.pipe: worker for worker in self._busy}
+        found = []
+        for pipe in wait(list(by_pipe), timeout_s):
+            worker = by_pipe[cast(Connection, pipe)]
+            report: Report[Any] = worker.report()
+            self._deaths = 0 if worker.alive else self._deaths + 1
+            if self._deaths >= self._max_deaths:
+                report = replace(report, kind="fatal")
+            piece = self._busy[worker]
+            found.append(replace(report, piece=piece))
+            if report.kind == "step":
+                continue
+            del self._busy[worker]
+            if worker.alive:
+                self._idle.append((worker, piece))
+            else:
+                worker.end()
+        return found
+
+    def close(self) -> None:
+        """End all processes, in the middle of a piece if need be."""
+        for worker in (*self._busy, *(each for each, _ in self._idle)):
+            worker.end()
+        self._busy, self._idle = {}, []
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, work: Work[Any]) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy locked locks
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        # Ctrl-C is blocked before the start and the process inherits that. The tracker that comes
+        # with the first process would unblock it again.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()  # so that the pipe ends with the process
+        self.alive = True
+
+    def give(self, piece: Any) -> None:
+        """Hand over a piece; that the process is gone already is seen at the next report."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(piece)
+
+    def report(self) -> Report[Any]:
+        """The next report, made up where the process has died."""
+        try:
+            report: Report[Any] = self.pipe.recv()
+        except (EOFError, OSError):
+            self.alive = False
+            self.process.join()
+            code = self.process.exitcode or 0
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            message = f"its process {how}, perhaps for lack of memory; use fewer workers"
+            return Report(None, "died", message=message)
+        return report
+
+    def end(self) -> None:
+        """End the process, in the middle of a piece if need be."""
+        self.process.terminate()
+        self.process.join()
+        self.pipe.close()
+
+
+def _serve(pipe: Connection, work: Work[Any]) -> None:
+    """What a worker process does until its pipe ends."""
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):  # of the pipe: `attempt` reports all others
+        while True:
+            for report in attempt(work, pipe.recv()):
+                pipe.send(report)
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _threads_each(count: int) -> Iterator[None]:
+    """What processes started in this block inherit: how many threads any library may use."""
+    names = [f"{library}_NUM_THREADS" for library in _THREADS]
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(count)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

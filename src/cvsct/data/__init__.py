@@ -1,1 +1,0 @@
-"""Training data: volumes to seeded soft-tissue patches."""

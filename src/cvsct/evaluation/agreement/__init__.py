@@ -1,0 +1,1 @@
+"""How far features of one set of images agree with those of another."""

@@ -1,0 +1,104 @@
+"""The report's tables of radiomic features: how well they agree with the target's."""
+
+from __future__ import annotations
+
+from cvsct.evaluation.evaluate import Evaluation
+from cvsct.evaluation.features.radiomics import CLASSES
+from cvsct.evaluation.report.cells import figure, interval, spread
+from cvsct.evaluation.report.comparison import changes, shares, way_to_ceiling
+from cvsct.evaluation.report.figures import LABELS
+from cvsct.evaluation.report.tables import Table
+
+
+def agreement_tables(evaluation: Evaluation) -> list[Table]:
+    """Concordance across and within regions, and what the method gained."""
+    sides = evaluation.compared
+    if not sides:
+        return []
+    labels = tuple(LABELS[side] for side in sides)
+    regions = f"n = {len(evaluation.regions)} regions"
+    rows = [
+        (name, *(interval(one.across.classes[name]) for one in sides.values())) for name in CLASSES
+    ]
+    rows.append(("mean of classes", *(interval(one.across.mean) for one in sides.values())))
+    counted = {side: shares(one.across) for side, one in sides.items()}
+    for place, share in enumerate(next(iter(counted.values()))):
+        rows.append(
+            (
+                f"features with CCC ≥ {share.threshold:.2f}",
+                *(f"{some[place].count} of {some[place].n}" for some in counted.values()),
+            )
+        )
+    return [
+        Table(
+            "across",
+            "Across regions",
+            "Concordance of each feature over the regions, mean of a class, 95 % interval; "
+            f"{regions}{_gain(evaluation)}",
+            ("Class", *labels),
+            tuple(rows),
+        ),
+        Table(
+            "within",
+            "Within regions: the paper's reading",
+            f"Concordance over the features of a class in one region, mean ± sd; {regions}",
+            ("Class", *labels),
+            tuple(
+                (name, *(spread(one.within[name], 2) for one in sides.values())) for name in CLASSES
+            ),
+        ),
+    ]
+
+
+def _gain(evaluation: Evaluation) -> str:
+    """The share of the way to a repeated scan, and how many features got worse."""
+    new, old, again = evaluation.harmonized, evaluation.input, evaluation.repeat
+    if new is None or old is None:
+        return ""
+    said = ""
+    if again is not None:
+        way = way_to_ceiling(new.across, old.across, again.across)
+        if way.share is not None:
+            bounds = f" ({way.low:.0%} to {way.high:.0%})" if way.low is not None else ""
+            said += f". Of the way from input to a repeated scan: {way.share:.0%}{bounds}"
+    changed = changes(new.across, old.across)
+    return said + (
+        f". Features that agree clearly worse than before: {len(changed.clearly_worse)} of "
+        f"{len(changed.features)} (by chance {changed.by_chance:.0f})"
+    )
+
+
+def feature_table(evaluation: Evaluation) -> Table | None:
+    """Every feature before and after, the most worsened first."""
+    new, old = evaluation.harmonized, evaluation.input
+    if new is None:
+        return None
+    if old is None:
+        return Table(
+            "list",
+            "Every feature",
+            "Concordance across regions",
+            ("Feature", "CCC"),
+            tuple((one.feature, figure(one.ccc, ".3f")) for one in new.across.features),
+        )
+    changed = changes(new.across, old.across)
+    rows = tuple(
+        (
+            one.feature,
+            f"{one.before:.3f}",
+            f"{one.after:.3f}",
+            f"{one.change:+.3f}"
+            + (f" ({one.low:+.2f} to {one.high:+.2f})" if one.low is not None else ""),
+            ("better" if one.change > 0 else "worse") if one.clear else "",
+        )
+        for one in changed.features
+    )
+    left = f"; {changed.undefined} features are undefined on a side" if changed.undefined else ""
+    return Table(
+        "list",
+        f"Every feature ({len(rows)})",
+        "Concordance across regions before and after, and the change with its 95 % interval, most "
+        f"worsened first{left}",
+        ("Feature", "input", "harmonised", "change", "clearly"),
+        rows,
+    )

@@ -1,0 +1,242 @@
+"""The 93 radiomic features of regions of one slice, by PyRadiomics.
+
+Six classes: 18 first-order, 24 GLCM, 14 GLDM, 16 GLRLM, 16 GLSZM and 5 NGTDM features, on HU
+without normalisation or resampling. A region is a square, a whole slice or any mask; each is given
+to the library as a 3-D image one slice thick.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from cvsct.core.errors import EvaluationError
+from cvsct.core.runs import Progress, silent
+from cvsct.evaluation.features.cache import FeatureCache, Measured, content_key
+from cvsct.evaluation.features.extractor import (
+    CLASS_TYPES,
+    feature_classes,
+    feature_values,
+    undefined,
+)
+from cvsct.evaluation.image.quality import load_extra
+
+logger = logging.getLogger(__name__)
+
+CLASSES = tuple(CLASS_TYPES)
+BIN_WIDTH_HU = 25.0
+PARALLEL_FROM = 500
+"""Regions of 32 px (13 ms each) below which starting processes (2 s and more) does not pay."""
+
+_PIXELS_PER_REGION = 4000
+"""A region costs a constant time, and as much again for every so many pixels it has."""
+
+_CHUNK = 32
+"""Regions handed to a process at once: a larger share delays progress and idles the last one."""
+
+_KEEP_EVERY = 256
+"""Regions after which new results go into the cache, so that a stopped run keeps most."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The pixels of one region and the size of its voxels along slices, rows and columns.
+
+    Args:
+        mask: true where a pixel belongs to the region; None where all do.
+
+    Raises:
+        EvaluationError: if the mask has another shape, or holds nothing.
+    """
+
+    hu: Float[np.ndarray, "rows columns"]
+    voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mask: Bool[np.ndarray, "mask_rows mask_columns"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is None:
+            return
+        if self.mask.shape != self.hu.shape:
+            raise EvaluationError(
+                f"a mask of {self.mask.shape} pixels does not fit a region of {self.hu.shape}; "
+                "cut both from one slice"
+            )
+        if not self.mask.any():
+            raise EvaluationError("a mask that holds no pixel has no features; leave it out")
+
+    @property
+    def inside(self) -> Bool[np.ndarray, "rows columns"]:
+        """True where a pixel belongs to the region."""
+        return np.ones(self.hu.shape, dtype=bool) if self.mask is None else self.mask
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A feature that is not defined for a region."""
+
+    region: int
+    feature: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of regions: one row a region, one column a feature named `class_Feature`.
+
+    Args:
+        values: NaN exactly where `missing` says why.
+    """
+
+    names: tuple[str, ...]
+    values: Float[np.ndarray, "regions features"]
+    missing: tuple[Missing, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.missing) != int(np.isnan(self.values).sum()):
+            raise ValueError("every missing feature value needs a reason")
+
+    @property
+    def defined(self) -> Bool[np.ndarray, "regions features"]:
+        """True where a feature has a value."""
+        defined: Bool[np.ndarray, "regions features"] = ~np.isnan(self.values)
+        return defined
+
+    def columns(self, feature_class: str) -> list[int]:
+        """The columns of one class."""
+        return [i for i, name in enumerate(self.names) if class_of(name) == feature_class]
+
+    def rows(self, start: int, stop: int) -> FeatureTable:
+        """Some of the regions, numbered from 0 again."""
+        missing = tuple(
+            replace(one, region=one.region - start)
+            for one in self.missing
+            if start <= one.region < stop
+        )
+        return FeatureTable(self.names, self.values[start:stop], missing)
+
+
+def class_of(feature: str) -> str:
+    """The class of a feature named `class_Feature`."""
+    return feature.split("_", 1)[0]
+
+
+def feature_names() -> tuple[str, ...]:
+    """All 93, in order of class and name; deprecated ones are left out as PyRadiomics does."""
+    return tuple(
+        f"{name}_{feature}"
+        for name, kind in feature_classes().items()
+        for feature, deprecated in kind.getFeatureNames().items()
+        if not deprecated
+    )
+
+
+def settings_record(bin_width_hu: float = BIN_WIDTH_HU) -> dict[str, Any]:
+    """What shapes the values, for reports and manifests."""
+    return {
+        "library": f"PyRadiomics {load_extra('radiomics').__version__.lstrip('v')}",
+        "bin_width_hu": bin_width_hu,
+        "image_type": "original",
+        "normalised": False,
+        "resampled": False,
+        "dimensions": "one slice, a 3-D image one voxel thick",
+        "glcm_distance_px": 1,
+        "classes": list(CLASSES),
+        "features": len(feature_names()),
+    }
+
+
+def extract(
+    patches: Sequence[Patch],
+    bin_width_hu: float = BIN_WIDTH_HU,
+    workers: int = 0,
+    cache: FeatureCache | None = None,
+    progress: Progress = silent,
+) -> FeatureTable:
+    """Features of every region, in the order given whatever the number of workers.
+
+    Args:
+        workers: processes at most, 0 for one a core. Less work than `PARALLEL_FROM` regions is
+            done in this process.
+        cache: where results are looked up first and kept; None for no cache.
+
+    Raises:
+        EvaluationError: if PyRadiomics is not installed, or a worker process dies.
+    """
+    names = feature_names()
+    measure = functools.partial(_measure, names=names, bin_width_hu=bin_width_hu)
+    if cache is None:
+        rows = []
+        for done, row in enumerate(_each(measure, patches, workers), start=1):
+            rows.append(row)
+            progress("features", done, len(patches))
+        return _table(names, rows)
+    settings = settings_record(bin_width_hu)
+    keys = [content_key(one.hu, one.inside, one.voxel_mm, settings) for one in patches]
+    found = cache.get(keys, len(names))
+    todo = {key: one for key, one in zip(keys, patches, strict=True) if key not in found}
+    fresh: dict[str, Measured] = {}
+    try:
+        rows_of_todo = _each(measure, list(todo.values()), workers)
+        for done, (key, row) in enumerate(zip(todo, rows_of_todo, strict=True), start=1):
+            found[key] = fresh[key] = row
+            progress("features", len(patches) - len(todo) + done, len(patches))
+            if len(fresh) == _KEEP_EVERY:
+                cache.put(fresh)
+                fresh = {}
+    finally:
+        if fresh:
+            cache.put(fresh)
+    return _table(names, [found[key] for key in keys])
+
+
+def _table(names: tuple[str, ...], rows: Sequence[Measured]) -> FeatureTable:
+    missing = [
+        Missing(region, feature, reason)
+        for region, row in enumerate(rows)
+        for feature, reason in row.reasons.items()
+    ]
+    if missing:
+        logger.info("%d feature values of %d regions are undefined", len(missing), len(rows))
+    values = np.array([row.values for row in rows], dtype=np.float64)
+    return FeatureTable(names, values.reshape(len(rows), len(names)), tuple(missing))
+
+
+def _each(
+    measure: Callable[[Patch], Measured], patches: Sequence[Patch], workers: int
+) -> Iterator[Measured]:
+    """Measure in this process or in several, and yield in order."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = min(workers or cores or 1, len(patches))
+    work = sum(1 + one.hu.size / _PIXELS_PER_REGION for one in patches)
+    if count <= 1 or work < PARALLEL_FROM:
+        yield from map(measure, patches)
+        return
+    # spawn: a fork would copy the locks of whatever threads OpenVINO or torch run here
+    context = multiprocessing.get_context("spawn")
+    chunk = min(_CHUNK, -(-len(patches) // (4 * count)))
+    try:
+        with ProcessPoolExecutor(count, mp_context=context) as pool:
+            yield from pool.map(measure, patches, chunksize=chunk)
+    except BrokenProcessPool as error:
+        raise EvaluationError(
+            "a process that measures features died, perhaps for lack of memory; use fewer workers"
+        ) from error
+
+
+def _measure(patch: Patch, names: tuple[str, ...], bin_width_hu: float) -> Measured:
+    """One region's values, NaN where undefined, and the reasons for those."""
+    mask = patch.inside
+    found = feature_values(patch.hu[None], mask[None], patch.voxel_mm, binWidth=bin_width_hu)
+    reasons = undefined(patch.hu, mask, found, bin_width_hu)
+    values = np.array([np.nan if name in reasons else found[name] for name in names])
+    return Measured(values, reasons)

@@ -1,0 +1,95 @@
+"""What features are measured on: squares, whole slices and masks, cut from a volume as patches.
+
+A region belongs to the place, not to the image: draw it on one side (the target) and cut the same
+region from every other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool
+from scipy import ndimage
+
+from cvsct.core.errors import EvaluationError
+from cvsct.core.masks import MaskedRegion, Region, blurred, masked_regions, soft_tissue
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.features.radiomics import Patch
+
+BODY_FROM_HU = -300.0
+"""Between air and fat; the blurred skin passes it where the skin is."""
+
+MIN_SLICE_SHARE = 0.01
+"""A slice with less tissue than this share of its pixels is no whole slice of a body."""
+
+
+def patch_of(volume: CTVolume, region: Region | MaskedRegion) -> Patch:
+    """The region's pixels of a volume, with their mask where they are no square.
+
+    Raises:
+        EvaluationError: if the region does not lie in the volume.
+    """
+    mask = region.mask if isinstance(region, MaskedRegion) else None
+    height, width = (region.size_px,) * 2 if isinstance(region, Region) else region.mask.shape
+    slices, rows, columns = volume.hu.shape
+    last_row, last_column = region.row + height, region.column + width
+    if (
+        not 0 <= region.slice_index < slices
+        or min(region.row, region.column) < 0
+        or last_row > rows
+        or last_column > columns
+    ):
+        raise EvaluationError(
+            f"a region of {height}x{width} px at slice {region.slice_index}, row {region.row}, "
+            f"column {region.column} does not lie in a volume of {volume.hu.shape}; "
+            "draw it on a volume of the same grid"
+        )
+    geometry = volume.geometry
+    thickness_mm = geometry.thickness_mm or geometry.spacing_mm
+    return Patch(region.cut(volume.hu), (thickness_mm, *geometry.pixel_mm), mask)
+
+
+def whole_slices(
+    volume: CTVolume,
+    slices: Sequence[int] | None = None,
+    part: Literal["soft tissue", "body"] = "soft tissue",
+) -> list[MaskedRegion]:
+    """One region for each slice: all its soft tissue, or the body with its lungs and bones.
+
+    Padding never belongs to it; slices with less than a hundredth of tissue have no region.
+
+    Args:
+        slices: which slices; None for all.
+        part: becomes the label.
+
+    Raises:
+        EvaluationError: if no slice has any.
+    """
+    index = list(range(len(volume.hu))) if slices is None else list(slices)
+    found: list[MaskedRegion] = []
+    for i in index:
+        stack = volume.hu[i : i + 1]
+        mask = soft_tissue(stack) if part == "soft tissue" else _body(volume, i)
+        if volume.padding is not None:
+            mask = mask & ~volume.padding[i : i + 1]
+        if mask.mean() >= MIN_SLICE_SHARE:
+            found += [_at(region, i) for region in masked_regions(mask, part)]
+    if not found:
+        raise EvaluationError(f"no slice shows any {part}; give scans of the trunk")
+    return found
+
+
+def _body(volume: CTVolume, index: int) -> Bool[np.ndarray, "1 rows columns"]:
+    """The largest piece that is no air, with what it encloses; a table beside it is not part."""
+    pieces, count = ndimage.label(blurred(volume.hu[index : index + 1])[0] > BODY_FROM_HU)
+    if count == 0:
+        return np.zeros((1, *pieces.shape), dtype=bool)
+    largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    filled: Bool[np.ndarray, "rows columns"] = ndimage.binary_fill_holes(pieces == largest)
+    return filled[None]
+
+
+def _at(region: MaskedRegion, slice_index: int) -> MaskedRegion:
+    return MaskedRegion(region.label, slice_index, region.row, region.column, region.mask)

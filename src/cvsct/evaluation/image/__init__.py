@@ -1,0 +1,1 @@
+"""Image quality and physics: noise, sharpness, alignment, CT numbers."""

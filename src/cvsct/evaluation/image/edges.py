@@ -1,0 +1,154 @@
+"""Natural edges of a body: short, smooth pieces of skin and of lung border with even sides.
+
+They are found on a blurred mean of all sides, so that neither noise nor a kernel's overshoot
+decides which pieces count, and every side is measured on the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
+from cvsct.core.masks import blurred
+from cvsct.core.spectra import body
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.image.quality import load_extra
+
+EdgeKind = Literal["skin", "lung"]
+
+LEVEL_HU = -500.0
+"""About halfway between air or lung and tissue; where exactly does not matter, for each piece's
+edge is placed anew on each side's image."""
+
+LENGTH_PX = 20
+REACH_PX = 8.0
+CLEAR_PX = 4.0
+"""Beyond this distance from an edge the blurred image has settled (two deviations)."""
+
+LEAST_CONTRAST_HU = 300.0
+UNEVEN = 0.15
+"""How much an edge's two sides may vary on the blurred image, as a share of its contrast."""
+
+SHARPEST_BEND_PER_PX = 1 / 20
+ROUGHEST_PX = 0.25
+"""Root mean square distance of a piece's contour from its parabola."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A piece of edge: a parabola v(u) around a point, u along the edge and v towards tissue.
+
+    Args:
+        middle_px: row and column of u = v = 0.
+        inwards: unit vector (down, across) from air or lung to tissue.
+        parabola: coefficients of v(u), highest power first.
+    """
+
+    kind: EdgeKind
+    slice_index: int
+    middle_px: tuple[float, float]
+    inwards: tuple[float, float]
+    parabola: tuple[float, float, float]
+
+    def profile(
+        self, hu: Float[np.ndarray, "slices rows columns"]
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Distance from the edge in pixels (tissue positive) and HU of each pixel near it."""
+        plane = hu[self.slice_index]
+        half = int(np.ceil(np.hypot(LENGTH_PX / 2, REACH_PX))) + 1
+        row, column = (round(value) for value in self.middle_px)
+        rows = np.arange(max(row - half, 0), min(row + half + 1, plane.shape[0]))
+        columns = np.arange(max(column - half, 0), min(column + half + 1, plane.shape[1]))
+        down = (rows - self.middle_px[0])[:, None]
+        across = columns - self.middle_px[1]
+        v = down * self.inwards[0] + across * self.inwards[1]
+        u = down * -self.inwards[1] + across * self.inwards[0]
+        bend, slope, offset = self.parabola
+        distance = (v - (bend * u + slope) * u - offset) / np.hypot(1, 2 * bend * u + slope)
+        near = (np.abs(u) <= LENGTH_PX / 2) & (np.abs(distance) <= REACH_PX)
+        return distance[near], plane[np.ix_(rows, columns)][near].astype(np.float64)
+
+
+def find_edges(volumes: Sequence[CTVolume]) -> list[Edge]:
+    """All usable pieces of edge in volumes that show the same slices, clear of any padding."""
+    find_contours: Any = load_extra("skimage.measure").find_contours
+    mean = np.asarray(np.mean([volume.hu for volume in volumes], axis=0, dtype=np.float64))
+    inside = body(mean)
+    padded = np.zeros(mean.shape, dtype=bool)
+    for volume in volumes:
+        if volume.padding is not None:
+            padded |= volume.padding
+    room = round(np.hypot(LENGTH_PX / 2, REACH_PX)) + 1
+    edges = []
+    for index, smooth in enumerate(blurred(mean)):
+        for contour in find_contours(smooth, LEVEL_HU):
+            length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(contour, axis=0).T))])
+            steps = np.arange(0.0, length[-1])
+            even = np.stack([np.interp(steps, length, axis) for axis in contour.T], axis=-1)
+            for start in range(0, len(even) - LENGTH_PX, LENGTH_PX):
+                piece = even[start : start + LENGTH_PX + 1]
+                row, column = (round(float(value)) for value in piece.mean(axis=0))
+                around = padded[
+                    index, max(row - room, 0) : row + room, max(column - room, 0) : column + room
+                ]
+                edge = None if around.any() else _edge(piece, smooth, inside[index], index)
+                if edge is not None:
+                    edges.append(edge)
+    return edges
+
+
+def _edge(
+    piece: Float[np.ndarray, "points 2"],
+    smooth: Float[np.ndarray, "rows columns"],
+    inside: Bool[np.ndarray, "rows columns"],
+    index: int,
+) -> Edge | None:
+    """The edge along a piece of contour, if it is smooth and has even sides."""
+    middle = piece.mean(axis=0)
+    room = min(*middle, *(np.array(smooth.shape) - 1 - middle))
+    if room < np.hypot(LENGTH_PX / 2, REACH_PX) + 1:
+        return None
+    along = np.linalg.svd(piece - middle, full_matrices=False)[2][0]
+    normal = np.array([along[1], -along[0]])
+    ahead = _sampled(smooth, middle, normal, np.array([-CLEAR_PX, CLEAR_PX]), np.zeros(1))
+    if ahead[0, 0] > ahead[1, 0]:
+        normal = -normal
+    u = (piece - middle) @ np.array([-normal[1], normal[0]])
+    v = (piece - middle) @ normal
+    parabola = np.polyfit(u, v, 2)
+    rough = float(np.sqrt(np.mean((v - np.polyval(parabola, u)) ** 2)))
+    if rough > ROUGHEST_PX or 2 * abs(parabola[0]) > SHARPEST_BEND_PER_PX:
+        return None
+    away = np.arange(CLEAR_PX, REACH_PX + 0.5)
+    places = np.array([-0.4, -0.2, 0.0, 0.2, 0.4]) * LENGTH_PX
+    low = _sampled(smooth, middle, normal, -away, places)
+    high = _sampled(smooth, middle, normal, away, places)
+    contrast = float(high.mean() - low.mean())
+    if contrast < LEAST_CONTRAST_HU or max(np.ptp(low), np.ptp(high)) > UNEVEN * contrast:
+        return None
+    row, column = (round(float(value)) for value in middle - CLEAR_PX * normal)
+    return Edge(
+        kind="lung" if inside[row, column] else "skin",
+        slice_index=index,
+        middle_px=(float(middle[0]), float(middle[1])),
+        inwards=(float(normal[0]), float(normal[1])),
+        parabola=(float(parabola[0]), float(parabola[1]), float(parabola[2])),
+    )
+
+
+def _sampled(
+    smooth: Float[np.ndarray, "rows columns"],
+    middle: Float[np.ndarray, " 2"],
+    normal: Float[np.ndarray, " 2"],
+    v: Float[np.ndarray, " across"],
+    u: Float[np.ndarray, " along"],
+) -> Float[np.ndarray, "across along"]:
+    """The blurred image at distances from a point, along its normal and along its edge."""
+    tangent = np.array([-normal[1], normal[0]])
+    places = middle + v[:, None, None] * normal + u[:, None] * tangent
+    return np.asarray(ndimage.map_coordinates(smooth, np.moveaxis(places, -1, 0), order=1))

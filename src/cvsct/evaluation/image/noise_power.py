@@ -1,0 +1,129 @@
+"""Noise power spectrum of uniform regions of CT images.
+
+Definitions follow ICRU Report 87 (2012) and AAPM Report 233 (task group 233, 2019). Images are
+in HU; frequencies in cycles per mm (lp/mm).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy.signal.windows import hann
+
+from cvsct.core.errors import EvaluationError
+
+Detrend = Literal["polynomial", "repeats"]
+Taper = Literal["none", "hann"]
+
+PEAK_SHARE = 0.9
+"""The peak is the top of a parabola through what lies above this share of the highest ring."""
+
+
+@dataclass(frozen=True)
+class NoisePower:
+    """Noise power spectrum of an ensemble of regions.
+
+    Args:
+        f_per_mm: middle of each ring of frequencies.
+        power_hu2_mm2: mean over the ring.
+        map_hu2_mm2: by frequency down and across, in the order of `numpy.fft.fft2`.
+        pixel_mm: of the images, whose sampling folds what lies beyond half its inverse.
+    """
+
+    f_per_mm: Float[np.ndarray, " bins"]
+    power_hu2_mm2: Float[np.ndarray, " bins"]
+    map_hu2_mm2: Float[np.ndarray, "rows columns"]
+    pixel_mm: float
+
+    @property
+    def sd_hu(self) -> float:
+        """Standard deviation of the noise: root of the spectrum's integral (Parseval)."""
+        return float(np.sqrt(self.map_hu2_mm2.mean()) / self.pixel_mm)
+
+    @property
+    def mean_per_mm(self) -> float:
+        """Mean frequency, weighted with the radial spectrum (AAPM Report 233)."""
+        between = (self.f_per_mm[1:] + self.f_per_mm[:-1]) / 2
+        edges = np.concatenate([[0.0], between, self.f_per_mm[-1:]])
+        middles = (edges[1:] + edges[:-1]) / 2
+        return float(np.average(middles, weights=self.power_hu2_mm2 * np.diff(edges)))
+
+    @property
+    def peak_per_mm(self) -> float:
+        """Frequency of the highest power."""
+        top = int(self.power_hu2_mm2.argmax())
+        low = np.flatnonzero(self.power_hu2_mm2 < PEAK_SHARE * self.power_hu2_mm2[top])
+        first = int(low[low < top].max(initial=-1)) + 1
+        last = int(low[low > top].min(initial=len(self.f_per_mm)))
+        f, power = self.f_per_mm[first:last], self.power_hu2_mm2[first:last]
+        bend, slope = np.polyfit(f - f.mean(), power, 2)[:2] if len(f) > 2 else (0.0, 0.0)
+        if not bend < 0:
+            return float(self.f_per_mm[top])
+        return float(np.clip(f.mean() - slope / bend / 2, f[0], f[-1]))
+
+
+def noise_power_spectrum(
+    images: Float[np.ndarray, "images rows columns"],
+    pixel_mm: float,
+    bins: int,
+    detrend: Detrend = "polynomial",
+    taper: Taper = "none",
+) -> NoisePower:
+    """Noise power spectrum of regions of one uniform object.
+
+    NPS(u, v) = pixel area / pixels * mean of |DFT(noise)|^2 (ICRU Report 87). A region's borders
+    smear it over the inverse of the region's side.
+
+    Args:
+        images: regions of interest in HU, all of one size; they may overlap.
+        bins: rings of frequencies, equally spaced up to the highest along a row; at most half the
+            region's side, so that none is empty. Frequency 0, the mean, is no noise.
+        detrend: what is taken off a region. `polynomial`: its own second-order fit in x and y,
+            against cupping. `repeats`: the same region of a repeated scan, which takes anatomy off
+            as well; then images 0 and 1, 2 and 3, ... are pairs.
+
+    Raises:
+        EvaluationError: if there are too few images or pixels for this.
+    """
+    count, rows, columns = images.shape
+    if not 1 <= bins <= min(rows, columns) // 2:
+        raise EvaluationError(
+            f"{bins} rings of frequencies in regions of {columns} x {rows} pixels; expected 1 to "
+            f"{min(rows, columns) // 2}, half the shorter side"
+        )
+    if count < 1 or (detrend == "repeats" and count % 2):
+        wanted = "an even number, pairs of repeated scans" if detrend == "repeats" else "1 or more"
+        raise EvaluationError(f"noise power of {count} images; expected {wanted}")
+    hu = images.astype(np.float64)
+    noise = (hu[0::2] - hu[1::2]) / np.sqrt(2) if detrend == "repeats" else _without_trend(hu)
+    window = np.ones((rows, columns))
+    if taper == "hann":
+        window = hann(rows + 2)[1:-1, None] * hann(columns + 2)[1:-1]
+    scale = pixel_mm**2 / float(np.sum(window**2))
+    power = (np.abs(np.fft.fft2(noise * window)) ** 2).mean(axis=0) * scale
+    f = np.hypot(np.fft.fftfreq(rows, pixel_mm)[:, None], np.fft.fftfreq(columns, pixel_mm))
+    step = 0.5 / pixel_mm / bins
+    rings = np.floor(f / step + 0.5).astype(int).ravel()
+    used = (rings > 0) & (rings <= bins)
+    sums = np.bincount(rings[used], power.ravel()[used])[1:]
+    return NoisePower(
+        f_per_mm=(np.arange(bins) + 1) * step,
+        power_hu2_mm2=sums / np.bincount(rings[used])[1:],
+        map_hu2_mm2=power,
+        pixel_mm=pixel_mm,
+    )
+
+
+def _without_trend(
+    images: Float[np.ndarray, "images rows columns"],
+) -> Float[np.ndarray, "images rows columns"]:
+    """Each image less its least-squares polynomial of second order in both coordinates."""
+    count, rows, columns = images.shape
+    y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
+    terms = np.stack([x**0, x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
+    basis, _ = np.linalg.qr(terms)
+    flat = images.reshape(count, -1)
+    return np.asarray((flat - (flat @ basis) @ basis.T).reshape(images.shape))

@@ -1,0 +1,35 @@
+"""Figures as the cells of a report's tables."""
+
+from __future__ import annotations
+
+from cvsct.evaluation.agreement.concordance import ClassAgreement
+from cvsct.evaluation.image.quality import Spread
+from cvsct.evaluation.image.residuals import ResidualSize
+
+NOT_THERE = "–"
+
+
+def size(one: ResidualSize | None) -> str:
+    """Mean absolute, 95th percentile, share beyond 50 HU."""
+    if one is None:
+        return NOT_THERE
+    return f"{one.mean_abs_hu:.1f}; {one.p95_abs_hu:.0f}; {one.beyond_50_share:.1%}"
+
+
+def interval(one: ClassAgreement) -> str:
+    """A mean concordance with its 95 % interval."""
+    if one.ccc is None:
+        return "undefined"
+    bounds = "" if one.low is None else f" ({one.low:.2f} to {one.high:.2f})"
+    left_out = f"; {one.undefined} left out" if one.undefined else ""
+    return f"{one.ccc:.2f}{bounds}{left_out}"
+
+
+def spread(one: Spread | None, digits: int) -> str:
+    """Mean and standard deviation."""
+    return "undefined" if one is None else f"{one.mean:.{digits}f} ± {one.sd:.{digits}f}"
+
+
+def figure(value: float | None, digits: str) -> str:
+    """A figure in the format given."""
+    return NOT_THERE if value is None else format(value, digits)

@@ -1,0 +1,168 @@
+"""The report's figures: each function takes data and axes and returns the axes.
+
+No pyplot: nothing here opens a window or keeps global state.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
+from cvsct.evaluation.agreement.concordance import ClassAgreement
+from cvsct.evaluation.image.edge_mtf import EdgeTransfer
+from cvsct.evaluation.image.noise import TissueNoise
+from cvsct.evaluation.image.quality import load_extra, residual_hu
+from cvsct.evaluation.image.texture import Texture
+from cvsct.evaluation.sides import SharedSlices
+
+RESIDUAL_HU = 100.0
+LABELS = {
+    "source": "input",
+    "harmonized": "harmonised",
+    "repeat": "repeat scan",
+    "target": "target",
+}
+COLORS = {"source": "#b0574f", "harmonized": "#2f6f9f", "repeat": "#7a8f3c", "target": "#222222"}
+
+
+def slice_rows(examples: Sequence[tuple[SharedSlices, int]]) -> Any:
+    """A figure with one row an example slice: the images, then what separates them."""
+    titles = [title for title, _ in _panels(*examples[0])]
+    figure = new_figure(2.3 * len(titles), 2.45 * len(examples) + 0.4)
+    grid = figure.subplots(len(examples), len(titles), squeeze=False)
+    for axes, (shared, index) in zip(grid, examples, strict=True):
+        for axis, (title, hu) in zip(axes, _panels(shared, index), strict=True):
+            draw = draw_residual if "\N{MINUS SIGN}" in title else draw_slice
+            drawn = draw(axis, hu)
+            drawn.set_title(title, fontsize=9)
+        axes[0].set_ylabel(f"z = {shared.harmonized.geometry.z_mm[index]:.1f} mm", fontsize=8)
+    return figure
+
+
+def draw_slice(axis: Any, hu: Float[np.ndarray, "rows columns"]) -> Any:
+    """One slice in the soft-tissue window."""
+    low, high = SOFT_TISSUE_WINDOW_HU
+    axis.imshow(hu, cmap="gray", vmin=low, vmax=high, interpolation="none")
+    return _bare(axis)
+
+
+def draw_residual(axis: Any, hu: Float[np.ndarray, "rows columns"]) -> Any:
+    """A difference of two slices on a scale symmetric about 0."""
+    axis.imshow(hu, cmap="RdBu_r", vmin=-RESIDUAL_HU, vmax=RESIDUAL_HU, interpolation="none")
+    return _bare(axis)
+
+
+def draw_spectra(axis: Any, texture: Texture) -> Any:
+    """Power against frequency, one line a side; the band of the distance is shaded."""
+    for side, power_db in texture.power_db.items():
+        axis.plot(texture.frequencies_per_mm, power_db, **_line(side))
+    axis.axvspan(*texture.band_per_mm, color="#000000", alpha=0.05, linewidth=0)
+    axis.set_xlabel("spatial frequency (cycles/mm)")
+    axis.set_ylabel("power (dB of HU² mm²)")
+    axis.set_xlim(left=0)
+    axis.legend(frameon=False, fontsize=8)
+    return axis
+
+
+def draw_noise_power(axis: Any, sides: Mapping[str, TissueNoise]) -> Any:
+    """Noise power against frequency, one line a side."""
+    for side, one in sides.items():
+        power = one.power
+        axis.plot(power.f_per_mm, power.power_hu2_mm2, **_line(side))
+    axis.set_xlabel("spatial frequency (cycles/mm)")
+    axis.set_ylabel("noise power (HU² mm²)")
+    axis.set_xlim(left=0)
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False, fontsize=8)
+    return axis
+
+
+def draw_transfer(axis: Any, sides: Mapping[str, EdgeTransfer]) -> Any:
+    """Transfer against frequency, one line a side."""
+    for side, one in sides.items():
+        axis.plot(one.modulation.f_per_mm, one.modulation.mtf, **_line(side))
+    axis.set_xlabel("spatial frequency (cycles/mm)")
+    axis.set_ylabel("transfer")
+    axis.set_xlim(0, 1.2)
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False, fontsize=8)
+    return axis
+
+
+def draw_concordance(axis: Any, sides: Mapping[str, Mapping[str, ClassAgreement]]) -> Any:
+    """Mean concordance of each class with its 95 % interval, one colour a side."""
+    classes = list(next(iter(sides.values())))
+    for offset, (side, agreement) in enumerate(sides.items()):
+        for row, name in enumerate(classes):
+            one = agreement[name]
+            if one.ccc is None or one.low is None or one.high is None:
+                continue
+            y = row + 0.22 * (offset - (len(sides) - 1) / 2)
+            axis.plot([one.low, one.high], [y, y], color=COLORS[side], linewidth=1.4)
+            label = LABELS[side] if row == 0 else None
+            axis.plot([one.ccc], [y], "o", color=COLORS[side], markersize=4.5, label=label)
+    axis.set_yticks(range(len(classes)), classes)
+    axis.invert_yaxis()
+    axis.set_xlim(-0.1, 1.02)
+    axis.set_xlabel("concordance with the target over regions (CCC)")
+    axis.axvline(0, color="#999999", linewidth=0.6)
+    if axis.get_legend_handles_labels()[0]:  # a single region has no concordance to draw
+        axis.legend(
+            frameon=False, fontsize=8, ncols=len(sides), loc="lower left", bbox_to_anchor=(0, 1)
+        )
+    return axis
+
+
+def new_figure(width_in: float, height_in: float) -> Any:
+    """An empty figure that lays itself out."""
+    return load_extra("matplotlib.figure").Figure(
+        figsize=(width_in, height_in), layout="constrained"
+    )
+
+
+def png_base64(figure: Any, dpi: int = 110) -> str:
+    """The figure as a PNG to embed in HTML."""
+    canvas = load_extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.set_dpi(dpi)
+    canvas.print_png(buffer, metadata={"Software": None})
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _panels(
+    shared: SharedSlices, index: int
+) -> list[tuple[str, Float[np.ndarray, "rows columns"]]]:
+    """What a row shows, with titles; a minus sign in the title marks a difference."""
+    volumes = {
+        side: volume.hu[index]
+        for side in LABELS
+        if side != "repeat" and (volume := getattr(shared, side)) is not None
+    }
+    panels = [(LABELS[side], hu) for side, hu in volumes.items()]
+    differences = [("source", "target"), ("harmonized", "target")]
+    if "target" not in volumes:
+        differences = [("harmonized", "source")]
+    panels += [
+        (f"{LABELS[one]} \N{MINUS SIGN} {LABELS[other]}", residual_hu(volumes[one], volumes[other]))
+        for one, other in differences
+        if one in volumes and other in volumes
+    ]
+    return panels
+
+
+def _line(side: str) -> dict[str, Any]:
+    """How a side's curve is drawn: the target's is dashed."""
+    style = "--" if side == "target" else "-"
+    return {"linestyle": style, "color": COLORS[side], "linewidth": 1.4, "label": LABELS[side]}
+
+
+def _bare(axis: Any) -> Any:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    return axis

@@ -1,0 +1,150 @@
+"""What the guards of a model said of the series it harmonised, for the report.
+
+`cvsct harmonize` writes it into its manifest. Where that is not at hand the images themselves tell
+which of them were flagged, in Image Comments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.report.cells import NOT_THERE, figure
+from cvsct.evaluation.report.tables import Table
+
+MARK = "cvsct guard: "
+"""Begins the comments of a flagged image."""
+
+MOST_ROWS = 60
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A slice that was changed too much.
+
+    Args:
+        slice: its number in the series, from 1.
+        why: each limit that was exceeded, with the value.
+    """
+
+    slice: int
+    z_mm: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What was said of one series.
+
+    Args:
+        series: the name of its folder, or its number.
+        scan: verdict on the scan before it was mapped; empty where none is known.
+        position: 1 like the model's source, 0 like its target.
+        exceeded: by how much the scan is unlike the source's, in words.
+        judged: slices that were judged; None where only the flagged ones are known.
+    """
+
+    series: str
+    scan: str
+    position: float | None
+    exceeded: tuple[str, ...]
+    judged: int | None
+    flagged: tuple[Flagged, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For `metrics.json`."""
+        return asdict(self) | {"exceeded": list(self.exceeded), "n_flagged": len(self.flagged)}
+
+
+def guards_of(manifest: Mapping[str, Any], volumes: Sequence[CTVolume]) -> tuple[Guarded, ...]:
+    """What is known of each harmonised series.
+
+    Args:
+        manifest: of `cvsct harmonize`, empty where there is none.
+        volumes: the harmonised series.
+    """
+    rows = manifest.get("figures", {}).get("series", [])
+    told = [row for row in rows if isinstance(row, Mapping) and row.get("guard")]
+    return tuple(map(_from_row, told)) if told else _from_images(volumes)
+
+
+def guard_tables(guards: Sequence[Guarded]) -> list[Table]:
+    """A row a series, and a row for each flagged slice; no table where nothing is known."""
+    if not guards:
+        return []
+    tables = [
+        Table(
+            "guards",
+            "What the model's guards said",
+            "Position: 1 reads like the model's source, 0 like its target",
+            ("Series", "scan", "position", "unlike the source's by", "slices judged", "flagged"),
+            tuple(
+                (
+                    each.series,
+                    each.scan or NOT_THERE,
+                    figure(each.position, ".2f"),
+                    "; ".join(each.exceeded) or NOT_THERE,
+                    NOT_THERE if each.judged is None else str(each.judged),
+                    str(len(each.flagged)),
+                )
+                for each in guards
+            ),
+        )
+    ]
+    flagged = [(each.series, one) for each in guards for one in each.flagged]
+    if flagged:
+        shown = flagged[:MOST_ROWS]
+        tables.append(
+            Table(
+                "flagged",
+                "Slices that were changed too much",
+                f"{len(shown)} of {len(flagged)} flagged slices",
+                ("Series", "slice", "z (mm)", "beyond the model's limits"),
+                tuple((name, str(o.slice), f"{o.z_mm:.1f}", o.why) for name, o in shown),
+            )
+        )
+    return tables
+
+
+def _from_row(row: Mapping[str, Any]) -> Guarded:
+    scan, slices = (row["guard"].get(part, {}) for part in ("scan", "slices"))
+    limits = slices.get("limits", {})
+    return Guarded(
+        series=str(row.get("folder", "")),
+        scan=str(scan.get("verdict", "")),
+        position=scan.get("position"),
+        exceeded=tuple(scan.get("exceeded", {}).values()),
+        judged=slices.get("judged"),
+        flagged=tuple(
+            Flagged(
+                one["slice"],
+                one["z_mm"],
+                ", ".join(
+                    f"{name} {_number(value)} (limit {_number(limits.get(name))})"
+                    for name, value in one["exceeded"].items()
+                ),
+            )
+            for one in slices.get("flagged", ())
+        ),
+    )
+
+
+def _from_images(volumes: Sequence[CTVolume]) -> tuple[Guarded, ...]:
+    found = []
+    for number, volume in enumerate(volumes, 1):
+        z_mm = volume.geometry.z_mm
+        comments = [str(header.get("ImageComments", "")) for header in volume.headers]
+        flagged = tuple(
+            Flagged(i + 1, float(z_mm[i]), text.splitlines()[0].removeprefix(MARK))
+            for i, text in enumerate(comments)
+            if text.startswith(MARK)
+        )
+        if flagged:
+            found.append(Guarded(str(number), "", None, (), None, flagged))
+    return tuple(found)
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"

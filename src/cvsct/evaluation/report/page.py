@@ -1,0 +1,206 @@
+"""The report as one HTML file that needs nothing from the network."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
+from cvsct.evaluation.agreement.tables import agreement_tables, feature_table
+from cvsct.evaluation.evaluate import Evaluation
+from cvsct.evaluation.report import figures
+from cvsct.evaluation.report.guards import guard_tables
+from cvsct.evaluation.report.image_tables import image_tables, physics_tables, texture_table
+from cvsct.evaluation.report.tables import Table
+from cvsct.evaluation.report.templates import as_is, render
+from cvsct.evaluation.report.verdict import verdict
+from cvsct.evaluation.report.viewer import OFFSET_HU, WINDOWS, slices_for
+from cvsct.evaluation.sides import SharedSlices
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the report.
+
+    Args:
+        details: a long table behind a line that opens it.
+        viewer: what the viewer's script reads; empty where there is none.
+    """
+
+    key: str
+    title: str
+    tables: tuple[Table, ...] = ()
+    figures: tuple[dict[str, str], ...] = ()
+    details: Table | None = None
+    viewer: str = ""
+
+
+def report_html(evaluation: Evaluation) -> str:
+    """Fill the template: verdict first, then tables, figures and how they were computed."""
+    parts = [part for part in _parts(evaluation) if part.tables or part.figures or part.viewer]
+    has_viewer = any(part.viewer for part in parts)
+    return render(
+        "report.html.j2",
+        verdict=verdict(evaluation),
+        notes=evaluation.notes,
+        scanners=[(figures.LABELS[side], scanner) for side, scanner in evaluation.scanners.items()],
+        parts=[
+            {
+                "key": part.key,
+                "title": part.title,
+                "tables": [as_is(table.to_html(level=3)) for table in part.tables],
+                "figures": part.figures,
+                "viewer": as_is(part.viewer),
+                "details": part.details
+                and {"title": part.details.title, "table": as_is(part.details.to_html(level=0))},
+            }
+            for part in parts
+        ],
+        settings=evaluation.settings,
+        extraction=evaluation.extraction,
+        residual_hu=figures.RESIDUAL_HU,
+        script=as_is(_script()) if has_viewer else "",
+    )
+
+
+def _parts(evaluation: Evaluation) -> list[Part]:
+    examples = _examples(evaluation)
+    return [
+        Part(
+            "features",
+            "Do features agree?",
+            tuple(agreement_tables(evaluation)),
+            tuple(_concordance_figures(evaluation)),
+            feature_table(evaluation),
+        ),
+        Part("guards", "What do the guards say?", tuple(guard_tables(evaluation.guards))),
+        Part("images", "Do images agree?", tuple(image_tables(evaluation))),
+        Part(
+            "look",
+            "See for yourself",
+            figures=tuple(_slice_figures(evaluation, examples)),
+            viewer=_viewer_data(examples) if examples else "",
+        ),
+        Part(
+            "physics",
+            "What a physicist asks",
+            tuple(physics_tables(evaluation)),
+            tuple(_physics_figures(evaluation)),
+        ),
+        Part(
+            "texture",
+            "Texture",
+            (texture_table(evaluation),),
+            tuple(_texture_figures(evaluation)),
+        ),
+    ]
+
+
+def _concordance_figures(evaluation: Evaluation) -> list[dict[str, str]]:
+    compared = evaluation.compared
+    if not compared:
+        return []
+    figure = figures.new_figure(6.5, 3.4)
+    classes = {side: one.across.classes for side, one in compared.items()}
+    figures.draw_concordance(figure.subplots(), classes)
+    return [
+        _embedded(
+            figure,
+            "Concordance by feature class",
+            f"Concordance over n = {len(evaluation.regions)} regions, 95 % intervals.",
+        )
+    ]
+
+
+def _slice_figures(
+    evaluation: Evaluation, examples: Sequence[tuple[SharedSlices, int]]
+) -> list[dict[str, str]]:
+    if not examples:
+        return []
+    low, high = SOFT_TISSUE_WINDOW_HU
+    n_shared = sum(len(one.harmonized.hu) for one in evaluation.shared)
+    return [
+        _embedded(
+            figures.slice_rows(examples),
+            "Example slices and residuals",
+            f"n = {len(examples)} of {n_shared} slices. Images: {low:g} to "
+            f"{high:g} HU. Differences: blue −{figures.RESIDUAL_HU:g} to red "
+            f"+{figures.RESIDUAL_HU:g} HU.",
+        )
+    ]
+
+
+def _physics_figures(evaluation: Evaluation) -> list[dict[str, str]]:
+    found = evaluation.examination
+    drawn = []
+    if found.noise:
+        figure = figures.new_figure(6.5, 3.4)
+        figures.draw_noise_power(figure.subplots(), found.noise)
+        counts = sorted({one.n_regions for one in found.noise.values()})
+        drawn.append(
+            _embedded(
+                figure,
+                "Noise power spectra",
+                f"Noise power in homogeneous tissue, n = {'–'.join(map(str, counts))} regions; the "
+                "lowest frequencies hold anatomy.",
+            )
+        )
+    if found.edges:
+        figure = figures.new_figure(3.4 * len(found.edges) + 1, 3.2)
+        grid = figure.subplots(1, len(found.edges), squeeze=False)[0]
+        for axis, (kind, sides) in zip(grid, found.edges.items(), strict=True):
+            figures.draw_transfer(axis, sides).set_title(f"{kind} edges", fontsize=9)
+        drawn.append(
+            _embedded(
+                figure,
+                "Transfer over natural edges",
+                "Transfer over natural edges. Anatomy blurs them too: compare the sides, not with "
+                "a phantom's values.",
+            )
+        )
+    return drawn
+
+
+def _texture_figures(evaluation: Evaluation) -> list[dict[str, str]]:
+    if not evaluation.texture:
+        return []
+    figure = figures.new_figure(6.5, 3.6)
+    figures.draw_spectra(figure.subplots(), evaluation.texture)
+    return [_embedded(figure, "Texture power spectra", "Soft-tissue texture power.")]
+
+
+def _examples(evaluation: Evaluation) -> list[tuple[SharedSlices, int]]:
+    """Slices to show, evenly spaced through all that are shared."""
+    places = [(one, i) for one in evaluation.shared for i in range(len(one.harmonized.hu))]
+    count = min(evaluation.settings.examples, len(places))
+    return [places[(2 * k + 1) * len(places) // (2 * count)] for k in range(count)]
+
+
+def _viewer_data(examples: Sequence[tuple[SharedSlices, int]]) -> str:
+    """What viewer.js reads. Safe inside a script element: base64, numbers and fixed words."""
+    shown = [side for side in ("source", "harmonized", "target") if getattr(examples[0][0], side)]
+    labels = {side: figures.LABELS[side] for side in shown}
+    pairs = [("source", "target"), ("harmonized", "target"), ("harmonized", "source")]
+    return json.dumps(
+        {
+            "slices": slices_for(examples, labels),
+            "differences": [
+                [labels[one], labels[other]] for one, other in pairs if {one, other} <= set(shown)
+            ],
+            "windows": WINDOWS,
+            "offset": OFFSET_HU,
+            "residual": figures.RESIDUAL_HU,
+            "minus": " \N{MINUS SIGN} ",
+        }
+    )
+
+
+def _script() -> str:
+    return importlib.resources.files(__package__).joinpath("viewer.js").read_text("utf-8")
+
+
+def _embedded(figure: Any, alt: str, caption: str) -> dict[str, str]:
+    return {"png": figures.png_base64(figure), "alt": alt, "caption": caption}

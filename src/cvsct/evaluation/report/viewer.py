@@ -1,0 +1,62 @@
+"""Slices for the report's viewer: HU that the page itself puts into a window.
+
+A PNG holds HU + 32,768 in its red (high byte) and green (low byte) channels. The browser decodes
+it without loss, so that one image serves every window and the differences too.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
+from cvsct.evaluation.image.quality import load_extra
+from cvsct.evaluation.sides import SharedSlices
+
+OFFSET_HU = 32_768
+
+WINDOWS: dict[str, tuple[int, int]] = {
+    "soft tissue": SOFT_TISSUE_WINDOW_HU,
+    "lung": (-1350, 150),
+    "bone": (-450, 1050),
+    "whole range": (-1000, 900),
+}
+"""Lower and upper end in HU; the first is shown at the beginning."""
+
+
+def to_rgb(hu: Float[np.ndarray, "rows columns"]) -> UInt8[np.ndarray, "rows columns 3"]:
+    """HU, rounded, as two bytes in red and green."""
+    code = np.clip(np.rint(hu) + OFFSET_HU, 0, 65_535).astype(np.uint16)
+    return np.stack([code >> 8, code & 255, np.zeros_like(code)], axis=-1).astype(np.uint8)
+
+
+def slices_for(
+    examples: Sequence[tuple[SharedSlices, int]], labels: dict[str, str]
+) -> list[dict[str, Any]]:
+    """What the page's script reads: for each example its place, and each side's image.
+
+    Args:
+        labels: sides to show and what they are called.
+    """
+    return [
+        {
+            "name": f"z = {shared.harmonized.geometry.z_mm[index]:.1f} mm",
+            "sides": {
+                labels[side]: _png(to_rgb(volume.hu[index]))
+                for side in labels
+                if (volume := getattr(shared, side)) is not None
+            },
+        }
+        for shared, index in examples
+    ]
+
+
+def _png(rgb: UInt8[np.ndarray, "rows columns 3"]) -> str:
+    stream = io.BytesIO()
+    load_extra("PIL.Image").fromarray(rgb).save(stream, format="PNG", compress_level=9)
+    return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,0 +1,113 @@
+"""What an evaluation leaves in its folder: `metrics.json`, `features.csv`, `report.html`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvsct.core.runs import write_atomic, write_json
+from cvsct.evaluation.evaluate import Comparison, Evaluation, evaluate
+from cvsct.evaluation.features.table_file import features_csv
+from cvsct.evaluation.report.comparison import changes, shares, way_to_ceiling
+from cvsct.evaluation.report.page import report_html
+from cvsct.evaluation.report.verdict import verdict
+from cvsct.evaluation.settings import EvaluationSettings
+
+__all__ = ["Evaluation", "EvaluationSettings", "evaluate", "metrics", "write_report"]
+
+PAIRED_KEYS = ("psnr_db", "ssim", "ncc", "ccc_within", "ccc_across", "hu_bias")
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> None:
+    """Write the three files into an existing folder."""
+    write_json(folder / "metrics.json", metrics(evaluation))
+    write_atomic(
+        folder / "features.csv", features_csv(evaluation.features, evaluation.regions), private=True
+    )
+    write_atomic(folder / "report.html", report_html(evaluation))
+
+
+def metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """What `metrics.json` holds; every figure is finite, and null where it was not measured."""
+    texture = evaluation.texture
+    distance = texture.distance_db if texture else {}
+    answer = verdict(evaluation)
+    record: dict[str, Any] = {
+        **_comparison_json(evaluation.harmonized),
+        "n_slices": evaluation.n_slices,
+        "n_rois": len(evaluation.regions),
+        "spectral_distance_db": distance.get("harmonized"),
+        "soft_tissue_hu": evaluation.soft_tissue_hu,
+    }
+    others = {"input": ("source", evaluation.input), "repeat": ("repeat", evaluation.repeat)}
+    for key, (side, comparison) in others.items():
+        if side in evaluation.scanners:
+            record[key] = {
+                **_comparison_json(comparison),
+                "n_slices": evaluation.n_slices,
+                "n_rois": len(evaluation.regions),
+                "spectral_distance_db": distance.get(side),
+            }
+    return (
+        record
+        | _gains_json(evaluation)
+        | {
+            "paired": evaluation.paired,
+            "unpaired_because": evaluation.unpaired_because or None,
+            "verdict": {"kind": answer.kind, "text": answer.text},
+            "notes": list(evaluation.notes),
+            "guards": [each.to_json() for each in evaluation.guards],
+            "scanners": evaluation.scanners,
+            "spectra": None
+            if texture is None
+            else {
+                "frequencies_per_mm": texture.frequencies_per_mm.tolist(),
+                "band_per_mm": list(texture.band_per_mm),
+                "power_db": {
+                    side: [float(v) if np.isfinite(v) else None for v in power]
+                    for side, power in texture.power_db.items()
+                },
+            },
+            "physics": evaluation.examination.to_json(),
+            "settings": evaluation.settings.model_dump(mode="json"),
+            "extraction": evaluation.extraction,
+            "research_use_only": True,
+        }
+    )
+
+
+def _comparison_json(comparison: Comparison | None) -> dict[str, Any]:
+    if comparison is None:
+        return dict.fromkeys(PAIRED_KEYS)
+    quality, across = comparison.quality, comparison.across
+    return {
+        "psnr_db": quality.psnr_db.mean,
+        "psnr_db_sd": quality.psnr_db.sd,
+        "ssim": quality.ssim.mean,
+        "ssim_sd": quality.ssim.sd,
+        "ncc": quality.ncc.mean,
+        "ncc_sd": quality.ncc.sd,
+        "hu_bias": quality.hu_bias,
+        "ccc_within": {k: v.mean if v else None for k, v in comparison.within.items()},
+        "ccc_within_sd": {k: v.sd if v else None for k, v in comparison.within.items()},
+        "ccc_across": {k: v.ccc for k, v in across.classes.items()},
+        "ccc_across_mean": across.mean.ccc,
+        "ccc_across_mean_interval": [across.mean.low, across.mean.high],
+        "ccc_across_detail": {k: v.to_json() for k, v in across.classes.items()},
+        "shares": [share.to_json() for share in shares(across)],
+        "features": [feature.to_json() for feature in across.features],
+    }
+
+
+def _gains_json(evaluation: Evaluation) -> dict[str, Any]:
+    """What the method gained over its input, and how much of what could be gained."""
+    new, old, again = evaluation.harmonized, evaluation.input, evaluation.repeat
+    if new is None or old is None:
+        return {"changes": None, "way_to_ceiling": None}
+    way = way_to_ceiling(new.across, old.across, again.across) if again else None
+    return {
+        "changes": changes(new.across, old.across).to_json(),
+        "way_to_ceiling": way.to_json() if way else None,
+    }

@@ -1,0 +1,153 @@
+"""What a scan looks like to a guard: its noise at each frequency and what its tissue is made of.
+
+Both are chosen so that another patient looks the same. Noise is read off the most even soft
+tissue, where anatomy has little say, as a function of cycles/mm. Tissue is the distribution of CT
+numbers of soft tissue and bone on a blurred image: how much lung a slice shows does not count, nor
+does noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cvsct.core.masks import SOFT_TISSUE_HU, blurred
+from cvsct.core.spectra import DB_PER_NEPER, body, mean_over_patches, patch_spectra
+from cvsct.core.volume import CTVolume
+
+PATCH_MM = 20.0
+FREQUENCIES_PER_MM = tuple(round(0.05 * step, 2) for step in range(1, 17))
+N_EVEN, N_ANATOMY = 2, 4
+"""The first frequencies tell even tissue from uneven, the first four hold anatomy all the same:
+others, from 0.25 /mm on, are compared."""
+
+EVEN_SHARE = 1 / 3
+MIN_EVEN_PATCHES, MIN_PATCH_PX = 8, 8
+MIN_SHARED_FREQUENCIES = 4
+
+FLOOR_HU2_MM2 = 1.0
+"""Added to noise power: a soft kernel leaves hardly any at high frequencies, and what is left
+there, rounding above all, tells nothing."""
+
+TISSUE_EDGES_HU = np.append(np.arange(SOFT_TISSUE_HU[0], SOFT_TISSUE_HU[1] + 1, 20.0), np.inf)
+MIN_TISSUE_SHARE = 0.02
+"""Of all pixels. In units that are no HU, too low, only a little bone looks like tissue."""
+
+UNSEEN_SHARE = 0.02
+"""Of tissue that may be anything. It bounds what CT numbers that were never seen count."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What some slices of one scan look like.
+
+    Args:
+        noise_db: power of noise at `FREQUENCIES_PER_MM` from `N_ANATOMY` on, in dB over
+            1 HU² mm²; NaN where the pixel grid has no such frequency, everywhere where there is
+            too little even tissue.
+        tissue: share of tissue between each two of `TISSUE_EDGES_HU`; NaN where there is hardly
+            any, and so no patient.
+    """
+
+    noise_db: Float[np.ndarray, " n"]
+    tissue: Float[np.ndarray, " bins"]
+
+    @property
+    def knows_noise(self) -> bool:
+        """Whether noise could be read."""
+        return int(np.isfinite(self.noise_db).sum()) >= MIN_SHARED_FREQUENCIES
+
+    @property
+    def knows_tissue(self) -> bool:
+        """Whether tissue could be read."""
+        return bool(np.isfinite(self.tissue).all())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; null where unknown."""
+        return {
+            "noise_db": [round(v, 2) if np.isfinite(v) else None for v in self.noise_db.tolist()],
+            "tissue": [round(v, 4) for v in self.tissue.tolist()] if self.knows_tissue else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Look:
+        """What `to_json` gave."""
+        tissue = value["tissue"] or [np.nan] * (len(TISSUE_EDGES_HU) - 1)
+        noise = [np.nan if v is None else v for v in value["noise_db"]]
+        return cls(np.array(noise, float), np.array(tissue, float))
+
+
+def look_at(slices: Iterable[CTVolume]) -> Look:
+    """What these slices of one scan look like; each is let go before the next is asked for."""
+    frequencies = np.array(FREQUENCIES_PER_MM)
+    power = [np.empty((0, len(frequencies)))]
+    counts = np.zeros(len(TISSUE_EDGES_HU) - 1)
+
+    def take(volume: CTVolume) -> int:
+        inside = body(volume.hu)
+        if volume.padding is not None:
+            inside &= ~volume.padding
+        counts[:] += np.histogram(blurred(volume.hu)[inside], TISSUE_EDGES_HU)[0]
+        size_px = round(PATCH_MM / volume.pixel_mm)
+        if size_px >= MIN_PATCH_PX and min(volume.hu.shape[1:]) >= size_px:
+            power.append(patch_spectra(volume, frequencies, size_px, "soft", 1.0).log_power)
+        return volume.hu.size
+
+    size = sum(map(take, slices))
+    enough = counts.sum() > MIN_TISSUE_SHARE * size
+    shares = counts / counts.sum() if enough else np.full_like(counts, np.nan)
+    return Look(_even_noise_db(np.concatenate(power)), shares)
+
+
+def _even_noise_db(log_power: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " m"]:
+    """The geometric mean over the most even of the patches."""
+    count = round(EVEN_SHARE * len(log_power))
+    if count < MIN_EVEN_PATCHES:
+        return np.full(len(FREQUENCIES_PER_MM) - N_ANATOMY, np.nan)
+    uneven = np.nanmean(log_power[:, :N_EVEN], axis=1)
+    even = np.argsort(uneven, kind="stable")[:count]
+    mean = mean_over_patches(log_power[even])[N_ANATOMY:]
+    noise_db: Float[np.ndarray, " m"] = DB_PER_NEPER * np.log(np.exp(mean) + FLOOR_HU2_MM2)
+    return noise_db
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far one look is from another; NaN where one of the two does not know.
+
+    Args:
+        noise_db: difference of the mean level of noise.
+        sharpness_db: rms difference of the shape of noise over frequency, level apart.
+        tissue_nats: Kullback-Leibler divergence of the scan's tissue from the other's: large for
+            CT numbers that the other seldom has, small for other shares of those it has.
+    """
+
+    noise_db: float
+    sharpness_db: float
+    tissue_nats: float
+
+
+def distance(scan: Look, known: Look) -> Distance:
+    """How far a scan's look is from a known one."""
+    noise = scan.noise_db - known.noise_db
+    noise = noise[np.isfinite(noise)]
+    level = shape = np.nan
+    if len(noise) >= MIN_SHARED_FREQUENCIES:
+        level, shape = float(noise.mean()), float(noise.std())
+    tissue = np.nan
+    if scan.knows_tissue and known.knows_tissue:
+        p, q = (
+            (1 - UNSEEN_SHARE) * each.tissue + UNSEEN_SHARE / len(each.tissue)
+            for each in (scan, known)
+        )
+        tissue = float(np.sum(p * np.log(p / q)))
+    return Distance(level, shape, tissue)
+
+
+def mean_noise_db(looks: Iterable[Look]) -> Float[np.ndarray, " n"]:
+    """Mean over the looks that know their noise; NaN where none does."""
+    return mean_over_patches(np.stack([look.noise_db for look in looks]))

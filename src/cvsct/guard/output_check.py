@@ -1,0 +1,213 @@
+"""What a mapping changed in a slice beyond texture, and whether that is more than it should.
+
+Harmonising may change texture, noise and the sharpness of edges. It must not move CT numbers or
+edges, and must neither remove nor invent structure. `measure_change` looks at one slice before
+and after for that, without knowing how the target scanner would show it; `limits_of` learns what
+good output of a model reads, and `judge_slice` tells what exceeds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cvsct.core.errors import EvaluationError
+from cvsct.core.volume import AIR_FLOOR_HU
+from cvsct.guard.blobs import blobs
+from cvsct.guard.checkerboard import lattice_ratio
+from cvsct.guard.clipping import unclipped
+from cvsct.guard.displacement import displacements
+from cvsct.guard.hu_drift import drift
+from cvsct.guard.pyramid import LEVELS, SMALLEST_PX, finest_level, levels_of
+
+
+@dataclass(frozen=True)
+class SliceChange:
+    """What changed in one slice. Zero (or one, of a ratio) is no change at all.
+
+    Args:
+        tissue_shift_hu: median shift of soft tissue, with its sign.
+        lung_shift_hu: the same of lung.
+        regional_shift_hu: the largest shift of a region against its tissue.
+        shift_mm: how far the edges of the whole slice moved.
+        local_shift_mm: how far edges moved in any one place.
+        small_structure: how far the most conspicuous structure of about 4 mm that came or went
+            stands out of the common differences of the slice; in their standard deviations.
+        medium_structure: the same of about 8 mm.
+        large_structure: the same of about 16 mm.
+        mottle_hu: typical difference at 4 mm where the image is even.
+        grid_ratio: amplitude of the change at the frequencies of a pixel lattice, over those
+            beside them.
+    """
+
+    tissue_shift_hu: float
+    lung_shift_hu: float
+    regional_shift_hu: float
+    shift_mm: float
+    local_shift_mm: float
+    small_structure: float
+    medium_structure: float
+    large_structure: float
+    mottle_hu: float
+    grid_ratio: float
+
+
+@dataclass(frozen=True)
+class SliceLimits:
+    """The largest value of each figure of a `SliceChange` that counts as good, by magnitude."""
+
+    tissue_shift_hu: float
+    lung_shift_hu: float
+    regional_shift_hu: float
+    shift_mm: float
+    local_shift_mm: float
+    small_structure: float
+    medium_structure: float
+    large_structure: float
+    mottle_hu: float
+    grid_ratio: float
+
+    def to_json(self) -> dict[str, float]:
+        """For a bundle's manifest."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> SliceLimits:
+        """What `to_json` gave.
+
+        Raises:
+            EvaluationError: if a limit is missing, unknown, or no positive number.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(record) != names:
+            odd = ", ".join(sorted(names.symmetric_difference(record)))
+            raise EvaluationError(
+                f"limits of the slice guard lack or do not know {odd}; train the model again"
+            )
+        for name, value in record.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and value > 0):
+                raise EvaluationError(
+                    f"the slice guard's limit {name} is {value!r}, expected a positive number; "
+                    "train the model again"
+                )
+        return cls(**{name: float(record[name]) for name in names})
+
+
+_MEANING = {
+    "tissue_shift_hu": ("soft tissue shifted by {:.1f} HU", "CT numbers of tissue cannot be used"),
+    "lung_shift_hu": ("lung shifted by {:.1f} HU", "CT numbers of lung cannot be used"),
+    "regional_shift_hu": (
+        "a region shifted by {:.1f} HU against its tissue",
+        "an organ or a lesion may read another density",
+    ),
+    "shift_mm": ("edges of the whole slice moved by {:.2f} mm", "the slice is displaced"),
+    "local_shift_mm": ("edges moved by {:.2f} mm in one place", "anatomy may be deformed there"),
+    "small_structure": (
+        "a structure of about 4 mm came or went, at {:.1f} standard deviations",
+        "a small nodule or vessel may be missing or invented",
+    ),
+    "medium_structure": (
+        "a structure of about 8 mm came or went, at {:.1f} standard deviations",
+        "a nodule or vessel may be missing or invented",
+    ),
+    "large_structure": (
+        "a structure of about 16 mm came or went, at {:.1f} standard deviations",
+        "a lesion may be missing or invented",
+    ),
+    "mottle_hu": (
+        "even tissue changed by {:.1f} HU at 4 mm",
+        "what looks like noise may hide or mimic lesions",
+    ),
+    "grid_ratio": (
+        "a grid artefact, {:.1f} times what surrounds its frequency",
+        "the network left a pattern of its own; texture features cannot be used",
+    ),
+}
+
+_LEAST_LIMIT = {
+    "tissue_shift_hu": 1.0,
+    "lung_shift_hu": 1.0,
+    "regional_shift_hu": 3.0,
+    "shift_mm": 0.05,
+    "local_shift_mm": 0.1,
+    "small_structure": 5.0,
+    "medium_structure": 4.0,
+    "large_structure": 3.0,
+    "mottle_hu": 1.0,
+    "grid_ratio": 2.5,
+}
+"""No limit is set below: less is no finding, however alike the slices were that it is set from."""
+
+MARGIN, MARGIN_OF_ONE = 1.25, 4.0
+"""A limit lies `MARGIN + MARGIN_OF_ONE / n` times as high as the highest of n good slices: few
+slices have not shown yet what others will."""
+
+
+def measure_change(
+    before_hu: Float[np.ndarray, "rows columns"],
+    after_hu: Float[np.ndarray, "rows columns"],
+    pixel_mm: float,
+) -> SliceChange:
+    """Compare one slice before and after a mapping. One of less than 5 cm shows no change.
+
+    Args:
+        before_hu, after_hu: in HU; padding holds air or less in both.
+        pixel_mm: side of a pixel.
+    """
+    before, after = (
+        np.maximum(image, AIR_FLOOR_HU).astype(np.float32) for image in (before_hu, after_hu)
+    )
+    finest = finest_level(before, after, pixel_mm)
+    if min(finest.before.shape) < 2 * SMALLEST_PX:
+        return SliceChange(*[0.0] * len(fields(SliceChange)))
+    levels = list(levels_of(unclipped(finest)))
+    shifts = drift(finest.halved(), levels[1])
+    whole_mm, local_mm = displacements(levels[0])
+    found = [blobs(level) for level in levels]
+    structures = [one.highest for one in found] + [0.0] * LEVELS
+    return SliceChange(
+        tissue_shift_hu=shifts.tissue_hu,
+        lung_shift_hu=shifts.lung_hu,
+        regional_shift_hu=shifts.region_hu,
+        shift_mm=whole_mm,
+        local_shift_mm=local_mm,
+        small_structure=structures[0],
+        medium_structure=structures[1],
+        large_structure=structures[2],
+        mottle_hu=found[0].mottle_hu,
+        grid_ratio=lattice_ratio(after - before),
+    )
+
+
+def limits_of(changes: Sequence[SliceChange]) -> SliceLimits:
+    """Limits from good output, above its highest values by a margin that grows with few slices.
+
+    Slices of several bodies tell more than as many of one.
+
+    Raises:
+        EvaluationError: if there are no slices.
+    """
+    if not changes:
+        raise EvaluationError("no slices to set limits of the slice guard from; give at least one")
+    margin = MARGIN + MARGIN_OF_ONE / len(changes)
+    limits = {}
+    for name, least in _LEAST_LIMIT.items():
+        values = np.abs([getattr(change, name) for change in changes])
+        limits[name] = max(least, margin * float(np.max(values)))
+    return SliceLimits(**limits)
+
+
+def judge_slice(change: SliceChange, limits: SliceLimits) -> tuple[str, ...]:
+    """What exceeds its limit, with both values and what it means; nothing for a good slice."""
+    reasons = []
+    for name, (finding, meaning) in _MEANING.items():
+        value, limit = getattr(change, name), getattr(limits, name)
+        if not abs(value) <= limit:  # NaN is no good value
+            reasons.append(f"{finding.format(value)} (limit {limit:.2f}): {meaning}")
+    return tuple(reasons)

@@ -1,0 +1,1 @@
+"""Many series, each harmonized once whatever dies on the way."""

@@ -1,0 +1,121 @@
+"""What a cohort came to: every series with its derived one, or the reason there is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cvsct.core.resumable import part_of
+from cvsct.core.runs import MANIFEST, write_json
+from cvsct.inference.cohort.journal import MAX_DEATHS, Journal
+from cvsct.inference.cohort.shards import Shard
+from cvsct.inference.streaming import Outcome, names_told
+from cvsct.io.dicom.stack import SeriesFiles
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a cohort, or a shard of it, came to.
+
+    Args:
+        outcomes: of every series, in the order of their UIDs.
+        quarantined: keys of those that cost too many workers.
+        busy_s: what the workers spent on those that are done.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    quarantined: frozenset[str]
+    busy_s: float
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """Those without a derived series."""
+        return [each for each in self.outcomes if each.error]
+
+    @property
+    def n_done(self) -> int:
+        """Series written."""
+        return len(self.outcomes) - len(self.failed)
+
+    @property
+    def n_slices(self) -> int:
+        """Slices written."""
+        return sum(each.n_slices for each in self.outcomes)
+
+    def figures(self, workers: int) -> dict[str, Any]:
+        """For the manifest; speed is that of so many workers, their start not counted."""
+        rows = []
+        for each in self.outcomes:
+            quarantined = {"quarantined": True} if each.folder in self.quarantined else {}
+            rows.append({**each.to_json(), **quarantined})
+        speed = workers * self.n_slices / self.busy_s if self.busy_s else 0.0
+        return {
+            "series": rows,
+            "n_slices": self.n_slices,
+            "n_done": self.n_done,
+            "n_failed": len(self.failed) - len(self.quarantined),
+            "n_quarantined": len(self.quarantined),
+            "slices_per_s": round(speed, 2),
+            "workers": workers,
+        }
+
+
+def ending(journal: Journal, tasks: Mapping[str, SeriesFiles]) -> Ending:
+    """Read the end of all from the journal."""
+    outcomes, busy_s = {}, 0.0
+    quarantined = set()
+    for row in journal.rows():
+        series = tasks[row.key]
+        outcome = Outcome(series.series_uid, row.key, names=names_told(series))
+        error = row.error
+        if row.status == "quarantined":
+            quarantined.add(row.key)
+            error = f"series {row.key}: quarantined after {MAX_DEATHS} tries: {error}"
+        entry = row.entry
+        busy_s += entry.seconds if row.status == "done" else 0
+        outcomes[row.key] = replace(
+            outcome,
+            error=error if row.status != "done" else "",
+            derived_uid=entry.derived_uid,
+            n_slices=entry.n_slices if row.status == "done" else 0,
+            mean_change_hu=entry.mean_change_hu,
+            guard=json.loads(entry.guard) if entry.guard and row.status == "done" else {},
+            notes=tuple(json.loads(entry.notes)) if entry.notes and row.status == "done" else (),
+        )
+    return Ending(tuple(outcomes[key] for key in tasks), frozenset(quarantined), busy_s)
+
+
+def join_manifests(out: Path, shards: int) -> bool:
+    """Write `manifest.json` of all shards once each has its own; tells whether it has."""
+    paths = [out / part_of(MANIFEST, Shard(i + 1, shards).name) for i in range(shards)]
+    try:
+        parts = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    except FileNotFoundError:
+        return False
+    figures = [part["figures"] for part in parts]
+    rows = sorted(
+        (row for each in figures for row in each["series"]),
+        key=lambda row: str(row["source_series_uid"]),
+    )
+    whole = parts[-1] | {
+        "created": min(part["created"] for part in parts),
+        "inputs": {"series": [row["source_series_uid"] for row in rows]},
+        "figures": {
+            "series": rows,
+            **{
+                name: sum(each[name] for each in figures)
+                for name in ("n_slices", "n_done", "n_failed", "n_quarantined")
+            },
+            "shards": shards,
+            "engines": [each["engine"] for each in figures if "engine" in each],
+        },
+        "timings_s": {
+            name: round(sum(part["timings_s"].get(name, 0.0) for part in parts), 3)
+            for name in parts[-1]["timings_s"]
+        },
+    }
+    write_json(out / MANIFEST, whole)
+    return True

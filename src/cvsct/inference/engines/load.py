@@ -1,0 +1,133 @@
+"""Runs a trained network over a volume, whole slices at a time, on the engine that suits.
+
+Whole slices, because CBAM's channel gate averages over the image: a tile would see another gate.
+HU come and go in float32; only `HUWindow` knows how a network sees them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32
+
+from cvsct.core.errors import MissingExtraError, ModelError, UsageError
+from cvsct.core.volume import CTVolume, HUWindow
+from cvsct.core.workers import usable_cores
+from cvsct.methods.volume_mapping import Engine, VolumeMapping
+from cvsct.model.bundle import Bundle
+
+MAX_PIXEL_RATIO = 1.05
+"""As in training: scans whose pixels differ by more are another grid to a network."""
+
+ENGINES = ("auto", "openvino", "torch")
+PRECISIONS = ("fp32", "bf16")
+
+
+@runtime_checkable
+class Network(Protocol):
+    """One direction of a model on an engine: images in [-1, 1] to images in [-1, 1]."""
+
+    slices_at_once: int
+    engine: Engine
+
+    def __call__(
+        self, images: Float32[np.ndarray, "slices rows columns"]
+    ) -> Float32[np.ndarray, "slices rows columns"]:
+        """Translate images of one size, each as if it were alone."""
+        ...
+
+
+def load_network(
+    bundle: Bundle, reverse: bool, engine: str, precision: str = "fp32", threads: int = 0
+) -> VolumeMapping:
+    """What maps a volume's HU through the bundle's generator.
+
+    Args:
+        bundle: a trained network.
+        reverse: use the generator from B to A.
+        engine: `openvino` runs the model's graph on the processor. `torch` runs PyTorch, on a
+            CUDA GPU where it sees one. `auto` is PyTorch with a GPU, else OpenVINO where the
+            model holds a graph, else PyTorch.
+        precision: `fp32`; engines then agree within 0.01 HU. `bf16` is about twice as fast and
+            errs by some HU.
+        threads: of the processor; 0 is what `crew.usable_cores` counts and PyTorch's own choice.
+
+    Raises:
+        UsageError: if engine or precision is not one this model and machine can run.
+        MissingExtraError: if torch is needed and not installed.
+        ModelError: if the weights do not fit the settings.
+    """
+    for given, known, what in ((engine, ENGINES, "engine"), (precision, PRECISIONS, "precision")):
+        if given not in known:
+            raise UsageError(f"no {what} {given!r}; choose one of {', '.join(known)}")
+    network = _network(bundle, "b2a" if reverse else "a2b", engine, precision, threads)
+    window = _window(bundle)
+    pixel_mm = bundle.settings.get("resample_mm")
+
+    def run(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
+        _refuse_other_pixels(volume, pixel_mm)
+        result = np.empty(volume.hu.shape, dtype=np.float32)
+        for start in range(0, len(result), network.slices_at_once):
+            part = slice(start, start + network.slices_at_once)
+            hu = volume.hu[part].astype(np.float32, copy=False)
+            result[part] = window.restore(network(window.to_unit(hu)), hu)
+        return result
+
+    return VolumeMapping(run, network.slices_at_once, network.engine)
+
+
+def _network(bundle: Bundle, direction: str, engine: str, precision: str, threads: int) -> Network:
+    if engine == "openvino" and direction not in bundle.graphs:
+        raise UsageError("this model holds no ONNX graph for OpenVINO; use --engine torch")
+    gpu = engine != "openvino" and _gpu_is_there()
+    if direction in bundle.graphs and engine != "torch" and not gpu:
+        from cvsct.inference.engines.openvino import OpenVINONetwork  # noqa: PLC0415
+
+        return OpenVINONetwork(bundle.graphs[direction], precision, threads or usable_cores())
+    try:
+        import torch  # noqa: PLC0415
+
+        from cvsct.inference.engines.torch import TorchNetwork  # noqa: PLC0415
+        from cvsct.networks.export import rebuild_generator  # noqa: PLC0415
+    except ImportError as error:
+        graph = "" if direction in bundle.graphs else ": the model holds no ONNX graph for OpenVINO"
+        raise MissingExtraError(
+            f"{bundle.method} needs PyTorch to run{graph}; "
+            "install it with: pip install 'cvsct[train]'"
+        ) from error
+    if threads:
+        torch.set_num_threads(threads)
+    network = rebuild_generator(bundle, direction)
+    return TorchNetwork(network, precision, torch.device("cuda" if gpu else "cpu"))
+
+
+def _gpu_is_there() -> bool:
+    """Whether PyTorch sees a CUDA GPU; without a driver it is not even imported, which is slow."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        import torch  # noqa: PLC0415
+    except (OSError, ImportError):
+        return False
+    return torch.cuda.is_available()
+
+
+def _window(bundle: Bundle) -> HUWindow:
+    try:
+        return HUWindow(*bundle.settings["window_hu"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the model's settings hold no HU window ({error}); train it again"
+        ) from error
+
+
+def _refuse_other_pixels(volume: CTVolume, pixel_mm: float | None) -> None:
+    """A network that was trained on resampled scans knows pixels of that size only."""
+    ratio = 1.0 if pixel_mm is None else volume.pixel_mm / pixel_mm
+    if max(ratio, 1 / ratio) > MAX_PIXEL_RATIO:
+        raise ModelError(
+            f"the model was trained on scans resampled to pixels of {pixel_mm:g} mm, these have "
+            f"{volume.pixel_mm:.3g} mm: resample them, or train a model for theirs"
+        )

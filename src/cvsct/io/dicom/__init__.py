@@ -1,0 +1,1 @@
+"""CT as DICOM: read, checked, derived and written."""

@@ -1,0 +1,322 @@
+"""The header of a derived CT image: what is kept of the source's, told anew, or removed.
+
+Sources: PS3.3 C.7.6.1 (General Image), C.7.5.1 (General Equipment), C.12.1 (SOP Common);
+PS3.16 for the codes of the DICOM scheme.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from pydicom import Dataset, Sequence
+from pydicom.charset import convert_encodings, decode_bytes, encode_string
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+
+from cvsct import __version__
+from cvsct.io.dicom.header import CT_IMAGE, quiet, text, whole
+from cvsct.io.dicom.pixels import Encoding, as_raw
+from cvsct.io.dicom.rewrite import copied
+from cvsct.io.dicom.uids import uid_of
+
+RESEARCH = "Research use only"
+SOFTWARE = "cvsct"
+SCHEME = "99CVSCT"
+DERIVED_CODE = "HARMONISE"
+ACQUIRED_BY, PROCESSED_BY = "109101", "109102"
+"""Purposes of Contributing Equipment in the scheme DCM: acquisition, processing."""
+MOST_DESCRIPTION = 64
+"""Characters of the VR LO."""
+MOST_COMMENT_BYTES = 10_240
+"""Of the VR LT, in characters; no character has less than a byte."""
+
+_EQUIPMENT = (
+    "Manufacturer",
+    "InstitutionName",
+    "InstitutionAddress",
+    "StationName",
+    "InstitutionalDepartmentName",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "DeviceUID",
+    "SoftwareVersions",
+    "SpatialResolution",
+    "DateOfLastCalibration",
+    "TimeOfLastCalibration",
+)
+"""What Contributing Equipment Sequence says about a scanner (PS3.3 C.12.1)."""
+_SCANNER_ONLY = tuple(keyword for keyword in _EQUIPMENT if not keyword.startswith("Institution"))
+_REMOVED = frozenset(
+    int(Tag(keyword))
+    for keyword in (
+        "InstanceCreatorUID",
+        "SmallestImagePixelValue",
+        "LargestImagePixelValue",
+        "SmallestPixelValueInSeries",
+        "LargestPixelValueInSeries",
+        "SourceImageSequence",
+        "ConversionSourceAttributesSequence",
+        "IconImageSequence",
+        "PixelData",
+        "MACParametersSequence",
+        "DigitalSignaturesSequence",
+        "EncryptedAttributesSequence",
+        "DataSetTrailingPadding",
+    )
+)
+_MADE_WHEN = tuple(
+    (f"{what}Date", f"{what}Time") for what in ("InstanceCreation", "Series", "Content")
+)
+"""When the images were made; the source's are false of what is derived from it (all optional)."""
+_CONVERTED = "ConversionSourceAttributesSequence"
+_LOSSY_SYNTAXES = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+}
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What was done to a series, for the header of its result.
+
+    Args:
+        method: row of the METHODS table.
+        target: what the images were made to look like, by technical attributes only.
+        config_sha256: hash of all settings that shape the pixels, direction included.
+        keep_equipment: keep the scanner as Manufacturer, for users who batch by it.
+        timestamp: when the images were made, as 14 digits (`20261128093000`); empty leaves it out.
+    """
+
+    method: str
+    target: str
+    model_name: str
+    model_version: str
+    model_sha256: str
+    config_sha256: str
+    keep_equipment: bool = False
+    timestamp: str = ""
+
+    def uid(self, source_uid: str, role: str, content: Hashable = None) -> str:
+        """The UID of what is derived from `source_uid`.
+
+        Args:
+            content: what tells images apart whose source shares its UID with others.
+        """
+        made_by = (self.model_sha256, self.config_sha256, self.target, self.keep_equipment)
+        further = tuple(each for each in (self.timestamp, content) if each)
+        return uid_of(role, source_uid, *made_by, *further)
+
+    def series_number(self, source: int | None) -> int:
+        """Another number for each model, setting and source, whose last three digits it keeps.
+
+        Example: series 2 becomes 483911002 by one model and 177203002 by another.
+        """
+        made_by = f"{source} {self.model_sha256} {self.config_sha256} {self.timestamp}"
+        drawn = int.from_bytes(hashlib.sha256(made_by.encode()).digest()[:8])
+        return (100_000 + drawn % 900_000) * 1000 + abs(source or 0) % 1000
+
+    @property
+    def short_target(self) -> str:
+        """The target's kernels, or where none is known its scanners."""
+        kernels = dict.fromkeys(re.findall(r"kernel ([^,;]+)", self.target))
+        return "/".join(kernels) or self.target
+
+    def __str__(self) -> str:
+        return (
+            f"{RESEARCH}. {SOFTWARE} {__version__}, method {self.method}: made to look like "
+            f"{self.target[:400]}. Model {self.model_name} {self.model_version}, "
+            f"sha256 {self.model_sha256}; configuration sha256 {self.config_sha256}."
+        )
+
+
+def source_of(header: Dataset) -> tuple[str, int]:
+    """The SOP Instance UID of the file that a slice came from, and its frame, 0 for the whole."""
+    converted = header.get(_CONVERTED)
+    if not converted:
+        return text(header, "SOPInstanceUID"), 0
+    return text(converted[0], "ReferencedSOPInstanceUID"), converted[0].ReferencedFrameNumber
+
+
+def is_derived_here(header: Dataset) -> bool:
+    """Whether this program derived the image: its derivation code, or the equipment it adds."""
+    codes = header.get("DerivationCodeSequence") or []
+    equipment = header.get("ContributingEquipmentSequence") or []
+    return (
+        text(header, "Manufacturer") == SOFTWARE
+        or any(
+            (text(code, "CodeValue"), text(code, "CodingSchemeDesignator"))
+            == (DERIVED_CODE, SCHEME)
+            for code in codes
+        )
+        or any(text(each, "Manufacturer") == SOFTWARE for each in equipment)
+    )
+
+
+def derived_header(
+    source: Dataset, encoding: Encoding, derivation: Derivation, instance_uid: str
+) -> Dataset:
+    """The source's header with the derivation told, attribute by attribute (PS3.3 A.3, C.7.6.1)."""
+    header = copied(source, leave_out=_REMOVED, signed=encoding.signed)
+    header.SOPInstanceUID = instance_uid
+    header.SeriesInstanceUID = derivation.uid(text(source, "SeriesInstanceUID"), "series")
+    header.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+    header.SeriesNumber = derivation.series_number(whole(source, "SeriesNumber"))
+    _tell_description(header, source, derivation)
+    _tell_time(header, derivation)
+    _tell_derivation(header, source, derivation)
+    _tell_equipment(header, source, derivation)
+    _correct_pixel_attributes(header, source, encoding)
+    return header
+
+
+def _tell_description(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+    """Series Description: what was done, then the source's own words, neither cut within a word.
+
+    The source's are kept in its character set where that can be written back.
+    """
+    ours = _whole_words(
+        _plain(f"{RESEARCH}: {derivation.method} to {derivation.short_target}", 1024),
+        MOST_DESCRIPTION,
+    )
+    theirs = _whole_words(text(source, "SeriesDescription"), MOST_DESCRIPTION - len(ours) - 2)
+    value = f"{ours}; {theirs}" if theirs else ours
+    encoded = _plain(value, MOST_DESCRIPTION).encode()
+    if not value.isascii() and value.isprintable() and "\\" not in value:
+        with quiet():
+            try:
+                encodings = convert_encodings(text(source, "SpecificCharacterSet").split("\\"))
+                kept = encode_string(value, encodings)
+                if decode_bytes(kept, encodings, set()) == value:
+                    encoded = kept
+            except Exception:  # a wrong character set: plain text is right in any
+                pass
+    encoded += b" " * (len(encoded) % 2)
+    tag = Tag("SeriesDescription")
+    header[tag] = RawDataElement(tag, "LO", len(encoded), encoded, 0, False, True)
+
+
+def _whole_words(value: str, length: int) -> str:
+    """As many whole words as fit, with dots where some are left out; nothing where none fits."""
+    if len(value) <= length:
+        return value
+    kept = value[: max(length - 3, 0) + 1].rpartition(" ")[0].rstrip(" ,;")
+    return f"{kept}..." if kept else ""
+
+
+def _tell_time(header: Dataset, derivation: Derivation) -> None:
+    """The dates and times at which images were made: one for all, or none."""
+    for date, time in _MADE_WHEN:
+        for keyword in (date, time):
+            if keyword in header:
+                del header[keyword]
+        if derivation.timestamp:
+            setattr(header, date, derivation.timestamp[:8])
+            setattr(header, time, derivation.timestamp[8:])
+
+
+def tell_remark(header: Dataset, remark: str) -> None:
+    """Begin Image Comments (0020,4000), which viewers show, with a remark; the source's follow.
+
+    Those are kept as the bytes they are: plain ASCII before them is right in any character set.
+    """
+    element = header.get_item("ImageComments")
+    before = element.value if element is not None else b""
+    before = before if isinstance(before, bytes) else str(before or "").encode("ascii", "replace")
+    parts = [_plain(remark, 1024).encode(), before.strip()]
+    value = b"\r\n".join(part for part in parts if part)[:MOST_COMMENT_BYTES]
+    value += b" " * (len(value) % 2)
+    tag = Tag("ImageComments")
+    header[tag] = RawDataElement(tag, "LT", len(value), value, 0, False, True)
+
+
+def _tell_derivation(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+    before = text(source, "DerivationDescription")
+    about = str(derivation) + (f" Source: {before}" if before else "")
+    header.DerivationDescription = _plain(about, 1024)
+    code = _code(DERIVED_CODE, SCHEME, "Scanner harmonisation by a learned model")
+    header.DerivationCodeSequence = [*header.get("DerivationCodeSequence", []), code]
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator = SCHEME
+    scheme.CodingSchemeName = "cvsct private codes"
+    scheme.CodingSchemeResponsibleOrganization = "cvsct project"
+    known = header.get("CodingSchemeIdentificationSequence", [])
+    others = [item for item in known if item.get("CodingSchemeDesignator") != SCHEME]
+    header.CodingSchemeIdentificationSequence = [*others, scheme]
+    image = Dataset()
+    image.ReferencedSOPClassUID = CT_IMAGE
+    image.ReferencedSOPInstanceUID, frame = source_of(source)
+    if frame:
+        image.ReferencedSOPClassUID = source[_CONVERTED].value[0].ReferencedSOPClassUID
+        image.ReferencedFrameNumber = frame
+    image.SpatialLocationsPreserved = "YES"
+    image.PurposeOfReferenceCodeSequence = [
+        _code("121322", "DCM", "Source image for image processing operation")
+    ]
+    header.SourceImageSequence = Sequence([image])
+
+
+def _tell_equipment(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+    """Who made the images: the scanner acquired (109101), this program processed (109102)."""
+    scanner = Dataset()
+    for keyword in _EQUIPMENT:
+        element = header.get_item(keyword)
+        if element is not None:
+            scanner[keyword] = element
+    if not text(source, "Manufacturer"):
+        scanner.Manufacturer = "unknown"
+    scanner.PurposeOfReferenceCodeSequence = [_code(ACQUIRED_BY, "DCM", "Acquisition Equipment")]
+    ours = Dataset()
+    ours.Manufacturer = SOFTWARE
+    ours.ManufacturerModelName = _plain(f"{SOFTWARE} {derivation.method}", 64)
+    ours.SoftwareVersions = __version__
+    ours.ContributionDescription = _plain(str(derivation), 1024)
+    ours.PurposeOfReferenceCodeSequence = [_code(PROCESSED_BY, "DCM", "Processing Equipment")]
+    header.ContributingEquipmentSequence = [
+        *header.get("ContributingEquipmentSequence", []),
+        scanner,
+        ours,
+    ]
+    if derivation.keep_equipment:
+        return
+    for keyword in _SCANNER_ONLY:
+        if keyword in header:
+            del header[keyword]
+    header.Manufacturer = SOFTWARE
+    header.ManufacturerModelName = ours.ManufacturerModelName
+    header.SoftwareVersions = __version__
+
+
+def _correct_pixel_attributes(header: Dataset, source: Dataset, encoding: Encoding) -> None:
+    """Attributes that must agree with pixels that are now plain 16-bit values."""
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        value = whole(source, keyword)
+        if keyword in header:
+            del header[keyword]
+        if value is not None and encoding.padding is not None:
+            vr = "SS" if encoding.signed else "US"
+            header.add_new(keyword, vr, as_raw(value, encoding.signed))
+    for group in range(0x6000, 0x6020, 2):
+        if (group, 0x0010) in header and (group, 0x3000) not in header:
+            for tag in [tag for tag in header.keys() if tag.group == group]:  # noqa: SIM118
+                del header[tag]
+    meta = getattr(source, "file_meta", Dataset())
+    method = _LOSSY_SYNTAXES.get(text(meta, "TransferSyntaxUID"))
+    if method and text(source, "LossyImageCompression") != "01":
+        header.LossyImageCompression = "01"
+        header.LossyImageCompressionMethod = method
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
+    return code
+
+
+def _plain(value: str, length: int) -> str:
+    r"""Text that any character set and the VRs LO and ST can hold: ASCII, one line, no `\`."""
+    ascii_only = value.encode("ascii", "replace").decode().replace("\\", "/")
+    return "".join(char if char.isprintable() else " " for char in ascii_only)[:length].strip()

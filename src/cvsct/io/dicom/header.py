@@ -1,0 +1,345 @@
+"""One DICOM file opened quietly, and its attributes read without trusting them.
+
+pydicom's warnings, log lines and exceptions quote attribute values, which may identify a patient;
+none of them leaves this module. What is refused is told by file name, kind and figure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import logging
+import math
+import mmap
+import os
+import re
+import threading
+import warnings
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydicom import Dataset, FileDataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import _read_file_meta_info
+from pydicom.multival import MultiValue
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from cvsct.core.errors import SeriesError
+from cvsct.io.file_kinds import has_explicit_vr, is_headless, is_marked, kind_of
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+"""Enhanced and Legacy Converted Enhanced CT Image Storage: one file, many frames."""
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+SCAN_TAGS = [
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType"),
+    *("NumberOfFrames", "DirectoryRecordSequence"),
+]
+
+MAX_FILE_BYTES = 256 * 2**20
+"""A slice of 4096 x 4096 voxels is 32 MiB; nothing eight times that size is one slice."""
+MAX_MULTIFRAME_BYTES = 4 * 2**30
+"""8000 frames of 512 x 512."""
+MAX_ITEMS = 2**18
+"""Of all sequences of a file, and fragments of pixels; 8000 frames have a third of this. Each takes
+a kilobyte and 10 us, however empty it is."""
+
+UID_CHARACTERS = 64
+MOST_UID_CHARACTERS = 128
+"""Longer UIDs than the standard's are read, for software that removes identities writes them."""
+
+MAX_DIGITS = 6
+"""In a file name that messages tell; a patient's number or birth date has more."""
+_FILE_SUFFIXES = frozenset(
+    re.findall(r"\w+", "dcm dicom dic ima img nii gz nrrd nhdr mha mhd zip tar seg txt csv")
+)
+_FILE_WORDS = _FILE_SUFFIXES | frozenset(
+    re.findall(
+        r"\w+",
+        """ct im i img image images slice slices series scan scans file frame frames part parts
+        study mask masks label labels segmentation struct structs structures structure rs rt
+        rtstruct rtss roi rois source target harmonized repeat retest a b axial enhanced multiframe
+        cut empty damaged broken text good bad plain flat named gzip one two first last copy other
+        odd x y z n""",
+    )
+)
+"""Words that name no person; a name that holds another one is not told."""
+
+_ITEM, _BIG_ENDIAN_ITEM = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
+_LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
+_NOT_SLICES = {
+    "LOCALIZER": "a scout (localizer)",
+    "SCREEN SAVE": "a screen save",
+    "DOSEINFO": "a dose page",
+    "DOSE_INFO": "a dose page",
+    "CT_SOM5 PROT": "a protocol page",
+    "MIP": "an intensity projection",
+    "MAX_IP": "an intensity projection",
+    "MIN_IP": "an intensity projection",
+    "PROJECTION IMAGE": "an intensity projection",
+}
+
+
+class _Silence:
+    """Counts who asks for silence: the first to enter silences, the last to leave restores.
+
+    Warning filters and log levels are the process's. Threads that each set and restored their own
+    would let a warning through in one while another leaves.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._restore = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._restore.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                for name in _LIBRARIES:
+                    logger = logging.getLogger(name)
+                    self._restore.callback(logger.setLevel, logger.level)
+                    logger.setLevel(logging.CRITICAL + 1)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._restore.close()
+
+
+_SILENCE = _Silence()
+
+
+def quiet() -> contextlib.AbstractContextManager[None]:
+    """Silence pydicom and the codecs, whose messages quote attribute values, in all threads."""
+    return _SILENCE
+
+
+def label(path: Path) -> str:
+    """A file's designation in messages: its own name where that can name no person, else a hash.
+
+    Names of files and folders often hold a patient's name, number or birth date, and messages go
+    into logs and manifests that may be shared. A name made of the words and short numbers that
+    archives use (`IM000012`, `slice_03.dcm`) is told; any other becomes `file-1f0c93d2.dcm`, which
+    `cvsct --verbose` explains on the terminal.
+
+    Example:
+        >>> label(Path("/scans/IM000012"))
+        'IM000012'
+        >>> label(Path("/scans/Doe_John.dcm")).endswith(".dcm")
+        True
+    """
+    words = re.findall(r"[^\W\d_]+", path.name)
+    digits = sum(map(len, re.findall(r"[0-9]+", path.name)))
+    plain = re.fullmatch(r"[0-9A-Za-z._ -]+", path.name) is not None
+    if plain and digits <= MAX_DIGITS and all(word.lower() in _FILE_WORDS for word in words):
+        return path.name
+    suffix = "".join(s for s in path.suffixes[-2:] if s[1:].lower() in _FILE_SUFFIXES)
+    place = os.path.abspath(path)  # noqa: PTH100 - links stay as they are
+    return f"file-{hashlib.sha256(place.encode()).hexdigest()[:8]}{suffix}"
+
+
+def explained(message: str, files: Iterable[Path]) -> str:
+    """A message with the paths of the files that `label` left unnamed in it.
+
+    For the terminal of who asked for it alone: paths may identify a patient.
+    """
+    if "file-" not in message:
+        return message
+    named = [
+        path for path in files if (token := label(path)).startswith("file-") and token in message
+    ]
+    return message + "".join(f" [{label(path)} is {path}]" for path in sorted(set(named)))
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file is DICOM: with its mark (PS3.10 section 7.1), or a data set without."""
+    return is_marked(path) or is_headless(path)
+
+
+def read_dataset(
+    path: Path,
+    *,
+    pixels: bool,
+    tags: list[str] | None = None,
+    limit_bytes: int = MAX_FILE_BYTES,
+) -> FileDataset:
+    """Read one file: its whole header, some of its attributes, or header and pixels.
+
+    Args:
+        limit_bytes: what a larger file is refused by; deflated ones by `MAX_FILE_BYTES` always.
+
+    Raises:
+        SeriesError: if the file cannot be read or is not sound DICOM.
+    """
+    name = label(path)
+    try:
+        if not is_dicom(path):
+            path.open("rb").close()
+            raise SeriesError(f"{name}: {_what_it_is(path)}")
+        marked = is_marked(path)
+        _refuse_large(path, limit_bytes, 132 if marked else 0)
+        with quiet():
+            dataset = dcmread(
+                path, stop_before_pixels=not pixels, specific_tags=tags, force=not marked
+            )
+        if "TransferSyntaxUID" not in dataset.file_meta and not marked:
+            explicit = has_explicit_vr(path)
+            dataset.file_meta.TransferSyntaxUID = (
+                ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+            )
+        return dataset
+    except OSError as error:
+        raise SeriesError(
+            f"{name}: cannot be read ({error.strerror or type(error).__name__}); check the file"
+        ) from None
+    except SeriesError:
+        raise
+    except InvalidDicomError:
+        raise SeriesError(f"{name}: not a DICOM file; copy it again or remove it") from None
+    except Exception as error:  # pydicom raises many kinds, and quotes values in their text
+        raise SeriesError(
+            f"{name}: damaged header ({type(error).__name__} while reading it); "
+            "copy the file again from its source or remove it"
+        ) from None
+
+
+def not_a_slice(dataset: Dataset) -> str:
+    """Why this object cannot be a CT slice, or an empty text."""
+    sop_class = text(dataset, "SOPClassUID") or text(
+        getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID"
+    )
+    modality = text(dataset, "Modality")
+    if sop_class.startswith(SECONDARY_CAPTURE):
+        return "secondary capture (a dose page or screen save)"
+    if sop_class not in (CT_IMAGE, *ENHANCED_CT):
+        return f"another kind of object ({_known(sop_class) or 'unknown SOP class'})"
+    if modality != "CT":
+        return f"modality {modality if re.fullmatch('[A-Z]{2,8}', modality) else 'unknown'}, not CT"
+    kinds = text(dataset, "ImageType").split("\\")
+    return next((_NOT_SLICES[kind] for kind in kinds if kind in _NOT_SLICES), "")
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    r"""An attribute as text, several values joined with `\`; empty where absent or unreadable."""
+    with quiet():
+        try:
+            value = dataset.get(keyword)
+            if value is None:
+                return ""
+            if isinstance(value, MultiValue):
+                return "\\".join(str(part).strip() for part in value).strip("\\")
+            return str(value).strip(" \0")
+        except Exception:  # a damaged value is an absent value; callers say what they miss
+            return ""
+
+
+def is_uid(value: str) -> bool:
+    """Whether a text can serve as a UID: digits and dots, or a hash that an anonymiser put there.
+
+    PS3.5 section 9.1 allows digits alone and 64 characters, but files with hexadecimal UIDs are
+    common, and so are those to which a prefix was added. Slashes and other characters are never
+    right, and a UID goes into manifests.
+    """
+    return not odd_uid(value)
+
+
+def odd_uid(value: str) -> str:
+    """Why a text cannot serve as a UID, in words without it; empty where it can."""
+    if not value:
+        return "absent or empty"
+    if len(value) > MOST_UID_CHARACTERS:
+        return f"{len(value)} characters, {UID_CHARACTERS} are allowed"
+    if re.fullmatch(r"[0-9A-Za-z]+([.-][0-9A-Za-z]+)*", value) is None:
+        return "characters other than digits and dots"
+    return ""
+
+
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """An attribute's finite numbers; empty where absent, unreadable or not finite."""
+    try:
+        values = tuple(float(part) for part in text(dataset, keyword).split("\\"))
+    except ValueError:
+        return ()
+    return values if all(math.isfinite(value) for value in values) else ()
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """The attribute's only number, or `None`."""
+    values = numbers(dataset, keyword)
+    return values[0] if len(values) == 1 else None
+
+
+def whole(dataset: Dataset, keyword: str) -> int | None:
+    """The attribute's only number if it is a whole one, or `None`."""
+    value = number(dataset, keyword)
+    return int(value) if value is not None and value == int(value) else None
+
+
+def _known(uid: str) -> str:
+    """The standard's name of a UID, empty where it has none; the text itself may be anything."""
+    with quiet():
+        name = UID(uid).name
+    return "" if name == uid else name
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file that is not DICOM is instead, and what to do about it."""
+    kind = kind_of(path)
+    if kind.remedy:
+        return f"{kind.one}, which is not read; {kind.remedy}"
+    return (
+        f"not a DICOM file ({kind.one}); name a DICOM or NIfTI file, or a folder that holds CT "
+        "slices"
+    )
+
+
+def _refuse_large(path: Path, limit_bytes: int, start: int) -> None:
+    """Refuse what would fill the memory before pydicom sees it.
+
+    Args:
+        start: where the file meta group begins, or the data set.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream, quiet():
+        stream.seek(start)
+        meta = _read_file_meta_info(stream)  # as dcmread does: it decides where deflation begins
+        syntax = text(meta, "TransferSyntaxUID")
+        if syntax == DeflatedExplicitVRLittleEndian:
+            # PS3.5 section A.5: all after the file meta group is deflated
+            limit_bytes = MAX_FILE_BYTES
+            inflated = zlib.decompressobj(-zlib.MAX_WBITS)
+            content = inflated.decompress(stream.read(limit_bytes), limit_bytes)
+            size, items = len(content), _items_in(content, syntax)
+        else:
+            length = min(size, MAX_FILE_BYTES)
+            with mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_READ) as mapped:
+                items = _items_in(mapped, syntax)
+    if size >= limit_bytes:
+        raise SeriesError(
+            f"{label(path)}: holds more than {limit_bytes >> 20} MiB, more than any CT slice; "
+            "export the series as one file a slice"
+        )
+    if items > MAX_ITEMS:
+        raise SeriesError(
+            f"{label(path)}: sequences of more than {MAX_ITEMS} items, more than any CT; "
+            "export the series as one file a slice"
+        )
+
+
+def _items_in(content: bytes | mmap.mmap, syntax: str) -> int:
+    """How many items begin there, counted to the limit; pixels may look like one, once in 2^32."""
+    mark = _BIG_ENDIAN_ITEM if syntax == ExplicitVRBigEndian else _ITEM
+    return sum(1 for _ in itertools.islice(re.finditer(mark, content), MAX_ITEMS + 1))

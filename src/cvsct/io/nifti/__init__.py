@@ -1,0 +1,1 @@
+"""CT as NIfTI: read, checked, derived and written."""

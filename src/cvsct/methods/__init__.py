@@ -1,0 +1,1 @@
+"""Harmonization methods: their table, what they share, and those without a network."""

@@ -1,0 +1,115 @@
+"""What trainers and loaders of methods without a network share: settings, checks, the bundle."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import BaseModel, ValidationError
+
+from cvsct.core.errors import ModelError, TrainingError, UsageError
+from cvsct.core.runs import TrainingRequest
+from cvsct.core.volume import Scans
+from cvsct.model.bundle import Bundle, Domain
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def settings_of(kind: type[Settings], request: TrainingRequest) -> Settings:
+    """The settings a training was asked for.
+
+    Raises:
+        UsageError: for settings that do not exist, with those that do.
+    """
+    try:
+        return kind.model_validate(dict(request.settings))
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
+            for detail in error.errors()
+        )
+        keys = ", ".join(kind.model_fields) or "none"
+        raise UsageError(f"{request.method}: {wrong}. Its settings: {keys}") from error
+
+
+def settings_in(kind: type[Settings], bundle: Bundle) -> Settings:
+    """The settings a model was trained with.
+
+    Raises:
+        ModelError: if this version does not know them.
+    """
+    try:
+        return kind.model_validate(bundle.settings)
+    except ValidationError as error:
+        raise ModelError(
+            f"a {bundle.method} model with settings this version does not know; train it again"
+        ) from error
+
+
+def need_scans(source: Scans, target: Scans) -> None:
+    """Refuse a side without scans.
+
+    Raises:
+        TrainingError: if a side has none.
+    """
+    for name, scans in (("source", source), ("target", target)):
+        if len(scans) == 0:
+            raise TrainingError(f"no {name} scans; give at least one series")
+
+
+def weights_of(bundle: Bundle, *names: str) -> list[Float[np.ndarray, "..."]]:
+    """Arrays of a model, in double precision.
+
+    Raises:
+        ModelError: if it lacks one.
+    """
+    missing = [name for name in names if name not in bundle.weights]
+    if missing:
+        raise ModelError(
+            f"a {bundle.method} model without {', '.join(missing)}; train it again with "
+            f"`cvsct train {bundle.method}`"
+        )
+    return [bundle.weights[name].astype(np.float64) for name in names]
+
+
+def need_curves(bundle: Bundle, *curves: Float[np.ndarray, "..."]) -> None:
+    """Refuse arrays that are not curves over the same points, two at least.
+
+    Raises:
+        ModelError: if they are not.
+    """
+    shapes = {curve.shape for curve in curves}
+    need_fit(bundle, len(shapes) == 1 and curves[0].ndim == 1 and len(curves[0]) > 1)
+
+
+def need_fit(bundle: Bundle, fits: bool) -> None:
+    """Refuse a model whose arrays do not fit each other.
+
+    Raises:
+        ModelError: if they do not.
+    """
+    if not fits:
+        raise ModelError(
+            f"a {bundle.method} model whose weights do not fit each other; train it again with "
+            f"`cvsct train {bundle.method}`"
+        )
+
+
+def bundle_of(
+    source: Scans,
+    target: Scans,
+    request: TrainingRequest,
+    settings: BaseModel,
+    weights: dict[str, np.ndarray],
+    figures: dict[str, Any],
+) -> Bundle:
+    """The model of a training."""
+    return Bundle(
+        method=request.method,
+        settings=settings.model_dump(mode="json"),
+        weights=weights,
+        source=Domain.of(source),
+        target=Domain.of(target),
+        training={"preset": request.preset, "seed": request.seed, **figures},
+    )

@@ -1,0 +1,1 @@
+"""The spectral filter: noise and structure by a gain each."""

@@ -1,0 +1,154 @@
+"""Patches of one domain's scans: their spectra, and what else is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import ndimage
+
+from cvsct.core.masks import blurred
+from cvsct.core.runs import Progress
+from cvsct.core.spectra import PatchSpectra, Tissue, patch_spectra
+from cvsct.core.volume import CTVolume, Scans
+from cvsct.methods.sampling import over_slices
+from cvsct.methods.spectrum.expected_noise import expected_log_noise, patch_log_noise
+
+RADIUS_UNIT_MM = 100.0
+SMOOTH_MM = 2.0
+"""Roughness is told on an image blurred by this: noise has little say in it."""
+
+
+@dataclass(frozen=True)
+class PatchKind:
+    """Which patches are taken.
+
+    Args:
+        size_mm: their side.
+        tissue: `body` for all within the patient, `soft` for soft tissue.
+        min_fraction: the share of a patch that must be that tissue.
+    """
+
+    size_mm: float
+    tissue: Tissue
+    min_fraction: float = 0.95
+
+
+@dataclass(frozen=True)
+class Patches:
+    """One domain's patches of one kind.
+
+    Args:
+        log_power: natural log of power in HU² mm² at each frequency; NaN where unknown.
+        log_noise: log of the noise power that attenuation leads one to expect, up to a constant.
+        roughness_hu: standard deviation on the blurred image.
+        radius2: squared distance from the middle of the image in units of (100 mm)².
+        slice_number: slices of all scans numbered through.
+    """
+
+    log_power: Float[np.ndarray, "patches n"]
+    mean_hu: Float[np.ndarray, " patches"]
+    log_noise: Float[np.ndarray, " patches"]
+    roughness_hu: Float[np.ndarray, " patches"]
+    radius2: Float[np.ndarray, " patches"]
+    slice_number: Int[np.ndarray, " patches"]
+
+    def __len__(self) -> int:
+        return len(self.mean_hu)
+
+    def up_to(self, count: int) -> Patches:
+        """The same patches at the first so many frequencies."""
+        return replace(self, log_power=self.log_power[:, :count])
+
+    def take(self, which: Int[np.ndarray, " some"]) -> Patches:
+        """Some of the patches."""
+        return Patches(**{each.name: getattr(self, each.name)[which] for each in fields(self)})
+
+
+def domain_patches(
+    scans: Scans,
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    kinds: Sequence[PatchKind],
+    max_slices: int,
+    side: str,
+    progress: Progress,
+) -> list[Patches]:
+    """Patches of each kind, from slices spread evenly over the scans; one scan is held at a time.
+
+    Args:
+        max_slices: slices used in all.
+        side: what the domain is called in messages.
+
+    Returns:
+        As many as there are kinds; one without patches where no scan shows any.
+    """
+
+    def measure(volume: CTVolume, numbers: Int[np.ndarray, " slices"]) -> list[Patches]:
+        expected = expected_log_noise(volume)
+        smooth = blurred(volume.hu, SMOOTH_MM / volume.pixel_mm)
+        found = []
+        for kind in kinds:
+            size_px = round(kind.size_mm / volume.pixel_mm)
+            if min(volume.hu.shape[1:]) < size_px:
+                return []
+            spectra = patch_spectra(
+                volume, frequencies_per_mm, size_px, kind.tissue, kind.min_fraction
+            )
+            found.append(
+                Patches(
+                    log_power=spectra.log_power,
+                    mean_hu=spectra.mean_hu,
+                    log_noise=patch_log_noise(expected, volume, spectra),
+                    roughness_hu=_roughness_hu(smooth, spectra),
+                    radius2=_radius2(volume, spectra),
+                    slice_number=numbers[spectra.corners[:, 0]],
+                )
+            )
+        return found
+
+    parts = [
+        part
+        for part in over_slices(scans, max_slices, measure, f"spectra of the {side}", progress)
+        if part
+    ]
+    nothing = _nothing(len(frequencies_per_mm))
+    return [_joined([nothing, *(part[i] for part in parts)]) for i in range(len(kinds))]
+
+
+def _roughness_hu(
+    smooth: Float[np.ndarray, "slices rows columns"], spectra: PatchSpectra
+) -> Float[np.ndarray, " patches"]:
+    size_px = spectra.size_px
+    mean, square = (
+        ndimage.uniform_filter(image.astype(np.float64), (0, size_px, size_px), mode="nearest")
+        for image in (smooth, np.square(smooth, dtype=np.float64))
+    )
+    slices, rows, columns = spectra.corners.T
+    middle = slices, rows + size_px // 2, columns + size_px // 2
+    roughness: Float[np.ndarray, " patches"] = np.sqrt(
+        np.maximum(square[middle] - mean[middle] ** 2, 0.0)
+    )
+    return roughness
+
+
+def _radius2(volume: CTVolume, spectra: PatchSpectra) -> Float[np.ndarray, " patches"]:
+    away_px = spectra.corners[:, 1:] + spectra.size_px / 2 - np.array(volume.hu.shape[1:]) / 2
+    away = away_px * volume.geometry.pixel_mm / RADIUS_UNIT_MM
+    radius2: Float[np.ndarray, " patches"] = np.sum(away**2, axis=1)
+    return radius2
+
+
+def _nothing(n: int) -> Patches:
+    none = np.empty(0)
+    return Patches(np.empty((0, n)), none, none, none, none, np.empty(0, dtype=np.int64))
+
+
+def _joined(parts: Sequence[Patches]) -> Patches:
+    return Patches(
+        **{
+            each.name: np.concatenate([getattr(part, each.name) for part in parts])
+            for each in fields(Patches)
+        }
+    )

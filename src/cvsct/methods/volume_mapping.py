@@ -1,0 +1,92 @@
+"""What a method's loader makes of a bundle: new HU for old, and what computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from cvsct.core.volume import CTVolume
+
+SLICES_AT_ONCE = 8
+"""Enough that what is computed once a call costs little, few enough that memory stays flat."""
+
+SAMPLE_SLICES = 16
+"""Of a scan that a mapping is fitted to; a quarter of a second, and enough for its spectrum."""
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of `count` things in a row, spread evenly."""
+    wanted = min(count, most)
+    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+
+
+def sample_of(n_slices: int) -> list[int]:
+    """Slices that stand for a scan: at most `SAMPLE_SLICES`, spread evenly."""
+    return spread(n_slices, SAMPLE_SLICES)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs a network.
+
+    Args:
+        name: `openvino` or `torch`.
+        version: of that library.
+        device: `cpu`, or a GPU's name.
+        precision: `fp32` or `bf16`.
+        threads: in all; 0 on a GPU.
+        streams: slices in the works at the same time.
+    """
+
+    name: str
+    version: str
+    device: str
+    precision: str
+    threads: int
+    streams: int = 1
+
+    def __str__(self) -> str:
+        at_once = f", {self.streams} slices at a time" if self.streams > 1 else ""
+        threads = f", {self.threads} threads" if self.threads > 1 else ""
+        name = {"openvino": "OpenVINO", "torch": "PyTorch"}.get(self.name, self.name)
+        return f"{name} {self.version} on {self.device}, {self.precision}{threads}{at_once}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For a manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class VolumeMapping:
+    """A volume's new HU.
+
+    Args:
+        run: new HU of a volume, or of consecutive slices of one.
+        slices_at_once: how many slices of a series to hand over at a time. Each must come out as
+            if it were alone: a series may be larger than memory. `None` for a method that must
+            see a whole volume before it can map any of it.
+        engine: what runs the method's network, where it has one.
+        fit: the mapping for one scan, from a sample of its slices; for a method that does not
+            treat all scans alike.
+        remark: what that sample told, for the manifest.
+    """
+
+    run: Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
+    slices_at_once: int | None = SLICES_AT_ONCE
+    engine: Engine | None = None
+    fit: Callable[[CTVolume], VolumeMapping] | None = None
+    remark: str = ""
+
+    def fitted_to(self, sample: CTVolume) -> VolumeMapping:
+        """The mapping for the scan of which these are the slices of `sample_of`."""
+        return self if self.fit is None else self.fit(sample)
+
+    def __call__(self, volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
+        """Map a whole scan that is in memory."""
+        if self.fit is None:
+            return self.run(volume)
+        return self.fitted_to(volume.select(sample_of(len(volume.hu)))).run(volume)

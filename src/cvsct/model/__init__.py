@@ -1,0 +1,1 @@
+"""The model folder: bundle, card, hashes, models that come with the package."""

@@ -1,0 +1,309 @@
+"""The model folder: weights, configuration, card, and a hash over all of them.
+
+| file | what |
+|---|---|
+| `model.json` | method, settings, what it was trained on, figures of the training |
+| `weights.safetensors` | every array the method learned |
+| `card.md` | for people: training data, range of validity, limits |
+| `a2b.onnx`, `b2a.onnx` | the networks as graphs, where there are any |
+| `SHA256SUMS` | written last; a folder without it is an unfinished training |
+
+Nothing here is ever unpickled: JSON and safetensors only. Other files in the folder are not opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from cvsct.core.errors import ModelError, one_line
+from cvsct.core.runs import write_atomic
+from cvsct.core.volume import ScanFacts, Scans, facts_of
+from cvsct.model.integrity import read_files
+from cvsct.model.onnx_check import refuse_foreign
+
+FORMAT = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "card.md"
+SUMS_FILE = "SHA256SUMS"
+DIRECTIONS = ("a2b", "b2a")
+GRAPH_FILES = {direction: f"{direction}.onnx" for direction in DIRECTIONS}
+MEASURED = "measured"
+"""Of a model's training figures, those on scans it has not seen: a table in its card."""
+CENSUS = "census"
+"""Of a model's training figures, the scans it learned from: a table and warnings in its card."""
+CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
+MAX_BYTES = {
+    CONFIG_FILE: 4 * 2**20,
+    WEIGHTS_FILE: 2 * 2**30,
+    CARD_FILE: 4 * 2**20,
+    **dict.fromkeys(GRAPH_FILES.values(), 64 * 2**20),
+}
+"""What a model's files may have; the largest model here has 100 MiB of weights."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One side of a model: the scans it learned from, by technical attributes only."""
+
+    scanners: tuple[str, ...]
+    pixel_mm: tuple[float, float]
+    thickness_mm: tuple[float, float]
+    n_series: int
+    n_slices: int
+
+    @classmethod
+    def of(cls, scans: Scans) -> Domain:
+        """Describe the training scans; those on disk are not read for it."""
+        return cls.from_facts(facts_of(scans))
+
+    @classmethod
+    def from_facts(cls, facts: Sequence[ScanFacts]) -> Domain:
+        """Distinct acquisitions, lowest and highest spacing."""
+        pixels = [round(math.sqrt(each.pixel_mm[0] * each.pixel_mm[1]), 4) for each in facts]
+        thick = [round(each.thickness_mm, 4) for each in facts]
+        return cls(
+            scanners=tuple(sorted({str(each.acquisition) for each in facts})),
+            pixel_mm=(min(pixels), max(pixels)),
+            thickness_mm=(min(thick), max(thick)),
+            n_series=len(facts),
+            n_slices=sum(each.shape[0] for each in facts),
+        )
+
+    def __str__(self) -> str:
+        return "; ".join(self.scanners)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model, independent of the library that trained it.
+
+    Args:
+        method: its row of the METHODS table.
+        settings: what rebuilds it around the weights; plain JSON values.
+        weights: learned arrays by name.
+        source: domain A. The model maps A to B, or B to A where it can be reversed.
+        target: domain B.
+        training: preset, seed and figures of the training; plain JSON values.
+        graphs: ONNX files by direction, `a2b` and `b2a`; a model may have none.
+        guard: what tells scans and slices that it must not be trusted with (`cvsct.guard`): limits
+            by side and direction, what each was calibrated on, and what is known of both sides;
+            plain JSON values, empty where nothing was calibrated.
+        sha256: hash over all files, set when the bundle was written or read.
+    """
+
+    method: str
+    settings: dict[str, Any]
+    weights: dict[str, np.ndarray]
+    source: Domain
+    target: Domain
+    training: dict[str, Any] = field(default_factory=dict)
+    graphs: dict[str, bytes] = field(default_factory=dict)
+    guard: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    def write(self, folder: Path) -> Bundle:
+        """Write the model folder; existing files of the same names are replaced, sums last.
+
+        Returns:
+            This bundle with its hash.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SUMS_FILE).unlink(missing_ok=True)
+        about = {
+            "format": FORMAT,
+            "method": self.method,
+            "settings": self.settings,
+            "source": asdict(self.source),
+            "target": asdict(self.target),
+            "training": self.training,
+            **({"guard": self.guard} if self.guard else {}),
+        }
+        contiguous = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
+        files = {
+            CONFIG_FILE: (json.dumps(about, indent=2, allow_nan=False) + "\n").encode(),
+            WEIGHTS_FILE: save(contiguous),
+            CARD_FILE: self.card().encode(),
+            **{GRAPH_FILES[direction]: graph for direction, graph in self.graphs.items()},
+        }
+        for name in set(GRAPH_FILES.values()) - files.keys():
+            (folder / name).unlink(missing_ok=True)  # of an earlier training in this folder
+        for name, content in files.items():
+            write_atomic(folder / name, content)
+        sums = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in files)
+        write_atomic(folder / SUMS_FILE, sums)
+        return replace(self, sha256=hashlib.sha256(sums.encode()).hexdigest())
+
+    @classmethod
+    def read(cls, folder: Path) -> Bundle:
+        """Read a model folder after checking every file against its hash.
+
+        Raises:
+            ModelError: if the folder is missing, unfinished, altered, or of another format.
+        """
+        sums, files = read_files(folder, SUMS_FILE, MAX_BYTES, GRAPH_FILES.values())
+        graphs = {
+            direction: files[name] for direction, name in GRAPH_FILES.items() if name in files
+        }
+        for direction, graph in graphs.items():
+            refuse_foreign(f"{folder}: {GRAPH_FILES[direction]}", graph)
+        try:
+            about = json.loads(files[CONFIG_FILE])
+            weights = load(files[WEIGHTS_FILE])
+            if about["format"] != FORMAT:
+                raise ModelError(
+                    f"{folder}: model format {about['format']}, this version reads {FORMAT}; "
+                    "train it again or install the matching cvsct"
+                )
+            _refuse_unfit(about, weights)
+            return cls(
+                method=about["method"],
+                settings=about["settings"],
+                weights=weights,
+                source=_domain(about["source"]),
+                target=_domain(about["target"]),
+                training=about["training"],
+                guard=about.get("guard", {}),
+                graphs=graphs,
+                sha256=hashlib.sha256(sums.encode()).hexdigest(),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+            raise ModelError(
+                f"{folder}: not a readable model ({str(error)[:200]}); train it again"
+            ) from error
+
+    def card(self) -> str:
+        """The model card, as Markdown."""
+        rows = "\n".join(
+            f"| {key} | {_cell(value)} |"
+            for key, value in self.training.items()
+            if key not in (MEASURED, CENSUS)
+        )
+        pairs = self.training.get("pairs")
+        matched = f"paired, {pairs} slices of one with those of the other" if pairs else "unpaired"
+        return (
+            f"# Model card: {self.method}\n\n"
+            "**Research use only.** Not a medical device; do not use its images for diagnosis.\n\n"
+            f"- maps images of: {html.escape(str(self.source), quote=False)}\n"
+            f"- to look like: {html.escape(str(self.target), quote=False)}\n"
+            f"- trained on {self.source.n_slices} slices in {self.source.n_series} series, and "
+            f"{self.target.n_slices} in {self.target.n_series}; {matched}\n"
+            f"- pixel spacing {_span(self.source.pixel_mm)} and {_span(self.target.pixel_mm)} mm; "
+            f"slice thickness {_span(self.source.thickness_mm)} and "
+            f"{_span(self.target.thickness_mm)} mm\n\n"
+            "Valid for scans like these. Other scanners, kernels, doses, slice thicknesses or body "
+            "parts were not seen in training: check with `cvsct evaluate` before use.\n\n"
+            "Where it fails: it cannot bring back detail that the source never recorded, and a "
+            "network can invent or remove fine structure, the more so where a scan differs from "
+            "those above. Measure no lesion on its images alone; look at what was changed in the "
+            "report's residual maps.\n\n"
+            + _census_section(self.training.get(CENSUS, {}))
+            + _measured_section(self.training.get(MEASURED, {}))
+            + f"## Training\n\n| item | value |\n|---|---|\n{rows}\n"
+            + _guard_section(self.guard)
+        )
+
+
+def _refuse_unfit(about: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
+    """Refuse values of other types than `write` writes, and weights that are no numbers.
+
+    Raises:
+        TypeError, ValueError: with the name of what is wrong.
+    """
+    kinds = {"method": str, "settings": dict, "source": dict, "target": dict, "training": dict}
+    for name, kind in kinds.items():
+        if not isinstance(about[name], kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    for name, array in weights.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"weights {name} hold values that are not finite")
+
+
+def _domain(value: dict[str, Any]) -> Domain:
+    return Domain(
+        scanners=tuple(one_line(str(scanner)) for scanner in value["scanners"]),
+        pixel_mm=(float(value["pixel_mm"][0]), float(value["pixel_mm"][1])),
+        thickness_mm=(float(value["thickness_mm"][0]), float(value["thickness_mm"][1])),
+        n_series=int(value["n_series"]),
+        n_slices=int(value["n_slices"]),
+    )
+
+
+def _measured_section(measured: dict[str, Any]) -> str:
+    """The card's table of figures on unseen scans, `on` telling which; nothing without any."""
+    if not measured:
+        return ""
+    return f"## Measured\n\n{measured['on']}\n\n{_table(measured['rows'])}\n\n"
+
+
+def _census_section(census: dict[str, Any]) -> str:
+    """The card's table of the scans learned from, and what about them may spoil the model."""
+    if not census:
+        return ""
+    lists = (
+        ("What may spoil the model:", census.get("warnings", [])),
+        ("Left out, for they had to be refused:", census.get("left_out", [])),
+    )
+    said = "".join(
+        f"\n{title}\n\n" + "".join(f"- {html.escape(each, quote=False)}\n" for each in some)
+        for title, some in lists
+        if some
+    )
+    return f"## Scans it learned from\n\n{_table(census['scans'])}\n{said}\n"
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    heads = list(rows[0])
+    cells = ([html.escape(_no_bar(row[head]), quote=False) for head in heads] for row in rows)
+    lines = [heads, ["---"] * len(heads), *cells]
+    return "\n".join(f"| {' | '.join(each)} |" for each in lines)
+
+
+def _no_bar(value: Any) -> str:
+    """Text that ends no cell of a table."""
+    return one_line(str(value)).replace("|", "/")
+
+
+def _guard_section(guard: dict[str, Any]) -> str:
+    """The card's table of thresholds; nothing for a model without any."""
+    if not guard:
+        return ""
+    rows = "\n".join(
+        f"| {of} | {name} | {limit:g} | {_seen(guard, of, name)} | {guard['calibrated_on'][of]} |"
+        for of, limits in guard["limits"].items()
+        for name, limit in limits.items()
+    )
+    return (
+        "\n## Guards\n\n"
+        "`cvsct harmonize` refuses a scan that is further than this from the side it is mapped "
+        "from, and flags a slice that is changed by more (a2b, b2a). Override with "
+        "`--guard NAME=VALUE` or `--guard NAME=off`.\n\n"
+        "| of | name | limit | largest seen left out | calibrated on |\n|---|---|---|---|---|\n"
+        f"{rows}\n"
+    )
+
+
+def _seen(guard: dict[str, Any], of: str, name: str) -> str:
+    held_out = guard["known"].get(of, {}).get("held_out", {})
+    return f"{held_out[name]:g}" if name in held_out else "-"
+
+
+def _cell(value: Any) -> str:
+    """A table cell; a group of figures as `name value` pairs."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    return str(value)
+
+
+def _span(bounds: tuple[float, float]) -> str:
+    low, high = bounds
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

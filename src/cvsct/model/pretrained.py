@@ -1,0 +1,49 @@
+"""Models that come with the package: model folders in `cvsct/bundled/`, each known by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cvsct.core.errors import ModelError
+from cvsct.model.bundle import SUMS_FILE
+
+ROOT = Path(__file__).resolve().parents[1] / "bundled"
+
+
+def bundled_names() -> tuple[str, ...]:
+    """Names of the models that come with this version, in alphabetical order."""
+    if not ROOT.is_dir():
+        return ()
+    return tuple(sorted(each.name for each in ROOT.iterdir() if (each / SUMS_FILE).is_file()))
+
+
+def bundled(name: str) -> Path:
+    """The folder of a model by its name.
+
+    Raises:
+        ModelError: if there is none of that name, with those there are.
+    """
+    names = bundled_names()
+    if name not in names:
+        raise ModelError(
+            f"no bundled model {name!r}; "
+            + (f"choose one of {', '.join(names)}" if names else "none come with this version")
+        )
+    return ROOT / name
+
+
+def model_folder(given: Path) -> Path:
+    """What `--model` means: a folder, or where there is none of that name a bundled model.
+
+    Raises:
+        ModelError: if it is neither.
+    """
+    if given.exists():
+        return given
+    if given.name == str(given) and given.name in bundled_names():
+        return bundled(given.name)
+    names = bundled_names()
+    raise ModelError(
+        f"{given}: no such model folder; name one that `cvsct train` has written"
+        + (f", or a bundled model ({', '.join(names)})" if names else "")
+    )

@@ -1,1 +1,0 @@
-"""What maps one scanner's images to another's: networks, classical filters, the model folder."""

@@ -1,0 +1,1 @@
+"""Generators, discriminators and feature extractors in PyTorch."""

@@ -1,1 +1,0 @@
-"""Virtual CT scanners: a phantom, two vendors, and the images they would have made of it."""

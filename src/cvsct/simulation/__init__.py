@@ -1,0 +1,1 @@
+"""Virtual scanners and bodies."""

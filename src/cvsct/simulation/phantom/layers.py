@@ -1,0 +1,209 @@
+"""The order in which a body's tissues are laid over one another in a slice.
+
+Later layers cover earlier ones: skin, fat, muscle, what lies under the diaphragm, mediastinum,
+lungs with their trees and nodules, bones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from cvsct.simulation.phantom import compositing as voxels
+from cvsct.simulation.phantom.anatomy import Body
+from cvsct.simulation.phantom.nodules import Nodule
+from cvsct.simulation.phantom.organs import Organs
+from cvsct.simulation.phantom.painting import Canvas, Plane, Window
+from cvsct.simulation.phantom.shapes import Nodes, Tubes, join_tubes
+from cvsct.simulation.phantom.skeleton import Skeleton
+from cvsct.simulation.phantom.tissues import Tissue, tissue
+from cvsct.simulation.phantom.torso import Torso
+from cvsct.simulation.phantom.vessels import LungTrees
+
+AIR = tissue((0.0, 0.0))
+CLEAR_MM = 2.2
+"""How far the lungs stay off bones: pleura, fascia and the periosteum."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """All shapes of a body, in scanner coordinates, and what they are made of."""
+
+    torso: Torso
+    organs: Organs
+    skeleton: Skeleton
+    trees: LungTrees
+    liver_veins: Tubes
+    plaques: Tubes
+    oesophagus_air: Tubes
+    stomach_level_mm: float
+    noise: tuple[Nodes, ...]
+    tissues: dict[str, Tissue]
+
+
+def paint(canvas: Canvas, body: Body, anatomy: Anatomy, nodules: Sequence[Nodule]) -> None:
+    """Paint one slice."""
+    tissues, torso = anatomy.tissues, anatomy.torso
+    window = canvas.window(torso.skin)
+    if window is None:
+        return
+    canvas.weave(window)
+    skin = canvas.distance(torso.skin, window)
+    canvas.paint(window, skin, tissues["skin"])
+    if body.is_patient:
+        canvas.paint(window, skin, tissues["fat"], 1.8)
+        canvas.paint_field(torso.muscle, tissues["muscle"])
+        _fat_planes(canvas, anatomy, canvas.distance(torso.fascia, window), window, -8.0)
+    chest = canvas.window(torso.cavity, 12.0)
+    if chest is not None:
+        cavity = canvas.distance(torso.cavity, chest)
+        under = canvas.distance(torso.diaphragm, chest)
+        if body.is_patient:
+            _fat_planes(canvas, anatomy, cavity, chest, 9.4)
+            canvas.paint(chest, cavity, tissues["mediastinal fat"], 0.5)
+            _abdomen(canvas, body, anatomy, chest, np.maximum(cavity + 1.0, under))
+            _mediastinum(canvas, anatomy)
+        _lungs(canvas, body, anatomy, nodules, chest, cavity, under)
+    _bones(canvas, body, anatomy)
+
+
+def _fat_planes(
+    canvas: Canvas, anatomy: Anatomy, distance: Plane, window: Window, level_mm: float
+) -> None:
+    """Fat between two layers of muscle, of uneven thickness, where `distance` is `level_mm`."""
+    uneven = canvas.noise(2, window)
+    plane = np.abs(distance - np.float32(level_mm) - np.float32(1.5) * uneven)
+    canvas.paint(
+        window, plane - np.float32(0.35) * uneven - np.float32(0.45), anatomy.tissues["fat"]
+    )
+
+
+def _abdomen(canvas: Canvas, body: Body, anatomy: Anatomy, window: Window, under: Plane) -> None:
+    """Diaphragm, fat, liver, spleen and stomach."""
+    tissues, organs = anatomy.tissues, anatomy.organs.fields
+    if not (under < 1.0).any():
+        return
+    canvas.paint(window, under, tissues["wall"])
+    canvas.paint(window, under, tissues["mediastinal fat"], 3.0)
+    canvas.paint_field(organs["spleen"], tissues["spleen"])
+    stomach = canvas.window(organs["stomach"])
+    if stomach is not None:
+        distance = canvas.distance(organs["stomach"], stomach)
+        canvas.paint(stomach, distance, tissues["wall"])
+        canvas.paint(stomach, distance, tissues["stomach"], 3.0)
+        grid = canvas.grid
+        rows = np.arange(stomach[0].start, stomach[0].stop, dtype=np.float32)
+        y = np.float32(grid.first_mm) + np.float32(grid.pixel_mm) * rows
+        level = np.float32(anatomy.stomach_level_mm)
+        gas = np.maximum(distance + 3.0, (y - level)[:, None])
+        canvas.paint(stomach, gas.astype(np.float32), AIR)
+    canvas.paint_field(organs["liver"], tissues["liver"])
+    liver = canvas.window(organs["liver"])
+    if liver is not None:
+        veins = canvas.tubes(anatomy.liver_veins, liver)
+        if veins is not None:
+            voxels.carve(veins[1], -canvas.distance(organs["liver"], liver), np.float32(0.0))
+            canvas.paint(*veins, tissues["blood"])
+
+
+def _mediastinum(canvas: Canvas, anatomy: Anatomy) -> None:
+    """Heart with its fat, great vessels, oesophagus, walls of the large airways."""
+    tissues, organs = anatomy.tissues, anatomy.organs
+    canvas.paint_field(organs.fields["sac"], tissues["wall"])
+    canvas.paint_field(organs.fields["sac"], tissues["mediastinal fat"], offset_mm=0.9)
+    canvas.paint_field(organs.fields["heart"], tissues["myocardium"])
+    canvas.paint_field(organs.fields["blood"], tissues["blood"])
+    for name in ("veins", "pulmonary", "aorta"):
+        canvas.paint_tubes(organs.tubes[name].grown(0.7), tissues["wall"])
+        canvas.paint_tubes(organs.tubes[name].grown(-0.7), tissues["blood"])
+    canvas.paint_tubes(anatomy.plaques, tissues["plaque"])
+    canvas.paint_tubes(organs.tubes["nodes"], tissues["wall"])
+    canvas.paint_tubes(organs.tubes["oesophagus"], tissues["wall"])
+    canvas.paint_tubes(anatomy.oesophagus_air, AIR)
+    canvas.paint_tubes(organs.tubes["airways"].grown(1.4), tissues["wall"])
+
+
+def _lungs(
+    canvas: Canvas,
+    body: Body,
+    anatomy: Anatomy,
+    nodules: Sequence[Nodule],
+    window: Window,
+    cavity: Plane,
+    under: Plane,
+) -> None:
+    """Parenchyma, vessels, airways, nodules."""
+    tissues, organs, trees = anatomy.tissues, anatomy.organs, anatomy.trees
+    lung = np.maximum(cavity + np.float32(1.0), np.float32(1.5) - under)
+    voxels.carve(lung, canvas.distance(organs.fields["mediastinum"], window), np.float32(0.0))
+    ribs = canvas.tubes(anatomy.skeleton.ribs, window, CLEAR_MM)
+    if ribs is not None:
+        voxels.carve(lung, ribs[1], np.float32(CLEAR_MM))
+    spine = canvas.distance(anatomy.skeleton.spine, window)
+    voxels.carve(lung, spine, np.float32(CLEAR_MM))
+    front, back = body.parenchyma
+    slope = (back - front) / 160.0
+    gradient = (
+        front + 80 * slope, slope, body.dependent, 5.0, body.fissure, body.emphysema,
+    )  # fmt: skip
+    fissure = canvas.distance(organs.fields["fissure"], window)
+    share = canvas.paint_lung(window, lung, fissure, gradient, tissues["lung"])
+    for tubes, stuff in (
+        (trees.vessels.tubes, tissues["blood"]),
+        (_walls(trees.airways), tissues["wall"]),
+    ):
+        seen = canvas.tubes(tubes, window)
+        if seen is not None:
+            canvas.paint_within(window, seen[1], share, stuff)
+    canvas.paint_tubes(join_tubes([organs.tubes["airways"], trees.airways]), AIR)
+    for nodule in nodules:
+        seen = canvas.tubes(nodule.tubes)
+        if seen is not None:
+            place, distance = seen
+            part = _part(share, window, place)
+            if part is not None:
+                density = (1000 + nodule.hu) / 1000
+                canvas.paint_within(place, distance, part, tissues["nodule"].scaled(density))
+
+
+def _walls(airways: Tubes) -> Tubes:
+    """Airways with their walls, a quarter of the lumen's radius thick and no less than 0.5 mm."""
+    return Tubes(airways.starts, airways.ends, airways.radii * np.float32(1.2) + np.float32(0.35))
+
+
+def _part(
+    share: Float32[np.ndarray, "outer_rows outer_columns"], window: Window, place: Window
+) -> Plane | None:
+    """The piece of a window's plane at another window; None where that reaches beyond it."""
+    inside = all(
+        outer.start <= inner.start and inner.stop <= outer.stop
+        for outer, inner in zip(window, place, strict=True)
+    )
+    if not inside:
+        return None
+    rows, columns = (
+        slice(inner.start - outer.start, inner.stop - outer.start)
+        for outer, inner in zip(window, place, strict=True)
+    )
+    return share[rows, columns]
+
+
+def _bones(canvas: Canvas, body: Body, anatomy: Anatomy) -> None:
+    """Cartilage, discs, canal, then the bones themselves."""
+    tissues, bones = anatomy.tissues, anatomy.skeleton
+    if body.is_patient:
+        canvas.paint_tubes(bones.cartilage, tissues["cartilage"])
+        canvas.paint_tubes(bones.discs, tissues["disc"])
+        canvas.paint_tubes(bones.canal, tissues["canal"])
+        canvas.paint_tubes(bones.cord, tissues["cord"])
+    cortex, marrow = tissues["cortex"], tissues["marrow"]
+    ribs = canvas.tubes(bones.ribs)
+    if ribs is not None:
+        canvas.paint_bone(*ribs, 1.1, cortex, marrow)
+    for field, thickness in ((bones.spine, 0.9), (bones.sternum, 1.0), (bones.scapulae, 1.3)):
+        window = canvas.window(field)
+        if window is not None:
+            canvas.paint_bone(window, canvas.distance(field, window), thickness, cortex, marrow)

@@ -1,0 +1,205 @@
+"""The branching trees of the lungs: arteries with their airways, and veins.
+
+A tree fills its lobe as in Tawhai, Pullan and Hunter (Ann Biomed Eng 28, 2000): a cloud of points
+in the lobe is halved again and again, and each branch grows part of the way to the middle of its
+share. Radii follow Murray's law in the form r^n = r1^n + r2^n; n = 2.7 agrees with the diameter
+ratio 1.56 and the branching ratio 3.36 measured by Huang et al. (J Appl Physiol 81, 1996).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cvsct.simulation.phantom import compiled_geometry as fields
+from cvsct.simulation.phantom.anatomy import Body
+from cvsct.simulation.phantom.organs import Organs, lobe_of
+from cvsct.simulation.phantom.shapes import Tubes, join_tubes
+from cvsct.simulation.phantom.torso import Torso
+
+MURRAY = 2.7
+GROWTH = 0.42
+"""Share of the way to the middle of its cloud that a branch grows; 0.4 in Tawhai et al."""
+AHEAD = 0.35
+"""How far a branch keeps to its parent's direction; chosen."""
+
+# where each lobe's artery, airway and vein enter it, mm in body coordinates, and their radius
+ARTERY_ROOTS = (
+    (-44.0, -12.0, -6.0), (-50.0, 0.0, -34.0), (-50.0, 8.0, -42.0), (52.0, -10.0, 4.0),
+    (53.0, 20.0, -34.0),
+)  # fmt: skip
+ARTERY_MM = (5.0, 3.4, 5.8, 5.2, 5.8)
+AIRWAY_STEMS = (
+    ((-17.0, 23.0, -16.0), (-30.0, 20.0, -9.0), (-41.0, 14.0, -4.0)),
+    ((-24.0, 23.0, -24.0), (-36.0, 12.0, -38.0), (-46.0, 4.0, -42.0)),
+    ((-24.0, 23.0, -24.0), (-34.0, 24.0, -38.0), (-42.0, 26.0, -50.0)),
+    ((44.0, 20.0, -32.0), (50.0, 10.0, -24.0), (55.0, 2.0, -10.0)),
+    ((44.0, 20.0, -32.0), (45.0, 25.0, -42.0), (46.0, 29.0, -52.0)),
+)
+AIRWAY_MM = (3.4, 2.3, 3.6, 3.5, 3.6)
+VEIN_ROOTS = (
+    (-42.0, -10.0, -36.0),
+    (-42.0, 10.0, -64.0),
+    (42.0, -14.0, -28.0),
+    (44.0, 12.0, -60.0),
+)
+VEIN_MM = (5.2, 5.2, 5.2, 5.2)
+VEIN_LOBES = ((0, 1), (2,), (3,), (4,))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Branches, each with the index of the one it springs from (-1 for a root)."""
+
+    tubes: Tubes
+    parent: Int[np.ndarray, " tubes"]
+
+    def without(self, struck: Bool[np.ndarray, " tubes"]) -> Tree:
+        """The tree without the branches struck and all that grows from them."""
+        gone = struck.copy()
+        above = np.maximum(self.parent, 0)
+        while True:
+            spread = gone | (gone[above] & (self.parent >= 0))
+            if (spread == gone).all():
+                break
+            gone = spread
+        place = np.cumsum(~gone) - 1
+        parents = self.parent[~gone]
+        return Tree(
+            self.tubes.select(~gone), np.where(parents >= 0, place[np.maximum(parents, 0)], -1)
+        )
+
+
+@dataclass(frozen=True)
+class LungTrees:
+    """All blood vessels of both lungs, and the airways by their lumen."""
+
+    vessels: Tree
+    airways: Tubes
+
+
+def join_trees(trees: list[Tree]) -> Tree:
+    """Several trees as one set of branches."""
+    offsets = np.cumsum([0] + [len(tree.parent) for tree in trees[:-1]])
+    parents = [
+        np.where(tree.parent >= 0, tree.parent + offset, -1)
+        for tree, offset in zip(trees, offsets, strict=True)
+    ]
+    return Tree(join_tubes([tree.tubes for tree in trees]), np.concatenate(parents))
+
+
+def grow(
+    rng: np.random.Generator,
+    root: Float[np.ndarray, " 3"],
+    cloud: Float[np.ndarray, "points 3"],
+    root_mm: float,
+    thinnest_mm: float = 0.35,
+) -> Tree:
+    """A tree from a root into a cloud of points; every point becomes the end of one twig."""
+    starts, ends, parents, twigs = fields.grow_tree(
+        root, cloud.copy(), rng.random(4 * len(cloud)), GROWTH, AHEAD
+    )
+    bend = rng.normal(0, 0.05, (len(starts), 3))
+    radius = root_mm * (twigs / len(cloud)) ** (1 / MURRAY)
+    before = np.where(parents >= 0, radius[np.maximum(parents, 0)], radius)
+    first = np.maximum(np.minimum(before, 1.25 * radius), thinnest_mm)
+    last = np.maximum(np.where(twigs == 1, 0.65, 0.96) * radius, thinnest_mm)
+    length = np.linalg.norm(ends - starts, axis=1, keepdims=True)
+    middle = (starts + ends) / 2 + bend * length
+    half = (first + last) / 2
+    count = len(starts)
+    tubes = Tubes(
+        np.concatenate((starts, middle)).astype(np.float32),
+        np.concatenate((middle, ends)).astype(np.float32),
+        np.concatenate((np.stack((first, half), axis=1), np.stack((half, last), axis=1))).astype(
+            np.float32
+        ),
+    )
+    # a branch is two pieces: the first springs from its parent's second, the second from the first
+    springs = np.where(parents >= 0, parents + count, -1)
+    return Tree(tubes, np.concatenate((springs, np.arange(count))))
+
+
+def lung_distance(torso: Torso, organs: Organs) -> Float[np.ndarray, "slices rows columns"]:
+    """Distance from both lungs at the nodes of the torso's lattice."""
+    distance: Float[np.ndarray, "slices rows columns"] = np.maximum(
+        np.maximum(torso.cavity.nodes + 1.0, -organs.fields["mediastinum"].nodes),
+        1.5 - torso.diaphragm.nodes,
+    )
+    return distance
+
+
+def lung_points(
+    rng: np.random.Generator, torso: Torso, organs: Organs, depth_mm: float
+) -> Float[np.ndarray, "points 3"]:
+    """Points spread at random at least so deep in the lungs, in scanner coordinates."""
+    z, y, x = np.nonzero(lung_distance(torso, organs) < -depth_mm)
+    points = np.stack((x, y, z), axis=1) + rng.uniform(-0.5, 0.5, (len(x), 3))
+    lattice = torso.lattice
+    placed: Float[np.ndarray, "points 3"] = np.array(lattice.origin_mm) + points * np.array(
+        lattice.step_mm
+    )
+    return placed[rng.permutation(len(placed))]
+
+
+def build_trees(body: Body, torso: Torso, organs: Organs) -> LungTrees:
+    """Grow arteries, airways and veins into all lobes."""
+    rng = body.stream("trees")
+    points = lung_points(rng, torso, organs, 4.5)
+    litres = len(points) * float(np.prod(torso.lattice.step_mm)) * 1e-6
+    lobes = lobe_of(*torso.lattice.posture.to_body(*points.T))
+    per_lobe = body.twigs * litres / len(points)
+    trees: list[Tree] = []
+    airways: list[Tubes] = []
+
+    def cloud(members: tuple[int, ...], share: float) -> Float[np.ndarray, "points 3"]:
+        inside = points[np.isin(lobes, members)]
+        inside = inside[rng.permutation(len(inside))]
+        return inside[: max(8, round(len(inside) * per_lobe * share))]
+
+    posture = torso.lattice.posture
+    for lobe, root in enumerate(ARTERY_ROOTS):
+        place = posture.to_scanner(np.array([root]))[0]
+        tree = grow(rng, place, cloud((lobe,), 1.0), ARTERY_MM[lobe] * body.vessel)
+        trees.append(tree)
+        airways.append(_airways(body, tree, lobe))
+    for members, root, radius in zip(VEIN_LOBES, VEIN_ROOTS, VEIN_MM, strict=True):
+        place = posture.to_scanner(np.array([root]))[0]
+        trees.append(grow(rng, place, cloud(members, 0.8), radius * body.vessel))
+    return LungTrees(join_trees(trees), join_tubes(airways))
+
+
+def _airways(body: Body, arteries: Tree, lobe: int) -> Tubes:
+    """Airways beside a lobe's arteries, as far as they can be seen; radii are of the lumen."""
+    stem = body.posture.to_scanner(np.array(AIRWAY_STEMS[lobe]))
+    wide = np.array([1.15, 1.0, 0.9]) * AIRWAY_MM[lobe]
+    stems = Tubes(
+        stem[:-1].astype(np.float32), stem[1:].astype(np.float32),
+        np.stack((wide[:-1], wide[1:]), axis=1).astype(np.float32),
+    )  # fmt: skip
+    tubes = arteries.tubes
+    ratio = 0.9 * AIRWAY_MM[lobe] / float(tubes.radii[0, 0])
+    offset = stem[-1] - tubes.starts[0].astype(float)
+    beside = offset / np.linalg.norm(offset)
+
+    def shifted(
+        places: Float[np.ndarray, "tubes 3"], radii: Float[np.ndarray, " tubes"]
+    ) -> Float[np.ndarray, "tubes 3"]:
+        moved: Float[np.ndarray, "tubes 3"] = places + (radii * (1.15 + ratio))[:, None] * beside
+        return moved
+
+    kept = tubes.select(tubes.radii[:, 1] * ratio > 0.9)
+    starts = shifted(kept.starts, kept.radii[:, 0])
+    starts[0] = stem[-1]  # the trunk's first piece
+    if not body.is_patient:
+        return stems  # the phantom has no more
+    return join_tubes([
+        stems,
+        Tubes(
+            starts.astype(np.float32),
+            shifted(kept.ends, kept.radii[:, 1]).astype(np.float32),
+            (kept.radii * ratio).astype(np.float32),
+        ),
+    ])  # fmt: skip

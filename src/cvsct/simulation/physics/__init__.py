@@ -1,0 +1,1 @@
+"""Virtual scanners: spectra, detector, projection, reconstruction."""

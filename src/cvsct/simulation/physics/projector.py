@@ -1,0 +1,198 @@
+"""Fan-beam projection of a slice onto an equi-angular curved detector, and its adjoint.
+
+At view angle b the source stands at `R (sin b, -cos b)`; the ray at fan angle g runs at the
+parallel angle `b - g`, at the signed distance `R sin g` from the isocentre (Kak and Slaney,
+Principles of Computerized Tomographic Imaging, section 3.4). Coordinates are the DICOM patient's:
+x to the left and along a row, y to the back and down a column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from cvsct.core.errors import GeometryError
+from cvsct.simulation.physics import ray_kernels as rays
+
+
+@dataclass(frozen=True)
+class FanGeometry:
+    """Where source and detector elements stand.
+
+    Args:
+        source_isocentre_mm: radius of the source's circle.
+        views: source positions, equally spaced over one rotation.
+        elements: detector elements side by side.
+        element_rad: angle one element subtends at the source.
+        offset_rad: fan angle of the middle of the detector.
+    """
+
+    source_isocentre_mm: float
+    views: int
+    elements: int
+    element_rad: float
+    offset_rad: float = 0.0
+
+    @cached_property
+    def boundary_rad(self) -> Float64[np.ndarray, " boundaries"]:
+        """Fan angles of the borders between elements, `elements + 1` of them."""
+        places = np.arange(self.elements + 1) - self.elements / 2
+        return np.asarray(places * self.element_rad + self.offset_rad)
+
+    @cached_property
+    def centre_rad(self) -> Float64[np.ndarray, " elements"]:
+        """Fan angle of each element's middle."""
+        return np.asarray((self.boundary_rad[1:] + self.boundary_rad[:-1]) / 2)
+
+    @cached_property
+    def view_rad(self) -> Float64[np.ndarray, " views"]:
+        """Angle of the source at each view."""
+        return np.arange(self.views) * (2 * np.pi / self.views)
+
+    @property
+    def radius_mm(self) -> float:
+        """Radius of the circle that every view sees whole."""
+        edge = min(-self.boundary_rad[0], self.boundary_rad[-1])
+        return float(self.source_isocentre_mm * np.sin(edge))
+
+
+def project(
+    amounts: Float32[np.ndarray, "2 size size"], extent_mm: float, fan: FanGeometry
+) -> Float32[np.ndarray, "views elements 2"]:
+    """Line integrals of two maps, averaged over each element's strip.
+
+    Args:
+        amounts: relative amounts of the two basis materials.
+        extent_mm: side of the square raster, centred on the isocentre.
+
+    Returns:
+        mm of each basis material at its full density.
+
+    Raises:
+        GeometryError: if something lies outside the circle every view sees.
+    """
+    _refuse_truncation(amounts, extent_mm, fan)
+    pixel_mm = extent_mm / amounts.shape[1]
+    upright = rays.prefix_sums(amounts)
+    lying = rays.prefix_sums(np.ascontiguousarray(amounts.transpose(0, 2, 1)))
+    lines = np.zeros((fan.views, fan.elements, 2), np.float32)
+    for out, parts in zip(lines, _all_parts(fan, amounts.shape[1], pixel_mm), strict=True):
+        for part in parts:
+            sums, extent = upright if part.upright else lying
+            rays.strip_sums(
+                sums,
+                extent,
+                part.across,
+                part.along,
+                part.turn,
+                part.sense,
+                fan.boundary_rad,
+                part.first,
+                part.last,
+                part.slopes,
+                out,
+            )
+            out[part.first : part.last] *= part.factors[:, None]
+    return lines
+
+
+def project_adjoint(
+    lines: Float32[np.ndarray, "views elements 2"], extent_mm: float, size: int, fan: FanGeometry
+) -> Float32[np.ndarray, "2 size size"]:
+    """What the transpose of projection makes of line integrals; no inverse, but its gradient."""
+    pixel_mm = extent_mm / size
+    shape = (size, size + 1 + 2 * rays.MARGIN_PX, 2)
+    upright, lying = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for values, parts in zip(lines, _all_parts(fan, size, pixel_mm), strict=True):
+        for part in parts:
+            scaled = np.zeros_like(values)
+            scaled[part.first : part.last] = values[part.first : part.last] * part.factors[:, None]
+            rays.strip_sums_adjoint(
+                scaled,
+                part.across,
+                part.along,
+                part.first,
+                part.last,
+                part.slopes,
+                upright if part.upright else lying,
+            )
+    result = _prefix_adjoint(upright) + _prefix_adjoint(lying).transpose(0, 2, 1)
+    return np.ascontiguousarray(result.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The elements of one view whose rays run mainly along the rows' depth, or across it."""
+
+    upright: bool
+    across: float
+    along: float
+    turn: float
+    sense: float
+    first: int
+    last: int
+    slopes: Float32[np.ndarray, " boundaries"]
+    factors: Float32[np.ndarray, " elements"]
+
+
+@lru_cache(maxsize=2)
+def _all_parts(fan: FanGeometry, size: int, pixel_mm: float) -> tuple[tuple[_Part, ...], ...]:
+    """The parts of every view, kept from slice to slice."""
+    return tuple(_parts(fan, view, size, pixel_mm) for view in range(fan.views))
+
+
+def _parts(fan: FanGeometry, view: int, size: int, pixel_mm: float) -> tuple[_Part, ...]:
+    """Split a view where its rays turn from steep to flat (45 degrees), at most once or twice."""
+    turn = float(fan.view_rad[view])
+    x = fan.source_isocentre_mm * np.sin(turn) / pixel_mm + size / 2
+    y = -fan.source_isocentre_mm * np.cos(turn) / pixel_mm + size / 2
+    angle = turn - fan.centre_rad
+    steep = np.abs(np.cos(angle)) >= np.abs(np.sin(angle))
+    changes = np.flatnonzero(steep[1:] != steep[:-1]) + 1
+    parts = []
+    for first, last in zip([0, *changes], [*changes, fan.elements], strict=True):
+        upright = bool(steep[first])
+        slopes, factors = rays.ray_slopes(turn, fan.boundary_rad, upright, pixel_mm)
+        parts.append(
+            _Part(
+                upright=upright,
+                across=float(x if upright else y) + rays.MARGIN_PX,
+                along=float(y if upright else x),
+                turn=turn if upright else turn - np.pi / 2,
+                sense=1.0 if upright else -1.0,
+                first=int(first),
+                last=int(last),
+                slopes=slopes,
+                factors=factors[first:last],
+            )
+        )
+    return tuple(parts)
+
+
+def _prefix_adjoint(
+    sums: Float32[np.ndarray, "rows boundaries 2"],
+) -> Float64[np.ndarray, "2 rows columns"]:
+    """Transpose of the running sum: a column's value reaches every boundary to its right."""
+    margin = rays.MARGIN_PX
+    reach = np.cumsum(sums[:, ::-1].astype(np.float64), axis=1)[:, ::-1]
+    return reach[:, margin + 1 : -margin].transpose(2, 0, 1)
+
+
+def _refuse_truncation(
+    amounts: Float32[np.ndarray, "2 size size"], extent_mm: float, fan: FanGeometry
+) -> None:
+    size = amounts.shape[1]
+    place = (np.arange(size) + 0.5) * (extent_mm / size) - extent_mm / 2
+    filled = (amounts != 0).any(axis=0)
+    reach = np.sqrt(
+        place[:, None] ** 2 + place[None, :] ** 2, where=filled, out=np.zeros((size, size))
+    )
+    farthest = float(reach.max())
+    if farthest > fan.radius_mm:
+        raise GeometryError(
+            f"the object reaches {farthest:.0f} mm from the isocentre, the detector sees "
+            f"{fan.radius_mm:.0f} mm; make the body smaller, or centre it"
+        )

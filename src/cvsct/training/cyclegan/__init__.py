@@ -1,0 +1,1 @@
+"""Training from unpaired scans: CVS-CT and its ablations."""

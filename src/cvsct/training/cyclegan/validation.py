@@ -1,0 +1,240 @@
+"""How good a model of unpaired training is, measured without pairs while it trains.
+
+A GAN's losses do not say: each network's depends on the other's. These figures do not move with
+the discriminators. All come from the averaged generators on fixed patches, held out where there
+are enough scans. notebook/decisions/008-best-checkpoint.md says why the score is what it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU, blurred, covered_fraction, soft_tissue
+from cvsct.core.spectra import (
+    distance_band_per_mm,
+    distance_db,
+    mean_over_patches,
+    patch_spectra,
+    texture_frequencies,
+)
+from cvsct.core.volume import CTVolume, Geometry, HUWindow
+from cvsct.training.logging import Picture
+from cvsct.training.texture_loss import DomainLoss
+
+Images = Float[Tensor, "n 1 h w"]
+
+PURE_TISSUE = 0.95
+"""Share of soft tissue from which a patch counts for the spectrum, as in the evaluation's."""
+
+MIN_PURE_PATCHES = 8
+"""Where there are fewer, spectra are of all patches."""
+
+FLOOR_DB = 0.5
+"""Domains whose spectra lie closer than this are alike: nothing is divided by less."""
+
+BIAS_UNIT_HU = 10.0
+
+
+@dataclass(frozen=True)
+class PatchView:
+    """Patches in [-1, 1] of a window as HU, as texture and as pictures.
+
+    Args:
+        pixel_mm: their pixel spacing.
+    """
+
+    window: HUWindow
+    pixel_mm: float
+
+    @property
+    def half_hu(self) -> float:
+        """HU of a difference of 1."""
+        return (self.window.high_hu - self.window.low_hu) / 2
+
+    def hu(self, images: Images) -> Float[np.ndarray, "n h w"]:
+        """CT numbers."""
+        hu: Float[np.ndarray, "n h w"] = (
+            ((images[:, 0] + 1) * self.half_hu + self.window.low_hu).float().cpu().numpy()
+        )
+        return hu
+
+    def pure(self, images: Images) -> Bool[np.ndarray, " n"]:
+        """Which patches are soft tissue enough for their spectrum; all, where few are."""
+        hu = self.hu(images)
+        pure = covered_fraction(soft_tissue(hu), hu.shape[-1])[:, 0, 0] >= PURE_TISSUE
+        return pure if pure.sum() >= MIN_PURE_PATCHES else np.ones_like(pure)
+
+    def log_power(
+        self,
+        images: Images,
+        frequencies: Float[np.ndarray, " f"],
+        which: Bool[np.ndarray, " n"],
+    ) -> Float[np.ndarray, " f"]:
+        """The mean texture spectrum of some of the patches."""
+        hu = self.hu(images)[which]
+        spacing = (self.pixel_mm, self.pixel_mm)
+        apart = Geometry(np.zeros((len(hu), 3)), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), spacing, 0.0)
+        volume = CTVolume(hu, apart)
+        found = patch_spectra(volume, frequencies, hu.shape[-1], "soft", min_fraction=0.0)
+        return mean_over_patches(found.log_power)
+
+    def grey(self, images: Images) -> Picture:
+        """The first of the patches as a picture in [0, 1]."""
+        low, high = SOFT_TISSUE_WINDOW_HU
+        grey: Picture = np.clip((self.hu(images[:1])[0] - low) / (high - low), 0, 1)
+        return grey
+
+
+@runtime_checkable
+class Translating(Protocol):
+    """What is measured: a step with generators of both directions.
+
+    Attributes:
+        domain: texture features, where it has some.
+    """
+
+    domain: DomainLoss | None
+
+    def translate(self, direction: str, images: Images) -> Images:
+        """Translate (`a2b`, `b2a`) as the finished model would."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Fixed patches of one domain.
+
+    Args:
+        unit: in [-1, 1] of the window, of held-out patients where there are any.
+        pixel_mm: their pixel spacing, or what is typical of the domain.
+        every: patches of every patient, for spectra; `unit` where there are none. A spectrum is a
+            mean that no network can learn by heart, and one body alone is unlike the others by
+            more than a trained model is from its target.
+    """
+
+    unit: Images
+    pixel_mm: float
+    every: Float[Tensor, "many 1 h w"] | None = None
+
+    @property
+    def texture(self) -> Float[Tensor, "_ 1 h w"]:
+        """Patches whose spectrum stands for the domain."""
+        return self.unit if self.every is None else self.every
+
+
+class CycleValidator:
+    """Measures what a step's generators would do to patches of both domains.
+
+    Args:
+        a: patches of domain A, on the step's device.
+        b: patches of domain B.
+    """
+
+    def __init__(self, a: Sample, b: Sample, window: HUWindow) -> None:
+        self.samples = {"a": a, "b": b}
+        self.views = {side: PatchView(window, each.pixel_mm) for side, each in self.samples.items()}
+        self.half_hu = self.views["a"].half_hu
+        size_px = a.unit.shape[-1]
+        spacings = (a.pixel_mm, b.pixel_mm)
+        self.frequencies = texture_frequencies(size_px, spacings)
+        self.band = distance_band_per_mm(spacings)
+        self.pure = {
+            side: self.views[side].pure(each.texture) for side, each in self.samples.items()
+        }
+        self._target_grams: dict[str, list[Tensor]] = {}
+
+    def __call__(self, step: Translating) -> dict[str, float]:
+        """Figures of both directions, and the score: 1 for a model that does nothing.
+
+        Returns:
+            For each direction (`_a2b`, `_b2a`): `spectrum_db`, the distance of translated texture
+            from the target's; `gram`, the same by VGG features where the step has them; `bias_hu`
+            and `bias_p95_hu`, by how much a patch's mean moves; `idempotence_hu`, how much patches
+            that are the target's already are changed; `cycle_hu`, what there and back leaves.
+        """
+        forth, back = (self._one_way(step, *way) for way in (("a", "b"), ("b", "a")))
+        scores = [
+            way["spectrum_db"] / max(self.input_db, FLOOR_DB)
+            + way["bias_hu"] / BIAS_UNIT_HU
+            + way["idempotence_hu"] / self.texture_hu
+            for way in (forth, back)
+        ]
+        return {
+            "score": sum(scores) / 2,
+            **{f"{name}_a2b": value for name, value in forth.items()},
+            **{f"{name}_b2a": value for name, value in back.items()},
+        }
+
+    @cached_property
+    def input_db(self) -> float:
+        """Distance of the domains' texture before anything is done."""
+        power = {side: self._log_power(each.texture, side) for side, each in self.samples.items()}
+        return distance_db(self.frequencies, power["a"], power["b"], self.band)
+
+    @cached_property
+    def texture_hu(self) -> float:
+        """Standard deviation of texture, noise above all, the mean of both domains.
+
+        What changes images that need nothing done by as much has failed.
+        """
+        hu = [
+            self.views[side].hu(each.texture)[self.pure[side]]
+            for side, each in self.samples.items()
+        ]
+        return float(np.mean([(one - blurred(one)).std() for one in hu]))
+
+    def pictures(self, step: Translating) -> dict[str, Picture]:
+        """One patch of each domain as it is, translated, and beside a real one of the other."""
+        shown = {}
+        for source, target in (("a", "b"), ("b", "a")):
+            real = self.samples[source].unit[:1]
+            images = (real, step.translate(f"{source}2{target}", real), self.samples[target].unit)
+            for number, (name, image) in enumerate(
+                zip(("source", "translated", "target"), images, strict=True), 1
+            ):
+                shown[f"{source}2{target}/{number}_{name}"] = self.views[source].grey(image)
+        return shown
+
+    def _one_way(self, step: Translating, source: str, target: str) -> dict[str, float]:
+        way, back = f"{source}2{target}", f"{target}2{source}"
+        real, wanted = self.samples[source].unit, self.samples[target].unit
+        made = step.translate(way, real)
+        every = self.samples[source].every
+        textured = made if every is None else step.translate(way, every)
+        shift_hu = self.half_hu * (made - real).mean(dim=(1, 2, 3)).abs().cpu().numpy()
+        figures = {
+            "spectrum_db": distance_db(
+                self.frequencies,
+                self._log_power(textured, source),
+                self._log_power(self.samples[target].texture, target),
+                self.band,
+            ),
+            "bias_hu": float(shift_hu.mean()),
+            "bias_p95_hu": float(np.percentile(shift_hu, 95)),
+            "idempotence_hu": self._difference_hu(step.translate(way, wanted), wanted),
+            "cycle_hu": self._difference_hu(step.translate(back, made), real),
+        }
+        if step.domain is not None:
+            figures["gram"] = self._gram(step.domain, made, target)
+        return figures
+
+    def _difference_hu(self, images: Images, wanted: Images) -> float:
+        return self.half_hu * float((images - wanted).abs().mean())
+
+    def _gram(self, domain: DomainLoss, made: Images, target: str) -> float:
+        """Squared distance of mean Gram matrices over the target's energy, a mean over layers."""
+        if target not in self._target_grams:
+            self._target_grams[target] = domain.mean_grams(self.samples[target].unit)
+        pairs = zip(domain.mean_grams(made), self._target_grams[target], strict=True)
+        layers = [(now - want).square().sum() / want.square().sum() for now, want in pairs]
+        return float(torch.stack(layers).mean())
+
+    def _log_power(self, images: Images, side: str) -> Float[np.ndarray, " f"]:
+        """The texture spectrum of a side's patches, as they are or translated."""
+        return self.views[side].log_power(images, self.frequencies, self.pure[side])

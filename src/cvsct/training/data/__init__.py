@@ -1,0 +1,1 @@
+"""Patches of two domains, stored, sampled, paired and split."""

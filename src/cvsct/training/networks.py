@@ -1,0 +1,154 @@
+"""The networks of a step as one team: how any family of methods runs, teaches and saves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from cvsct.training import losses
+from cvsct.training.cyclegan.settings import TrainingConfig
+from cvsct.training.distributed import Ranks
+from cvsct.training.learner import Learner
+
+Images = Float[Tensor, "n 1 h w"]
+
+
+class Team:
+    """Networks on their device, one optimiser for each group of them, and averaged weights.
+
+    Args:
+        nets: every network by its name; their weights become the first rank's.
+        models: names of those that a model is made of: `a2b`, or `a2b` and `b2a`.
+        learners: by name, which networks an optimiser teaches, and its learning rate.
+        ranks: the processes that train together.
+    """
+
+    def __init__(
+        self,
+        nets: Mapping[str, nn.Module],
+        models: Sequence[str],
+        learners: Mapping[str, tuple[Sequence[str], float]],
+        config: TrainingConfig,
+        ranks: Ranks,
+    ) -> None:
+        self.config, self.ranks, self.device = config, ranks, ranks.device
+        self.models = tuple(models)
+        self.nets = nn.ModuleDict(nets)
+        self.nets.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ranks.agree_(self.nets.state_dict().values())
+        self.averaged = {name: tensor.clone() for name, tensor in self.model_state().items()}
+        betas = (config.beta1, config.beta2)
+        self.learners = {
+            name: Learner(
+                {each: self.nets[each] for each in taught}, rate, betas, config.decay_from, ranks
+            )
+            for name, (taught, rate) in learners.items()
+        }
+        self.bf16 = config.precision == "bf16" or (
+            config.precision == "auto" and bf16_is_fast(ranks.device)
+        )
+
+    def here(self, images: Images) -> Images:
+        """The images on the team's device, in the layout that convolutions are fastest on."""
+        moved: Tensor = images.to(self.device, memory_format=torch.channels_last)
+        return moved
+
+    def precision(self) -> torch.autocast:
+        """Where networks run: bf16 where that is fast or asked for."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def let_learn(self, names: Sequence[str], learn: bool) -> None:
+        """Whether gradients are computed for these networks' weights."""
+        for name in names:
+            self.nets[name].requires_grad_(learn)
+
+    def backward(self, terms: Mapping[str, Tensor], parts: int) -> dict[str, Tensor]:
+        """Add one part's share to the gradients; the terms, without their graph."""
+        loss = torch.stack(list(terms.values())).sum() / parts
+        loss.backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+    def rates(self, fraction_done: float) -> dict[str, float]:
+        """Each optimiser's learning rate, to be logged."""
+        return {f"rate_{name}": each.rate(fraction_done) for name, each in self.learners.items()}
+
+    def read_out(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Numbers, of the whole batch, in one transfer."""
+        stacked = torch.stack([losses.at_least_single(value) for value in values.values()])
+        self.ranks.average_([stacked])
+        return dict(zip(values, stacked.tolist(), strict=True))
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Take the models' weights into their running average."""
+        for name, tensor in self.model_state().items():
+            self.averaged[name].lerp_(tensor, 1 - self.config.average)
+
+    def model_state(self) -> dict[str, Tensor]:
+        """Weights of the models as trained, by `a2b.` and `b2a.` names."""
+        return {
+            f"{name}.{key}": tensor
+            for name in self.models
+            for key, tensor in self.nets[name].state_dict().items()
+        }
+
+    @torch.no_grad()
+    def translate(self, direction: str, images: Images) -> Images:
+        """Translate as the finished model would, with averaged weights.
+
+        Args:
+            direction: `a2b` or `b2a`.
+        """
+        prefix = f"{direction}."
+        weights = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.averaged.items()
+            if name.startswith(prefix)
+        }
+        with self.precision():
+            made = [
+                functional_call(self.nets[direction], weights, part)
+                for part in torch.split(images, max(1, self.config.batch // self.config.accumulate))
+            ]
+        return torch.cat(made).float()
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "nets": self.nets.state_dict(),
+            "averaged": self.averaged,
+            "optimisers": {name: each.state() for name, each in self.learners.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a checkpoint's state."""
+        self.nets.load_state_dict(state["nets"])
+        self.averaged.update(state["averaged"])
+        for name, each in self.learners.items():
+            each.restore(state["optimisers"][name])
+
+
+def mean_terms(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Each term's mean over the parts of a batch."""
+    return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+
+
+def on_device(device: torch.device, value: Any) -> Any:
+    """Nested lists and dictionaries with their tensors on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: on_device(device, part) for key, part in value.items()}
+    return [on_device(device, part) for part in value] if isinstance(value, list) else value
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether bf16 arithmetic is in the hardware; emulated, it is many times slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,1 @@
+"""Training from pairs of slices."""

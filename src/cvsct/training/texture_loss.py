@@ -1,0 +1,177 @@
+"""The domain loss of CVS-CT: how far translated patches' texture is from the target scanner's.
+
+Eqs 1 to 3: Gram matrices of VGG feature maps, compared by their mean squared difference. What
+the figures behind the presets are is in notebook/decisions/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from cvsct.core.runs import file_sha256
+from cvsct.core.volume import HUWindow
+from cvsct.networks.vgg import Network
+from cvsct.training import losses
+from cvsct.training.distributed import ALONE, Ranks
+from cvsct.training.vgg_weights import find_weights, load_vgg
+
+Images = Float[Tensor, "n 1 h w"]
+
+
+class DomainConfig(BaseModel):
+    """The texture ("domain") loss, eqs 1 to 3.
+
+    Attributes:
+        network: whose features are compared: VGG16 or VGG19, both trained on ImageNet.
+        weights: file of its weights, `.npz` or torchvision's `.pth`; empty takes
+            CVSCT_VGG_WEIGHTS, else torch's cache.
+        download: fetch torchvision's file of 550 MB into torch's cache where there is none.
+        layers: ReLU layers whose Gram matrices are compared.
+        window_hu: what the VGG network sees as black and white.
+        against: `batch` compares each translated patch with one patch of the target, as the
+            paper does; `domain` compares the running mean Gram matrix of translated patches
+            with the target domain's own, so that anatomy averages out.
+        scale: each layer's loss is divided by its value at the `start`, or by the energy of the
+            `target`'s Gram matrix.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Network = "vgg16"
+    weights: str = ""
+    download: bool = False
+    layers: tuple[str, ...] = ("relu4_1", "relu5_1")
+    window_hu: tuple[float, float] = (-1000.0, 900.0)
+    against: Literal["batch", "domain"] = "batch"
+    scale: Literal["start", "target"] = "start"
+
+
+class DomainLoss(nn.Module):
+    """Distance of translated patches' Gram matrices from the target's, eqs 1 to 3.
+
+    One object serves both directions; `side` names the target domain. Running means and units are
+    of the whole batch, also where it is computed by several ranks or one part after another.
+    """
+
+    MEMORY = 0.8
+    """Weight of the past in the running mean of translated Gram matrices."""
+
+    def __init__(self, config: DomainConfig, window: HUWindow, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.config, self.ranks = config, ranks
+        path = find_weights(config.weights, config.network, config.download)
+        self.features = load_vgg(path, config.layers, config.network)
+        self.weights_sha256 = file_sha256(path)
+        low, high = config.window_hu
+        self.gain = (window.high_hu - window.low_hu) / (2 * (high - low))
+        self.offset = (window.low_hu - low) / (high - low) + self.gain
+        self.target: dict[str, list[Tensor]] = {}
+        self.recent: dict[str, list[Tensor]] = {}
+        self.surveyed: dict[str, list[Tensor]] = {}
+        self.latest: dict[str, list[Tensor]] = {}
+        self.unit: dict[str, Tensor] = {}
+
+    def grams(self, images: Images) -> list[Float[Tensor, "n c c"]]:
+        """Gram matrices of each image at the chosen layers."""
+        grey = (images * self.gain + self.offset).clamp(0, 1)
+        return [losses.gram(features) for features in self.features(grey)]
+
+    @torch.no_grad()
+    def mean_grams(self, images: Images) -> list[Float[Tensor, "1 c c"]]:
+        """The mean Gram matrix of many images at each layer."""
+        parts = [self.grams(images[first : first + 16]) for first in range(0, len(images), 16)]
+        return [torch.cat(layer).mean(dim=0, keepdim=True) for layer in zip(*parts, strict=True)]
+
+    def learn_target(self, side: str, images: Images) -> None:
+        """Take a domain's mean Gram matrices from a large sample of its patches."""
+        self.target[side] = self.mean_grams(images)
+
+    def needs_survey(self, side: str) -> bool:
+        """Whether one part of a batch cannot be computed before all parts have been looked at."""
+        return self.config.against == "domain" or side not in self.unit
+
+    @torch.no_grad()
+    def survey(self, parts: Iterable[tuple[Images, Images]], side: str) -> None:
+        """Look at all parts of a batch: translated images, and real ones of their domain."""
+        if self.config.against == "domain":
+            means = [[gram.mean(dim=0, keepdim=True) for gram in self.grams(f)] for f, _ in parts]
+            whole = [torch.stack(layer).mean(dim=0) for layer in zip(*means, strict=True)]
+            self.ranks.average_(whole)
+            self.surveyed[side] = whole
+            self._set_unit(side, self._with_memory(side, whole), self.target[side])
+        else:
+            found = [(self.grams(fake), self.grams(real)) for fake, real in parts]
+            fakes, reals = (
+                [torch.cat(layer) for layer in zip(*grams, strict=True)]
+                for grams in zip(*found, strict=True)
+            )
+            self._set_unit(side, fakes, reals)
+
+    def forward(self, fake: Images, real: Images, side: str) -> losses.Scalar:
+        """The loss of translated images, with real ones of the domain they should be in."""
+        found = self.grams(fake)
+        if self.config.against == "batch":
+            with torch.no_grad():
+                wanted = self.grams(real)
+        else:
+            wanted = self.target[side]
+            means = [gram.mean(dim=0, keepdim=True) for gram in found]
+            found = self._with_memory(side, self._of_whole_batch(side, means))
+        self._set_unit(side, found, wanted)
+        return (losses.domain_distances(found, wanted) / self.unit[side]).mean()
+
+    def finish_step(self) -> None:
+        """Take the batch that was just learned into the running means."""
+        for side, means in self.latest.items():
+            self.recent[side] = self._with_memory(side, means)
+        self.latest, self.surveyed = {}, {}
+
+    def _of_whole_batch(self, side: str, means: list[Tensor]) -> list[Tensor]:
+        """The mean over the whole batch in value, and of this part in gradient.
+
+        Averaged over parts, such gradients are those of the whole batch.
+        """
+        own = [mean.detach() for mean in means]
+        if side in self.surveyed:
+            self.latest[side] = self.surveyed[side]
+        else:
+            self.latest[side] = [mean.clone() for mean in own]
+            self.ranks.average_(self.latest[side])
+        return [
+            mean + (whole - mine)
+            for mean, mine, whole in zip(means, own, self.latest[side], strict=True)
+        ]
+
+    def _with_memory(self, side: str, means: list[Tensor]) -> list[Tensor]:
+        if side not in self.recent:
+            return means
+        return [
+            self.MEMORY * past + (1 - self.MEMORY) * now
+            for past, now in zip(self.recent[side], means, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _set_unit(self, side: str, found: list[Tensor], wanted: list[Tensor]) -> None:
+        if side in self.unit:
+            return
+        if self.config.scale == "start":
+            unit = losses.domain_distances(found, wanted)
+        else:
+            unit = torch.stack([gram.square().mean() for gram in wanted])
+        self.ranks.average_([unit])
+        self.unit[side] = unit.clamp_min(1e-12)
+
+    def statistics(self) -> dict[str, Any]:
+        """What it has learned from data, for a checkpoint."""
+        return {"target": self.target, "recent": self.recent, "unit": self.unit}
+
+    def restore(self, statistics: dict[str, Any]) -> None:
+        """Take up statistics from a checkpoint."""
+        self.target, self.recent = statistics["target"], statistics["recent"]
+        self.unit = statistics["unit"]
