@@ -113,7 +113,8 @@ def alone_s(series: Path, model: Path, precision: str, slices: int) -> float:
     """Seconds a slice of the network by itself, in a process of its own, as the command runs it."""
     code = (
         "import sys, time, numpy as np; from pathlib import Path;"
-        "from cvsct.model.bundle import Bundle; from cvsct.inference.engines.load import load_network;"
+        "from cvsct.model.bundle import Bundle;"
+        "from cvsct.inference.engines.load import load_network;"
         "from cvsct.io.read import find_series; from cvsct.io.dicom.stack import open_stack;"
         "series, model, precision, slices = sys.argv[1:];"
         "v = open_stack(find_series(Path(series))[0]).read(0, int(slices));"

@@ -12,7 +12,6 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 
 from cvsct.core.volume import CTVolume
-from cvsct.io.affine import volume_affine
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 
@@ -56,7 +55,7 @@ def save_structures(
     ds = Dataset()
     ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = RTSTRUCT, "1.2.3.88", "RTSTRUCT"
     ds.StructureSetROISequence, ds.ROIContourSequence = [], []
-    affine = volume_affine(volume)
+    affine = volume.affine
     for number, (name, contours) in enumerate(structures.items(), start=1):
         roi, drawn = Dataset(), Dataset()
         roi.ROINumber, roi.ROIName = number, name

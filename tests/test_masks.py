@@ -22,7 +22,6 @@ from cvsct.core.masks import MaskedRegion
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.radiomics import extract
 from cvsct.evaluation.features.roi import patch_of
-from cvsct.io.affine import volume_affine
 from cvsct.io.mask_grid import on_grid
 from cvsct.io.masks import read_masks
 from cvsct.io.read import find_series, read_series
@@ -65,7 +64,7 @@ def laid(regions: tuple[MaskedRegion, ...], shape: tuple[int, ...], label: str) 
 def save_nifti(path: Path, labels: np.ndarray, volume: CTVolume, **change: Any) -> Path:
     """Labels in the volume's order, stored with the axes `order`, some of them turned around."""
     order, turned = change.get("order", (0, 1, 2)), change.get("turned", ())
-    affine = FLIP @ volume_affine(volume)
+    affine = FLIP @ volume.affine
     values = labels.transpose(order)
     affine = affine[:, [*order, 3]]
     for axis in turned:
@@ -99,7 +98,7 @@ def test_nifti_in_any_axis_order(
 def test_a_smaller_nifti_grid_that_coincides_is_shifted_into_place(
     tmp_path: Path, volume: CTVolume, drawn: np.ndarray
 ) -> None:
-    affine = FLIP @ volume_affine(volume)
+    affine = FLIP @ volume.affine
     affine[:3, 3] += affine[:3, :3] @ [1, 2, 3]
     nib.save(nib.Nifti1Image(drawn[1:4, 2:30, 3:32], affine), tmp_path / "m.nii")
     regions = read_masks(tmp_path / "m.nii", volume)
@@ -110,7 +109,7 @@ def test_a_smaller_nifti_grid_that_coincides_is_shifted_into_place(
 def test_one_slice_alone_has_no_spacing_to_compare(
     tmp_path: Path, volume: CTVolume, drawn: np.ndarray
 ) -> None:
-    affine = FLIP @ volume_affine(volume)
+    affine = FLIP @ volume.affine
     affine[:3, 3] += affine[:3, :3] @ [3, 0, 0]
     affine[:3, 0] /= 4  # many programs write 1 mm there
     nib.save(nib.Nifti1Image(drawn[3:4], affine), tmp_path / "m.nii")
@@ -264,7 +263,7 @@ def save_contours(
     roi.ReferencedFrameOfReferenceUID = volume.geometry.frame_of_reference
     drawn.ReferencedROINumber = 4
     drawn.ContourSequence = []
-    affine = volume_affine(volume)
+    affine = volume.affine
     for corners in contours:
         contour = Dataset()
         contour.ContourGeometricType = "CLOSED_PLANAR"

@@ -1,3 +1,71 @@
-"""Cross-vendor CT harmonisation: scans of one scanner rewritten as if another had made them."""
+"""Make CT scans of one scanner read like scans of another. For research use only.
+
+Names are loaded when they are used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cvsct.api.evaluate import evaluate
+    from cvsct.api.harmonize import HarmonizeResult, harmonize
+    from cvsct.api.model import HarmonizedVolume, Model, list_models, load_model
+    from cvsct.api.scans import find_series, read_series, write_derived
+    from cvsct.api.simulate import simulate
+    from cvsct.api.train import train
+    from cvsct.benchmarking.run import benchmark
+    from cvsct.core.errors import CvsctError
+    from cvsct.core.volume import CTVolume
+    from cvsct.methods.registry import list_methods
+
+_WHERE = {
+    "CTVolume": "core.volume",
+    "CvsctError": "core.errors",
+    "HarmonizeResult": "api.harmonize",
+    "HarmonizedVolume": "api.model",
+    "Model": "api.model",
+    "benchmark": "benchmarking.run",
+    "evaluate": "api.evaluate",
+    "find_series": "api.scans",
+    "harmonize": "api.harmonize",
+    "list_methods": "methods.registry",
+    "list_models": "api.model",
+    "load_model": "api.model",
+    "read_series": "api.scans",
+    "simulate": "api.simulate",
+    "train": "api.train",
+    "write_derived": "api.scans",
+}
+
+__all__ = [
+    "CTVolume",
+    "CvsctError",
+    "HarmonizeResult",
+    "HarmonizedVolume",
+    "Model",
+    "benchmark",
+    "evaluate",
+    "find_series",
+    "harmonize",
+    "list_methods",
+    "list_models",
+    "load_model",
+    "read_series",
+    "simulate",
+    "train",
+    "write_derived",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'cvsct' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"cvsct.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

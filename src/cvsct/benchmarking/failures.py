@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from cvsct.core.errors import CvsctError, unexpected
+from cvsct.core.errors import CvsctError, explain, unexpected
+from cvsct.io.dicom.header import label
 
 logger = logging.getLogger(__name__)
 
@@ -14,8 +15,6 @@ def reason_of(error: BaseException) -> str:
     """The reason in words that quote no value of a file; the traceback goes to the log."""
     if isinstance(error, CvsctError):
         return str(error)
-    if isinstance(error, SystemExit):
-        return f"a command within it ended with exit code {error.code}"
     logger.info("failed", exc_info=error)
     if isinstance(error, MemoryError):
         return "not enough memory; close other programs, or use fewer workers or smaller scans"
@@ -25,9 +24,6 @@ def reason_of(error: BaseException) -> str:
 
 
 def _explained(error: OSError) -> str:
-    from cvsct.core.errors import explain
-    from cvsct.io.dicom.header import label
-
     said = explain(error)
     if not isinstance(error.filename, str):
         return said

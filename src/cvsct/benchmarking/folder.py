@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cvsct.core.errors import UsageError
+from cvsct.model.bundle import SUMS_FILE
 
 MODELS = "models"
 MINUTES = "minutes_a_direction"
@@ -80,8 +81,6 @@ def fit_s(model: Path) -> float:
 
 def model_mb(model: Path) -> float:
     """Size of what SHA256SUMS lists: checkpoints and logs are no part of a model."""
-    from cvsct.model.bundle import SUMS_FILE
-
     names = [line.partition("  ")[2] for line in (model / SUMS_FILE).read_text().splitlines()]
     return sum((model / name).stat().st_size for name in names) / 1e6
 

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cvsct.cli.words import complain
 from cvsct.core.errors import CvsctError, GeometryError
+from cvsct.core.pairing import are_other_patients, pair_volumes, unpaired_reason
+from cvsct.core.runs import Note
+from cvsct.io.read import find_series
+from cvsct.io.series import Opened, open_series
 
-if TYPE_CHECKING:
-    from cvsct.io.series import Opened
 
-
-def unpaired_because(folder: Path, names: tuple[str, str]) -> str:
+def unpaired_because(folder: Path, names: tuple[str, str], failure: Note) -> str:
     """Why no series of one scanner shows slices of the other's; empty where some does.
 
     Args:
         folder: holds a folder for each of the names.
+        failure: told why series must be refused, but for the first, which the error tells.
 
     Raises:
         CvsctError: if a series must be refused, all of which are told; or if series meet that
             cannot be paired.
     """
-    from cvsct.core.pairing import pair_volumes, unpaired_reason
-
-    a, b = (_opened(folder / name) for name in names)
+    a, b = (_opened(folder / name, failure) for name in names)
     misfits: list[GeometryError] = []
     others_patient = False
     for volume in a:
-        others = [other for other in b if not _other_patient(volume, other)]
+        others = [other for other in b if not are_other_patients(volume.patient, other.patient)]
         try:
             if pair_volumes([volume], others):
                 return ""
@@ -43,19 +41,12 @@ def unpaired_because(folder: Path, names: tuple[str, str]) -> str:
     return unpaired_reason(a, b, names=names)
 
 
-def _other_patient(a: Opened, b: Opened) -> bool:
-    return bool(a.patient and b.patient and a.patient != b.patient)
-
-
-def _opened(folder: Path) -> Sequence[Opened]:
+def _opened(folder: Path, failure: Note) -> Sequence[Opened]:
     """Every series of a folder, its headers checked.
 
     Raises:
         CvsctError: if any must be refused.
     """
-    from cvsct.io.read import find_series
-    from cvsct.io.series import open_series
-
     found, refused = [], []
     for number, series in enumerate(find_series(folder), 1):
         try:
@@ -64,7 +55,7 @@ def _opened(folder: Path) -> Sequence[Opened]:
             refused.append(f"{folder.parent.name}/{folder.name}, series {number}: {error}")
     if refused:
         for reason in refused[1:]:
-            complain(reason)
+            failure(reason)
         more = f" (and {len(refused) - 1} more, listed before)" if len(refused) > 1 else ""
         raise CvsctError(f"{refused[0]}{more}")
     return found

@@ -6,9 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cvsct.api.evaluate import evaluate
+from cvsct.api.harmonize import harmonize
+from cvsct.api.train import train
 from cvsct.benchmarking.failures import reason_of
+from cvsct.benchmarking.features import combat_metrics, lead_table
 from cvsct.benchmarking.folder import (
     MODELS,
     REPEAT,
@@ -20,16 +24,13 @@ from cvsct.benchmarking.folder import (
     manifest_of,
     model_mb,
 )
-from cvsct.cli.evaluate import evaluate
-from cvsct.cli.harmonize import harmonize
-from cvsct.cli.train import train
-from cvsct.cli.words import EXIT_SOME_FAILED, note
+from cvsct.benchmarking.results import COMBAT, WAYS, Benchmark, Result
 from cvsct.core.errors import CvsctError
-
-if TYPE_CHECKING:
-    from cvsct.benchmarking.results import Benchmark, Result
-    from cvsct.evaluation.features.table_file import FeatureFile
-    from cvsct.evaluation.report.tables import Table
+from cvsct.core.runs import Note, Progress, log_note, silent
+from cvsct.evaluation.features.table_file import FeatureFile, read_features
+from cvsct.evaluation.report.tables import Table
+from cvsct.methods.registry import find_method
+from cvsct.model.bundle import CHECKPOINT_FILE, SUMS_FILE
 
 PAPER_PAIR = ("ge-revolution-evo", "siemens-somatom-force")
 
@@ -49,11 +50,13 @@ class Work:
     names: tuple[str, str]
     parts: Mapping[str, str]
     preset: str
-    settings: list[str]
+    settings: Mapping[str, Any]
     budget: dict[str, Any]
     rois: int
     workers: int
     allow: list[str] = field(default_factory=list)
+    progress: Progress = silent
+    note: Note = log_note
 
     @property
     def directions(self) -> tuple[str, str]:
@@ -63,9 +66,6 @@ class Work:
 
     def result(self, name: str, seed: int, direction: int) -> Result:
         """Do what is not there yet: a training, the derived series, the report."""
-        from cvsct.benchmarking.results import Result
-        from cvsct.methods.registry import find_method
-
         row = find_method(name)
         model = self._model(name, seed, 0 if row.reversible else direction)
         place = self._place(name, seed, direction)
@@ -81,13 +81,15 @@ class Work:
             evaluate(
                 images,
                 self.data / TEST / target,
-                report,
                 source=self.data / TEST / source,
-                repeat=repeat if repeat.is_dir() else None,
-                passed=passed,
+                retest=repeat if repeat.is_dir() else None,
+                harmonized_target=passed,
                 nodules=nodules if nodules.is_file() else None,
                 rois=self.rois,
                 workers=self.workers,
+                out=report,
+                progress=self.progress,
+                note=self.note,
             )
         return Result(
             method=name,
@@ -111,19 +113,16 @@ class Work:
         before = failed_series(made)
         if before == 0:
             return
-        try:
-            # its own test data is never refused: what the guard has to say is noted
-            harmonize(
-                self.data / TEST / scans,
-                model,
-                made,
-                reverse=reverse,
-                guard=["scan=note"],
-                resume=bool(before),
-            )
-        except SystemExit as stop:
-            if stop.code != EXIT_SOME_FAILED or failed_series(made) is None:
-                raise
+        harmonize(
+            self.data / TEST / scans,
+            made,
+            model=model,
+            direction="b2a" if reverse else "a2b",
+            guard=["scan=note"],  # its own test data is never refused
+            resume=bool(before),
+            progress=self.progress,
+            note=self.note,
+        )
         failed = failed_series(made)
         if failed:
             raise CvsctError(
@@ -132,9 +131,6 @@ class Work:
             )
 
     def _model(self, name: str, seed: int, direction: int) -> Path:
-        from cvsct.methods.registry import find_method
-        from cvsct.model.bundle import CHECKPOINT_FILE, SUMS_FILE
-
         source, target = self._sides(direction)
         model = self.out / MODELS / (f"{name}-{seed}" + ("-b2a" if direction else ""))
         if (model / SUMS_FILE).exists():
@@ -148,10 +144,12 @@ class Work:
             scans / target,
             model,
             preset=self.preset if "preset" in uses else "cpu",
-            setting=self.settings if uses else [],
+            settings=self.settings if uses else {},
             seed=seed if "seed" in uses else 0,
             resume=(model / CHECKPOINT_FILE).exists(),
             allow=self.allow,
+            progress=self.progress,
+            note=self.note,
             **{key: value for key, value in self._given(row.reversible).items() if key in uses},
         )
         return model
@@ -167,9 +165,6 @@ class Work:
 
     def combat(self, results: list[Result]) -> list[Result]:
         """ComBat on the input's features, which are the same in every method's report."""
-        from cvsct.benchmarking.features import combat_metrics
-        from cvsct.benchmarking.results import COMBAT, Result
-
         made = []
         for direction in (0, 1):
             own = [one for one in results if one.direction == direction and paired(one)]
@@ -179,13 +174,11 @@ class Work:
                 found = combat_metrics(self._features(own[0]))
                 made.append(Result(COMBAT, 0, direction, found))
             except Exception as error:
-                note(f"no ComBat: {reason_of(error)}")
+                self.note(f"no ComBat: {reason_of(error)}")
         return made
 
     def leads(self, results: list[Result]) -> list[Table]:
         """Each direction's methods against its best, by their first seed, where slices pair."""
-        from cvsct.benchmarking.features import lead_table
-
         found = []
         for direction, name in enumerate(self.directions):
             own = [r for r in results if r.direction == direction and r.seed == 0 and paired(r)]
@@ -193,18 +186,14 @@ class Work:
                 files = {one.method: self._features(one) for one in own}
                 found.append(lead_table(files, name, direction))
             except Exception as error:
-                note(f"no test of who leads, {name}: {reason_of(error)}")
+                self.note(f"no test of who leads, {name}: {reason_of(error)}")
         return [table for table in found if table is not None]
 
     def _features(self, result: Result) -> FeatureFile:
-        from cvsct.evaluation.features.table_file import read_features
-
         return read_features(self._place(result.method, result.seed, result.direction)
                              / "report" / "features.csv")  # fmt: skip
 
     def _place(self, name: str, seed: int, direction: int) -> Path:
-        from cvsct.benchmarking.results import WAYS
-
         return self.out / "results" / f"{name}-{seed}" / WAYS[direction]
 
     def benchmark(self, results: list[Result], failed: Sequence[tuple[str, int]] = ()) -> Benchmark:
@@ -213,8 +202,6 @@ class Work:
         Args:
             failed: methods and directions that have no result, or not of all seeds.
         """
-        from cvsct.benchmarking.results import Benchmark
-
         steps, minutes = self.budget["max_steps"], self.budget["max_minutes"]
         given = [f"{steps} steps"] if steps else []
         if minutes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cvsct.cli.words import columns
+from cvsct.core.text import columns
 
 
 def doctor() -> None:

@@ -10,14 +10,6 @@ from cvsct.cli.words import note
 
 if TYPE_CHECKING:
     from cvsct.inference.streaming import Outcome
-    from cvsct.methods.registry import Method
-    from cvsct.model.bundle import Bundle
-
-
-def tell_missing(bundle: Bundle, row: Method) -> None:
-    """One line for a model that should have a guard and has none."""
-    if row.guarded and not bundle.guard:
-        note("note: this model holds no guard; nothing tells which scans it is not made for")
 
 
 def tell_notes(outcomes: Sequence[Outcome]) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cvsct.cli.left_out import tell_left_out
-from cvsct.cli.words import EXIT_SOME_FAILED, columns, complain, note
+from cvsct.cli.left_out import tell_paths
+from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
+from cvsct.core.text import columns
 
 if TYPE_CHECKING:
     from cvsct.io.survey import Surveyed
@@ -37,14 +38,16 @@ def inspect(
         print(json.dumps([one.to_json() for one in found]))
     else:
         print(columns([HEAD, *(_row(number, one) for number, one in enumerate(found, 1))]))
-    incomplete = tell_left_out(listed.left_out)
+    for line in listed.lines():
+        note(line)
+    tell_paths(listed.left_out)
     for number, one in enumerate(found, 1):
         for each in one.notes:
             note(f"note: series {number}: {each}")
     refused = [(number, one) for number, one in enumerate(found, 1) if one.refused]
     for number, one in refused:
         complain(f"series {number}: {one.refused}", listed.series[number - 1].files)
-    if refused or incomplete:
+    if refused or listed.incomplete:
         sys.exit(1 if len(refused) == len(found) else EXIT_SOME_FAILED)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cvsct.cli.words import is_verbose, note
@@ -11,28 +11,9 @@ if TYPE_CHECKING:
     from cvsct.io.catalog import LeftOut
 
 
-def tell_left_out(left_out: Sequence[LeftOut], of: str = "") -> bool:
-    """One line for what was left out, one for what a scan may lack; paths too with --verbose.
-
-    Args:
-        of: which scans are meant, where a command has several.
-
-    Returns:
-        Whether a scan may be incomplete.
-    """
-    harmless = [each for each in left_out if not each.incomplete]
-    lost = [each for each in left_out if each.incomplete]
-    where = f" of the {of}" if of else ""
-    if harmless:
-        note(f"left out{where}: {_listed(harmless)}")
-    if lost:
-        note(f"warning: a scan may be incomplete, left out{where}: {_listed(lost)}")
+def tell_paths(left_out: Sequence[LeftOut]) -> None:
+    """With --verbose, a line for each file that was left out."""
     if is_verbose():
         for each in left_out:
             for file in each.files:
                 note(f"left out: {file} ({each.kind.one})")
-    return bool(lost)
-
-
-def _listed(left_out: Iterable[LeftOut]) -> str:
-    return "; ".join(map(str, left_out))

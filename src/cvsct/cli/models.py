@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cvsct.cli.words import columns
+from cvsct.core.text import columns
 
 
 def models(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:

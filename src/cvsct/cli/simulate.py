@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -38,25 +37,14 @@ def simulate(
     fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
 ) -> None:
     """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
+    from cvsct.api.simulate import simulate as run
     from cvsct.cli.progress_display import progress
-    from cvsct.io.dicom.simulated import write_simulated
-    from cvsct.simulation.benchmark import PARTS, Options
-    from cvsct.simulation.plan import plan
-    from cvsct.simulation.render_task import load_simulator
-    from cvsct.simulation.run import run_campaign
 
-    options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
-    scans = plan(scale, seed, options, tuple(parts.split(",")) if parts else PARTS)
-    load_simulator()
-    outcome = run_campaign(
-        scans,
-        {"scale": scale, "seed": seed, "parts": parts or "all", **asdict(options)},
-        out,
-        write_simulated,
-        workers,
-        progress(),
-        announce=note,
-    )
+    outcome = run(
+        out, scale=scale, parts=parts.split(",") if parts else (), seed=seed, workers=workers,
+        mas=mas, match_dose=match_dose, shift_px=shift_px, parenchyma=parenchyma, fov_mm=fov_mm,
+        progress=progress(), note=note,
+    )  # fmt: skip
     print(
         f"{out}: {outcome.n_images} images in {outcome.n_series} series of {outcome.n_bodies} "
         f"bodies, {outcome.images_per_s:g} images/s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,19 @@ def complain(message: str, files: Iterable[Path] = ()) -> None:
     print(f"cvsct: error: {one_line(message)}", file=sys.stderr)
 
 
+_KINDS = ("left out", "warning:", "engine:", "[")
+
+
+def tell(message: str) -> None:
+    """A note of the API as one line, with its kind before it."""
+    note(message if message.startswith(_KINDS) else f"note: {message}")
+
+
+def tell_table(table: str) -> None:
+    """Lines of a table to know before work begins."""
+    print(table, file=sys.stderr, flush=True)
+
+
 def note(message: str) -> None:
     """Something to know that is no error."""
     print(one_line(message), file=sys.stderr, flush=True)
@@ -54,11 +67,3 @@ class Finding:
     about: str
     detail: str
     wrong: bool = False
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of as many cells each as aligned text, whatever characters a file's header held."""
-    shown = [[one_line(cell) or "-" for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
-    return "\n".join(lines)

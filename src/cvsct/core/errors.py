@@ -41,6 +41,18 @@ class TrainingError(CvsctError):
     """Training that cannot start with these scans, or that has diverged."""
 
 
+class RefusedScansError(TrainingError):
+    """Scans that must not be learned from.
+
+    Args:
+        reasons: one for each series or domain; the message has the first.
+    """
+
+    def __init__(self, message: str, reasons: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+
 class TerminatedError(CvsctError):
     """The process was asked to end and has saved its work: nothing else may be begun."""
 

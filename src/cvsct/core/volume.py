@@ -6,6 +6,7 @@ works in HU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 UNNAMED = "study-"
 """Begins the hash of who is shown where only the study tells: another study may show the same."""
 
+PADDING_HU = -1500.0
+"""At or below this a voxel is padding, declared or not: scanners write -2000, -2048 or lower."""
 AIR_FLOOR_HU = -1024.0
 """The lowest CT number most scanners store; what padding is read as."""
 
@@ -93,6 +96,20 @@ class Geometry:
         """Mean distance between slices; the thickness where there is only one slice."""
         z = self.z_mm
         return float((z[-1] - z[0]) / (len(z) - 1)) if len(z) > 1 else self.thickness_mm
+
+    @property
+    def affine(self) -> Float[np.ndarray, "4 4"]:
+        """From slice, row and column index to mm along left, posterior and superior (DICOM)."""
+        first, last = self.positions_mm[0], self.positions_mm[-1]
+        affine = np.eye(4)
+        if len(self.positions_mm) > 1:
+            affine[:3, 0] = (last - first) / (len(self.positions_mm) - 1)
+        else:
+            affine[:3, 0] = self.normal * (self.spacing_mm or 1.0)
+        affine[:3, 1] = np.array(self.column_direction) * self.pixel_mm[0]
+        affine[:3, 2] = np.array(self.row_direction) * self.pixel_mm[1]
+        affine[:3, 3] = first
+        return affine
 
 
 @dataclass(frozen=True)
@@ -202,6 +219,64 @@ class CTVolume:
         rows, columns = self.geometry.pixel_mm
         return float(np.sqrt(rows * columns))
 
+    @property
+    def affine(self) -> Float[np.ndarray, "4 4"]:
+        """From slice, row and column index to mm along left, posterior and superior (DICOM)."""
+        return self.geometry.affine
+
+    @classmethod
+    def from_array(
+        cls,
+        hu: Float[np.ndarray, "slices rows columns"],
+        spacing_mm: tuple[float, float, float],
+        *,
+        acquisition: Acquisition = Acquisition(),
+    ) -> CTVolume:
+        """An axial volume around an array of HU, slices from feet to head, its first voxel at 0.
+
+        Args:
+            hu: CT numbers; values at or below -1500 HU are taken for padding.
+            spacing_mm: between slices, rows and columns.
+            acquisition: what made the images, where that is known.
+
+        Raises:
+            GeometryError: if the array has not three axes, holds values that are not finite, or a
+                spacing is not above 0.
+
+        Example:
+            >>> volume = CTVolume.from_array(np.zeros((4, 64, 64)), (5.0, 0.7, 0.7))
+            >>> volume.shape, volume.geometry.spacing_mm
+            ((4, 64, 64), 5.0)
+        """
+        values = np.asarray(hu, dtype=np.float32)
+        if values.ndim != 3 or 0 in values.shape:
+            raise GeometryError(
+                f"an array of shape {values.shape}, expected slices, rows and columns"
+            )
+        if len(spacing_mm) != 3 or not all(0 < mm < math.inf for mm in spacing_mm):
+            raise GeometryError(f"spacing {spacing_mm}, expected three lengths above 0 mm")
+        if not np.isfinite(values).all():
+            raise GeometryError("values that are not finite, expected HU; replace them by -1024")
+        positions = np.zeros((len(values), 3))
+        positions[:, 2] = np.arange(len(values)) * spacing_mm[0]
+        padding = values <= PADDING_HU
+        return cls(
+            hu=np.where(padding, np.float32(AIR_FLOOR_HU), values),
+            geometry=Geometry(
+                positions, (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), spacing_mm[1:], spacing_mm[0]
+            ),
+            acquisition=acquisition,
+            padding=padding if padding.any() else None,
+        )
+
+    def __len__(self) -> int:
+        """Slices."""
+        return len(self.hu)
+
+    def read(self, start: int = 0, stop: int | None = None) -> CTVolume:
+        """The slices from `start` to before `stop`, as of a series on disk."""
+        return self.select(slice(start, stop))
+
     def with_hu(self, hu: Float[np.ndarray, "slices rows columns"]) -> CTVolume:
         """The same geometry and headers with other values.
 
@@ -243,6 +318,31 @@ def joined(parts: Sequence[CTVolume]) -> CTVolume:
         padding_stored=(),
         headers=(),
     )
+
+
+@runtime_checkable
+class OpenedScan(Protocol):
+    """A scan whose slices are read when asked for: a series on disk, or a volume in memory."""
+
+    @property
+    def series_uid(self) -> str:
+        """Series Instance UID."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the slices lie."""
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """What made them."""
+
+    def __len__(self) -> int: ...
+    def read(self, start: int = 0, stop: int | None = None) -> CTVolume:
+        """The slices from `start` to before `stop`, or to the last."""
 
 
 @dataclass(frozen=True)

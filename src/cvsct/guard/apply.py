@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cvsct.core.errors import GuardError, ModelError
-from cvsct.core.volume import CTVolume, ScanFacts
+from cvsct.core.volume import CTVolume, OpenedScan, ScanFacts
 from cvsct.guard.descriptor import look_at
 from cvsct.guard.input_check import Side
 from cvsct.guard.output_check import SliceChange, SliceLimits, judge_slice, measure_change
 from cvsct.guard.overrides import OFF, SCAN, SLICES, Overrides
 from cvsct.guard.verdict import ScanVerdict, judge_scan
-from cvsct.io.series import Opened
 from cvsct.methods.volume_mapping import spread
 from cvsct.model.bundle import Bundle
 
@@ -72,7 +71,7 @@ class Guard:
         source, target = sides[::-1] if reverse else sides
         return cls(source, target, slices, overrides)
 
-    def look(self, stack: Opened) -> ScanVerdict | None:
+    def look(self, stack: OpenedScan) -> ScanVerdict | None:
         """What it has to say of a series; None where it knows nothing or is off.
 
         Raises:
@@ -179,14 +178,14 @@ def evenly(count: int, most: int = MOST_SLICES) -> list[int]:
     return spread(count, max(LEAST_SLICES, min(most, count // ONE_OF)))
 
 
-def facts_of_stack(stack: Opened) -> ScanFacts:
+def facts_of_stack(stack: OpenedScan) -> ScanFacts:
     """What a series' headers tell a guard."""
     geometry = stack.geometry
     return ScanFacts(stack.series_uid, stack.shape, geometry.pixel_mm, geometry.thickness_mm,
                      stack.acquisition)  # fmt: skip
 
 
-def _slice(stack: Opened, i: int) -> CTVolume:
+def _slice(stack: OpenedScan, i: int) -> CTVolume:
     return stack.read(i, i + 1)
 
 

@@ -2,30 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Float
-
 from cvsct.core.errors import GeometryError
-from cvsct.core.volume import CTVolume, Geometry
-
-
-def volume_affine(volume: CTVolume) -> Float[np.ndarray, "4 4"]:
-    """From slice, row and column index to mm along left, posterior and superior."""
-    return stack_affine(volume.geometry)
-
-
-def stack_affine(where: Geometry) -> Float[np.ndarray, "4 4"]:
-    """The same, of slices without voxels."""
-    first, last = where.positions_mm[0], where.positions_mm[-1]
-    affine = np.eye(4)
-    if len(where.positions_mm) > 1:
-        affine[:3, 0] = (last - first) / (len(where.positions_mm) - 1)
-    else:
-        affine[:3, 0] = where.normal * (where.spacing_mm or 1.0)
-    affine[:3, 1] = np.array(where.column_direction) * where.pixel_mm[0]
-    affine[:3, 2] = np.array(where.row_direction) * where.pixel_mm[1]
-    affine[:3, 3] = first
-    return affine
+from cvsct.core.volume import CTVolume
 
 
 def is_other_frame(frame: str, volume: CTVolume) -> bool:

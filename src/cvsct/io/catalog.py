@@ -103,6 +103,25 @@ class Catalog:
         """Whether a scan may lack slices that were left out."""
         return any(each.incomplete for each in self.left_out)
 
+    def lines(self, of: str = "") -> list[str]:
+        """One line for what was left out and one for what a scan may lack, where there is any.
+
+        Args:
+            of: which scans are meant, where a command has several.
+        """
+        return left_out_lines(self.left_out, of)
+
+
+def left_out_lines(left_out: Iterable[LeftOut], of: str = "") -> list[str]:
+    """What `Catalog.lines` tells."""
+    harmless = "; ".join(str(each) for each in left_out if not each.incomplete)
+    lost = "; ".join(str(each) for each in left_out if each.incomplete)
+    where = f" of the {of}" if of else ""
+    return [
+        *([f"left out{where}: {harmless}"] if harmless else []),
+        *([f"warning: a scan may be incomplete, left out{where}: {lost}"] if lost else []),
+    ]
+
 
 @dataclass
 class _Found:

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Shaped
 
 from cvsct.core.errors import GeometryError
 from cvsct.core.volume import CTVolume
-from cvsct.io.affine import volume_affine
 
 GRID_TOLERANCE_VOXELS = 0.1
 """How far any corner of a mask's grid may lie from the volume's voxels; float32 affines and
@@ -33,7 +32,7 @@ def on_grid(
     if not masks:
         return {}
     shape = next(iter(masks.values())).shape
-    ours, theirs = volume_affine(volume), affine.astype(np.float64).copy()
+    ours, theirs = volume.affine, affine.astype(np.float64).copy()
     _match_single_slices(ours, volume.hu.shape, theirs, shape)
     try:
         step = np.linalg.solve(ours, theirs)

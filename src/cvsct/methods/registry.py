@@ -187,6 +187,16 @@ _ROWS = (
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
 
 
+def list_methods() -> tuple[Method, ...]:
+    """Every harmonization method, those without a network first.
+
+    Example:
+        >>> [row.name for row in cvsct.list_methods() if row.recommended]
+        ['spectrum']
+    """
+    return _ROWS
+
+
 def find_method(name: str) -> Method:
     """The row of that name.
 

@@ -149,7 +149,7 @@ def _record(
     if report.kind == "failed":
         journal.failed(key, report.message)
     elif report.kind == "died":
-        note(f"note: series {key}: {report.message}")
+        note(f"series {key}: {report.message}")
         journal.died(key, report.message, guilty=key in begun)
     elif journal.holds(key):
         made: Made = report.result

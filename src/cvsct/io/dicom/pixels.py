@@ -15,13 +15,11 @@ from pydicom import Dataset, FileDataset
 from scipy import ndimage
 
 from cvsct.core.errors import SeriesError
-from cvsct.core.volume import AIR_FLOOR_HU
+from cvsct.core.volume import AIR_FLOOR_HU, PADDING_HU
 from cvsct.io.dicom.codec_process import decode, frames_of, syntax_of
 from cvsct.io.dicom.header import number, quiet, text, whole
 from cvsct.io.dicom.units import not_hu
 
-PADDING_HU = -1500.0
-"""At or below this a voxel is padding, declared or not: scanners write -2000, -2048 or lower."""
 SOLID_PX = 5
 """Side of the smallest square of padding where the declared value could also be measured air."""
 TISSUE_HU = (-900.0, 4000.0)

@@ -17,7 +17,7 @@ from pydicom import Dataset
 from cvsct.core.errors import GeometryError, SeriesError
 from cvsct.core.runs import Note
 from cvsct.core.volume import CTVolume
-from cvsct.io.affine import is_other_frame, refuse_other_frame, volume_affine
+from cvsct.io.affine import is_other_frame, refuse_other_frame
 from cvsct.io.dicom.contours import Canvas, Fate, Structure, add_contour
 from cvsct.io.dicom.header import text
 from cvsct.io.dicom.references import items, slices_by_name
@@ -64,7 +64,7 @@ def contour_masks(
     wanted, _ = choose(list(titles.values()), patterns)
     if patterns and not wanted:
         return Drawn({}, list(titles.values()))
-    canvas = Canvas(volume.shape, np.linalg.inv(volume_affine(volume)), slices_by_name(volume))
+    canvas = Canvas(volume.shape, np.linalg.inv(volume.affine), slices_by_name(volume))
     structures = {title: Structure() for title in wanted}
     for number, contours in drawn:
         if titles[number] in structures:

@@ -18,11 +18,10 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from cvsct.core.errors import GeometryError, SeriesError
-from cvsct.core.volume import AIR_FLOOR_HU, Acquisition, CTVolume, Geometry
+from cvsct.core.volume import AIR_FLOOR_HU, PADDING_HU, Acquisition, CTVolume, Geometry
 from cvsct.io.dicom.air import HIGHEST_AIR_HU
 from cvsct.io.dicom.geometry import AXIAL_LIMIT_DEGREES, SAME_DIRECTION
 from cvsct.io.dicom.header import label
-from cvsct.io.dicom.pixels import PADDING_HU
 from cvsct.io.dicom.uids import uid_of
 from cvsct.io.nifti.header import (
     not_a_scan,

@@ -20,7 +20,6 @@ from jaxtyping import Float, Shaped
 from cvsct.core.errors import GeometryError
 from cvsct.core.runs import write_atomic, write_json
 from cvsct.core.volume import CTVolume
-from cvsct.io.affine import stack_affine
 from cvsct.io.dicom.derive import Derivation
 from cvsct.io.dicom.stack import SeriesFiles, Stack
 from cvsct.io.dicom.write import UID_MAP, DerivedSeries, refuse_unfit
@@ -166,7 +165,7 @@ def write_nifti(stack: Stack, path: Path) -> None:
     header: Any = nib.Nifti1Header()  # type: ignore[no-untyped-call]
     header.set_data_shape((columns, rows, slices))
     header.set_data_dtype(dtype)
-    affine = TO_LPS @ stack_affine(stack.geometry)[:, [2, 1, 0, 3]]
+    affine = TO_LPS @ stack.geometry.affine[:, [2, 1, 0, 3]]
     header.set_sform(affine, code="scanner")
     header.set_qform(affine, code="scanner")
     header.set_xyzt_units("mm")

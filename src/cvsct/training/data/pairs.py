@@ -1,7 +1,7 @@
 """Pairs of patches, of one place on both scanners, drawn by seed: what paired methods learn from.
 
-Slices pair as in an evaluation, by geometry (`cvsct.core.pairing`), unless their patients are known to
-differ, and images must show one body (`cvsct.core.same_body`). Places are the source's.
+Slices pair as in an evaluation, by geometry (`cvsct.core.pairing`), unless their patients are known
+to differ, and images must show one body (`cvsct.core.same_body`). Places are the source's.
 """
 
 from __future__ import annotations

@@ -1,22 +1,21 @@
-"""The scans `cvsct train` is given: looked at, counted and, where they must be, refused."""
+"""The scans a training is given: looked at, counted and, where they must be, refused."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from cvsct.cli.left_out import tell_left_out
-from cvsct.cli.words import columns, complain
-from cvsct.core.errors import CvsctError, TrainingError, UsageError
-
-if TYPE_CHECKING:
-    from cvsct.core.runs import Note, Progress
-    from cvsct.guard.training_set import Finding
-    from cvsct.io.examined import Examined
-    from cvsct.io.scans import SeriesOnDisk
+from cvsct.core.errors import CvsctError, RefusedScansError, UsageError
+from cvsct.core.runs import Note, Progress
+from cvsct.core.text import columns
+from cvsct.guard.training_set import DERIVED, Finding, findings, parse_allowed
+from cvsct.io.catalog import left_out_lines
+from cvsct.io.dicom.header import label
+from cvsct.io.examined import Examined, examine
+from cvsct.io.scans import SeriesOnDisk
+from cvsct.training.data.census import HEAD, Census
 
 SKIP = "; repair or remove what is named, or go on without it by --skip-refused"
 
@@ -41,33 +40,30 @@ def admitted(
     skip_refused: bool,
     progress: Progress,
     tell: Note,
-    shown: bool = True,
+    show: tuple[Note, Note] | None,
 ) -> TrainingSet:
-    """Both sides' scans, with their census printed.
+    """Both sides' scans, with their census told.
 
     Args:
         allow: words of `--allow`.
         skip_refused: go on without the series that must be refused, whose pixels are read for it.
         tell: notes that go into the manifest too.
-        shown: print the census.
+        show: told what was left out, and the census as a table; None keeps both quiet.
 
     Raises:
-        TrainingError: if scans must be refused; all reasons were printed.
+        RefusedScansError: if scans must be refused.
         UsageError: if one series lies on both sides.
     """
-    from cvsct.guard.training_set import DERIVED, findings, parse_allowed
-    from cvsct.io.examined import examine
-    from cvsct.training.data.census import HEAD, Census
-
     allowed = parse_allowed(allow)
     paths = {"source": source, "target": target}
     looked = {
         side: examine(path, skip_refused, progress, f"checking the {side}")
         for side, path in paths.items()
     }
-    if shown:
+    if show:
         for side, each in looked.items():
-            tell_left_out(each.left_out, f"{side} scans")
+            for line in left_out_lines(each.left_out, f"{side} scans"):
+                show[0](line)
     derived = DERIVED in allowed
     series = {side: each.scans if derived else each.acquired for side, each in looked.items()}
     _refuse_same_series(series["source"], series["target"])
@@ -92,8 +88,8 @@ def admitted(
     for reason in unfit:
         tell(f"left out: {reason}")
     census = Census.of(series["source"].facts, series["target"].facts)
-    if shown:
-        print(columns([HEAD, *census.rows]), file=sys.stderr, flush=True)
+    if show:
+        show[1](columns([HEAD, *census.rows]))
     warnings = [
         *(f"{each.text} (allowed)" for each in found),
         *(_made_here(side, each) for side, each in looked.items() if derived and each.harmonized),
@@ -109,10 +105,8 @@ def refuse_damaged(source: Path, target: Path, allow: Sequence[str], progress: P
     """Tell all series that cannot be read, once one was found damaged while it was learned from.
 
     Raises:
-        TrainingError: if there is any.
+        RefusedScansError: if there is any.
     """
-    from cvsct.guard.training_set import DERIVED, parse_allowed
-
     paths = {"source": source, "target": target}
     unfit = _all_unfit(paths, DERIVED in parse_allowed(allow), progress)
     if unfit:
@@ -121,8 +115,6 @@ def refuse_damaged(source: Path, target: Path, allow: Sequence[str], progress: P
 
 def _all_unfit(paths: Mapping[str, Path], derived: bool, progress: Progress) -> list[str]:
     """Why series must be refused, damaged pixels included: nothing is going to be trained."""
-    from cvsct.io.examined import examine
-
     return [
         reason
         for side, path in paths.items()
@@ -136,8 +128,6 @@ def _unfit(side: str, looked: Examined, derived: bool) -> list[str]:
     Args:
         derived: whether what this program made is allowed.
     """
-    from cvsct.io.dicom.header import label
-
     reasons = dict(looked.refused)
     if not derived:
         reasons |= {
@@ -160,16 +150,14 @@ def _by_word(finding: Finding) -> str:
 
 
 def _refuse(reasons: Sequence[str], remedy: str = "") -> NoReturn:
-    """Print all reasons but the first, which is the error's.
+    """Refuse to train, with all reasons.
 
     Raises:
-        TrainingError: always.
+        RefusedScansError: always.
     """
     first, *others = reasons
-    for reason in others:
-        complain(reason)
-    more = f" (and {len(others)} more, listed before; nothing was trained)" if others else ""
-    raise TrainingError(f"{first}{more}{remedy}")
+    more = f" (and {len(others)} more; nothing was trained)" if others else ""
+    raise RefusedScansError(f"{first}{more}{remedy}", tuple(reasons))
 
 
 def _refuse_same_series(source: SeriesOnDisk, target: SeriesOnDisk) -> None:

@@ -6,10 +6,8 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from cvsct.cli.progress_display import progress
-from cvsct.cli.words import note
 from cvsct.core.resumable import PLAN, claimed, part_of
-from cvsct.core.runs import MANIFEST, Manifest
+from cvsct.core.runs import MANIFEST, Manifest, Note, Progress
 from cvsct.core.workers import Processes, usable_cores
 from cvsct.inference.cohort.dask import DaskCrew
 from cvsct.inference.cohort.job import Harmonising, Task
@@ -35,6 +33,8 @@ def harmonize_cohort(
     workers: int,
     scheduler: str,
     again: bool,
+    progress: Progress,
+    note: Note,
 ) -> Ending:
     """Harmonise what is not done yet, and write the manifest of the shard, or of all.
 
@@ -44,6 +44,7 @@ def harmonize_cohort(
         workers: processes, 0 for one a core.
         scheduler: of a Dask cluster that works instead of processes; may be empty.
         again: have those tried again that failed.
+        note: told what a user should know as the work proceeds.
 
     Raises:
         UsageError: if `out` holds something else, another plan, or another run is at work in it.
@@ -57,27 +58,27 @@ def harmonize_cohort(
         "shards": shard.count,
         **({"timestamp": work.timestamp} if work.timestamp else {}),
     }
-    show, worth = progress(), True
+    worth = True
     new = not out.exists() or {each.name for each in out.iterdir()} == {TIMESTAMP}
     with (
-        contextlib.closing(_crew(work, engine, workers, scheduler)) as crew,
+        contextlib.closing(_crew(work, engine, workers, scheduler, note)) as crew,
         claimed(out, plan, "cohort", beforehand=[TIMESTAMP], part=shard.name),
     ):
         try:
             with opened(out, shard, list(tasks), again) as journal:
                 try:
                     with manifest.timed("checking"):
-                        changed = verify(journal, out, show)
+                        changed = verify(journal, out, progress)
                     if changed:
-                        note(f"note: {len(changed)} series are not as written and are made again")
+                        note(f"{len(changed)} series are not as written and are made again")
                     with manifest.timed("harmonising"):
-                        ran = work_off(tasks, journal, crew, out.absolute(), show, note)
+                        ran = work_off(tasks, journal, crew, out.absolute(), progress, note)
                     found = ending(journal, tasks)
                 finally:
                     worth = bool(shard.name or journal.counts().get("done"))
             if worth:
                 count = crew.most if isinstance(crew, DaskCrew) else crew.workers
-                _write_manifest(manifest, found, max(1, count), ran or engine, out, shard)
+                _write_manifest(manifest, found, max(1, count), ran or engine, out, shard, note)
         finally:
             if not worth:  # a run that made nothing leaves nothing
                 _remove(out, new)
@@ -85,7 +86,13 @@ def harmonize_cohort(
 
 
 def _write_manifest(
-    manifest: Manifest, found: Ending, workers: int, engine: Engine | None, out: Path, shard: Shard
+    manifest: Manifest,
+    found: Ending,
+    workers: int,
+    engine: Engine | None,
+    out: Path,
+    shard: Shard,
+    note: Note,
 ) -> None:
     manifest.inputs = {"series": [outcome.series_uid for outcome in found.outcomes]}
     manifest.figures = found.figures(workers)
@@ -95,7 +102,7 @@ def _write_manifest(
         manifest.figures["shard"] = f"{shard.index}/{shard.count}"
     manifest.write(out, part_of(MANIFEST, shard.name))
     if shard.name and join_manifests(out, shard.count):
-        note(f"note: all {shard.count} shards are done: {out / MANIFEST}")
+        note(f"all {shard.count} shards are done: {out / MANIFEST}")
 
 
 def _remove(out: Path, folder_too: bool) -> None:
@@ -107,7 +114,7 @@ def _remove(out: Path, folder_too: bool) -> None:
 
 
 def _crew(
-    work: Harmonising, engine: Engine | None, workers: int, scheduler: str
+    work: Harmonising, engine: Engine | None, workers: int, scheduler: str, note: Note
 ) -> Processes[Task] | DaskCrew:
     """Who does the work. Processes part the cores among them."""
     if scheduler:

@@ -1,0 +1,220 @@
+"""Scans on disk rewritten as derived series: one series, or many that go on after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cvsct.api.model import Direction, Model, load_model
+from cvsct.core.errors import CvsctError, UsageError
+from cvsct.core.resumable import begun
+from cvsct.core.runs import Manifest, Note, Progress, log_note, new_folder, refuse_existing, silent
+from cvsct.inference.cohort.harmonize_cohort import harmonize_cohort
+from cvsct.inference.cohort.job import Harmonising
+from cvsct.inference.cohort.shards import Shard, by_key
+from cvsct.inference.streaming import Outcome, harmonize_series
+from cvsct.inference.timestamp import fixed_timestamp, parse_timestamp
+from cvsct.io.catalog import LeftOut, catalog
+from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.methods.registry import Method, find_method
+from cvsct.model.bundle import CONFIG_FILE
+
+NAMES = ("input", "hash")
+LOCAL = ("*/*.dcm", "*/*.nii", "*/*.nii.gz", "*/uid_map.json")
+"""Files of an output folder that may identify a patient."""
+
+
+@dataclass(frozen=True)
+class HarmonizeResult:
+    """What a run of `harmonize` has written, and what it has not.
+
+    Args:
+        out: the output folder; one sub-folder a derived series.
+        method: of the model.
+        outcomes: of every series, in the order of their UIDs.
+        left_out: files that are no part of any series, by reason.
+        shard: which part of many series this run did; empty for all.
+        sources: the files of each series, by the name of its folder in `out`.
+    """
+
+    out: Path
+    method: str
+    outcomes: tuple[Outcome, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    shard: str = ""
+    sources: Mapping[str, SeriesFiles] = field(default_factory=dict, repr=False)
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """Series without a derived one; each `error` says why."""
+        return tuple(outcome for outcome in self.outcomes if outcome.error)
+
+    @property
+    def n_done(self) -> int:
+        """Series written."""
+        return len(self.outcomes) - len(self.failed)
+
+    @property
+    def n_slices(self) -> int:
+        """Slices written."""
+        return sum(outcome.n_slices for outcome in self.outcomes)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a scan may lack slices, because of what was left out."""
+        return any(each.incomplete for each in self.left_out)
+
+
+def harmonize(
+    source: Path | str,
+    out: Path | str,
+    *,
+    model: Model | Path | str,
+    direction: Direction = "a2b",
+    engine: str = "auto",
+    precision: str = "fp32",
+    guard: Sequence[str] = (),
+    keep_equipment: bool = False,
+    nifti: bool = False,
+    names: str = "input",
+    timestamp: str = "",
+    force: bool = False,
+    workers: int = 1,
+    shard: str = "",
+    scheduler: str = "",
+    resume: bool = False,
+    progress: Progress = silent,
+    note: Note = log_note,
+) -> HarmonizeResult:
+    """Rewrite a DICOM series or tree, or NIfTI, as derived series of the other scanner.
+
+    A single series appears in `out` whole or not at all. Of many, those that are done are kept,
+    and the same call goes on after any crash.
+
+    Args:
+        source: a file, a series folder, or a tree with many series.
+        out: the folder to write; it must not lie inside `source`.
+        model: a `Model`, a model folder, or a name of `list_models`.
+        direction: `a2b`, or `b2a` where the model serves both.
+        engine, precision: of networks: `auto`, `openvino`, `torch`; `fp32`, `bf16`.
+        guard: as `cvsct harmonize --guard`: `noise_db=12`, `scan=note`, `off`.
+        keep_equipment: leave Manufacturer and model as they are.
+        nifti: write each DICOM series as .nii.gz too.
+        names: NIfTI output is named after its `input`, or by a `hash`.
+        timestamp: `now` or a local time in ISO 8601 for the derived images; empty for none.
+        force: harmonize even what this program derived.
+        workers: processes for many series; 0 is one a core.
+        shard: `I/N`, one of N parts of many series.
+        scheduler: address of a Dask scheduler whose workers do many series.
+        resume: try again what failed in `out`.
+        progress, note: told of the work's state, and of what a user should know.
+
+    Raises:
+        UsageError: for arguments that do not go together, or an `out` that is in use.
+        CvsctError: if the single series, or every one of many, must be refused.
+
+    Example:
+        >>> result = cvsct.harmonize(scans, out, model="ge-lung-siemens-bl64-spectrum")
+        >>> result.n_done, result.n_slices
+        (2, 16)
+    """
+    source, out = Path(source), Path(out)
+    part = Shard.parse(shard) if shard else Shard()
+    parse_timestamp(timestamp)
+    _refuse_arguments(source, model, out, names)
+    many = bool(shard or scheduler or resume or begun(out))
+    if not many:
+        refuse_existing(out)
+    used = model if isinstance(model, Model) else load_model(model)
+    reverse, row = used.is_reverse(direction), find_method(used.method)
+    options = _options(precision, row, note)
+    work = Harmonising(
+        used.folder, used.sha256, reverse, engine, tuple(options.items()), keep_equipment,
+        nifti=nifti, guard=tuple(guard), force=force,
+    )  # fmt: skip
+    mapping, _ = work.load()
+    watcher = work.watching()
+    if row.guarded and not used.bundle.guard:
+        note("this model holds no guard; nothing tells which scans it is not made for")
+    listed = catalog(source)
+    for line in listed.lines():
+        note(line)
+    series = [replace(each, name="") if names == "hash" else each for each in listed.series]
+    manifest = Manifest(
+        "harmonize",
+        {
+            "method": used.method,
+            "reverse": reverse,
+            "engine": engine,
+            **options,
+            **({"guard": list(work.guard)} if work.guard else {}),
+            **({"force": True} if force else {}),
+            **({"names": names} if names != NAMES[0] else {}),
+            **used.bundle.settings,
+        },
+        model_sha256=used.sha256,
+        local=LOCAL,
+    )
+    if not many and len(series) == 1:
+        if workers != 1:
+            note("--workers means nothing to a single series")
+        if mapping.engine:
+            note(f"engine: {mapping.engine}")
+        work = replace(work, timestamp=parse_timestamp(timestamp))
+        with new_folder(out) as folder:
+            with manifest.timed("harmonising"):
+                (outcome,) = harmonize_series(
+                    series, used.bundle, mapping, folder, reverse, keep_equipment, progress,
+                    nifti, watcher, force, work.timestamp,
+                )  # fmt: skip
+            if outcome.error:
+                raise CvsctError(outcome.error)
+            manifest.inputs = {"series": [outcome.series_uid]}
+            manifest.figures = {
+                "series": [outcome.to_json()],
+                "n_slices": outcome.n_slices,
+                "slices_per_s": round(outcome.n_slices / manifest.timings_s["harmonising"], 2),
+                **({"engine": mapping.engine.to_json()} if mapping.engine else {}),
+            }
+            manifest.write(folder)
+        sources = {outcome.folder: series[0]}
+        return HarmonizeResult(out, used.method, (outcome,), listed.left_out, "", sources)
+    work = replace(work, timestamp=fixed_timestamp(out, timestamp))
+    tasks = by_key(series, source, part)
+    del series  # with absolute paths it would be there twice
+    done = harmonize_cohort(
+        tasks, work, mapping.engine, out, manifest, part, workers=workers, scheduler=scheduler,
+        again=resume, progress=progress, note=note,
+    )  # fmt: skip
+    failed = done.failed
+    if failed and not done.n_done and not part.name:
+        more = f" (and {len(failed) - 1} more series failed)" if len(failed) > 1 else ""
+        raise CvsctError(f"{failed[0].error}{more}")
+    return HarmonizeResult(
+        out, used.method, done.outcomes, listed.left_out, shard if part.name else "", tasks
+    )
+
+
+def _refuse_arguments(source: Path, model: Model | Path | str, out: Path, names: str) -> None:
+    """Refuse swapped or unknown arguments, and an OUT whose result the next run would take in."""
+    if names not in NAMES:
+        raise UsageError(f"--names {names}: choose one of {', '.join(NAMES)}")
+    swapped = not isinstance(model, Model) and not (Path(model) / CONFIG_FILE).is_file()
+    if (source / CONFIG_FILE).is_file() and swapped:
+        raise UsageError(
+            f"{source}: a model, expected scans; the scans come first: "
+            "cvsct harmonize SCANS --model MODEL"
+        )
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{out}: lies inside INPUT; name a folder beside it")
+
+
+def _options(precision: str, row: Method, note: Note) -> dict[str, str]:
+    """What the model's loader is to be told beside the engine."""
+    if precision == "fp32":
+        return {}
+    if row.kind == "classical":
+        note(f"--precision means nothing to {row.name}")
+        return {}
+    return {"precision": precision}
