@@ -68,7 +68,9 @@ class FakeScanner:
             noise = rng_of(kvp).normal(0, 1000 / mas, (grid.size_px, grid.size_px))
             for kernel in kernels:
                 level = 100 * float(amounts.mean()) + len(kernel) + grid.centre_mm[0]
-                found[kvp, kernel] = (level + noise).astype(np.float32)
+                image = (level + noise).astype(np.float32)
+                image[0] = -1000  # air, as every CT shows
+                found[kvp, kernel] = image
         return found
 
 

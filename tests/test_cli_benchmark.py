@@ -131,7 +131,7 @@ def twin(monkeypatch: pytest.MonkeyPatch) -> Method:
 def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports of invented figures: what is asked here is who learns from what, and for how long."""
 
-    def evaluate(harmonized: Path, target: Path, out: Path, **_: object) -> None:
+    def evaluate(harmonized: Path, target: Path, *, out: Path, **_: object) -> None:
         out.mkdir()
         (out / "metrics.json").write_text(json.dumps(metrics(0.8, 30.0)))
 
@@ -142,7 +142,7 @@ def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    def harmonize(scans: Path, model: Path, out: Path, **_: object) -> None:
+    def harmonize(scans: Path, out: Path, **_: object) -> None:
         out.mkdir(parents=True)
         (out / "manifest.json").write_text(json.dumps({"figures": {"slices_per_s": 4.0}}))
 

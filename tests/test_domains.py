@@ -209,7 +209,7 @@ def test_the_command_notes_refuses_and_resamples(run: Run, scans: Path, tmp_path
     stored = np.pad(body(0, 6, 128), ((0, 0), (16, 16), (16, 16)), mode="edge") + 1024
     write_series(tmp_path / "coarse", stored=stored.astype("<u2"), change=coarse, series="1.6.6")
     words = ["train", "cvsct", "--source", scans / "sharp", "--target", tmp_path / "coarse"]
-    words += ["--out", tmp_path / "m", *options("cvsct")]
+    words += ["--out", tmp_path / "m", "--allow", "phantom", *options("cvsct")]
     before = sorted(tmp_path.iterdir())
     code, _, err = run(*words)
     assert code == 1

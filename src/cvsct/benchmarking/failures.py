@@ -15,6 +15,8 @@ def reason_of(error: BaseException) -> str:
     """The reason in words that quote no value of a file; the traceback goes to the log."""
     if isinstance(error, CvsctError):
         return str(error)
+    if isinstance(error, SystemExit):
+        return f"a program within it ended with exit code {error.code}"
     logger.info("failed", exc_info=error)
     if isinstance(error, MemoryError):
         return "not enough memory; close other programs, or use fewer workers or smaller scans"

@@ -148,7 +148,7 @@ def benchmark(
                 results.append(work.result(name, seed, direction))
             except TerminatedError:
                 raise
-            except Exception as error:  # one method's failure is not the others'
+            except (Exception, SystemExit) as error:  # one method's failure is not the others'
                 reason = reason_of(error)
                 failed[f"{name}, seed {seed}, {work.directions[direction]}"] = reason
                 lost.append((name, direction))
