@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from cvsct.core.runs import write_atomic, write_json
+from cvsct.core.files import write_atomic, write_json
 from cvsct.training.cyclegan.step import bf16_is_fast
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

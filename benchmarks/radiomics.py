@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from cvsct.core.runs import random_stream, write_json
+from cvsct.core.files import write_json
+from cvsct.core.seeding import random_stream
 from cvsct.evaluation.features.cache import FeatureCache
 from cvsct.evaluation.features.radiomics import PARALLEL_FROM, Patch, extract, settings_record
 

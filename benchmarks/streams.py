@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from cvsct.core.runs import TrainingRequest
 from cvsct.core.volume import Acquisition, CTVolume, Geometry
+from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import find_method
 from tests.dicom_files import slice_dataset, write_slice
 

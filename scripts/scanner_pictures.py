@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
-from cvsct.core.runs import random_stream
+from cvsct.core.seeding import random_stream
 from cvsct.io.read import read_all
 from cvsct.simulation.phantom.phantom import RasterGrid, lungman, patient
 from cvsct.simulation.physics.definition import load_profile

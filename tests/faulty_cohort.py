@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cvsct.core.runs import write_atomic
+from cvsct.core.files import write_atomic
 from cvsct.inference.cohort.job import Harmonising, Made, Task
 from cvsct.io.dicom import write as derived
 from cvsct.model.bundle import Bundle

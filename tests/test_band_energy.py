@@ -17,7 +17,7 @@ import pytest
 import scipy.fft
 
 from cvsct.core.errors import ModelError, TrainingError, UsageError
-from cvsct.core.runs import TrainingRequest, silent
+from cvsct.core.progress import silent
 from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.methods.band_energy import (
     BandEnergySettings,
@@ -26,6 +26,7 @@ from cvsct.methods.band_energy import (
     train_band_energy,
 )
 from cvsct.methods.bands import Bands
+from cvsct.methods.base import TrainingRequest
 from cvsct.methods.local_energy import Filter, Places, places_of, radius_sq
 from cvsct.methods.spectrum.slice_filter import filter_slices
 from cvsct.model.bundle import Bundle

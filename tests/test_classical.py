@@ -15,9 +15,9 @@ import scipy.fft
 from scipy import ndimage
 
 from cvsct.core.errors import ModelError, TrainingError, UsageError
-from cvsct.core.runs import TrainingRequest
 from cvsct.core.volume import CTVolume, HUWindow
 from cvsct.io.read import read_all
+from cvsct.methods.base import TrainingRequest
 from cvsct.methods.classical import (
     load_histogram,
     load_input,

@@ -9,8 +9,8 @@ import pytest
 from scipy import ndimage
 
 from cvsct.core.errors import GeometryError, TrainingError
-from cvsct.core.runs import TrainingRequest
 from cvsct.core.volume import CTVolume
+from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import find_method
 from cvsct.methods.spectrum.domain_position import position_between
 from cvsct.model.bundle import Bundle

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.runs import TrainingRequest, silent
+from cvsct.core.progress import silent
+from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import CHECKPOINT_FILE, Bundle
 from cvsct.training import loop, losses, trainer
 from cvsct.training.checkpoint import BEST_FILE, Run, kept_models

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cvsct.core.errors import ModelError
-from cvsct.core.runs import new_folder, write_atomic
+from cvsct.core.files import new_folder, write_atomic
 from cvsct.evaluation.report.tables import as_text
 from cvsct.model.onnx_check import refuse_foreign
 from tests.conftest import PACKAGE

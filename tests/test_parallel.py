@@ -15,7 +15,7 @@ import torch
 from torch import multiprocessing
 
 from cvsct.core.errors import TrainingError, UsageError
-from cvsct.core.runs import TrainingRequest
+from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import Bundle
 from cvsct.training.cyclegan.settings import cycle_config
 from cvsct.training.cyclegan.step import CycleStep

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from cvsct.core.errors import TerminatedError, TrainingError
-from cvsct.core.runs import silent
+from cvsct.core.progress import silent
 from cvsct.model.bundle import CHECKPOINT_FILE, WEIGHTS_FILE, Bundle
 from cvsct.training import checkpoint
 from cvsct.training.checkpoint import BEST_FILE, Run, kept_models

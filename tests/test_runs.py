@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 
 from cvsct.core.errors import UsageError
-from cvsct.core.runs import (
-    Manifest,
-    config_hash,
-    new_folder,
-    random_stream,
-    write_atomic,
-    write_json,
-)
+from cvsct.core.files import config_hash, new_folder, write_atomic, write_json
+from cvsct.core.manifest import Manifest
+from cvsct.core.seeding import random_stream
 
 
 def test_streams_repeat_by_seed_and_differ_by_name() -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.runs import TrainingRequest
 from cvsct.core.volume import CTVolume, HUWindow, ScanFacts, facts_of
 from cvsct.io.read import read_all
 from cvsct.io.scans import open_scans
+from cvsct.methods.base import TrainingRequest
 from cvsct.methods.classical import train_histogram, train_spectrum
 from cvsct.training.data import store as store_module
 from cvsct.training.data.patch_grid import PatchRule

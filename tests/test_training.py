@@ -11,9 +11,10 @@ import torch
 from scipy import ndimage
 
 from cvsct.core.errors import TrainingError, UsageError
-from cvsct.core.runs import TrainingRequest, silent
+from cvsct.core.progress import silent
 from cvsct.core.volume import CTVolume, HUWindow
 from cvsct.inference.engines.load import load_network
+from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import CHECKPOINT_FILE, Bundle
 from cvsct.networks.export import with_graphs
 from cvsct.training import loop, trainer

@@ -10,8 +10,9 @@ import pytest
 import scipy.fft
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.runs import TrainingRequest, silent
+from cvsct.core.progress import silent
 from cvsct.core.volume import CTVolume
+from cvsct.methods.base import TrainingRequest
 from cvsct.methods.classical import load_spectrum, train_spectrum
 from cvsct.methods.spectrum.block_filter import LocalGains, filter_locally
 from cvsct.methods.spectrum.expected_noise import WATER_PER_MM

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from cvsct.core.runs import TrainingRequest, is_first_rank
 from cvsct.core.volume import Acquisition, CTVolume, Geometry
+from cvsct.core.workers import is_first_rank
+from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import CHECKPOINT_FILE
 from cvsct.training import trainer
 from cvsct.training.cyclegan import train as cycle

@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from cvsct.core.files import write_json
 from cvsct.core.masks import Region, sample_regions, soft_tissue
-from cvsct.core.runs import TrainingRequest, random_stream, write_json
+from cvsct.core.seeding import random_stream
 from cvsct.core.volume import CTVolume, HUWindow
 from cvsct.evaluation.agreement import concordance
 from cvsct.evaluation.features import radiomics
 from cvsct.evaluation.features.roi import patch_of
 from cvsct.evaluation.image.quality import image_quality
 from cvsct.io.read import read_all
+from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import find_method
 
 ROI_PX = 32

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from cvsct.core.runs import write_json
+from cvsct.core.files import write_json
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.evaluate import EvaluationSettings, evaluate
 from cvsct.inference.engines.load import load_network

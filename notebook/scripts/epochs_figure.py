@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.core.runs import write_json
+from cvsct.core.files import write_json
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.evaluate import EvaluationSettings, evaluate
 from cvsct.evaluation.image.quality import load_extra

@@ -13,7 +13,8 @@ import numpy as np
 
 import cvsct.guard
 import guard_failures
-from cvsct.core.runs import random_stream, write_json
+from cvsct.core.files import write_json
+from cvsct.core.seeding import random_stream
 from cvsct.guard.output_check import SliceChange, measure_change
 from cvsct.io.read import find_series, read_series
 from cvsct.methods.registry import find_method

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cvsct.core.runs import random_stream, write_atomic, write_json
+from cvsct.core.files import write_atomic, write_json
+from cvsct.core.seeding import random_stream
 from cvsct.guard.output_check import (
     SliceChange,
     SliceLimits,

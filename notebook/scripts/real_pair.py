@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from cvsct.core.runs import write_json
+from cvsct.core.files import write_json
 from cvsct.io.read import find_series, read_series
 from cvsct.model.bundle import SUMS_FILE
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.core.runs import write_json
+from cvsct.core.files import write_json
 from cvsct.io.read import find_series
 from real_pair import files_by_position, link, run, train_once
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cvsct.benchmarking.results import CEILING, INPUT, Benchmark, Result
-from cvsct.core.runs import MANIFEST
+from cvsct.core.manifest import MANIFEST
 
 NOT_THERE = "–"
 

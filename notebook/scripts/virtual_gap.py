@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.core.runs import random_stream, write_atomic, write_json
+from cvsct.core.files import write_atomic, write_json
+from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Acquisition, CTVolume, Geometry
 from cvsct.evaluation.report.write import EvaluationSettings, evaluate, metrics
 from cvsct.simulation.phantom.phantom import Phantom, RasterGrid, lungman, patient

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cvsct.core.runs import write_json
+from cvsct.core.files import write_json
 from cvsct.methods.registry import METHODS
 from cvsct.model.bundle import CHECKPOINT_FILE, SUMS_FILE
 from cvsct.simulation.benchmark import GE, PAIRED, REPEAT, SIEMENS, TEST, TRAIN

@@ -9,16 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cvsct.core.errors import UsageError
-from cvsct.core.runs import (
-    MANIFEST,
-    Manifest,
-    Note,
-    Progress,
-    log_note,
-    new_folder,
-    refuse_existing,
-    silent,
-)
+from cvsct.core.files import new_folder, refuse_existing
+from cvsct.core.manifest import MANIFEST, Manifest
+from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.evaluate import evaluate as measure

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from cvsct.api.model import Direction, Model, load_model
 from cvsct.core.errors import CvsctError, UsageError
+from cvsct.core.files import new_folder, refuse_existing
+from cvsct.core.manifest import Manifest
+from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.resumable import begun
-from cvsct.core.runs import Manifest, Note, Progress, log_note, new_folder, refuse_existing, silent
 from cvsct.inference.cohort.harmonize_cohort import harmonize_cohort
 from cvsct.inference.cohort.job import Harmonising
 from cvsct.inference.cohort.shards import Shard, by_key

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from cvsct.core.runs import Note, Progress, log_note, silent
+from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation.benchmark import PARTS, Options
 from cvsct.simulation.plan import plan

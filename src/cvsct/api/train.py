@@ -11,20 +11,13 @@ from typing import Any
 from cvsct.api.model import Model
 from cvsct.api.training_scans import admitted, refuse_damaged
 from cvsct.core.errors import GeometryError, SeriesError, UsageError
-from cvsct.core.runs import (
-    Manifest,
-    Note,
-    Progress,
-    TrainingRequest,
-    is_first_rank,
-    log_note,
-    new_folder,
-    refuse_existing,
-    refuse_unknown_preset,
-    silent,
-)
+from cvsct.core.files import new_folder, refuse_existing
+from cvsct.core.manifest import Manifest
+from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.workers import is_first_rank
 from cvsct.guard.calibrate import calibrated
 from cvsct.guard.training_set import parse_allowed
+from cvsct.methods.base import TrainingRequest, refuse_unknown_preset
 from cvsct.methods.registry import Method, find_method
 from cvsct.model.bundle import CENSUS, CHECKPOINT_FILE, SUMS_FILE, Bundle
 from cvsct.training.data.prepare import CACHE

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cvsct.core.errors import CvsctError, RefusedScansError, UsageError
-from cvsct.core.runs import Note, Progress
+from cvsct.core.progress import Note, Progress
 from cvsct.core.text import columns
 from cvsct.guard.training_set import DERIVED, Finding, findings, parse_allowed
 from cvsct.io.catalog import left_out_lines

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cvsct.core.errors import CvsctError, GeometryError
 from cvsct.core.pairing import are_other_patients, pair_volumes, unpaired_reason
-from cvsct.core.runs import Note
+from cvsct.core.progress import Note
 from cvsct.io.read import find_series
 from cvsct.io.series import Opened, open_series
 

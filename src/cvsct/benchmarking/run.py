@@ -27,18 +27,12 @@ from cvsct.benchmarking.runner import Work
 from cvsct.benchmarking.tables import ranking, tables
 from cvsct.benchmarking.unpaired import unpaired_table
 from cvsct.core.errors import CvsctError, TerminatedError, TrainingError, UsageError
+from cvsct.core.files import write_atomic, write_json
+from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.resumable import claimed
-from cvsct.core.runs import (
-    Note,
-    Progress,
-    log_note,
-    refuse_unknown_preset,
-    silent,
-    write_atomic,
-    write_json,
-)
 from cvsct.evaluation.report.tables import Table
 from cvsct.guard.training_set import parse_allowed
+from cvsct.methods.base import refuse_unknown_preset
 from cvsct.methods.registry import find_method
 
 

@@ -26,7 +26,7 @@ from cvsct.benchmarking.folder import (
 )
 from cvsct.benchmarking.results import COMBAT, WAYS, Benchmark, Result
 from cvsct.core.errors import CvsctError
-from cvsct.core.runs import Note, Progress, log_note, silent
+from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.evaluation.features.table_file import FeatureFile, read_features
 from cvsct.evaluation.report.tables import Table
 from cvsct.methods.registry import find_method

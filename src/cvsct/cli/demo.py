@@ -22,7 +22,7 @@ def demo(
     from cvsct.api.harmonize import harmonize
     from cvsct.api.simulate import simulate
     from cvsct.cli.progress_display import progress
-    from cvsct.core.runs import refuse_existing
+    from cvsct.core.files import refuse_existing
     from cvsct.simulation.benchmark import GE, REPEAT, SIEMENS, TEST
 
     refuse_existing(out)

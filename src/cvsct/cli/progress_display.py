@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from cvsct.core.runs import Progress
+from cvsct.core.progress import Progress
 
 
 def progress() -> Progress:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cvsct.core.errors import UsageError
-from cvsct.core.runs import refuse_existing, write_json
+from cvsct.core.files import refuse_existing, write_json
 
 PLAN = "plan.json"
 

@@ -63,6 +63,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and reports: all but torchrun's further ranks."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+
+
 def usable_cores(quota: Path = CPU_QUOTA) -> int:
     """Cores this process may use: by affinity, by a container's quota, by OMP_NUM_THREADS."""
     limits = [cores()]

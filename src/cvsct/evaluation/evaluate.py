@@ -13,7 +13,7 @@ from typing import Any
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion
-from cvsct.core.runs import Note, Progress, log_note, silent
+from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.agreement.concordance import Across, across, within
 from cvsct.evaluation.features.cache import FeatureCache

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.runs import random_stream
+from cvsct.core.seeding import random_stream
 from cvsct.evaluation.features.radiomics import FeatureTable
 
 FOLDS = 5

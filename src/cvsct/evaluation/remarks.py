@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cvsct.core.masks import MaskedRegion
-from cvsct.core.runs import Note
+from cvsct.core.progress import Note
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.placement import Placed
 from cvsct.evaluation.image.nodule_truth import NoduleTruth

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cvsct.core.errors import CvsctError
-from cvsct.core.runs import Note, Progress, log_note, silent
+from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.guard.descriptor import Look, look_at
 from cvsct.guard.input_check import Side

@@ -17,7 +17,8 @@ import numpy as np
 
 from cvsct import __version__
 from cvsct.core.errors import CvsctError, GuardError, ModelError, SeriesError, explain
-from cvsct.core.runs import Progress, config_hash, new_folder, silent
+from cvsct.core.files import config_hash, new_folder
+from cvsct.core.progress import Progress, silent
 from cvsct.core.volume import CTVolume, joined
 from cvsct.guard.apply import Guard, report
 from cvsct.inference.overlap import overlap

@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from cvsct.core.errors import UsageError
+from cvsct.core.files import write_json
 from cvsct.core.resumable import begun
-from cvsct.core.runs import write_json
 
 TIMESTAMP = "timestamp.json"
 _DIGITS = "%Y%m%d%H%M%S"

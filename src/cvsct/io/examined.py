@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvsct.core.errors import CvsctError
-from cvsct.core.runs import Progress, silent
+from cvsct.core.progress import Progress, silent
 from cvsct.core.volume import ScanFacts
 from cvsct.io.catalog import LeftOut, catalog
 from cvsct.io.dicom.header import label

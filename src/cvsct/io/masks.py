@@ -20,7 +20,7 @@ from pydicom import Dataset
 
 from cvsct.core.errors import CvsctError, GeometryError, SeriesError, import_extra
 from cvsct.core.masks import MaskedRegion, masked_regions
-from cvsct.core.runs import Note, log_note
+from cvsct.core.progress import Note, log_note
 from cvsct.core.volume import CTVolume
 from cvsct.io.affine import is_other_frame, refuse_other_frame
 from cvsct.io.dicom.header import is_dicom, label, quiet, read_dataset, text

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cvsct.core.errors import CvsctError
-from cvsct.core.runs import Progress, silent
+from cvsct.core.progress import Progress, silent
 from cvsct.core.volume import Acquisition
 from cvsct.io.read import SeriesFiles, read_facts, read_series
 

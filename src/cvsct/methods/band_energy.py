@@ -25,10 +25,10 @@ from jaxtyping import Float, Float32
 from pydantic import Field
 from scipy import ndimage
 
-from cvsct.core.runs import TrainingRequest
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume, Scans
 from cvsct.methods.bands import Bands, finest_pixel_mm
 from cvsct.methods.base import (
+    TrainingRequest,
     bundle_of,
     need_curves,
     need_fit,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -9,11 +12,50 @@ from jaxtyping import Float
 from pydantic import BaseModel, ValidationError
 
 from cvsct.core.errors import ModelError, TrainingError, UsageError
-from cvsct.core.runs import TrainingRequest
+from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import Scans
 from cvsct.model.bundle import Bundle, Domain
 
+PRESETS = ("paper", "stable", "cpu")
+"""What a training may be asked to be; a method that knows no presets notes it."""
+
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def refuse_unknown_preset(name: str) -> None:
+    """Refuse a preset that is none.
+
+    Raises:
+        UsageError: with the list of those there are.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no preset {name!r}; choose one of {', '.join(PRESETS)}")
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What `cvsct train` asks of a method.
+
+    Args:
+        method: row of the METHODS table.
+        out: the model folder; trainings that checkpoint keep their state in it.
+        settings: the row's own settings, then the user's `--set key=value` over them.
+        preset: `paper`, `stable` or `cpu`.
+        max_steps: stop after so many optimiser steps.
+        max_minutes: stop after so much wall time.
+        resume: go on from the checkpoint in `out`.
+    """
+
+    method: str
+    out: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = "cpu"
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    seed: int = 0
+    resume: bool = False
+    progress: Progress = silent
+    note: Note = log_note
 
 
 def settings_of(kind: type[Settings], request: TrainingRequest) -> Settings:

@@ -14,10 +14,10 @@ from jaxtyping import Float, Float32
 from pydantic import BaseModel, ConfigDict, Field
 
 from cvsct.core.errors import GeometryError, TrainingError
-from cvsct.core.runs import TrainingRequest
 from cvsct.core.spectra import body
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume, Scans
 from cvsct.methods.base import (
+    TrainingRequest,
     bundle_of,
     need_curves,
     need_scans,

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from cvsct.core.masks import soft_tissue
-from cvsct.core.runs import Progress
+from cvsct.core.progress import Progress
 from cvsct.core.volume import CTVolume, Scans
 from cvsct.methods.bands import Bands
 from cvsct.methods.sampling import over_slices

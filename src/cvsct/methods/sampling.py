@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from cvsct.core.runs import Progress
+from cvsct.core.progress import Progress
 from cvsct.core.volume import CTVolume, Scans, facts_of
 
 Found = TypeVar("Found")

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from cvsct.core.errors import ModelError, one_line
-from cvsct.core.runs import write_atomic
+from cvsct.core.files import write_atomic
 from cvsct.core.volume import ScanFacts, Scans, facts_of
 from cvsct.model.integrity import read_files
 from cvsct.model.onnx_check import refuse_foreign

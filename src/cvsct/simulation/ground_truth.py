@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from cvsct.core.runs import write_atomic, write_json
+from cvsct.core.files import write_atomic, write_json
 from cvsct.simulation.benchmark import Subject
 
 BODIES, NODULES = "bodies", "nodules.csv"

@@ -18,7 +18,8 @@ from jaxtyping import Float
 
 from cvsct import __version__
 from cvsct.core.errors import GeometryError, MissingExtraError
-from cvsct.core.runs import config_hash, random_stream
+from cvsct.core.files import config_hash
+from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Acquisition, CTVolume, Geometry, SimulatedStudy
 from cvsct.simulation.benchmark import Scan, Series, Subject
 from cvsct.simulation.ground_truth import HasNodules, write_body

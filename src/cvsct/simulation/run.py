@@ -20,8 +20,10 @@ from typing import Any
 
 from cvsct import __version__
 from cvsct.core.errors import SimulationError
+from cvsct.core.files import sync_folder
+from cvsct.core.manifest import Manifest
+from cvsct.core.progress import Progress, silent
 from cvsct.core.resumable import claimed
-from cvsct.core.runs import Manifest, Progress, silent, sync_folder
 from cvsct.core.volume import SimulatedStudy
 from cvsct.core.workers import cores, work_through
 from cvsct.simulation.benchmark import Scan, Series, Subject

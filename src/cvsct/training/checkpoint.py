@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cvsct.core.errors import TrainingError, explain
-from cvsct.core.runs import config_hash, write_atomic
+from cvsct.core.files import config_hash, write_atomic
 from cvsct.model.bundle import CHECKPOINT_FILE
 from cvsct.training.logging import forget_later
 

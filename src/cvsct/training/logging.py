@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.runs import JsonLines, write_atomic
+from cvsct.core.files import JsonLines, write_atomic
 
 LOG = "train.jsonl"
 VALIDATION_LOG = "validation.jsonl"

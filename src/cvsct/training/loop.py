@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from cvsct.core.errors import TerminatedError, TrainingError
-from cvsct.core.runs import Progress
+from cvsct.core.progress import Progress
 from cvsct.training.checkpoint import Run, Step
 from cvsct.training.distributed import ALONE, Ranks
 from cvsct.training.logging import Picture, Record, last_means

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from cvsct.core.runs import file_sha256
+from cvsct.core.files import file_sha256
 from cvsct.core.volume import HUWindow
 from cvsct.networks.vgg import Network
 from cvsct.training import losses

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from cvsct.core.errors import CvsctError, UsageError
-from cvsct.core.runs import TrainingRequest, random_stream, silent
+from cvsct.core.progress import silent
+from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Scans
+from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import Bundle, Domain
 from cvsct.networks.export import with_graphs
 from cvsct.training.checkpoint import Run, Step

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.runs import random_stream
+from cvsct.core.seeding import random_stream
 from cvsct.evaluation.agreement.concordance import refuse_other_layout
 from cvsct.evaluation.agreement.resampling import group_index
 from cvsct.evaluation.features.radiomics import FeatureTable, Missing

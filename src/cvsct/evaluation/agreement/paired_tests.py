@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Shaped
 from scipy.stats import false_discovery_control
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.runs import random_stream
+from cvsct.core.seeding import random_stream
 from cvsct.evaluation.agreement.concordance import MIN_REGIONS, lin_ccc, refuse_other_layout
 from cvsct.evaluation.agreement.resampling import group_index
 from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy.special import ndtr, ndtri
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.runs import random_stream
+from cvsct.core.seeding import random_stream
 
 CONFIDENCE = 0.95
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvsct.core.runs import canonical_json
+from cvsct.core.files import canonical_json
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion, Region, sample_regions, soft_tissue
-from cvsct.core.runs import random_stream
+from cvsct.core.seeding import random_stream
 from cvsct.evaluation.features.roi import whole_slices
 from cvsct.evaluation.sides import SharedSlices, images_of
 

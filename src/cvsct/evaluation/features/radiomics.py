@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.runs import Progress, silent
+from cvsct.core.progress import Progress, silent
 from cvsct.evaluation.features.cache import FeatureCache, Measured, content_key
 from cvsct.evaluation.features.extractor import (
     CLASS_TYPES,

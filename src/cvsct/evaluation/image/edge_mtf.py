@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.runs import random_stream
+from cvsct.core.seeding import random_stream
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 from cvsct.evaluation.image.edges import (
     LENGTH_PX,

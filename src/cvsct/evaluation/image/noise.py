@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import Region, blurred, covered_fraction
-from cvsct.core.runs import random_stream
+from cvsct.core.seeding import random_stream
 from cvsct.core.spectra import distance_band_per_mm, distance_db
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.noise_power import NoisePower, noise_power_spectrum

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.core.runs import write_atomic, write_json
+from cvsct.core.files import write_atomic, write_json
 from cvsct.evaluation.evaluate import Comparison, Evaluation, evaluate
 from cvsct.evaluation.features.table_file import features_csv
 from cvsct.evaluation.report.comparison import changes, shares, way_to_ceiling

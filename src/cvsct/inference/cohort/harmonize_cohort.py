@@ -6,8 +6,9 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+from cvsct.core.manifest import MANIFEST, Manifest
+from cvsct.core.progress import Note, Progress
 from cvsct.core.resumable import PLAN, claimed, part_of
-from cvsct.core.runs import MANIFEST, Manifest, Note, Progress
 from cvsct.core.workers import Processes, usable_cores
 from cvsct.inference.cohort.dask import DaskCrew
 from cvsct.inference.cohort.job import Harmonising, Task

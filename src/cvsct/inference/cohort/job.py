@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvsct.core.errors import CvsctError, HopelessError, SeriesError, unexpected
-from cvsct.core.runs import folder_sha256
+from cvsct.core.files import folder_sha256
 from cvsct.guard.apply import Guard
 from cvsct.inference.streaming import Outcome, derivation_of, harmonize_one
 from cvsct.io.dicom.header import label

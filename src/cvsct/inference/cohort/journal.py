@@ -50,7 +50,7 @@ class Entry:
     """A series that is done.
 
     Args:
-        sha256: of the folder it was written to (`runs.folder_sha256`).
+        sha256: of the folder it was written to (`core.files.folder_sha256`).
         seconds: it took its worker.
         guard: what guards had to say of it, as JSON; empty where none was at work.
         notes: what was odd about it, as JSON; empty where nothing was.

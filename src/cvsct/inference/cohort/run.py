@@ -15,16 +15,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cvsct.core.errors import CvsctError
+from cvsct.core.files import canonical_json, folder_sha256, sync_folder
+from cvsct.core.manifest import MANIFEST
+from cvsct.core.progress import Progress, log_note, silent
 from cvsct.core.resumable import part_of
-from cvsct.core.runs import (
-    MANIFEST,
-    Progress,
-    canonical_json,
-    folder_sha256,
-    log_note,
-    silent,
-    sync_folder,
-)
 from cvsct.core.workers import Report
 from cvsct.inference.cohort.job import Made, Task
 from cvsct.inference.cohort.journal import RENEW_S, Entry, Journal

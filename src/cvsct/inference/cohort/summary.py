@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cvsct.core.files import write_json
+from cvsct.core.manifest import MANIFEST
 from cvsct.core.resumable import part_of
-from cvsct.core.runs import MANIFEST, write_json
 from cvsct.inference.cohort.journal import MAX_DEATHS, Journal
 from cvsct.inference.cohort.shards import Shard
 from cvsct.inference.streaming import Outcome, names_told

@@ -18,7 +18,7 @@ from pydicom import Dataset
 
 from cvsct import __version__
 from cvsct.core.errors import SeriesError
-from cvsct.core.runs import write_atomic
+from cvsct.core.files import write_atomic
 from cvsct.core.volume import CTVolume, SimulatedStudy
 from cvsct.io.dicom.header import CT_IMAGE
 from cvsct.io.dicom.rewrite import file_bytes

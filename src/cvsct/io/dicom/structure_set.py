@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from pydicom import Dataset
 
 from cvsct.core.errors import GeometryError, SeriesError
-from cvsct.core.runs import Note
+from cvsct.core.progress import Note
 from cvsct.core.volume import CTVolume
 from cvsct.io.affine import is_other_frame, refuse_other_frame
 from cvsct.io.dicom.contours import Canvas, Fate, Structure, add_contour

@@ -12,7 +12,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 
 from cvsct import __version__
-from cvsct.core.runs import canonical_json
+from cvsct.core.files import canonical_json
 from cvsct.io.dicom.header import CT_IMAGE
 
 _NAMESPACE = uuid.UUID("5d2c1a3e-8f0b-5f53-9a35-3c1d5b7e9a41")

@@ -17,7 +17,7 @@ from jaxtyping import Float, Integer
 from pydicom import Dataset
 
 from cvsct.core.errors import GeometryError, SeriesError
-from cvsct.core.runs import write_atomic, write_json
+from cvsct.core.files import write_atomic, write_json
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 from cvsct.io.dicom.derive import Derivation, derived_header, source_of, tell_remark
 from cvsct.io.dicom.geometry import plane_of

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from cvsct.core.errors import GeometryError
-from cvsct.core.runs import write_atomic, write_json
+from cvsct.core.files import write_atomic, write_json
 from cvsct.core.volume import CTVolume
 from cvsct.io.dicom.derive import Derivation
 from cvsct.io.dicom.stack import SeriesFiles, Stack

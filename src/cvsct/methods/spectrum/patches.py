@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy import ndimage
 
 from cvsct.core.masks import blurred
-from cvsct.core.runs import Progress
+from cvsct.core.progress import Progress
 from cvsct.core.spectra import PatchSpectra, Tissue, patch_spectra
 from cvsct.core.volume import CTVolume, Scans
 from cvsct.methods.sampling import over_slices

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.runs import Note, Progress, log_note
+from cvsct.core.progress import Note, Progress, log_note
 from cvsct.core.volume import CTVolume, Scans
 from cvsct.methods.band_energy import fit_band_gains
 from cvsct.methods.bands import Bands, finest_pixel_mm

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.runs import Progress, silent
+from cvsct.core.progress import Progress, silent
 from cvsct.core.spectra import mean_over_patches
 from cvsct.core.volume import ScanFacts, Scans, facts_of
 from cvsct.methods.spectrum.matched_patches import Likeness, smooth_log_gain

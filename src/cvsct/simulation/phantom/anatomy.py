@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvsct.core.runs import random_stream
+from cvsct.core.seeding import random_stream
 from cvsct.simulation.phantom.shapes import Posture
 
 

@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cvsct.core.errors import UsageError
-from cvsct.core.runs import refuse_unknown_preset
 from cvsct.core.volume import HUWindow
+from cvsct.methods.base import refuse_unknown_preset
 from cvsct.networks.cvsct_generator import GeneratorConfig
 from cvsct.networks.discriminator import DiscriminatorConfig
 from cvsct.networks.highpass import reach_px

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cvsct.core.errors import TrainingError, explain
-from cvsct.core.runs import Note, Progress, log_note, silent
+from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import ScanFacts, Scans, facts_of
 from cvsct.training.data.census import SIDES as NAMES
 from cvsct.training.data.census import few_slices, median_over_slices, thickness_apart

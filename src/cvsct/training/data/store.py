@@ -26,7 +26,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Num
 
 from cvsct.core.errors import GeometryError, TrainingError
-from cvsct.core.runs import Progress, config_hash, new_folder, silent, write_json
+from cvsct.core.files import config_hash, new_folder, write_json
+from cvsct.core.progress import Progress, silent
 from cvsct.core.volume import CTVolume, ScanFacts, Scans, facts_of
 from cvsct.training.data.entry import Entry, hashed
 from cvsct.training.data.patch_grid import PatchRule, corner, find_places

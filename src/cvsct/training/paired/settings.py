@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cvsct.core.errors import UsageError
-from cvsct.core.runs import refuse_unknown_preset
+from cvsct.methods.base import refuse_unknown_preset
 from cvsct.networks.cvsct_generator import PairedGeneratorConfig
 from cvsct.networks.discriminator import DiscriminatorConfig
 from cvsct.networks.unet import UNetConfig

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from cvsct.core.runs import file_sha256
+from cvsct.core.files import file_sha256
 from cvsct.core.volume import HUWindow
 from cvsct.networks.cvsct_generator import build_generator
 from cvsct.networks.discriminator import Discriminator

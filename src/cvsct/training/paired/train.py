@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.runs import TrainingRequest, random_stream
+from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Scans
+from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import Bundle
 from cvsct.training.data.pairs import PairSampler
 from cvsct.training.data.store import Store

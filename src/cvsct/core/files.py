@@ -1,0 +1,164 @@
+"""Output files and folders that appear whole or not at all.
+
+Each is written under a temporary name, flushed to disk and renamed, so that a kill or a full disk
+never leaves a truncated file under its final name. Until then nobody but the user can read it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cvsct.core.errors import UsageError
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: the same text for the same value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """sha256 of a configuration, as hexadecimal text."""
+    return hashlib.sha256(canonical_json(config).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, as hexadecimal text."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path) -> str:
+    """sha256 over the names and bytes of a folder's files, as hexadecimal text."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> None:
+    """Write a file so that it is never seen half-written.
+
+    Temporary name, flush to disk, rename, flush the folder's entry.
+
+    Args:
+        private: may identify a patient; the user alone can read it (mode 0600).
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written; no file is left behind.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.unlink(missing_ok=True)  # of a killed process that had this number
+        with os.fdopen(os.open(partial, _NEW, 0o600), "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            if not private:
+                os.fchmod(stream.fileno(), 0o666 & ~_UMASK)
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
+        raise
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()
+"""Of this process when it began; the system tells it only to who changes it."""
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Write a value as indented JSON, atomically. NaN is refused: it is not JSON."""
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n", private=private)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it outlives a crash."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when the block has succeeded.
+
+    The block fills a hidden folder beside it; an error removes that again. What a killed run
+    left there is swept away by the next one.
+
+    Raises:
+        UsageError: if `path` exists and is not an empty folder.
+    """
+    refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}.partial-"
+    for left in path.parent.glob(prefix + "*"):
+        pid = left.name.removeprefix(prefix)
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = path.parent / f"{prefix}{os.getpid()}"
+    partial.mkdir(mode=0o700)
+    try:
+        yield partial
+        partial.chmod(partial.stat().st_mode | (0o777 & ~_UMASK))
+        if path.exists():
+            path.rmdir()
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse an output path that already holds something.
+
+    Raises:
+        UsageError: if `path` is a file, or a folder that is not empty.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists():
+        raise UsageError(f"{path}: exists already; name a new folder, or remove this one first")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class JsonLines:
+    """A log of one JSON object a line, flushed line by line; a killed run keeps what it wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, **fields: Any) -> None:
+        """Append one object."""
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(canonical_json(fields) + "\n")
