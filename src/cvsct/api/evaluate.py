@@ -78,9 +78,11 @@ def evaluate(
         CvsctError: if a series must be refused.
 
     Example:
-        >>> found = cvsct.evaluate(harmonized, target, source=source, rois=6, workers=1)
+        >>> found = cvsct.evaluate(
+        ...     cvsct.read_series(scans_of_a), cvsct.read_series(scans_of_b), rois=3, workers=1
+        ... )
         >>> found.paired
-        True
+        False
     """
     if out is not None:
         refuse_existing(Path(out))

@@ -117,9 +117,9 @@ def harmonize(
         CvsctError: if the single series, or every one of many, must be refused.
 
     Example:
-        >>> result = cvsct.harmonize(scans, out, model="ge-lung-siemens-bl64-spectrum")
-        >>> result.n_done, result.n_slices
-        (2, 16)
+        >>> result = cvsct.harmonize(scans_of_a, out, model=model)
+        >>> result.n_done, result.n_slices, result.failed
+        (1, 6, ())
     """
     source, out = Path(source), Path(out)
     part = Shard.parse(shard) if shard else Shard()

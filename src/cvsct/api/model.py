@@ -112,9 +112,9 @@ class Model:
             ModelError: if the model does not fit the volume, or gives values that are not finite.
 
         Example:
-            >>> model = cvsct.load_model("ge-lung-siemens-bl64-spectrum")
-            >>> harmonized = model.harmonize(volume)
-            >>> harmonized.volume.hu.shape == volume.hu.shape, harmonized.input_check.kind
+            >>> volume = cvsct.read_series(scans_of_a)
+            >>> harmonized = cvsct.load_model(model).harmonize(volume)
+            >>> harmonized.volume.shape == volume.shape, harmonized.input_check.kind
             (True, 'alike')
         """
         reverse = self.is_reverse(direction)

@@ -23,8 +23,8 @@ def find_series(path: Path | str) -> list[SeriesFiles]:
         SeriesError: if nothing is there, or nothing of it is a CT slice.
 
     Example:
-        >>> [series.n_slices for series in cvsct.find_series(scans)]
-        [8, 8]
+        >>> [series.n_slices for series in cvsct.find_series(scans_of_a)]
+        [6]
     """
     return catalog.find_series(Path(path))
 
@@ -44,9 +44,9 @@ def read_series(source: SeriesFiles | Path | str) -> CTVolume:
         GeometryError: if the slices do not form one regular stack.
 
     Example:
-        >>> volume = cvsct.read_series(cvsct.find_series(scans)[0])
-        >>> volume.hu.shape, round(volume.pixel_mm, 4)
-        ((8, 512, 512), 0.6836)
+        >>> volume = cvsct.read_series(scans_of_a)
+        >>> volume.shape, round(volume.pixel_mm, 4)
+        ((6, 224, 224), 0.7)
     """
     if isinstance(source, SeriesFiles):
         return open_series(source).read()
@@ -70,9 +70,9 @@ def write_derived(harmonized: HarmonizedVolume, folder: Path | str) -> DerivedSe
         OSError: if it cannot be written.
 
     Example:
-        >>> harmonized = cvsct.load_model("ge-lung-siemens-bl64-spectrum").harmonize(volume)
-        >>> len(cvsct.write_derived(harmonized, folder).files)
-        8
+        >>> harmonized = cvsct.load_model(model).harmonize(cvsct.read_series(scans_of_a))
+        >>> len(cvsct.write_derived(harmonized, out).files)
+        6
     """
     return _write_derived(
         harmonized.source, harmonized.volume.hu, Path(folder), harmonized.derivation

@@ -51,8 +51,8 @@ def simulate(
 
     Example:
         >>> outcome = cvsct.simulate(out, scale="tiny", parts=["test"], workers=1)
-        >>> outcome.n_series, outcome.failed
-        (2, {})
+        >>> outcome.n_images > 0, outcome.failed
+        (True, {})
     """
     options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
     chosen = tuple(parts)

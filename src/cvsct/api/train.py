@@ -68,8 +68,8 @@ def train(
         TrainingError: if nothing can be learned from the scans, or training diverged.
 
     Example:
-        >>> model = cvsct.train("spectrum", scans_a, scans_b, out)
-        >>> model.method, model.directions
+        >>> trained = cvsct.train("spectrum", scans_of_a, scans_of_b, out)
+        >>> trained.method, trained.directions
         ('spectrum', ('a2b', 'b2a'))
     """
     source, target, out = Path(source), Path(target), Path(out)

@@ -91,7 +91,7 @@ def benchmark(
         CvsctError: if every method failed.
 
     Example:
-        >>> result = cvsct.benchmark(data, "input,histogram", out, rois=6, workers=1)
+        >>> result = cvsct.benchmark(data, "input", out, rois=3, workers=1)
         >>> result.failed
         {}
     """

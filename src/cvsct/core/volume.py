@@ -244,7 +244,7 @@ class CTVolume:
                 spacing is not above 0.
 
         Example:
-            >>> volume = CTVolume.from_array(np.zeros((4, 64, 64)), (5.0, 0.7, 0.7))
+            >>> volume = cvsct.CTVolume.from_array(np.zeros((4, 64, 64)), (5.0, 0.7, 0.7))
             >>> volume.shape, volume.geometry.spacing_mm
             ((4, 64, 64), 5.0)
         """

@@ -1,0 +1,84 @@
+"""Examples of the public names, of README and of docs/python.md run as they stand."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cvsct
+
+PAGES = ("README.md", "docs/python.md")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def model(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the scans at hand."""
+    out = tmp_path_factory.mktemp("examples") / "model"
+    cvsct.train("spectrum", scans / "sharp", scans / "soft", out)
+    return out
+
+
+def documented() -> list[tuple[str, str]]:
+    """Public names, and methods of public classes, with the example of each."""
+    found = []
+    for name in cvsct.__all__:
+        thing = getattr(cvsct, name)
+        found.append((name, inspect.getdoc(thing) or ""))
+        if inspect.isclass(thing):
+            found += [
+                (f"{name}.{member}", inspect.getdoc(getattr(thing, member)) or "")
+                for member, value in vars(thing).items()
+                if not member.startswith("_") and callable(getattr(value, "__func__", value))
+            ]
+    return [(name, text) for name, text in found if ">>>" in text]
+
+
+def test_every_public_function_has_an_example() -> None:
+    functions = {name for name in cvsct.__all__ if inspect.isfunction(getattr(cvsct, name))}
+    assert functions <= {name for name, _ in documented()}
+
+
+@pytest.mark.parametrize(("name", "text"), documented(), ids=[name for name, _ in documented()])
+def test_docstring_examples_run(
+    name: str, text: str, scans: Path, model: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    if name == "benchmark":
+        for part in ("train", "test"):
+            for side, folder in (("A", "sharp"), ("B", "soft")):
+                shutil.copytree(scans / folder, data / part / side)
+    places = {
+        "cvsct": cvsct, "np": np, "scans_of_a": scans / "sharp", "scans_of_b": scans / "soft",
+        "model": model, "out": tmp_path / "out", "data": data,
+    }  # fmt: skip
+    test = doctest.DocTestParser().get_doctest(text, places, name, None, 0)
+    said: list[str] = []
+    runner = doctest.DocTestRunner()
+    runner.run(test, out=said.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(said)
+
+
+def blocks() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        found += [(page, code) for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    return found
+
+
+@pytest.mark.parametrize(("page", "code"), blocks(), ids=[page for page, _ in blocks()])
+def test_python_blocks_of_pages_run(
+    page: str, code: str, scans: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, folder in (("series_of_A", "sharp"), ("scans_of_A", "sharp"), ("scans_of_B", "soft")):
+        shutil.copytree(scans / folder, tmp_path / name)
+    shutil.copytree(model, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, page, "exec"), {})
