@@ -65,7 +65,7 @@ def train_classical(method: str, folder: Path, size_px: int = 256) -> Path:
     """A model of two kernels, fitted in seconds."""
     sides = [[as_volume(body_slices(3, size_px, seed, 0.6 * seed))] for seed in (0, 1)]
     request = TrainingRequest(method, folder)
-    find_method(method).load("trainer")(*sides, request).write(folder)
+    find_method(method).train(*sides, request).write(folder)
     return folder
 
 

@@ -1,7 +1,7 @@
 """Make the tube spectra that `cvsct.simulation.physics.spectrum` reads, once, with spekpy.
 
     python3 -m venv /tmp/spekvenv && /tmp/spekvenv/bin/pip install spekpy==2.5.4
-    /tmp/spekvenv/bin/python scripts/make_spectra.py src/cvsct/scanner/spectra
+    /tmp/spekvenv/bin/python scripts/make_spectra.py src/cvsct/simulation/physics/spectra
 
 spekpy (MIT licence; Poludniowski et al., Med Phys 48:3630, 2021) is no dependency of this project.
 Nothing but the anode filters these spectra, so a profile states its whole filtration.

@@ -147,7 +147,7 @@ def test_bands_get_the_ratio_of_two_kernels_from_different_bodies(
     bands = Bands.of(max(here_mm, there_mm), 0.15)
     for reverse, sigmas in ((False, (SHARP_MM, SOFT_MM)), (True, (SOFT_MM, SHARP_MM))):
         scan, wanted = (world(5, sigma_mm) for sigma_mm in sigmas)
-        done = scan.with_hu(load_band_energy(bundle, reverse, "auto")(scan))
+        done = scan.with_hu(load_band_energy(bundle, reverse)(scan))
         before, after, right = (energies(v, 0.0, 0.8, bands) for v in (scan, done, wanted))
         reached = slice(0, bands.count - 2)
         assert np.abs(0.5 * (after - right))[reached].max() < 0.09
@@ -159,7 +159,7 @@ def test_a_gain_that_changes_away_from_the_middle_is_found_where_one_filter_miss
     bundle = train_band_energy([source], [target], request())
     bands = Bands.of(0.7, 0.15)
     scan = world(8, SHARP_MM)
-    by_bands = scan.with_hu(load_band_energy(bundle, False, "auto")(scan))
+    by_bands = scan.with_hu(load_band_energy(bundle, False)(scan))
     by_one = scan.with_hu(filtered(bundle, scan))
     for near, far in ((0.0, 0.3), (0.6, 0.8)):
         wanted = energies(world(9, SHARP_MM, falls=0.6), near, far, bands)[2:]
@@ -175,7 +175,7 @@ def test_equal_domains_are_left_as_they_are() -> None:
     volume = world(1, SHARP_MM)
     same = train_band_energy([volume], [volume], request())
     assert same.weights["band_log_gain"] == pytest.approx(0, abs=1e-9)
-    done = load_band_energy(same, False, "auto")(volume)
+    done = load_band_energy(same, False)(volume)
     assert largest(done - np.maximum(volume.hu, -1024)) < 0.01
     other = train_band_energy([volume], [world(2, SHARP_MM)], request())
     assert np.abs(other.weights["band_log_gain"]).max() < 0.08
@@ -184,8 +184,8 @@ def test_equal_domains_are_left_as_they_are() -> None:
 def test_reverse_after_forward_gives_the_input_back() -> None:
     scan = world(6, SHARP_MM)
     bundle = train_band_energy([scan], [world(7, SOFT_MM, falls=0.3)], request(max_gain=100))
-    there = scan.with_hu(load_band_energy(bundle, False, "auto")(scan))
-    back = load_band_energy(bundle, True, "auto")(there)
+    there = scan.with_hu(load_band_energy(bundle, False)(scan))
+    back = load_band_energy(bundle, True)(there)
     inner = np.s_[:, 80:-80, 80:-80]
     assert (there.hu - scan.hu)[inner].std() > 10
     assert (back - scan.hu)[inner].std() < 0.5
@@ -193,7 +193,7 @@ def test_reverse_after_forward_gives_the_input_back() -> None:
 
 def test_nothing_moves_and_the_mean_and_the_floor_hold() -> None:
     volume = world(1, SOFT_MM)
-    apply = load_band_energy(sharp_to_soft(), True, "auto")
+    apply = load_band_energy(sharp_to_soft(), True)
     sharpened = apply(volume)
     turned = apply(volume.with_hu(volume.hu[:, ::-1, ::-1].copy()))
     inside = np.s_[:, 80:-80, 80:-80]  # where the mask is not in doubt
@@ -214,7 +214,7 @@ def test_only_soft_tissue_is_scaled_beyond_the_filter() -> None:
     hu = np.random.default_rng(0).normal(0, 20, (1, 256, 256))
     hu[:, :, 128:] -= 850
     volume = make_volume(hu)
-    change = load_band_energy(strong, False, "auto")(volume) - filtered(bundle, volume)
+    change = load_band_energy(strong, False)(volume) - filtered(bundle, volume)
     assert np.abs(change[..., :110]).max() > 5
     assert np.abs(change[..., 160:]).max() < 0.01
 
@@ -226,7 +226,7 @@ def test_a_limit_of_one_leaves_the_filter() -> None:
     assert np.abs(bundle.weights["band_log_gain"]).max() > 0.05
     scan = world(1, SHARP_MM)
     for reverse in (False, True):
-        done = load_band_energy(bundle, reverse, "auto")(scan)
+        done = load_band_energy(bundle, reverse)(scan)
         assert largest(done - filtered(bundle, scan, reverse)) < 0.01
 
 
@@ -238,10 +238,10 @@ def test_no_frequency_is_amplified_beyond_the_cap() -> None:
     impulse = np.zeros((1, 256, 256))
     impulse[0, 128, 128] = 100.0
     for model, greatest in ((bundle, 2.0), (bold, 2.0)):
-        response = load_band_energy(model, True, "auto")(make_volume(impulse))
+        response = load_band_energy(model, True)(make_volume(impulse))
         assert np.abs(scipy.fft.rfft2(response[0])).max() / 100 < greatest * 1.01
     loose = replace(bold, settings={**bold.settings, "max_gain": 16.0})
-    response = load_band_energy(loose, True, "auto")(make_volume(impulse))
+    response = load_band_energy(loose, True)(make_volume(impulse))
     f = np.abs(scipy.fft.rfft2(response[0]))[:128, 0] / 100
     plain = filtered(loose, make_volume(impulse), True)
     ratio = f / (np.abs(scipy.fft.rfft2(plain[0]))[:128, 0] / 100)
@@ -307,7 +307,7 @@ def test_a_model_survives_its_folder_and_training_repeats_exactly(tmp_path: Path
     assert written.sha256 == again.write(tmp_path / "b").sha256
     scan, read = world(1, SHARP_MM), Bundle.read(tmp_path / "a")
     for reverse in (False, True):
-        mapped = [load_band_energy(one, reverse, "auto")(scan) for one in (again, read)]
+        mapped = [load_band_energy(one, reverse)(scan) for one in (again, read)]
         assert np.array_equal(*mapped)
 
 
@@ -343,8 +343,7 @@ def test_what_cannot_be_fitted_or_applied_is_refused_with_a_remedy() -> None:
                 },
             ),
             False,
-            "auto",
         )
     with pytest.raises(ModelError, match="settings this version does not know"):
-        load_band_energy(replace(bundle, settings={"bands": 7}), False, "auto")
+        load_band_energy(replace(bundle, settings={"bands": 7}), False)
     assert BandEnergySettings.model_validate(bundle.settings) == BandEnergySettings()

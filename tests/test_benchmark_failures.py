@@ -205,7 +205,7 @@ def test_a_trainer_that_raises_anything_is_one_line(
     """As spectrum did on coarse pixels: in the called command, not in the benchmark's own code."""
     from dataclasses import replace
 
-    row = replace(find_method("histogram"), name="odd", trainer=f"{__name__}:crash")
+    row = replace(find_method("histogram"), name="odd", train=crash)
     monkeypatch.setitem(METHODS, "odd", row)
     code, _, err = run(*words(unpaired, tmp_path / "out", "odd,input"))
     assert code == 3

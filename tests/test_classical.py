@@ -17,7 +17,7 @@ from scipy import ndimage
 from cvsct.core.errors import ModelError, TrainingError, UsageError
 from cvsct.core.volume import CTVolume, HUWindow
 from cvsct.io.read import read_all
-from cvsct.methods.base import TrainingRequest
+from cvsct.methods.base import RunOptions, TrainingRequest
 from cvsct.methods.classical import (
     load_histogram,
     load_input,
@@ -159,20 +159,20 @@ def test_a_known_gaussian_is_applied_as_scipy_applies_it() -> None:
 
 def test_the_mean_is_kept_and_the_floor_holds() -> None:
     volume = world(1, SOFT_MM)
-    sharpened = load_spectrum(sharp_to_soft(), True, "auto")(volume)
+    sharpened = load_spectrum(sharp_to_soft(), True)(volume)
     middle = np.s_[:, 100:230, 100:230]
     assert sharpened[middle].mean() == pytest.approx(volume.hu[middle].mean(), abs=0.5)
     assert sharpened.min() >= -1024
     assert sharpened.dtype == np.float32
     flat = make_volume(np.full((1, 300, 200), 55.0))
-    assert load_spectrum(sharp_to_soft(), False, "auto")(flat) == pytest.approx(55, abs=1e-3)
+    assert load_spectrum(sharp_to_soft(), False)(flat) == pytest.approx(55, abs=1e-3)
 
 
 def test_reverse_after_forward_gives_the_input_back() -> None:
     volume = make_volume(world(1, SHARP_MM).hu[:2, 60:260, 60:260])
     bundle = train_spectrum([world(1, SHARP_MM)], [world(2, SOFT_MM)], request(max_gain=100))
-    there = volume.with_hu(load_spectrum(bundle, False, "auto")(volume))
-    back = load_spectrum(bundle, True, "auto")(there)
+    there = volume.with_hu(load_spectrum(bundle, False)(volume))
+    back = load_spectrum(bundle, True)(there)
     inner = np.s_[:, 40:-40, 40:-40]
     assert np.abs(there.hu - volume.hu)[inner].max() > 20
     assert np.abs(back - volume.hu)[inner].max() < 0.5
@@ -182,7 +182,7 @@ def test_no_frequency_is_amplified_beyond_the_cap() -> None:
     bundle = train_spectrum([world(1, SHARP_MM)], [world(2, SOFT_MM)], request(max_gain=2.0))
     impulse = np.zeros((1, 256, 256))
     impulse[0, 128, 128] = 1000.0
-    response = load_spectrum(bundle, True, "auto")(make_volume(impulse))
+    response = load_spectrum(bundle, True)(make_volume(impulse))
     gain = np.abs(scipy.fft.rfft2(response[0])) / 1000
     assert gain.max() == pytest.approx(2.0, rel=0.02)
 
@@ -191,7 +191,7 @@ def test_softening_an_edge_does_not_ring() -> None:
     step = np.full((1, 256, 256), -1000.0)
     step[:, :, 128:] = 40.0
     sharp = ndimage.gaussian_filter1d(step, SHARP_MM / 0.7, axis=2)
-    softened = load_spectrum(sharp_to_soft(), False, "auto")(make_volume(sharp))
+    softened = load_spectrum(sharp_to_soft(), False)(make_volume(sharp))
     assert softened.max() - 40 < 0.01 * 1040
     assert -1000 - softened.min() < 0.01 * 1040
 
@@ -211,17 +211,17 @@ def test_histogram_matching_maps_quantiles_and_never_reorders() -> None:
     source = make_volume(rng.normal(40, 20, (2, 96, 96)))
     target = make_volume(rng.normal(70, 40, (2, 96, 96)))
     bundle = train_histogram([source], [target], request("histogram"))
-    done = load_histogram(bundle, False, "auto")(source)
+    done = load_histogram(bundle, False)(source)
     at = [0.05, 0.25, 0.5, 0.75, 0.95]
     assert np.quantile(done, at) == pytest.approx(np.quantile(target.hu, at), abs=1.5)
     assert done.dtype == np.float32
     ramp = make_volume(np.linspace(-1024, 3000, 96 * 96).reshape(1, 96, 96))
     for reverse in (False, True):
-        mapped = load_histogram(bundle, reverse, "auto")(ramp)
+        mapped = load_histogram(bundle, reverse)(ramp)
         assert np.all(np.diff(mapped.ravel()) >= 0)
         assert mapped[0, 0] == pytest.approx(ramp.hu[0, 0])
         assert mapped[0, -10:] == pytest.approx(ramp.hu[0, -10:])
-    back = load_histogram(bundle, True, "auto")(source.with_hu(done))
+    back = load_histogram(bundle, True)(source.with_hu(done))
     assert np.median(np.abs(back - source.hu)) < 0.5
 
 
@@ -229,14 +229,14 @@ def test_histogram_matching_of_one_distribution_changes_nothing() -> None:
     volume = world(1, SHARP_MM)
     for region in ("body", "whole"):
         bundle = train_histogram([volume], [volume], request("histogram", region=region))
-        change = load_histogram(bundle, False, "auto")(volume) - volume.hu
+        change = load_histogram(bundle, False)(volume) - volume.hu
         assert np.abs(change).max() < 0.01
 
 
 def test_the_input_row_is_the_input() -> None:
     volume = world(1, SHARP_MM)
     bundle = train_input([volume], [volume], request("input"))
-    assert np.array_equal(load_input(bundle, True, "auto")(volume), volume.hu)
+    assert np.array_equal(load_input(bundle, True)(volume), volume.hu)
     assert bundle.weights == {}
 
 
@@ -246,13 +246,16 @@ def test_a_model_survives_its_folder_and_training_repeats_exactly(
 ) -> None:
     row = METHODS[method]
     source, target = [world(1, SHARP_MM)], [world(2, SOFT_MM)]
-    bundle = row.load("trainer")(source, target, request(method))
-    again = row.load("trainer")(source, target, request(method))
+    bundle = row.train(source, target, request(method))
+    again = row.train(source, target, request(method))
     written = bundle.write(tmp_path / "a")
     assert written.sha256 == again.write(tmp_path / "b").sha256
     read = Bundle.read(tmp_path / "a")
     for reverse in (False, True):
-        mapped = [row.load("loader")(b, reverse, "auto")(source[0]) for b in (bundle, read)]
+        mapped = [
+            row.load(b, "b2a" if reverse else "a2b", RunOptions())(source[0])
+            for b in (bundle, read)
+        ]
         assert np.array_equal(*mapped)
         assert mapped[0].shape == source[0].hu.shape
 
@@ -269,7 +272,7 @@ def test_a_model_survives_its_folder_and_training_repeats_exactly(
 def test_settings_that_do_not_exist_are_refused_with_those_that_do(
     method: str, settings: dict[str, object], message: str
 ) -> None:
-    trainer = METHODS[method].load("trainer")
+    trainer = METHODS[method].train
     volume = world(1, SHARP_MM)
     with pytest.raises(UsageError, match=message):
         trainer([volume], [volume], request(method, **settings))
@@ -297,7 +300,7 @@ def test_scans_of_unlike_tissue_are_refused() -> None:
 def test_a_model_that_lacks_an_array_says_so() -> None:
     bundle = train_input([world(1, SHARP_MM)], [world(2, SOFT_MM)], request("input"))
     with pytest.raises(ModelError, match="log_gain"):
-        load_spectrum(bundle, False, "auto")
+        load_spectrum(bundle, False)
 
 
 @pytest.mark.shared
@@ -316,7 +319,7 @@ def test_real_kernels_are_matched_from_different_bodies(shared: Path) -> None:
         )
         pairs = ((False, sharp, soft, 48.0), (True, soft, sharp, 42.5))
         for reverse, scan, wanted, least_db in pairs:
-            done = load_spectrum(bundle, reverse, "auto")(scan.select(test))
+            done = load_spectrum(bundle, reverse)(scan.select(test))
             window = HUWindow()
             error = window.to_fraction(done) - window.to_fraction(wanted.select(test).hu)
             assert -10 * np.log10(np.mean(error**2)) > least_db

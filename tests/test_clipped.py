@@ -86,7 +86,6 @@ def test_the_filter_restores_only_where_it_calms() -> None:
             load_spectrum(
                 train_spectrum([sharp], [soft], request("spectrum", restore_clipped=share)),
                 reverse,
-                "auto",
             )(scan).mean()
             for share in (0.0, 0.6)
         ]

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from cvsct.core.errors import GeometryError, TrainingError
 from cvsct.core.volume import CTVolume
-from cvsct.methods.base import TrainingRequest
+from cvsct.methods.base import RunOptions, TrainingRequest
 from cvsct.methods.registry import find_method
 from cvsct.methods.spectrum.domain_position import position_between
 from cvsct.model.bundle import Bundle
@@ -43,7 +43,7 @@ def trunk(seed: int, pixel_mm: float, noise_hu: float) -> CTVolume:
 def trained(name: str, source: list[CTVolume], target: list[CTVolume], notes: list[str]) -> Bundle:
     row = find_method(name)
     request = TrainingRequest(name, Path("m"), dict(row.settings), note=notes.append)
-    bundle = row.load("trainer")(source, target, request)
+    bundle = row.train(source, target, request)
     assert isinstance(bundle, Bundle)
     assert all(np.isfinite(array).all() for array in bundle.weights.values())
     return bundle
@@ -56,7 +56,7 @@ def test_every_method_learns_and_maps_both_ways(name: str, pixel_mm: float) -> N
     notes: list[str] = []
     bundle = trained(name, [source], [target], notes)
     for reverse, volume in ((False, source), (True, target)):
-        mapping = find_method(name).load("loader")(bundle, reverse, "auto")
+        mapping = find_method(name).load(bundle, "b2a" if reverse else "a2b", RunOptions())
         if mapping.fit is not None:
             mapping = mapping.fit(volume)
         assert np.isfinite(mapping.run(volume)).all()
@@ -87,9 +87,7 @@ def test_the_correction_that_is_left_out_changes_nothing() -> None:
     source, target = trunk(1, 3.0, 25.0), trunk(2, 3.0, 10.0)
     row = find_method("spectrum")
     bundles = [
-        row.load("trainer")(
-            [source], [target], TrainingRequest("spectrum", Path("m"), {"refine": refine})
-        )
+        row.train([source], [target], TrainingRequest("spectrum", Path("m"), {"refine": refine}))
         for refine in (True, False)
     ]
     for name, array in bundles[0].weights.items():

@@ -18,6 +18,7 @@ from cvsct.guard.apply import Guard
 from cvsct.inference.streaming import harmonize_volume
 from cvsct.io.read import find_series, read_all
 from cvsct.io.series import open_series
+from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import METHODS
 from cvsct.model.bundle import CHECKPOINT_FILE, DIRECTIONS, Bundle
 from cvsct.training import trainer
@@ -147,7 +148,7 @@ def test_padding_and_what_lies_outside_the_window_come_back_unchanged(
     padding[:, :20] = True
     hu[padding] = -2000.0
     volume = replace(volume, hu=hu, padding=padding)
-    found = harmonize_volume(volume, METHODS[method].load("loader")(bundle, False, "auto")).hu
+    found = harmonize_volume(volume, METHODS[method].load(bundle, "a2b", RunOptions())).hu
     assert np.array_equal(found[padding], hu[padding])
     if METHODS[method].kind != "classical":
         window = HUWindow(*bundle.settings["window_hu"])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 from cvsct.core.errors import MissingExtraError, UsageError
 from cvsct.inference.engines.load import load_network
+from cvsct.methods.base import Loader, Trainer, TrainingRequest
 from cvsct.methods.registry import METHODS, TRAIN_OPTIONS, find_method
 from cvsct.model.bundle import Bundle, Domain
 from tests.conftest import make_volume
@@ -18,8 +18,8 @@ from tests.conftest import make_volume
 def test_every_row_names_parts_that_exist(name: str) -> None:
     row = METHODS[name]
     assert row.name == name
-    assert callable(row.load("trainer"))
-    assert callable(row.load("loader"))
+    assert isinstance(row.train, Trainer)
+    assert isinstance(row.load, Loader)
     assert set(row.uses) <= set(TRAIN_OPTIONS)
 
 
@@ -35,9 +35,14 @@ def test_unknown_methods_are_refused_with_the_list() -> None:
 def test_a_library_that_is_not_installed_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    row = replace(METHODS["cvsct"], trainer="cvsct_no_such_library.training:train")
-    with pytest.raises(MissingExtraError, match=r"cvsct needs cvsct_no_such_library.*\[train\]"):
-        row.load("trainer")
+    request = TrainingRequest("cvsct", tmp_path / "out")
+    monkeypatch.delitem(sys.modules, "cvsct.training.cyclegan.train", raising=False)
+    with (
+        monkeypatch.context() as without,
+        pytest.raises(MissingExtraError, match=r"cvsct needs torch.*\[train\]"),
+    ):
+        without.setitem(sys.modules, "torch", None)
+        METHODS["cvsct"].train([], [], request)
     domain = Domain.of([make_volume(np.zeros((1, 4, 4)))])
     bundle = Bundle("cvsct", {}, {}, domain, domain)
     monkeypatch.setitem(sys.modules, "torch", None)

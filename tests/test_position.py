@@ -46,7 +46,7 @@ def soft() -> CTVolume:
 
 
 def change(volume: CTVolume, reverse: bool = False, **settings: object) -> float:
-    mapping = load_spectrum(two_gains(**settings), reverse, "auto")
+    mapping = load_spectrum(two_gains(**settings), reverse)
     return float(np.abs(mapping(volume) - volume.hu).mean())
 
 
@@ -70,12 +70,12 @@ def test_what_reads_like_the_target_is_left_alone_to_the_bit() -> None:
 
 def test_a_source_scan_goes_all_the_way() -> None:
     for volume, reverse in ((sharp(), False), (soft(), True)):
-        always = load_spectrum(two_gains(pass_through=False), reverse, "auto")(volume)
-        assert np.array_equal(load_spectrum(two_gains(), reverse, "auto")(volume), always)
+        always = load_spectrum(two_gains(pass_through=False), reverse)(volume)
+        assert np.array_equal(load_spectrum(two_gains(), reverse)(volume), always)
 
 
 def test_what_has_been_harmonised_is_not_harmonised_again() -> None:
-    mapping = load_spectrum(two_gains(), False, "auto")
+    mapping = load_spectrum(two_gains(), False)
     once = sharp().with_hu(mapping(sharp()))
     assert np.array_equal(mapping(once), once.hu)
 
@@ -97,7 +97,7 @@ def test_a_part_of_the_way_is_told() -> None:
     bundle = two_gains()
     share = scan_position(bundle, between).way_left(reverse=True)
     assert 0 < share < 1
-    fitted = load_spectrum(bundle, True, "auto").fitted_to(between)
+    fitted = load_spectrum(bundle, True).fitted_to(between)
     assert f"{share:.0%} of the way" in fitted.remark
     assert (
         0 < np.abs(fitted(between) - between.hu).mean() < change(between, True, pass_through=False)
@@ -106,7 +106,9 @@ def test_a_part_of_the_way_is_told() -> None:
 
 def test_without_a_patient_the_filter_goes_all_the_way() -> None:
     air = make_volume(np.full((2, 128, 128), -1000.0))
-    assert "no patient" in load_spectrum(two_gains(), False, "auto").fitted_to(air).remark
+    assert (
+        "nothing to tell its texture by" in load_spectrum(two_gains(), False).fitted_to(air).remark
+    )
 
 
 def test_a_sample_is_spread_evenly_and_bounded() -> None:
@@ -126,7 +128,7 @@ def test_a_series_is_fitted_once_and_streams_to_the_same_bytes(tmp_path: Path) -
     (series,) = find_series(folder)
     whole = only(folder)
     for reverse, says in ((False, None), (True, "left as it is")):
-        mapping = load_spectrum(two_gains(), reverse, "auto")
+        mapping = load_spectrum(two_gains(), reverse)
         out = tmp_path / f"out-{reverse}"
         outcome = harmonize_one(series, mapping, out, DERIVATION)
         assert np.array_equal(only(out).hu, np.rint(mapping(whole)))

@@ -227,7 +227,7 @@ def test_nothing_is_amplified_beyond_the_cap() -> None:
 def test_a_model_without_two_gains_is_still_read() -> None:
     plain = train(world(1, 0.15, 0.15, 25.0), world(2, 0.3, 0.5, 18.0), gains="one")
     assert "noise_log_gain" not in plain.weights
-    assert load_spectrum(plain, False, "auto")(world(1, 0.15, 0.15, 25.0)).shape == (10, SIDE, SIDE)
+    assert load_spectrum(plain, False)(world(1, 0.15, 0.15, 25.0)).shape == (10, SIDE, SIDE)
 
 
 def test_a_difference_of_tone_is_told_and_corrected_only_on_request() -> None:
@@ -237,11 +237,11 @@ def test_a_difference_of_tone_is_told_and_corrected_only_on_request() -> None:
     kept, matched = (train(a, moved, tone=tone, refine=False) for tone in ("keep", "match"))
     assert kept.training["soft_tissue_hu"].startswith("20 to 3")
     flat = make_volume(np.full((1, 64, 64), 20.0))
-    assert load_spectrum(kept, False, "auto")(flat) == pytest.approx(20.0, abs=0.01)
-    assert load_spectrum(matched, False, "auto")(flat) == pytest.approx(32.0, abs=2.0)
-    assert load_spectrum(matched, True, "auto")(flat) == pytest.approx(8.0, abs=2.0)
+    assert load_spectrum(kept, False)(flat) == pytest.approx(20.0, abs=0.01)
+    assert load_spectrum(matched, False)(flat) == pytest.approx(32.0, abs=2.0)
+    assert load_spectrum(matched, True)(flat) == pytest.approx(8.0, abs=2.0)
     air = make_volume(np.full((1, 64, 64), -1000.0))
-    assert load_spectrum(matched, False, "auto")(air) == pytest.approx(-1000.0, abs=0.01)
+    assert load_spectrum(matched, False)(air) == pytest.approx(-1000.0, abs=0.01)
 
 
 def test_too_little_soft_tissue_to_match_its_tone_is_refused() -> None:

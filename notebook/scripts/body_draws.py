@@ -27,7 +27,7 @@ from cvsct.evaluation.features import radiomics
 from cvsct.evaluation.features.roi import patch_of
 from cvsct.evaluation.image.quality import image_quality
 from cvsct.io.read import read_all
-from cvsct.methods.base import TrainingRequest
+from cvsct.methods.base import RunOptions, TrainingRequest
 from cvsct.methods.registry import find_method
 
 ROI_PX = 32
@@ -82,10 +82,10 @@ def one_draw(
     rng = random_stream(draw, "draw of bodies", method)
     some = [[side[i] for i in rng.choice(len(side), bodies, replace=False)] for side in train]
     request = TrainingRequest(method=method, out=Path(), settings=row.settings)
-    bundle = row.load("trainer")(*some, request)
+    bundle = row.train(*some, request)
     found = []
     for reverse in (False, True):
-        mapping = row.load("loader")(bundle, reverse, "auto")
+        mapping = row.load(bundle, "b2a" if reverse else "a2b", RunOptions())
         source, target = test[::-1] if reverse else test
         made = [volume.with_hu(np.rint(mapping(volume))) for volume in source]
         found.append(figures(made, target, rois))

@@ -17,6 +17,7 @@ from cvsct.core.files import write_json
 from cvsct.core.seeding import random_stream
 from cvsct.guard.output_check import SliceChange, measure_change
 from cvsct.io.read import find_series, read_series
+from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
 from cvsct.model.bundle import Bundle
 from guard_failures import Failure, Good
@@ -65,7 +66,9 @@ def harmonised(args: argparse.Namespace, reverse: bool) -> list[Slice]:
                 )
                 if not cache.exists():
                     if mapping is None:
-                        mapping = find_method(bundle.method).load("loader")(bundle, reverse, "auto")
+                        mapping = find_method(bundle.method).load(
+                            bundle, "b2a" if reverse else "a2b", RunOptions()
+                        )
                     cache.parent.mkdir(parents=True, exist_ok=True)
                     np.save(cache, mapping(volume))
                 after = np.load(cache)

@@ -282,7 +282,8 @@ def altered(folder: Path, count: int, seed: int) -> Finding:
 
 def _used(model: Path) -> None:
     """As `cvsct harmonize` does, as far as a model goes."""
-    Harmonising(model, Bundle.read(model).sha256).load()
+    work = Harmonising(model, Bundle.read(model).sha256)
+    work.ready(work.bundle())
 
 
 def _refusal(work: Callable[[], object], expected: str) -> str:

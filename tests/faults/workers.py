@@ -29,7 +29,7 @@ KILLS = 4
 def undisturbed(model: Path, tree: Path, out: Path) -> dict[str, bytes]:
     """The bytes of a run without any cohort: series after series in this process."""
     bundle = Bundle.read(model)
-    mapping, _ = Harmonising(model, bundle.sha256).load()
+    mapping, _, _ = Harmonising(model, bundle.sha256).ready(bundle)
     outcomes = harmonize_series(find_series(tree), bundle, mapping, out)
     assert not [outcome.error for outcome in outcomes if outcome.error]
     return content(out)

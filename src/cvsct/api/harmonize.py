@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cvsct.api.model import Direction, Model, load_model
+from cvsct.api.model import Model, load_model
 from cvsct.core.errors import CvsctError, UsageError
 from cvsct.core.files import new_folder, refuse_existing
 from cvsct.core.manifest import Manifest
@@ -19,8 +19,9 @@ from cvsct.inference.streaming import Outcome, harmonize_series
 from cvsct.inference.timestamp import fixed_timestamp, parse_timestamp
 from cvsct.io.catalog import LeftOut, catalog
 from cvsct.io.dicom.stack import SeriesFiles
-from cvsct.methods.registry import Method, find_method
-from cvsct.model.bundle import CONFIG_FILE
+from cvsct.methods.base import RunOptions
+from cvsct.methods.registry import find_method
+from cvsct.model.bundle import CONFIG_FILE, Direction
 
 NAMES = ("input", "hash")
 LOCAL = ("*/*.dcm", "*/*.nii", "*/*.nii.gz", "*/uid_map.json")
@@ -130,13 +131,14 @@ def harmonize(
         refuse_existing(out)
     used = model if isinstance(model, Model) else load_model(model)
     reverse, row = used.is_reverse(direction), find_method(used.method)
-    options = _options(precision, row, note)
+    if precision != "fp32" and row.kind == "classical":
+        note(f"--precision means nothing to {row.name}")
+        precision = "fp32"
     work = Harmonising(
-        used.folder, used.sha256, reverse, engine, tuple(options.items()), keep_equipment,
+        used.folder, used.sha256, reverse, RunOptions(engine, precision), keep_equipment,
         nifti=nifti, guard=tuple(guard), force=force,
     )  # fmt: skip
-    mapping, _ = work.load()
-    watcher = work.watching()
+    mapping, _, watcher = work.ready(used.bundle)
     if row.guarded and not used.bundle.guard:
         note("this model holds no guard; nothing tells which scans it is not made for")
     listed = catalog(source)
@@ -149,7 +151,7 @@ def harmonize(
             "method": used.method,
             "reverse": reverse,
             "engine": engine,
-            **options,
+            **({"precision": precision} if precision != "fp32" else {}),
             **({"guard": list(work.guard)} if work.guard else {}),
             **({"force": True} if force else {}),
             **({"names": names} if names != NAMES[0] else {}),
@@ -210,13 +212,3 @@ def _refuse_arguments(source: Path, model: Model | Path | str, out: Path, names:
         )
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{out}: lies inside INPUT; name a folder beside it")
-
-
-def _options(precision: str, row: Method, note: Note) -> dict[str, str]:
-    """What the model's loader is to be told beside the engine."""
-    if precision == "fp32":
-        return {}
-    if row.kind == "classical":
-        note(f"--precision means nothing to {row.name}")
-        return {}
-    return {"precision": precision}

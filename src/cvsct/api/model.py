@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from cvsct.core.errors import UsageError
 from cvsct.core.volume import CTVolume
@@ -13,13 +12,10 @@ from cvsct.guard.apply import Guard
 from cvsct.guard.verdict import ScanVerdict
 from cvsct.inference.streaming import derivation_of, harmonize_volume
 from cvsct.io.dicom.derive import Derivation
+from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
-from cvsct.methods.volume_mapping import VolumeMapping
-from cvsct.model.bundle import Bundle
+from cvsct.model.bundle import DIRECTIONS, Bundle, Direction
 from cvsct.model.pretrained import bundled_names, model_folder
-
-Direction = Literal["a2b", "b2a"]
-DIRECTIONS: tuple[Direction, Direction] = ("a2b", "b2a")
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,8 @@ class Model:
             (True, 'alike')
         """
         reverse = self.is_reverse(direction)
-        mapping = self.mapping(reverse, engine, precision)
+        options = RunOptions(engine, precision)
+        mapping = find_method(self.method).load(self.bundle, direction, options)
         watcher = Guard.of(self.bundle, reverse, guard)
         input_check = watcher.look(volume)
         result = harmonize_volume(volume, mapping)
@@ -139,15 +136,6 @@ class Model:
                 f"{self.method} maps only from A to B; train it with the scans swapped"
             )
         return direction == "b2a"
-
-    def mapping(self, reverse: bool, engine: str, precision: str) -> VolumeMapping:
-        """What maps volumes: the method's loader with the options it takes."""
-        row = find_method(self.method)
-        options: dict[str, Any] = {}
-        if precision != "fp32" and row.kind != "classical":
-            options["precision"] = precision
-        mapping: VolumeMapping = row.load("loader")(self.bundle, reverse, engine, **options)
-        return mapping
 
 
 def load_model(path_or_name: Path | str) -> Model:

@@ -19,7 +19,7 @@ from cvsct.guard.calibrate import calibrated
 from cvsct.guard.training_set import parse_allowed
 from cvsct.methods.base import TrainingRequest, refuse_unknown_preset
 from cvsct.methods.registry import Method, find_method
-from cvsct.model.bundle import CENSUS, CHECKPOINT_FILE, SUMS_FILE, Bundle
+from cvsct.model.bundle import CENSUS, CHECKPOINT_FILE, SUMS_FILE
 from cvsct.training.data.prepare import CACHE
 
 
@@ -133,7 +133,7 @@ def train(
     scans_a, scans_b = learned_from.source, learned_from.target
     with manifest.timed("training"):
         try:
-            bundle: Bundle = row.load("trainer")(scans_a, scans_b, request)
+            bundle = row.train(scans_a, scans_b, request)
         except (SeriesError, GeometryError):
             refuse_damaged(source, target, allowed, progress)
             raise

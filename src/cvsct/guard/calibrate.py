@@ -23,6 +23,7 @@ from cvsct.guard.output_check import SliceChange, limits_of, measure_change
 from cvsct.inference.streaming import harmonize_volume
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.series import Opened, open_headers
+from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
 from cvsct.methods.volume_mapping import VolumeMapping, spread
 from cvsct.model.bundle import DIRECTIONS, Bundle
@@ -120,7 +121,7 @@ def calibrated(
     for done, direction in enumerate(directions, len(samples) + 1):
         places = samples["source" if direction == "a2b" else "target"].mapped
         try:
-            mapping = row.load("loader")(bundle, direction == "b2a", "auto")
+            mapping = row.load(bundle, direction, RunOptions())
             found = list(_changes(places, mapping))
         except CvsctError as error:
             note(f"the guard of slices, {direction}, is not calibrated: {error}")

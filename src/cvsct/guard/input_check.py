@@ -1,9 +1,9 @@
 """What the scans of one side of a model are like, and whether another scan is like them.
 
-Headers are compared first, by name and by ratio; then what pixels look like (`guard.looks`). Of
-several known looks the nearest counts, so that a domain may hold several doses or kernels. Limits
-of pixels are learned from data left out: each look is compared with all others, and a limit is
-`MARGIN` times the largest distance seen, or a floor that other patients need, if that is more.
+Headers are compared first, by name and by ratio; then what pixels look like (`guard.descriptor`).
+Of several known looks the nearest counts, so that a domain may hold several doses or kernels.
+Limits of pixels are learned from data left out: each look is compared with all others, and a limit
+is `MARGIN` times the largest distance seen, or a floor that other patients need, if that is more.
 """
 
 from __future__ import annotations

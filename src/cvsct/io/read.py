@@ -1,8 +1,8 @@
 """CT on disk, DICOM or NIfTI, to volumes in HU; every refusal names the file and the reason.
 
 `io.catalog` reads headers and groups files, `read_series` turns one group into a volume
-(`io.stack` does it part by part), and `read_facts` says what one header tells of it. `read_tree`
-goes on after a series it must refuse, `read_all` stops at the first.
+(`io.dicom.stack` does it part by part), and `read_facts` says what one header tells of it.
+`read_tree` goes on after a series it must refuse, `read_all` stops at the first.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ After Gallardo-Estrella et al. 2016 (Eur Radiol 26:478, doi 10.1007/s00330-015-3
 a scan into frequency bands and scale the energy of each to a reference's. What differs here, and
 why (figures in notebook/log.md):
 
-- The bands part what `models.spectrum`'s one gain leaves: within a band of their width the ratio of
+- The bands part what `methods.spectrum.train`'s one gain leaves: within a band of their width the
+ratio of
   two kernels changes several-fold, and energies of two bodies differ by more than that.
 - Energies are compared *like with like*: a robust regression a band of log local energy on the
   domain, at equal structure, mean HU, noise to expect, and energy of the band above the lowest.
@@ -174,7 +175,7 @@ def _robust_fit(
 
 
 def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    """The filter of `models.spectrum`, then gains of bands by distance from the middle.
+    """The filter of `methods.spectrum.train`, then gains of bands by distance from the middle.
 
     Raises:
         UsageError: for settings that do not exist.
@@ -227,7 +228,7 @@ def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) ->
     return bundle_of(source, target, request, settings, weights, figures)
 
 
-def load_band_energy(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
+def load_band_energy(bundle: Bundle, reverse: bool) -> VolumeMapping:
     """The filter and the gains of bands; the reverse has the inverses, under the same limits."""
     frequencies, log_gain, band_log_gain, radii = weights_of(
         bundle, "frequencies_per_mm", "log_gain", "band_log_gain", "radius_sq"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from cvsct.core.errors import ModelError, TrainingError, UsageError
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import Scans
-from cvsct.model.bundle import Bundle, Domain
+from cvsct.methods.volume_mapping import VolumeMapping
+from cvsct.model.bundle import Bundle, Direction, Domain
 
 PRESETS = ("paper", "stable", "cpu")
 """What a training may be asked to be; a method that knows no presets notes it."""
@@ -56,6 +57,49 @@ class TrainingRequest:
     resume: bool = False
     progress: Progress = silent
     note: Note = log_note
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a model is run; methods without a network run one way only.
+
+    Args:
+        engine: `auto`, `openvino` or `torch`.
+        precision: `fp32` or `bf16`.
+        threads: of the processor; 0 leaves it to the engine.
+    """
+
+    engine: str = "auto"
+    precision: str = "fp32"
+    threads: int = 0
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """What makes a model of the scans of two sides."""
+
+    def __call__(self, source: Scans, target: Scans, request: TrainingRequest, /) -> Bundle:
+        """Learn from the scans.
+
+        Raises:
+            CvsctError: if nothing can be learned from them.
+        """
+        ...
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """What makes of a model that which maps volumes in one direction."""
+
+    def __call__(
+        self, bundle: Bundle, direction: Direction, options: RunOptions, /
+    ) -> VolumeMapping:
+        """Prepare the model.
+
+        Raises:
+            CvsctError: if it cannot be run here.
+        """
+        ...
 
 
 def settings_of(kind: type[Settings], request: TrainingRequest) -> Settings:

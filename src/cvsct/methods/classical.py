@@ -66,7 +66,7 @@ def train_input(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
     return bundle_of(source, target, request, settings, {}, {})
 
 
-def load_input(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
+def load_input(bundle: Bundle, reverse: bool) -> VolumeMapping:
     """The image as it is."""
     return VolumeMapping(lambda volume: volume.hu.astype(np.float32))
 
@@ -130,7 +130,7 @@ def _quantiles(
     return quantiles
 
 
-def load_histogram(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
+def load_histogram(bundle: Bundle, reverse: bool) -> VolumeMapping:
     """The monotone map of CT numbers; those outside both distributions are kept."""
     source, target = weights_of(bundle, "source_hu", "target_hu")
     need_curves(bundle, source, target)
@@ -156,7 +156,7 @@ def _monotone(
 
 
 def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    """Gains between the two scanners as functions of cycles/mm; `models.spectrum` says how.
+    """Gains between the two scanners as functions of cycles/mm; `methods.spectrum.train` says how.
 
     Raises:
         UsageError: for settings that do not exist.
@@ -233,10 +233,11 @@ def _gains_at(
     }
 
 
-def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
+def load_spectrum(bundle: Bundle, reverse: bool) -> VolumeMapping:
     """The filter of a model; the reverse has the inverse gains, under the same cap.
 
-    Two gains are scaled by the share of the way that a scan has still to go (`models.position`).
+    Two gains are scaled by the share of the way that a scan has still to go
+    (`methods.spectrum.domain_position`).
     """
     frequencies, log_gain = weights_of(bundle, "frequencies_per_mm", "log_gain")
     need_curves(bundle, frequencies, log_gain)

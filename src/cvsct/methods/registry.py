@@ -1,17 +1,22 @@
-"""The METHODS table: every harmonisation method, and where its parts are found.
+"""The table of methods: every harmonization method, and where its parts are found.
 
-One table drives `train`, `harmonize`, `evaluate`, `benchmark` and the command line. A variant is
-a row that differs in its settings, not a subclass. Nothing heavy is imported here: a row names
-its functions as `module:attribute` and they are loaded when they are used.
+One table drives training, harmonization, evaluation, benchmark and the command line. A variant is
+a row that differs in its settings, not a subclass. A row's functions import what they need when
+they are called: nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cvsct.core.errors import MissingExtraError, UsageError
+from cvsct.core.volume import Scans
+from cvsct.methods.base import Loader, RunOptions, Trainer, TrainingRequest
+from cvsct.methods.volume_mapping import VolumeMapping
+from cvsct.model.bundle import Bundle, Direction
 
 Kind = Literal["classical", "unpaired", "paired"]
 TRAIN_OPTIONS = ("preset", "max_steps", "max_minutes", "seed", "resume")
@@ -22,10 +27,8 @@ class Method:
     """One row.
 
     Args:
-        trainer: `module:function` that takes (source volumes, target volumes, TrainingRequest)
-            and returns a Bundle.
-        loader: `module:function` that takes (Bundle, reverse, engine) and returns what maps a
-            CTVolume to its new HU (`models.mapping`); a network's takes a precision as well.
+        train: makes a model of two sides' scans.
+        load: makes of a model what maps volumes in one direction.
         reversible: whether one training serves both directions.
         guarded: whether a guard must watch it (`cvsct.guard`): not where nothing is changed.
         uses: the `train` options that mean something to it; others are noted, not refused.
@@ -35,36 +38,100 @@ class Method:
     name: str
     kind: Kind
     summary: str
-    trainer: str
-    loader: str
+    train: Trainer
+    load: Loader
     reversible: bool = True
     recommended: bool = False
     guarded: bool = True
     uses: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def load(self, what: Literal["trainer", "loader"]) -> Any:
-        """Import and return the row's trainer or loader.
 
-        Raises:
-            MissingExtraError: if a library it needs is not installed.
-        """
-        module, attribute = getattr(self, what).split(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"{self.name} needs {error.name}, which is not installed; "
-                "install it with: pip install 'cvsct[train]'"
-            ) from error
+@contextlib.contextmanager
+def _needs_torch(method: str) -> Iterator[None]:
+    """Name the extra that brings a library which is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{method} needs {error.name}, which is not installed; "
+            "install it with: pip install 'cvsct[train]'"
+        ) from error
+
+
+def _train_cyclegan(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+    with _needs_torch(request.method):
+        from cvsct.training.cyclegan.train import train_cycle
+    return train_cycle(source, target, request)
+
+
+def _train_paired(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+    with _needs_torch(request.method):
+        from cvsct.training.paired.train import train_paired
+    return train_paired(source, target, request)
+
+
+def _load_network(bundle: Bundle, direction: Direction, options: RunOptions) -> VolumeMapping:
+    from cvsct.inference.engines.load import load_network
+
+    reverse = direction == "b2a"
+    return load_network(bundle, reverse, options.engine, options.precision, options.threads)
+
+
+def _train_input(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+    from cvsct.methods.classical import train_input
+
+    return train_input(source, target, request)
+
+
+def _load_input(bundle: Bundle, direction: Direction, _: RunOptions) -> VolumeMapping:
+    from cvsct.methods.classical import load_input
+
+    return load_input(bundle, direction == "b2a")
+
+
+def _train_histogram(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+    from cvsct.methods.classical import train_histogram
+
+    return train_histogram(source, target, request)
+
+
+def _load_histogram(bundle: Bundle, direction: Direction, _: RunOptions) -> VolumeMapping:
+    from cvsct.methods.classical import load_histogram
+
+    return load_histogram(bundle, direction == "b2a")
+
+
+def _train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+    from cvsct.methods.classical import train_spectrum
+
+    return train_spectrum(source, target, request)
+
+
+def _load_spectrum(bundle: Bundle, direction: Direction, _: RunOptions) -> VolumeMapping:
+    from cvsct.methods.classical import load_spectrum
+
+    return load_spectrum(bundle, direction == "b2a")
+
+
+def _train_band_energy(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+    from cvsct.methods.band_energy import train_band_energy
+
+    return train_band_energy(source, target, request)
+
+
+def _load_band_energy(bundle: Bundle, direction: Direction, _: RunOptions) -> VolumeMapping:
+    from cvsct.methods.band_energy import load_band_energy
+
+    return load_band_energy(bundle, direction == "b2a")
 
 
 _CVSCT = Method(
     name="cvsct",
     kind="unpaired",
     summary="CVS-CT: CycleGAN with CBAM attention and a VGG texture loss (the paper)",
-    trainer="cvsct.training.cyclegan.train:train_cycle",
-    loader="cvsct.inference.engines.load:load_network",
+    train=_train_cyclegan,
+    load=_load_network,
     uses=TRAIN_OPTIONS,
     settings={"attention": True, "domain_loss": True},
 )
@@ -73,8 +140,8 @@ _SPECTRUM = Method(
     name="spectrum",
     kind="classical",
     summary="filters noise and structure by a gain each, from the scanners' texture spectra",
-    trainer="cvsct.methods.classical:train_spectrum",
-    loader="cvsct.methods.classical:load_spectrum",
+    train=_train_spectrum,
+    load=_load_spectrum,
     recommended=True,
 )
 
@@ -82,8 +149,8 @@ _CGAN = Method(
     name="cgan",
     kind="paired",
     summary="pix2pix: U-Net and PatchGAN on pairs (Isola 2017)",
-    trainer="cvsct.training.paired.train:train_paired",
-    loader="cvsct.inference.engines.load:load_network",
+    train=_train_paired,
+    load=_load_network,
     reversible=False,
     uses=TRAIN_OPTIONS,
     settings={"generator.architecture": "unet", "critics": ["conditional"]},
@@ -94,16 +161,16 @@ _ROWS = (
         name="input",
         kind="classical",
         summary="leaves the images as they are: the row every other is compared with",
-        trainer="cvsct.methods.classical:train_input",
-        loader="cvsct.methods.classical:load_input",
+        train=_train_input,
+        load=_load_input,
         guarded=False,
     ),
     Method(
         name="histogram",
         kind="classical",
         summary="matches the distribution of HU between the two scanners",
-        trainer="cvsct.methods.classical:train_histogram",
-        loader="cvsct.methods.classical:load_histogram",
+        train=_train_histogram,
+        load=_load_histogram,
     ),
     _SPECTRUM,
     replace(
@@ -117,8 +184,8 @@ _ROWS = (
         name="band-energy",
         kind="classical",
         summary="the same filter, then the local energy of frequency bands scaled by position",
-        trainer="cvsct.methods.band_energy:train_band_energy",
-        loader="cvsct.methods.band_energy:load_band_energy",
+        train=_train_band_energy,
+        load=_load_band_energy,
     ),
     replace(
         _CVSCT,

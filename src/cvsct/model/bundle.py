@@ -17,10 +17,10 @@ import hashlib
 import html
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from safetensors import SafetensorError
@@ -35,8 +35,9 @@ from cvsct.model.onnx_check import refuse_foreign
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "card.md"
 SUMS_FILE = "SHA256SUMS"
-DIRECTIONS = ("a2b", "b2a")
-GRAPH_FILES = {direction: f"{direction}.onnx" for direction in DIRECTIONS}
+Direction = Literal["a2b", "b2a"]
+DIRECTIONS: tuple[Direction, Direction] = ("a2b", "b2a")
+GRAPH_FILES: dict[str, str] = {direction: f"{direction}.onnx" for direction in DIRECTIONS}
 MEASURED = "measured"
 """Of a model's training figures, those on scans it has not seen: a table in its card."""
 CENSUS = "census"
@@ -107,7 +108,7 @@ class Bundle:
     source: Domain
     target: Domain
     training: dict[str, Any] = field(default_factory=dict)
-    graphs: dict[str, bytes] = field(default_factory=dict)
+    graphs: Mapping[str, bytes] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 

@@ -67,7 +67,7 @@ def with_graphs(bundle: Bundle) -> Bundle:
     Never raises for a graph that cannot be made: a training is worth more than its export.
     """
     try:
-        graphs = {
+        graphs: dict[str, bytes] = {
             direction: export_graph(
                 rebuild_generator(bundle, direction),
                 {"direction": direction, "window_hu": bundle.settings["window_hu"]},

@@ -68,7 +68,7 @@ class DaskCrew:
         address, threads = next(iter(self._free().items()))
         future = self._client.submit(
             _run,
-            replace(self._work, threads=threads),
+            replace(self._work, options=replace(self._work.options, threads=threads)),
             piece,
             workers=[address],
             allow_other_workers=False,

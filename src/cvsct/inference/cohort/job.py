@@ -6,7 +6,7 @@ import functools
 import shutil
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvsct.core.errors import CvsctError, HopelessError, SeriesError, unexpected
@@ -16,9 +16,10 @@ from cvsct.inference.streaming import Outcome, derivation_of, harmonize_one
 from cvsct.io.dicom.header import label
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.dicom.write import Derivation
+from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
 from cvsct.methods.volume_mapping import Engine, VolumeMapping
-from cvsct.model.bundle import Bundle
+from cvsct.model.bundle import Bundle, Direction
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ class Harmonising:
     """The work: a model by its folder and hash, and how it is used.
 
     Args:
-        options: the loader's further ones, `(("precision", "bf16"),)`.
-        threads: for a network; 0 leaves it to the engine.
+        options: engine, precision and threads of a network.
         nifti: write derived DICOM as NIfTI too.
         guard: what the user set about the model's guards, in the words of `--guard`.
         force: harmonize even what this program derived.
@@ -61,44 +61,36 @@ class Harmonising:
     model: Path
     model_sha256: str
     reverse: bool = False
-    engine: str = "auto"
-    options: tuple[tuple[str, str], ...] = ()
+    options: RunOptions = field(default_factory=RunOptions)
     keep_equipment: bool = False
-    threads: int = 0
     nifti: bool = False
     guard: tuple[str, ...] = ()
     force: bool = False
     timestamp: str = ""
 
-    def load(self) -> tuple[VolumeMapping, Derivation]:
-        """The model, ready to be used.
+    def bundle(self) -> Bundle:
+        """The model, read from its folder.
 
         Raises:
-            CvsctError: if it cannot be used here, or is not the one that was meant.
+            CvsctError: if it cannot be read, or is not the one that was meant.
         """
-        bundle = self._bundle()
-        row = find_method(bundle.method)
-        threads = {"threads": self.threads} if self.threads and row.kind != "classical" else {}
-        mapping = row.load("loader")(
-            bundle, self.reverse, self.engine, **dict(self.options), **threads
-        )
-        return mapping, derivation_of(
-            bundle, mapping, self.reverse, self.keep_equipment, self.timestamp
-        )
-
-    def watching(self) -> Guard:
-        """The model's guard, with what the user set.
-
-        Raises:
-            CvsctError: if it cannot be read, or the user's words set nothing.
-        """
-        return Guard.of(self._bundle(), self.reverse, self.guard)
-
-    def _bundle(self) -> Bundle:
         bundle = Bundle.read(self.model)
         if bundle.sha256 != self.model_sha256:
             raise CvsctError(f"{self.model}: another model than when the run began; run it again")
         return bundle
+
+    def ready(self, bundle: Bundle) -> tuple[VolumeMapping, Derivation, Guard]:
+        """What maps scans, what derived images say of it, and the guard with what the user set.
+
+        Raises:
+            CvsctError: if the model cannot be used here, or the user's words set nothing.
+        """
+        direction: Direction = "b2a" if self.reverse else "a2b"
+        mapping = find_method(bundle.method).load(bundle, direction, self.options)
+        derivation = derivation_of(
+            bundle, mapping, self.reverse, self.keep_equipment, self.timestamp
+        )
+        return mapping, derivation, Guard.of(bundle, self.reverse, self.guard)
 
     def __call__(self, task: Task) -> Generator[int, None, Made]:
         """Write a task's folder; says once, when the model is there, that it begins.
@@ -121,7 +113,7 @@ class Harmonising:
 def _loaded(work: Harmonising) -> tuple[VolumeMapping, Derivation, Guard]:
     """The model of this worker process, loaded once."""
     try:
-        return *work.load(), work.watching()
+        return work.ready(work.bundle())
     except CvsctError as error:
         raise HopelessError(str(error)) from error
 

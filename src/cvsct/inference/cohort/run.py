@@ -31,7 +31,7 @@ JOURNAL = "journal.sqlite"
 
 @runtime_checkable
 class Crew(Protocol):
-    """Workers that take a task each: `crew.Processes`, `dask_crew.DaskCrew`."""
+    """Workers that take a task each: `core.workers.Processes`, `dask_crew.DaskCrew`."""
 
     @property
     def in_hand(self) -> list[Task]:
@@ -57,7 +57,7 @@ class Crew(Protocol):
 
 @contextlib.contextmanager
 def opened(out: Path, shard: Shard, keys: Sequence[str], again: bool) -> Iterator[Journal]:
-    """The shard's journal with these series taken in, in a folder that is `plans.claimed`.
+    """The shard's journal with these series taken in, in a folder that is `core.resumable.claimed`.
 
     Args:
         again: have those tried again that failed.

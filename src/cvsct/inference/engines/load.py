@@ -53,7 +53,8 @@ def load_network(
             model holds a graph, else PyTorch.
         precision: `fp32`; engines then agree within 0.01 HU. `bf16` is about twice as fast and
             errs by some HU.
-        threads: of the processor; 0 is what `crew.usable_cores` counts and PyTorch's own choice.
+        threads: of the processor; 0 is what `core.workers.usable_cores` counts and PyTorch's own
+        choice.
 
     Raises:
         UsageError: if engine or precision is not one this model and machine can run.

@@ -1,4 +1,4 @@
-"""The child process in which compressed frames are decoded; `io.decode` is its parent.
+"""The child process in which compressed frames are decoded; `io.dicom.codec_process` is its parent.
 
 Run as a script of its own, so that it imports nothing but what decoding needs. It reads requests
 from its standard input, a socket, and answers there: a fixed header and raw bytes, nothing that

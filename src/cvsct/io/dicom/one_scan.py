@@ -3,7 +3,8 @@
 UIDs alone do not show it: software that removes identities has given two patients the same, and
 archives have put two acquisitions into one series. `OneScan` takes the header of each slice and
 refuses one that differs in what a scan has once; what only acquisitions have once is kept as an
-`Episode`, for slices in order of position (`io.interleaved`). Values are compared, never told.
+`Episode`, for slices in order of position (`io.dicom.interleaved`). Values are compared, never
+told.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ r"""Whether a CT image's values are CT numbers in Hounsfield units, as its heade
 Not every CT Image holds HU: spectral scanners and perfusion software write maps of effective
 atomic number, iodine or blood flow as CT Images. The header tells in Rescale Type (PS3.3
 C.11.1.1.2), in Image Type from value 3 on (C.8.2.1.1.1, C.8.15.2.1.1.5, both of Supplement 188)
-and in Real World Value Mapping. What no header tells, `io.air` finds in the values.
+and in Real World Value Mapping. What no header tells, `io.dicom.air` finds in the values.
 """
 
 from __future__ import annotations

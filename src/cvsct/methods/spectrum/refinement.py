@@ -1,11 +1,11 @@
 """The gain of noise corrected by what is left when scans have gone through it.
 
-The most even tissue tells the gain of noise (`models.two_gains`), but how far noise follows the
-thickness of a body is known only so well, and where even tissue lies differs between bodies. The
-local energy of bands at like tissue (`models.band_energy`) tells it once more, from all soft
-tissue: source scans are filtered and compared with the target's, target scans are filtered back
-and compared with the source's, and half of the difference of the two corrections is taken, so
-that swapping the domains still inverts the gains.
+The most even tissue tells the gain of noise (`methods.spectrum.noise_structure`), but how far
+noise follows the thickness of a body is known only so well, and where even tissue lies differs
+between bodies. The local energy of bands at like tissue (`methods.band_energy`) tells it once
+more, from all soft tissue: source scans are filtered and compared with the target's, target scans
+are filtered back and compared with the source's, and half of the difference of the two corrections
+is taken, so that swapping the domains still inverts the gains.
 
 Both estimates err. The correction of the level weighs by how uncertain the first one was.
 """

@@ -5,14 +5,15 @@ of a gain. In two bodies it is also a ratio of anatomies and of noise levels. Th
 part them (figures in notebook/log.md):
 
 1. *Anatomy*: one regression a frequency of log power on the domain, between patches alike
-   (`models.like_with_like`).
+   (`methods.spectrum.matched_patches`).
 2. *Noise level*: a thicker body is noisier whatever the kernel. The noise expected from the
    attenuation along all rays through a patch is compared between the domains, and the share of
    power that is noise is corrected for it.
 3. *Smoothness*: a kernel ratio is an even, smooth function of frequency and 1 at zero. The fit
    leans on that where the first two corrections were large, and on the data where they were not.
 
-That is one gain for all that an image holds. `models.two_gains` tells noise and structure apart.
+That is one gain for all that an image holds. `methods.spectrum.noise_structure` tells noise and
+structure apart.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class SpectrumSettings(RatioSettings):
         pass_through: leave a scan alone that reads like the target already, and take one that
             reads as if on the way the rest of it.
         restore_clipped: share of the estimate that is put back of noise cut off below what the
-            file can hold, where noise is to be taken away (`models.clipped`).
+            file can hold, where noise is to be taken away (`methods.spectrum.clipped_noise`).
         dose_law_sd: how far scans may be from the dose law: it is read off them as far as they
             tell it. 0 takes it as given.
     """
