@@ -30,7 +30,7 @@ import torch
 from benchmarks.machine import facts, one_line, publish
 from benchmarks.streams import body_slices, train_classical
 from cvsct.core.workers import usable_cores
-from tests.dicom_files import slice_dataset, write_slice
+from tests.support.dicom_files import slice_dataset, write_slice
 
 ONE, TWO, DASK = "1 worker", "2 workers", "Dask, 2 workers"
 

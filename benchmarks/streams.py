@@ -19,7 +19,7 @@ from scipy import ndimage
 from cvsct.core.volume import Acquisition, CTVolume, Geometry
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import find_method
-from tests.dicom_files import slice_dataset, write_slice
+from tests.support.dicom_files import slice_dataset, write_slice
 
 CLASSICAL = ("histogram", "spectrum")
 ALONE_SLICES = 24

@@ -43,8 +43,8 @@ def write_inputs(folder: Path) -> None:
     """A tiny network with graphs as a model folder, and a series of four slices."""
     sys.path.insert(0, str(REPOSITORY))
     from cvsct.networks.export import with_graphs  # noqa: PLC0415
-    from tests.dicom_files import write_series  # noqa: PLC0415
-    from tests.test_export import trained  # noqa: PLC0415
+    from tests.networks.test_export import trained  # noqa: PLC0415
+    from tests.support.dicom_files import write_series  # noqa: PLC0415
 
     with_graphs(trained({"width": 4, "reduction": 2})).write(folder / "model")
     write_series(folder / "series", 4)

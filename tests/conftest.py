@@ -21,8 +21,8 @@ install_import_hook(  # before the first import of what it checks; compiled code
 
 from cvsct import cli  # noqa: E402
 from cvsct.core.volume import Acquisition, CTVolume, Geometry  # noqa: E402
-from tests.commands import Run  # noqa: E402
-from tests.dicom_files import write_series  # noqa: E402
+from tests.support.commands import Run  # noqa: E402
+from tests.support.dicom_files import write_series  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -23,10 +23,10 @@ from cvsct.methods.registry import METHODS
 from cvsct.model.bundle import CHECKPOINT_FILE, DIRECTIONS, Bundle
 from cvsct.training import trainer
 from cvsct.training.cyclegan import train as cycle
-from tests.commands import Run, options, sides
 from tests.conftest import phantom_hu
-from tests.dicom_files import write_series
-from tests.test_resume import equal
+from tests.support.commands import Run, options, sides
+from tests.support.dicom_files import write_series
+from tests.training.test_resume import equal
 
 ALL = pytest.mark.parametrize("method", list(METHODS))
 LEARNED = [name for name, row in METHODS.items() if "resume" in row.uses]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Run
+from tests.support.commands import Run
 
 pytestmark = pytest.mark.shared
 

@@ -24,7 +24,7 @@ import numpy as np
 from cvsct.core.files import write_json
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.evaluate import EvaluationSettings, evaluate
-from cvsct.evaluation.image.quality import load_extra
+from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.report.figures import draw_slice, new_figure
 from cvsct.inference.engines.load import load_network
 from cvsct.inference.streaming import harmonize_volume

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.image.quality import load_extra
+from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.report.figures import draw_slice, new_figure
 from cvsct.io.read import read_all
 

@@ -27,13 +27,13 @@ from pydicom.uid import (
 from cvsct.core.workers import Processes
 from cvsct.io.masks import read_masks
 from cvsct.io.read import read_all
-from tests.compressed_files import VALUES, write_compressed
-from tests.dicom_files import slice_dataset, stored_values, write_series, write_slice
 from tests.faults.finding import Finding, script
 from tests.faults.limits import Attempt, attempt, confine
 from tests.faults.models import ALTERED, Place, _used, write_model
-from tests.nifti_files import write_scan
-from tests.test_enhanced import enhanced
+from tests.io.test_enhanced import enhanced
+from tests.support.compressed_files import VALUES, write_compressed
+from tests.support.dicom_files import slice_dataset, stored_values, write_series, write_slice
+from tests.support.nifti_files import write_scan
 
 _OPEN_ITEM = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
 _BEFORE = b"\x10\x00\x10\x00PN"

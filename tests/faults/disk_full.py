@@ -20,12 +20,12 @@ from typing import Any
 from unittest import mock
 
 from cvsct.simulation import run as campaign
-from tests.dicom_files import write_series
-from tests.fake_scanner import FAKE
 from tests.faults.commands import call, files_under
 from tests.faults.finding import ROOT, Finding, script
 from tests.faults.models import write_model
-from tests.faulty_cohort import write_tree
+from tests.support.dicom_files import write_series
+from tests.support.fake_scanner import FAKE
+from tests.support.faulty_cohort import write_tree
 
 GOAL = "full disks: one clear line, exit code not 0, no partial file in OUT, source untouched"
 CLEAR = ("No space left on device", "database or disk is full", "free some space", "space")

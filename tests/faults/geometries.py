@@ -12,8 +12,8 @@ from pydicom import Dataset
 
 from cvsct.core.errors import GeometryError, SeriesError
 from cvsct.io.read import read_all
-from tests.dicom_files import COLUMNS, ROWS, Change, write_series
 from tests.faults.finding import Finding, script
+from tests.support.dicom_files import COLUMNS, ROWS, Change, write_series
 
 
 def setting(**values: object) -> Change:

@@ -22,10 +22,10 @@ from pydicom import Dataset
 
 from cvsct.core.masks import MaskedRegion
 from tests.conftest import phantom_hu
-from tests.dicom_files import Change, write_series
 from tests.faults.commands import call, files_under
 from tests.faults.finding import Finding, script
 from tests.faults.models import write_model
+from tests.support.dicom_files import Change, write_series
 
 GOAL = "hostile attributes: nothing outside OUT, no sequence on the terminal, only text in pages"
 VALUES = (

@@ -23,12 +23,12 @@ from pydicom import Dataset
 from pydicom.uid import JPEGLSLossless
 
 from tests.conftest import phantom_hu
-from tests.dicom_files import slice_dataset, write_series, write_slice
 from tests.faults.commands import call
 from tests.faults.finding import Finding, script
 from tests.faults.planted import IDENTIFIERS, plant, spoil
-from tests.nifti_files import write_converted, write_scan
-from tests.test_enhanced import enhanced
+from tests.io.test_enhanced import enhanced
+from tests.support.dicom_files import slice_dataset, write_series, write_slice
+from tests.support.nifti_files import write_converted, write_scan
 
 
 def _gap(ds: Dataset, i: int) -> None:

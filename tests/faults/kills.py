@@ -3,7 +3,7 @@
 A run is killed at a random moment, whole, its parent or one of its workers, and started again.
 After every kill, each series that has its name must be whole; at the end all must be there, with
 the bytes of an undisturbed run and nothing beside them. Where all are done before all kills are,
-it begins anew. Killed trainings: tests/test_resume.py.
+it begins anew. Killed trainings: tests/training/test_resume.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cvsct import cli
 from tests.faults.finding import Finding, script
 from tests.faults.models import write_model
 from tests.faults.workers import undisturbed
-from tests.faulty_cohort import content, write_tree
+from tests.support.faulty_cohort import content, write_tree
 
 GOAL = "SIGKILLs at random moments: no file truncated, no series lost, the bytes undisturbed"
 SERIES = 200

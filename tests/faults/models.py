@@ -228,7 +228,7 @@ def wrong_with(folder: Path, kind: str) -> str:
 def checkpoint_wrong(folder: Path) -> str:
     """A training that is to go on from a pickle of another making."""
     from cvsct.training.checkpoint import BEST_FILE, Run, kept_models, kept_name
-    from tests.test_resume import Still
+    from tests.training.test_resume import Still
 
     place = Place(folder, folder / "mark", folder)
     (folder / kept_name(1)).parent.mkdir(parents=True)

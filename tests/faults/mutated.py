@@ -23,11 +23,11 @@ from cvsct.io.dicom.pixels import FARTHEST_HU
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.read import find_series, read_facts
 from cvsct.io.series import derived_writer, open_series
-from tests.dicom_files import DERIVATION
 from tests.faults.finding import Finding, script
 from tests.faults.limits import Attempt, attempt, confine
 from tests.faults.mutations import mutated
 from tests.faults.seeds import Seed, is_told, seeds, write_synthetic
+from tests.support.dicom_files import DERIVATION
 
 GOAL = "damaged files: the reader lives, 10 s and 2 GB at most, only refusals, no value told"
 WORKERS = 2

@@ -23,15 +23,15 @@ from pydicom.uid import (
 )
 
 from cvsct.io.dicom.header import ENHANCED_CT
-from tests.compressed_files import LOSSLESS, write_compressed
-from tests.dicom_files import signed, stored_values, write_series, write_slice
 from tests.faults.commands import call
 from tests.faults.finding import Finding, script
 from tests.faults.geometries import setting
 from tests.faults.models import write_model
 from tests.faults.seeds import ODD
 from tests.faults.validators import errors, missing
-from tests.test_enhanced import enhanced
+from tests.io.test_enhanced import enhanced
+from tests.support.compressed_files import LOSSLESS, write_compressed
+from tests.support.dicom_files import signed, stored_values, write_series, write_slice
 
 GOAL = "every output: no new dciodvfy error over the source's, dcentvfy clean"
 

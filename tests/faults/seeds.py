@@ -19,12 +19,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from tests.compressed_files import HT_FRAME, LOSSLESS, VALUES, write_compressed
-from tests.dicom_files import slice_dataset, write_slice
 from tests.faults.finding import ROOT
 from tests.faults.planted import IDENTIFIERS, plant, spoil
-from tests.nifti_files import write_scan
-from tests.test_enhanced import enhanced
+from tests.io.test_enhanced import enhanced
+from tests.support.compressed_files import HT_FRAME, LOSSLESS, VALUES, write_compressed
+from tests.support.dicom_files import slice_dataset, write_slice
+from tests.support.nifti_files import write_scan
 
 ODD = Path(os.environ.get("CVSCT_SHARED", ROOT.parent / "shared")) / "odd_dicom"
 """Where there is such a folder; `CVSCT_SHARED` names it for a clone that lies elsewhere."""

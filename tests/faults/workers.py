@@ -21,7 +21,7 @@ from cvsct.io.read import find_series
 from cvsct.model.bundle import Bundle
 from tests.faults.finding import Finding, script
 from tests.faults.models import write_model
-from tests.faulty_cohort import content, work, write_tree
+from tests.support.faulty_cohort import content, work, write_tree
 
 KILLS = 4
 

@@ -21,7 +21,7 @@ from cvsct.evaluation.features.placement import Placed, place_masks, place_regio
 from cvsct.evaluation.features.radiomics import FeatureTable, extract, settings_record
 from cvsct.evaluation.features.roi import patch_of
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
-from cvsct.evaluation.image.quality import ImageQuality, Spread, image_quality
+from cvsct.evaluation.image.quality import ImageQuality, image_quality
 from cvsct.evaluation.image.texture import Texture, texture_or_reason, tissue_hu
 from cvsct.evaluation.physics import Examination, examine, examine_apart
 from cvsct.evaluation.remarks import Remarks, coverage_notes, idle_notes, region_notes
@@ -35,6 +35,7 @@ from cvsct.evaluation.sides import (
     refuse_other_repeat,
     with_target,
 )
+from cvsct.evaluation.spread import Spread
 
 LEAST_SPECTRUM_PX = 16
 

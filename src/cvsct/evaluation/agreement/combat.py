@@ -29,8 +29,8 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.seeding import random_stream
 from cvsct.evaluation.agreement.concordance import refuse_other_layout
 from cvsct.evaluation.agreement.resampling import group_index
+from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.features.radiomics import FeatureTable, Missing
-from cvsct.evaluation.image.quality import load_extra
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, Shaped
 from cvsct.core.errors import EvaluationError
 from cvsct.evaluation.agreement.resampling import interval, mean_defined, resamples, weighted_ccc
 from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable
-from cvsct.evaluation.image.quality import Spread
+from cvsct.evaluation.spread import Spread
 
 MIN_REGIONS = 3
 """Two points always lie on a line: below three, agreement over regions says nothing."""

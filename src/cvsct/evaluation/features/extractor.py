@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from cvsct.evaluation.image.quality import load_extra
+from cvsct.evaluation.extras import load_extra
 
 CLASS_TYPES = {
     "firstorder": "RadiomicsFirstOrder",

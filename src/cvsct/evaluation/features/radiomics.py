@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.progress import Progress, silent
+from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.features.cache import FeatureCache, Measured, content_key
 from cvsct.evaluation.features.extractor import (
     CLASS_TYPES,
@@ -29,7 +30,6 @@ from cvsct.evaluation.features.extractor import (
     feature_values,
     undefined,
 )
-from cvsct.evaluation.image.quality import load_extra
 
 logger = logging.getLogger(__name__)
 

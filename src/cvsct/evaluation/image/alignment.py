@@ -20,7 +20,7 @@ from scipy.signal.windows import tukey
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.image.quality import load_extra
+from cvsct.evaluation.extras import load_extra
 
 BAND_SIGMAS_PX = (1.5, 6.0)
 """A Gaussian less a wider one: passes .02 to .12 cycles/px, where edges are and noise is low."""
@@ -71,7 +71,8 @@ def slice_shift_px(
 ) -> tuple[float, float] | None:
     """How far an image lies down and across from a reference; None where there is nothing to see.
 
-    Accurate to 0.02 px for images that differ by kernel and noise (tests/test_alignment.py).
+    Accurate to 0.02 px for images that differ by kernel and noise
+    (tests/evaluation/test_alignment.py).
     """
     image, reference = _seen(image_hu), _seen(reference_hu)
     if min(float(np.std(image)), float(np.std(reference))) < LEAST_CONTRAST_HU:

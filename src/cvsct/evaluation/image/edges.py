@@ -17,7 +17,7 @@ from scipy import ndimage
 from cvsct.core.masks import blurred
 from cvsct.core.spectra import body
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.image.quality import load_extra
+from cvsct.evaluation.extras import load_extra
 
 EdgeKind = Literal["skin", "lung"]
 

@@ -8,29 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvsct.core.errors import EvaluationError, import_extra
+from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import blurred, soft_tissue
 from cvsct.core.volume import HUWindow
+from cvsct.evaluation.extras import load_extra
+from cvsct.evaluation.spread import Spread
 
 PSNR_CEILING_DB = 100.0
 """What identical images read: 0.02 HU over the default window, far below the rounding to 1 HU
 (76 dB), and a number that JSON can hold."""
 
 BIAS_BLUR_PX = 8.0
-
-
-def load_extra(module: str) -> Any:
-    """Import a library that only evaluation needs, when it is needed.
-
-    Raises:
-        MissingExtraError: if it is not installed.
-    """
-    return import_extra(module, "evaluation", "evaluate")
 
 
 def psnr_db(
@@ -109,20 +101,6 @@ def tissue_bias_hu(
     mask = soft_tissue(target_hu[None])[0] if tissue is None else tissue
     count = int(mask.sum())
     return (float(bias_map_hu(image_hu, target_hu)[mask].mean()) if count else 0.0), count
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation (population) of a figure over slices or regions."""
-
-    mean: float
-    sd: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Summarise at least one value."""
-        return cls(float(np.mean(values)), float(np.std(values)), len(values))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cvsct.evaluation.agreement.concordance import ClassAgreement
-from cvsct.evaluation.image.quality import Spread
 from cvsct.evaluation.image.residuals import ResidualSize
+from cvsct.evaluation.spread import Spread
 
 NOT_THERE = "–"
 

@@ -15,9 +15,10 @@ from jaxtyping import Float
 
 from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
 from cvsct.evaluation.agreement.concordance import ClassAgreement
+from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.image.edge_mtf import EdgeTransfer
 from cvsct.evaluation.image.noise import TissueNoise
-from cvsct.evaluation.image.quality import load_extra, residual_hu
+from cvsct.evaluation.image.quality import residual_hu
 from cvsct.evaluation.image.texture import Texture
 from cvsct.evaluation.sides import SharedSlices
 

@@ -6,7 +6,7 @@ import importlib.resources
 from typing import Any
 
 from cvsct import __version__
-from cvsct.evaluation.image.quality import load_extra
+from cvsct.evaluation.extras import load_extra
 
 
 def render(template: str, **values: Any) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
-from cvsct.evaluation.image.quality import load_extra
+from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.sides import SharedSlices
 
 OFFSET_HU = 32_768
