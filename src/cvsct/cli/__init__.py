@@ -23,7 +23,7 @@ from cvsct.cli.methods import methods
 from cvsct.cli.models import models
 from cvsct.cli.simulate import simulate
 from cvsct.cli.train import train
-from cvsct.cli.words import complain
+from cvsct.cli.words import EXIT_SOME_FAILED, begin, complain, note, this_run
 from cvsct.errors import CvsctError, explain
 
 app = typer.Typer(
@@ -43,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error written for the user becomes one line and an exit code."""
     try:
         app(args=arguments, prog_name="cvsct")
+    except SystemExit as stop:
+        if not stop.code and this_run().incomplete:
+            note(f"warning: exit code {EXIT_SOME_FAILED}, for a scan may be incomplete")
+            sys.exit(EXIT_SOME_FAILED)
+        raise
     except CvsctError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
@@ -65,8 +70,11 @@ def _configure(
     version: Annotated[
         bool | None, typer.Option("--version", callback=_print_version, is_eager=True)
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is done.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Log what is done, and tell paths.")
+    ] = False,
 ) -> None:
+    begin(verbose)
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s"
     )

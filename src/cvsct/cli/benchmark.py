@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cvsct.cli.benchmark_folder import (
+    DATA_PARTS,
     MINUTES,
     MODELS,
     PAIRED,
@@ -22,6 +23,7 @@ from cvsct.cli.benchmark_folder import (
     training_part,
 )
 from cvsct.cli.benchmark_work import Work
+from cvsct.cli.left_out import tell_data
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
 from cvsct.errors import CvsctError, TerminatedError, UsageError, explain
 
@@ -62,6 +64,7 @@ def benchmark(
     names = scanners_of(data)
     kinds = {name: find_method(name).kind for name in wanted}
     parts = {name: training_part(data, names, kind) for name, kind in kinds.items()}
+    tell_data({f"{part}/{name}": data / part / name for part in DATA_PARTS for name in names})
     plan = {
         "data": fingerprint(data, (TRAIN, TEST, REPEAT)),
         **(fingerprint(data, (PAIRED,)) if "paired" in kinds.values() else {}),

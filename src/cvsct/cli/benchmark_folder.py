@@ -12,7 +12,7 @@ from cvsct.errors import UsageError
 MODELS = "models"
 MINUTES = "minutes_a_direction"
 """In the plan."""
-TRAIN, TEST, REPEAT, PAIRED = "train", "test", "repeat", "paired"
+DATA_PARTS = TRAIN, TEST, REPEAT, PAIRED = "train", "test", "repeat", "paired"
 
 
 def scanners_of(data: Path) -> tuple[str, str]:

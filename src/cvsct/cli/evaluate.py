@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cvsct.cli.left_out import find_and_tell
 from cvsct.errors import CvsctError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def evaluate(
     from cvsct.evaluation.guarded import guards_of
     from cvsct.evaluation.nodule_truth import read_nodules
     from cvsct.evaluation.report import EvaluationSettings, evaluate, write_report
-    from cvsct.io.dicom import read_all
+    from cvsct.io.dicom import read_series
     from cvsct.runs import Manifest, new_folder, refuse_existing
     from cvsct.terminal import progress
 
@@ -68,7 +69,8 @@ def evaluate(
         "passed": passed,
     }  # fmt: skip
     with manifest.timed("reading"):
-        scans = {name: read_all(path) for name, path in folders.items() if path is not None}
+        files = {name: find_and_tell(path, name).series for name, path in folders.items() if path}
+        scans = {name: list(map(read_series, series)) for name, series in files.items()}
         drawn = _read_masks(masks or [], scans["target"])
         truths = read_nodules(nodules) if nodules else ()
     with manifest.timed("measuring"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cvsct.cli.guards import tell_guards, tell_missing
+from cvsct.cli.left_out import find_and_tell
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
 from cvsct.errors import CvsctError, UsageError
 
@@ -87,7 +88,6 @@ def harmonize(
     from cvsct.inference.shard import Shard, by_key
     from cvsct.inference.task import Harmonising
     from cvsct.inference.timestamp import fixed_timestamp, parse_timestamp
-    from cvsct.io.dicom import find_series
     from cvsct.methods import find_method
     from cvsct.models.bundle import Bundle
     from cvsct.models.bundled import model_folder
@@ -117,7 +117,7 @@ def harmonize(
     mapping, _ = work.load()
     watching = work.watching()
     tell_missing(bundle, row)
-    series = find_series(scans)
+    series = list(find_and_tell(scans).series)
     if names == "hash":
         series = [replace(each, name="") for each in series]
     manifest = Manifest(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cvsct.cli.words import EXIT_SOME_FAILED, columns, complain
+from cvsct.cli.left_out import tell_found
+from cvsct.cli.words import EXIT_SOME_FAILED, columns, complain, know
 
 if TYPE_CHECKING:
     from cvsct.io.survey import Surveyed
@@ -26,14 +27,18 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
 ) -> None:
     """List the CT series of a file, folder or tree, and why any of them cannot be read."""
+    from cvsct.io.catalog import catalog
     from cvsct.io.survey import survey
     from cvsct.terminal import progress
 
-    found = list(survey(scans, progress()))
+    know(scans)
+    seen = catalog(scans)
+    found = list(survey(seen, progress()))
     if as_json:
         print(json.dumps([one.to_json() for one in found]))
     else:
         print(columns([HEAD, *(_row(number, one) for number, one in enumerate(found, 1))]))
+    tell_found(seen)
     refused = [(number, one) for number, one in enumerate(found, 1) if one.refused]
     for number, one in refused:
         complain(f"series {number}: {one.refused}")

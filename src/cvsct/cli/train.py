@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cvsct.cli.words import note
+from cvsct.cli.left_out import tell_left_out
+from cvsct.cli.words import know, note
 from cvsct.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +67,11 @@ def train(
         f"train {method}", {"method": method, "preset": preset, "seed": seed, **settings}
     )
     with manifest.timed("finding"):
+        know(source, target)
         scans_a, scans_b = open_scans(source), open_scans(target)
+    if first:
+        tell_left_out(scans_a.left_out, "source")
+        tell_left_out(scans_b.left_out, "target")
     _refuse_same_series(scans_a, scans_b)
     asked = {
         "preset": preset != "cpu",

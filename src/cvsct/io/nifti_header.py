@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from cvsct.errors import CvsctError, SeriesError
+from cvsct.io.file_kinds import NIFTI, NIFTI_MARKS, is_gzipped, kind_of
 from cvsct.io.header import label
 from cvsct.io.pixels import MAX_SIDE
 
@@ -29,8 +30,6 @@ MAX_RATIO = 200
 """Compressed CT shrinks to a third; what grows more than this is no measurement."""
 MAX_EXTENSION_BYTES = 16 * 2**20
 
-_HEADERS = {b"n+1\0": (344, 348), b"n+2\0": (4, 540)}
-"""Where each version's mark stands, and how long its header is."""
 _LABEL_INTENT = 1002
 
 
@@ -54,8 +53,8 @@ def refuse_large(name: str, path: Path, header: Any) -> None:
     sizes = sizes_of(header)
     if len(sizes) < 3 or any(size != 1 for size in sizes[3:]):
         raise SeriesError(
-            f"{name}: {' x '.join(map(str, sizes))} voxels, expected one 3-D image; "
-            "save one scan a file"
+            f"{name}: {' x '.join(map(str, sizes))} voxels, expected one 3-D image, or a 2-D one "
+            "for a slice; save one scan a file"
         )
     if not all(0 < size <= 2 * MAX_SIDE for size in sizes[:3]):
         raise SeriesError(
@@ -64,7 +63,7 @@ def refuse_large(name: str, path: Path, header: Any) -> None:
         )
     declared = math.prod(sizes) * header.get_data_dtype().itemsize
     held = path.stat().st_size
-    if declared > MAX_BYTES or (path.name.lower().endswith(".gz") and declared > MAX_RATIO * held):
+    if declared > MAX_BYTES or (is_gzipped(path) and declared > MAX_RATIO * held):
         raise SeriesError(
             f"{name}: {held} bytes declare {declared} bytes of voxels, more than any CT; "
             "split or crop the scan, or check where the file came from"
@@ -90,8 +89,8 @@ def read_voxels(path: Path, header: Any) -> Shaped[np.ndarray, "_ _ _"]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedIOBase]:
-    """The file's bytes, inflated where its name says so."""
-    if path.name.lower().endswith(".gz"):
+    """The file's bytes, inflated where the first two say that it is compressed."""
+    if is_gzipped(path):
         with gzip.open(path) as stream:
             yield stream
     else:
@@ -122,8 +121,9 @@ def scaling_of(header: Any) -> tuple[float, float]:
 
 
 def sizes_of(header: Any) -> tuple[int, ...]:
-    """Voxels along each of the file's axes."""
-    return tuple(int(size) for size in header.get_data_shape())
+    """Voxels along each of the file's axes; an image of two is a slice, one voxel thick."""
+    sizes = tuple(int(size) for size in header.get_data_shape())
+    return (*sizes, 1) if len(sizes) == 2 else sizes
 
 
 def read_nifti_header(path: Path) -> tuple[Any, bytes]:
@@ -138,11 +138,11 @@ def read_nifti_header(path: Path) -> tuple[Any, bytes]:
     with refusing(name), opened(path) as stream:
         block = stream.read(540)
         version = next(
-            (mark for mark, (at, _) in _HEADERS.items() if block[at : at + 4] == mark), None
+            (mark for mark, (at, _) in NIFTI_MARKS.items() if block[at : at + 4] == mark), None
         )
         if version is None:
-            raise SeriesError(f"{name}: not a NIfTI file of one part; save it as .nii or .nii.gz")
-        length = _HEADERS[version][1]
+            raise SeriesError(f"{name}: not a NIfTI file of one part{_but(path, block)}")
+        length = NIFTI_MARKS[version][1]
         kind: Any = nib.Nifti1Header if version == b"n+1\0" else nib.Nifti2Header
         header = kind(block[:length], check=False)
         start = float(header["vox_offset"])
@@ -155,3 +155,10 @@ def read_nifti_header(path: Path) -> tuple[Any, bytes]:
         extensions = extensions[: int(start) - length]
         header.get_data_dtype()  # raises where the type is none
     return header, extensions
+
+
+def _but(path: Path, block: bytes) -> str:
+    """What a file is instead of NIfTI, and what to do, as the end of a message."""
+    kind = kind_of(path, block)
+    advice = "save it as .nii or .nii.gz"
+    return f"; {advice}" if kind in (None, NIFTI) else f", {kind.told(advice)}"

@@ -20,8 +20,9 @@ from jaxtyping import Float, Shaped
 from cvsct.errors import GeometryError
 from cvsct.io.derivation import Derivation
 from cvsct.io.derived import UID_MAP, DerivedSeries, refuse_unfit
+from cvsct.io.file_kinds import is_gzipped
 from cvsct.io.nifti import TO_LPS, NiftiStack
-from cvsct.io.nifti_header import SUFFIXES, is_nifti
+from cvsct.io.nifti_header import SUFFIXES, is_nifti, sizes_of
 from cvsct.io.space import stack_affine
 from cvsct.io.stack import SeriesFiles, Stack
 from cvsct.runs import write_atomic, write_json
@@ -58,8 +59,8 @@ def output_name(name: str, source: Path) -> str:
 
 
 def output_suffix(source: Path) -> str:
-    """Compressed where the source is."""
-    return ".nii.gz" if source.name.lower().endswith(".gz") else ".nii"
+    """Compressed where the source is, whatever its name says."""
+    return ".nii.gz" if is_gzipped(source) else ".nii"
 
 
 def _stem(path: Path) -> str:
@@ -90,7 +91,7 @@ class NiftiWriter:
         self._folder, self._derivation, self._source = folder, derivation, source
         self._name = name
         # in the file's own order of axes, seen in ours
-        sizes = source.header.get_data_shape()[:3]
+        sizes = sizes_of(source.header)[:3]
         self._voxels = np.empty(sizes, source.stored.dtype, order="F")
         self._done = 0
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from cvsct.errors import CvsctError
-from cvsct.io.dicom import SeriesFiles, find_series, read_facts, read_series
+from cvsct.io.catalog import Catalog
+from cvsct.io.dicom import SeriesFiles, read_facts, read_series
 from cvsct.runs import Progress, silent
 from cvsct.volume import Acquisition
 
@@ -63,16 +63,11 @@ class Surveyed:
         }
 
 
-def survey(path: Path, progress: Progress = silent) -> Iterator[Surveyed]:
-    """Look at every series under a path, one in memory at a time.
-
-    Raises:
-        SeriesError: if there is no CT series at all.
-    """
-    found = find_series(path)
-    for number, series in enumerate(found, 1):
+def survey(found: Catalog, progress: Progress = silent) -> Iterator[Surveyed]:
+    """Look at every series that was found under a path, one in memory at a time."""
+    for number, series in enumerate(found.series, 1):
         yield _look_at(series)
-        progress("reading", number, len(found))
+        progress("reading", number, len(found.series))
 
 
 def _look_at(series: SeriesFiles) -> Surveyed:

@@ -1,0 +1,162 @@
+"""What a file that is no DICOM is, by its first bytes, and what to do with it.
+
+Names of files mislead: archives, other image formats and pictures are told by what they hold.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+HEAD_BYTES = 1024
+GZIP = b"\x1f\x8b"
+NIFTI_MARKS = {b"n+1\0": (344, 348), b"n+2\0": (4, 540)}
+"""Where each version's mark stands, and how long its header is."""
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file that is not read.
+
+    Args:
+        one: what one is called, as after "a".
+        many: what several are called.
+        remedy: what to do with `{it}`; empty where the file can hold no scan.
+        named: one file said to be of the kind.
+    """
+
+    one: str
+    many: str
+    remedy: str
+    named: str
+
+    def told(self, otherwise: str) -> str:
+        """What a file is and what to do, as the end of a message on it.
+
+        Args:
+            otherwise: what to do about a file that can hold no scan.
+        """
+        return f"{self.named}; {self.remedy.format(it='it') or otherwise}"
+
+
+def _kind(one: str, many: str = "", remedy: str = "", named: str = "") -> FileKind:
+    article = "an" if one[0] in "aeiouA" or one.startswith(("NRRD", "HDF5")) else "a"
+    return FileKind(one, many or f"{one}s", remedy, named or f"it is {article} {one}")
+
+
+_CONVERT = "convert {it} to NIfTI, .nii.gz"
+_UNPACK = "unpack {it}"
+EMPTY = _kind("empty file", remedy="copy {it} again", named="it is empty")
+NIFTI = _kind("NIfTI file of another name", "NIfTI files of other names", "name {it} .nii.gz, or "
+              ".nii where not compressed", "it is NIfTI of another name")  # fmt: skip
+_PAIR = _kind("NIfTI file of two parts", "NIfTI files of two parts", "save {it} as one .nii file",
+              "it is NIfTI of two parts, .hdr and .img")  # fmt: skip
+_ANALYZE = _kind("Analyze image", remedy=_CONVERT)
+_TAR = _kind("tar archive", remedy=_UNPACK)
+_DOCUMENT = _kind("office document")
+_NUMPY = _kind("NumPy file", remedy=_CONVERT)
+_MINC = _kind("MINC image", remedy=_CONVERT)
+
+_BEGINNINGS: tuple[tuple[bytes, FileKind], ...] = (
+    (b"NRRD", _kind("NRRD image", remedy=_CONVERT)),
+    (b"PK\x03\x04", _kind("zip archive", remedy=_UNPACK)),
+    (b"PK\x05\x06", _kind("zip archive", remedy=_UNPACK)),
+    (b"7z\xbc\xaf\x27\x1c", _kind("7z archive", remedy=_UNPACK)),
+    (b"Rar!\x1a\x07", _kind("rar archive", remedy=_UNPACK)),
+    (b"\xfd7zXZ\0", _kind("xz-compressed file", remedy=_UNPACK)),
+    (b"BZh", _kind("bzip2-compressed file", remedy=_UNPACK)),
+    (b"\x28\xb5\x2f\xfd", _kind("zstd-compressed file", remedy=_UNPACK)),
+    (b"CDF\x01", _MINC),
+    (b"CDF\x02", _MINC),
+    (b"\x89HDF\r\n\x1a\n", _kind("HDF5 file", remedy=_CONVERT)),
+    (b"\x93NUMPY", _NUMPY),
+    (b"# vtk DataFile", _kind("VTK file", remedy=_CONVERT)),
+    (b"\xff\xd8\xff", _kind("JPEG picture")),
+    (b"\x89PNG", _kind("PNG picture")),
+    (b"\0\0\0\x0cjP  ", _kind("JPEG 2000 picture")),
+    (b"II*\0", _kind("TIFF picture")),
+    (b"MM\0*", _kind("TIFF picture")),
+    (b"GIF8", _kind("GIF picture")),
+    (b"%PDF", _kind("PDF document")),
+    (b"SQLite format 3\0", _kind("database")),
+)
+_BY_SUFFIX = {
+    **dict.fromkeys((".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp"), _DOCUMENT),
+    **{".npz": _NUMPY, ".mnc": _MINC},
+}
+"""Kinds whose first bytes are those of another one, by their names."""
+_META_IMAGE = re.compile(rb"\s*(Comment[^\n]*\n\s*)*(ObjectType|NDims)\s*=")
+
+
+def head_of(path: Path) -> bytes:
+    """A file's first bytes.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return stream.read(HEAD_BYTES)
+
+
+def is_gzipped(path: Path) -> bool:
+    """Whether a file is compressed by gzip, by its first two bytes.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return stream.read(len(GZIP)) == GZIP
+
+
+def kind_of(path: Path, head: bytes) -> FileKind | None:
+    """What a file is, by its first bytes; nothing where they tell nothing."""
+    if not head:
+        return EMPTY
+    if head.startswith(GZIP):
+        return _gzipped(head)
+    by_suffix = _BY_SUFFIX.get(path.suffix.lower())
+    for beginning, kind in _BEGINNINGS:
+        if head.startswith(beginning):
+            return by_suffix or kind
+    if _META_IMAGE.match(head):
+        return _kind("MetaImage", remedy=_CONVERT)
+    if head[257:262] == b"ustar":
+        return _TAR
+    return _volume(head)
+
+
+def foreign(path: Path) -> str:
+    """Why a file is not DICOM and what to do, as the end of a message on it.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    kind = kind_of(path, head_of(path))
+    advice = "name a DICOM file, or a folder that holds CT slices"
+    if kind is None:
+        return f"it has neither a DICM mark at byte 128 nor elements from its first byte; {advice}"
+    return kind.told(advice)
+
+
+def _gzipped(head: bytes) -> FileKind:
+    try:
+        inside = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
+    except zlib.error:
+        inside = b""
+    if inside[257:262] == b"ustar":
+        return _TAR
+    if inside[128:132] == b"DICM":
+        return _kind("gzip-compressed DICOM file", remedy=_UNPACK)
+    return _volume(inside) or _kind("gzip-compressed file", remedy=_UNPACK)
+
+
+def _volume(head: bytes) -> FileKind | None:
+    """NIfTI or its predecessor, whose headers begin with their own length of 348."""
+    if any(head[at : at + 4] == mark for mark, (at, _) in NIFTI_MARKS.items()):
+        return NIFTI
+    if head[344:348] == b"ni1\0":
+        return _PAIR
+    sized = head[:4] in ((348).to_bytes(4, "little"), (348).to_bytes(4, "big"))
+    return _ANALYZE if sized and len(head) >= 348 else None
