@@ -88,8 +88,9 @@ def test_a_tree_of_series_with_foreign_files(
     with caplog.at_level(logging.INFO):
         series = find_series(tmp_path)
     assert [s.series_uid for s in series] == ["1.2.3.4", "1.2.3.5", "1.2.3.7"]
-    assert "1 not DICOM" in caplog.text
-    assert "1 a scout (localizer)" in caplog.text
+    assert "1 other file (no DICOM, no NIfTI)" in caplog.text
+    assert "1 scout" in caplog.text
+    assert "1 linked folder that leads back" in caplog.text
 
 
 def test_a_tree_goes_on_after_a_refusal_and_names_damaged_files(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
     with pytest.raises(SeriesError, match="the folder is empty"):
         find_series(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(SeriesError, match="1 not DICOM"):
+    with pytest.raises(SeriesError, match="1 other file"):
         find_series(tmp_path)
     with pytest.raises(SeriesError, match=r"file-[0-9a-f]{8}\.txt: not a DICOM file"):
         find_series(tmp_path / "notes.txt")

@@ -242,7 +242,8 @@ def _refuse_cut(file: Path, header: Dataset) -> None:
     said = text(header, "SOPClassUID")
     if said != CT_IMAGE and CT_IMAGE.startswith(said):
         said = media_class_of(header)  # absent, or cut within it
-    if not said and "DirectoryRecordSequence" not in header:
+    cut = said != CT_IMAGE and CT_IMAGE.startswith(said)
+    if cut and "DirectoryRecordSequence" not in header:
         missing = "SOP Class UID"
     elif said in (CT_IMAGE, *ENHANCED_CT) and text(header, "Modality") in ("", "C"):
         missing = "Modality"

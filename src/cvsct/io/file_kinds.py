@@ -53,6 +53,10 @@ NIFTI = _kind("NIfTI file of another name", "NIfTI files of other names", "name 
               ".nii where not compressed", "it is NIfTI of another name")  # fmt: skip
 _PAIR = _kind("NIfTI file of two parts", "NIfTI files of two parts", "save {it} as one .nii file",
               "it is NIfTI of two parts, .hdr and .img")  # fmt: skip
+_DICOM = _kind("DICOM file", remedy="give {it} a name without .nii")
+_PACKED_DICOM = _kind("gzip-compressed DICOM file", remedy=_UNPACK)
+PACKED = _kind("gzip-compressed file", remedy=_UNPACK)
+_META = _kind("MetaImage", remedy=_CONVERT)
 _ANALYZE = _kind("Analyze image", remedy=_CONVERT)
 _TAR = _kind("tar archive", remedy=_UNPACK)
 _DOCUMENT = _kind("office document")
@@ -114,16 +118,27 @@ def kind_of(path: Path, head: bytes) -> FileKind | None:
     """What a file is, by its first bytes; nothing where they tell nothing."""
     if not head:
         return EMPTY
-    if head.startswith(GZIP):
-        return _gzipped(head)
-    by_suffix = _BY_SUFFIX.get(path.suffix.lower())
+    if not head.startswith(GZIP):
+        return _by_beginning(path, head)
+    try:
+        inside = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
+    except zlib.error:
+        inside = b""
+    if inside[128:132] == b"DICM":
+        return _PACKED_DICOM
+    return _by_beginning(path, inside) or PACKED
+
+
+def _by_beginning(path: Path, head: bytes) -> FileKind | None:
     for beginning, kind in _BEGINNINGS:
         if head.startswith(beginning):
-            return by_suffix or kind
+            return _BY_SUFFIX.get(path.suffix.lower()) or kind
     if _META_IMAGE.match(head):
-        return _kind("MetaImage", remedy=_CONVERT)
+        return _META
     if head[257:262] == b"ustar":
         return _TAR
+    if head[128:132] == b"DICM":
+        return _DICOM
     return _volume(head)
 
 
@@ -138,18 +153,6 @@ def foreign(path: Path) -> str:
     if kind is None:
         return f"it has neither a DICM mark at byte 128 nor elements from its first byte; {advice}"
     return kind.told(advice)
-
-
-def _gzipped(head: bytes) -> FileKind:
-    try:
-        inside = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
-    except zlib.error:
-        inside = b""
-    if inside[257:262] == b"ustar":
-        return _TAR
-    if inside[128:132] == b"DICM":
-        return _kind("gzip-compressed DICOM file", remedy=_UNPACK)
-    return _volume(inside) or _kind("gzip-compressed file", remedy=_UNPACK)
 
 
 def _volume(head: bytes) -> FileKind | None:

@@ -100,14 +100,13 @@ UNFINISHED = Reason(
 PACKED_SLICE = Reason("compressed slice", "compressed slices", "unpack {it}", incomplete=True)
 
 _CT_KINDS = {
-    "a scout (localizer)": Reason("scout (localizer)", "scouts (localizers)"),
+    "a scout (localizer)": Reason("scout", "scouts"),
     "a screen save": Reason("screen save", "screen saves"),
     "a dose page": Reason("dose page", "dose pages"),
     "a protocol page": Reason("protocol page", "protocol pages"),
     "an intensity projection": Reason("intensity projection", "intensity projections"),
 }
 """CT images that are no slices, by what `not_a_slice` says of one."""
-_STANDARD = "1.2.840.10008."
 _OBJECTS = {
     "1.2.840.10008.1.3.10": Reason("DICOMDIR", "DICOMDIR files"),
     "1.2.840.10008.5.1.4.1.1.481.3": Reason("RT structure set", "RT structure sets"),
@@ -120,10 +119,7 @@ _OBJECTS = {
     "1.2.840.10008.5.1.4.1.1.104": Reason("document in DICOM", "documents in DICOM"),
     "1.2.840.10008.5.1.4.1.1.4": Reason("MR image", "MR images"),
     "1.2.840.10008.5.1.4.1.1.128": Reason("PET image", "PET images"),
-    "1.2.840.10008.5.1.4.1.1.7": Reason(
-        "secondary capture (a dose page or screen save)",
-        "secondary captures (dose pages or screen saves)",
-    ),
+    "1.2.840.10008.5.1.4.1.1.7": Reason("secondary capture", "secondary captures"),
 }
 """Kinds of DICOM objects by the beginning of their SOP Class UIDs (PS3.4 annex B.5)."""
 

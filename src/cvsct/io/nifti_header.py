@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from cvsct.errors import CvsctError, SeriesError
-from cvsct.io.file_kinds import NIFTI, NIFTI_MARKS, is_gzipped, kind_of
+from cvsct.io.file_kinds import NIFTI, NIFTI_MARKS, PACKED, head_of, is_gzipped, kind_of
 from cvsct.io.header import label
 from cvsct.io.pixels import MAX_SIDE
 
@@ -141,7 +141,7 @@ def read_nifti_header(path: Path) -> tuple[Any, bytes]:
             (mark for mark, (at, _) in NIFTI_MARKS.items() if block[at : at + 4] == mark), None
         )
         if version is None:
-            raise SeriesError(f"{name}: not a NIfTI file of one part{_but(path, block)}")
+            raise SeriesError(f"{name}: not a NIfTI file of one part{_but(path)}")
         length = NIFTI_MARKS[version][1]
         kind: Any = nib.Nifti1Header if version == b"n+1\0" else nib.Nifti2Header
         header = kind(block[:length], check=False)
@@ -157,8 +157,8 @@ def read_nifti_header(path: Path) -> tuple[Any, bytes]:
     return header, extensions
 
 
-def _but(path: Path, block: bytes) -> str:
+def _but(path: Path) -> str:
     """What a file is instead of NIfTI, and what to do, as the end of a message."""
-    kind = kind_of(path, block)
+    kind = kind_of(path, head_of(path))
     advice = "save it as .nii or .nii.gz"
-    return f"; {advice}" if kind in (None, NIFTI) else f", {kind.told(advice)}"
+    return f"; {advice}" if kind in (None, NIFTI, PACKED) else f", {kind.told(advice)}"
