@@ -25,18 +25,17 @@ from cvsct.io.catalog import catalog, find_series
 from cvsct.io.header import is_dicom
 from cvsct.io.masks import read_masks
 from tests.commands import Run
-from tests.dicom_files import only, slice_dataset, stored_values, write_series, write_slice
+from tests.dicom_files import (
+    behead,
+    only,
+    slice_dataset,
+    stored_values,
+    write_series,
+    write_slice,
+)
 from tests.test_enhanced import enhanced
 
 PLAIN = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
-
-
-def behead(path: Path, *, meta: bool = False) -> Path:
-    """Take preamble and mark away, and the file meta group unless it is to stay."""
-    content = path.read_bytes()
-    end = 144 + int.from_bytes(content[140:144], "little")
-    path.write_bytes(content[132 if meta else end :])
-    return path
 
 
 def beheaded_series(folder: Path, syntax: str, *, meta: bool) -> Path:

@@ -41,6 +41,7 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error written for the user becomes one line and an exit code."""
+    begin()
     try:
         app(args=arguments, prog_name="cvsct")
     except SystemExit as stop:
@@ -74,7 +75,7 @@ def _configure(
         bool, typer.Option("--verbose", help="Log what is done, and tell paths.")
     ] = False,
 ) -> None:
-    begin(verbose)
+    this_run().verbose = verbose
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s"
     )

@@ -32,10 +32,10 @@ class _Run:
 _run = _Run()
 
 
-def begin(verbose: bool) -> None:
+def begin() -> None:
     """Forget an earlier run in this process."""
     global _run  # noqa: PLW0603 - there is one terminal
-    _run = _Run(verbose)
+    _run = _Run()
 
 
 def this_run() -> _Run:
