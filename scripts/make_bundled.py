@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,11 +26,9 @@ from typing import Any
 from bundled_scans import make
 from cvsct.inference.calibration import calibrated
 from cvsct.io.scans import open_scans
-from cvsct.models.bundle import MEASURED, Bundle
+from cvsct.models.bundle import CHECKPOINT_FILE, MEASURED, SUMS_FILE, Bundle
 from cvsct.models.bundled import ROOT
 from cvsct.scanner.benchmark import BL64, BR40, GE, KERNELS, SIEMENS, TRAIN
-from real_pair import run
-from virtual_study import Job, train
 
 METHODS = ("spectrum", "cvsct")
 BESIDE = ("input", "histogram", "spectrum-plain")
@@ -61,23 +61,54 @@ PAIRS = (
 )
 
 
+def cvsct(*words: object, log: Path | None = None) -> int:
+    """Exit code of a command in a process of its own, with one thread where it has a log."""
+    command = [sys.executable, "-m", "cvsct.cli", *map(str, words)]
+    if log is None:
+        return subprocess.run(command, check=False).returncode
+    log.parent.mkdir(parents=True, exist_ok=True)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("a") as stream:
+        return subprocess.run(
+            command, stdout=stream, stderr=stream, env=one_thread, check=False
+        ).returncode
+
+
+def train(method: str, scans: Path, sides: tuple[str, str], model: Path, minutes: float) -> str:
+    """One training, which goes on where an earlier one stopped; what failed, or nothing."""
+    if (model / SUMS_FILE).exists():
+        return ""
+    words: list[object] = ["train", method, "--source", scans / sides[0]]
+    words += ["--target", scans / sides[1], "--out", model, "--max-minutes", minutes]
+    for setting in ("max_steps=100000", *SETTINGS) if method == "cvsct" else ():
+        words += ["--set", setting]
+    if (model / CHECKPOINT_FILE).exists():
+        words.append("--resume")
+    log = model.parent / f"{model.name}.log"
+    code = cvsct(*words, log=log)
+    return f"{model.name}: exit code {code}, see {log}" if code else ""
+
+
 def learn(pair: Pair, work: Path, minutes: float) -> list[str]:
     """The models of a pair into its benchmark folder; what failed, one line each."""
-    data = work / "scans" / pair.folder
-    failed = []
-    for method in METHODS:
-        model = work / "benchmark" / pair.name / "models" / f"{method}-0"
-        settings = SETTINGS if method == "cvsct" else []
-        failed.append(train(Job(method, settings, 0, model, minutes, sides=pair.sides), data))
-    return [each for each in failed if each]
+    scans = work / "scans" / pair.folder / TRAIN
+    models = work / "benchmark" / pair.name / "models"
+    failed = [
+        train(method, scans, pair.sides, models / f"{method}-0", minutes) for method in METHODS
+    ]
+    return [line for line in failed if line]
 
 
 def measure(pair: Pair, work: Path) -> list[dict[str, Any]]:
     """Results of all methods, as `cvsct benchmark` leaves them."""
     out = work / "benchmark" / pair.name
     names = ",".join((*BESIDE, *METHODS))
-    run("benchmark", "--data", work / "scans" / pair.folder, "--methods", names, "--out", out,
-        "--rois", ROIS)  # fmt: skip
+    code = cvsct(
+        *("benchmark", "--data", work / "scans" / pair.folder, "--methods", names),
+        *("--out", out, "--rois", ROIS),
+    )
+    if code:
+        sys.exit(f"cvsct benchmark: exit code {code}")
     results: list[dict[str, Any]] = json.loads((out / "results.json").read_text())["results"]
     return results
 

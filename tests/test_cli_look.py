@@ -38,7 +38,7 @@ def test_inspect_tells_what_the_headers_say_and_no_patient(run: Run, tmp_path: P
         "series_uid": "1.2.1", "readable": True, "refused": "", "files": 4,
         "manufacturer": "Maker", "model": "Scanner", "kernel": "K1", "kvp": 120.0,
         "slices": 4, "rows": ROWS, "columns": COLUMNS, "pixel_mm": [0.7, 0.7], "spacing_mm": 5.0,
-        "thickness_mm": 5.0, "padded": False,
+        "thickness_mm": 5.0, "padded": False, "notes": [],
     }  # fmt: skip
     assert (second["slices"], second["spacing_mm"]) == (1, None)
     code, table, err = run("inspect", tmp_path)

@@ -21,6 +21,7 @@ from pydicom.uid import (
 )
 
 from cvsct.errors import CvsctError, GeometryError, SeriesError
+from cvsct.io.catalog import catalog
 from cvsct.io.dicom import Refusal, find_series, read_all, read_series, read_tree
 from cvsct.io.header import label
 from cvsct.volume import AIR_FLOOR_HU, CTVolume
@@ -69,7 +70,7 @@ def test_every_lossless_syntax_gives_the_same_hu(tmp_path: Path, syntax: str) ->
 
 
 def test_a_tree_of_series_with_foreign_files(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
 ) -> None:
     write_series(tmp_path / "a")
     write_series(tmp_path / "b" / "c", series="1.2.3.5")
@@ -85,12 +86,12 @@ def test_a_tree_of_series_with_foreign_files(
     scout = slice_dataset(0, stored_values(1)[0], series="1.2.3.8")
     scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     write_slice(tmp_path / "scout.dcm", scout)
-    with caplog.at_level(logging.INFO):
-        series = find_series(tmp_path)
-    assert [s.series_uid for s in series] == ["1.2.3.4", "1.2.3.5", "1.2.3.7"]
-    assert "1 other file (no DICOM, no NIfTI)" in caplog.text
-    assert "1 scout" in caplog.text
-    assert "1 linked folder that leads back" in caplog.text
+    found = catalog(tmp_path)
+    assert [s.series_uid for s in found.series] == ["1.2.3.4", "1.2.3.5", "1.2.3.7"]
+    assert sorted(map(str, found.left_out)) == [
+        "1 linked folder that leads back", "1 scout", "1 text file",
+    ]  # fmt: skip
+    assert not found.incomplete
 
 
 def test_a_tree_goes_on_after_a_refusal_and_names_damaged_files(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
     with pytest.raises(SeriesError, match="the folder is empty"):
         find_series(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(SeriesError, match="1 other file"):
+    with pytest.raises(SeriesError, match="1 text file"):
         find_series(tmp_path)
     with pytest.raises(SeriesError, match=r"file-[0-9a-f]{8}\.txt: not a DICOM file"):
         find_series(tmp_path / "notes.txt")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+import gzip
 import json
 import os
 import subprocess
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +18,29 @@ from cvsct.models.bundle import CHECKPOINT_FILE, Bundle
 from cvsct.training.record import LOG
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ROOT / "scripts"
 TINY = (
     *("generator.width=4", "generator.blocks=1", "generator.hold_low_px=2", "patch_px=24"),
     *("discriminator.widths=[8,8]", "discriminator.strides=[2,1]", "batch=2"),
     *('domain.layers=["relu2_1"]', "validation_patches=8"),
     *("precision=fp32", "schedule.save_steps=1", "health.dead_steps=0"),
 )
-FOREVER = 1_000_000
+SET_TINY = [word for setting in TINY for word in ("--set", setting)]
 
 
 class Machine:
-    """A machine that calls of the script share; each call gets an empty OUT, as on a lent one."""
+    """A machine that calls of the script share; each call gets an OUT of its own."""
 
     def __init__(self, folder: Path, scans: Path) -> None:
-        self.folder, self.calls = folder, 0
-        self.scans: tuple[object, ...] = ("--source", scans / "sharp", "--target", scans / "soft")
+        self.folder, self.scans, self.calls = folder, scans, 0
         self.out = folder / "out-0"
 
-    def __call__(self, *words: object, **variables: str) -> tuple[int, str]:
+    def __call__(self, model: str, *words: object, cpu: bool = True, **variables: str) -> Any:
         self.calls += 1
         self.out = self.folder / f"out-{self.calls}"
-        settings = [word for setting in TINY for word in ("--set", setting)]
-        before = [*self.scans, "--work", self.folder / "work", *settings]
+        device = ["--device", "cpu"] if cpu else []
+        before = [model, self.scans / "sharp", self.scans / "soft", "--work", self.folder / "work"]
         done = subprocess.run(
-            ["bash", str(SCRIPTS / "gpu_run.sh"), *map(str, [*before, *words])],
+            ["bash", ROOT / "scripts" / "gpu_run.sh", *map(str, [*before, *device, *words])],
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
@@ -58,8 +55,10 @@ class Machine:
         )
         return done.returncode, done.stdout + done.stderr
 
-    def said(self, name: str) -> Any:
-        return json.loads((self.out / name).read_text())
+    def steps(self) -> list[int]:
+        """Steps in the log of losses that came back."""
+        lines = gzip.decompress((self.out / f"{LOG}.gz").read_bytes()).decode().splitlines()
+        return [json.loads(line)["step"] for line in lines]
 
 
 @pytest.fixture
@@ -67,162 +66,91 @@ def machine(tmp_path: Path, scans: Path) -> Machine:
     return Machine(tmp_path, scans)
 
 
-def test_time_ends_a_training_the_next_call_goes_on_and_then_comes_the_next_model(
+def test_time_ends_a_training_and_the_same_call_goes_on_to_the_finished_model(
     machine: Machine, tmp_path: Path
 ) -> None:
-    names = tmp_path / "models.txt"
-    names.write_text("cyclegan:cpu # the baseline\n\nspectrum:cpu\n")
-    words = ("--list", names, "--device", "cpu")
-    model = tmp_path / "work" / "models" / "cyclegan-cpu"
-    minutes = 0.15
+    checkpoint = tmp_path / "work" / "cyclegan-cpu-0" / CHECKPOINT_FILE
+    minutes = 0.2
     for _ in range(4):  # a busy machine may need longer to its first step
-        code, said = machine(*words, "--no-speed", "--minutes", minutes, "--max-steps", FOREVER)
-        assert code == 0, said
-        steps = (
-            machine.said("cyclegan-cpu.json")["training"]["steps"]
-            if (model / CHECKPOINT_FILE).exists()
-            else 0
+        code, said = machine(
+            "cyclegan:cpu", "--minutes", minutes, "--model-minutes", 99, "--", *SET_TINY
         )
-        if steps:
+        if checkpoint.exists():
             break
+        assert "the time was up before the first checkpoint" in said
         minutes *= 2
-    assert f"cyclegan-cpu: stopped after {steps} steps" in said
-    assert "left: cyclegan-cpu, spectrum-cpu" in said
-    assert machine.said("report.json")["models"] == {
-        "cyclegan-cpu": "stopped",
-        "spectrum-cpu": "to do",
-    }
-    weights = load_file(machine.out / "cyclegan-cpu.safetensors")
+    assert code == 0, said
+    steps = machine.steps()[-1]
+    assert f"stopped by the time after {steps} steps" in said
+    weights = load_file(machine.out / "weights.safetensors")
     assert {array.dtype.name for array in weights.values()} == {"float32"}
-    assert (machine.out / "cyclegan-cpu.checkpoint.pt").exists()
-    stopped = machine.out
+    assert not (machine.out / "model.tar.gz").exists()
 
-    code, said = machine(*words, "--no-speed", "--minutes", 5, "--max-steps", steps + 2)
+    last = ("--minutes", 5, "--", *SET_TINY, "--max-steps", steps + 2)
+    code, said = machine("cyclegan:cpu", *last)
     assert code == 0, said
-    assert "cyclegan-cpu goes on" in said
-    assert f"cyclegan-cpu: finished after {steps + 2} steps" in said
-    logged = [json.loads(line)["step"] for line in (model / LOG).read_text().splitlines()]
-    assert logged == list(range(1, steps + 3))
-    with tarfile.open(machine.out / "cyclegan-cpu.tar.gz") as archive:
+    assert machine.steps() == list(range(1, steps + 3))
+    with tarfile.open(machine.out / "model.tar.gz") as archive:
         archive.extractall(tmp_path / "home", filter="data")
-    assert Bundle.read(tmp_path / "home" / "cyclegan-cpu").training["steps"] == steps + 2
-    assert not (tmp_path / "home" / "cyclegan-cpu" / CHECKPOINT_FILE).exists()
-    assert len(list(machine.out.iterdir())) <= 8
+    model = tmp_path / "home" / "cyclegan-cpu-0"
+    assert Bundle.read(model).training["steps"] == steps + 2
+    assert not (model / CHECKPOINT_FILE).exists()
+    manifest = json.loads((machine.out / "inference-fp32.json").read_text())
+    assert manifest["figures"]["slices_per_s"] > 0
+    assert "inference fp32" in said
 
-    code, said = machine(*words, "--no-speed", "--minutes", 5)
+    code, said = machine("cyclegan:cpu", *last)
     assert code == 0, said
-    assert "cyclegan-cpu: finished already, skipped" in said
-    assert "spectrum-cpu: finished" in said
-    assert "nothing is left to train" in said
+    assert "finished already" in said
+    assert (machine.out / "model.tar.gz").exists()
 
-    other = Machine(tmp_path / "other", tmp_path)
-    other.scans = machine.scans
-    early = ("--earlier", stopped, "--max-steps", steps + 1, "--no-speed", "--minutes", 5)
-    code, said = other("cyclegan:cpu", "--device", "cpu", *early)
+
+def test_the_schedule_is_stretched_to_the_time(machine: Machine, tmp_path: Path) -> None:
+    """Steps of the preset do not end the training before its minutes do."""
+    words = ("--minutes", 5, "--model-minutes", 0.02, "--", *SET_TINY, "--set", "max_steps=1")
+    code, said = machine("cyclegan:cpu", *words)
     assert code == 0, said
-    assert "takes up the checkpoint" in said
-    assert f"finished after {steps + 1} steps" in said
+    assert len(machine.steps()) > 1
 
 
-def test_speed_is_measured_once(machine: Machine) -> None:
-    words = ("spectrum:cpu", "--device", "cpu", "--quick", "--slice-px", 32)
-    code, said = machine(*words)
+def test_a_classical_method_is_fitted_and_measured(machine: Machine, tmp_path: Path) -> None:
+    code, said = machine("spectrum:cpu", "--minutes", 5)
     assert code == 0, said
-    speed = machine.said("report.json")["speed"]
-    assert {"ms_per_slice", "gflop", "share_of_peak"} <= speed["inference"][0].keys()
-    assert speed["training_step"]["rows"][0]["wall_s"] > 0
-    assert "ms a slice of 32 px" in said
-    code, said = machine(*words)
-    assert code == 0, said
-    assert "measuring" not in said
-    assert machine.said("report.json")["speed"] == speed
+    with tarfile.open(machine.out / "model.tar.gz") as archive:
+        archive.extractall(tmp_path / "home", filter="data")
+    assert Bundle.read(tmp_path / "home" / "spectrum-cpu-0").method == "spectrum"
+    assert (machine.out / "inference-fp32.json").exists()
 
 
-def test_a_training_that_fails_is_told_and_not_tried_again(machine: Machine) -> None:
-    words = ("cyclegan:cpu", "spectrum:cpu", "--device", "cpu", "--no-speed")
-    code, said = machine(*words, "--set", "patch_px=4096")
+def test_a_training_that_fails_is_told_with_its_log(machine: Machine) -> None:
+    code, said = machine("cyclegan:cpu", "--", *SET_TINY, "--set", "patch_px=4096")
     assert code == 1
-    assert "cyclegan-cpu failed: " in said
-    assert "--retry" in said
-    assert machine.said("cyclegan-cpu.json")["state"] == "failed"
-    code, said = machine(*words)
-    assert code == 0, said
-    assert "cyclegan-cpu: failed already, skipped" in said
-    assert "spectrum-cpu: finished" in said
+    assert "training failed: " in said
+    assert (machine.out / "train.log").read_text().strip().splitlines()[-1] in said
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["cyclegan:cpu"], 1, "sees no CUDA GPU"),
-        (["cvsct:cpu", "--device", "cpu"], 1, "needs ImageNet VGG16 weights"),
-        (["cvsct:gpu", "--device", "cpu"], 2, "presets paper, stable, cpu"),
-        (["cvsct", "--device", "cpu"], 2, "is no METHOD:PRESET"),
-        ([], 2, "no model to train"),
-        (["cvsct:cpu", "--wheels", "/nowhere"], 2, "/nowhere: no such folder"),
+        (["cyclegan"], 2, "usage: METHOD:PRESET"),
+        (["cyclegan:cpu", "--wheels", "/nowhere"], 2, "/nowhere: no such folder"),
+        (["cyclegan:cpu", "--minuets", "9"], 2, "unknown option --minuets"),
+        (["cyclegan:cpu", "--minutes"], 2, "--minutes needs a value"),
+        (["cyclegan:gpu"], 1, "training failed: "),
+        (["cvsct:cpu"], 1, "needs ImageNet VGG16 weights"),
     ],
 )
-def test_what_is_missing_is_said_before_anything_begins(
+def test_what_is_missing_is_said(
     machine: Machine, tmp_path: Path, words: list[str], code: int, says: str
 ) -> None:
-    nothing = {"CUDA_VISIBLE_DEVICES": "", "CVSCT_VGG_WEIGHTS": "", "TORCH_HOME": str(tmp_path)}
+    nothing = {"CVSCT_VGG_WEIGHTS": "", "TORCH_HOME": str(tmp_path)}
     found, said = machine(*words, **nothing)
     assert (found, says in said) == (code, True), said
     assert "Traceback" not in said
 
 
-def test_missing_libraries_are_named() -> None:
-    done = subprocess.run(
-        [sys.executable, "-S", str(SCRIPTS / "gpu_run.py"), "cvsct:stable"],
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 1
-    assert all(name in done.stderr for name in ("numpy", "torch", "numba", "xraydb", "--wheels"))
-
-
-def test_wheels_are_unpacked_beside_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(SCRIPTS)
-    checks = importlib.import_module("gpu_checks")
-    wheel, site = tmp_path / "wheels" / "cvsct_absent-1.0-py3-none-any.whl", tmp_path / "site"
-    wheel.parent.mkdir()
-    about = "cvsct_absent-1.0.dist-info"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("cvsct_absent.py", "VALUE = 3\n")
-        archive.writestr(f"{about}/METADATA", "Name: cvsct-absent\nVersion: 1.0\n")
-        tag = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        archive.writestr(f"{about}/WHEEL", tag)
-        archive.writestr(f"{about}/RECORD", "")
-    monkeypatch.setattr(checks, "NEEDED", ("numpy", "cvsct_absent"))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("PYTHONPATH", "")
-    checks.check_packages(wheel.parent, site, simulates=False)
-    assert importlib.import_module("cvsct_absent").VALUE == 3
-    assert os.environ["PYTHONPATH"].startswith(str(site))
-
-
-def test_what_is_too_large_stays_and_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(SCRIPTS)
-    results = importlib.import_module("gpu_results")
-    (tmp_path / "m.checkpoint.pt").write_bytes(bytes(17 * 2**20))
-    (tmp_path / "m.log").write_text("done")
-    (note,) = results._without_large(tmp_path, "m")
-    assert "17 MiB, above 16: it does not come back" in note
-    assert "begins anew" in note
-    assert [path.name for path in tmp_path.iterdir()] == ["m.log"]
-
-
-@pytest.mark.slow
-def test_scans_are_simulated_where_none_are_given(machine: Machine) -> None:
-    machine.scans = ("--scale", "tiny", "--bodies", "1")
-    code, said = machine("spectrum:cpu", "--device", "cpu", "--no-speed", "--minutes", 5)
-    assert code == 0, said
-    assert "simulating, scale tiny, seed 0" in said
-    assert "spectrum-cpu: finished" in said
+def test_a_machine_without_a_gpu_is_refused(machine: Machine) -> None:
+    code, said = machine("spectrum:cpu", cpu=False, CUDA_VISIBLE_DEVICES="")
+    assert code == 1
+    assert "torch sees no CUDA GPU" in said
+    assert "--wheels" in said

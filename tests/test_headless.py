@@ -125,7 +125,7 @@ def test_what_does_not_begin_with_sound_elements_is_no_dicom(tmp_path: Path, kin
     path = tmp_path / "a"
     path.write_bytes(FOREIGN[kind])
     assert not is_dicom(path)
-    with pytest.raises(SeriesError, match=r"^a: not a DICOM file, .*; "):
+    with pytest.raises(SeriesError, match=r"^a: .*; "):
         find_series(path)
 
 

@@ -21,7 +21,8 @@ from cvsct.errors import CvsctError, GeometryError, MissingExtraError, SeriesErr
 from cvsct.evaluation.radiomics import extract
 from cvsct.evaluation.roi import patch_of
 from cvsct.io.dicom import find_series, read_series
-from cvsct.io.masks import on_grid, read_masks
+from cvsct.io.mask_grid import on_grid
+from cvsct.io.masks import read_masks
 from cvsct.io.space import volume_affine
 from cvsct.regions import MaskedRegion
 from cvsct.volume import CTVolume
@@ -206,7 +207,7 @@ def save_seg(path: Path, folder: Path, labels: np.ndarray, **change: Any) -> Pat
     return path
 
 
-@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP", "FRACTIONAL"])
 def test_segmentation(
     tmp_path: Path, folder: Path, volume: CTVolume, drawn: np.ndarray, kind: str
 ) -> None:
@@ -233,9 +234,14 @@ def test_segmentations_that_do_not_fit_are_refused(
 ) -> None:
     other = save_seg(tmp_path / "f.dcm", folder, drawn, frame="1.2.9.9")
     with pytest.raises(GeometryError, match="another frame of reference"):
-        read_masks(other, volume)
-    fractions = save_seg(tmp_path / "p.dcm", folder, drawn, kind="FRACTIONAL")
-    with pytest.raises(SeriesError, match="type FRACTIONAL"):
+        read_masks(other, replace(volume, headers=()))
+    remarks: list[str] = []
+    regions = read_masks(other, volume, note=remarks.append)
+    assert np.array_equal(laid(regions, drawn.shape, "lesion"), drawn == 1)
+    assert "each frame names an image of this series" in remarks[0]
+    halves = np.stack([drawn == 1, drawn == 2], axis=-1) * np.float32(0.5)
+    fractions = save_seg(tmp_path / "p.dcm", folder, halves, kind="FRACTIONAL")
+    with pytest.raises(SeriesError, match=r"FRACTIONAL that holds fractions.*threshold"):
         read_masks(fractions, volume)
     with pytest.raises(SeriesError, match="neither a segmentation nor"):
         read_masks(sorted(folder.iterdir())[0], volume)
@@ -333,10 +339,10 @@ def test_contours_that_do_not_fit_are_refused(tmp_path: Path, volume: CTVolume) 
     refused(ring(2.4, 18, 16, 5), "lies in no slice")
     refused(inside + np.linspace(0, 1, 200)[:, None] * [1, 0, 0], "lies in no slice")
     refused(ring(7, 18, 16, 5), "outside the image")
-    refused(ring(2, 2, 16, 5), "outside the image")
+    refused(ring(2, -20, 16, 5), "outside the image")
     refused(inside, "another frame of reference", other_frame)
     refused(inside, "does not list", unlisted)
-    refused(inside, "3 numbers", short)
+    refused(inside, "damaged", short)
     refused(inside, "empty", points)
     refused(ring(2, 18.5, 16.5, 0.1), "empty")
 

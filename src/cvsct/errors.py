@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import importlib
+import traceback
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -86,6 +88,13 @@ def explain(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     remedy = "; free some space and run it again" if error.errno == errno.ENOSPC else ""
     return f"{where}{error.strerror or error}{remedy}"
+
+
+def unexpected(error: BaseException) -> str:
+    """An error that nobody foresaw, by its kind and place: its text may quote a patient's value."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name} line {last.lineno}"
+    return f"unexpected {type(error).__name__} in {where}; report it"
 
 
 def one_line(text: str) -> str:

@@ -13,11 +13,14 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from cvsct.errors import GeometryError
-from cvsct.volume import Acquisition, Geometry
+from cvsct.volume import UNNAMED, Acquisition, Geometry
 
 Z_TOLERANCE_MM = 0.1
 """Far above the rounding of DICOM's decimal positions, far below any slice spacing: half a
 spacing would pair slices of different anatomy."""
+
+Patients = tuple[Sequence[str], Sequence[str]]
+"""Hashes of who is shown by each volume of two lists, as in `CTVolume`."""
 
 IN_PLANE_TOLERANCE_PX = 0.5
 THICKNESS_TOLERANCE_MM = 0.01
@@ -51,20 +54,32 @@ class VolumePair:
     slices: tuple[tuple[int, int], ...]
 
 
+def are_other_patients(a: str, b: str) -> bool:
+    """Whether two hashes of who is shown (`CTVolume.patient`) are both known and differ.
+
+    Equal hashes prove nothing: many archives call all patients ANONYMOUS.
+    """
+    known = all(each and not each.startswith(UNNAMED) for each in (a, b))
+    return known and a != b
+
+
 def pair_slices(
-    a: Stack, b: Stack, z_tolerance_mm: float = Z_TOLERANCE_MM
+    a: Stack, b: Stack, z_tolerance_mm: float = Z_TOLERANCE_MM, any_frame: bool = False
 ) -> list[tuple[int, int]]:
     """Slices of `a` and `b` at one position, in order of z; file order plays no part.
 
     Two slices pair when they are each other's nearest along the normal and at most
     `z_tolerance_mm` apart. Volumes in different frames of reference have no slice in common.
 
+    Args:
+        any_frame: compare positions whatever the frames of reference.
+
     Raises:
         GeometryError: if slices meet in z but their grids differ (matrix, pixel spacing,
             orientation, or an in-plane shift of more than half a pixel).
     """
     frames = a.geometry.frame_of_reference, b.geometry.frame_of_reference
-    if all(frames) and frames[0] != frames[1]:
+    if all(frames) and frames[0] != frames[1] and not any_frame:
         return []
     distance_mm = np.abs(a.geometry.z_mm[:, None] - b.geometry.z_mm[None, :])
     if distance_mm.size == 0:
@@ -107,12 +122,20 @@ def _same_grid(a: Stack, b: Stack, pairs: list[tuple[int, int]]) -> None:
 
 
 def pair_volumes(
-    a: Sequence[Stack], b: Sequence[Stack], z_tolerance_mm: float = Z_TOLERANCE_MM
+    a: Sequence[Stack],
+    b: Sequence[Stack],
+    z_tolerance_mm: float = Z_TOLERANCE_MM,
+    patients: Patients | None = None,
+    any_frame: bool = False,
 ) -> list[VolumePair]:
     """For each volume of `a`, the one of `b` that shares its slices; some may have none.
 
     Where several do, as when a phantom stays on the table for scans at many tube voltages, those
     of the same voltage count, and of these those of the same slice thickness.
+
+    Args:
+        patients: who is shown by each volume; two who are known to differ never pair.
+        any_frame: compare positions whatever the frames of reference.
 
     Raises:
         GeometryError: if a volume still shares slices with several of `b`, or if volumes known
@@ -123,10 +146,12 @@ def pair_volumes(
     for first, volume in enumerate(a):
         matches = []
         for second, other in enumerate(b):
+            if patients and are_other_patients(patients[0][first], patients[1][second]):
+                continue
             try:
-                slices = pair_slices(volume, other, z_tolerance_mm)
+                slices = pair_slices(volume, other, z_tolerance_mm, any_frame)
             except GeometryError as error:
-                if volume.geometry.frame_of_reference and other.geometry.frame_of_reference:
+                if any_frame or _one_frame(volume, other):
                     misfits.append(error)
                 continue
             if slices:
@@ -142,6 +167,11 @@ def pair_volumes(
     if not found and misfits:
         raise misfits[0]
     return found
+
+
+def _one_frame(a: Stack, b: Stack) -> bool:
+    """Whether both name a frame of reference, which is the same if their slices were compared."""
+    return bool(a.geometry.frame_of_reference and b.geometry.frame_of_reference)
 
 
 def _acquired_alike(
@@ -178,15 +208,36 @@ def unpaired_reason(
     b: Sequence[Stack],
     z_tolerance_mm: float = Z_TOLERANCE_MM,
     names: tuple[str, str] = ("source", "target"),
+    patients: Patients | None = None,
 ) -> str:
     """Why `pair_volumes` found nothing.
 
     Args:
         names: what the two sets of series are called.
+        patients: as there.
     """
+    if patients and _only_patients_differ(a, b, z_tolerance_mm, patients):
+        return "source and target show different patients"
     gap_mm = nearest_gap_mm(a, b)
     if gap_mm is None:
         return f"{names[0]} and {names[1]} series share no frame of reference"
     if gap_mm > z_tolerance_mm:
         return f"the nearest slices lie {gap_mm:.2f} mm apart, more than {z_tolerance_mm:g} mm"
     return "slices at the same z lie on different pixel grids"
+
+
+def _only_patients_differ(
+    a: Sequence[Stack], b: Sequence[Stack], z_tolerance_mm: float, patients: Patients
+) -> bool:
+    """Whether volumes lie on one another, all of them of patients who are known to differ."""
+    pairs = [(i, j) for i in range(len(a)) for j in range(len(b))]
+    strangers = [(i, j) for i, j in pairs if are_other_patients(patients[0][i], patients[1][j])]
+    if len(strangers) == len(pairs):
+        return True
+    for i, j in strangers:
+        try:
+            if pair_slices(a[i], b[j], z_tolerance_mm):
+                return True
+        except GeometryError:
+            continue
+    return False

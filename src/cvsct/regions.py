@@ -1,7 +1,7 @@
 """Where the soft tissue is: masks, seeded square regions, regions of any shape.
 
 Tissue is told from air and bone on a *blurred* image. On raw HU the noise itself decides which
-pixels pass, and any statistic of what passed is biased by it (docs/log.md).
+pixels pass, and any statistic of what passed is biased by it (notebook/log.md).
 """
 
 from __future__ import annotations

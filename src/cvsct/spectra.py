@@ -5,7 +5,7 @@ cycles/mm and scans of different pixel spacing share one frequency axis. Values 
 spectra in HU² mm² (ICRU Report 87, section 4): white noise of variance v on pixels of area a
 reads v a at every frequency.
 
-Three habits matter (docs/log.md has the figures): nothing is clipped before the transform, each
+Three habits matter (notebook/log.md has the figures): nothing is clipped before the transform, each
 patch is windowed (the body crosses patch edges, and leakage from there swamps the high
 frequencies), and patches are chosen on a blurred image (on raw HU the noise does the choosing).
 """
@@ -148,7 +148,7 @@ def texture_spectrum(
     if len(patches) == 0:
         raise EvaluationError(
             f"no {size_px}x{size_px} px region of soft tissue in {len(volumes)} volumes; "
-            "give scans of the trunk, or a smaller size"
+            "give scans of the trunk"
         )
     return mean_over_patches(patches)
 

@@ -18,6 +18,9 @@ from cvsct.errors import GeometryError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+UNNAMED = "study-"
+"""Begins the hash of who is shown where only the study tells: another study may show the same."""
+
 AIR_FLOOR_HU = -1024.0
 """The lowest CT number most scanners store; what padding is read as."""
 
@@ -164,6 +167,7 @@ class CTVolume:
             order, or one value where all are equal; empty where nothing is padded.
         series_uid: Series Instance UID of the source; empty for images that came from elsewhere.
         patient: hash of who is shown, the same in all scans of one patient; empty where unknown.
+            It begins with `UNNAMED` where there is no Patient ID and the study stands for it.
         headers: one DICOM data set a slice without its pixels, in slice order; empty likewise.
         notes: what is odd about the series and did not keep it from being read; nothing in them
             identifies a patient.

@@ -23,7 +23,7 @@ from cvsct.cli.methods import methods
 from cvsct.cli.models import models
 from cvsct.cli.simulate import simulate
 from cvsct.cli.train import train
-from cvsct.cli.words import EXIT_SOME_FAILED, begin, complain, note, this_run
+from cvsct.cli.words import EXIT_SOME_FAILED, begin, complain, note, set_verbose, this_run
 from cvsct.errors import CvsctError, explain
 
 app = typer.Typer(
@@ -71,11 +71,9 @@ def _configure(
     version: Annotated[
         bool | None, typer.Option("--version", callback=_print_version, is_eager=True)
     ] = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Log what is done, and tell paths.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is done.")] = False,
 ) -> None:
-    this_run().verbose = verbose
+    set_verbose(verbose)
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s"
     )

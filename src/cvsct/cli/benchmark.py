@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cvsct.cli.benchmark_folder import (
-    DATA_PARTS,
     MINUTES,
     MODELS,
     PAIRED,
@@ -22,10 +21,11 @@ from cvsct.cli.benchmark_folder import (
     scanners_of,
     training_part,
 )
+from cvsct.cli.benchmark_pairs import unpaired_because
 from cvsct.cli.benchmark_work import Work
-from cvsct.cli.left_out import tell_data
+from cvsct.cli.failures import reason_of
 from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
-from cvsct.errors import CvsctError, TerminatedError, UsageError, explain
+from cvsct.errors import CvsctError, TerminatedError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from cvsct.evaluation.league import Benchmark
@@ -53,18 +53,23 @@ def benchmark(
     ] = None,
     rois: Annotated[int, typer.Option(min=3, help="Soft-tissue regions of each test.")] = 120,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORD", help="Of `cvsct train`: phantom, derived, mixed-scanners."),
+    ] = None,
 ) -> None:
     """Train, harmonise and evaluate each method both ways; the paper's tables with ours beside."""
+    from cvsct.inference.training_set import parse_allowed
     from cvsct.methods import find_method
     from cvsct.plans import claimed
     from cvsct.runs import refuse_unknown_preset, write_atomic, write_json
 
     wanted = _wanted(methods, seeds)
     refuse_unknown_preset(preset)
+    allowed = sorted(parse_allowed(allow or []))
     names = scanners_of(data)
     kinds = {name: find_method(name).kind for name in wanted}
     parts = {name: training_part(data, names, kind) for name, kind in kinds.items()}
-    tell_data({f"{part}/{name}": data / part / name for part in DATA_PARTS for name in names})
     plan = {
         "data": fingerprint(data, (TRAIN, TEST, REPEAT)),
         **(fingerprint(data, (PAIRED,)) if "paired" in kinds.values() else {}),
@@ -73,12 +78,14 @@ def benchmark(
         "max_steps": max_steps,
         MINUTES: max_minutes,
         "rois": rois,
+        **({"allow": allowed} if allowed else {}),
     }
+    unlearnable = _cannot_pair(data, names, kinds, parts)
     free = "methods and seeds may be added"
     # what was trained elsewhere, on a GPU perhaps, is taken up; paired scans may come later
     with claimed(out, plan, "benchmark", free, beforehand=[MODELS], later=[PAIRED]):
         budget = {"max_steps": max_steps, "max_minutes": max_minutes}
-        work = Work(data, out, names, parts, preset, setting or [], budget, rois, workers)
+        work = Work(data, out, names, parts, preset, setting or [], budget, rois, workers, allowed)
         jobs = [
             (name, seed, direction)
             for name, count in wanted.items()
@@ -86,19 +93,23 @@ def benchmark(
             for direction in (0, 1)
         ]
         results, failed = [], {}
+        lost: list[tuple[str, int]] = []
         for number, (name, seed, direction) in enumerate(jobs, start=1):
             note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {work.directions[direction]}")
             try:
+                if name in unlearnable:
+                    raise TrainingError(unlearnable[name])
                 results.append(work.result(name, seed, direction))
             except TerminatedError:
                 raise
-            except (CvsctError, OSError) as error:
-                reason = explain(error) if isinstance(error, OSError) else str(error)
+            except (Exception, SystemExit) as error:  # one method's failure is not the others'
+                reason = reason_of(error)
                 failed[f"{name}, seed {seed}, {work.directions[direction]}"] = reason
+                lost.append((name, direction))
                 complain(reason)
         if not results:
             raise CvsctError(f"every method failed; the first: {next(iter(failed.values()))}")
-        found = work.benchmark([*results, *work.combat(results)])
+        found = work.benchmark([*results, *work.combat(results)], lost)
         for name, content in _documents(found, work.leads(results), failed).items():
             write_atomic(out / name, content)
         write_json(out / "results.json", _record(found, plan, failed))
@@ -107,6 +118,33 @@ def benchmark(
     print(out / "benchmark.html")
     if failed:
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _cannot_pair(
+    data: Path, names: tuple[str, str], kinds: Mapping[str, str], parts: Mapping[str, str]
+) -> dict[str, str]:
+    """Say what cannot be paired; gives the methods that cannot learn for it, and why.
+
+    Raises:
+        CvsctError: if test scans must be refused.
+    """
+    reason = unpaired_because(data / TEST, names)
+    if reason:
+        note(
+            f"note: {TEST}/{names[0]} and {TEST}/{names[1]} do not pair: {reason}. Figures of "
+            "pairs stay empty; texture, noise, edges and mean HU are tabled"
+        )
+    found: dict[str, str] = {}
+    for part in {parts[name] for name, kind in kinds.items() if kind == "paired"}:
+        try:
+            reason = unpaired_because(data / part, names)
+        except CvsctError as error:
+            reason = str(error)
+        if reason:
+            methods = [name for name, kind in kinds.items() if kind == "paired"]
+            note(f"note: {part}/ holds no pairs for {', '.join(methods)} to learn from: {reason}")
+            found |= dict.fromkeys(methods, f"{part}/ holds no pairs to learn from: {reason}")
+    return found
 
 
 def _wanted(methods: str, seeds: int) -> dict[str, int]:
@@ -139,8 +177,10 @@ def _documents(found: Benchmark, leads: list[Table], failed: Mapping[str, str]) 
 
 def _ranked(found: Benchmark) -> list[str]:
     from cvsct.evaluation.league_tables import ranking
+    from cvsct.evaluation.league_unpaired import unpaired_table
 
-    return [ranking(found, direction).to_markdown() for direction in (0, 1)]
+    made = [make(found, way) for way in (0, 1) for make in (ranking, unpaired_table)]
+    return [table.to_markdown() for table in made if table is not None]
 
 
 def _record(found: Benchmark, plan: Mapping[str, Any], failed: Mapping[str, str]) -> dict[str, Any]:

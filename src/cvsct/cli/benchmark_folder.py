@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,29 @@ def model_mb(model: Path) -> float:
 
     names = [line.partition("  ")[2] for line in (model / SUMS_FILE).read_text().splitlines()]
     return sum((model / name).stat().st_size for name in names) / 1e6
+
+
+def failed_series(folder: Path) -> int | None:
+    """How many series of a harmonised folder failed; None where it is not finished."""
+    try:
+        figures = manifest_of(folder)["figures"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return int(figures.get("n_failed", 0)) + int(figures.get("n_quarantined", 0))
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds a whole report; what is no report is removed, to be made again."""
+    try:
+        json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    return True
+
+
+def clear_rest(model: Path) -> None:
+    """Remove the logs of a training that ended before there was anything to go on with."""
+    held = list(model.iterdir()) if model.is_dir() else []
+    if held and all(each.is_file() and each.suffix == ".jsonl" for each in held):
+        shutil.rmtree(model)

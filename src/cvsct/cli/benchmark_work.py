@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvsct.cli.benchmark_folder import MODELS, REPEAT, TEST, fit_s, manifest_of, model_mb
+from cvsct.cli.benchmark_folder import (
+    MODELS,
+    REPEAT,
+    TEST,
+    clear_rest,
+    failed_series,
+    fit_s,
+    is_report,
+    manifest_of,
+    model_mb,
+)
 from cvsct.cli.evaluate import evaluate
+from cvsct.cli.failures import reason_of
 from cvsct.cli.harmonize import harmonize
 from cvsct.cli.train import train
-from cvsct.cli.words import note
+from cvsct.cli.words import EXIT_SOME_FAILED, note
 from cvsct.errors import CvsctError
 
 if TYPE_CHECKING:
@@ -30,6 +41,7 @@ class Work:
     Args:
         parts: of the data, from which each method learns.
         budget: `max_steps` of each training, `max_minutes` of each direction.
+        allow: what trainings learn from all the same, in the words of `--allow`.
     """
 
     data: Path
@@ -41,6 +53,7 @@ class Work:
     budget: dict[str, Any]
     rois: int
     workers: int
+    allow: list[str] = field(default_factory=list)
 
     @property
     def directions(self) -> tuple[str, str]:
@@ -52,7 +65,6 @@ class Work:
         """Do what is not there yet: a training, the derived series, the report."""
         from cvsct.evaluation.league import Result
         from cvsct.methods import find_method
-        from cvsct.runs import MANIFEST
 
         row = find_method(name)
         model = self._model(name, seed, 0 if row.reversible else direction)
@@ -62,10 +74,8 @@ class Work:
         passed = place / "passed"
         back = row.reversible and direction == 1
         for scans, made in ((source, images), (target, passed)):
-            if not (made / MANIFEST).exists():
-                # its own test data is never refused: what the guard has to say is noted
-                harmonize(self.data / TEST / scans, model, made, reverse=back, guard=["scan=note"])
-        if not report.exists():
+            self._harmonized(scans, model, made, back)
+        if not is_report(report):
             repeat = self.data / REPEAT / target
             nodules = self.data / "nodules.csv"
             evaluate(
@@ -92,6 +102,35 @@ class Work:
             both_ways=row.reversible,
         )
 
+    def _harmonized(self, scans: str, model: Path, made: Path, reverse: bool) -> None:
+        """Put a test side through a model, all of it; series that failed before are tried again.
+
+        Raises:
+            CvsctError: if series of it failed, so that figures would be of the others alone.
+        """
+        before = failed_series(made)
+        if before == 0:
+            return
+        try:
+            # its own test data is never refused: what the guard has to say is noted
+            harmonize(
+                self.data / TEST / scans,
+                model,
+                made,
+                reverse=reverse,
+                guard=["scan=note"],
+                resume=bool(before),
+            )
+        except SystemExit as stop:
+            if stop.code != EXIT_SOME_FAILED or failed_series(made) is None:
+                raise
+        failed = failed_series(made)
+        if failed:
+            raise CvsctError(
+                f"{failed} series of {TEST}/{scans} could not be harmonised; "
+                f"{made.relative_to(self.out) / 'manifest.json'} tells why"
+            )
+
     def _model(self, name: str, seed: int, direction: int) -> Path:
         from cvsct.methods import find_method
         from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
@@ -100,6 +139,7 @@ class Work:
         model = self.out / MODELS / (f"{name}-{seed}" + ("-b2a" if direction else ""))
         if (model / SUMS_FILE).exists():
             return model
+        clear_rest(model)
         row = find_method(name)
         uses, scans = row.uses, self.data / self.parts[name]
         train(
@@ -111,6 +151,7 @@ class Work:
             setting=self.settings if uses else [],
             seed=seed if "seed" in uses else 0,
             resume=(model / CHECKPOINT_FILE).exists(),
+            allow=self.allow,
             **{key: value for key, value in self._given(row.reversible).items() if key in uses},
         )
         return model
@@ -131,27 +172,28 @@ class Work:
 
         made = []
         for direction in (0, 1):
-            file = next((self._features(r) for r in results if r.direction == direction), None)
-            if file is None:
+            own = [one for one in results if one.direction == direction and paired(one)]
+            if not own:
                 continue
             try:
-                made.append(Result(COMBAT, 0, direction, combat_metrics(file)))
-            except CvsctError as error:
-                note(f"no ComBat: {error}")
+                found = combat_metrics(self._features(own[0]))
+                made.append(Result(COMBAT, 0, direction, found))
+            except Exception as error:
+                note(f"no ComBat: {reason_of(error)}")
         return made
 
     def leads(self, results: list[Result]) -> list[Table]:
-        """Each direction's methods against its best, by their first seed."""
+        """Each direction's methods against its best, by their first seed, where slices pair."""
         from cvsct.evaluation.league_features import lead_table
 
         found = []
         for direction, name in enumerate(self.directions):
-            files = {
-                r.method: self._features(r)
-                for r in results
-                if r.direction == direction and r.seed == 0
-            }
-            found.append(lead_table(files, name, direction))
+            own = [r for r in results if r.direction == direction and r.seed == 0 and paired(r)]
+            try:
+                files = {one.method: self._features(one) for one in own}
+                found.append(lead_table(files, name, direction))
+            except Exception as error:
+                note(f"no test of who leads, {name}: {reason_of(error)}")
         return [table for table in found if table is not None]
 
     def _features(self, result: Result) -> FeatureFile:
@@ -165,8 +207,12 @@ class Work:
 
         return self.out / "results" / f"{name}-{seed}" / WAYS[direction]
 
-    def benchmark(self, results: list[Result]) -> Benchmark:
-        """All that tables are made of."""
+    def benchmark(self, results: list[Result], failed: Sequence[tuple[str, int]] = ()) -> Benchmark:
+        """All that tables are made of.
+
+        Args:
+            failed: methods and directions that have no result, or not of all seeds.
+        """
         from cvsct.evaluation.league import Benchmark
 
         steps, minutes = self.budget["max_steps"], self.budget["max_minutes"]
@@ -180,4 +226,10 @@ class Work:
             results=tuple(results),
             budget=f"Preset {self.preset}, at most {' and '.join(given) or 'its own steps'}.",
             like_the_paper=self.names == PAPER_PAIR,
+            failed=tuple(failed),
         )
+
+
+def paired(result: Result) -> bool:
+    """Whether slices were compared, and so features measured."""
+    return not result.metrics.get("unpaired_because")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cvsct.cli.left_out import find_and_tell
-from cvsct.errors import CvsctError, UsageError
+from cvsct.cli.left_out import tell_left_out
+from cvsct.cli.words import know, note
+from cvsct.errors import UsageError
 
 if TYPE_CHECKING:
     from cvsct.evaluation.feature_cache import FeatureCache
-    from cvsct.regions import MaskedRegion
-    from cvsct.volume import CTVolume
 
 REGIONS = ("squares", "slices")
 
@@ -39,12 +37,22 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Measure in these instead: NIfTI, DICOM SEG, RTSTRUCT; on the target."),
     ] = None,
+    structures: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the masks only these, by name or pattern (GTV*); again for more."),
+    ] = None,
     rois: Annotated[int, typer.Option(min=3, help="Soft-tissue squares to take.")] = 24,
     nodules: Annotated[
         Path | None, typer.Option(help="The nodules.csv of a simulation; its truth is compared.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Where those squares lie.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
+    pair: Annotated[
+        bool, typer.Option("--pair", help="Compare slices by position, whatever is shown.")
+    ] = False,
+    unpaired: Annotated[
+        bool, typer.Option("--unpaired", help="Compare no slices, only texture spectra.")
+    ] = False,
     cache: Annotated[
         bool, typer.Option(help="Keep features in the user's cache folder and use them again.")
     ] = True,
@@ -53,26 +61,46 @@ def evaluate(
     from cvsct.evaluation.guarded import guards_of
     from cvsct.evaluation.nodule_truth import read_nodules
     from cvsct.evaluation.report import EvaluationSettings, evaluate, write_report
+    from cvsct.io.catalog import catalog
     from cvsct.io.dicom import read_series
+    from cvsct.io.masks import read_target_masks
+    from cvsct.io.provenance import check_roles, origin_of
     from cvsct.runs import Manifest, new_folder, refuse_existing
     from cvsct.terminal import progress
 
     refuse_existing(out)
     if regions not in REGIONS:
         raise UsageError(f"no regions {regions!r}; choose one of {', '.join(REGIONS)}, or --masks")
+    if structures and not masks:
+        raise UsageError("--structures chooses among masks; give --masks too")
+    if pair and unpaired:
+        raise UsageError("--pair and --unpaired exclude each other; give one of them")
     settings = EvaluationSettings.model_validate(
-        {"regions": "masks" if masks else regions, "rois": rois, "seed": seed, "workers": workers}
-    )
+        {
+            "regions": "masks" if masks else regions, "rois": rois, "seed": seed,
+            "workers": workers,
+            "pairing": "forced" if pair else "off" if unpaired else "checked",
+        }
+    )  # fmt: skip
+    remarks: list[str] = []
     manifest = Manifest("evaluate", settings.model_dump(mode="json"), local=["features.csv"])
     folders = {
         "harmonized": harmonized, "target": target, "source": source, "repeat": repeat,
         "passed": passed,
     }  # fmt: skip
     with manifest.timed("reading"):
-        files = {name: find_and_tell(path, name).series for name, path in folders.items() if path}
+        know(*folders.values())
+        found_in = {name: catalog(path) for name, path in folders.items() if path is not None}
+        for name, listed in found_in.items():
+            tell_left_out(listed.left_out, f"{name} scans")
+        files = {name: listed.series for name, listed in found_in.items()}
         scans = {name: list(map(read_series, series)) for name, series in files.items()}
-        drawn = _read_masks(masks or [], scans["target"])
+        origins = {name: list(map(origin_of, files[name], scans[name])) for name in scans}
+        remarks += check_roles(origins)
+        drawn = read_target_masks(masks or [], scans["target"], structures or [], remarks.append)
         truths = read_nodules(nodules) if nodules else ()
+    for remark in remarks:
+        note(f"note: {remark}")
     with manifest.timed("measuring"):
         found = evaluate(
             scans["harmonized"],
@@ -85,6 +113,8 @@ def evaluate(
             nodules=truths,
             passed=scans.get("passed", ()),
             cache=_cache() if cache else None,
+            note=lambda message: note(f"note: {message}"),
+            remarks=remarks,
         )
     found = replace(found, guards=guards_of(_manifest(harmonized), scans["harmonized"]))
     with new_folder(out) as folder:
@@ -112,28 +142,3 @@ def _cache() -> FeatureCache:
     from cvsct.evaluation.feature_cache import FeatureCache
 
     return FeatureCache()
-
-
-def _read_masks(
-    paths: Sequence[Path], targets: Sequence[CTVolume]
-) -> dict[int, list[MaskedRegion]]:
-    """Each file's regions on the target series it was drawn on.
-
-    Raises:
-        CvsctError: if a file fits none of them; the last reason is given.
-    """
-    from cvsct.io.masks import read_masks
-
-    found: dict[int, list[MaskedRegion]] = {}
-    for path in paths:
-        reason: CvsctError | None = None
-        fits = False
-        for number, volume in enumerate(targets):
-            try:
-                found.setdefault(number, []).extend(read_masks(path, volume))
-                fits = True
-            except CvsctError as error:
-                reason = error
-        if reason is not None and not fits:
-            raise reason
-    return found

@@ -20,6 +20,13 @@ def tell_missing(bundle: Bundle, row: Method) -> None:
         note("note: this model holds no guard; nothing tells which scans it is not made for")
 
 
+def tell_notes(outcomes: Sequence[Outcome]) -> None:
+    """What is odd about series that were harmonized all the same, one line a reason."""
+    counts = Counter(remark for each in outcomes for remark in each.notes)
+    for remark, count in counts.items():
+        note(f"note: {remark}" + (f" (and {count - 1} more series)" if count > 1 else ""))
+
+
 def tell_guards(outcomes: Sequence[Outcome]) -> None:
     """One line for scans that were let pass although something was found, one for slices."""
     kinds = Counter(each.guard.get("scan", {}).get("verdict") for each in outcomes)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cvsct.cli.guards import tell_guards, tell_missing
-from cvsct.cli.left_out import find_and_tell
-from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
+from cvsct.cli.guards import tell_guards, tell_missing, tell_notes
+from cvsct.cli.left_out import tell_left_out
+from cvsct.cli.words import EXIT_SOME_FAILED, complain, know, note
 from cvsct.errors import CvsctError, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cvsct.inference.guarding import Guard
     from cvsct.inference.task import Harmonising
     from cvsct.io.stack import SeriesFiles
+    from cvsct.methods import Method
     from cvsct.models.bundle import Bundle
     from cvsct.models.mapping import VolumeMapping
     from cvsct.runs import Manifest
@@ -88,6 +90,7 @@ def harmonize(
     from cvsct.inference.shard import Shard, by_key
     from cvsct.inference.task import Harmonising
     from cvsct.inference.timestamp import fixed_timestamp, parse_timestamp
+    from cvsct.io.catalog import catalog
     from cvsct.methods import find_method
     from cvsct.models.bundle import Bundle
     from cvsct.models.bundled import model_folder
@@ -105,10 +108,7 @@ def harmonize(
     row = find_method(bundle.method)
     if reverse and not row.reversible:
         raise UsageError(f"{bundle.method} maps only from A to B; train it with the scans swapped")
-    options: dict[str, str] = {} if precision == "fp32" else {"precision": precision}
-    if options and row.kind == "classical":
-        note(f"note: --precision means nothing to {row.name}")
-        options = {}
+    options = _options(precision, row)
     given = tuple(options.items())
     work = Harmonising(
         place, bundle.sha256, reverse, engine, given, keep_equipment, nifti=nifti,
@@ -117,7 +117,12 @@ def harmonize(
     mapping, _ = work.load()
     watching = work.watching()
     tell_missing(bundle, row)
-    series = list(find_and_tell(scans).series)
+    know(scans)
+    listed = catalog(scans)
+    for remark in listed.notes:
+        note(f"note: {remark}")
+    incomplete = tell_left_out(listed.left_out)
+    series = list(listed.series)
     if names == "hash":
         series = [replace(each, name="") for each in series]
     manifest = Manifest(
@@ -142,6 +147,7 @@ def harmonize(
             note(f"engine: {mapping.engine}")
         work = replace(work, timestamp=parse_timestamp(timestamp))
         _one(series[0], bundle, mapping, watching, out, work, manifest)
+        _end(incomplete)
         return
     work = replace(work, timestamp=fixed_timestamp(out, timestamp))
     tasks = by_key(series, scans, part)
@@ -150,10 +156,29 @@ def harmonize(
         tasks, work, mapping.engine, out, manifest, part,
         workers=workers, scheduler=scheduler, again=resume,
     )  # fmt: skip
-    _tell_cohort(done, bundle.method, out, shard if part.name else "")
+    _tell_cohort(done, bundle.method, out, shard if part.name else "", tasks)
+    _end(incomplete)
 
 
-def _tell_cohort(done: Ending, method: str, out: Path, shard: str) -> None:
+def _options(precision: str, row: Method) -> dict[str, str]:
+    """What the model's loader is to be told beside the engine."""
+    if precision == "fp32":
+        return {}
+    if row.kind == "classical":
+        note(f"note: --precision means nothing to {row.name}")
+        return {}
+    return {"precision": precision}
+
+
+def _end(incomplete: bool) -> None:
+    """Exit code 3 where all went well but for slices that a scan may lack."""
+    if incomplete:
+        sys.exit(EXIT_SOME_FAILED)
+
+
+def _tell_cohort(
+    done: Ending, method: str, out: Path, shard: str, tasks: Mapping[str, SeriesFiles]
+) -> None:
     """What became of many series; ends the program with exit code 3 where some failed."""
     failed = done.failed
     if failed and not done.n_done and not shard:
@@ -161,10 +186,11 @@ def _tell_cohort(done: Ending, method: str, out: Path, shard: str) -> None:
         raise CvsctError(f"{failed[0].error}{more}")
     where = f"{out}, shard {shard}" if shard else str(out)
     print(f"{where}: {done.n_done} series, {done.n_slices} slices, by {method}")
+    tell_notes(done.outcomes)
     tell_guards(done.outcomes)
     if failed:
         for outcome in failed:
-            complain(outcome.error)
+            complain(outcome.error, tasks[outcome.folder].files)
         note("note: the same command with --resume tries again what failed")
         sys.exit(EXIT_SOME_FAILED)
 
@@ -215,4 +241,5 @@ def _one(
         }
         manifest.write(folder)
     print(f"{out}: 1 series, {outcome.n_slices} slices, by {bundle.method}")
+    tell_notes([outcome])
     tell_guards([outcome])

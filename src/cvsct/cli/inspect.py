@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cvsct.cli.left_out import tell_found
-from cvsct.cli.words import EXIT_SOME_FAILED, columns, complain, know
+from cvsct.cli.left_out import tell_left_out
+from cvsct.cli.words import EXIT_SOME_FAILED, columns, complain, know, note
 
 if TYPE_CHECKING:
     from cvsct.io.survey import Surveyed
@@ -32,17 +32,22 @@ def inspect(
     from cvsct.terminal import progress
 
     know(scans)
-    seen = catalog(scans)
-    found = list(survey(seen, progress()))
+    listed = catalog(scans)
+    found = list(survey(listed.series, progress()))
     if as_json:
         print(json.dumps([one.to_json() for one in found]))
     else:
         print(columns([HEAD, *(_row(number, one) for number, one in enumerate(found, 1))]))
-    tell_found(seen)
+    incomplete = tell_left_out(listed.left_out)
+    for remark in listed.notes:
+        note(f"note: {remark}")
+    for number, one in enumerate(found, 1):
+        for each in one.notes:
+            note(f"note: series {number}: {each}")
     refused = [(number, one) for number, one in enumerate(found, 1) if one.refused]
     for number, one in refused:
-        complain(f"series {number}: {one.refused}")
-    if refused:
+        complain(f"series {number}: {one.refused}", listed.series[number - 1].files)
+    if refused or incomplete:
         sys.exit(1 if len(refused) == len(found) else EXIT_SOME_FAILED)
 
 

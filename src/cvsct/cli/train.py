@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cvsct.cli.left_out import tell_left_out
 from cvsct.cli.words import know, note
-from cvsct.errors import UsageError
+from cvsct.errors import GeometryError, SeriesError, UsageError
 
 if TYPE_CHECKING:
-    from cvsct.io.scans import SeriesOnDisk
     from cvsct.methods import Method
     from cvsct.models.bundle import Bundle
 
@@ -33,12 +32,22 @@ def train(
     max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop by wall time.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT's checkpoint.")] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD", help="Learn all the same from: phantom, derived, mixed-scanners."
+        ),
+    ] = None,
+    skip_refused: Annotated[
+        bool, typer.Option("--skip-refused", help="Leave out series that must be refused.")
+    ] = False,
 ) -> None:
     """Learn to make scans of A read like scans of B, from unpaired scans."""
+    from cvsct.cli.training_set import admitted, refuse_damaged
     from cvsct.inference.calibration import calibrated
-    from cvsct.io.scans import open_scans
+    from cvsct.inference.training_set import parse_allowed
     from cvsct.methods import find_method
-    from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
+    from cvsct.models.bundle import CENSUS
     from cvsct.runs import (
         Manifest,
         TrainingRequest,
@@ -52,27 +61,38 @@ def train(
     row = find_method(method)
     settings = {**row.settings, **_settings(setting or [])}
     refuse_unknown_preset(preset)
+    allowed = sorted(parse_allowed(allow or []))
     first, checkpoints = is_first_rank(), "resume" in row.uses
-    if not first:  # one of torchrun's further ranks: it trains and leaves files to the first
-        if not checkpoints:
-            return
-    elif not resume:
-        if (out / CHECKPOINT_FILE).exists() and not (out / SUMS_FILE).exists():
-            raise UsageError(f"{out}: holds an unfinished training; go on with --resume")
-        _refuse_used(out, row)
-    elif (out / SUMS_FILE).exists() and max_steps is None and max_minutes is None:
-        raise UsageError(f"{out}: this training is finished; give a higher --max-steps to go on")
+    if not first and not checkpoints:  # one of torchrun's further ranks: nothing to share
+        return
+    if first:  # the others train and leave files to it
+        _refuse_out(out, row, resume, limited=max_steps is not None or max_minutes is not None)
     _refuse_same_path(source, target)
+    know(source, target)
     manifest = Manifest(
-        f"train {method}", {"method": method, "preset": preset, "seed": seed, **settings}
+        f"train {method}",
+        {
+            "method": method,
+            "preset": preset,
+            "seed": seed,
+            **({"allow": allowed} if allowed else {}),
+            **({"skip_refused": True} if skip_refused else {}),
+            **settings,
+        },
     )
+    show = progress() if first else silent
+    notes: list[str] = []
+
+    def tell(message: str) -> None:
+        if message in notes:
+            return
+        notes.append(message)
+        if first:
+            note(f"note: {message}")
+
     with manifest.timed("finding"):
-        know(source, target)
-        scans_a, scans_b = open_scans(source), open_scans(target)
-    if first:
-        tell_left_out(scans_a.left_out, "source")
-        tell_left_out(scans_b.left_out, "target")
-    _refuse_same_series(scans_a, scans_b)
+        learned_from = admitted(source, target, allowed, skip_refused, show, tell, first)
+    scans_a, scans_b = learned_from.source, learned_from.target
     asked = {
         "preset": preset != "cpu",
         "max_steps": max_steps is not None,
@@ -82,12 +102,6 @@ def train(
     }
     if first:
         _note_unused(row, [name for name, given in asked.items() if given])
-    notes: list[str] = []
-
-    def tell(message: str) -> None:
-        notes.append(message)
-        note(f"note: {message}")
-
     request = TrainingRequest(
         method=method,
         out=out,
@@ -97,17 +111,21 @@ def train(
         max_minutes=max_minutes,
         seed=seed,
         resume=resume and checkpoints,
-        progress=progress() if first else silent,
+        progress=show,
         note=tell,
     )
     with manifest.timed("training"):
-        bundle: Bundle = row.load("trainer")(scans_a, scans_b, request)
+        try:
+            bundle: Bundle = row.load("trainer")(scans_a, scans_b, request)
+        except (SeriesError, GeometryError):
+            refuse_damaged(source, target, allowed, show)
+            raise
     if not first:
         return
+    bundle = replace(bundle, training={**bundle.training, CENSUS: learned_from.census})
     with manifest.timed("guard"):
         bundle = calibrated(
-            bundle, (scans_a.series, scans_a.facts), (scans_b.series, scans_b.facts), progress(),
-            tell,
+            bundle, (scans_a.series, scans_a.facts), (scans_b.series, scans_b.facts), show, tell,
         )  # fmt: skip
     manifest.inputs = {
         "source": [each.series_uid for each in scans_a.facts],
@@ -136,6 +154,22 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def _refuse_out(out: Path, row: Method, resume: bool, limited: bool) -> None:
+    """Refuse an output folder that is in use, or that there is nothing to go on with.
+
+    Args:
+        limited: whether the user said when to stop.
+    """
+    from cvsct.models.bundle import CHECKPOINT_FILE, SUMS_FILE
+
+    if not resume:
+        if (out / CHECKPOINT_FILE).exists() and not (out / SUMS_FILE).exists():
+            raise UsageError(f"{out}: holds an unfinished training; go on with --resume")
+        _refuse_used(out, row)
+    elif (out / SUMS_FILE).exists() and not limited:
+        raise UsageError(f"{out}: this training is finished; give a higher --max-steps to go on")
+
+
 def _refuse_used(out: Path, row: Method) -> None:
     """Refuse an output folder in use; what an interrupted start stored there is taken up."""
     from cvsct.data.domains import CACHE
@@ -150,14 +184,6 @@ def _refuse_used(out: Path, row: Method) -> None:
 def _refuse_same_path(source: Path, target: Path) -> None:
     if source.exists() and target.exists() and source.samefile(target):
         raise UsageError(f"source and target are both {source}; give scans of two scanners")
-
-
-def _refuse_same_series(source: SeriesOnDisk, target: SeriesOnDisk) -> None:
-    both = {each.series_uid for each in source.facts} & {each.series_uid for each in target.facts}
-    if both:
-        raise UsageError(
-            f"{len(both)} series lie in both source and target; give scans of two scanners"
-        )
 
 
 def _note_unused(row: Method, asked: Sequence[str]) -> None:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvsct.errors import one_line
 
 EXIT_SOME_FAILED = 3
+_LOGGER = logging.getLogger("cvsct.cli")
 
 
 @dataclass
 class _Run:
-    """What this run of the program has been asked for and has said.
+    """What this run of the program has said so far.
 
     Args:
-        verbose: whether paths, which may identify a patient, are told on the terminal.
-        inputs: files and folders it was given, in which messages name files.
-        said: what was told once and is not told again.
-        incomplete: whether a scan may be incomplete.
+        inputs: files and folders it was given, to explain file names in messages by.
+        told: what is not told again.
+        incomplete: whether a scan may be incomplete, so that the program does not end with 0.
     """
 
-    verbose: bool = False
     inputs: list[Path] = field(default_factory=list)
-    said: set[object] = field(default_factory=set)
+    told: set[object] = field(default_factory=set)
     incomplete: bool = False
 
 
@@ -43,31 +43,45 @@ def this_run() -> _Run:
     return _run
 
 
+def set_verbose(verbose: bool) -> None:
+    """Tell more, or no more, than is told by default."""
+    _LOGGER.setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def is_verbose() -> bool:
+    """Whether the user asked for more than is told by default, paths among it."""
+    return _LOGGER.level == logging.INFO
+
+
+def complain(message: str, files: Iterable[Path] = ()) -> None:
+    """An error as one line.
+
+    Args:
+        files: that it may be about, beside those of the run's inputs; with --verbose their paths
+            are told where the message has a hash instead.
+    """
+    if is_verbose() and "file-" in message:
+        from cvsct.io.header import explained
+
+        message = explained(message, [*files, *_files_given()])
+    print(f"cvsct: error: {one_line(message)}", file=sys.stderr)
+
+
 def know(*inputs: Path | None) -> None:
-    """Have files in messages explained by the paths under these, where paths are asked for."""
+    """Take files and folders that the run was given, whose files messages may be about."""
     _run.inputs += [path for path in inputs if path is not None and path not in _run.inputs]
 
 
-def complain(message: str) -> None:
-    """An error as one line."""
-    print(f"cvsct: error: {_in_full(one_line(message))}", file=sys.stderr)
+def _files_given() -> list[Path]:
+    from cvsct.io.left_out import Tally
+    from cvsct.io.walk import walk
+
+    return [file for path in _run.inputs if path.exists() for file in walk(path, Tally())]
 
 
 def note(message: str) -> None:
     """Something to know that is no error."""
-    print(_in_full(one_line(message)), file=sys.stderr, flush=True)
-
-
-def _in_full(message: str) -> str:
-    """A message with the paths of files that it names by a hash, where paths are asked for."""
-    if not _run.verbose or "file-" not in message:
-        return message
-    from cvsct.io.header import explained
-    from cvsct.io.left_out import Tally
-    from cvsct.io.walk import walk
-
-    files = [file for path in _run.inputs if path.exists() for file in walk(path, Tally())]
-    return one_line(explained(message, files))
+    print(one_line(message), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

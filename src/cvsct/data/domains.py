@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cvsct.data.census import SIDES as NAMES
+from cvsct.data.census import few_slices, median_over_slices, thickness_apart
 from cvsct.data.places import PatchRule
 from cvsct.data.store import Store, bytes_needed, is_current, open_store
 from cvsct.errors import TrainingError, explain
@@ -21,12 +23,9 @@ CACHE = "cache"
 
 MAX_PIXEL_RATIO = 1.05
 NOTED_PIXEL_RATIO = 1.005
-NOTED_THICKNESS_RATIO = 2.0
-MIN_SLICES, FEW_SLICES = 2, 10
+MIN_SLICES = 2
 FEW_BATCHES = 4
 """A domain of fewer places than so many batches is noted: the batches are much alike."""
-
-NAMES = ("source", "target")
 
 
 def open_domains(
@@ -57,7 +56,9 @@ def open_domains(
     for name, known in zip(NAMES, facts, strict=True):
         _check_slices(name, known, note)
     _check_pixels(facts, resample_mm, note)
-    _check_thickness(facts, note)
+    apart = thickness_apart(*facts)
+    if apart:
+        note(apart)
     cache = out / CACHE
     out.mkdir(parents=True, exist_ok=True)
     cache.mkdir(mode=0o700, exist_ok=True)  # it holds patients' images
@@ -98,8 +99,9 @@ def _check_slices(name: str, facts: Sequence[ScanFacts], note: Note) -> None:
             f"the {name} holds {slices} slice{'s' * (slices != 1)}, of {MIN_SLICES} needed: the "
             "networks would learn that slice, not the scanner; give more scans"
         )
-    if slices < FEW_SLICES:
-        note(f"the {name} holds only {slices} slices; the model will know little but these")
+    few = few_slices(name, facts)
+    if few:
+        note(few)
 
 
 def _check_pixels(
@@ -111,7 +113,10 @@ def _check_pixels(
             "texture; the model is for scans of that pixel spacing"
         )
         return
-    a, b = (_median([float(np.sqrt(np.prod(x.pixel_mm))) for x in side], side) for side in facts)
+    a, b = (
+        median_over_slices([float(np.sqrt(np.prod(x.pixel_mm))) for x in side], side)
+        for side in facts
+    )
     ratio = max(a, b) / min(a, b)
     differ = f"pixel spacing differs: source {a:.4g} mm, target {b:.4g} mm (medians), "
     if ratio > MAX_PIXEL_RATIO:
@@ -122,15 +127,6 @@ def _check_pixels(
         )
     if ratio > NOTED_PIXEL_RATIO:
         note(f"{differ}{ratio - 1:.1%}; the networks see pixels, not mm")
-
-
-def _check_thickness(facts: Sequence[Sequence[ScanFacts]], note: Note) -> None:
-    a, b = (_median([each.thickness_mm for each in side], side) for side in facts)
-    if min(a, b) > 0 and max(a, b) / min(a, b) > NOTED_THICKNESS_RATIO:
-        note(
-            f"slice thickness differs: source {a:.4g} mm, target {b:.4g} mm (medians); the "
-            "networks will learn that difference with the scanner's"
-        )
 
 
 def _check_disk(
@@ -150,11 +146,6 @@ def _check_disk(
             f"{cache}: the voxels of the scans need {needed / 1e9:.2f} GB here, {free / 1e9:.2f} "
             "GB are free; free some space, or give an --out on a larger disk"
         )
-
-
-def _median(values: Sequence[float], facts: Sequence[ScanFacts]) -> float:
-    """Over slices: each has the value of its series."""
-    return float(np.median(np.repeat(values, [each.shape[0] for each in facts])))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Pairs of patches, of one place on both scanners, drawn by seed: what paired methods learn from.
 
-Slices pair as in an evaluation, by geometry (`cvsct.pairing`). Places are the source's.
+Slices pair as in an evaluation, by geometry (`cvsct.pairing`), unless their patients are known to
+differ, and images must show one body (`cvsct.same_body`). Places are the source's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from cvsct.data.patches import (
 from cvsct.data.splits import split_slices
 from cvsct.data.store import Store
 from cvsct.errors import GeometryError, TrainingError
-from cvsct.pairing import pair_volumes, unpaired_reason
+from cvsct.pairing import VolumePair, pair_volumes, unpaired_reason
+from cvsct.same_body import likeness
 from cvsct.volume import HUWindow
 
 REMEDY = (
@@ -53,16 +55,19 @@ class PairSampler:
         """Pair the slices of two stores; those without a partner are left out.
 
         Raises:
-            TrainingError: if none pair, if it cannot be told which do, or if those that do show
-                too little soft tissue.
+            TrainingError: if none pair, if it cannot be told which do, if those that do show
+                other patients or bodies, or too little soft tissue.
         """
+        who = tuple(each.patient for each in source.facts), tuple(p.patient for p in target.facts)
         try:
-            found = pair_volumes(source.entries, target.entries)
+            found = pair_volumes(source.entries, target.entries, patients=who)
         except GeometryError as error:
             raise TrainingError(f"the scans do not pair: {error}; or else {REMEDY}") from error
         if not found:
-            reason = unpaired_reason(source.entries, target.entries)
+            reason = unpaired_reason(source.entries, target.entries, patients=who)
             raise TrainingError(f"the scans are unpaired: {reason}; {REMEDY}")
+        for pair in found:
+            _refuse_other_body(source, target, pair)
         pairs = [
             (source.first(each.first) + i, target.first(each.second) + j)
             for each in found
@@ -179,3 +184,26 @@ class PairParts:
     training: PairSampler
     validation: PairSampler
     how: str
+
+
+def _refuse_other_body(source: Store, target: Store, pair: VolumePair) -> None:
+    """Refuse two series that lie at one place and show different things there.
+
+    Raises:
+        TrainingError: naming the series.
+    """
+    where = target.entries[pair.second].geometry
+    rows_mm, columns_mm = where.pixel_mm
+    first, second = source.first(pair.first), target.first(pair.second)
+    found = likeness(
+        lambda i: source.plane(first + i),
+        lambda j: target.plane(second + j),
+        pair.slices,
+        where.z_mm,
+        float(np.sqrt(rows_mm * columns_mm)),
+    )
+    if found.difference:
+        raise TrainingError(
+            f"the scans do not pair: series {pair.first + 1} of the source and series "
+            f"{pair.second + 1} of the target lie at one place but {found.difference}; {REMEDY}"
+        )

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from cvsct.data.store import Store
 from cvsct.errors import TrainingError
+from cvsct.volume import UNNAMED
 
 GAP_MM = 10.0
 """In one patient, no slice that is learned from lies closer to one that is held out."""
@@ -95,4 +96,4 @@ def _by_z(
 
 
 def _mixed(salt: int, who: str) -> bytes:
-    return hashlib.sha256(f"{salt}/{who}".encode()).digest()
+    return hashlib.sha256(f"{salt}/{who.removeprefix(UNNAMED)}".encode()).digest()

@@ -112,9 +112,10 @@ def draw_concordance(axis: Any, sides: Mapping[str, Mapping[str, ClassAgreement]
     axis.set_xlim(-0.1, 1.02)
     axis.set_xlabel("concordance with the target over regions (CCC)")
     axis.axvline(0, color="#999999", linewidth=0.6)
-    axis.legend(
-        frameon=False, fontsize=8, ncols=len(sides), loc="lower left", bbox_to_anchor=(0, 1)
-    )
+    if axis.get_legend_handles_labels()[0]:  # a single region has no concordance to draw
+        axis.legend(
+            frameon=False, fontsize=8, ncols=len(sides), loc="lower left", bbox_to_anchor=(0, 1)
+        )
     return axis
 
 

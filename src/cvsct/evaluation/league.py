@@ -52,12 +52,14 @@ class Benchmark:
         directions: how each is called, such as `GE to Siemens`; two.
         budget: what was given to each training, in words.
         like_the_paper: whether the directions are the paper's, so that its figures belong beside.
+        failed: methods, and the direction, of which some training, image or report is missing.
     """
 
     directions: tuple[str, str]
     results: tuple[Result, ...]
     budget: str
     like_the_paper: bool = False
+    failed: tuple[tuple[str, int], ...] = ()
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -72,6 +74,12 @@ class Benchmark:
             every = [one.metrics.get(key) for one in self.results if one.direction == direction]
             return [each for each in every if each][:1]
         return [one.metrics for one in own]
+
+    def unpaired_because(self, direction: int) -> str:
+        """Why no evaluation of a direction compared slices; empty where one did."""
+        every = [one.metrics for one in self.results if one.direction == direction]
+        reasons = [one.get("unpaired_because") for one in every]
+        return reasons[0] or "" if every and all(reasons) else ""
 
 
 def rows_of(benchmark: Benchmark) -> tuple[str, ...]:

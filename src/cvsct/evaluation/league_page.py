@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cvsct.evaluation.league import CEILING, COMBAT, INPUT, WAYS, Benchmark
+from cvsct.evaluation.league_unpaired import unpaired_headline
 from cvsct.evaluation.tables import Table
 from cvsct.evaluation.templates import as_is, render
 
@@ -26,6 +27,8 @@ def headline(benchmark: Benchmark) -> list[str]:
         of_images = (name for name in scores if name not in (INPUT, CEILING, COMBAT))
         rivals = sorted(of_images, key=lambda name: -scores[name])
         if not rivals:
+            unpaired = unpaired_headline(benchmark, number)
+            said += [unpaired] if unpaired else []
             continue
         best, *others = rivals
         text = (

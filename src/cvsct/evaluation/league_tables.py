@@ -17,17 +17,23 @@ from cvsct.evaluation.league import (
     share,
     within_mean,
 )
+from cvsct.evaluation.league_unpaired import NOT_THERE, unpaired_table
 from cvsct.evaluation.paper import NOTES, QUALITY, TABLE_2, TABLE_3, Printed
 from cvsct.evaluation.radiomics import CLASSES
 from cvsct.evaluation.tables import Table
 
 CLASS_TITLES = ("First order", "GLCM", "GLDM", "GLRLM", "GLSZM", "NGTDM")
-NOT_THERE = "–"
 
 
 def tables(benchmark: Benchmark) -> list[Table]:
     """The paper's two tables, then what it does not report."""
-    return [table_2(benchmark), table_3(benchmark), *(ranking(benchmark, i) for i in (0, 1))]
+    without_pairs = [unpaired_table(benchmark, i) for i in (0, 1)]
+    return [
+        table_2(benchmark),
+        table_3(benchmark),
+        *(ranking(benchmark, i) for i in (0, 1)),
+        *(table for table in without_pairs if table is not None),
+    ]
 
 
 def table_2(benchmark: Benchmark) -> Table:
@@ -51,7 +57,8 @@ def table_2(benchmark: Benchmark) -> Table:
         title="Table 2: concordance of radiomic features, within regions",
         caption=(
             "Lin's CCC over the features of a class in one region; mean ± sd over "
-            f"{_counts(benchmark)}{_seeds(benchmark)}.{_paper_caption(benchmark)}"
+            f"{_counts(benchmark)}{_seeds(benchmark)}.{_no_pairs(benchmark, (0, 1))}"
+            f"{_paper_caption(benchmark)}"
         ),
         head=("Feature class", *CLASS_TITLES),
         rows=tuple(rows),
@@ -80,7 +87,7 @@ def table_3(benchmark: Benchmark) -> Table:
         title="Table 3: image quality",
         caption=(
             f"On [0, 1] of the HU window; mean ± sd over {_counts(benchmark, 'n_slices')}"
-            f"{_seeds(benchmark)}.{_paper_caption(benchmark)}"
+            f"{_seeds(benchmark)}.{_no_pairs(benchmark, (0, 1))}{_paper_caption(benchmark)}"
         ),
         head=(
             "Metric",
@@ -125,6 +132,9 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
                 _cost([r.model_mb for r in own], ".2g"),
             )
         )
+    shown = {row[0] for row in rows}
+    lost = [name for name, way in benchmark.failed if way == direction and name not in shown]
+    rows += [(name, *["failed"] * 3, *[NOT_THERE] * 11) for name in dict.fromkeys(lost)]
     marked = frozenset(i for i, row in enumerate(rows) if row[0] in (INPUT, CEILING))
     return Table(
         key=f"ranking{direction + 1}",
@@ -133,7 +143,7 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
             "In order of the mean over six classes of the CCC across regions, with its 95 % "
             f"interval over {_counts(benchmark)}; with several seeds the mean of each and their "
             f"range. {benchmark.budget} Times are of this machine, applying includes reading and "
-            f"writing. {_both_ways(benchmark)}"
+            f"writing. {_both_ways(benchmark)}{_no_pairs(benchmark, (direction,))}"
         ).strip(),
         head=(
             "Method",
@@ -154,6 +164,15 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
         ),
         rows=tuple(rows),
         marked=marked,
+    )
+
+
+def _no_pairs(benchmark: Benchmark, directions: Sequence[int]) -> str:
+    """Why figures are missing that need test scans of one body on both scanners."""
+    reasons = {i: reason for i in directions if (reason := benchmark.unpaired_because(i))}
+    return "".join(
+        f" {benchmark.directions[i]} has no figures of pairs: {reason}."
+        for i, reason in reasons.items()
     )
 
 

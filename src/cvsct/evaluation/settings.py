@@ -22,6 +22,8 @@ class EvaluationSettings(BaseModel):
         seed: places the regions and draws the bootstrap.
         bootstrap: resamples behind each interval.
         workers: processes that measure features, at most; 0 is one a core.
+        pairing: `checked`, where patients and images do not speak against it; `forced`, by position
+            alone; `off`.
         z_tolerance_mm: how far apart slices may lie and still be the same.
         spectrum_px: side of the patches of the power spectra.
         examples: slices shown.
@@ -37,6 +39,7 @@ class EvaluationSettings(BaseModel):
     window: HUWindow = HUWindow()
     bootstrap: int = Field(default=1000, ge=1)
     workers: int = Field(default=0, ge=0)
+    pairing: Literal["checked", "forced", "off"] = "checked"
     z_tolerance_mm: float = Field(default=Z_TOLERANCE_MM, gt=0)
     spectrum_px: int = Field(default=64, ge=16)
     examples: int = Field(default=2, ge=0)

@@ -21,18 +21,22 @@ from cvsct.evaluation.nodule_truth import NoduleTruth
 from cvsct.evaluation.pairing import (
     SharedSlices,
     images_of,
+    pair_with_target,
     pairs_to_compare,
+    refuse_other_repeat,
     with_target,
 )
 from cvsct.evaluation.placement import Placed, place_masks, place_regions, place_slices
 from cvsct.evaluation.radiomics import FeatureTable, extract, settings_record
+from cvsct.evaluation.remarks import Remarks, coverage_notes, idle_notes, region_notes
 from cvsct.evaluation.roi import patch_of
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.texture import Texture, texture_or_reason, tissue_hu
-from cvsct.pairing import unpaired_reason
 from cvsct.regions import MaskedRegion
-from cvsct.runs import Progress, silent
+from cvsct.runs import Note, Progress, log_note, silent
 from cvsct.volume import CTVolume
+
+LEAST_SPECTRUM_PX = 16
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Evaluation:
         """The figures that matter in one line, before and after where there is a before."""
         if self.harmonized is None:
             distance = self.texture.distance_db if self.texture else {}
+            if not distance:
+                return "unpaired: no texture spectra, mean HU of soft tissue only"
             shown = _arrow([distance.get(side) for side in ("source", "harmonized")], ".1f")
             return f"unpaired: texture spectra {shown} dB from the target's"
         sides = [one for one in (self.input, self.harmonized) if one is not None]
@@ -119,6 +125,8 @@ def evaluate(
     nodules: Sequence[NoduleTruth] = (),
     passed: Sequence[CTVolume] = (),
     cache: FeatureCache | None = None,
+    note: Note = log_note,
+    remarks: Sequence[str] = (),
 ) -> Evaluation:
     """Compare harmonised series, and their source where given, with the target's.
 
@@ -128,10 +136,13 @@ def evaluate(
         nodules: the truth of simulated bodies.
         passed: target series put through the model, which should leave them alone.
         cache: of features; None measures all of them.
+        note: told at once what a user must know of the comparison, such as why nothing pairs.
+        remarks: what was told of these scans before, for the report.
 
     Raises:
         EvaluationError: if a side is empty, if volumes that should pair do not fit, if the source
-            is not what was harmonised, or if there is no soft tissue to compare.
+            is not what was harmonised, if the repeat shows another body, or if there is no soft
+            tissue to compare.
     """
     settings = settings or EvaluationSettings()
     if not harmonized or not target:
@@ -139,16 +150,24 @@ def evaluate(
     tolerance_mm = settings.z_tolerance_mm
     given = {"source": source, "harmonized": harmonized, "repeat": repeat, "target": target}
     sides = {side: volumes for side, volumes in given.items() if volumes}
-    pairs = pairs_to_compare(harmonized, target, tolerance_mm)
+    forced = settings.pairing == "forced"
+    pairing = pair_with_target(harmonized, target, source, settings)
+    pairs = pairing.pairs
+    told = Remarks(note, list(remarks))
+    told.tell(pairing.notes)
     regions: list[Placed] = []
     compared: dict[str, Comparison] = {}
     features: dict[str, FeatureTable] = {}
     if pairs:
-        shared = with_target(pairs, sides, tolerance_mm)
+        shared = with_target(pairs, sides, tolerance_mm, forced)
+        if not forced:
+            refuse_other_repeat(shared)
+        told.tell(coverage_notes(harmonized, shared))
         sides = {side: [images_of(one, side) for one in shared] for side in sides}
-        notes = _coverage_notes(harmonized, shared)
+        notes: list[str] = []
         progress("evaluate: features", 0, 4)
         regions = _place(shared, settings, masks or {})
+        told.tell(region_notes(regions, settings, masks or {}))
         if settings.regions == "squares" and len(regions) < settings.rois:
             notes.append(f"soft tissue has room for only {len(regions)} of {settings.rois} regions")
         features = _features(shared, regions, sides, settings, cache)
@@ -162,9 +181,11 @@ def evaluate(
             side: _compare(side, shared, features, settings) for side in sides if side != "target"
         }
         progress("evaluate: physics", 2, 4)
-        through = _passed(shared, passed, tolerance_mm) if passed else []
+        through = _passed(shared, passed, settings) if passed else []
         found = examine(shared, regions, features, nodules, through, settings.seed)
     else:
+        note(f"not paired: {pairing.unpaired_because}; texture spectra and mean HU are compared")
+        told.tell(idle_notes(settings, repeat, passed, nodules))
         shared = [
             SharedSlices(
                 harmonized=harmonized[pair.first].select([i for i, _ in pair.slices]),
@@ -178,16 +199,15 @@ def evaluate(
         found = examine_apart(shared, target, settings.seed)
     notes += found.notes
     progress("evaluate: texture", 3, 4)
-    texture, why_not = texture_or_reason(sides, settings.spectrum_px)
-    if why_not and not pairs:
-        raise EvaluationError(why_not)
-    notes += [f"no texture spectra: {why_not}"] if why_not else []
+    texture, remark = _texture(sides, settings, bool(pairs))
+    notes += remark
+    tissue = {side: tissue_hu(volumes) for side, volumes in sides.items()}
+    if not pairs and texture is None and None in tissue.values():
+        raise EvaluationError(remark[0])
     progress("evaluate: texture", 4, 4)
     return Evaluation(
         settings=settings,
-        unpaired_because=""
-        if pairs
-        else unpaired_reason(harmonized, target, tolerance_mm, ("harmonised", "target")),
+        unpaired_because=pairing.unpaired_because,
         n_slices=sum(len(one.harmonized.hu) for one in shared) if pairs else 0,
         shared=tuple(shared),
         regions=tuple(regions),
@@ -197,22 +217,42 @@ def evaluate(
         features=features,
         texture=texture,
         examination=found,
-        soft_tissue_hu={side: tissue_hu(volumes) for side, volumes in sides.items()},
+        soft_tissue_hu=tissue,
         scanners={
             side: "; ".join(sorted({str(volume.acquisition) for volume in volumes}))
             for side, volumes in sides.items()
         },
         extraction=settings_record(settings.bin_width_hu),
-        notes=tuple(notes),
+        notes=(*told.told, *notes),
     )
 
 
+def _texture(
+    sides: Mapping[str, Sequence[CTVolume]], settings: EvaluationSettings, paired: bool
+) -> tuple[Texture | None, list[str]]:
+    """Texture spectra, and what is to be known of them.
+
+    Without pairs they are the comparison: smaller patches are taken where larger ones do not fit.
+    """
+    reasons = []
+    sizes = [settings.spectrum_px // k for k in ((1,) if paired else (1, 2, 4))]
+    for size_px in (size for size in sizes if size >= LEAST_SPECTRUM_PX):
+        texture, why_not = texture_or_reason(sides, size_px)
+        if texture is not None:
+            smaller = size_px < settings.spectrum_px
+            remark = f"texture spectra of patches of {size_px} px: no larger ones fit into the body"
+            return texture, [remark] if smaller else []
+        reasons.append(why_not)
+    return None, [f"no texture spectra: {reasons[-1]}"]
+
+
 def _passed(
-    shared: Sequence[SharedSlices], passed: Sequence[CTVolume], tolerance_mm: float
+    shared: Sequence[SharedSlices], passed: Sequence[CTVolume], settings: EvaluationSettings
 ) -> list[CTVolume]:
     """Of the series that were put through the model, the slices that are compared."""
     targets = [images_of(one, "target") for one in shared]
-    found = {pair.first: pair for pair in pairs_to_compare(targets, passed, tolerance_mm)}
+    pairs = pairs_to_compare(targets, passed, settings.z_tolerance_mm, settings.pairing == "forced")
+    found = {pair.first: pair for pair in pairs}
     lost = [i for i, each in enumerate(targets)
             if i not in found or len(found[i].slices) < len(each.hu)]  # fmt: skip
     if lost:
@@ -223,27 +263,6 @@ def _passed(
     return [
         passed[found[i].second].select([j for _, j in found[i].slices]) for i in range(len(targets))
     ]
-
-
-def _coverage_notes(harmonized: Sequence[CTVolume], shared: Sequence[SharedSlices]) -> list[str]:
-    """Say which slices were not compared, and which were only assumed to show one body."""
-    total = sum(len(volume.hu) for volume in harmonized)
-    used = sum(len(one.harmonized.hu) for one in shared)
-    notes = []
-    if used < total:
-        notes.append(f"{total - used} of {total} harmonised slices have no target slice there")
-    frames = [
-        volume.geometry.frame_of_reference
-        for one in shared
-        for volume in (one.harmonized, one.target)
-        if volume is not None
-    ]
-    if not all(frames):
-        notes.append(
-            "some series name no frame of reference: slices were paired by position alone, which "
-            "holds only if both sides show the same body"
-        )
-    return notes
 
 
 def _place(

@@ -169,7 +169,7 @@ def compare_headers(facts: ScanFacts, side: Side, limits: ScanLimits) -> list[Fi
     known, made = side.headers, facts.acquisition
     found = []
     if made.manufacturer and known.manufacturers:
-        other = _vendor(made.manufacturer) not in set(map(_vendor, known.manufacturers))
+        other = vendor(made.manufacturer) not in set(map(vendor, known.manufacturers))
         found.append(_named("manufacturer", made.manufacturer, known.manufacturers, other))
     if made.kernel and known.kernels:
         other = _plain(made.kernel) not in set(map(_plain, known.kernels))
@@ -226,8 +226,8 @@ def _number(name: str, text: str, value: float, limits: ScanLimits) -> Finding:
     return Finding(name, f"{text} (limit {limit:g})", value > limit, value, limit)
 
 
-def _vendor(manufacturer: str) -> str:
-    """`GE MEDICAL SYSTEMS` and `GE Healthcare` are one."""
+def vendor(manufacturer: str) -> str:
+    """The maker of a scanner: `GE MEDICAL SYSTEMS` and `GE Healthcare` are one."""
     return " ".join(manufacturer.casefold().split()[:1])
 
 

@@ -18,7 +18,7 @@ MIN_APART_DB = 3.0
 """Sides whose noise differs by less do not tell whose a scan is."""
 
 LIKE_TARGET_BELOW = 0.2
-"""Sources read .96 to 1.05 and targets -.05 to .04 (docs/log.md)."""
+"""Sources read .96 to 1.05 and targets -.05 to .04 (notebook/log.md)."""
 
 
 @dataclass(frozen=True)

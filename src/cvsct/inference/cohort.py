@@ -168,6 +168,7 @@ def _record(
                 mean_change_hu=outcome.mean_change_hu,
                 seconds=made.seconds,
                 guard=canonical_json(outcome.guard) if outcome.guard else "",
+                notes=canonical_json(outcome.notes) if outcome.notes else "",
             ),
         )
         begun.discard(key)

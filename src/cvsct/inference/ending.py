@@ -83,6 +83,7 @@ def ending(journal: Journal, tasks: Mapping[str, SeriesFiles]) -> Ending:
             n_slices=entry.n_slices if row.status == "done" else 0,
             mean_change_hu=entry.mean_change_hu,
             guard=json.loads(entry.guard) if entry.guard and row.status == "done" else {},
+            notes=tuple(json.loads(entry.notes)) if entry.notes and row.status == "done" else (),
         )
     return Ending(tuple(outcomes[key] for key in tasks), frozenset(quarantined), busy_s)
 

@@ -43,6 +43,7 @@ class Outcome:
     Args:
         guard: what guards had to say (`guarding.report`); empty where none was at work.
         names: of a NIfTI series, what its file was called and what the derived one is.
+        notes: what is odd about the series as it was read.
     """
 
     series_uid: str
@@ -52,6 +53,7 @@ class Outcome:
     mean_change_hu: float = 0.0
     guard: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class Outcome:
             "n_slices": self.n_slices,
             "mean_change_hu": round(self.mean_change_hu, 3),
             **({"guard": self.guard} if self.guard else {}),
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     @property
@@ -250,6 +253,7 @@ def harmonize_one(
         mean_change_hu=float(np.mean(change_hu)),
         guard=report(verdict, watch, mapping.remark),
         names=names_told(series),
+        notes=stack.notes,
     )
 
 

@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS series (
     n_slices INTEGER NOT NULL DEFAULT 0,
     mean_change_hu REAL NOT NULL DEFAULT 0,
     seconds REAL NOT NULL DEFAULT 0,
-    guard TEXT NOT NULL DEFAULT ''
+    guard TEXT NOT NULL DEFAULT '',
+    notes TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS by_status ON series (present, status, deaths);
 """
@@ -52,6 +53,7 @@ class Entry:
         sha256: of the folder it was written to (`runs.folder_sha256`).
         seconds: it took its worker.
         guard: what guards had to say of it, as JSON; empty where none was at work.
+        notes: what was odd about it, as JSON; empty where nothing was.
     """
 
     sha256: str
@@ -60,6 +62,7 @@ class Entry:
     mean_change_hu: float
     seconds: float
     guard: str = ""
+    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,12 @@ class Journal:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
-            if "guard" not in {row[1] for row in self._db.execute("PRAGMA table_info(series)")}:
-                # a run begun by a version without guards goes on
-                self._db.execute("ALTER TABLE series ADD COLUMN guard TEXT NOT NULL DEFAULT ''")
+            there = {row[1] for row in self._db.execute("PRAGMA table_info(series)")}
+            for name in ("guard", "notes"):  # a run begun by a version without these goes on
+                if name not in there:
+                    self._db.execute(
+                        f"ALTER TABLE series ADD COLUMN {name} TEXT NOT NULL DEFAULT ''"
+                    )
 
     def close(self) -> None:
         """Give back what is still leased, and close the file."""
@@ -173,10 +179,11 @@ class Journal:
         with self._writing() as db:
             db.execute(
                 "UPDATE series SET status='done', error='', sha256=?, derived_uid=?, n_slices=?, "
-                "mean_change_hu=?, seconds=?, guard=? WHERE key=? AND " + _OURS,
+                "mean_change_hu=?, seconds=?, guard=?, notes=? WHERE key=? AND " + _OURS,
                 (
                     *(entry.sha256, entry.derived_uid, entry.n_slices),
-                    *(entry.mean_change_hu, entry.seconds, entry.guard, key, self._owner),
+                    *(entry.mean_change_hu, entry.seconds, entry.guard, entry.notes),
+                    *(key, self._owner),
                 ),
             )
 
@@ -213,7 +220,7 @@ class Journal:
                 Row(key, status, error, Entry(*entry))
                 for key, status, error, *entry in self._db.execute(
                     "SELECT key, status, error, sha256, derived_uid, n_slices, mean_change_hu, "
-                    "seconds, guard FROM series WHERE present=1 ORDER BY rowid"
+                    "seconds, guard, notes FROM series WHERE present=1 ORDER BY rowid"
                 )
             )
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-import traceback
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvsct.errors import CvsctError, HopelessError, SeriesError
+from cvsct.errors import CvsctError, HopelessError, SeriesError, unexpected
 from cvsct.inference.guarding import Guard
 from cvsct.inference.harmonizer import Outcome, derivation_of, harmonize_one
 from cvsct.io.derived import Derivation
@@ -140,7 +139,5 @@ def _harmonized(
     except MemoryError:
         reason = "not enough memory; use fewer workers"
     except Exception as error:  # its text may quote an attribute's value, its place does not
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(last.filename).name} line {last.lineno}"
-        reason = f"unexpected {type(error).__name__} in {where}; report it"
+        reason = unexpected(error)
     raise SeriesError(f"{label(task.series.files[0])}: {reason}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydicom import Dataset
 
 from cvsct.errors import CvsctError, SeriesError
-from cvsct.io.file_kinds import head_of, kind_of
+from cvsct.io.file_kinds import FileKind, kind_of
 from cvsct.io.header import (
     CT_IMAGE,
     ENHANCED_CT,
@@ -100,13 +100,13 @@ def catalog(path: Path) -> Catalog:
         tally.add(BESIDE_DICOM, *scans)
     elif scans:
         series = _nifti_series(path, scans, tally)
-    left_out = tally.all()
+    everything = tally.all()
+    left_out = tuple(each for each in everything if not each.why.silent)
     if not series and not found.damaged:
-        raise SeriesError(_nothing_found(path, left_out))
+        raise SeriesError(_nothing_found(path, everything))
     repeated = frozenset(uid for uid, count in found.uids.items() if count > 1)
     for each in left_out:
-        log = logger.warning if each.incomplete else logger.info
-        log("left out while looking for CT series: %s", each)
+        logger.info("left out while looking for CT series: %s", each)
     marked = named_alone(mark_repeated([*series, *found.damaged], repeated))
     return Catalog(tuple(marked), left_out, repeated, found.notes(marked))
 
@@ -135,7 +135,7 @@ class _Dicom:
         self._frames: dict[Path, int] = {}
         self._counted: dict[str, set[tuple[int, ...]]] = defaultdict(set)
         self._neighbors = Neighbors()
-        self._foreign: dict[Path, bytes] = {}
+        self._foreign: dict[Path, FileKind] = {}
 
     def add(self, file: Path) -> None:
         """Sort a file in.
@@ -146,7 +146,7 @@ class _Dicom:
         alone = self._path.is_file()
         if not alone and not is_dicom(file) and file.suffix.lower() not in _DICOM_SUFFIXES:
             try:
-                self._foreign[file] = head_of(file)
+                self._foreign[file] = kind_of(file)
             except OSError:
                 self._tally.add(UNREADABLE, file)
             return
@@ -193,7 +193,7 @@ class _Dicom:
     def count_foreign(self) -> None:
         """Count what is no DICOM, once it is known how slices are named here."""
         for file, reason in lost_slices(self._foreign, self._neighbors):
-            self._tally.add(reason or kind_reason(kind_of(file, self._foreign[file])), file)
+            self._tally.add(reason or kind_reason(self._foreign[file]), file)
 
     def series(self) -> list[SeriesFiles]:
         """The series, in the order of their UIDs."""
@@ -280,7 +280,7 @@ def _nifti_reason(said: str) -> Reason:
     """Why a NIfTI file is no scan, from what `not_a_scan` says of one."""
     kind = said.removeprefix("a ").removeprefix("an ")
     if kind == "label map":
-        return Reason(kind, "label maps")
+        return Reason("NIfTI label map", "NIfTI label maps")
     return Reason(f"NIfTI {kind}", f"NIfTI {kind.replace('image', 'images', 1)}")
 
 

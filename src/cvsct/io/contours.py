@@ -1,100 +1,174 @@
-"""Contours of an RT structure set as masks (DICOM PS3.3 C.8.8.6, ROI Contour).
+"""One contour of an RT structure set drawn into a mask (DICOM PS3.3 C.8.8.6, ROI Contour).
 
 A voxel belongs to a structure if its centre lies inside. Contours of one structure in one slice
-cut each other out (even-odd), which is how planning systems draw rings and holes.
+cut each other out (even-odd), which is how planning systems draw rings and holes. A contour that
+cannot be drawn has a `Fate`, which is counted; the rest of the structure stays.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from jaxtyping import Bool, Float
 from pydicom import Dataset
 
-from cvsct.errors import GeometryError, SeriesError, import_extra
-from cvsct.io.header import numbers, text
-from cvsct.io.space import refuse_other_frame, volume_affine
-from cvsct.volume import CTVolume
-
-logger = logging.getLogger(__name__)
-
-RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
+from cvsct.errors import import_extra
+from cvsct.io.header import numbers, quiet, text, whole
+from cvsct.io.references import ImageName, images_named
 
 IN_PLANE_TOLERANCE = 0.1
 """Share of the slice distance by which a contour may lie off a slice."""
 
-_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+FARTHEST_MM = 1e5
+"""No contour is drawn farther from the origin of a scanner's coordinates than 100 m."""
+
+LEAST_AREA_PX = 1e-6
+"""Corners on one line enclose nothing, whatever the rounding of decimal strings makes of it."""
+
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
 
 
-def contour_masks(
-    name: str, dataset: Dataset, volume: CTVolume
-) -> dict[str, Bool[np.ndarray, "_ _ _"]]:
-    """Each structure that has closed contours, by its ROI name; points and lines are left out.
+class Fate(Enum):
+    """Why a contour is left out, as the end of `contours that ...`."""
 
-    Raises:
-        SeriesError: if the structure set is damaged.
-        GeometryError: if a contour lies in another frame of reference, between the slices, across
-            them or outside the image.
+    NOTHING = "enclose nothing (points, open lines, fewer than 3 corners)"
+    TINY = "enclose no voxel's centre"
+    DAMAGED = "are damaged (no coordinates in mm, or fewer points than declared)"
+    COPY = "repeat another one"
+    BETWEEN = "lie in no slice (between two, or across)"
+    OUTSIDE = "lie outside the image"
+    FOREIGN = "are drawn in another frame of reference and name no image of this series"
+    ELSEWHERE = "lie elsewhere than the image they name"
+
+
+@dataclass
+class Structure:
+    """One structure as it is drawn into a mask, and what became of its contours."""
+
+    mask: Bool[np.ndarray, "slices rows columns"] | None = None
+    contours: int = 0
+    fates: Counter[Fate] = field(default_factory=Counter)
+    cut: int = 0
+    named: int = 0
+    taken_by_name: int = 0
+    misnamed: int = 0
+    seen: set[tuple[int, bytes]] = field(default_factory=set)
+
+    @property
+    def measured(self) -> bool:
+        """Whether it holds any voxel."""
+        return self.mask is not None and bool(self.mask.any())
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The image on which contours are drawn.
+
+    Args:
+        to_index: from mm along left, posterior and superior to slice, row and column.
+        names: its slices by the names of their images.
     """
-    titles: dict[str, str] = {}
-    for roi in _items(dataset, "StructureSetROISequence"):
-        number = text(roi, "ROINumber")
-        refuse_other_frame(name, text(roi, "ReferencedFrameOfReferenceUID"), volume)
-        title = "".join(c if c.isprintable() else "?" for c in text(roi, "ROIName"))[:64]
-        titles[number] = title if title and title not in titles.values() else f"{title} {number}"
-    masks: dict[str, Bool[np.ndarray, "_ _ _"]] = {}
-    left_out = 0
-    to_index = np.linalg.inv(volume_affine(volume))
-    for drawn in _items(dataset, "ROIContourSequence"):
-        number = text(drawn, "ReferencedROINumber")
-        if number not in titles:
-            raise SeriesError(f"{name}: contours of an ROI that it does not list; save it again")
-        for contour in _items(drawn, "ContourSequence"):
-            if text(contour, "ContourGeometricType") not in _CLOSED:
-                left_out += 1
-                continue
-            mask = masks.setdefault(titles[number], np.zeros(volume.hu.shape, dtype=bool))
-            points = _points(name, contour)
-            index = points @ to_index[:3, :3].T + to_index[:3, 3]
-            _fill(f"{name}: structure {titles[number]!r}", index, mask)
-    if left_out:
-        logger.info("%d contours that enclose nothing (points, lines) are left out", left_out)
-    return masks
+
+    shape: tuple[int, int, int]
+    to_index: Float[np.ndarray, "4 4"]
+    names: Mapping[ImageName, int]
+
+
+def add_contour(structure: Structure, contour: Dataset, canvas: Canvas, foreign: bool) -> None:
+    """Draw one contour, or count why not."""
+    structure.contours += 1
+    named = images_named(contour, "ContourImageSequence")
+    own = {canvas.names[image] for image in named if image in canvas.names}
+    structure.named += bool(own)
+    fate: Fate | None = Fate.FOREIGN if foreign and not own else None
+    points = _points(contour)
+    if fate is None:
+        fate = points if isinstance(points, Fate) else None
+    if fate is None and not isinstance(points, Fate):
+        index = points @ canvas.to_index[:3, :3].T + canvas.to_index[:3, 3]
+        fate = _fill(structure, index, canvas.shape, own, foreign, _may_repeat(contour))
+    if fate is not None:
+        structure.fates[fate] += 1
 
 
 def _fill(
-    name: str, index: Float[np.ndarray, "points 3"], mask: Bool[np.ndarray, "slices rows columns"]
-) -> None:
-    """Switch the voxels inside one contour."""
-    along = float(index[:, 0].mean())
-    plane = round(along)
-    if np.abs(index[:, 0] - plane).max() > IN_PLANE_TOLERANCE:
-        raise GeometryError(
-            f"{name} has a contour that lies in no slice of the image (slice index "
-            f"{index[:, 0].min():.2f} to {index[:, 0].max():.2f}); draw it on this series"
-        )
-    edge = np.array(mask.shape[1:]) - 0.5
-    if not 0 <= plane < len(mask) or (index[:, 1:] < -0.5).any() or (index[:, 1:] > edge).any():
-        raise GeometryError(
-            f"{name} reaches outside the image; draw it on this series, or crop it to the image"
-        )
+    structure: Structure,
+    index: Float[np.ndarray, "points 3"],
+    shape: tuple[int, int, int],
+    own: set[int],
+    foreign: bool,
+    may_repeat: bool,
+) -> Fate | None:
+    """Switch the voxels inside one contour; the reason where it is left out instead.
+
+    Args:
+        own: slices whose images the contour names.
+        foreign: drawn in another frame of reference: the image named must lie where it does.
+        may_repeat: a second contour alike takes the first one out again.
+    """
+    plane = _slice_of(index[:, 0], shape[0])
+    if isinstance(plane, Fate):
+        return plane
+    if own and plane not in own:
+        if foreign:
+            return Fate.ELSEWHERE
+        structure.misnamed += 1
+    if _area_px(index[:, 1:]) < LEAST_AREA_PX:
+        return Fate.NOTHING
+    corners = np.unique(np.round(index[:, 1:], 3), axis=0)
+    key = plane, corners.tobytes()
+    if key in structure.seen and not may_repeat:
+        return Fate.COPY
+    structure.seen.add(key)
+    if structure.mask is None:
+        structure.mask = np.zeros(shape, dtype=bool)
     polygon = import_extra("skimage.draw", "reading this mask", "evaluate").polygon
-    rows, columns = polygon(index[:, 1], index[:, 2], mask.shape[1:])
-    mask[plane, rows, columns] ^= True
+    rows, columns = polygon(index[:, 1], index[:, 2], shape[1:])
+    beyond = bool((index[:, 1:] < -0.5).any() or (index[:, 1:] > np.array(shape[1:]) - 0.5).any())
+    if not len(rows):
+        return Fate.OUTSIDE if beyond else Fate.TINY
+    structure.mask[plane, rows, columns] ^= True
+    structure.cut += beyond
+    structure.taken_by_name += foreign
+    return None
 
 
-def _points(name: str, contour: Dataset) -> Float[np.ndarray, "points 3"]:
+def _slice_of(along: Float[np.ndarray, " points"], n_slices: int) -> int | Fate:
+    """The slice in which corners lie, by their slice indices."""
+    if not (along > -0.5).any() or not (along < n_slices - 0.5).any():
+        return Fate.OUTSIDE
+    plane = round(float(along.mean()))
+    return plane if np.abs(along - plane).max() <= IN_PLANE_TOLERANCE else Fate.BETWEEN
+
+
+def _points(contour: Dataset) -> Float[np.ndarray, "points 3"] | Fate:
+    """Corners in mm, at least three different ones, or why there are none."""
+    if text(contour, "ContourGeometricType") not in _CLOSED:
+        return Fate.NOTHING
     values = numbers(contour, "ContourData")
-    if len(values) < 9 or len(values) % 3:
-        raise SeriesError(
-            f"{name}: a closed contour of {len(values)} numbers, expected 3 for each of at least "
-            "3 points; save it again"
-        )
-    return np.array(values).reshape(-1, 3)
+    with quiet():
+        element = contour.get_item("ContourData")
+    if not values:
+        return Fate.DAMAGED if element is not None and element.value else Fate.NOTHING
+    declared = whole(contour, "NumberOfContourPoints") or 0
+    short = len(values) < 3 * (declared - 1)  # some leave out the closing point, but count it
+    if len(values) % 3 or short or max(map(abs, values)) > FARTHEST_MM:
+        return Fate.DAMAGED
+    points = np.array(values).reshape(-1, 3)
+    return points if len(np.unique(points, axis=0)) >= 3 else Fate.NOTHING
 
 
-def _items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
-    value = dataset.get(keyword)
-    return value if isinstance(value, Sequence) else ()
+def _may_repeat(contour: Dataset) -> bool:
+    """Whether the contour says of itself that it is combined with others by exclusive or."""
+    return text(contour, "ContourGeometricType") != "CLOSED_PLANAR"
+
+
+def _area_px(corners: Float[np.ndarray, "points 2"]) -> float:
+    """Sum of the areas of the triangles from the first corner; 0 only if all lie on a line."""
+    edges = corners - corners[0]
+    across = edges[:-1, 0] * edges[1:, 1] - edges[:-1, 1] * edges[1:, 0]
+    return float(np.abs(across).sum() / 2)

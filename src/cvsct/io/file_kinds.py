@@ -21,42 +21,37 @@ class FileKind:
     """A kind of file that is not read.
 
     Args:
-        one: what one is called, as after "a".
+        one: what one is called.
         many: what several are called.
         remedy: what to do with `{it}`; empty where the file can hold no scan.
-        named: one file said to be of the kind.
     """
 
     one: str
     many: str
-    remedy: str
-    named: str
+    remedy: str = ""
 
-    def told(self, otherwise: str) -> str:
-        """What a file is and what to do, as the end of a message on it.
-
-        Args:
-            otherwise: what to do about a file that can hold no scan.
-        """
-        return f"{self.named}; {self.remedy.format(it='it') or otherwise}"
+    def remedy_of(self, count: int) -> str:
+        """What to do with one file or several."""
+        return self.remedy.format(it="it" if count == 1 else "them")
 
 
-def _kind(one: str, many: str = "", remedy: str = "", named: str = "") -> FileKind:
-    article = "an" if one[0] in "aeiouA" or one.startswith(("NRRD", "HDF5")) else "a"
-    return FileKind(one, many or f"{one}s", remedy, named or f"it is {article} {one}")
+def _kind(one: str, many: str = "", remedy: str = "") -> FileKind:
+    return FileKind(one, many or f"{one}s", remedy)
 
 
-_CONVERT = "convert {it} to NIfTI, .nii.gz"
+_CONVERT = "convert {it} to NIfTI"
 _UNPACK = "unpack {it}"
-EMPTY = _kind("empty file", remedy="copy {it} again", named="it is empty")
+EMPTY = _kind("empty file")
+TEXT = _kind("text file")
+UNKNOWN = _kind("file of an unknown kind", "files of unknown kinds")
 NIFTI = _kind("NIfTI file of another name", "NIfTI files of other names", "name {it} .nii.gz, or "
-              ".nii where not compressed", "it is NIfTI of another name")  # fmt: skip
-_PAIR = _kind("NIfTI file of two parts", "NIfTI files of two parts", "save {it} as one .nii file",
-              "it is NIfTI of two parts, .hdr and .img")  # fmt: skip
+              ".nii where not compressed")  # fmt: skip
+_PAIR = _kind("NIfTI header of a pair (hdr, img)", "NIfTI headers of pairs (hdr, img)",
+              "save {it} as one .nii file")  # fmt: skip
 _DICOM = _kind("DICOM file", remedy="give {it} a name without .nii")
 _PACKED_DICOM = _kind("gzip-compressed DICOM file", remedy=_UNPACK)
 PACKED = _kind("gzip-compressed file", remedy=_UNPACK)
-_META = _kind("MetaImage", remedy=_CONVERT)
+_META = _kind("MetaImage (MHA, MHD)", "MetaImages (MHA, MHD)", _CONVERT)
 _ANALYZE = _kind("Analyze image", remedy=_CONVERT)
 _TAR = _kind("tar archive", remedy=_UNPACK)
 _DOCUMENT = _kind("office document")
@@ -94,32 +89,31 @@ _BY_SUFFIX = {
 _META_IMAGE = re.compile(rb"\s*(Comment[^\n]*\n\s*)*(ObjectType|NDims)\s*=")
 
 
-def head_of(path: Path) -> bytes:
-    """A file's first bytes.
+def is_gzip(path: Path) -> bool:
+    """Whether a file is compressed by gzip, whatever its name says."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(GZIP)) == GZIP
+    except OSError:
+        return False
+
+
+def kind_of(path: Path) -> FileKind:
+    """What a file is that is not to be read as DICOM, by its first bytes.
 
     Raises:
         OSError: if it cannot be read.
+
+    Example:
+        >>> kind_of(Path(__file__)).one
+        'text file'
     """
     with path.open("rb") as stream:
-        return stream.read(HEAD_BYTES)
-
-
-def is_gzipped(path: Path) -> bool:
-    """Whether a file is compressed by gzip, by its first two bytes.
-
-    Raises:
-        OSError: if it cannot be read.
-    """
-    with path.open("rb") as stream:
-        return stream.read(len(GZIP)) == GZIP
-
-
-def kind_of(path: Path, head: bytes) -> FileKind | None:
-    """What a file is, by its first bytes; nothing where they tell nothing."""
+        head = stream.read(HEAD_BYTES)
     if not head:
         return EMPTY
     if not head.startswith(GZIP):
-        return _by_beginning(path, head)
+        return _by_beginning(path, head) or (TEXT if _is_text(head) else UNKNOWN)
     try:
         inside = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
     except zlib.error:
@@ -143,16 +137,20 @@ def _by_beginning(path: Path, head: bytes) -> FileKind | None:
 
 
 def foreign(path: Path) -> str:
-    """Why a file is not DICOM and what to do, as the end of a message on it.
+    """What a file that is not DICOM is instead, and what to do about it, as a message on it.
 
     Raises:
         OSError: if it cannot be read.
     """
-    kind = kind_of(path, head_of(path))
-    advice = "name a DICOM file, or a folder that holds CT slices"
-    if kind is None:
-        return f"it has neither a DICM mark at byte 128 nor elements from its first byte; {advice}"
-    return kind.told(advice)
+    kind = kind_of(path)
+    if kind.remedy:
+        return f"{kind.one}, which is not read; {kind.remedy_of(1)}"
+    advice = "name a DICOM or NIfTI file, or a folder that holds CT slices"
+    return f"not a DICOM file ({kind.one}); {'copy it again' if kind == EMPTY else advice}"
+
+
+def _is_text(head: bytes) -> bool:
+    return sum(byte >= 32 or byte in b"\t\n\r\f" for byte in head) >= 0.95 * len(head)
 
 
 def _volume(head: bytes) -> FileKind | None:

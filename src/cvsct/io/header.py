@@ -190,7 +190,7 @@ def read_dataset(
     try:
         start = start_of(path)
         if start is None:
-            raise SeriesError(f"{name}: not a DICOM file, {foreign(path)}")
+            raise SeriesError(f"{name}: {foreign(path)}")
         _refuse_large(path, limit_bytes, start)
         with quiet():
             dataset = dcmread(

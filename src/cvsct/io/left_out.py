@@ -10,9 +10,9 @@ from pathlib import Path
 from pydicom import Dataset
 
 from cvsct.io.file_kinds import FileKind
-from cvsct.io.header import known_name, not_a_slice, sop_class_of
+from cvsct.io.header import known_name, label, not_a_slice, sop_class_of
 
-MAX_NAMED = 3
+MAX_NAMED = 4
 """Files that a line on an incomplete scan names before it counts the others."""
 
 
@@ -64,13 +64,19 @@ class LeftOut:
         return self.why.incomplete
 
     def __str__(self) -> str:
-        """With count and remedy."""
-        return f"{len(self.files)} {self.reason}" + (f" ({self.remedy})" if self.remedy else "")
+        """With count and remedy; the first files are named where a scan may be incomplete."""
+        count = len(self.files)
+        names = ", ".join(label(file) for file in self.files[:MAX_NAMED])
+        more = f" and {count - MAX_NAMED} more" if count > MAX_NAMED else ""
+        named = f": {names}{more}" if self.incomplete else ""
+        return f"{count} {self.reason}{named}" + (f" ({self.remedy})" if self.remedy else "")
 
 
 LEADS_BACK = Reason("linked folder that leads back", "linked folders that lead back")
-READ_ALREADY = Reason("linked folder read already", "linked folders read already")
-SECOND_NAME = Reason("second name of a file read already", "second names of files read already")
+SECOND_NAME = Reason(
+    "second name of a file or folder that is here already",
+    "second names of files or folders that are here already",
+)
 BROKEN_LINK = Reason(
     "link that leads nowhere", "links that lead nowhere", "mend or remove {it}", incomplete=True
 )
@@ -82,10 +88,9 @@ SPECIAL = Reason("special file", "special files")
 HIDDEN = Reason("hidden file or folder", "hidden files or folders", silent=True)
 OWN = Reason("file that cvsct wrote", "files that cvsct wrote", silent=True)
 BESIDE_DICOM = Reason(
-    *("NIfTI file beside DICOM", "NIfTI files beside DICOM"),
+    *("NIfTI beside DICOM", "NIfTI beside DICOM"),
     "name {it}, or a folder without DICOM, to use {it}",
 )
-OTHER = Reason("other file (no DICOM, no NIfTI)", "other files (no DICOM, no NIfTI)")
 EMPTY_SLICE = Reason(
     "empty file named like a slice", "empty files named like slices", "copy {it} again",
     incomplete=True,
@@ -112,8 +117,8 @@ _OBJECTS = {
     "1.2.840.10008.5.1.4.1.1.481.3": Reason("RT structure set", "RT structure sets"),
     "1.2.840.10008.5.1.4.1.1.481.2": Reason("RT dose", "RT doses"),
     "1.2.840.10008.5.1.4.1.1.481.5": Reason("RT plan", "RT plans"),
-    "1.2.840.10008.5.1.4.1.1.66.4": Reason("segmentation (SEG)", "segmentations (SEG)"),
-    "1.2.840.10008.5.1.4.1.1.66.7": Reason("segmentation (SEG)", "segmentations (SEG)"),
+    "1.2.840.10008.5.1.4.1.1.66.4": Reason("DICOM segmentation", "DICOM segmentations"),
+    "1.2.840.10008.5.1.4.1.1.66.7": Reason("DICOM segmentation", "DICOM segmentations"),
     "1.2.840.10008.5.1.4.1.1.88": Reason("structured report", "structured reports"),
     "1.2.840.10008.5.1.4.1.1.11": Reason("presentation state", "presentation states"),
     "1.2.840.10008.5.1.4.1.1.104": Reason("document in DICOM", "documents in DICOM"),
@@ -146,12 +151,8 @@ def object_reason(header: Dataset) -> Reason | None:
     return Reason(f"other DICOM object {kind}", f"other DICOM objects {kind}")
 
 
-def kind_reason(kind: FileKind | None) -> Reason:
+def kind_reason(kind: FileKind) -> Reason:
     """Why a file that is neither DICOM nor NIfTI is left out."""
-    if kind is None or not kind.remedy:
-        return OTHER
-    if kind.one.startswith("empty"):
-        return Reason(kind.one, kind.many)
     return Reason(kind.one, kind.many, kind.remedy)
 
 
@@ -175,8 +176,8 @@ def in_words(left_out: Iterable[LeftOut]) -> str:
     """All reasons with their counts; of silent ones only where there are no others.
 
     Example:
-        >>> in_words([LeftOut(OTHER, (Path("a"),)), LeftOut(OWN, (Path("manifest.json"),))])
-        '1 other file (no DICOM, no NIfTI)'
+        >>> in_words([LeftOut(SECOND_NAME, (Path("a"),)), LeftOut(OWN, (Path("manifest.json"),))])
+        '1 second name of a file or folder that is here already'
     """
     found = list(left_out)
     told = [each for each in found if not each.why.silent]

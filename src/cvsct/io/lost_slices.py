@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cvsct.io.file_kinds import EMPTY, UNKNOWN, FileKind
 from cvsct.io.left_out import EMPTY_SLICE, NO_SLICE, PACKED_SLICE, UNFINISHED, Reason
 
 _SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,9}$")
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".incomplete", ".tmp")
 _PACKED = (".gz", ".bz2", ".xz", ".zip", ".z", ".zst", ".7z")
-_TEXT = re.compile(rb"[\t\n\r\f\x20-\x7e\x80-\xff]*")
 
 
 @dataclass
@@ -40,19 +40,19 @@ class Neighbors:
 
 
 def lost_slices(
-    files: Mapping[Path, bytes], neighbors: Neighbors
+    files: Mapping[Path, FileKind], neighbors: Neighbors
 ) -> Iterable[tuple[Path, Reason | None]]:
     """Files that are no DICOM, each with the reason if it seems to be a slice that was lost.
 
     Args:
-        files: with their first bytes.
+        files: with what they are by their first bytes.
     """
     everywhere = set().union(*neighbors.slices.values())
-    for path, head in files.items():
+    for path, kind in files.items():
         here = neighbors.slices.get(path.parent, set())
         # a folder all of whose files were lost has no slices to compare with
         shapes = here if path.parent in neighbors.dicom else everywhere
-        yield path, _reason(path.name, head, here, shapes)
+        yield path, _reason(path.name, kind, here, shapes)
 
 
 def shape_of(name: str) -> str:
@@ -79,21 +79,20 @@ def _suffix(name: str) -> str:
     return found.group() if found else ""
 
 
-def _reason(name: str, head: bytes, here: set[str], shapes: set[str]) -> Reason | None:
+def _reason(name: str, kind: FileKind, here: set[str], shapes: set[str]) -> Reason | None:
     suffix = _suffix(name)
     stem = name[: len(name) - len(suffix)]
     if suffix in (*_UNFINISHED, *_PACKED) and shape_of(stem) in shapes:
         return UNFINISHED if suffix in _UNFINISHED else PACKED_SLICE
-    if not (shape_of(name) in shapes or _might_be(stem, suffix, head, here)):
+    if not (shape_of(name) in shapes or _might_be(stem, suffix, kind, here)):
         return None
-    return NO_SLICE if head else EMPTY_SLICE
+    return EMPTY_SLICE if kind == EMPTY else NO_SLICE
 
 
-def _might_be(stem: str, suffix: str, head: bytes, here: set[str]) -> bool:
+def _might_be(stem: str, suffix: str, kind: FileKind, here: set[str]) -> bool:
     """Whether a file beside slices whose name is of another shape might have been one all the same.
 
     Its suffix is theirs, its name counts something, and it holds nothing that one could read.
     """
     alike = any(_suffix(shape) == suffix for shape in here)
-    readable = bool(head) and _TEXT.fullmatch(head) is not None
-    return alike and any(map(str.isdigit, stem)) and not readable
+    return alike and any(map(str.isdigit, stem)) and kind in (EMPTY, UNKNOWN)

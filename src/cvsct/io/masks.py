@@ -1,38 +1,38 @@
 """Masks from files, as regions of a CT volume: NIfTI, DICOM SEG and DICOM RTSTRUCT.
 
 A mask is never resampled: it lies on the volume's own grid, however its axes are ordered or
-turned, or it is refused. DICOM masks must name the volume's frame of reference; NIfTI knows none,
-so there the position alone decides. Labels are the file's own words.
+turned, or it is refused. DICOM masks must name the volume's frame of reference, or its images by
+SOP Instance UID; NIfTI knows neither, so there the position alone decides. Labels are the file's
+own words. Of an RT structure set what cannot be measured is cut or left out, and told.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool
+from pydicom import Dataset
 
-from cvsct.errors import GeometryError, SeriesError, import_extra
-from cvsct.io.contours import RTSTRUCT, contour_masks
+from cvsct.errors import CvsctError, GeometryError, SeriesError, import_extra
 from cvsct.io.header import is_dicom, label, quiet, read_dataset, text
+from cvsct.io.mask_grid import on_grid
 from cvsct.io.nifti import TO_LPS
 from cvsct.io.nifti_header import read_nifti_header, read_voxels, scaling_of, sizes_of
-from cvsct.io.space import refuse_other_frame, volume_affine
+from cvsct.io.references import ImageName, images_named, items, slices_by_name
+from cvsct.io.space import is_other_frame, refuse_other_frame
+from cvsct.io.structure_names import choose, refuse_idle, title_of
+from cvsct.io.structure_set import RTSTRUCT, Drawn, contour_masks
 from cvsct.regions import MaskedRegion, masked_regions
+from cvsct.runs import Note, log_note
 from cvsct.volume import CTVolume
-
-logger = logging.getLogger(__name__)
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation Storage and Label Map Segmentation Storage."""
-
-GRID_TOLERANCE_VOXELS = 0.1
-"""How far any corner of a mask's grid may lie from the volume's voxels; float32 affines and
-rounded decimal strings stay a hundred times below."""
 
 MAX_LABELS = 1000
 
@@ -44,58 +44,124 @@ _NIFTI = (".nii", ".nii.gz")
 
 
 def read_masks(
-    path: Path, volume: CTVolume, labels: Sequence[str] = ()
+    path: Path, volume: CTVolume, labels: Sequence[str] = (), note: Note = log_note
 ) -> tuple[MaskedRegion, ...]:
     """The regions that a file marks in a volume: one for each label and slice.
 
     Args:
         path: NIfTI label map (.nii, .nii.gz), DICOM segmentation or RT structure set.
-        labels: which ones, in this order; empty for all. NIfTI labels are its numbers.
+        labels: which ones, in this order, by name or pattern (`GTV*`), whatever the case; empty
+            for all. NIfTI labels are its numbers.
+        note: told what of an RT structure set was cut or left out, and what else was assumed.
 
     Raises:
         SeriesError: if the file cannot be read, is no mask, or lacks a label asked for.
         GeometryError: if the mask lies on another grid or in another frame of reference, reaches
-            outside the image, or is empty.
+            outside the image (contours: lies outside), or is empty.
         MissingExtraError: if the library that reads it is not installed.
     """
+    found = _read(path, volume, labels, note)
+    refuse_idle(label(path), found.idle, found.titles)
+    return found.regions
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a file marks in one volume.
+
+    Args:
+        titles: of all labels there are.
+        idle: labels asked for that are not there.
+        named: whether the file names the volume's images.
+    """
+
+    regions: tuple[MaskedRegion, ...]
+    titles: Sequence[str]
+    idle: Sequence[str]
+    named: bool
+
+
+def read_target_masks(
+    paths: Sequence[Path], targets: Sequence[CTVolume], labels: Sequence[str], note: Note
+) -> dict[int, list[MaskedRegion]]:
+    """Regions of all files on the series they were drawn on, by the number of the series.
+
+    Args:
+        labels: as in `read_masks`; each must choose something in one of the files at least.
+        note: as in `read_masks`.
+
+    Raises:
+        CvsctError: if a file fits no series (the last reason is given), or a label none.
+    """
+    regions: dict[int, list[MaskedRegion]] = {}
+    idle, titles = set(labels), list[str]()
+    for path in paths:
+        fitting: dict[int, tuple[_Found, list[str]]] = {}
+        reason: CvsctError | None = None
+        for number, volume in enumerate(targets):
+            told: list[str] = []
+            try:
+                fitting[number] = _read(path, volume, labels, told.append), told
+            except CvsctError as error:
+                reason = error
+        if reason is not None and not fitting:
+            raise reason
+        named = any(found.named for found, _ in fitting.values())
+        for number, (found, told) in fitting.items():
+            idle &= set(found.idle)
+            titles += [title for title in found.titles if title not in titles]
+            if named and told and not found.named:
+                continue  # drawn on another of these series, and fits this one only in part
+            for remark in told:
+                note(remark)
+            regions.setdefault(number, []).extend(found.regions)
+    refuse_idle("the mask files", [each for each in labels if each in idle], titles)
+    return regions
+
+
+def _read(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> _Found:
     name = label(path)
     if path.name.lower().endswith(_NIFTI):
-        masks = _nifti_masks(path, volume)
+        drawn = _nifti_masks(path, volume)
     elif not path.is_file() or is_dicom(path):
-        masks = _dicom_masks(path, volume)
+        drawn = _dicom_masks(path, volume, labels, note)
     else:
         raise SeriesError(
             f"{name}: not a mask file; give NIfTI (.nii, .nii.gz), DICOM SEG or RTSTRUCT"
         )
-    unknown = [each for each in labels if each not in masks]
-    if unknown:
-        there = ", ".join(masks) or "none"
-        raise SeriesError(f"{name}: no label {unknown[0]!r}; choose from {there}")
-    regions: list[MaskedRegion] = []
-    for each in labels or masks:
-        found = masked_regions(masks[each], each)
-        if labels and not found:
-            raise GeometryError(f"{name}: label {each!r} is empty; leave it out")
-        regions += found
-    if not regions:
-        raise GeometryError(f"{name}: the mask is empty; check that it was saved")
-    return tuple(regions)
+    wanted, idle = choose(list(drawn.titles), labels)
+    if labels and not wanted:
+        return _Found((), drawn.titles, idle, named=False)
+    found = {
+        each: masked_regions(drawn.masks[each], each) for each in wanted if each in drawn.masks
+    }
+    empty = [each for each, some in found.items() if not some]
+    if len(empty) == len(found):
+        raise GeometryError(
+            f"{name}: label {empty[0]!r} is empty; leave it out"
+            if labels
+            else f"{name}: the mask is empty; check that it was saved"
+        )
+    if empty:
+        note(f"{name}: left out empty labels: {', '.join(map(repr, empty))}")
+    regions = tuple(region for some in found.values() for region in some)
+    return _Found(regions, drawn.titles, idle, drawn.named)
 
 
-def _dicom_masks(path: Path, volume: CTVolume) -> dict[str, Bool[np.ndarray, "_ _ _"]]:
+def _dicom_masks(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> Drawn:
     dataset = read_dataset(path, pixels=True)
     sop_class = text(dataset, "SOPClassUID")
     if sop_class == RTSTRUCT:
-        return contour_masks(label(path), dataset, volume)
+        return contour_masks(label(path), dataset, volume, labels, note)
     if sop_class in SEGMENTATIONS:
-        return _segment_masks(label(path), dataset, volume)
+        return _segment_masks(label(path), dataset, volume, note)
     raise SeriesError(
         f"{label(path)}: DICOM that is neither a segmentation nor an RT structure set; "
         "name the mask's own file"
     )
 
 
-def _nifti_masks(path: Path, volume: CTVolume) -> dict[str, Bool[np.ndarray, "_ _ _"]]:
+def _nifti_masks(path: Path, volume: CTVolume) -> Drawn:
     """Whole numbers above 0 are labels."""
     name = label(path)
     header, _ = read_nifti_header(path)
@@ -124,20 +190,27 @@ def _nifti_masks(path: Path, volume: CTVolume) -> dict[str, Bool[np.ndarray, "_ 
     if len(numbers) > MAX_LABELS:
         raise SeriesError(f"{name}: {len(numbers)} labels look like an image; give a label map")
     found = {str(int(n)): whole == n for n in numbers}
-    return on_grid(name, found, TO_LPS @ header.get_best_affine(), volume)
+    laid = on_grid(name, found, TO_LPS @ header.get_best_affine(), volume)
+    return Drawn(laid, list(laid))
 
 
-def _segment_masks(
-    name: str, dataset: Any, volume: CTVolume
-) -> dict[str, Bool[np.ndarray, "_ _ _"]]:
+def _segment_masks(name: str, dataset: Any, volume: CTVolume, note: Note) -> Drawn:
     """Segments may overlap: each is a mask of its own."""
     kind = text(dataset, "SegmentationType")
-    if kind not in ("BINARY", "LABELMAP"):
+    if kind not in ("BINARY", "LABELMAP", "FRACTIONAL"):
         raise SeriesError(
-            f"{name}: a segmentation of type {kind or 'unknown'}, expected BINARY or LABELMAP; "
-            "threshold fractions first"
+            f"{name}: a segmentation of another type than BINARY, LABELMAP and FRACTIONAL; "
+            "save it again as one of these"
         )
-    refuse_other_frame(name, text(dataset, "FrameOfReferenceUID"), volume)
+    named = _names_images(dataset, volume)
+    frame = text(dataset, "FrameOfReferenceUID")
+    if not named:
+        refuse_other_frame(name, frame, volume)
+    elif is_other_frame(frame, volume):
+        note(
+            f"{name}: drawn in another frame of reference, taken because each frame names an "
+            "image of this series"
+        )
     highdicom = import_extra("highdicom", "reading this mask", "evaluate")
     found: dict[str, Bool[np.ndarray, "_ _ _"]] = {}
     try:
@@ -153,14 +226,39 @@ def _segment_masks(
             for number in segmentation.segment_numbers:
                 description = segmentation.get_segment_description(number)
                 one = segmentation.get_volume(segment_numbers=[number])
-                title = _free_label(str(description.segment_label), number, found)
-                found[title] = one.array.reshape(one.spatial_shape) > 0
+                values = one.array.reshape(one.spatial_shape)
+                if kind == "FRACTIONAL" and not np.isin(values, (0, 1)).all():
+                    raise SeriesError(
+                        f"{name}: a segmentation of type FRACTIONAL that holds fractions, expected "
+                        "nothing or all of each voxel; threshold it first"
+                    )
+                found[title_of(str(description.segment_label), number, found)] = values > 0
     except (ValueError, AttributeError, KeyError, TypeError, IndexError, RuntimeError) as error:
         raise SeriesError(
             f"{name}: not a sound segmentation ({type(error).__name__} while reading it); "
             "save it again"
         ) from None
-    return on_grid(name, found, geometry.affine, volume)
+    laid = on_grid(name, found, geometry.affine, volume)
+    return Drawn(laid, list(laid), named)
+
+
+def _names_images(dataset: Dataset, volume: CTVolume) -> bool:
+    """Whether each frame of a segmentation was derived from an image of the volume."""
+    known = slices_by_name(volume)
+    frames = items(dataset, "PerFrameFunctionalGroupsSequence")
+    shared = items(dataset, "SharedFunctionalGroupsSequence")
+    return bool(frames and known) and all(
+        any(image in known for group in (frame, *shared) for image in _derived_from(group))
+        for frame in frames
+    )
+
+
+def _derived_from(group: Dataset) -> list[ImageName]:
+    return [
+        image
+        for derivation in items(group, "DerivationImageSequence")
+        for image in images_named(derivation, "SourceImageSequence")
+    ]
 
 
 def _refuse_larger(name: str, shape: Sequence[int], volume: CTVolume) -> None:
@@ -170,75 +268,3 @@ def _refuse_larger(name: str, shape: Sequence[int], volume: CTVolume) -> None:
             f"{name}: {' x '.join(map(str, shape))} voxels are on another grid than the image's; "
             "draw it on this series, or crop it to the image"
         )
-
-
-def _free_label(wanted: str, number: int, taken: Mapping[str, object]) -> str:
-    title = "".join(char if char.isprintable() else "?" for char in wanted.strip())[:64]
-    return title if title and title not in taken else f"{title} {number}".strip()
-
-
-def on_grid(
-    name: str,
-    masks: Mapping[str, Bool[np.ndarray, "_ _ _"]],
-    affine: Float[np.ndarray, "4 4"],
-    volume: CTVolume,
-) -> dict[str, Bool[np.ndarray, "_ _ _"]]:
-    """Masks of one grid, laid into the volume's by turning and shifting whole voxels.
-
-    Args:
-        affine: from a mask's indices to mm along left, posterior and superior (DICOM's axes).
-
-    Raises:
-        GeometryError: if the voxels do not coincide, or a marked one lies outside the volume.
-    """
-    if not masks:
-        return {}
-    shape = next(iter(masks.values())).shape
-    ours, theirs = volume_affine(volume), affine.astype(np.float64).copy()
-    _match_single_slices(ours, volume.hu.shape, theirs, shape)
-    try:
-        step = np.linalg.solve(ours, theirs)
-    except np.linalg.LinAlgError:
-        step = np.full((4, 4), np.nan)
-    turn = np.zeros((3, 3)) if np.isnan(step).any() else np.rint(step[:3, :3])
-    centre = (np.array(shape) - 1) / 2
-    shift = np.rint(step[:3, :3] @ centre + step[:3, 3] - turn @ centre) if turn.any() else centre
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, 8)
-    off = step[:3, :3] @ corners + step[:3, 3:] - turn @ corners - shift[:, None]
-    turned = np.array_equal(np.abs(turn).sum(axis=0), [1, 1, 1]) and abs(np.linalg.det(turn)) == 1
-    if not turned or np.abs(off).max() > GRID_TOLERANCE_VOXELS:
-        raise GeometryError(
-            f"{name}: the mask lies on another grid than the image (its voxels do not coincide); "
-            "draw it on this series, or resample it by nearest neighbour first"
-        )
-    laid = {}
-    for each, mask in masks.items():
-        at = (turn @ np.argwhere(mask).T + shift[:, None]).astype(np.int64)
-        if ((at < 0) | (at >= np.array(volume.hu.shape)[:, None])).any():
-            raise GeometryError(
-                f"{name}: label {each!r} reaches outside the image; "
-                "draw it on this series, or crop it to the image"
-            )
-        out = np.zeros(volume.hu.shape, dtype=bool)
-        out[tuple(at)] = True
-        laid[each] = out
-    return laid
-
-
-def _match_single_slices(
-    ours: Float[np.ndarray, "4 4"],
-    our_shape: Sequence[int],
-    theirs: Float[np.ndarray, "4 4"],
-    their_shape: Sequence[int],
-) -> None:
-    """Give an axis of one voxel the other grid's step: alone it has no spacing to compare."""
-    for mine, shape, other in ((theirs, their_shape, ours), (ours, our_shape, theirs)):
-        for axis in np.flatnonzero(np.array(shape) == 1):
-            direction = _unit(mine[:3, axis])
-            along = np.abs([direction @ _unit(other[:3, k]) for k in range(3)])
-            mine[:3, axis] = direction * np.linalg.norm(other[:3, int(np.argmax(along))])
-
-
-def _unit(vector: Shaped[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
-    unit: Float[np.ndarray, " 3"] = vector / max(float(np.linalg.norm(vector)), 1e-12)
-    return unit

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from cvsct.errors import CvsctError, SeriesError
-from cvsct.io.file_kinds import NIFTI, NIFTI_MARKS, PACKED, head_of, is_gzipped, kind_of
+from cvsct.io.file_kinds import NIFTI, NIFTI_MARKS, PACKED, UNKNOWN, is_gzip, kind_of
 from cvsct.io.header import label
 from cvsct.io.pixels import MAX_SIDE
 
@@ -63,7 +63,7 @@ def refuse_large(name: str, path: Path, header: Any) -> None:
         )
     declared = math.prod(sizes) * header.get_data_dtype().itemsize
     held = path.stat().st_size
-    if declared > MAX_BYTES or (is_gzipped(path) and declared > MAX_RATIO * held):
+    if declared > MAX_BYTES or (is_gzip(path) and declared > MAX_RATIO * held):
         raise SeriesError(
             f"{name}: {held} bytes declare {declared} bytes of voxels, more than any CT; "
             "split or crop the scan, or check where the file came from"
@@ -90,7 +90,7 @@ def read_voxels(path: Path, header: Any) -> Shaped[np.ndarray, "_ _ _"]:
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedIOBase]:
     """The file's bytes, inflated where the first two say that it is compressed."""
-    if is_gzipped(path):
+    if is_gzip(path):
         with gzip.open(path) as stream:
             yield stream
     else:
@@ -159,6 +159,7 @@ def read_nifti_header(path: Path) -> tuple[Any, bytes]:
 
 def _but(path: Path) -> str:
     """What a file is instead of NIfTI, and what to do, as the end of a message."""
-    kind = kind_of(path, head_of(path))
-    advice = "save it as .nii or .nii.gz"
-    return f"; {advice}" if kind in (None, NIFTI, PACKED) else f", {kind.told(advice)}"
+    kind = kind_of(path)
+    if kind in (NIFTI, PACKED, UNKNOWN):  # bytes that begin as something else does
+        return "; save the scan as .nii or .nii.gz"
+    return f" ({kind.one}); {kind.remedy_of(1) or 'save the scan as .nii or .nii.gz'}"

@@ -20,7 +20,7 @@ from jaxtyping import Float, Shaped
 from cvsct.errors import GeometryError
 from cvsct.io.derivation import Derivation
 from cvsct.io.derived import UID_MAP, DerivedSeries, refuse_unfit
-from cvsct.io.file_kinds import is_gzipped
+from cvsct.io.file_kinds import is_gzip
 from cvsct.io.nifti import TO_LPS, NiftiStack
 from cvsct.io.nifti_header import SUFFIXES, is_nifti, sizes_of
 from cvsct.io.space import stack_affine
@@ -60,7 +60,7 @@ def output_name(name: str, source: Path) -> str:
 
 def output_suffix(source: Path) -> str:
     """Compressed where the source is, whatever its name says."""
-    return ".nii.gz" if is_gzipped(source) else ".nii"
+    return ".nii.gz" if is_gzip(source) else ".nii"
 
 
 def _stem(path: Path) -> str:

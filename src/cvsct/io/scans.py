@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvsct.io.catalog import catalog
+from cvsct.io.catalog import find_series
 from cvsct.io.dicom import SeriesFiles, read_facts, read_series
-from cvsct.io.left_out import LeftOut
 from cvsct.volume import CTVolume, ScanFacts
 
 
@@ -19,12 +18,10 @@ class SeriesOnDisk:
     Args:
         series: in the order in which they are read.
         facts: what one header tells of each.
-        left_out: what else lies where they were found.
     """
 
     series: tuple[SeriesFiles, ...]
     facts: tuple[ScanFacts, ...]
-    left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
         return len(self.series)
@@ -45,5 +42,5 @@ def open_scans(path: Path) -> SeriesOnDisk:
     Raises:
         SeriesError, GeometryError: if there is no series, or one whose first header is refused.
     """
-    found = catalog(path)
-    return SeriesOnDisk(found.series, tuple(map(read_facts, found.series)), found.left_out)
+    series = tuple(find_series(path))
+    return SeriesOnDisk(series, tuple(map(read_facts, series)))

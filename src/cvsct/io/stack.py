@@ -31,7 +31,7 @@ from cvsct.io.header import (
 from cvsct.io.one_scan import APART, OneScan
 from cvsct.io.pixels import Encoding, Slice, encoding_of, read_pixels
 from cvsct.io.units import UNSPECIFIED, unit_of, without_material
-from cvsct.volume import Acquisition, CTVolume, Geometry
+from cvsct.volume import UNNAMED, Acquisition, CTVolume, Geometry
 
 _PIXELS_BEGIN = Tag("FloatPixelData")
 """From here on (7FE0,0008) a data set holds pixels and what follows them, and no header."""
@@ -264,5 +264,7 @@ def acquisition_of(header: Dataset) -> Acquisition:
 
 def patient_of(header: Dataset) -> str:
     """Hash of the Patient ID; where there is none, of the study, which shows one patient."""
-    shown = text(header, "PatientID") or text(header, "StudyInstanceUID")
-    return hashlib.sha256(f"cvsct patient {shown}".encode()).hexdigest()[:16] if shown else ""
+    named = text(header, "PatientID")
+    shown = named or text(header, "StudyInstanceUID")
+    digest = hashlib.sha256(f"cvsct patient {shown}".encode()).hexdigest()[:16]
+    return (digest if named else UNNAMED + digest) if shown else ""

@@ -7,12 +7,11 @@ reasons for a refusal name files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cvsct.errors import CvsctError
-from cvsct.io.catalog import Catalog
 from cvsct.io.dicom import SeriesFiles, read_facts, read_series
 from cvsct.runs import Progress, silent
 from cvsct.volume import Acquisition
@@ -29,6 +28,7 @@ class Surveyed:
         spacing_mm: between slices; None where the series cannot be read, or is a single slice.
         thickness_mm: 0 where the file does not say.
         padded: whether pixels are marked as padding.
+        notes: what is odd about a series that can be read.
     """
 
     series_uid: str
@@ -40,6 +40,7 @@ class Surveyed:
     spacing_mm: float | None = None
     thickness_mm: float | None = None
     padded: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -60,14 +61,15 @@ class Surveyed:
             "spacing_mm": self.spacing_mm,
             "thickness_mm": self.thickness_mm or None,
             "padded": self.padded,
+            "notes": list(self.notes),
         }
 
 
-def survey(found: Catalog, progress: Progress = silent) -> Iterator[Surveyed]:
-    """Look at every series that was found under a path, one in memory at a time."""
-    for number, series in enumerate(found.series, 1):
+def survey(found: Sequence[SeriesFiles], progress: Progress = silent) -> Iterator[Surveyed]:
+    """Look at every series that `catalog` found, one in memory at a time."""
+    for number, series in enumerate(found, 1):
         yield _look_at(series)
-        progress("reading", number, len(found.series))
+        progress("reading", number, len(found))
 
 
 def _look_at(series: SeriesFiles) -> Surveyed:
@@ -84,6 +86,7 @@ def _look_at(series: SeriesFiles) -> Surveyed:
         spacing_mm=round(volume.geometry.spacing_mm, 4) if len(volume.hu) > 1 else None,
         thickness_mm=volume.geometry.thickness_mm,
         padded=volume.padding is not None,
+        notes=volume.notes,
     )
 
 

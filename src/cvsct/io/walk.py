@@ -15,7 +15,6 @@ from cvsct.io.left_out import (
     HIDDEN,
     LEADS_BACK,
     OWN,
-    READ_ALREADY,
     SECOND_NAME,
     SPECIAL,
     UNREADABLE,
@@ -56,7 +55,7 @@ def walk(path: Path, tally: Tally) -> list[Path]:
             key = _key(folder, folder.stat())
             if key in folders or key in above:
                 back = key in above or _leads_back(folder, key)
-                tally.add(LEADS_BACK if back else READ_ALREADY, folder)
+                tally.add(LEADS_BACK if back else SECOND_NAME, folder)
                 continue
             folders.add(key)
             with os.scandir(folder) as listing:

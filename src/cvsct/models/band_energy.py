@@ -2,7 +2,7 @@
 
 After Gallardo-Estrella et al. 2016 (Eur Radiol 26:478, doi 10.1007/s00330-015-3824-y), who split
 a scan into frequency bands and scale the energy of each to a reference's. What differs here, and
-why (figures in docs/log.md):
+why (figures in notebook/log.md):
 
 - The bands part what `models.spectrum`'s one gain leaves: within a band of their width the ratio of
   two kernels changes several-fold, and energies of two bodies differ by more than that.
@@ -25,7 +25,7 @@ from jaxtyping import Float, Float32
 from pydantic import Field
 from scipy import ndimage
 
-from cvsct.models.bands import Bands
+from cvsct.models.bands import Bands, finest_pixel_mm
 from cvsct.models.bundle import Bundle
 from cvsct.models.fitted import (
     bundle_of,
@@ -40,7 +40,7 @@ from cvsct.models.local_energy import UNSCALED, Filter, Places, places_of, radiu
 from cvsct.models.mapping import VolumeMapping
 from cvsct.models.spectrum import RatioSettings, fit_kernel_ratio
 from cvsct.runs import TrainingRequest
-from cvsct.volume import AIR_FLOOR_HU, CTVolume, Scans, facts_of
+from cvsct.volume import AIR_FLOOR_HU, CTVolume, Scans
 
 MIN_PLACES = 100
 """Places on each side below which a band keeps the filter's gain."""
@@ -184,10 +184,13 @@ def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) ->
     need_scans(source, target)
     ratio = fit_kernel_ratio(source, target, settings, request.progress)
     frequencies = ratio.frequencies_per_mm
-    bands = Bands.of(
-        max(min(min(scan.pixel_mm) for scan in facts_of(side)) for side in (source, target)),
-        settings.band_per_mm,
-    )
+    pixel_mm = finest_pixel_mm(source, target)
+    bands = Bands.of(pixel_mm, settings.band_per_mm)
+    if bands.count <= UNSCALED:
+        request.note(
+            f"pixels of {pixel_mm:.3g} mm reach no band above {settings.band_per_mm:g} cycles/mm: "
+            "no band is scaled, the filter alone is learned"
+        )
     slices = min(MAX_SLICES, settings.max_slices)
     filters = (_limited(ratio.log_gain, settings.max_gain), np.zeros_like(frequencies))
     places = [

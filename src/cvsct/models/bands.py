@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from cvsct.models.filtering import Gain, filtered_slices
-from cvsct.volume import CTVolume
+from cvsct.volume import CTVolume, Scans, facts_of
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,8 @@ class Bands:
 
         edges = [0, *range(together, self.count + 1)]
         return filtered_slices(volume, [filter_of(*pair) for pair in pairwise(edges)])
+
+
+def finest_pixel_mm(source: Scans, target: Scans) -> float:
+    """The pixel spacing whose frequencies both sides reach: the coarser of the sides' finest."""
+    return max(min(min(scan.pixel_mm) for scan in facts_of(side)) for side in (source, target))

@@ -39,6 +39,8 @@ DIRECTIONS = ("a2b", "b2a")
 GRAPH_FILES = {direction: f"{direction}.onnx" for direction in DIRECTIONS}
 MEASURED = "measured"
 """Of a model's training figures, those on scans it has not seen: a table in its card."""
+CENSUS = "census"
+"""Of a model's training figures, the scans it learned from: a table and warnings in its card."""
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
 MAX_BYTES = {
     CONFIG_FILE: 4 * 2**20,
@@ -182,7 +184,9 @@ class Bundle:
     def card(self) -> str:
         """The model card, as Markdown."""
         rows = "\n".join(
-            f"| {key} | {_cell(value)} |" for key, value in self.training.items() if key != MEASURED
+            f"| {key} | {_cell(value)} |"
+            for key, value in self.training.items()
+            if key not in (MEASURED, CENSUS)
         )
         pairs = self.training.get("pairs")
         matched = f"paired, {pairs} slices of one with those of the other" if pairs else "unpaired"
@@ -202,6 +206,7 @@ class Bundle:
             "network can invent or remove fine structure, the more so where a scan differs from "
             "those above. Measure no lesion on its images alone; look at what was changed in the "
             "report's residual maps.\n\n"
+            + _census_section(self.training.get(CENSUS, {}))
             + _measured_section(self.training.get(MEASURED, {}))
             + f"## Training\n\n| item | value |\n|---|---|\n{rows}\n"
             + _guard_section(self.guard)
@@ -237,11 +242,35 @@ def _measured_section(measured: dict[str, Any]) -> str:
     """The card's table of figures on unseen scans, `on` telling which; nothing without any."""
     if not measured:
         return ""
-    rows: list[dict[str, Any]] = measured["rows"]
+    return f"## Measured\n\n{measured['on']}\n\n{_table(measured['rows'])}\n\n"
+
+
+def _census_section(census: dict[str, Any]) -> str:
+    """The card's table of the scans learned from, and what about them may spoil the model."""
+    if not census:
+        return ""
+    lists = (
+        ("What may spoil the model:", census.get("warnings", [])),
+        ("Left out, for they had to be refused:", census.get("left_out", [])),
+    )
+    said = "".join(
+        f"\n{title}\n\n" + "".join(f"- {html.escape(each, quote=False)}\n" for each in some)
+        for title, some in lists
+        if some
+    )
+    return f"## Scans it learned from\n\n{_table(census['scans'])}\n{said}\n"
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
     heads = list(rows[0])
-    lines = [heads, ["---"] * len(heads), *([str(row[head]) for head in heads] for row in rows)]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"## Measured\n\n{measured['on']}\n\n{table}\n\n"
+    cells = ([html.escape(_no_bar(row[head]), quote=False) for head in heads] for row in rows)
+    lines = [heads, ["---"] * len(heads), *cells]
+    return "\n".join(f"| {' | '.join(each)} |" for each in lines)
+
+
+def _no_bar(value: Any) -> str:
+    """Text that ends no cell of a table."""
+    return one_line(str(value)).replace("|", "/")
 
 
 def _guard_section(guard: dict[str, Any]) -> str:

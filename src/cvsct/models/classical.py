@@ -189,7 +189,7 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
     else:
         two = fit.two
         if settings.refine:
-            two = refined(source, target, two, f, settings.max_gain, request.progress)
+            two = refined(source, target, two, f, settings.max_gain, request.progress, request.note)
         here, there = two.soft_tissue_hu
         tone_hu = 0.0
         if settings.tone == "match":
@@ -277,7 +277,7 @@ def load_spectrum(bundle: Bundle, reverse: bool, engine: str) -> VolumeMapping:
         try:
             position = scan_position(bundle, sample)
         except GeometryError:
-            return filtering(1.0, "no patient to tell its texture by: filtered in full")
+            return filtering(1.0, "nothing to tell its texture by: filtered in full")
         share = position.way_left(reverse)
         if share == 1:
             return filtering(1.0)

@@ -3,8 +3,8 @@
 A sharp kernel's noise in lung and air reaches below what the file can hold (mostly -1024 HU) and is
 stored as that. Such pixels are too bright on the average, and a filter that takes the noise away
 leaves lung and air too bright by that average: 9 HU on the virtual scanners
-(docs/decisions/012-pass-through.md). Noise is normal before the cut, so the mean of what is left
-tells by how much: a censored normal distribution (Tobin 1958).
+(notebook/decisions/012-pass-through.md). Noise is normal before the cut, so the mean of what is
+left tells by how much: a censored normal distribution (Tobin 1958).
 
 The standard deviation is read off mean and mean square of the surroundings, where it is the
 same formula's other unknown, as a low percentile over a centimetre or so: edges only raise it.

@@ -25,7 +25,7 @@ THERE, FULL_WAY = 0.2, 0.5
 """Up to the first a scan counts as the target's, from the second on as a source of full distance.
 
 Scans of the source read .9 and more, the target's .1 and less; a source at three times the dose
-still reads above the second (docs/decisions/012-pass-through.md).
+still reads above the second (notebook/decisions/012-pass-through.md).
 """
 
 LEAST_AXIS = 0.5
@@ -86,7 +86,8 @@ def position_between(
             that the anatomy of neither weighs much.
 
     Raises:
-        GeometryError: if the slices hold no patch of that size inside a patient.
+        GeometryError: if the slices hold no patch of that size inside a patient, or their pixels
+            are too coarse to show texture.
     """
     spectra = patch_spectra(volume, frequencies_per_mm, round(patch_mm / volume.pixel_mm), "body")
     if len(spectra.log_power) == 0:
@@ -95,6 +96,11 @@ def position_between(
         )
     mean = mean_over_patches(spectra.log_power)
     used = (frequencies_per_mm >= TEXTURE_FROM_PER_MM) & np.isfinite(mean)
+    if not used.any():
+        raise GeometryError(
+            f"pixels of {volume.pixel_mm:.3g} mm show no texture above {TEXTURE_FROM_PER_MM:g} "
+            "cycles/mm; give scans of finer pixels"
+        )
     offset = (mean - middle_log_power)[used]
     axis = -2 * log_gain[used]
     along = float(offset @ axis) / max(float(axis @ axis), 1e-12)

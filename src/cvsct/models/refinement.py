@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.models.band_energy import fit_band_gains
-from cvsct.models.bands import Bands
+from cvsct.models.bands import Bands, finest_pixel_mm
 from cvsct.models.local_energy import UNSCALED, Filter, Places, as_it_is, places_of_each
 from cvsct.models.local_filter import LocalGains, filter_locally
 from cvsct.models.two_gains import TwoGains
-from cvsct.runs import Progress
-from cvsct.volume import CTVolume, Scans, facts_of
+from cvsct.runs import Note, Progress, log_note
+from cvsct.volume import CTVolume, Scans
 
 BAND_PER_MM, LOCAL_MM = 0.15, 5.6
 MAX_SLICES = 40
@@ -42,11 +42,22 @@ def refined(
     frequencies_per_mm: Float[np.ndarray, " n"],
     max_gain: float,
     progress: Progress,
+    note: Note = log_note,
 ) -> TwoGains:
-    """The gains with that of noise corrected once."""
+    """The gains with that of noise corrected once; as they are where pixels are too coarse.
+
+    Args:
+        note: told that the pixels reach no band above the two that only tell tissue.
+    """
     f = frequencies_per_mm
-    pixel_mm = max(min(min(scan.pixel_mm) for scan in facts_of(side)) for side in (source, target))
+    pixel_mm = finest_pixel_mm(source, target)
     bands = Bands.of(pixel_mm, BAND_PER_MM)
+    if bands.count <= UNSCALED:
+        note(
+            f"pixels of {pixel_mm:.3g} mm show too little of the texture to correct the gain of "
+            "noise by what filtering leaves: that correction is left out"
+        )
+        return two
 
     def measured(scans: Scans, name: str, reverse: bool) -> list[Places]:
         """As they are, and filtered."""

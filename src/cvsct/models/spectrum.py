@@ -2,7 +2,7 @@
 
 Both kernels see the same physics, so in one body the ratio of the two power spectra is the square
 of a gain. In two bodies it is also a ratio of anatomies and of noise levels. Three corrections
-part them (figures in docs/log.md):
+part them (figures in notebook/log.md):
 
 1. *Anatomy*: one regression a frequency of log power on the domain, between patches alike
    (`models.like_with_like`).

@@ -2,7 +2,7 @@
 
 Two scanners differ in how sharp they are and in how they are noisy, and the two need not go
 together: a power spectrum confounds them. Two kernels of one acquisition change both alike; two
-vendors do not (docs/decisions/010-two-gains.md has the figures).
+vendors do not (notebook/decisions/010-two-gains.md has the figures).
 
 *Noise* is measured where there is little else: in the most even patches of soft tissue. A thick
 body is noisier than a thin one; the noise that attenuation leads one to expect is taken out with
@@ -186,14 +186,18 @@ def dose_law(
         return mean, sd
     found, precision = [mean], [sd**-2]
     for side in even:
-        slices, member = np.unique(side.slice_number, return_inverse=True)
+        power = _band_mean(side.log_power, band)
+        reached = np.isfinite(power)  # coarse pixels may show none of the band
+        if not reached.any():
+            continue
+        slices, member = np.unique(side.slice_number[reached], return_inverse=True)
         count = np.bincount(member, minlength=len(slices))
         used = count >= MIN_IN_SLICE
         if used.sum() < MIN_SLICES:
             continue
         y, x = (
             (np.bincount(member, values) / count)[used]
-            for values in (_band_mean(side.log_power, band), side.log_noise)
+            for values in (power[reached], side.log_noise[reached])
         )
         weight = count[used] / count[used].sum()
         x, y = x - weight @ x, y - weight @ y

@@ -1,7 +1,7 @@
 """The domain loss of CVS-CT: how far translated patches' texture is from the target scanner's.
 
 Eqs 1 to 3: Gram matrices of VGG feature maps, compared by their mean squared difference. What
-the figures behind the presets are is in docs/decisions/.
+the figures behind the presets are is in notebook/decisions/.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A GAN's losses do not say: each network's depends on the other's. These figures do not move with
 the discriminators. All come from the averaged generators on fixed patches, held out where there
-are enough scans. docs/decisions/008-best-checkpoint.md says why the score is what it is.
+are enough scans. notebook/decisions/008-best-checkpoint.md says why the score is what it is.
 """
 
 from __future__ import annotations

@@ -1,0 +1,180 @@
+"""The scans `cvsct train` is given: looked at, counted and, where they must be, refused."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from cvsct.cli.left_out import tell_left_out
+from cvsct.cli.words import columns, complain
+from cvsct.errors import CvsctError, TrainingError, UsageError
+
+if TYPE_CHECKING:
+    from cvsct.inference.training_set import Finding
+    from cvsct.io.examined import Examined
+    from cvsct.io.scans import SeriesOnDisk
+    from cvsct.runs import Note, Progress
+
+SKIP = "; repair or remove what is named, or go on without it by --skip-refused"
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What may be learned from.
+
+    Args:
+        census: for the model's card and the manifest.
+    """
+
+    source: SeriesOnDisk
+    target: SeriesOnDisk
+    census: dict[str, Any]
+
+
+def admitted(
+    source: Path,
+    target: Path,
+    allow: Sequence[str],
+    skip_refused: bool,
+    progress: Progress,
+    tell: Note,
+    shown: bool = True,
+) -> TrainingSet:
+    """Both sides' scans, with their census printed.
+
+    Args:
+        allow: words of `--allow`.
+        skip_refused: go on without the series that must be refused, whose pixels are read for it.
+        tell: notes that go into the manifest too.
+        shown: print the census.
+
+    Raises:
+        TrainingError: if scans must be refused; all reasons were printed.
+        UsageError: if one series lies on both sides.
+    """
+    from cvsct.data.census import HEAD, Census
+    from cvsct.inference.training_set import DERIVED, findings, parse_allowed
+    from cvsct.io.examined import examine
+
+    allowed = parse_allowed(allow)
+    paths = {"source": source, "target": target}
+    looked = {
+        side: examine(path, skip_refused, progress, f"checking the {side}")
+        for side, path in paths.items()
+    }
+    if shown:
+        for side, each in looked.items():
+            tell_left_out(each.left_out, f"{side} scans")
+    derived = DERIVED in allowed
+    series = {side: each.scans if derived else each.acquired for side, each in looked.items()}
+    _refuse_same_series(series["source"], series["target"])
+    unfit = [reason for side, each in looked.items() for reason in _unfit(side, each, derived)]
+    refused = [] if skip_refused else list(unfit)
+    if any(each.refused for each in looked.values()) and not skip_refused:
+        refused = _all_unfit(paths, derived, progress)
+    empty = [f"no series of the {side} is left" for side, each in series.items() if not len(each)]
+    if empty and skip_refused:
+        refused = [*empty, *unfit]
+    found: list[Finding] = []
+    if not empty:
+        try:
+            found = list(findings({s: (each.series, each.facts) for s, each in series.items()}))
+        except CvsctError:  # a slice that was looked at is damaged
+            if not refused:
+                refuse_damaged(source, target, allow, progress)
+                raise
+    refused += [f"{each.text}{_by_word(each)}" for each in found if each.allow not in allowed]
+    if refused:
+        _refuse(refused, SKIP if unfit and not skip_refused else "")
+    for reason in unfit:
+        tell(f"left out: {reason}")
+    census = Census.of(series["source"].facts, series["target"].facts)
+    if shown:
+        print(columns([HEAD, *census.rows]), file=sys.stderr, flush=True)
+    warnings = [
+        *(f"{each.text} (allowed)" for each in found),
+        *(_made_here(side, each) for side, each in looked.items() if derived and each.harmonized),
+        *census.warnings,
+    ]
+    for warning in warnings:
+        tell(warning)
+    record = {**census.to_json(), "warnings": warnings, **({"left_out": unfit} if unfit else {})}
+    return TrainingSet(series["source"], series["target"], record)
+
+
+def refuse_damaged(source: Path, target: Path, allow: Sequence[str], progress: Progress) -> None:
+    """Tell all series that cannot be read, once one was found damaged while it was learned from.
+
+    Raises:
+        TrainingError: if there is any.
+    """
+    from cvsct.inference.training_set import DERIVED, parse_allowed
+
+    paths = {"source": source, "target": target}
+    unfit = _all_unfit(paths, DERIVED in parse_allowed(allow), progress)
+    if unfit:
+        _refuse(unfit, SKIP)
+
+
+def _all_unfit(paths: Mapping[str, Path], derived: bool, progress: Progress) -> list[str]:
+    """Why series must be refused, damaged pixels included: nothing is going to be trained."""
+    from cvsct.io.examined import examine
+
+    return [
+        reason
+        for side, path in paths.items()
+        for reason in _unfit(side, examine(path, True, progress, f"reading the {side}"), derived)
+    ]
+
+
+def _unfit(side: str, looked: Examined, derived: bool) -> list[str]:
+    """Why series of a side must be refused, one line each, in the order of their numbers.
+
+    Args:
+        derived: whether what this program made is allowed.
+    """
+    from cvsct.io.header import label
+
+    reasons = dict(looked.refused)
+    if not derived:
+        reasons |= {
+            number: f"{label(each.files[0])}: made by this program, not by a scanner "
+            "(--allow derived lets it in)"
+            for number, each in looked.harmonized.items()
+        }
+    return [f"{side}, series {number}: {reasons[number]}" for number in sorted(reasons)]
+
+
+def _made_here(side: str, looked: Examined) -> str:
+    count = len(looked.harmonized)
+    return (
+        f"{count} of {len(looked.scans)} series of the {side} were made by this program (allowed)"
+    )
+
+
+def _by_word(finding: Finding) -> str:
+    return f", or go on all the same with --allow {finding.allow}" if finding.allow else ""
+
+
+def _refuse(reasons: Sequence[str], remedy: str = "") -> NoReturn:
+    """Print all reasons but the first, which is the error's.
+
+    Raises:
+        TrainingError: always.
+    """
+    first, *others = reasons
+    for reason in others:
+        complain(reason)
+    more = f" (and {len(others)} more, listed before; nothing was trained)" if others else ""
+    raise TrainingError(f"{first}{more}{remedy}")
+
+
+def _refuse_same_series(source: SeriesOnDisk, target: SeriesOnDisk) -> None:
+    both = {each.series_uid for each in source.facts} & {each.series_uid for each in target.facts}
+    if both:
+        raise UsageError(
+            f"{len(both)} series lie in both source and target; give scans of two scanners"
+        )

@@ -1,0 +1,176 @@
+"""Census of a training set: what scans each side holds, and what about them may spoil a model.
+
+Headers tell it, so it is known before anything is learned. Nothing here stops a training; what
+does is found by `cvsct.inference.training_set`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cvsct.volume import ScanFacts
+
+SIDES = ("source", "target")
+
+FEW_SLICES = 10
+NOTED_THICKNESS_RATIO = 2.0
+MOST_ROWS = 12
+"""Of a side; further groups of scans are counted in one row."""
+
+HEAD = ("side", "scanner", "kernel", "kVp", "thickness mm", "pixel mm", "patients", "series",
+        "slices")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Census:
+    """What a model is to learn from.
+
+    Args:
+        rows: as many cells each as `HEAD`; one for each scanner and kernel of a side.
+        warnings: what may spoil the model, in sentences.
+    """
+
+    rows: tuple[tuple[str, ...], ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, source: Sequence[ScanFacts], target: Sequence[ScanFacts]) -> Census:
+        """Count the scans of both sides, and look for what may spoil a model."""
+        sides = dict(zip(SIDES, (source, target), strict=True))
+        return cls(
+            rows=tuple(row for side, facts in sides.items() for row in _rows(side, facts)),
+            warnings=(
+                *(text for side, facts in sides.items() for text in _within(side, facts)),
+                *_between(source, target),
+            ),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a model's card and manifest."""
+        return {
+            "scans": [dict(zip(HEAD, row, strict=True)) for row in self.rows],
+            "warnings": list(self.warnings),
+        }
+
+
+def few_slices(side: str, facts: Sequence[ScanFacts]) -> str:
+    """Says that a side has few slices; empty where it has enough."""
+    slices = sum(each.shape[0] for each in facts)
+    if slices >= FEW_SLICES:
+        return ""
+    if slices == 1:
+        return f"the {side} holds 1 slice; the model will know little but it"
+    return f"the {side} holds only {slices} slices; the model will know little but these"
+
+
+def thickness_apart(source: Sequence[ScanFacts], target: Sequence[ScanFacts]) -> str:
+    """Says that slices of the two sides are of unlike thickness; empty where they are not."""
+    a, b = (median_over_slices([each.thickness_mm for each in side], side)
+            for side in (source, target))  # fmt: skip
+    if min(a, b) <= 0 or not _factor_apart(a, b):
+        return ""
+    return (
+        f"slice thickness differs: source {a:.4g} mm, target {b:.4g} mm (medians); the model will "
+        "learn that difference with the scanner's"
+    )
+
+
+def median_over_slices(values: Sequence[float], facts: Sequence[ScanFacts]) -> float:
+    """The median of a value of series, each as often as it has slices."""
+    return float(np.median(np.repeat(values, [each.shape[0] for each in facts])))
+
+
+def _factor_apart(a: float, b: float) -> bool:
+    return max(a, b) / min(a, b) >= NOTED_THICKNESS_RATIO - 1e-6
+
+
+def _rows(side: str, facts: Sequence[ScanFacts]) -> list[tuple[str, ...]]:
+    groups: dict[tuple[str, str], list[ScanFacts]] = {}
+    for each in facts:
+        made = each.acquisition
+        groups.setdefault((made.scanner or "unknown", made.kernel or "unknown"), []).append(each)
+    ordered = sorted(groups.items())
+    shown = ordered if len(ordered) <= MOST_ROWS else ordered[: MOST_ROWS - 1]
+    rows = [_row(side, *names, some) for names, some in shown]
+    rest = [each for _, some in ordered[len(shown) :] for each in some]
+    if rest:
+        rows.append(_row(side, f"{len(ordered) - len(shown)} more", "various", rest))
+    return rows
+
+
+def _row(side: str, scanner: str, kernel: str, facts: Sequence[ScanFacts]) -> tuple[str, ...]:
+    voltages = sorted({each.acquisition.kvp for each in facts} - {0.0})
+    patients = {each.patient for each in facts} - {""}
+    return (
+        side,
+        scanner,
+        kernel,
+        ", ".join(f"{each:g}" for each in voltages) or "unknown",
+        _span([each.thickness_mm for each in facts if each.thickness_mm]),
+        _span([mm for each in facts for mm in each.pixel_mm]),
+        str(len(patients) or "unknown"),
+        str(len(facts)),
+        str(sum(each.shape[0] for each in facts)),
+    )
+
+
+def _span(lengths: Sequence[float]) -> str:
+    if not lengths:
+        return "unknown"
+    low, high = f"{min(lengths):.3g}", f"{max(lengths):.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _within(side: str, facts: Sequence[ScanFacts]) -> Iterator[str]:
+    """What one side mixes or lacks."""
+    few = few_slices(side, facts)
+    if few:
+        yield few
+    made = [each.acquisition for each in facts]
+    kernels = {"".join(each.kernel.casefold().split()): each.kernel for each in made if each.kernel}
+    if len(kernels) > 1:
+        named = _listed(sorted(kernels.values()))
+        yield f"the {side} mixes kernels {named}: the model learns their mean; give one"
+    models = {each.model.casefold(): each.scanner for each in made if each.model}
+    if len(models) > 1:
+        named = _listed(sorted(models.values()))
+        yield f"the {side} mixes scanners {named}: the model learns their mean; give one"
+    voltages = sorted({each.kvp for each in made if each.kvp})
+    if len(voltages) > 1:
+        named = _listed([f"{each:g}" for each in voltages])
+        yield f"the {side} mixes tube voltages of {named} kVp: noise differs between them"
+    thick = sorted({each.thickness_mm for each in facts if each.thickness_mm > 0})
+    if thick and _factor_apart(thick[0], thick[-1]):
+        yield (
+            f"the {side} mixes slices of {_span(thick)} mm thickness: thin ones are noisier and "
+            "sharper; give one thickness"
+        )
+    unnamed = sum(not (each.manufacturer or each.model or each.kernel) for each in made)
+    if unnamed:
+        yield (
+            f"{unnamed} of {len(facts)} series of the {side} name no scanner and no kernel, as "
+            "NIfTI cannot: whether they are of one scanner is not known"
+        )
+
+
+def _between(source: Sequence[ScanFacts], target: Sequence[ScanFacts]) -> Iterator[str]:
+    """What lies between the sides besides their scanners."""
+    apart = thickness_apart(source, target)
+    if apart:
+        yield apart
+    a, b = (sorted({each.acquisition.kvp for each in side} - {0.0}) for side in (source, target))
+    if a and b and not set(a) & set(b):
+        names = [_listed([f"{kvp:g}" for kvp in side]) for side in (a, b)]
+        yield (
+            f"tube voltage differs: source {names[0]} kVp, target {names[1]} kVp; the model will "
+            "learn that difference with the scanner's"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = list(names) if len(names) <= 5 else [*names[:4], f"{len(names) - 4} more"]
+    return " and ".join([*filter(None, [", ".join(shown[:-1])]), shown[-1]])

@@ -1,0 +1,187 @@
+"""Where a series came from: whether this program derived it, from which images, to look like what.
+
+The roles of an evaluation are checked by it: arguments that were exchanged, or a source that is
+not what was harmonized, give figures that mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset
+
+from cvsct.errors import EvaluationError
+from cvsct.io.derivation import is_derived_here
+from cvsct.io.derived import UID_MAP
+from cvsct.io.header import text
+from cvsct.io.references import ImageName, items, slices_by_name, source_images
+from cvsct.io.series import is_harmonized
+from cvsct.io.stack import SeriesFiles, acquisition_of
+from cvsct.volume import Acquisition, CTVolume
+
+MADE_LIKE = re.compile(r"made to look like (.*?)\. Model ", re.DOTALL)
+_ACQUIRED = "109101"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a series says of its making.
+
+    Args:
+        ours: whether this program derived it.
+        made_like: the scanners that it was made to look like, as the derivation tells.
+        acquired_by: what made the images it was derived from, if not itself.
+        images: names of its images.
+        sources: names of the images that it was derived from.
+        source_series: the series that it was derived from, where images have no names.
+    """
+
+    series_uid: str
+    ours: bool = False
+    made_like: str = ""
+    acquired_by: Acquisition = field(default_factory=Acquisition)
+    images: frozenset[ImageName] = field(default=frozenset(), repr=False)
+    sources: frozenset[ImageName] = field(default=frozenset(), repr=False)
+    source_series: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+def origin_of(series: SeriesFiles, volume: CTVolume) -> Origin:
+    """The origin of a series that was read."""
+    if not volume.headers:
+        return _nifti_origin(series, volume)
+    header = volume.headers[0]
+    told = MADE_LIKE.search(text(header, "DerivationDescription"))
+    ours = is_derived_here(header)
+    return Origin(
+        volume.series_uid,
+        ours,
+        told[1] if ours and told else "",
+        _acquired_by(header) if ours else volume.acquisition,
+        frozenset(slices_by_name(volume)) - _sources(volume),
+        _sources(volume) if ours else frozenset(),
+    )
+
+
+def check_roles(roles: Mapping[str, Sequence[Origin]]) -> list[str]:
+    """What a reader must know of the parts that series play in an evaluation.
+
+    Args:
+        roles: origins of the series by role: `harmonized`, `target`, and where given `source`,
+            `repeat` and `passed`.
+
+    Raises:
+        EvaluationError: if arguments were exchanged, or the source is not what was harmonized.
+    """
+    ours = [each for each in roles["harmonized"] if each.ours]
+    notes = []
+    for role in ("source", "target", "repeat"):
+        derived = [each for each in roles.get(role, ()) if each.ours]
+        if derived and not ours:
+            raise EvaluationError(
+                f"the series given as {role} were written by `cvsct harmonize`, those given as "
+                f"harmonized were not; did you exchange --harmonized and --{role}?"
+            )
+        if derived:
+            notes.append(
+                f"{len(derived)} of {len(roles[role])} series given as {role} were written by "
+                "`cvsct harmonize` themselves"
+            )
+    strangers = len(roles["harmonized"]) - len(ours)
+    if strangers:
+        notes.append(
+            f"{strangers} of {len(roles['harmonized'])} series given as harmonized were not "
+            "written by `cvsct harmonize`: give what it wrote, unless another program's images "
+            "are meant"
+        )
+    targets = {each.series_uid for each in roles["target"]}
+    same = sum(each.series_uid in targets for each in roles["harmonized"])
+    if same:
+        notes.append(f"{same} series are given as harmonized and as target alike")
+    for number, each in enumerate(roles["harmonized"], start=1):
+        _refuse_other_source(number, each, roles.get("source", ()))
+    return notes + _directions(ours, roles["target"])
+
+
+def _refuse_other_source(number: int, harmonized: Origin, sources: Sequence[Origin]) -> None:
+    """Refuse sources of which none is what a series was derived from."""
+    if not sources or not harmonized.ours:
+        return
+    if harmonized.sources:
+        related = any(harmonized.sources & each.images for each in sources if each.images)
+        comparable = any(each.images for each in sources)
+    else:
+        related = any(each.series_uid in harmonized.source_series for each in sources)
+        comparable = bool(harmonized.source_series) and not any(each.images for each in sources)
+    if comparable and not related:
+        raise EvaluationError(
+            f"harmonized series {number} was not derived from any of the {len(sources)} series "
+            "given as source; give the scans that were harmonized as --source"
+        )
+
+
+def _directions(ours: Sequence[Origin], targets: Sequence[Origin]) -> list[str]:
+    """Whether series were made to look like the scanner they came from, and not like the target."""
+    wanted = {_scanner_and_kernel(str(each.acquired_by)) for each in targets}
+    turned = [
+        each
+        for each in ours
+        if (like := {_scanner_and_kernel(one) for one in each.made_like.split("; ")})
+        and _scanner_and_kernel(str(each.acquired_by)) in like
+        and not like & wanted
+    ]
+    if not turned:
+        return []
+    return [
+        f"{len(turned)} of {len(ours)} harmonized series were made to look like "
+        f"{turned[0].made_like}, the scanner they came from, and not like the target's: were "
+        "they harmonized in the other direction?"
+    ]
+
+
+def _scanner_and_kernel(about: str) -> str:
+    """An acquisition's words without the tube voltage, as plain ASCII."""
+    words = about.encode("ascii", "replace").decode().replace("\\", "/")
+    return re.sub(r",? [0-9.]+ kVp$", "", words).strip().casefold()
+
+
+def _acquired_by(header: Dataset) -> Acquisition:
+    """The scanner behind a derived image; the kernel is kept in its own place."""
+    for item in items(header, "ContributingEquipmentSequence"):
+        purposes = items(item, "PurposeOfReferenceCodeSequence")
+        if any(text(code, "CodeValue") == _ACQUIRED for code in purposes):
+            scanner, own = acquisition_of(item), acquisition_of(header)
+            return Acquisition(scanner.manufacturer, scanner.model, own.kernel, own.kvp)
+    return Acquisition()
+
+
+def _sources(volume: CTVolume) -> frozenset[ImageName]:
+    return frozenset(name for header in volume.headers for name in source_images(header))
+
+
+def _nifti_origin(series: SeriesFiles, volume: CTVolume) -> Origin:
+    path = series.files[0]
+    if not is_harmonized(series):
+        return Origin(volume.series_uid)
+    uid_map = _uid_map(path.parent)
+    told = MADE_LIKE.search(str(uid_map.get("derivation", "")))
+    of_nifti = "derivation" in uid_map  # else it stands beside the DICOM series that it repeats
+    known = uid_map.get("series", {})
+    return Origin(
+        volume.series_uid,
+        ours=True,
+        made_like=told[1] if told else "",
+        source_series=frozenset(map(str, known)) if of_nifti else frozenset(),
+    )
+
+
+def _uid_map(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / UID_MAP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
