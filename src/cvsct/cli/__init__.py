@@ -1,6 +1,6 @@
 """The command line: parse, call, print. Everything heavy is imported by the command that needs it.
 
-Exit codes: 0 success, 1 the run failed, 2 bad arguments, 3 some series failed.
+Exit codes: 0 success, 1 the run failed, 2 bad arguments, 3 some series failed or may be incomplete.
 """
 
 from __future__ import annotations

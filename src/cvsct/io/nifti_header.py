@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from cvsct.errors import CvsctError, SeriesError
-from cvsct.io.file_kinds import NIFTI, NIFTI_MARKS, PACKED, UNKNOWN, is_gzip, kind_of
+from cvsct.io.file_kinds import EMPTY, NIFTI, NIFTI_MARKS, PACKED, UNKNOWN, is_gzip, kind_of
 from cvsct.io.header import label
 from cvsct.io.pixels import MAX_SIDE
 
@@ -162,4 +162,5 @@ def _but(path: Path) -> str:
     kind = kind_of(path)
     if kind in (NIFTI, PACKED, UNKNOWN):  # bytes that begin as something else does
         return "; save the scan as .nii or .nii.gz"
-    return f" ({kind.one}); {kind.remedy_of(1) or 'save the scan as .nii or .nii.gz'}"
+    otherwise = "copy it again" if kind == EMPTY else "save the scan as .nii or .nii.gz"
+    return f" ({kind.one}); {kind.remedy_of(1) or otherwise}"
