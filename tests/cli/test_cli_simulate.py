@@ -23,7 +23,8 @@ from tests.support.fake_scanner import FAILING, FAKE, tiny
 
 
 def use(physics: Physics, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(campaign, "run_campaign", partial(campaign.run_campaign, physics=physics))
+    faked = partial(campaign.run_campaign, physics=physics)
+    monkeypatch.setattr("cvsct.api.simulate.run_campaign", faked)
 
 
 def test_it_writes_the_benchmark_and_goes_on_with_it(

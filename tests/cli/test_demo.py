@@ -30,7 +30,7 @@ def test_a_small_demo_goes_all_the_way(
         kept = [scan for scan in whole(*about) if scan.part in (TEST, REPEAT)]
         return tuple(replace(scan, slices=2) for scan in kept)
 
-    monkeypatch.setattr(plan, "plan", small)
+    monkeypatch.setattr("cvsct.api.simulate.plan", small)
     code, printed, err = run("demo", "--out", tmp_path / "demo")
     assert code == 0, err
     assert "open " in printed

@@ -126,7 +126,7 @@ def _undisturbed(place: Path, words: tuple[object, ...]) -> dict[Path, bytes]:
 def _called(words: tuple[object, ...], out: Path) -> tuple[int, str, str]:
     physics = functools.partial(campaign.run_campaign, physics=FAKE)
     with (
-        mock.patch.object(campaign, "run_campaign", physics),
+        mock.patch("cvsct.api.simulate.run_campaign", physics),
         mock.patch.object(
             campaign,
             "SPARE_BYTES",

@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "4 secondary captures",
     ),
     "screen save": (setting(ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"]), "4 screen saves"),
-    "modality": (setting(Modality="PT"), "4 modality PT, not CT"),
+    "modality": (setting(Modality="PT"), "4 CT images of modality PT, not CT"),
     "enhanced": (setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"), "multi-frame enhanced CT"),
     "frames": (setting(NumberOfFrames=2), "multi-frame image of 2 frames"),
     "colour": (_colour, r"colour image or screen copy \(3 samples"),

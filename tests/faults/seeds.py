@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.faults.finding import ROOT
 from tests.faults.planted import IDENTIFIERS, plant, spoil
 from tests.io.test_enhanced import enhanced
 from tests.support.compressed_files import HT_FRAME, LOSSLESS, VALUES, write_compressed
-from tests.support.dicom_files import slice_dataset, write_slice
+from tests.support.dicom_files import behead, slice_dataset, write_slice
 from tests.support.nifti_files import write_scan
 
 ODD = Path(os.environ.get("CVSCT_SHARED", ROOT.parent / "shared")) / "odd_dicom"
@@ -73,7 +74,11 @@ def _write_dicom(folder: Path) -> None:
     for syntax in PLAIN:
         ds = slice_dataset(0, VALUES)
         plant(ds)
-        spoil(write_slice(folder / f"plain-{syntax}.dcm", ds, syntax))
+        path = write_slice(folder / f"plain-{syntax}.dcm", ds, syntax)
+        spoil(path)
+        for name, meta in (("meta", True), ("bare", False)):
+            if meta or syntax != DeflatedExplicitVRLittleEndian:
+                behead(shutil.copy(path, folder / f"{name}-{syntax}.dcm"), meta=meta)
     for syntax in LOSSLESS:
         write_compressed(folder / f"packed-{syntax}.dcm", syntax, change=plant)
     write_compressed(

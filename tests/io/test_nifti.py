@@ -161,6 +161,7 @@ REFUSED = {
     "no spacing": (_srow(np.diag([1.0, 0, 1])), "or no spacing"),
     "nowhere": (_srow(np.diag([1.0, np.nan, 1])), "or no spacing"),
     "series in time": ({"dim": [4, 12, 20, 6, 2, 1, 1, 1]}, "expected one 3-D image"),
+    "a line": ({"dim": [1, 2880, 1, 1, 1, 1, 1, 1]}, "expected one 3-D image"),
     "too wide": ({"dim": [3, 32767, 1, 1, 1, 1, 1, 1]}, "declares 32767 x 1 x 1 voxels"),
     "no voxels": ({"dim": [3, 0, 1, 1, 1, 1, 1, 1]}, "declares 0 x 1 x 1 voxels"),
     "cut short": ({"dim": [3, 24, 20, 7, 1, 1, 1, 1]}, "5760 bytes of voxels"),

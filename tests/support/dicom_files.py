@@ -118,6 +118,14 @@ def write_slice(path: Path, ds: Dataset, syntax: str = ExplicitVRLittleEndian) -
     return path
 
 
+def behead(path: Path, *, meta: bool = False) -> Path:
+    """Take preamble and mark away, and the file meta group unless it is to stay."""
+    content = path.read_bytes()
+    end = 144 + int.from_bytes(content[140:144], "little")
+    path.write_bytes(content[132 if meta else end :])
+    return path
+
+
 def write_series(
     folder: Path,
     n_slices: int = 4,

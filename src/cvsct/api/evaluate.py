@@ -21,6 +21,7 @@ from cvsct.evaluation.report.guards import guards_of
 from cvsct.evaluation.report.write import write_report
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.io.catalog import catalog
+from cvsct.io.left_out import lines
 from cvsct.io.masks import read_target_masks
 from cvsct.io.provenance import check_roles, origin_of
 from cvsct.io.read import read_series
@@ -112,7 +113,7 @@ def evaluate(
                 scans[name] = [each] if isinstance(each, CTVolume) else list(each)
                 continue
             listed = catalog(Path(each))
-            for line in listed.lines(f"{name} scans"):
+            for line in (*lines(listed.left_out, f"{name} scans"), *listed.notes):
                 note(line)
             scans[name] = list(map(read_series, listed.series))
             origins[name] = list(map(origin_of, listed.series, scans[name]))

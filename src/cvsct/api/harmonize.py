@@ -17,8 +17,9 @@ from cvsct.inference.cohort.job import Harmonising
 from cvsct.inference.cohort.shards import Shard, by_key
 from cvsct.inference.streaming import Outcome, harmonize_series
 from cvsct.inference.timestamp import fixed_timestamp, parse_timestamp
-from cvsct.io.catalog import LeftOut, catalog
+from cvsct.io.catalog import catalog
 from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.io.left_out import LeftOut, lines
 from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
 from cvsct.model.bundle import CONFIG_FILE, Direction
@@ -142,7 +143,7 @@ def harmonize(
     if row.guarded and not used.bundle.guard:
         note("this model holds no guard; nothing tells which scans it is not made for")
     listed = catalog(source)
-    for line in listed.lines():
+    for line in (*listed.notes, *lines(listed.left_out)):
         note(line)
     series = [replace(each, name="") if names == "hash" else each for each in listed.series]
     manifest = Manifest(

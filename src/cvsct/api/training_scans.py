@@ -11,9 +11,9 @@ from cvsct.core.errors import CvsctError, RefusedScansError, UsageError
 from cvsct.core.progress import Note, Progress
 from cvsct.core.text import columns
 from cvsct.guard.training_set import DERIVED, Finding, findings, parse_allowed
-from cvsct.io.catalog import left_out_lines
 from cvsct.io.dicom.header import label
 from cvsct.io.examined import Examined, examine
+from cvsct.io.left_out import lines
 from cvsct.io.scans import SeriesOnDisk
 from cvsct.training.data.census import HEAD, Census
 
@@ -62,7 +62,7 @@ def admitted(
     }
     if show:
         for side, each in looked.items():
-            for line in left_out_lines(each.left_out, f"{side} scans"):
+            for line in lines(each.left_out, f"{side} scans"):
                 show[0](line)
     derived = DERIVED in allowed
     series = {side: each.scans if derived else each.acquired for side, each in looked.items()}

@@ -14,7 +14,7 @@ from cvsct.model.bundle import SUMS_FILE
 MODELS = "models"
 MINUTES = "minutes_a_direction"
 """In the plan."""
-TRAIN, TEST, REPEAT, PAIRED = "train", "test", "repeat", "paired"
+DATA_PARTS = TRAIN, TEST, REPEAT, PAIRED = "train", "test", "repeat", "paired"
 
 
 def scanners_of(data: Path) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """The command line: parse, call, print. Everything heavy is imported by the command that needs it.
 
-Exit codes: 0 success, 1 the run failed, 2 bad arguments, 3 some series failed.
+Exit codes: 0 success, 1 the run failed, 2 bad arguments, 3 some series failed or may be incomplete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cvsct.cli.methods import methods
 from cvsct.cli.models import models
 from cvsct.cli.simulate import simulate
 from cvsct.cli.train import train
-from cvsct.cli.words import complain, set_verbose
+from cvsct.cli.words import EXIT_SOME_FAILED, begin, complain, may_be_incomplete, note, set_verbose
 from cvsct.core.errors import CvsctError, explain
 
 app = typer.Typer(
@@ -41,8 +41,14 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error written for the user becomes one line and an exit code."""
+    begin()
     try:
         app(args=arguments, prog_name="cvsct")
+    except SystemExit as stop:
+        if not stop.code and may_be_incomplete():
+            note(f"warning: exit code {EXIT_SOME_FAILED}, for a scan may be incomplete")
+            sys.exit(EXIT_SOME_FAILED)
+        raise
     except CvsctError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:

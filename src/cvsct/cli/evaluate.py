@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cvsct.cli.words import tell
+from cvsct.cli.words import know, tell
 from cvsct.core.errors import UsageError
 
 
@@ -53,6 +53,7 @@ def evaluate(
     from cvsct.api.evaluate import evaluate as run
     from cvsct.cli.progress_display import progress
 
+    know(harmonized, target, source, repeat, passed)
     if pair and unpaired:
         raise UsageError("--pair and --unpaired exclude each other; give one of them")
     found = run(

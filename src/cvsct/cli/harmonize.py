@@ -10,7 +10,7 @@ import typer
 
 from cvsct.cli.guards import tell_guards, tell_notes
 from cvsct.cli.left_out import tell_paths
-from cvsct.cli.words import EXIT_SOME_FAILED, complain, note, tell
+from cvsct.cli.words import EXIT_SOME_FAILED, complain, know, note, tell
 
 
 def harmonize(
@@ -72,6 +72,7 @@ def harmonize(
     from cvsct.api.harmonize import harmonize as run
     from cvsct.cli.progress_display import progress
 
+    know(scans)
     result = run(
         scans, out, model=model, direction="b2a" if reverse else "a2b", engine=engine,
         precision=precision, guard=guard or (), keep_equipment=keep_equipment, nifti=nifti,

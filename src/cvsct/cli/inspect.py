@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cvsct.cli.left_out import tell_paths
-from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
+from cvsct.cli.words import EXIT_SOME_FAILED, complain, know, note
 from cvsct.core.text import columns
 
 if TYPE_CHECKING:
@@ -30,15 +30,17 @@ def inspect(
     """List the CT series of a file, folder or tree, and why any of them cannot be read."""
     from cvsct.cli.progress_display import progress
     from cvsct.io.catalog import catalog
+    from cvsct.io.left_out import lines
     from cvsct.io.survey import survey
 
+    know(scans)
     listed = catalog(scans)
     found = list(survey(listed.series, progress()))
     if as_json:
         print(json.dumps([one.to_json() for one in found]))
     else:
         print(columns([HEAD, *(_row(number, one) for number, one in enumerate(found, 1))]))
-    for line in listed.lines():
+    for line in (*lines(listed.left_out), *(f"note: {each}" for each in listed.notes)):
         note(line)
     tell_paths(listed.left_out)
     for number, one in enumerate(found, 1):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cvsct.cli.words import is_verbose, note
 
 if TYPE_CHECKING:
-    from cvsct.io.catalog import LeftOut
+    from cvsct.io.left_out import LeftOut
 
 
 def tell_paths(left_out: Sequence[LeftOut]) -> None:
@@ -16,4 +16,4 @@ def tell_paths(left_out: Sequence[LeftOut]) -> None:
     if is_verbose():
         for each in left_out:
             for file in each.files:
-                note(f"left out: {file} ({each.kind.one})")
+                note(f"left out: {file} ({each.why.one})")

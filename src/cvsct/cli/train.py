@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cvsct.cli.words import complain, tell, tell_table
+from cvsct.cli.words import complain, know, tell, tell_table
 from cvsct.core.errors import RefusedScansError, UsageError
 
 
@@ -40,6 +40,7 @@ def train(
     from cvsct.api.train import train as run
     from cvsct.cli.progress_display import progress
 
+    know(source, target)
     try:
         model = run(
             method, source, target, out, preset=preset, settings=parse_settings(setting or []),

@@ -5,13 +5,54 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvsct.core.errors import one_line
 
 EXIT_SOME_FAILED = 3
 _LOGGER = logging.getLogger("cvsct.cli")
+
+
+@dataclass
+class _Run:
+    """What this run of the program has said so far.
+
+    Args:
+        inputs: files and folders it was given, to explain file names in messages by.
+        told: lines that are not told again.
+        incomplete: whether a scan may be incomplete, so that the program does not end with 0.
+    """
+
+    inputs: list[Path] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    incomplete: bool = False
+
+
+_run = _Run()
+
+
+def begin() -> None:
+    """Forget an earlier run in this process."""
+    global _run  # noqa: PLW0603 - there is one terminal
+    _run = _Run()
+
+
+def may_be_incomplete() -> bool:
+    """Whether a scan of this run may be incomplete."""
+    return _run.incomplete
+
+
+def know(*inputs: Path | None) -> None:
+    """Take files and folders that the run was given, whose files messages may be about."""
+    _run.inputs += [path for path in inputs if path is not None and path not in _run.inputs]
+
+
+def _files_given() -> list[Path]:
+    from cvsct.io.left_out import Tally
+    from cvsct.io.walk import walk
+
+    return [file for path in _run.inputs if path.exists() for file in walk(path, Tally())]
 
 
 def set_verbose(verbose: bool) -> None:
@@ -28,21 +69,28 @@ def complain(message: str, files: Iterable[Path] = ()) -> None:
     """An error as one line.
 
     Args:
-        files: that it may be about; with --verbose their paths are told where the message has a
-            hash instead.
+        files: that it may be about, beside those of the run's inputs; with --verbose their paths
+            are told where the message has a hash instead.
     """
-    if files and is_verbose():
+    if is_verbose() and "file-" in message:
         from cvsct.io.dicom.header import explained
 
-        message = explained(message, files)
+        message = explained(message, [*files, *_files_given()])
     print(f"cvsct: error: {one_line(message)}", file=sys.stderr)
 
 
+_ONCE = ("left out", "warning: a scan may be incomplete")
 _KINDS = ("left out", "warning:", "engine:", "[")
 
 
 def tell(message: str) -> None:
-    """A note of the API as one line, with its kind before it."""
+    """A note of the API as one line, with its kind before it; what was left out, only once."""
+    if message.startswith(_ONCE):
+        _run.incomplete |= message.startswith(_ONCE[1])
+        what = message.partition(": ")[2]  # the same scans may be found by several commands
+        if what in _run.told:
+            return
+        _run.told.add(what)
     note(message if message.startswith(_KINDS) else f"note: {message}")
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from cvsct.core.errors import CvsctError
 from cvsct.core.progress import Progress, silent
 from cvsct.core.volume import ScanFacts
-from cvsct.io.catalog import LeftOut, catalog
+from cvsct.io.catalog import catalog
 from cvsct.io.dicom.header import label
 from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.io.left_out import LeftOut
 from cvsct.io.read import read_facts
 from cvsct.io.scans import SeriesOnDisk
 from cvsct.io.series import is_harmonized, open_series

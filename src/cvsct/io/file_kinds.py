@@ -1,157 +1,163 @@
-"""What a file is by its first bytes: DICOM with or without its mark, NIfTI, or something else.
+"""What a file that is no DICOM is, by its first bytes, and what to do with it.
 
-Names lie: archives drop suffixes, and data sets are saved without the DICOM File Format
-(PS3.10 section 7.1) that a reader would look for.
+Names of files mislead: archives, other image formats and pictures are told by what they hold.
 """
 
 from __future__ import annotations
 
-import gzip
+import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-HEAD_BYTES = 4096
-"""Of a file looked at; SOP Class UID is among the first elements of any image."""
-
-_GZIP = b"\x1f\x8b"
-_IMAGES = b"1.2.840.10008.5.1.4.1.1."
-"""How the SOP Class UID of every stored object begins."""
-_LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT"}
+HEAD_BYTES = 1024
+GZIP = b"\x1f\x8b"
+NIFTI_MARKS = {b"n+1\0": (344, 348), b"n+2\0": (4, 540)}
+"""Where each version's mark stands, and how long its header is."""
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a file is, and what its owner can do to have it read.
+    """A kind of file that is not read.
 
     Args:
-        one, many: the kind's name, of one file and of several.
-        remedy: what to do; empty where such files are never scans.
+        one: what one is called.
+        many: what several are called.
+        remedy: what to do with `{it}`; empty where the file can hold no scan.
     """
 
     one: str
     many: str
     remedy: str = ""
 
+    def remedy_of(self, count: int) -> str:
+        """What to do with one file or several."""
+        return self.remedy.format(it="it" if count == 1 else "them")
 
-def _kind(name: str, remedy: str = "", many: str = "") -> FileKind:
-    return FileKind(name, many or f"{name}s", remedy)
+
+def _kind(one: str, many: str = "", remedy: str = "") -> FileKind:
+    return FileKind(one, many or f"{one}s", remedy)
 
 
-_CONVERT = "convert it to NIfTI"
-_UNPACK = "unpack it"
-_MAGIC = (
-    (0, b"NRRD", _kind("NRRD image", _CONVERT)),
-    (0, b"ObjectType", _kind("MetaImage (MHA, MHD)", _CONVERT, "MetaImages (MHA, MHD)")),
-    (0, b"NDims", _kind("MetaImage (MHA, MHD)", _CONVERT, "MetaImages (MHA, MHD)")),
-    (0, b"PK\x03\x04", _kind("zip archive", _UNPACK)),
-    (0, b"7z\xbc\xaf\x27\x1c", _kind("7z archive", _UNPACK)),
-    (0, b"Rar!", _kind("RAR archive", _UNPACK)),
-    (0, b"BZh", _kind("bzip2 archive", _UNPACK)),
-    (0, b"\xfd7zXZ", _kind("xz archive", _UNPACK)),
-    (257, b"ustar", _kind("tar archive", _UNPACK)),
-    (0, _GZIP, _kind("gzip archive", _UNPACK)),
-    (344, b"ni1\0", _kind("NIfTI header of a pair (hdr, img)", "save it as one .nii file",
-                          "NIfTI headers of pairs (hdr, img)")),
-    (0, b"\x89HDF", _kind("HDF5 file (MINC, ITK)", _CONVERT, "HDF5 files (MINC, ITK)")),
-    (0, b"\xff\xd8\xff", _kind("JPEG picture")),
-    (0, b"\x89PNG", _kind("PNG picture")),
-    (0, b"GIF8", _kind("GIF picture")),
-    (0, b"II*\0", _kind("TIFF picture")),
-    (0, b"MM\0*", _kind("TIFF picture")),
-    (0, b"%PDF", _kind("PDF document")),
-)  # fmt: skip
+_CONVERT = "convert {it} to NIfTI"
+_UNPACK = "unpack {it}"
 EMPTY = _kind("empty file")
 TEXT = _kind("text file")
-UNKNOWN = _kind("file of an unknown kind", many="files of unknown kinds")
+UNKNOWN = _kind("file of an unknown kind", "files of unknown kinds")
+NIFTI = _kind("NIfTI file of another name", "NIfTI files of other names", "name {it} .nii.gz, or "
+              ".nii where not compressed")  # fmt: skip
+_PAIR = _kind("NIfTI header of a pair (hdr, img)", "NIfTI headers of pairs (hdr, img)",
+              "save {it} as one .nii file")  # fmt: skip
+_DICOM = _kind("DICOM file", remedy="give {it} a name without .nii")
+_PACKED_DICOM = _kind("gzip-compressed DICOM file", remedy=_UNPACK)
+PACKED = _kind("gzip-compressed file", remedy=_UNPACK)
+_META = _kind("MetaImage (MHA, MHD)", "MetaImages (MHA, MHD)", _CONVERT)
+_ANALYZE = _kind("Analyze image", remedy=_CONVERT)
+_TAR = _kind("tar archive", remedy=_UNPACK)
+_DOCUMENT = _kind("office document")
+_NUMPY = _kind("NumPy file", remedy=_CONVERT)
+_MINC = _kind("MINC image", remedy=_CONVERT)
 
-
-def kind_of(path: Path) -> FileKind:
-    """What a file is that carries no DICOM mark.
-
-    Raises:
-        OSError: if it cannot be read.
-
-    Example:
-        >>> from pathlib import Path
-        >>> kind_of(Path(__file__)).one
-        'text file'
-    """
-    head = _head(path)
-    if not head:
-        return EMPTY
-    for at, magic, kind in _MAGIC:
-        if head.startswith(magic, at):
-            return kind
-    if head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and path.suffix.lower() == ".hdr":
-        return _kind("Analyze header", _CONVERT)
-    printable = sum(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
-    return TEXT if printable >= 0.95 * len(head) else UNKNOWN
+_BEGINNINGS: tuple[tuple[bytes, FileKind], ...] = (
+    (b"NRRD", _kind("NRRD image", remedy=_CONVERT)),
+    (b"PK\x03\x04", _kind("zip archive", remedy=_UNPACK)),
+    (b"PK\x05\x06", _kind("zip archive", remedy=_UNPACK)),
+    (b"7z\xbc\xaf\x27\x1c", _kind("7z archive", remedy=_UNPACK)),
+    (b"Rar!\x1a\x07", _kind("rar archive", remedy=_UNPACK)),
+    (b"\xfd7zXZ\0", _kind("xz-compressed file", remedy=_UNPACK)),
+    (b"BZh", _kind("bzip2-compressed file", remedy=_UNPACK)),
+    (b"\x28\xb5\x2f\xfd", _kind("zstd-compressed file", remedy=_UNPACK)),
+    (b"CDF\x01", _MINC),
+    (b"CDF\x02", _MINC),
+    (b"\x89HDF\r\n\x1a\n", _kind("HDF5 file", remedy=_CONVERT)),
+    (b"\x93NUMPY", _NUMPY),
+    (b"# vtk DataFile", _kind("VTK file", remedy=_CONVERT)),
+    (b"\xff\xd8\xff", _kind("JPEG picture")),
+    (b"\x89PNG", _kind("PNG picture")),
+    (b"\0\0\0\x0cjP  ", _kind("JPEG 2000 picture")),
+    (b"II*\0", _kind("TIFF picture")),
+    (b"MM\0*", _kind("TIFF picture")),
+    (b"GIF8", _kind("GIF picture")),
+    (b"%PDF", _kind("PDF document")),
+    (b"SQLite format 3\0", _kind("database")),
+)
+_BY_SUFFIX = {
+    **dict.fromkeys((".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp"), _DOCUMENT),
+    **{".npz": _NUMPY, ".mnc": _MINC},
+}
+"""Kinds whose first bytes are those of another one, by their names."""
+_META_IMAGE = re.compile(rb"\s*(Comment[^\n]*\n\s*)*(ObjectType|NDims)\s*=")
 
 
 def is_gzip(path: Path) -> bool:
     """Whether a file is compressed by gzip, whatever its name says."""
     try:
         with path.open("rb") as stream:
-            return stream.read(2) == _GZIP
+            return stream.read(len(GZIP)) == GZIP
     except OSError:
         return False
 
 
-def is_marked(path: Path) -> bool:
-    """Whether the file carries the DICOM mark (PS3.10 section 7.1)."""
-    return _head(path, 132)[128:] == b"DICM"
+def kind_of(path: Path) -> FileKind:
+    """What a file is that is not to be read as DICOM, by its first bytes.
 
+    Raises:
+        OSError: if it cannot be read.
 
-def is_headless(path: Path) -> bool:
-    """Whether the file is a DICOM data set without preamble and mark, in little endian.
-
-    Its first elements must be well-formed, in ascending order, of the groups 0002 and 0008, and
-    among them a SOP Class UID of a stored object.
+    Example:
+        >>> kind_of(Path(__file__)).one
+        'text file'
     """
-    return _holds_data_set(_head(path))
-
-
-def has_explicit_vr(path: Path) -> bool:
-    """Whether such a data set names the value representation of its elements."""
-    return _head(path)[4:6].isalpha()
-
-
-def _head(path: Path, count: int = HEAD_BYTES) -> bytes:
+    with path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    if not head:
+        return EMPTY
+    if not head.startswith(GZIP):
+        return _by_beginning(path, head) or (TEXT if _is_text(head) else UNKNOWN)
     try:
-        with path.open("rb") as stream:
-            return stream.read(count)
-    except OSError:
-        return b""
+        inside = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
+    except zlib.error:
+        inside = b""
+    if inside[128:132] == b"DICM":
+        return _PACKED_DICOM
+    return _by_beginning(path, inside) or PACKED
 
 
-def _holds_data_set(head: bytes) -> bool:
-    at, before = 0, (0, 0)
-    while at + 8 <= len(head):
-        tag = (int.from_bytes(head[at : at + 2], "little"),
-               int.from_bytes(head[at + 2 : at + 4], "little"))  # fmt: skip
-        if tag[0] not in (2, 8) or tag < before or (at and tag == before):
-            return False
-        vr = head[at + 4 : at + 6]
-        if vr.isalpha() and vr.isupper():
-            if vr in _LONG_VRS:
-                length, start = int.from_bytes(head[at + 8 : at + 12], "little"), at + 12
-            else:
-                length, start = int.from_bytes(head[at + 6 : at + 8], "little"), at + 8
-        else:
-            length, start = int.from_bytes(head[at + 4 : at + 8], "little"), at + 8
-        value = head[start : start + length]
-        if tag in ((8, 0x16), (2, 2)):
-            return value.startswith(_IMAGES)
-        at, before = start + length, tag
-    return False
+def _by_beginning(path: Path, head: bytes) -> FileKind | None:
+    for beginning, kind in _BEGINNINGS:
+        if head.startswith(beginning):
+            return _BY_SUFFIX.get(path.suffix.lower()) or kind
+    if _META_IMAGE.match(head):
+        return _META
+    if head[257:262] == b"ustar":
+        return _TAR
+    if head[128:132] == b"DICM":
+        return _DICOM
+    return _volume(head)
 
 
-def inflated_head(path: Path, count: int) -> bytes:
-    """The first bytes of a file, of its content where it is compressed by gzip."""
-    if not is_gzip(path):
-        return _head(path, count)
-    try:
-        with gzip.open(path) as stream:
-            return stream.read(count)
-    except (OSError, EOFError):
-        return b""
+def foreign(path: Path) -> str:
+    """What a file that is not DICOM is instead, and what to do about it, as a message on it.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    kind = kind_of(path)
+    if kind.remedy:
+        return f"{kind.one}, which is not read; {kind.remedy_of(1)}"
+    advice = "name a DICOM or NIfTI file, or a folder that holds CT slices"
+    return f"not a DICOM file ({kind.one}); {'copy it again' if kind == EMPTY else advice}"
+
+
+def _is_text(head: bytes) -> bool:
+    return sum(byte >= 32 or byte in b"\t\n\r\f" for byte in head) >= 0.95 * len(head)
+
+
+def _volume(head: bytes) -> FileKind | None:
+    """NIfTI or its predecessor, whose headers begin with their own length of 348."""
+    if any(head[at : at + 4] == mark for mark, (at, _) in NIFTI_MARKS.items()):
+        return NIFTI
+    if head[344:348] == b"ni1\0":
+        return _PAIR
+    sized = head[:4] in ((348).to_bytes(4, "little"), (348).to_bytes(4, "big"))
+    return _ANALYZE if sized and len(head) >= 348 else None

@@ -24,16 +24,11 @@ from pydicom import Dataset, FileDataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import _read_file_meta_info
 from pydicom.multival import MultiValue
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from cvsct.core.errors import SeriesError
-from cvsct.io.file_kinds import has_explicit_vr, is_headless, is_marked, kind_of
+from cvsct.io.dicom.headless import Start, start_of
+from cvsct.io.file_kinds import foreign
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
@@ -42,7 +37,8 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 SCAN_TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType"),
-    *("NumberOfFrames", "DirectoryRecordSequence"),
+    *("NumberOfFrames", "DirectoryRecordSequence", "AcquisitionNumber"),
+    *("ImagesInAcquisition", "NumberOfSeriesRelatedInstances"),
 ]
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -165,8 +161,14 @@ def explained(message: str, files: Iterable[Path]) -> str:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file is DICOM: with its mark (PS3.10 section 7.1), or a data set without."""
-    return is_marked(path) or is_headless(path)
+    """Whether the file is DICOM: it carries the mark (PS3.10 section 7.1), or begins with elements.
+
+    A file that cannot be read is none.
+    """
+    try:
+        return start_of(path) is not None
+    except OSError:
+        return False
 
 
 def read_dataset(
@@ -186,21 +188,17 @@ def read_dataset(
     """
     name = label(path)
     try:
-        if not is_dicom(path):
-            path.open("rb").close()
-            raise SeriesError(f"{name}: {_what_it_is(path)}")
-        marked = is_marked(path)
-        _refuse_large(path, limit_bytes, 132 if marked else 0)
+        start = start_of(path)
+        if start is None:
+            raise SeriesError(f"{name}: {foreign(path)}")
+        _refuse_large(path, limit_bytes, start)
         with quiet():
             dataset = dcmread(
-                path, stop_before_pixels=not pixels, specific_tags=tags, force=not marked
+                path, stop_before_pixels=not pixels, specific_tags=tags, force=not start.marked
             )
-        if "TransferSyntaxUID" not in dataset.file_meta and not marked:
-            explicit = has_explicit_vr(path)
-            dataset.file_meta.TransferSyntaxUID = (
-                ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
-            )
-        return dataset
+            if start.syntax and "TransferSyntaxUID" not in dataset.file_meta:
+                dataset.file_meta.TransferSyntaxUID = UID(start.syntax)
+            return dataset
     except OSError as error:
         raise SeriesError(
             f"{name}: cannot be read ({error.strerror or type(error).__name__}); check the file"
@@ -218,18 +216,26 @@ def read_dataset(
 
 def not_a_slice(dataset: Dataset) -> str:
     """Why this object cannot be a CT slice, or an empty text."""
-    sop_class = text(dataset, "SOPClassUID") or text(
-        getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID"
-    )
+    sop_class = sop_class_of(dataset)
     modality = text(dataset, "Modality")
     if sop_class.startswith(SECONDARY_CAPTURE):
         return "secondary capture (a dose page or screen save)"
     if sop_class not in (CT_IMAGE, *ENHANCED_CT):
-        return f"another kind of object ({_known(sop_class) or 'unknown SOP class'})"
+        return f"another kind of object ({known_name(sop_class) or 'unknown SOP class'})"
     if modality != "CT":
         return f"modality {modality if re.fullmatch('[A-Z]{2,8}', modality) else 'unknown'}, not CT"
     kinds = text(dataset, "ImageType").split("\\")
     return next((_NOT_SLICES[kind] for kind in kinds if kind in _NOT_SLICES), "")
+
+
+def sop_class_of(dataset: Dataset) -> str:
+    """SOP Class UID of an object, or that of its file meta group; empty where neither is there."""
+    return text(dataset, "SOPClassUID") or media_class_of(dataset)
+
+
+def media_class_of(dataset: Dataset) -> str:
+    """SOP Class UID as the file meta group names it; empty where it does not."""
+    return text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID")
 
 
 def text(dataset: Dataset, keyword: str) -> str:
@@ -288,35 +294,20 @@ def whole(dataset: Dataset, keyword: str) -> int | None:
     return int(value) if value is not None and value == int(value) else None
 
 
-def _known(uid: str) -> str:
+def known_name(uid: str) -> str:
     """The standard's name of a UID, empty where it has none; the text itself may be anything."""
     with quiet():
         name = UID(uid).name
     return "" if name == uid else name
 
 
-def _what_it_is(path: Path) -> str:
-    """What a file that is not DICOM is instead, and what to do about it."""
-    kind = kind_of(path)
-    if kind.remedy:
-        return f"{kind.one}, which is not read; {kind.remedy}"
-    return (
-        f"not a DICOM file ({kind.one}); name a DICOM or NIfTI file, or a folder that holds CT "
-        "slices"
-    )
-
-
-def _refuse_large(path: Path, limit_bytes: int, start: int) -> None:
-    """Refuse what would fill the memory before pydicom sees it.
-
-    Args:
-        start: where the file meta group begins, or the data set.
-    """
+def _refuse_large(path: Path, limit_bytes: int, start: Start) -> None:
+    """Refuse what would fill the memory before pydicom sees it."""
     size = path.stat().st_size
     with path.open("rb") as stream, quiet():
-        stream.seek(start)
+        stream.seek(start.at)
         meta = _read_file_meta_info(stream)  # as dcmread does: it decides where deflation begins
-        syntax = text(meta, "TransferSyntaxUID")
+        syntax = text(meta, "TransferSyntaxUID") or start.syntax
         if syntax == DeflatedExplicitVRLittleEndian:
             # PS3.5 section A.5: all after the file meta group is deflated
             limit_bytes = MAX_FILE_BYTES

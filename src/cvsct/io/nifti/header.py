@@ -21,7 +21,7 @@ from jaxtyping import Shaped
 from cvsct.core.errors import CvsctError, SeriesError
 from cvsct.io.dicom.header import label
 from cvsct.io.dicom.pixels import MAX_SIDE
-from cvsct.io.file_kinds import is_gzip
+from cvsct.io.file_kinds import EMPTY, NIFTI, NIFTI_MARKS, PACKED, UNKNOWN, is_gzip, kind_of
 
 SUFFIXES = (".nii", ".nii.gz")
 MAX_BYTES = 4 * 2**30
@@ -30,8 +30,6 @@ MAX_RATIO = 200
 """Compressed CT shrinks to a third; what grows more than this is no measurement."""
 MAX_EXTENSION_BYTES = 16 * 2**20
 
-_HEADERS = {b"n+1\0": (344, 348), b"n+2\0": (4, 540)}
-"""Where each version's mark stands, and how long its header is."""
 _LABEL_INTENT = 1002
 
 
@@ -53,10 +51,10 @@ def not_a_scan(header: Any) -> str:
 def refuse_large(name: str, path: Path, header: Any) -> None:
     """Refuse by what the header declares, before anything is allocated."""
     sizes = sizes_of(header)
-    if any(size != 1 for size in sizes[3:]):
+    if len(sizes) < 3 or any(size != 1 for size in sizes[3:]):
         raise SeriesError(
-            f"{name}: {' x '.join(map(str, sizes))} voxels, expected one 3-D image; "
-            "save one scan a file"
+            f"{name}: {' x '.join(map(str, sizes))} voxels, expected one 3-D image, or a 2-D one "
+            "for a slice; save one scan a file"
         )
     if not all(0 < size <= 2 * MAX_SIDE for size in sizes[:3]):
         raise SeriesError(
@@ -91,7 +89,7 @@ def read_voxels(path: Path, header: Any) -> Shaped[np.ndarray, "_ _ _"]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedIOBase]:
-    """The file's bytes, inflated where they are compressed, whatever its name says."""
+    """The file's bytes, inflated where the first two say that it is compressed."""
     if is_gzip(path):
         with gzip.open(path) as stream:
             yield stream
@@ -123,9 +121,9 @@ def scaling_of(header: Any) -> tuple[float, float]:
 
 
 def sizes_of(header: Any) -> tuple[int, ...]:
-    """Voxels along each of the file's axes, three at least: an image of two has one slice."""
+    """Voxels along each of the file's axes; an image of two is a slice, one voxel thick."""
     sizes = tuple(int(size) for size in header.get_data_shape())
-    return sizes + (1,) * (3 - len(sizes))
+    return (*sizes, 1) if len(sizes) == 2 else sizes
 
 
 def read_nifti_header(path: Path) -> tuple[Any, bytes]:
@@ -140,14 +138,11 @@ def read_nifti_header(path: Path) -> tuple[Any, bytes]:
     with refusing(name), opened(path) as stream:
         block = stream.read(540)
         version = next(
-            (mark for mark, (at, _) in _HEADERS.items() if block[at : at + 4] == mark), None
+            (mark for mark, (at, _) in NIFTI_MARKS.items() if block[at : at + 4] == mark), None
         )
         if version is None:
-            raise SeriesError(
-                f"{name}: not a NIfTI file of one part, whatever its name says; save the scan as "
-                ".nii or .nii.gz"
-            )
-        length = _HEADERS[version][1]
+            raise SeriesError(f"{name}: not a NIfTI file of one part{_but(path)}")
+        length = NIFTI_MARKS[version][1]
         kind: Any = nib.Nifti1Header if version == b"n+1\0" else nib.Nifti2Header
         header = kind(block[:length], check=False)
         start = float(header["vox_offset"])
@@ -160,3 +155,12 @@ def read_nifti_header(path: Path) -> tuple[Any, bytes]:
         extensions = extensions[: int(start) - length]
         header.get_data_dtype()  # raises where the type is none
     return header, extensions
+
+
+def _but(path: Path) -> str:
+    """What a file is instead of NIfTI, and what to do, as the end of a message."""
+    kind = kind_of(path)
+    if kind in (NIFTI, PACKED, UNKNOWN):  # bytes that begin as something else does
+        return "; save the scan as .nii or .nii.gz"
+    otherwise = "copy it again" if kind == EMPTY else "save the scan as .nii or .nii.gz"
+    return f" ({kind.one}); {kind.remedy_of(1) or otherwise}"

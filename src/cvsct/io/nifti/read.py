@@ -170,9 +170,8 @@ def _place(name: str, header: Any) -> tuple[Grid, Geometry]:
     units = header.get_xyzt_units()[0]
     coded = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     affine: Float[np.ndarray, "4 4"] = TO_LPS @ header.get_best_affine()
-    if sizes_of(header)[2] == 1 and not affine[:3, 2].any():  # an image of two axes
-        normal = np.cross(affine[:3, 0], affine[:3, 1])
-        affine[:3, 2] = normal / max(float(np.linalg.norm(normal)), 1e-12)
+    if len(header.get_data_shape()) == 2 and not affine[:3, 2].any():
+        affine[:3, 2] = _unit_normal(affine)
     steps_mm = np.linalg.norm(affine[:3, :3], axis=0)
     if units not in _MILLIMETRES or not coded or not np.isfinite(affine).all() or not all(steps_mm):
         raise GeometryError(
@@ -213,3 +212,9 @@ def _place(name: str, header: Any) -> tuple[Grid, Geometry]:
         pixel_mm=(round(float(steps_mm[axes[1]]), 6), round(float(steps_mm[columns]), 6)),
         thickness_mm=0.0,
     )
+
+
+def _unit_normal(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, " 3"]:
+    """One mm out of the plane of an image whose header knows no third axis."""
+    normal: Float[np.ndarray, " 3"] = np.cross(affine[:3, 0], affine[:3, 1])
+    return normal / max(float(np.linalg.norm(normal)), 1e-12)
