@@ -15,8 +15,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from cvsct.core.masks import SOFT_TISSUE_HU
-from cvsct.core.spectra import body
+from cvsct.core.masks import SOFT_TISSUE_HU, body
 
 PSF_MM = 0.4
 """Sigma of a scanner's blur: 50 % modulation at 0.47/mm."""

@@ -9,7 +9,8 @@ import pytest
 import scipy.fft
 
 from cvsct.core.errors import EvaluationError, GeometryError
-from cvsct.core.spectra import body, mean_over_patches, patch_spectra, texture_spectrum
+from cvsct.core.masks import body
+from cvsct.core.spectra import mean_over_patches, patch_spectra, texture_spectrum
 from cvsct.core.volume import CTVolume
 from tests.conftest import make_volume
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvsct.core.spectra import body
+from cvsct.core.masks import body
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.residuals import Residuals, residual_maps, residuals
 from cvsct.evaluation.image.tissues import (

@@ -7,6 +7,7 @@ never leaves a truncated file under its final name. Until then nobody but the us
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -61,7 +62,7 @@ def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> 
             stream.write(data)
             stream.flush()
             if not private:
-                os.fchmod(stream.fileno(), 0o666 & ~_UMASK)
+                os.fchmod(stream.fileno(), 0o666 & ~_umask())
             os.fsync(stream.fileno())
         partial.replace(path)
     except OSError as error:
@@ -74,14 +75,14 @@ def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> 
     sync_folder(path.parent)
 
 
+@functools.cache
 def _umask() -> int:
+    """Of this process when it first wrote a file; the system tells it only to who changes it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
-_UMASK = _umask()
-"""Of this process when it began; the system tells it only to who changes it."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
@@ -120,7 +121,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(mode=0o700)
     try:
         yield partial
-        partial.chmod(partial.stat().st_mode | (0o777 & ~_UMASK))
+        partial.chmod(partial.stat().st_mode | (0o777 & ~_umask()))
         if path.exists():
             path.rmdir()
         partial.rename(path)

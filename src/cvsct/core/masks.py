@@ -21,6 +21,10 @@ SOFT_TISSUE_WINDOW_HU = (-160, 240)
 """What pictures show from black to white: level 40, width 400, the usual soft-tissue window."""
 
 
+BODY_HU = -300.0
+"""Halfway between air and soft tissue, well above lung, on the blurred image."""
+
+
 @dataclass(frozen=True)
 class Region:
     """A square of one slice, by its first row and column."""
@@ -143,3 +147,22 @@ def _starts(
 ) -> Int[np.ndarray, "n 2"]:
     starts = np.argwhere(plane)
     return starts[rng.permutation(len(starts))]
+
+
+def body(
+    hu: Float[np.ndarray, "slices rows columns"],
+) -> Bool[np.ndarray, "slices rows columns"]:
+    """True inside the patient, lungs included: each slice's largest object, holes filled."""
+    outline = np.zeros(hu.shape, dtype=bool)
+    for index, plane in enumerate(blurred(hu) > BODY_HU):
+        objects, count = ndimage.label(plane)
+        if count == 0:
+            continue
+        largest = objects == 1 + int(np.argmax(np.bincount(objects.ravel())[1:]))
+        gaps, count = ndimage.label(~largest)
+        open_gap = np.zeros(count + 1, dtype=bool)
+        for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
+            open_gap[edge] = True
+        open_gap[0] = False
+        outline[index] = ~open_gap[gaps]
+    return outline

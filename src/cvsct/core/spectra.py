@@ -20,10 +20,9 @@ from typing import Literal
 import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float, Int
-from scipy import ndimage
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.masks import blurred, covered_fraction, soft_tissue
+from cvsct.core.masks import body, covered_fraction, soft_tissue
 from cvsct.core.volume import CTVolume
 
 Tissue = Literal["soft", "body"]
@@ -37,28 +36,6 @@ DB_PER_NEPER = 10 / np.log(10)
 
 DISTANCE_BAND_PER_PX = (0.05, 0.45)
 """Where spectra are compared. Below lies anatomy, above the corner of the pixel grid."""
-
-BODY_HU = -300.0
-"""Halfway between air and soft tissue, well above lung, on the blurred image."""
-
-
-def body(
-    hu: Float[np.ndarray, "slices rows columns"],
-) -> Bool[np.ndarray, "slices rows columns"]:
-    """True inside the patient, lungs included: each slice's largest object, holes filled."""
-    outline = np.zeros(hu.shape, dtype=bool)
-    for index, plane in enumerate(blurred(hu) > BODY_HU):
-        objects, count = ndimage.label(plane)
-        if count == 0:
-            continue
-        largest = objects == 1 + int(np.argmax(np.bincount(objects.ravel())[1:]))
-        gaps, count = ndimage.label(~largest)
-        open_gap = np.zeros(count + 1, dtype=bool)
-        for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
-            open_gap[edge] = True
-        open_gap[0] = False
-        outline[index] = ~open_gap[gaps]
-    return outline
 
 
 @dataclass(frozen=True)

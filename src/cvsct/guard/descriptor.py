@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.masks import SOFT_TISSUE_HU, blurred
-from cvsct.core.spectra import DB_PER_NEPER, body, mean_over_patches, patch_spectra
+from cvsct.core.masks import SOFT_TISSUE_HU, blurred, body
+from cvsct.core.spectra import DB_PER_NEPER, mean_over_patches, patch_spectra
 from cvsct.core.volume import CTVolume
 
 PATCH_MM = 20.0

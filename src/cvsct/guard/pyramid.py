@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
-from cvsct.core.spectra import body
+from cvsct.core.masks import body
 
 FINEST_MM = 1.4
 """Pixels of the finest grid: two of a usual chest scan; finer shows noise and kernel only."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32
 from pydantic import BaseModel, ConfigDict, Field
 
 from cvsct.core.errors import GeometryError, TrainingError
-from cvsct.core.spectra import body
+from cvsct.core.masks import body
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume, Scans
 from cvsct.methods.base import (
     TrainingRequest,

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from cvsct.core.masks import blurred
-from cvsct.core.spectra import body
+from cvsct.core.masks import blurred, body
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.extras import load_extra
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvsct.core.spectra import body
+from cvsct.core.masks import body
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.quality import residual_hu
 from cvsct.evaluation.image.tissues import TISSUES, Tissue, TissueMap

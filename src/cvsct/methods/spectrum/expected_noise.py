@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from cvsct.core.spectra import PatchSpectra, body
+from cvsct.core.masks import body
+from cvsct.core.spectra import PatchSpectra
 from cvsct.core.volume import CTVolume
 
 WATER_PER_MM = 0.0193
