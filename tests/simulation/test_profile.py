@@ -25,7 +25,7 @@ GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"
 @pytest.fixture
 def own_file(tmp_path: Path) -> Path:
     """A user's scanner: a copy of the bundled one."""
-    source = resources.files("cvsct.scanner") / "profiles" / f"{GE}.toml"
+    source = resources.files("cvsct.simulation.physics") / "profiles" / f"{GE}.toml"
     path = tmp_path / "mine.toml"
     path.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     return path
