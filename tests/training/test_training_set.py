@@ -254,7 +254,7 @@ def test_what_this_program_made_is_left_out_or_allowed(
     assert "made by this program, not by a scanner" in err
     code, err = train("--skip-refused")
     assert code == 0, err
-    assert "note: left out: source, series" in err
+    assert "left out: source, series" in err
     assert [row["series"] for row in census(tmp_path / "m")["scans"]] == ["1", "1"]
     assert len(census(tmp_path / "m")["left_out"]) == 1
     (tmp_path / "m").rename(tmp_path / "second")
