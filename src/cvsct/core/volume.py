@@ -340,6 +340,14 @@ class OpenedScan(Protocol):
     def acquisition(self) -> Acquisition:
         """What made them."""
 
+    @property
+    def patient(self) -> str:
+        """As in `CTVolume`."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about it, in words that identify nobody."""
+
     def __len__(self) -> int: ...
     def read(self, start: int = 0, stop: int | None = None) -> CTVolume:
         """The slices from `start` to before `stop`, or to the last."""

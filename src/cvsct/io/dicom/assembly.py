@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from pydicom import Dataset
 
 from cvsct.core.errors import SeriesError
-from cvsct.core.volume import Acquisition, CTVolume, Geometry
+from cvsct.core.volume import CTVolume, Geometry, OpenedScan
 from cvsct.io.dicom.pixels import Slice
 
 MAX_VOXELS = 2**31
@@ -38,37 +37,8 @@ def volume_of(
     )
 
 
-@runtime_checkable
-class Opened(Protocol):
-    """What is known of a series before its pixels are read."""
-
-    @property
-    def series_uid(self) -> str:
-        """Series Instance UID."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Slices, rows, columns."""
-
-    @property
-    def geometry(self) -> Geometry:
-        """Where the slices lie."""
-
-    @property
-    def acquisition(self) -> Acquisition:
-        """What made them."""
-
-    @property
-    def patient(self) -> str:
-        """As in `CTVolume`."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """As in `CTVolume`."""
-
-
 def volume_between(
-    opened: Opened, name: str, slices: Iterable[tuple[Slice, Dataset]], index: range
+    opened: OpenedScan, name: str, slices: Iterable[tuple[Slice, Dataset]], index: range
 ) -> CTVolume:
     """Consecutive slices of a series, read as they are asked for, as a volume of their own.
 
