@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from cvsct.core.sampling import read_sample
 from cvsct.core.volume import HUWindow
-from cvsct.guard.apply import Guard
+from cvsct.guard.apply import Guard, facts_of
+from cvsct.guard.verdict import ScanVerdict
 from cvsct.inference.streaming import harmonize_volume
+from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.read import find_series, read_all
 from cvsct.io.series import open_series
 from cvsct.methods.base import RunOptions
@@ -81,6 +84,12 @@ def derived(out: Path) -> dict[Path, bytes]:
     return {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*.dcm"))}
 
 
+def checked(guard: Guard, series: SeriesFiles) -> ScanVerdict | None:
+    """What a guard says of a series."""
+    scan = open_series(series)
+    return guard.check_scan(facts_of(scan), read_sample(scan))
+
+
 @ALL
 def test_geometry_and_series_come_back(
     run: Run, method: str, trained: Trained, scans: Path, tmp_path: Path
@@ -101,7 +110,7 @@ def test_geometry_and_series_come_back(
         )
         assert code == 0, err
         assert "1 series, 6 slices" in printed
-        assert re.search(r"harmonising (\d+)/\1\n", err)
+        assert re.search(r"harmonizing (\d+)/\1\n", err)
         (found,) = read_all(out)
         assert np.array_equal(found.geometry.positions_mm, source.geometry.positions_mm)
         assert found.geometry.pixel_mm == source.geometry.pixel_mm
@@ -209,9 +218,9 @@ def test_a_guard_knows_the_scans_that_a_model_is_made_for(
     assert list(bundle.guard["limits"]) == ["source", "target", *ways]
     for reverse in (False, True)[: len(ways)]:
         (own,) = find_series(scans / ("pair/soft" if reverse else "pair/sharp"))
-        verdict = Guard.of(bundle, reverse).look(open_series(own))
+        verdict = checked(Guard.of(bundle, reverse), own)
         assert verdict is not None
-        assert verdict.kind == "alike"
+        assert verdict.kind == "in_domain"
     stored = (phantom_hu(3, 0.0, 2) + 2024).astype("<u2")
     bad = write_series(tmp_path / "bad", stored=stored, series="1.2.66")
     words = ["harmonize", bad, "--model", model, "--out", tmp_path / "out"]
@@ -222,7 +231,7 @@ def test_a_guard_knows_the_scans_that_a_model_is_made_for(
     assert run(*words, "--guard", "scan=off")[0] == 0
     limits = [f"{name}=off" for name in ("noise_db", "sharpness_db")]
     passed = Guard.of(bundle, False, [f"tissue_nats={suggested}", *limits])
-    verdict = passed.look(open_series(find_series(bad)[0]))
+    verdict = checked(passed, find_series(bad)[0])
     assert verdict is not None
     assert verdict.reasons == ()
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from cvsct.core.sampling import read_sample, spread
 from cvsct.core.volume import Acquisition, CTVolume, ScanFacts
-from cvsct.guard.apply import evenly
-from cvsct.guard.descriptor import Look, look_at
+from cvsct.guard.descriptor import Descriptor, describe
 from cvsct.guard.input_check import PIXEL_LIMITS, Side
 from cvsct.guard.overrides import Overrides
 from cvsct.guard.verdict import ScanVerdict, judge_scan
@@ -47,12 +47,12 @@ def blocks(volume: CTVolume, first: float, last: float, count: int) -> list[CTVo
 
 
 def sample(volume: CTVolume, most: int = 16) -> Iterator[CTVolume]:
-    return (volume.select([i]) for i in evenly(len(volume.hu), most))
+    return (volume.select([i]) for i in spread(len(volume.hu), most))
 
 
 def learned(volumes: Sequence[CTVolume]) -> Side:
     return Side.learn(
-        list(map(ScanFacts.of, volumes)), [look_at(sample(v, 8)) for v in volumes], "blocks"
+        list(map(ScanFacts.of, volumes)), [describe(sample(v, 8)) for v in volumes], "blocks"
     )
 
 
@@ -132,20 +132,20 @@ PLANTED: dict[str, Callable[[Hu], Hu]] = {
 }
 
 
-def judge(case: Case, volume: CTVolume, look: Look, blind: bool) -> ScanVerdict:
+def judge(case: Case, volume: CTVolume, descriptor: Descriptor, blind: bool) -> ScanVerdict:
     facts = ScanFacts.of(volume)
     if blind:
         facts = replace(facts, acquisition=Acquisition(), thickness_mm=0.0)
-    return judge_scan(facts, look, case.side, case.side, Overrides())
+    return judge_scan(facts, descriptor, case.side, case.side, Overrides())
 
 
 def planted(case: Case, largest: dict[str, float]) -> Iterator[tuple[str, bool]]:
     """Each fault in each scan of the domain, and whether pixels alone refuse it."""
     for volume in case.scans:
-        few = volume.select(evenly(len(volume.hu)))
+        few = read_sample(volume)
         for name, fault in PLANTED.items():
             bad = few.with_hu(fault(few.hu.astype(np.float64)).astype(np.float32))
-            verdict = judge(case, bad, look_at(sample(bad)), blind=True)
+            verdict = judge(case, bad, describe(sample(bad)), blind=True)
             yield name, bool(verdict.reasons)
             if name == "as it is":
                 for each in verdict.findings:
@@ -154,18 +154,18 @@ def planted(case: Case, largest: dict[str, float]) -> Iterator[tuple[str, bool]]
 
 
 def elsewhere(
-    case: Case, others: Sequence[tuple[str, CTVolume, Look]]
+    case: Case, others: Sequence[tuple[str, CTVolume, Descriptor]]
 ) -> Iterator[tuple[str, bool]]:
     """Scans of other domains, by pixels alone and with their headers."""
-    for name, volume, look in others:
+    for name, volume, descriptor in others:
         if name != case.name and name.split()[0] == "virtual" == case.name.split()[0]:
             where = "simulated: other vendor or kernel"
         elif name != case.name and "virtual" not in name + case.name:
             where = f"{case.name}'s model, {name}"
         else:
             continue
-        yield f"{where}, pixels alone", bool(judge(case, volume, look, blind=True).reasons)
-        yield f"{where}, headers too", bool(judge(case, volume, look, blind=False).reasons)
+        yield f"{where}, pixels alone", bool(judge(case, volume, descriptor, blind=True).reasons)
+        yield f"{where}, headers too", bool(judge(case, volume, descriptor, blind=False).reasons)
 
 
 def main() -> None:
@@ -177,7 +177,7 @@ def main() -> None:
     refused: dict[str, list[bool]] = defaultdict(list)
     largest = dict.fromkeys(PIXEL_LIMITS, 0.0)
     scans = {id(v.hu): (case.name, v) for case in cases for v in case.scans}
-    others = [(name, v, look_at(sample(v))) for name, v in scans.values()]
+    others = [(name, v, describe(sample(v))) for name, v in scans.values()]
     for case in cases:
         for name, found in (*planted(case, largest), *elsewhere(case, others)):
             refused[name].append(found)

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from cvsct.core.errors import CvsctError, ModelError, TrainingError
-from cvsct.inference.cohort.job import Harmonising
+from cvsct.inference.cohort.job import SeriesHarmonizer
 from cvsct.model.bundle import (
     CARD_FILE,
     CHECKPOINT_FILE,
@@ -282,8 +282,8 @@ def altered(folder: Path, count: int, seed: int) -> Finding:
 
 def _used(model: Path) -> None:
     """As `cvsct harmonize` does, as far as a model goes."""
-    work = Harmonising(model, Bundle.read(model).sha256)
-    work.ready(work.bundle())
+    work = SeriesHarmonizer(model, Bundle.read(model).sha256)
+    work.load(work.bundle())
 
 
 def _refusal(work: Callable[[], object], expected: str) -> str:

@@ -10,18 +10,18 @@ from contextlib import closing
 from pathlib import Path
 
 from cvsct.core.workers import Processes
-from cvsct.inference.cohort.dask import DaskCrew
-from cvsct.inference.cohort.job import Harmonising
-from cvsct.inference.cohort.run import opened, verify, work_off
+from cvsct.inference.cohort.dask import DaskWorkers
+from cvsct.inference.cohort.job import SeriesHarmonizer
+from cvsct.inference.cohort.run import open_journal, run_jobs, verify
 from cvsct.inference.cohort.shards import Shard, by_key
-from cvsct.inference.cohort.summary import Ending, ending
-from cvsct.inference.streaming import harmonize_series
+from cvsct.inference.cohort.summary import CohortSummary, summarize
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.read import find_series
 from cvsct.model.bundle import Bundle
 from tests.faults.finding import Finding, script
 from tests.faults.models import write_model
 from tests.support.faulty_cohort import content, work, write_tree
+from tests.support.streaming import harmonize_each
 
 KILLS = 4
 
@@ -29,8 +29,10 @@ KILLS = 4
 def undisturbed(model: Path, tree: Path, out: Path) -> dict[str, bytes]:
     """The bytes of a run without any cohort: series after series in this process."""
     bundle = Bundle.read(model)
-    mapping, _, _ = Harmonising(model, bundle.sha256).ready(bundle)
-    outcomes = harmonize_series(find_series(tree), bundle, mapping, out)
+    harmonizer = SeriesHarmonizer(model, bundle.sha256)
+    loaded = harmonizer.load(bundle)
+    derivation = harmonizer.derivation(loaded)
+    outcomes = harmonize_each(find_series(tree), loaded.mapping, out, derivation)
     assert not [outcome.error for outcome in outcomes if outcome.error]
     return content(out)
 
@@ -43,20 +45,25 @@ def tasks_of(tree: Path) -> dict[str, SeriesFiles]:
 def go(
     tree: Path,
     out: Path,
-    crew: Processes | DaskCrew,  # type: ignore[type-arg]
+    crew: Processes | DaskWorkers,  # type: ignore[type-arg]
     again: bool = False,
-) -> Ending:
+) -> CohortSummary:
     """A cohort from its journal's opening to its end."""
     out.mkdir(exist_ok=True)
     tasks = tasks_of(tree)
-    with closing(crew), opened(out, Shard(), list(tasks), again) as journal:
+    with closing(crew), open_journal(out, Shard(), list(tasks), again) as journal:
         verify(journal, out)
-        work_off(tasks, journal, crew, out)
-        return ending(journal, tasks)
+        run_jobs(tasks, journal, crew, out)
+        return summarize(journal, tasks)
 
 
 def faults_seen(
-    found: Ending, out: Path, seen: Path, whole: dict[str, bytes], poison: str, once: list[str]
+    found: CohortSummary,
+    out: Path,
+    seen: Path,
+    whole: dict[str, bytes],
+    poison: str,
+    once: list[str],
 ) -> list[str]:
     """What is not as it should be: all but the poison there, made once; the poison tried thrice."""
     wrong = []

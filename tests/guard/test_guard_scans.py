@@ -18,9 +18,9 @@ from cvsct.guard.descriptor import (
     N_ANATOMY,
     TISSUE_EDGES_HU,
     UNSEEN_SHARE,
-    Look,
+    Descriptor,
+    describe,
     distance,
-    look_at,
 )
 from cvsct.guard.input_check import FLOORS, MARGIN, Side, above
 from cvsct.guard.overrides import Overrides
@@ -40,25 +40,25 @@ def water(noise_hu: float, seed: int = 0, slices: int = 4, size_px: int = 160) -
     return make_volume(hu + rng.normal(0, noise_hu, (slices, size_px, size_px)))
 
 
-def look_of(volume: CTVolume) -> Look:
-    return look_at(volume.select([i]) for i in range(len(volume.hu)))
+def descriptor_of(volume: CTVolume) -> Descriptor:
+    return describe(volume.select([i]) for i in range(len(volume.hu)))
 
 
-def made(noise_db: float, tilt_db: float = 0.0, bins: dict[int, float] | None = None) -> Look:
-    """A look by its figures: level, fall of noise to both sides of the middle, shares of tissue."""
+def made(noise_db: float, tilt_db: float = 0.0, bins: dict[int, float] | None = None) -> Descriptor:
+    """A descriptor by level of noise, its fall to both sides of the middle, shares of tissue."""
     tissue = np.zeros(N_TISSUE)
     for number, share in (bins or {10: 1.0}).items():
         tissue[number] = share
-    return Look(noise_db + tilt_db * np.linspace(-1, 1, N_NOISE), tissue)
+    return Descriptor(noise_db + tilt_db * np.linspace(-1, 1, N_NOISE), tissue)
 
 
 def side_of(volumes: Sequence[CTVolume]) -> Side:
-    return Side.learn(list(map(ScanFacts.of, volumes)), list(map(look_of, volumes)), "these")
+    return Side.learn(list(map(ScanFacts.of, volumes)), list(map(descriptor_of, volumes)), "these")
 
 
 def test_white_noise_is_read_as_its_power_at_every_frequency() -> None:
     """Variance times pixel area (ICRU 87), and nothing of air or skin."""
-    found = look_of(water(20.0)).noise_db
+    found = descriptor_of(water(20.0)).noise_db
     wanted = 10 * math.log10(20.0**2 * PIXEL_MM**2 + FLOOR_HU2_MM2)
     known = np.isfinite(found)
     assert known.sum() >= 10
@@ -67,7 +67,7 @@ def test_white_noise_is_read_as_its_power_at_every_frequency() -> None:
 
 
 def test_twice_the_noise_is_six_decibels_of_the_same_sharpness() -> None:
-    found = distance(look_of(water(40.0)), look_of(water(20.0, seed=1)))
+    found = distance(descriptor_of(water(40.0)), descriptor_of(water(20.0, seed=1)))
     assert found.noise_db == pytest.approx(20 * math.log10(2), abs=0.3)
     assert found.sharpness_db < 0.4
 
@@ -98,8 +98,8 @@ def test_what_is_known_comes_back_from_json() -> None:
     again = Side.from_json(side.to_json(), {**vars(side.limits)})
     assert again.headers == side.headers
     assert again.to_json() == side.to_json()
-    assert [look.knows_tissue for look in again.looks] == [True, False]
-    assert [look.knows_noise for look in again.looks] == [True, False]
+    assert [descriptor.knows_tissue for descriptor in again.descriptors] == [True, False]
+    assert [descriptor.knows_noise for descriptor in again.descriptors] == [True, False]
 
 
 KNOWN = side_of([make_volume(phantom_hu(seed, 0.0, 3)) for seed in (1, 2)])
@@ -108,12 +108,12 @@ OTHER = make_volume(phantom_hu(3, 0.0, 3))
 
 
 def judge(volume: CTVolume, target: Side = SOFTER) -> ScanVerdict:
-    return judge_scan(ScanFacts.of(volume), look_of(volume), KNOWN, target, Overrides())
+    return judge_scan(ScanFacts.of(volume), descriptor_of(volume), KNOWN, target, Overrides())
 
 
 def test_another_body_on_the_same_scanner_is_alike() -> None:
     verdict = judge(OTHER)
-    assert verdict.kind == "alike"
+    assert verdict.kind == "in_domain"
     assert verdict.reasons == verdict.unknown == ()
     assert verdict.position == pytest.approx(1, abs=0.1)
 
@@ -142,20 +142,20 @@ PLANTED: dict[str, tuple[Callable[[np.ndarray], np.ndarray], set[str]]] = {
 def test_planted_faults_are_refused_and_pass_with_the_words_given(fault: str) -> None:
     spoil, names = PLANTED[fault]
     bad = OTHER.with_hu(spoil(OTHER.hu).astype(np.float32))
-    facts, look = ScanFacts.of(bad), look_of(bad)
-    verdict = judge_scan(facts, look, KNOWN, SOFTER, Overrides())
-    assert verdict.kind == "unlike"
+    facts, descriptor = ScanFacts.of(bad), descriptor_of(bad)
+    verdict = judge_scan(facts, descriptor, KNOWN, SOFTER, Overrides())
+    assert verdict.kind == "out_of_domain"
     assert names <= {each.name for each in verdict.reasons}
     words = verdict.refusal().partition("let it pass with ")[2].split(" ")
     assert words[::2] == ["--guard"] * len(verdict.reasons)
-    passed = judge_scan(facts, look, KNOWN, SOFTER, Overrides.parse(words[1::2]))
-    assert passed.kind != "unlike"
+    passed = judge_scan(facts, descriptor, KNOWN, SOFTER, Overrides.parse(words[1::2]))
+    assert passed.kind != "out_of_domain"
     assert not passed.reasons
 
 
 def test_a_scan_that_is_the_targets_already_is_told_and_not_refused() -> None:
     verdict = judge(make_volume(phantom_hu(6, 0.8, 3)))
-    assert verdict.kind == "like the target"
+    assert verdict.kind == "at_target"
     assert verdict.position == pytest.approx(0, abs=0.1)
 
 
@@ -177,7 +177,7 @@ HEADERS: dict[str, tuple[dict[str, object], set[str]]] = {
 @pytest.mark.parametrize("what", list(HEADERS))
 def test_headers_refuse_what_is_known_to_differ(what: str) -> None:
     told, names = HEADERS[what]
-    facts, look = ScanFacts.of(OTHER), KNOWN.looks[0]
+    facts, descriptor = ScanFacts.of(OTHER), KNOWN.descriptors[0]
     made_by: dict[str, object] = {
         **vars(facts.acquisition), **{k: v for k, v in told.items() if k in vars(Acquisition())}
     }  # fmt: skip
@@ -188,9 +188,9 @@ def test_headers_refuse_what_is_known_to_differ(what: str) -> None:
         pixel_mm=(pixel_mm, pixel_mm),
         thickness_mm=told.get("thickness_mm", facts.thickness_mm),
     )
-    verdict = judge_scan(facts, look, KNOWN, KNOWN, Overrides())
+    verdict = judge_scan(facts, descriptor, KNOWN, KNOWN, Overrides())
     assert {each.name for each in verdict.reasons} == names
-    assert (verdict.kind == "unlike") == bool(names)
+    assert (verdict.kind == "out_of_domain") == bool(names)
     missing = {"manufacturer", "kernel", "kvp_kv", "thickness_factor"}
     assert set(verdict.unknown) == (missing if what == "no headers" else set())
 
@@ -198,15 +198,15 @@ def test_headers_refuse_what_is_known_to_differ(what: str) -> None:
 def test_headers_of_the_other_side_make_a_scan_like_the_target() -> None:
     renamed = replace(SOFTER, headers=replace(SOFTER.headers, kernels=("K2",)))
     kernel = replace(OTHER, acquisition=replace(OTHER.acquisition, kernel="K2"))
-    assert judge(kernel, renamed).kind == "like the target"
-    assert judge(kernel).kind == "unlike"
+    assert judge(kernel, renamed).kind == "at_target"
+    assert judge(kernel).kind == "out_of_domain"
 
 
 def test_a_scan_without_tissue_passes_where_none_was_learned() -> None:
     empty = make_volume(np.full((2, 64, 64), -1000.0))
     side = side_of([empty])
-    verdict = judge_scan(ScanFacts.of(empty), look_of(empty), side, side, Overrides())
-    assert verdict.kind == "alike"  # by its headers
+    verdict = judge_scan(ScanFacts.of(empty), descriptor_of(empty), side, side, Overrides())
+    assert verdict.kind == "in_domain"  # by its headers
     assert verdict.position is None
     assert {"noise_db", "sharpness_db", "tissue_nats"} <= set(verdict.unknown)
 

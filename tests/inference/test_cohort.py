@@ -19,8 +19,8 @@ from pydicom import Dataset
 from cvsct.core.errors import CvsctError, UsageError
 from cvsct.core.workers import Processes
 from cvsct.inference.cohort import run as cohort
-from cvsct.inference.cohort.dask import DaskCrew
-from cvsct.inference.cohort.job import Harmonising
+from cvsct.inference.cohort.dask import DaskWorkers
+from cvsct.inference.cohort.job import SeriesHarmonizer
 from cvsct.inference.cohort.shards import Shard, by_key
 from cvsct.io.read import find_series
 from cvsct.model.bundle import Bundle, Domain
@@ -83,7 +83,7 @@ def test_dask_makes_the_same_bytes_and_survives_the_same(
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
     ) as cluster:
-        crew = DaskCrew(cluster.scheduler_address, work(model, seen=seen, **faults))
+        crew = DaskWorkers(cluster.scheduler_address, work(model, seen=seen, **faults))
         found = go(tree, out, crew)
     if poisoned:
         assert not faults_seen(found, out, seen, whole, poison, [once])
@@ -283,7 +283,7 @@ def test_what_every_series_would_meet_ends_the_run_and_keeps_what_is_there(
         go(tree, out, Processes(work(model, full=(full,), seen=seen), 1))
     assert len(content(out)) == 12
     with pytest.raises(CvsctError, match=r"another model than when the run began.*3 of 8 series"):
-        go(tree, out, Processes(Harmonising(model, "cd" * 32), 1))
+        go(tree, out, Processes(SeriesHarmonizer(model, "cd" * 32), 1))
     assert len([path for path in out.iterdir() if not path.is_file()]) == 3
     assert not go(tree, out, Processes(work(model, seen=seen), 1)).failed
     assert content(out) == whole

@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Los
 from cvsct.core.errors import SeriesError
 from cvsct.core.volume import CTVolume
 from cvsct.inference.overlap import AHEAD, overlap
-from cvsct.inference.streaming import Outcome, harmonize_series, harmonize_volume
+from cvsct.inference.streaming import Outcome, derivation_of, harmonize_series, harmonize_volume
 from cvsct.io import series
 from cvsct.io.dicom import write as derived
 from cvsct.io.dicom.header import quiet
@@ -27,7 +27,8 @@ from cvsct.io.read import find_series, read_series
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle, Domain
 from tests.conftest import make_volume
-from tests.support.dicom_files import stored_values, write_series
+from tests.support.dicom_files import DERIVATION, stored_values, write_series
+from tests.support.streaming import finished, harmonize_each
 
 DOMAIN = Domain.of([make_volume(np.zeros((1, 4, 4)))])
 BUNDLE = Bundle("input", {}, {}, DOMAIN, DOMAIN, sha256="ab" * 32)
@@ -39,7 +40,9 @@ def louder(volume: CTVolume) -> np.ndarray:
 
 
 def stream(source: Path, out: Path, at_once: int | None = 1, run=louder) -> list[Outcome]:  # type: ignore[no-untyped-def]
-    return harmonize_series(find_series(source), BUNDLE, VolumeMapping(run, at_once), out)
+    mapping = VolumeMapping(run, at_once)
+    derivation = derivation_of(BUNDLE, mapping, reverse=False, keep_equipment=False)
+    return harmonize_each(find_series(source), mapping, out, derivation)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -155,22 +158,29 @@ def test_an_error_in_the_middle_leaves_nothing_of_that_series(tmp_path: Path, at
 
     write_series(tmp_path / "in" / "a", 9, change=cut, series="1.2.1")
     write_series(tmp_path / "in" / "b", 3, series="1.2.2")
-    told = []
-    outcomes = harmonize_series(
-        find_series(tmp_path / "in"),
-        BUNDLE,
-        VolumeMapping(louder, at_once),
-        tmp_path / "out",
-        progress=lambda *what: told.append(what),
-    )
+    outcomes = stream(tmp_path / "in", tmp_path / "out", at_once)
     assert "pixel data cut short at 100" in outcomes[0].error
     assert outcomes[1].n_slices == 3
     (left,) = (tmp_path / "out").iterdir()
     assert left.name == outcomes[1].folder
     assert len(list(left.glob("*.dcm"))) == 3
-    done = [count for _, count, _ in told]
-    assert (done[0], done[-1]) == (0, 12)
-    assert done == sorted(done)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, None])
+def test_every_slice_is_told_once(tmp_path: Path, at_once: int | None) -> None:
+    (series,) = find_series(write_series(tmp_path / "in", 9))
+    steps = harmonize_series(series, VolumeMapping(louder, at_once), tmp_path / "out", DERIVATION)
+    outcome, told = finished(steps)
+    assert sum(told) == outcome.n_slices == 9
+    assert len(told) == -(-9 // (at_once or 9))
+
+
+def test_a_generator_that_is_closed_leaves_nothing(tmp_path: Path) -> None:
+    (series,) = find_series(write_series(tmp_path / "in", 9))
+    steps = harmonize_series(series, VolumeMapping(louder, 1), tmp_path / "out", DERIVATION)
+    assert next(steps) == 1
+    steps.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_values_that_are_not_finite_and_ctrl_c_leave_nothing(tmp_path: Path) -> None:
@@ -251,7 +261,7 @@ def test_reading_computing_and_writing_overlap_in_order() -> None:
         written.append(value)
 
     told: list[int] = []
-    overlap(range(6), read, compute, write, told.append)
+    told += overlap(range(6), read, compute, write)
     assert written == [0, 10, 20, 30, 40, 50]
     assert told == [1, 2, 3, 4, 5, 6]
 
@@ -267,11 +277,13 @@ def test_an_error_of_any_stage_comes_out_and_ends_all(where: str) -> None:
         return key
 
     with pytest.raises(ValueError, match=f"{where} failed"):
-        overlap(
-            range(100),
-            lambda key: stage("read", key),
-            lambda key: stage("compute", key),
-            lambda key: stage("write", key) and None,
+        list(
+            overlap(
+                range(100),
+                lambda key: stage("read", key),
+                lambda key: stage("compute", key),
+                lambda key: stage("write", key) and None,
+            )
         )
     assert max(counts.values()) <= 3 + 2 * AHEAD + 2
     assert counts["write"] >= (4 if where == "write" else 0)

@@ -12,7 +12,7 @@ from cvsct.core.errors import GeometryError, TrainingError
 from cvsct.core.volume import CTVolume
 from cvsct.methods.base import RunOptions, TrainingRequest
 from cvsct.methods.registry import find_method
-from cvsct.methods.spectrum.domain_position import position_between
+from cvsct.methods.spectrum.domain_position import volume_position
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 from tests.support.commands import Run
@@ -97,7 +97,7 @@ def test_the_correction_that_is_left_out_changes_nothing() -> None:
 def test_a_scan_without_texture_has_no_place_between_the_domains() -> None:
     f = np.linspace(0, 0.5, 21)
     with pytest.raises(GeometryError, match="pixels of 8 mm show no texture"):
-        position_between(trunk(1, 8.0, 25.0), f, -f, np.zeros_like(f), 40.0)
+        volume_position(trunk(1, 8.0, 25.0), f, -f, np.zeros_like(f), 40.0)
 
 
 def test_the_command_says_in_one_line_what_it_leaves_out(run: Run, tmp_path: Path) -> None:

@@ -10,22 +10,23 @@ import pytest
 from scipy import ndimage
 
 from cvsct.core.errors import GeometryError
+from cvsct.core.sampling import SAMPLE_SLICES, sample_of
+from cvsct.core.spectra import AT_TARGET_BELOW, Position
 from cvsct.core.volume import CTVolume
-from cvsct.inference.streaming import harmonize_one
+from cvsct.inference.streaming import harmonize_series
 from cvsct.io.read import find_series
 from cvsct.methods.classical import load_spectrum, train_spectrum
 from cvsct.methods.spectrum.domain_position import (
-    FULL_WAY,
+    FULL_WAY_FROM,
     LEAST_AXIS,
-    THERE,
-    Position,
     scan_position,
+    way_left,
 )
-from cvsct.methods.volume_mapping import SAMPLE_SLICES, sample_of
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 from tests.methods.test_classical import SHARP_MM, SOFT_MM, request, world
 from tests.support.dicom_files import DERIVATION, only, write_series
+from tests.support.streaming import finished
 
 
 @lru_cache
@@ -82,11 +83,11 @@ def test_what_has_been_harmonised_is_not_harmonised_again() -> None:
 
 def test_the_way_left_rises_evenly_between_target_and_source() -> None:
     def left(position: float, reverse: bool = False, axis: float = 2.0) -> float:
-        return Position(position, 0.1, axis).way_left(reverse)
+        return way_left(Position(position, 0.1, axis), reverse)
 
-    assert [left(p) for p in (-0.3, 0.0, THERE)] == [0, 0, 0]
-    assert [left(p) for p in (FULL_WAY, 1.0, 1.4)] == [1, 1, 1]
-    assert left((THERE + FULL_WAY) / 2) == pytest.approx(0.5)
+    assert [left(p) for p in (-0.3, 0.0, AT_TARGET_BELOW)] == [0, 0, 0]
+    assert [left(p) for p in (FULL_WAY_FROM, 1.0, 1.4)] == [1, 1, 1]
+    assert left((AT_TARGET_BELOW + FULL_WAY_FROM) / 2) == pytest.approx(0.5)
     assert left(0.9, reverse=True) == 0
     assert left(0.1, reverse=True) == 1
     assert left(0.0, axis=0.9 * LEAST_AXIS) == 1
@@ -95,7 +96,7 @@ def test_the_way_left_rises_evenly_between_target_and_source() -> None:
 def test_a_part_of_the_way_is_told() -> None:
     between = sharp().with_hu(0.3 * sharp().hu + 0.7 * world(8, SOFT_MM).hu)
     bundle = two_gains()
-    share = scan_position(bundle, between).way_left(reverse=True)
+    share = way_left(scan_position(bundle, between), reverse=True)
     assert 0 < share < 1
     fitted = load_spectrum(bundle, True).fitted_to(between)
     assert f"{share:.0%} of the way" in fitted.remark
@@ -130,7 +131,7 @@ def test_a_series_is_fitted_once_and_streams_to_the_same_bytes(tmp_path: Path) -
     for reverse, says in ((False, None), (True, "left as it is")):
         mapping = load_spectrum(two_gains(), reverse)
         out = tmp_path / f"out-{reverse}"
-        outcome = harmonize_one(series, mapping, out, DERIVATION)
+        outcome, _ = finished(harmonize_series(series, mapping, out, DERIVATION))
         assert np.array_equal(only(out).hu, np.rint(mapping(whole)))
         assert ("method" in outcome.guard) == (says is not None)
         assert says is None or says in outcome.guard["method"]

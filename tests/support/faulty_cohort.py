@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvsct.core.files import write_atomic
-from cvsct.inference.cohort.job import Harmonising, Made, Task
+from cvsct.inference.cohort.job import Job, JobResult, SeriesHarmonizer
 from cvsct.io.dicom import write as derived
 from cvsct.model.bundle import Bundle
 from tests.support.dicom_files import stored_values, write_series
 
 
 @dataclass(frozen=True)
-class Faulty(Harmonising):
+class Faulty(SeriesHarmonizer):
     """Kills its process after some files of a series, once, or for a poison every time.
 
     Args:
@@ -35,20 +35,20 @@ class Faulty(Harmonising):
     full: tuple[str, ...] = ()
     seen: Path = field(default=Path())
 
-    def __call__(self, task: Task) -> Generator[int, None, Made]:
-        (self.seen / task.place.name).touch()
-        after = dict(self.deaths).get(task.key)
-        mark = self.seen / f"died-{task.key}"
-        if task.key in self.poison:
+    def __call__(self, job: Job) -> Generator[int, None, JobResult]:
+        (self.seen / job.place.name).touch()
+        after = dict(self.deaths).get(job.key)
+        mark = self.seen / f"died-{job.key}"
+        if job.key in self.poison:
             after = 1
         elif after is not None and mark.exists():
             after = None
         else:
             mark.touch()
         derived.write_atomic = write_atomic if after is None else _until(after, _die)
-        if task.key in self.full:
+        if job.key in self.full:
             derived.write_atomic = _until(1, _fill)
-        return (yield from super().__call__(task))
+        return (yield from super().__call__(job))
 
 
 def _die() -> None:

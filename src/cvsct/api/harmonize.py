@@ -8,14 +8,15 @@ from pathlib import Path
 
 from cvsct.api.model import Model, load_model
 from cvsct.core.errors import CvsctError, UsageError
-from cvsct.core.files import new_folder, refuse_existing
+from cvsct.core.files import refuse_existing
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
-from cvsct.core.resumable import begun
-from cvsct.inference.cohort.harmonize_cohort import harmonize_cohort
-from cvsct.inference.cohort.job import Harmonising
+from cvsct.core.resumable import is_started
+from cvsct.inference.cohort.harmonize_cohort import Cohort, harmonize_growing, harmonize_whole
+from cvsct.inference.cohort.job import SeriesHarmonizer
+from cvsct.inference.cohort.series_table import SERIES_TABLE
 from cvsct.inference.cohort.shards import Shard, by_key
-from cvsct.inference.streaming import Outcome, harmonize_series
+from cvsct.inference.streaming import Outcome
 from cvsct.inference.timestamp import fixed_timestamp, parse_timestamp
 from cvsct.io.catalog import catalog
 from cvsct.io.dicom.stack import SeriesFiles
@@ -25,7 +26,7 @@ from cvsct.methods.registry import find_method
 from cvsct.model.bundle import CONFIG_FILE, Direction
 
 NAMES = ("input", "hash")
-LOCAL = ("*/*.dcm", "*/*.nii", "*/*.nii.gz", "*/uid_map.json")
+LOCAL = ("*/*.dcm", "*/*.nii", "*/*.nii.gz", "*/uid_map.json", SERIES_TABLE)
 """Files of an output folder that may identify a patient."""
 
 
@@ -68,6 +69,22 @@ class HarmonizeResult:
     def incomplete(self) -> bool:
         """Whether a scan may lack slices, because of what was left out."""
         return any(each.incomplete for each in self.left_out)
+
+
+class NoSeriesError(CvsctError):
+    """Every one of several series has failed.
+
+    Args:
+        result: what a run that succeeds returns; `series.csv` in its folder has the same.
+    """
+
+    def __init__(self, result: HarmonizeResult) -> None:
+        self.result = result
+        reasons = [outcome.error for outcome in result.failed]
+        super().__init__(
+            f"none of {len(reasons)} series was harmonized ({result.out / SERIES_TABLE} has them "
+            f"all): {reasons[0]}"
+        )
 
 
 def harmonize(
@@ -116,7 +133,9 @@ def harmonize(
 
     Raises:
         UsageError: for arguments that do not go together, or an `out` that is in use.
-        CvsctError: if the single series, or every one of many, must be refused.
+        CvsctError: if the single series must be refused.
+        NoSeriesError: if every one of many must be; `out` keeps the reasons.
+        StoppedError: on Ctrl-C; of many series those that are done are kept.
 
     Example:
         >>> result = cvsct.harmonize(scans_of_a, out, model=model)
@@ -127,78 +146,65 @@ def harmonize(
     part = Shard.parse(shard) if shard else Shard()
     parse_timestamp(timestamp)
     _refuse_arguments(source, model, out, names)
-    many = bool(shard or scheduler or resume or begun(out))
-    if not many:
+    growing = bool(shard or scheduler or resume or is_started(out))
+    if not growing:
         refuse_existing(out)
     used = model if isinstance(model, Model) else load_model(model)
     reverse, row = used.is_reverse(direction), find_method(used.method)
     if precision != "fp32" and row.kind == "classical":
         note(f"--precision means nothing to {row.name}")
         precision = "fp32"
-    work = Harmonising(
+    harmonizer = SeriesHarmonizer(
         used.folder, used.sha256, reverse, RunOptions(engine, precision), keep_equipment,
         nifti=nifti, guard=tuple(guard), force=force,
     )  # fmt: skip
-    mapping, _, watcher = work.ready(used.bundle)
+    loaded = harmonizer.load(used.bundle)
     if row.guarded and not used.bundle.guard:
         note("this model holds no guard; nothing tells which scans it is not made for")
     listed = catalog(source)
     for line in (*listed.notes, *lines(listed.left_out)):
         note(line)
-    series = [replace(each, name="") if names == "hash" else each for each in listed.series]
-    manifest = Manifest(
-        "harmonize",
-        {
-            "method": used.method,
-            "reverse": reverse,
-            "engine": engine,
-            **({"precision": precision} if precision != "fp32" else {}),
-            **({"guard": list(work.guard)} if work.guard else {}),
-            **({"force": True} if force else {}),
-            **({"names": names} if names != NAMES[0] else {}),
-            **used.bundle.settings,
-        },
-        model_sha256=used.sha256,
-        local=LOCAL,
+    found = [replace(each, name="") if names == "hash" else each for each in listed.series]
+    growing = growing or len(found) != 1
+    time = fixed_timestamp(out, timestamp) if growing else parse_timestamp(timestamp)
+    cohort = Cohort(
+        by_key(found, source, part),
+        source,
+        replace(harmonizer, timestamp=time),
+        loaded,
+        Manifest(
+            "harmonize",
+            {
+                "method": used.method,
+                "reverse": reverse,
+                "engine": engine,
+                **({"precision": precision} if precision != "fp32" else {}),
+                **({"guard": list(harmonizer.guard)} if harmonizer.guard else {}),
+                **({"force": True} if force else {}),
+                **({"names": names} if names != NAMES[0] else {}),
+                **used.bundle.settings,
+            },
+            model_sha256=used.sha256,
+            local=LOCAL,
+        ),
+        progress,
+        note,
     )
-    if not many and len(series) == 1:
+    if growing:
+        summary = harmonize_growing(
+            cohort, out, part, workers=workers, scheduler=scheduler, retry=resume
+        )
+    else:
         if workers != 1:
             note("--workers means nothing to a single series")
-        if mapping.engine:
-            note(f"engine: {mapping.engine}")
-        work = replace(work, timestamp=parse_timestamp(timestamp))
-        with new_folder(out) as folder:
-            with manifest.timed("harmonising"):
-                (outcome,) = harmonize_series(
-                    series, used.bundle, mapping, folder, reverse, keep_equipment, progress,
-                    nifti, watcher, force, work.timestamp,
-                )  # fmt: skip
-            if outcome.error:
-                raise CvsctError(outcome.error)
-            manifest.inputs = {"series": [outcome.series_uid]}
-            manifest.figures = {
-                "series": [outcome.to_json()],
-                "n_slices": outcome.n_slices,
-                "slices_per_s": round(outcome.n_slices / manifest.timings_s["harmonising"], 2),
-                **({"engine": mapping.engine.to_json()} if mapping.engine else {}),
-            }
-            manifest.write(folder)
-        sources = {outcome.folder: series[0]}
-        return HarmonizeResult(out, used.method, (outcome,), listed.left_out, "", sources)
-    work = replace(work, timestamp=fixed_timestamp(out, timestamp))
-    tasks = by_key(series, source, part)
-    del series  # with absolute paths it would be there twice
-    done = harmonize_cohort(
-        tasks, work, mapping.engine, out, manifest, part, workers=workers, scheduler=scheduler,
-        again=resume, progress=progress, note=note,
+        summary = harmonize_whole(cohort, out)
+    result = HarmonizeResult(
+        out, used.method, summary.outcomes, listed.left_out, shard if part.name else "",
+        cohort.series,
     )  # fmt: skip
-    failed = done.failed
-    if failed and not done.n_done and not part.name:
-        more = f" (and {len(failed) - 1} more series failed)" if len(failed) > 1 else ""
-        raise CvsctError(f"{failed[0].error}{more}")
-    return HarmonizeResult(
-        out, used.method, done.outcomes, listed.left_out, shard if part.name else "", tasks
-    )
+    if summary.failed and not summary.n_done and not part.name:
+        raise NoSeriesError(result)
+    return result
 
 
 def _refuse_arguments(source: Path, model: Model | Path | str, out: Path, names: str) -> None:

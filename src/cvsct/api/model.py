@@ -10,7 +10,7 @@ from cvsct.core.errors import UsageError
 from cvsct.core.volume import CTVolume
 from cvsct.guard.apply import Guard
 from cvsct.guard.verdict import ScanVerdict
-from cvsct.inference.streaming import derivation_of, harmonize_volume
+from cvsct.inference.streaming import derivation_of, fitted_and_checked, harmonize_volume
 from cvsct.io.dicom.derive import Derivation
 from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
@@ -111,13 +111,13 @@ class Model:
             >>> volume = cvsct.read_series(scans_of_a)
             >>> harmonized = cvsct.load_model(model).harmonize(volume)
             >>> harmonized.volume.shape == volume.shape, harmonized.input_check.kind
-            (True, 'alike')
+            (True, 'in_domain')
         """
         reverse = self.is_reverse(direction)
         options = RunOptions(engine, precision)
         mapping = find_method(self.method).load(self.bundle, direction, options)
         watcher = Guard.of(self.bundle, reverse, guard)
-        input_check = watcher.look(volume)
+        mapping, input_check = fitted_and_checked(volume, mapping, watcher)
         result = harmonize_volume(volume, mapping)
         remarks = watcher.watch()(volume, result)
         derivation = derivation_of(self.bundle, mapping, reverse, keep_equipment=False)

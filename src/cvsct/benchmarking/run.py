@@ -29,7 +29,7 @@ from cvsct.benchmarking.unpaired import unpaired_table
 from cvsct.core.errors import CvsctError, TerminatedError, TrainingError, UsageError
 from cvsct.core.files import write_atomic, write_json
 from cvsct.core.progress import Note, Progress, log_note, silent
-from cvsct.core.resumable import claimed
+from cvsct.core.resumable import locked_output
 from cvsct.evaluation.report.tables import Table
 from cvsct.guard.training_set import parse_allowed
 from cvsct.methods.base import refuse_unknown_preset
@@ -120,7 +120,7 @@ def benchmark(
     unlearnable = _cannot_pair(data, names, kinds, parts, note, failure)
     free = "methods and seeds may be added"
     # what was trained elsewhere, on a GPU perhaps, is taken up; paired scans may come later
-    with claimed(out, plan, "benchmark", free, beforehand=[MODELS], later=[PAIRED]):
+    with locked_output(out, plan, "benchmark", free, beforehand=[MODELS], later=[PAIRED]):
         budget = {"max_steps": max_steps, "max_minutes": max_minutes}
         work = Work(
             data, out, names, parts, preset, settings or {}, budget, rois, workers, allowed,

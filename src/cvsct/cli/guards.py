@@ -21,11 +21,11 @@ def tell_notes(outcomes: Sequence[Outcome]) -> None:
 
 def tell_guards(outcomes: Sequence[Outcome]) -> None:
     """One line for scans that were let pass although something was found, one for slices."""
-    kinds = Counter(each.guard.get("scan", {}).get("verdict") for each in outcomes)
+    kinds = Counter(each.guard.get("scan", {}).get("kind") for each in outcomes)
     found = {
-        "unlike": "unlike the scans the model learned from",
-        "like the target": "already like the target",
-        "unjudged": "of which the guard can say nothing",
+        "out_of_domain": "unlike the scans the model learned from",
+        "at_target": "already like the target",
+        "unknown": "of which the guard can say nothing",
     }
     said = [f"{kinds[kind]} series {words}" for kind, words in found.items() if kinds[kind]]
     if said:

@@ -57,6 +57,12 @@ class TerminatedError(CvsctError):
     """The process was asked to end and has saved its work: nothing else may be begun."""
 
 
+class StoppedError(CvsctError):
+    """The user stopped the work by Ctrl-C; what is done is kept where the message says so."""
+
+    exit_code: ClassVar[int] = 130
+
+
 class EvaluationError(CvsctError):
     """Scans that cannot be compared."""
 

@@ -16,7 +16,7 @@ PLAN = "plan.json"
 
 
 @contextlib.contextmanager
-def claimed(
+def locked_output(
     out: Path,
     plan: Mapping[str, Any],
     work: str,
@@ -25,7 +25,7 @@ def claimed(
     later: Collection[str] = (),
     part: str = "",
 ) -> Iterator[None]:
-    """The folder made ours: new, or begun by the same plan and with no other run at work in it.
+    """An output folder that only this run writes: new, or started by the same plan.
 
     Args:
         plan: everything that must be the same for a run to go on, as plain JSON.
@@ -45,7 +45,7 @@ def claimed(
     if not path.exists():
         there = {each.name for each in out.iterdir()} if out.is_dir() else set()
         at_it = {name for name in there if part and name.startswith(".plan-")}  # another part's run
-        if not begun(out) and (not there or not there <= {*beforehand, *at_it}):
+        if not is_started(out) and (not there or not there <= {*beforehand, *at_it}):
             refuse_existing(out)
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, plan)
@@ -71,7 +71,7 @@ def part_of(name: str, part: str) -> str:
     return f"{stem}-{part}{dot}{suffix}" if part else name
 
 
-def begun(out: Path) -> bool:
+def is_started(out: Path) -> bool:
     """Whether the folder holds a plan, of the whole or of a part."""
     return any(out.glob(part_of(PLAN, "*"))) or (out / PLAN).exists()
 

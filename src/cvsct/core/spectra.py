@@ -38,6 +38,50 @@ DISTANCE_BAND_PER_PX = (0.05, 0.45)
 """Where spectra are compared. Below lies anatomy, above the corner of the pixel grid."""
 
 
+AT_TARGET_BELOW = 0.2
+"""Up to this position a scan counts as the target's already.
+
+Scans of a source read .9 and more, those of a target .15 and less (notebook/decisions/012).
+"""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a scan's texture lies between the two domains of a model.
+
+    Args:
+        position: 1 reads like the source, 0 like the target. Kernel and noise level both count.
+        off_axis: rms difference in log power that neither domain explains; large for a scan of
+            another kind.
+        axis: rms difference in log power of the domains themselves.
+    """
+
+    position: float
+    off_axis: float
+    axis: float
+
+
+def position_between(
+    log_power: Float[np.ndarray, " n"],
+    middle: Float[np.ndarray, " n"],
+    axis: Float[np.ndarray, " n"],
+) -> Position:
+    """Project a spectrum on the line from the target's (0) to the source's (1).
+
+    Args:
+        log_power: of the scan, finite, in any logarithmic unit that the others share.
+        middle: half-way between the means of the domains, through which the line passes.
+        axis: the source's log power less the target's.
+    """
+    offset = log_power - middle
+    along = float(offset @ axis) / max(float(axis @ axis), 1e-12)
+    return Position(
+        0.5 + along,
+        float(np.sqrt(np.mean((offset - along * axis) ** 2))),
+        float(np.sqrt(np.mean(axis**2))),
+    )
+
+
 @dataclass(frozen=True)
 class PatchSpectra:
     """Spectra of a volume's patches, with what of them no reconstruction kernel changes.

@@ -1,7 +1,7 @@
-"""Worker processes that take pieces of work one by one; the death of one costs its piece alone.
+"""Worker processes that take items of work one by one; the death of one costs its item alone.
 
 A process pool of the standard library gives up all that is waiting when one of its processes dies
-and cannot tell which piece killed it. Here each worker has a pipe of its own: its end tells that
+and cannot tell which item killed it. Here each worker has a pipe of its own: its end tells that
 the worker is gone, and the parent knows what it had in hand. Workers leave Ctrl-C to the parent,
 and end themselves when the parent is killed.
 """
@@ -23,9 +23,9 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from cvsct.core.errors import CvsctError, HopelessError, explain
 
-Piece = TypeVar("Piece")
-Work = Callable[[Piece], Iterator[int]]
-"""Works on a piece, saying now and then how much of it is newly done; what a generator returns
+WorkItem = TypeVar("WorkItem")
+Work = Callable[[WorkItem], Iterator[int]]
+"""Works on an item, saying now and then how much of it is newly done; what a generator returns
 at its end is its result. Must be picklable."""
 
 MAX_DEATHS = 3
@@ -37,8 +37,8 @@ _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
 @dataclass(frozen=True)
-class Report(Generic[Piece]):
-    """What became of a piece, or of a part of it.
+class Report(Generic[WorkItem]):
+    """What became of an item, or of a part of it.
 
     Args:
         kind: `step` while it goes on; once, at its end, `done`, `failed`, `died` (the process had
@@ -48,7 +48,7 @@ class Report(Generic[Piece]):
         result: what the work returned at its end.
     """
 
-    piece: Piece
+    item: WorkItem
     kind: Literal["step", "done", "failed", "died", "fatal"]
     amount: int = 0
     message: str = ""
@@ -83,30 +83,35 @@ def usable_cores(quota: Path = CPU_QUOTA) -> int:
 
 
 def work_through(
-    pieces: Sequence[Piece],
-    work: Work[Piece],
+    items: Sequence[WorkItem],
+    work: Work[WorkItem],
     workers: int,
-    family: Callable[[Piece], Hashable],
-) -> Generator[Report[Piece], None, None]:
-    """Work on all pieces, several at a time, and report as they proceed.
+    family: Callable[[WorkItem], Hashable],
+) -> Generator[Report[WorkItem], None, None]:
+    """Work on all items, several at a time, and report as they proceed.
 
     Args:
-        workers: processes; with one, all happens in this process, in the order given.
-        family: what a worker must prepare for a piece. It goes on with pieces of the family it
+        workers: processes; with one, all happens in this process.
+        family: what a worker must prepare for an item. It goes on with items of the family it
             has, then with one that nobody has; otherwise in the order given.
     """
-    if workers <= 1:
-        for piece in pieces:
-            for report in attempt(work, piece):
-                yield replace(report, piece=piece)
-        return
-    yield from _in_processes(pieces, work, min(workers, len(pieces)), family)
+    pool = InProcess(work) if workers <= 1 else Processes(work, min(workers, len(items)))
+    waiting = list(items)
+    with contextlib.closing(pool):
+        while waiting or pool.in_flight:
+            while waiting and pool.free_slots():
+                last, others = pool.last, {family(item) for item in pool.in_flight}
+                families = [family(item) for item in waiting]
+                fits = [i for i, its in enumerate(families) if last and its == family(last)]
+                free = [i for i, its in enumerate(families) if its not in others]
+                pool.submit(waiting.pop([*fits, *free, 0][0]))
+            yield from pool.poll()
 
 
-def attempt(work: Work[Any], piece: Any) -> Iterator[Report[Any]]:
-    """Reports on one piece, without the piece: it need not travel back."""
+def attempt(work: Work[Any], item: Any) -> Iterator[Report[Any]]:
+    """Reports on one item, without the item: it need not travel back."""
     try:
-        steps = work(piece)
+        steps = work(item)
         while True:
             try:
                 amount = next(steps)
@@ -118,72 +123,57 @@ def attempt(work: Work[Any], piece: Any) -> Iterator[Report[Any]]:
         yield Report(None, "fatal", message=str(error), details=traceback.format_exc())
     except CvsctError as error:
         yield Report(None, "failed", message=str(error), details=traceback.format_exc())
-    except OSError as error:  # a full or broken disk: every other piece would meet it too
+    except OSError as error:  # a full or broken disk: every other item would meet it too
         yield Report(None, "fatal", message=explain(error), details=traceback.format_exc())
-    except Exception as error:  # a fault of one piece, whatever it is, must not cost the others
+    except Exception as error:  # a fault of one item, whatever it is, must not cost the others
         message = f"{type(error).__name__}: {error}"
         yield Report(None, "failed", message=message, details=traceback.format_exc())
     else:
         yield Report(None, "done", result=result)
 
 
-def _in_processes(
-    pieces: Sequence[Piece], work: Work[Piece], workers: int, family: Callable[[Piece], Hashable]
-) -> Iterator[Report[Piece]]:
-    waiting = list(pieces)
-    with contextlib.closing(Processes(work, workers)) as crew:
-        while waiting or crew.in_hand:
-            while waiting and crew.idle():
-                last, others = crew.last, {family(piece) for piece in crew.in_hand}
-                families = [family(piece) for piece in waiting]
-                fits = [i for i, its in enumerate(families) if last and its == family(last)]
-                free = [i for i, its in enumerate(families) if its not in others]
-                crew.give(waiting.pop([*fits, *free, 0][0]))
-            yield from crew.news()
-
-
-class Processes(Generic[Piece]):
-    """So many worker processes, each with at most one piece in hand; close it at the end.
+class Processes(Generic[WorkItem]):
+    """So many worker processes, each with at most one item in hand; close it at the end.
 
     Args:
-        workers: processes; one that has died is replaced when there is a piece for it.
+        workers: processes; one that has died is replaced when there is an item for it.
         threads: what each worker's libraries may use.
         max_deaths: so many one after the other, without a sign of life between, are fatal.
     """
 
     def __init__(
-        self, work: Work[Piece], workers: int, threads: int = 1, max_deaths: int = MAX_DEATHS
+        self, work: Work[WorkItem], workers: int, threads: int = 1, max_deaths: int = MAX_DEATHS
     ) -> None:
         self._work, self.workers, self._threads = work, workers, threads
         self._max_deaths, self._deaths = max_deaths, 0
-        self._idle: list[tuple[_Worker, Piece | None]] = []
-        self._busy: dict[_Worker, Piece] = {}
+        self._idle: list[tuple[_Worker, WorkItem | None]] = []
+        self._busy: dict[_Worker, WorkItem] = {}
 
     @property
-    def in_hand(self) -> list[Piece]:
+    def in_flight(self) -> list[WorkItem]:
         """What is being worked on."""
         return list(self._busy.values())
 
     @property
-    def last(self) -> Piece | None:
-        """What the worker that gets the next piece had before."""
+    def last(self) -> WorkItem | None:
+        """What the worker that gets the next item had before."""
         return self._idle[0][1] if self._idle else None
 
-    def idle(self) -> int:
-        """How many pieces it would take now."""
+    def free_slots(self) -> int:
+        """How many items it would take now."""
         return self.workers - len(self._busy)
 
-    def give(self, piece: Piece) -> None:
-        """Have a piece worked on."""
+    def submit(self, item: WorkItem) -> None:
+        """Have an item worked on."""
         if self._idle:
             worker, _ = self._idle.pop(0)
         else:
             with _threads_each(self._threads):
                 worker = _Worker(self._work)
-        self._busy[worker] = piece
-        worker.give(piece)
+        self._busy[worker] = item
+        worker.submit(item)
 
-    def news(self, timeout_s: float | None = None) -> list[Report[Piece]]:
+    def poll(self, timeout_s: float | None = None) -> list[Report[WorkItem]]:
         """Wait for reports, so long at most."""
         by_pipe = {worker.pipe: worker for worker in self._busy}
         found = []
@@ -193,22 +183,64 @@ class Processes(Generic[Piece]):
             self._deaths = 0 if worker.alive else self._deaths + 1
             if self._deaths >= self._max_deaths:
                 report = replace(report, kind="fatal")
-            piece = self._busy[worker]
-            found.append(replace(report, piece=piece))
+            item = self._busy[worker]
+            found.append(replace(report, item=item))
             if report.kind == "step":
                 continue
             del self._busy[worker]
             if worker.alive:
-                self._idle.append((worker, piece))
+                self._idle.append((worker, item))
             else:
                 worker.end()
         return found
 
     def close(self) -> None:
-        """End all processes, in the middle of a piece if need be."""
+        """End all processes, in the middle of an item if need be."""
         for worker in (*self._busy, *(each for each, _ in self._idle)):
             worker.end()
         self._busy, self._idle = {}, []
+
+
+class InProcess(Generic[WorkItem]):
+    """The calling process as the only worker, with the interface of `Processes`."""
+
+    workers = 1
+
+    def __init__(self, work: Work[WorkItem]) -> None:
+        self._work = work
+        self._busy: tuple[WorkItem, Iterator[Report[WorkItem]]] | None = None
+        self.last: WorkItem | None = None
+        """What it had before."""
+
+    @property
+    def in_flight(self) -> list[WorkItem]:
+        """What is being worked on."""
+        return [self._busy[0]] if self._busy else []
+
+    def free_slots(self) -> int:
+        """How many items it would take now."""
+        return 0 if self._busy else 1
+
+    def submit(self, item: WorkItem) -> None:
+        """Have an item worked on, in the next calls of `poll`."""
+        self._busy = item, attempt(self._work, item)
+
+    def poll(self, timeout_s: float | None = None) -> list[Report[WorkItem]]:
+        """Work until there is something to report, however long that takes."""
+        if self._busy is None:
+            return []
+        item, reports = self._busy
+        report = replace(next(reports), item=item)
+        if report.kind != "step":
+            self._busy, self.last = None, item
+        return [report]
+
+    def close(self) -> None:
+        """Leave off in the middle of an item, as if it had never begun."""
+        if self._busy is not None:
+            _, reports = self._busy
+            self._busy = None
+            cast("Generator[Report[WorkItem], None, None]", reports).close()
 
 
 class _Worker:
@@ -229,10 +261,10 @@ class _Worker:
         theirs.close()  # so that the pipe ends with the process
         self.alive = True
 
-    def give(self, piece: Any) -> None:
-        """Hand over a piece; that the process is gone already is seen at the next report."""
+    def submit(self, item: Any) -> None:
+        """Hand over an item; that the process is gone already is seen at the next report."""
         with contextlib.suppress(OSError):
-            self.pipe.send(piece)
+            self.pipe.send(item)
 
     def report(self) -> Report[Any]:
         """The next report, made up where the process has died."""
@@ -248,7 +280,7 @@ class _Worker:
         return report
 
     def end(self) -> None:
-        """End the process, in the middle of a piece if need be."""
+        """End the process, in the middle of an item if need be."""
         self.process.terminate()
         self.process.join()
         self.pipe.close()

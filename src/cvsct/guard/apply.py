@@ -1,12 +1,12 @@
 """The guards of a model at work: before a series is mapped, and on each slice that was.
 
-A few slices of the series, evenly spaced, are read for the first. What was found travels with the
-series to its manifest row; a slice that went wrong also says so itself, in Image Comments.
+The first measures the slices that stand for the series, to which the method may be fitted as well.
+What was found travels with the series to its manifest row; a slice that went wrong also says so
+itself, in Image Comments.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,19 +14,15 @@ from typing import Any
 
 from cvsct.core.errors import GuardError, ModelError
 from cvsct.core.volume import CTVolume, OpenedScan, ScanFacts
-from cvsct.guard.descriptor import look_at
+from cvsct.guard.descriptor import describe
 from cvsct.guard.input_check import Side
 from cvsct.guard.output_check import SliceChange, SliceLimits, judge_slice, measure_change
 from cvsct.guard.overrides import OFF, SCAN, SLICES, Overrides
 from cvsct.guard.verdict import ScanVerdict, judge_scan
-from cvsct.methods.volume_mapping import spread
 from cvsct.model.bundle import Bundle
 
 MARK = "cvsct guard"
 """Begins what a flagged image says of itself."""
-
-MOST_SLICES, LEAST_SLICES, ONE_OF = 16, 4, 4
-"""Of a series: one slice of so many is looked at before it is mapped, within these bounds."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +67,30 @@ class Guard:
         source, target = sides[::-1] if reverse else sides
         return cls(source, target, slices, overrides)
 
-    def look(self, stack: OpenedScan) -> ScanVerdict | None:
-        """What it has to say of a series; None where it knows nothing or is off.
+    @property
+    def checks_scans(self) -> bool:
+        """Whether it has anything to say of a scan before it is mapped."""
+        known = self.source is not None and self.target is not None
+        return known and self.overrides.actions[SCAN] != OFF
+
+    def check_scan(
+        self, facts: ScanFacts, sample: CTVolume, position: float | None = None
+    ) -> ScanVerdict | None:
+        """What it has to say of a scan; None where it knows nothing or is off.
+
+        Args:
+            facts: what the scan's headers tell.
+            sample: slices that stand for the scan (`core.sampling`).
+            position: where the method itself has found it between the domains.
 
         Raises:
-            GuardError: if the series is unlike the model's scans and such are refused.
-            SeriesError: if a slice cannot be read.
+            GuardError: if the scan is unlike the model's scans and such are refused.
         """
-        action = self.overrides.actions[SCAN]
-        if self.source is None or self.target is None or action == OFF:
+        if self.source is None or self.target is None or not self.checks_scans:
             return None
-        slices = map(functools.partial(_slice, stack), evenly(len(stack)))
-        verdict = judge_scan(facts_of_stack(stack), look_at(slices), self.source, self.target,
-                             self.overrides)  # fmt: skip
-        if verdict.kind == "unlike" and action == "refuse":
+        descriptor = describe(sample.select([i]) for i in range(len(sample.hu)))
+        verdict = judge_scan(facts, descriptor, self.source, self.target, self.overrides, position)
+        if verdict.kind == "out_of_domain" and self.overrides.actions[SCAN] == "refuse":
             raise GuardError(verdict.refusal())
         return verdict
 
@@ -173,20 +179,11 @@ def report(verdict: ScanVerdict | None, watch: SliceWatch, remark: str = "") -> 
     return found
 
 
-def evenly(count: int, most: int = MOST_SLICES) -> list[int]:
-    """Which of so many slices are looked at."""
-    return spread(count, max(LEAST_SLICES, min(most, count // ONE_OF)))
-
-
-def facts_of_stack(stack: OpenedScan) -> ScanFacts:
-    """What a series' headers tell a guard."""
-    geometry = stack.geometry
-    return ScanFacts(stack.series_uid, stack.shape, geometry.pixel_mm, geometry.thickness_mm,
-                     stack.acquisition)  # fmt: skip
-
-
-def _slice(stack: OpenedScan, i: int) -> CTVolume:
-    return stack.read(i, i + 1)
+def facts_of(scan: OpenedScan) -> ScanFacts:
+    """What a scan's headers tell a guard."""
+    geometry = scan.geometry
+    return ScanFacts(scan.series_uid, scan.shape, geometry.pixel_mm, geometry.thickness_mm,
+                     scan.acquisition)  # fmt: skip
 
 
 def _short(value: float) -> float | None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from cvsct.core.errors import CvsctError
 from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.sampling import spread
 from cvsct.core.volume import CTVolume, ScanFacts
-from cvsct.guard.descriptor import Look, look_at
+from cvsct.guard.descriptor import Descriptor, describe
 from cvsct.guard.input_check import Side
 from cvsct.guard.output_check import SliceChange, limits_of, measure_change
 from cvsct.inference.streaming import harmonize_volume
@@ -25,16 +26,16 @@ from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.series import Opened, open_headers
 from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
-from cvsct.methods.volume_mapping import VolumeMapping, spread
+from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import DIRECTIONS, Bundle
 
 MANY_SERIES, BLOCKS = 4, 4
 """With so many series groups are series, with fewer they are blocks: so many in all at least."""
 
 MOST_SERIES = 8
-MOST_LOOKED_AT = 16
+MAX_DESCRIBED_SLICES = 16
 """Slices of a side, over all groups."""
-MOST_MAPPED = 12
+MAX_MAPPED_SLICES = 12
 """Slices of a direction. A network takes about a second for each on two cores."""
 
 
@@ -67,25 +68,25 @@ class Sample:
         """Groups of slices spread over the series; no more headers are read than needed."""
         if len(series) >= MANY_SERIES:
             chosen = [series[i] for i in spread(len(series), MOST_SERIES)]
-            groups = [_of_files(each, MOST_LOOKED_AT // len(chosen)) for each in chosen]
+            groups = [_of_files(each, MAX_DESCRIBED_SLICES // len(chosen)) for each in chosen]
             return cls(tuple(groups), f"{len(chosen)} of {len(series)} series, each left out")
         parts = -(-BLOCKS // len(series))
-        most = MOST_LOOKED_AT // (parts * len(series))
+        most = MAX_DESCRIBED_SLICES // (parts * len(series))
         groups = [block for each in series for block in _blocks(each, parts, most)]
         if len(groups) == 1:
             return cls(tuple(groups), "one slice, nothing left out")
         return cls(tuple(groups), f"{len(groups)} blocks of {len(series)} series, each left out")
 
-    def looks(self) -> Iterator[Look]:
-        """What each group looks like."""
+    def descriptors(self) -> Iterator[Descriptor]:
+        """Descriptor of each group."""
         for group in self.groups:
-            yield look_at(map(Place.read, group))
+            yield describe(map(Place.read, group))
 
     @property
     def mapped(self) -> list[Place]:
         """Slices that the model is tried on."""
         every = [place for group in self.groups for place in group]
-        return [every[i] for i in spread(len(every), MOST_MAPPED)]
+        return [every[i] for i in spread(len(every), MAX_MAPPED_SLICES)]
 
 
 def calibrated(
@@ -114,7 +115,7 @@ def calibrated(
     progress("guard", 0, steps)
     sides = {}
     for done, (name, sample) in enumerate(samples.items(), 1):
-        sides[name] = Side.learn(facts[name], list(sample.looks()), sample.about)
+        sides[name] = Side.learn(facts[name], list(sample.descriptors()), sample.about)
         progress("guard", done, steps)
     limits: dict[str, Any] = {name: asdict(side.limits) for name, side in sides.items()}
     about = {name: side.calibrated_on for name, side in sides.items()}

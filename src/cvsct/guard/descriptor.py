@@ -1,4 +1,4 @@
-"""What a scan looks like to a guard: its noise at each frequency and what its tissue is made of.
+"""Descriptor of a scan for the guard: its noise at each frequency and what its tissue is made of.
 
 Both are chosen so that another patient looks the same. Noise is read off the most even soft
 tissue, where anatomy has little say, as a function of cycles/mm. Tissue is the distribution of CT
@@ -42,8 +42,8 @@ UNSEEN_SHARE = 0.02
 
 
 @dataclass(frozen=True)
-class Look:
-    """What some slices of one scan look like.
+class Descriptor:
+    """Noise and tissue of some slices of one scan.
 
     Args:
         noise_db: power of noise at `FREQUENCIES_PER_MM` from `N_ANATOMY` on, in dB over
@@ -74,15 +74,15 @@ class Look:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Look:
+    def from_json(cls, value: dict[str, Any]) -> Descriptor:
         """What `to_json` gave."""
         tissue = value["tissue"] or [np.nan] * (len(TISSUE_EDGES_HU) - 1)
         noise = [np.nan if v is None else v for v in value["noise_db"]]
         return cls(np.array(noise, float), np.array(tissue, float))
 
 
-def look_at(slices: Iterable[CTVolume]) -> Look:
-    """What these slices of one scan look like; each is let go before the next is asked for."""
+def describe(slices: Iterable[CTVolume]) -> Descriptor:
+    """Measure slices of one scan; each is let go before the next is asked for."""
     frequencies = np.array(FREQUENCIES_PER_MM)
     power = [np.empty((0, len(frequencies)))]
     counts = np.zeros(len(TISSUE_EDGES_HU) - 1)
@@ -100,7 +100,7 @@ def look_at(slices: Iterable[CTVolume]) -> Look:
     size = sum(map(take, slices))
     enough = counts.sum() > MIN_TISSUE_SHARE * size
     shares = counts / counts.sum() if enough else np.full_like(counts, np.nan)
-    return Look(_even_noise_db(np.concatenate(power)), shares)
+    return Descriptor(_even_noise_db(np.concatenate(power)), shares)
 
 
 def _even_noise_db(log_power: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " m"]:
@@ -117,7 +117,7 @@ def _even_noise_db(log_power: Float[np.ndarray, "patches n"]) -> Float[np.ndarra
 
 @dataclass(frozen=True)
 class Distance:
-    """How far one look is from another; NaN where one of the two does not know.
+    """How far one descriptor is from another; NaN where one of the two does not know.
 
     Args:
         noise_db: difference of the mean level of noise.
@@ -131,8 +131,8 @@ class Distance:
     tissue_nats: float
 
 
-def distance(scan: Look, known: Look) -> Distance:
-    """How far a scan's look is from a known one."""
+def distance(scan: Descriptor, known: Descriptor) -> Distance:
+    """How far a scan is from a known one."""
     noise = scan.noise_db - known.noise_db
     noise = noise[np.isfinite(noise)]
     level = shape = np.nan
@@ -148,6 +148,6 @@ def distance(scan: Look, known: Look) -> Distance:
     return Distance(level, shape, tissue)
 
 
-def mean_noise_db(looks: Iterable[Look]) -> Float[np.ndarray, " n"]:
-    """Mean over the looks that know their noise; NaN where none does."""
-    return mean_over_patches(np.stack([look.noise_db for look in looks]))
+def mean_noise_db(descriptors: Iterable[Descriptor]) -> Float[np.ndarray, " n"]:
+    """Mean over the descriptors that know their noise; NaN where none does."""
+    return mean_over_patches(np.stack([descriptor.noise_db for descriptor in descriptors]))

@@ -1,9 +1,10 @@
 """What the scans of one side of a model are like, and whether another scan is like them.
 
 Headers are compared first, by name and by ratio; then what pixels look like (`guard.descriptor`).
-Of several known looks the nearest counts, so that a domain may hold several doses or kernels.
-Limits of pixels are learned from data left out: each look is compared with all others, and a limit
-is `MARGIN` times the largest distance seen, or a floor that other patients need, if that is more.
+Of several known descriptors the nearest counts, so that a domain may hold several doses or
+kernels. Limits of pixels are learned from data left out: each descriptor is compared with all
+others, and a limit is `MARGIN` times the largest distance seen, or a floor that other patients
+need, if that is more.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cvsct.core.volume import ScanFacts
-from cvsct.guard.descriptor import Distance, Look, distance
+from cvsct.guard.descriptor import Descriptor, Distance, distance
 
 MARGIN = 1.5
 
@@ -27,7 +28,7 @@ class ScanLimits:
     Args:
         kvp_kv: difference of the tube voltage from the nearest known, kV.
         pixel_factor, thickness_factor: pixel spacing and slice thickness beyond the known range.
-        noise_db, sharpness_db, tissue_nats: of `looks.Distance`, magnitudes.
+        noise_db, sharpness_db, tissue_nats: of `descriptor.Distance`, magnitudes.
     """
 
     kvp_kv: float = 20.0
@@ -76,24 +77,26 @@ class Side:
     """One side of a model, as far as a guard knows it.
 
     Args:
-        looks: of several of its scans, or of parts of the few there are.
+        descriptors: of several of its scans, or of parts of the few there are.
         held_out: the largest distances between one of them and all others; 0 where there is one.
-        calibrated_on: what the looks are, in words.
+        calibrated_on: what the descriptors are of, in words.
     """
 
     headers: Headers
-    looks: tuple[Look, ...]
+    descriptors: tuple[Descriptor, ...]
     limits: ScanLimits
     held_out: Distance
     calibrated_on: str
 
     @classmethod
-    def learn(cls, facts: Sequence[ScanFacts], looks: Sequence[Look], calibrated_on: str) -> Side:
-        """Set the limits by leaving out each look in turn."""
+    def learn(
+        cls, facts: Sequence[ScanFacts], descriptors: Sequence[Descriptor], calibrated_on: str
+    ) -> Side:
+        """Set the limits by leaving out each descriptor in turn."""
         left_out = [
-            nearest(look, [*looks[:i], *looks[i + 1 :]])
-            for i, look in enumerate(looks)
-            if len(looks) > 1
+            nearest(descriptor, [*descriptors[:i], *descriptors[i + 1 :]])
+            for i, descriptor in enumerate(descriptors)
+            if len(descriptors) > 1
         ]
         largest = Distance(
             **{name: _largest(getattr(each, name) for each in left_out) for name in PIXEL_LIMITS}
@@ -103,13 +106,13 @@ class Side:
             for name in PIXEL_LIMITS
         }
         limits = replace(FLOORS, **learned)
-        return cls(Headers.of(facts), tuple(looks), limits, largest, calibrated_on)
+        return cls(Headers.of(facts), tuple(descriptors), limits, largest, calibrated_on)
 
     def to_json(self) -> dict[str, Any]:
         """What is known, limits apart, as plain values."""
         return {
             "headers": {name: list(part) for name, part in asdict(self.headers).items()},
-            "looks": [look.to_json() for look in self.looks],
+            "looks": [descriptor.to_json() for descriptor in self.descriptors],
             "held_out": {k: round(v, 3) for k, v in asdict(self.held_out).items()},
             "calibrated_on": self.calibrated_on,
         }
@@ -120,16 +123,16 @@ class Side:
         headers = {name: tuple(part) for name, part in value["headers"].items()}
         return cls(
             headers=Headers(**headers),
-            looks=tuple(map(Look.from_json, value["looks"])),
+            descriptors=tuple(map(Descriptor.from_json, value["looks"])),
             limits=ScanLimits(**limits),
             held_out=Distance(**value["held_out"]),
             calibrated_on=value["calibrated_on"],
         )
 
 
-def nearest(look: Look, known: Sequence[Look]) -> Distance:
-    """The distance from the nearest of the looks, for each measure by itself; NaN where unknown."""
-    found = [distance(look, each) for each in known]
+def nearest(descriptor: Descriptor, known: Sequence[Descriptor]) -> Distance:
+    """The distance from the nearest, for each measure by itself; NaN where unknown."""
+    found = [distance(descriptor, each) for each in known]
     return Distance(
         **{name: _smallest(getattr(each, name) for each in found) for name in PIXEL_LIMITS}
     )
@@ -190,14 +193,14 @@ def compare_headers(facts: ScanFacts, side: Side, limits: ScanLimits) -> list[Fi
     return found
 
 
-def compare_look(look: Look, side: Side, limits: ScanLimits) -> list[Finding]:
+def compare_descriptor(descriptor: Descriptor, side: Side, limits: ScanLimits) -> list[Finding]:
     """What pixels tell; what could not be read on either side is left out."""
-    if not look.knows_tissue:
-        if not any(each.knows_tissue for each in side.looks):
+    if not descriptor.knows_tissue:
+        if not any(each.knows_tissue for each in side.descriptors):
             return []
         text = "hardly any tissue is there: no patient, or no Hounsfield units"
         return [Finding("body", text, exceeded=True)]
-    off = nearest(look, side.looks)
+    off = nearest(descriptor, side.descriptors)
     words = {
         "noise_db": "level of noise {:+.1f} dB from the nearest known",
         "sharpness_db": "sharpness of noise {:.1f} dB from the nearest known",
@@ -210,7 +213,9 @@ def compare_look(look: Look, side: Side, limits: ScanLimits) -> list[Finding]:
     ]
 
 
-def unknown_to(facts: ScanFacts, look: Look, found: Iterable[Finding]) -> tuple[str, ...]:
+def unknown_to(
+    facts: ScanFacts, descriptor: Descriptor, found: Iterable[Finding]
+) -> tuple[str, ...]:
     """What a scan could not be compared by, in the order of `NAMES`."""
     compared = {each.name for each in found}
     return tuple(name for name in NAMES if name not in compared and name != "body")

@@ -14,7 +14,7 @@ import numpy as np
 from cvsct.core.errors import UsageError, one_line
 from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.guard.calibrate import Place, Sample
-from cvsct.guard.descriptor import Look, distance, look_at
+from cvsct.guard.descriptor import Descriptor, describe, distance
 from cvsct.guard.input_check import vendor
 from cvsct.io.dicom.derive import SOFTWARE
 from cvsct.io.dicom.stack import SeriesFiles
@@ -56,13 +56,13 @@ class Shown:
         air, fat: share of the pixels that are measured.
     """
 
-    look: Look
+    descriptor: Descriptor
     air: float
     fat: float
 
     @classmethod
     def of(cls, series: Sequence[SeriesFiles]) -> Shown:
-        """Look at slices spread over the series.
+        """Measure slices spread over the series.
 
         Raises:
             CvsctError: if one cannot be read.
@@ -77,9 +77,9 @@ class Shown:
             return volume
 
         places = (place for group in Sample.of(series).groups for place in group)
-        look = look_at(map(counted, places))
+        descriptor = describe(map(counted, places))
         air, fat = counts[:2] / max(counts[2], 1)
-        return cls(look, float(air), float(fat))
+        return cls(descriptor, float(air), float(fat))
 
 
 def parse_allowed(words: Sequence[str]) -> frozenset[str]:
@@ -113,7 +113,7 @@ def findings(
     shown = {name: Shown.of(series) for name, (series, _) in sides.items()}
     lacking = [finding for name, each in shown.items() if (finding := _lacking(name, each))]
     yield from lacking
-    a, b = (each.look for each in shown.values())
+    a, b = (each.descriptor for each in shown.values())
     apart = 0.5 * (distance(a, b).tissue_nats + distance(b, a).tissue_nats)
     if not lacking and apart > APART_NATS:
         yield Finding(
@@ -143,7 +143,7 @@ def _lacking(side: str, shown: Shown) -> Finding | None:
             f"the {side} shows neither air nor fat, as any CT in Hounsfield units of a whole body "
             "does; give CT in HU"
         )
-    if not shown.look.knows_tissue:
+    if not shown.descriptor.knows_tissue:
         return Finding(
             f"the {side} shows hardly any tissue: no patient, or no Hounsfield units", PHANTOM
         )

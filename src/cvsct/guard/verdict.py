@@ -7,18 +7,24 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cvsct.core.spectra import AT_TARGET_BELOW, position_between
 from cvsct.core.volume import ScanFacts
-from cvsct.guard.descriptor import MIN_SHARED_FREQUENCIES, Look, mean_noise_db
-from cvsct.guard.input_check import Finding, Side, compare_headers, compare_look, unknown_to
+from cvsct.guard.descriptor import MIN_SHARED_FREQUENCIES, Descriptor, mean_noise_db
+from cvsct.guard.input_check import Finding, Side, compare_descriptor, compare_headers, unknown_to
 from cvsct.guard.overrides import Overrides
 
-Kind = Literal["alike", "like the target", "unlike", "unjudged"]
+Kind = Literal["in_domain", "at_target", "out_of_domain", "unknown"]
+
+FORMER_KINDS = {
+    "in_domain": "alike",
+    "at_target": "like the target",
+    "out_of_domain": "unlike",
+    "unknown": "unjudged",
+}
+"""What 0.1.0 wrote as `verdict`; written beside `kind` until 0.3.0."""
 
 MIN_APART_DB = 3.0
 """Sides whose noise differs by less do not tell whose a scan is."""
-
-LIKE_TARGET_BELOW = 0.2
-"""Sources read .96 to 1.05 and targets -.05 to .04 (notebook/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,12 @@ class ScanVerdict:
     """What the guard has to say of a scan before it is mapped.
 
     Args:
-        kind: `like the target` is a scan that reads as the other side's already; it is no error.
-            `unjudged` is one that nothing is known of.
+        kind: `in_domain` fits the scans that the model maps from; `at_target` reads like the other
+            side's already, which is no error; `out_of_domain` fits neither; of an `unknown` one
+            there is nothing to compare.
         findings: what the scan was compared with, the source side's.
         unknown: what it could not be compared by.
-        position: where its noise lies between the sides: 1 like the source, 0 like the target;
+        position: where its texture lies between the sides: 1 like the source, 0 like the target;
             None where that cannot be told.
     """
 
@@ -56,7 +63,8 @@ class ScanVerdict:
     def to_json(self) -> dict[str, Any]:
         """For a manifest: plain values, no attribute of a patient."""
         return {
-            "verdict": self.kind,
+            "kind": self.kind,
+            "verdict": FORMER_KINDS[self.kind],
             "position": None if self.position is None else round(self.position, 3),
             "measured": {each.name: round(each.value, 3) for each in self.findings if each.limit},
             "exceeded": {each.name: each.text for each in self.reasons},
@@ -65,46 +73,54 @@ class ScanVerdict:
 
 
 def judge_scan(
-    facts: ScanFacts, look: Look, source: Side, target: Side, overrides: Overrides
+    facts: ScanFacts,
+    descriptor: Descriptor,
+    source: Side,
+    target: Side,
+    overrides: Overrides,
+    position: float | None = None,
 ) -> ScanVerdict:
     """Compare a scan with both sides of a model.
 
     It passes where its headers fit a side and its pixels fit a side. Where that is not the source
-    for both, or its noise lies at the target's end of the way between them, it is told to be like
-    the target.
+    for both, or its texture lies at the target's end of the way between them, it is `at_target`.
+
+    Args:
+        position: as the method has measured it on the same slices; where it has not, the guard's
+            own spectra of noise tell it.
     """
     headers, pixels = [], []
     for side in (source, target):
         limits = overrides.on(side.limits)
         headers.append(_switched(compare_headers(facts, side, limits), overrides))
-        pixels.append(_switched(compare_look(look, side, limits), overrides))
+        pixels.append(_switched(compare_descriptor(descriptor, side, limits), overrides))
     findings = (*headers[0], *pixels[0])
-    place = position(look, source, target)
-    unlike_source = _exceeded(headers[0]) or _exceeded(pixels[0])
+    if position is None:
+        position = noise_position(descriptor, source, target)
+    fits_source = not (_exceeded(headers[0]) or _exceeded(pixels[0]))
     neither = any(all(map(_exceeded, each)) for each in (headers, pixels))
-    at_target = place is not None and place < LIKE_TARGET_BELOW and not _exceeded(pixels[1])
-    kind: Kind = "alike"
+    at_target = position is not None and position < AT_TARGET_BELOW and not _exceeded(pixels[1])
+    kind: Kind = "in_domain"
     if not findings:
-        kind = "unjudged"
+        kind = "unknown"
     elif neither:
-        kind = "unlike"
-    elif unlike_source or at_target:
-        kind = "like the target"
-    return ScanVerdict(kind, findings, unknown_to(facts, look, findings), place)
+        kind = "out_of_domain"
+    elif not fits_source or at_target:
+        kind = "at_target"
+    return ScanVerdict(kind, findings, unknown_to(facts, descriptor, findings), position)
 
 
-def position(look: Look, source: Side, target: Side) -> float | None:
-    """Where a look's noise lies on the way from the target (0) to the source (1)."""
-    if not source.looks or not target.looks:
+def noise_position(descriptor: Descriptor, source: Side, target: Side) -> float | None:
+    """Where a scan's noise lies on the way from the target (0) to the source (1)."""
+    if not source.descriptors or not target.descriptors:
         return None
-    here, there = (mean_noise_db(side.looks) for side in (source, target))
-    off, axis = look.noise_db - there, here - there
-    known = np.isfinite(off) & np.isfinite(axis)
+    here, there = (mean_noise_db(side.descriptors) for side in (source, target))
+    known = np.isfinite(descriptor.noise_db + here + there)
     if known.sum() < MIN_SHARED_FREQUENCIES:
         return None
-    if np.sqrt(np.mean(axis[known] ** 2)) < MIN_APART_DB:
-        return None
-    return float(off[known] @ axis[known] / (axis[known] @ axis[known]))
+    middle, axis = 0.5 * (here + there)[known], (here - there)[known]
+    found = position_between(descriptor.noise_db[known], middle, axis)
+    return found.position if found.axis >= MIN_APART_DB else None
 
 
 def _switched(findings: list[Finding], overrides: Overrides) -> list[Finding]:

@@ -7,7 +7,7 @@ raises is raised in the caller; what waits then is dropped, but for what a threa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -24,14 +24,14 @@ def overlap(
     read: Callable[[Key], Read],
     compute: Callable[[Read], Made],
     write: Callable[[Made], None],
-    tell: Callable[[int], None] = lambda count: None,
-) -> None:
-    """Write what is computed from what is read, for each key in turn.
+) -> Iterator[int]:
+    """Write what is computed from what is read, for each key in turn; gives how many are computed.
+
+    Nothing happens until it is iterated. Left in the middle it drops what waits.
 
     Args:
         read, write: run in threads of their own, one call at a time each.
         compute: runs in the caller's thread, where Ctrl-C arrives.
-        tell: told in the caller's thread how many keys have been computed.
 
     Raises:
         Exception: whatever one of the three raises, the first in the order of the keys that the
@@ -49,7 +49,7 @@ def overlap(
                     behind.popleft().result()
                 behind.append(writer.submit(write, made))
                 del made
-                tell(index + 1)
+                yield index + 1
             while behind:
                 behind.popleft().result()
         except BaseException:

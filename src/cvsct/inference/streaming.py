@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from cvsct import __version__
-from cvsct.core.errors import CvsctError, GuardError, ModelError, SeriesError, explain
+from cvsct.core.errors import GuardError, ModelError, SeriesError
 from cvsct.core.files import config_hash, new_folder
-from cvsct.core.progress import Progress, silent
-from cvsct.core.volume import CTVolume, joined
-from cvsct.guard.apply import Guard, report
+from cvsct.core.sampling import read_sample
+from cvsct.core.volume import CTVolume, OpenedScan
+from cvsct.guard.apply import Guard, facts_of, report
+from cvsct.guard.verdict import ScanVerdict
 from cvsct.inference.overlap import overlap
 from cvsct.io.dicom.header import is_dicom, label
 from cvsct.io.dicom.stack import SeriesFiles, open_stack
@@ -28,10 +28,8 @@ from cvsct.io.dicom.write import Derivation
 from cvsct.io.nifti.header import is_nifti
 from cvsct.io.nifti.write import output_name, write_nifti
 from cvsct.io.series import derived_writer, is_harmonized, open_series
-from cvsct.methods.volume_mapping import VolumeMapping, sample_of
+from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle
-
-logger = logging.getLogger(__name__)
 
 EXACT = "fp32"
 """The precision that needs no label."""
@@ -136,69 +134,46 @@ def folder_name(series_uid: str) -> str:
     return hashlib.sha256(series_uid.encode()).hexdigest()[:16]
 
 
-def harmonize_series(
-    series: Sequence[SeriesFiles],
-    bundle: Bundle,
-    mapping: VolumeMapping,
-    folder: Path,
-    reverse: bool = False,
-    keep_equipment: bool = False,
-    progress: Progress = silent,
-    nifti: bool = False,
-    guard: Guard | None = None,
-    force: bool = False,
-    timestamp: str = "",
-) -> list[Outcome]:
-    """Read, map and write each series; one that fails is named and the others go on.
+def fitted_and_checked(
+    scan: OpenedScan, mapping: VolumeMapping, guard: Guard
+) -> tuple[VolumeMapping, ScanVerdict | None]:
+    """The mapping for this scan, and what the guard has to say of it, from the same few slices.
 
-    Slices are read, mapped and written at the same time and let go, so that memory does not grow
-    with a series. Each derived series lies in a folder of its own, named by a hash of its
-    source's UID. Images made in bf16 are labelled so and have other UIDs. What was read from NIfTI
-    is written as NIfTI; `nifti` writes it beside derived DICOM too. Without a `guard` it is the
-    model's own. What this program derived is refused unless by `force`.
+    Raises:
+        GuardError: if the guard refuses the scan.
+        SeriesError: if a slice cannot be read.
     """
-    guard = guard or Guard.of(bundle, reverse)
-    derivation = derivation_of(bundle, mapping, reverse, keep_equipment, timestamp)
-    outcomes = []
-    total, done = sum(each.n_slices for each in series), 0
-    for each in series:
-
-        def tell(slices: int, before: int = done) -> None:
-            progress("harmonising", before + slices, total)
-
-        tell(0)
-        try:
-            place = folder / folder_name(each.series_uid)
-            outcomes.append(
-                harmonize_one(each, mapping, place, derivation, tell, nifti, guard, force)
-            )
-        except (CvsctError, OSError) as error:
-            reason = explain(error) if isinstance(error, OSError) else str(error)
-            logger.warning("a series was not harmonised: %s", reason)
-            outcomes.append(Outcome(series_uid=each.series_uid, error=reason))
-            tell(each.n_slices)
-        done += each.n_slices
-    return outcomes
+    if mapping.fit is None and not guard.checks_scans:
+        return mapping, None
+    sample = read_sample(scan)
+    fitted = mapping.fitted_to(sample)
+    return fitted, guard.check_scan(facts_of(scan), sample, fitted.position)
 
 
-def harmonize_one(
+def harmonize_series(
     series: SeriesFiles,
     mapping: VolumeMapping,
     place: Path,
     derivation: Derivation,
-    tell: Callable[[int], None] = lambda slices: None,
+    *,
     nifti: bool = False,
     guard: Guard | None = None,
     force: bool = False,
-) -> Outcome:
-    """One series, its folder whole or absent. What headers tell is refused before any pixel.
+) -> Generator[int, None, Outcome]:
+    """Read, map and write one series, its folder whole or absent.
+
+    The generator gives the number of slices that are newly done. Slices are read, mapped and
+    written at the same time and let go, so that memory does not grow with a series. What was read
+    from NIfTI is written as NIfTI. What headers tell is refused before any pixel is read.
 
     Args:
         place: the folder to write.
-        tell: told how many slices are done.
         nifti: write a derived DICOM series as NIfTI too.
         guard: what refuses a series before it is mapped, and flags slices; without it none does.
         force: harmonize even what this program derived.
+
+    Returns:
+        What became of the series, at the end of the generator.
 
     Raises:
         GuardError: if the guard refuses it.
@@ -214,15 +189,12 @@ def harmonize_one(
     guard = guard or Guard()
     watch = guard.watch()
     with _named(series):
-        verdict = guard.look(stack)
-    if mapping.fit is not None:
-        sample = [stack.read(i, i + 1) for i in sample_of(len(stack))]
-        mapping = mapping.fitted_to(joined(sample))
-    at_once = mapping.slices_at_once or len(stack)
+        fitted, verdict = fitted_and_checked(stack, mapping, guard)
+    at_once = fitted.slices_at_once or len(stack)
     change_hu: list[float] = []
 
     def change(source: CTVolume) -> tuple[CTVolume, CTVolume]:
-        result = harmonize_volume(source, mapping)
+        result = harmonize_volume(source, fitted)
         change_hu.extend(np.abs(result.hu - source.hu).mean(axis=(1, 2), dtype=float).tolist())
         return source, result
 
@@ -235,13 +207,11 @@ def harmonize_one(
                 remarks = watch(source, result)
             writer.write(source, result.hu, remarks)
 
-        overlap(
-            range(0, len(stack), at_once),
-            lambda start: stack.read(start, start + at_once),
-            change,
-            write,
-            lambda count: tell(min(count * at_once, len(stack))),
-        )
+        starts = range(0, len(stack), at_once)
+        done = 0
+        for _ in overlap(starts, lambda i: stack.read(i, i + at_once), change, write):
+            yield len(change_hu) - done
+            done = len(change_hu)
         written = writer.finish()
         if nifti and is_dicom(written.files[0]):
             derived = open_stack(SeriesFiles(written.series_uid, written.files))
@@ -252,7 +222,7 @@ def harmonize_one(
         derived_uid=written.series_uid,
         n_slices=len(stack),
         mean_change_hu=float(np.mean(change_hu)),
-        guard=report(verdict, watch, mapping.remark),
+        guard=report(verdict, watch, fitted.remark),
         names=names_told(series),
         notes=stack.notes,
     )

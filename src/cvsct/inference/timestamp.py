@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cvsct.core.errors import UsageError
 from cvsct.core.files import write_json
-from cvsct.core.resumable import begun
+from cvsct.core.resumable import is_started
 
 TIMESTAMP = "timestamp.json"
 _DIGITS = "%Y%m%d%H%M%S"
@@ -54,7 +54,7 @@ def fixed_timestamp(out: Path, given: str) -> str:
     path = out / TIMESTAMP
     if not wanted or given != "now":
         return wanted
-    if not path.exists() and not begun(out):
+    if not path.exists() and not is_started(out):
         out.mkdir(parents=True, exist_ok=True)
         own = out / f".{TIMESTAMP}.{os.getpid()}"
         write_json(own, {"timestamp": wanted})

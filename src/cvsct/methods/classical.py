@@ -27,7 +27,7 @@ from cvsct.methods.base import (
 )
 from cvsct.methods.spectrum.block_filter import LocalGains, filter_locally
 from cvsct.methods.spectrum.clipped_noise import with_clipped_noise
-from cvsct.methods.spectrum.domain_position import scan_position
+from cvsct.methods.spectrum.domain_position import LEAST_AXIS, scan_position, way_left
 from cvsct.methods.spectrum.hu_offset import shifted
 from cvsct.methods.spectrum.refinement import refined
 from cvsct.methods.spectrum.slice_filter import filter_slices
@@ -279,11 +279,12 @@ def load_spectrum(bundle: Bundle, reverse: bool) -> VolumeMapping:
             position = scan_position(bundle, sample)
         except GeometryError:
             return filtering(1.0, "nothing to tell its texture by: filtered in full")
-        share = position.way_left(reverse)
-        if share == 1:
-            return filtering(1.0)
-        done = "left as it is" if share == 0 else f"filtered for {share:.0%} of the way"
+        share = way_left(position, reverse)
+        if position.axis < LEAST_AXIS:
+            return filtering(share)
         at = 1 - position.position if reverse else position.position
-        return filtering(share, f"texture at {at:.2f} (source 1, target 0): {done}")
+        done = "left as it is" if share == 0 else f"filtered for {share:.0%} of the way"
+        remark = "" if share == 1 else f"texture at {at:.2f} (source 1, target 0): {done}"
+        return replace(filtering(share, remark), position=at)
 
     return replace(filtering(1.0), fit=fit if settings.pass_through else None)

@@ -9,24 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from cvsct.core.sampling import read_sample
 from cvsct.core.volume import CTVolume
 
 SLICES_AT_ONCE = 8
 """Enough that what is computed once a call costs little, few enough that memory stays flat."""
-
-SAMPLE_SLICES = 16
-"""Of a scan that a mapping is fitted to; a quarter of a second, and enough for its spectrum."""
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most so many of `count` things in a row, spread evenly."""
-    wanted = min(count, most)
-    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
-
-
-def sample_of(n_slices: int) -> list[int]:
-    """Slices that stand for a scan: at most `SAMPLE_SLICES`, spread evenly."""
-    return spread(n_slices, SAMPLE_SLICES)
 
 
 @dataclass(frozen=True)
@@ -73,6 +60,8 @@ class VolumeMapping:
         fit: the mapping for one scan, from a sample of its slices; for a method that does not
             treat all scans alike.
         remark: what that sample told, for the manifest.
+        position: where that sample lies between the domains: 1 reads like the side that is mapped
+            from, 0 like the other; None where the method does not measure it, or cannot.
     """
 
     run: Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
@@ -80,13 +69,14 @@ class VolumeMapping:
     engine: Engine | None = None
     fit: Callable[[CTVolume], VolumeMapping] | None = None
     remark: str = ""
+    position: float | None = None
 
     def fitted_to(self, sample: CTVolume) -> VolumeMapping:
-        """The mapping for the scan of which these are the slices of `sample_of`."""
+        """The mapping for the scan of which these slices are the sample (`core.sampling`)."""
         return self if self.fit is None else self.fit(sample)
 
     def __call__(self, volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
         """Map a whole scan that is in memory."""
         if self.fit is None:
             return self.run(volume)
-        return self.fitted_to(volume.select(sample_of(len(volume.hu)))).run(volume)
+        return self.fitted_to(read_sample(volume)).run(volume)

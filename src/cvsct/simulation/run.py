@@ -23,7 +23,7 @@ from cvsct.core.errors import SimulationError
 from cvsct.core.files import sync_folder
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Progress, silent
-from cvsct.core.resumable import claimed
+from cvsct.core.resumable import locked_output
 from cvsct.core.volume import SimulatedStudy
 from cvsct.core.workers import cores, work_through
 from cvsct.simulation.benchmark import Scan, Series, Subject
@@ -90,7 +90,7 @@ def run_campaign(
     """
     record = _record(scans, config)
     manifest = Manifest("simulate", record)
-    with claimed(out, record, "simulation"):
+    with locked_output(out, record, "simulation"):
         missing = {scan: _missing(scan, out) for scan in scans}
         _announce_need(missing, out, announce)
         with manifest.timed("simulating"):
@@ -192,7 +192,7 @@ def _make(
     with contextlib.closing(work_through(pieces, imaging, workers, _body_of)) as reports:
         try:
             for report in reports:
-                scan = report.piece.scan
+                scan = report.item.scan
                 done += report.amount
                 if report.kind == "step":
                     progress("images", done, total)

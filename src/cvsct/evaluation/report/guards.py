@@ -40,7 +40,8 @@ class Guarded:
 
     Args:
         series: the name of its folder, or its number.
-        scan: verdict on the scan before it was mapped; empty where none is known.
+        scan: kind of the scan before it was mapped, `in_domain` or another; empty where none is
+            known. Manifests of 0.1.0 have words of their own.
         position: 1 like the model's source, 0 like its target.
         exceeded: by how much the scan is unlike the source's, in words.
         judged: slices that were judged; None where only the flagged ones are known.
@@ -83,7 +84,7 @@ def guard_tables(guards: Sequence[Guarded]) -> list[Table]:
             tuple(
                 (
                     each.series,
-                    each.scan or NOT_THERE,
+                    each.scan.replace("_", " ") or NOT_THERE,
                     figure(each.position, ".2f"),
                     "; ".join(each.exceeded) or NOT_THERE,
                     NOT_THERE if each.judged is None else str(each.judged),
@@ -113,7 +114,7 @@ def _from_row(row: Mapping[str, Any]) -> Guarded:
     limits = slices.get("limits", {})
     return Guarded(
         series=str(row.get("folder", "")),
-        scan=str(scan.get("verdict", "")),
+        scan=str(scan.get("kind", scan.get("verdict", ""))),
         position=scan.get("position"),
         exceeded=tuple(scan.get("exceeded", {}).values()),
         judged=slices.get("judged"),

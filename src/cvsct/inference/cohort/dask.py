@@ -1,7 +1,7 @@
-"""The workers of a running Dask cluster as a crew: one series at a time on each.
+"""The workers of a running Dask cluster: one series at a time on each.
 
-Dask itself would run a task again whose worker died, and would blame every task that waits there.
-So each task is tied to one worker, nothing waits at any, and what is lost goes back to the journal.
+Dask itself would run a job again whose worker died, and would blame every job that waits there.
+So each job is tied to one worker, nothing waits at any, and what is lost goes back to the journal.
 Workers need the same cvsct, and INPUT, MODEL and OUT at the same places.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from cvsct.core.errors import CvsctError, import_extra
 from cvsct.core.workers import Report, attempt
-from cvsct.inference.cohort.job import Harmonising, Task
+from cvsct.inference.cohort.job import Job, SeriesHarmonizer
 
 POLL_S = 1.0
 """How soon a worker that came or went is noticed; results are noticed at once."""
@@ -27,15 +27,17 @@ _ONE_AT_A_TIME = threading.Lock()
 """Of a Dask worker that two shards give tasks to: an engine takes one series at a time."""
 
 
-class DaskCrew:
-    """A crew by the address of a scheduler, or by the file that it wrote its address to.
+class DaskWorkers:
+    """Workers by the address of a scheduler, or by the file that it wrote its address to.
 
     Raises:
         MissingExtraError: if dask.distributed is not installed.
         CvsctError: if no scheduler answers.
     """
 
-    def __init__(self, scheduler: str, work: Harmonising, connect_s: float = CONNECT_S) -> None:
+    def __init__(
+        self, scheduler: str, work: SeriesHarmonizer, connect_s: float = CONNECT_S
+    ) -> None:
         self._distributed = import_extra("distributed", "--scheduler", "cohort")
         where = {"scheduler_file" if Path(scheduler).is_file() else "address": scheduler}
         try:
@@ -48,40 +50,40 @@ class DaskCrew:
                 "give the address that `dask scheduler` prints, such as tcp://host:8786"
             ) from error
         self._work = work
-        self._busy: dict[Any, tuple[str, Task]] = {}
-        self._begun: list[Report[Task]] = []
+        self._busy: dict[Any, tuple[str, Job]] = {}
+        self._started: list[Report[Job]] = []
         self._numbers = itertools.count()
         self.most = 0
         """Workers that have been there at the same time."""
 
     @property
-    def in_hand(self) -> list[Task]:
+    def in_flight(self) -> list[Job]:
         """What is being worked on."""
-        return [task for _, task in self._busy.values()]
+        return [job for _, job in self._busy.values()]
 
-    def idle(self) -> int:
+    def free_slots(self) -> int:
         """How many tasks it would take now."""
         return len(self._free())
 
-    def give(self, piece: Task, /) -> None:
-        """Send a task to a worker that has none; any death of that worker counts against it."""
+    def submit(self, item: Job, /) -> None:
+        """Send a job to a worker that has none; any death of that worker counts against it."""
         address, threads = next(iter(self._free().items()))
         future = self._client.submit(
             _run,
             replace(self._work, options=replace(self._work.options, threads=threads)),
-            piece,
+            item,
             workers=[address],
             allow_other_workers=False,
             pure=False,
-            key=f"cvsct-{piece.place.name}-{id(self)}-{next(self._numbers)}",
+            key=f"cvsct-{item.place.name}-{id(self)}-{next(self._numbers)}",
         )
-        self._busy[future] = address, piece
-        self._begun.append(Report(piece, "step"))
+        self._busy[future] = address, item
+        self._started.append(Report(item, "step"))
 
-    def news(self, timeout_s: float | None = None) -> list[Report[Task]]:
+    def poll(self, timeout_s: float | None = None) -> list[Report[Job]]:
         """Wait for reports, so long at most."""
-        if self._begun:
-            found, self._begun = self._begun, []
+        if self._started:
+            found, self._started = self._started, []
             return found
         wait_s = POLL_S if timeout_s is None else min(POLL_S, timeout_s)
         if self._busy:
@@ -93,12 +95,12 @@ class DaskCrew:
             time.sleep(wait_s)  # for a worker to come
         there = self._threads()
         found = []
-        for future, (address, task) in list(self._busy.items()):
+        for future, (address, job) in list(self._busy.items()):
             report = self._end_of(future, address in there)
             if report is not None:
                 del self._busy[future]
                 future.cancel()
-                found.append(replace(report, piece=task))
+                found.append(replace(report, item=job))
         return found
 
     def close(self) -> None:
@@ -123,7 +125,7 @@ class DaskCrew:
         return {name: count for name, count in self._threads().items() if name not in taken}
 
     def _end_of(self, future: Any, there: bool) -> Report[Any] | None:
-        """What has become of a task, if anything has."""
+        """What has become of a job, if anything has."""
         gone = Report(None, "died", message="its Dask worker is gone, perhaps for lack of memory")
         if future.status == "finished":
             try:
@@ -143,9 +145,9 @@ class DaskCrew:
         return None if there else gone
 
 
-def _run(work: Harmonising, task: Task) -> Report[Any]:
-    """On the worker: a task from its beginning to its end."""
-    seen = task.place.parent.is_dir() and task.series.files[0].parent.is_dir()
+def _run(work: SeriesHarmonizer, job: Job) -> Report[Any]:
+    """On the worker: a job from its beginning to its end."""
+    seen = job.place.parent.is_dir() and job.series.files[0].parent.is_dir()
     if not seen or not work.model.is_dir():
         message = (
             "a Dask worker does not see INPUT, MODEL or OUT; they must be on a disk that all "
@@ -153,5 +155,5 @@ def _run(work: Harmonising, task: Task) -> Report[Any]:
         )
         return Report(None, "fatal", message=message)
     with _ONE_AT_A_TIME:
-        *_, report = attempt(work, task)
+        *_, report = attempt(work, job)
     return replace(report, details="")

@@ -12,7 +12,7 @@ from pathlib import Path
 from cvsct.core.errors import CvsctError, HopelessError, SeriesError, unexpected
 from cvsct.core.files import folder_sha256
 from cvsct.guard.apply import Guard
-from cvsct.inference.streaming import Outcome, derivation_of, harmonize_one
+from cvsct.inference.streaming import Outcome, derivation_of, harmonize_series
 from cvsct.io.dicom.header import label
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.dicom.write import Derivation
@@ -23,7 +23,7 @@ from cvsct.model.bundle import Bundle, Direction
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """One series, and the folder that this try of it writes.
 
     Args:
@@ -37,8 +37,14 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a worker has to say of a series that it wrote."""
+class JobResult:
+    """What a worker reports of a series that it has written.
+
+    Args:
+        sha256: of the folder that was written (`core.files.folder_sha256`).
+        seconds: it took.
+        engine: what ran the network, where there is one.
+    """
 
     outcome: Outcome
     sha256: str
@@ -47,8 +53,17 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Harmonising:
-    """The work: a model by its folder and hash, and how it is used.
+class LoadedModel:
+    """A model ready for one direction: its mapping, and its guard with what the user set."""
+
+    bundle: Bundle
+    mapping: VolumeMapping
+    guard: Guard
+
+
+@dataclass(frozen=True)
+class SeriesHarmonizer:
+    """Harmonizes one series after the other: a model by its folder and hash, and its options.
 
     Args:
         options: engine, precision and threads of a network.
@@ -79,57 +94,60 @@ class Harmonising:
             raise CvsctError(f"{self.model}: another model than when the run began; run it again")
         return bundle
 
-    def ready(self, bundle: Bundle) -> tuple[VolumeMapping, Derivation, Guard]:
-        """What maps scans, what derived images say of it, and the guard with what the user set.
+    def load(self, bundle: Bundle) -> LoadedModel:
+        """The model made ready, with what the user set about its guard.
 
         Raises:
             CvsctError: if the model cannot be used here, or the user's words set nothing.
         """
         direction: Direction = "b2a" if self.reverse else "a2b"
         mapping = find_method(bundle.method).load(bundle, direction, self.options)
-        derivation = derivation_of(
-            bundle, mapping, self.reverse, self.keep_equipment, self.timestamp
-        )
-        return mapping, derivation, Guard.of(bundle, self.reverse, self.guard)
+        return LoadedModel(bundle, mapping, Guard.of(bundle, self.reverse, self.guard))
 
-    def __call__(self, task: Task) -> Generator[int, None, Made]:
-        """Write a task's folder; says once, when the model is there, that it begins.
+    def derivation(self, loaded: LoadedModel) -> Derivation:
+        """What derived images say of how they were made."""
+        return derivation_of(
+            loaded.bundle, loaded.mapping, self.reverse, self.keep_equipment, self.timestamp
+        )
+
+    def __call__(self, job: Job) -> Generator[int, None, JobResult]:
+        """Write a job's folder with the model of this process; tells how many slices are new.
+
+        The first number is 0, once the model is there.
 
         Raises:
             HopelessError: if the model cannot be used.
             CvsctError: if the series must be refused; nothing of it is left.
             OSError: if it cannot be written.
         """
-        mapping, derivation, guard = _loaded(self)
+        return (yield from self.run(job, _loaded(self)))
+
+    def run(self, job: Job, loaded: LoadedModel) -> Generator[int, None, JobResult]:
+        """The same with a model that is loaded already."""
         yield 0
-        begun = time.perf_counter()
-        shutil.rmtree(task.place, ignore_errors=True)
-        outcome = _harmonized(task, mapping, derivation, self, guard)
-        seconds = time.perf_counter() - begun
-        return Made(outcome, folder_sha256(task.place), seconds, mapping.engine)
+        started = time.perf_counter()
+        shutil.rmtree(job.place, ignore_errors=True)
+        try:
+            outcome = yield from harmonize_series(
+                job.series, loaded.mapping, job.place, self.derivation(loaded),
+                nifti=self.nifti, guard=loaded.guard, force=self.force,
+            )  # fmt: skip
+        except (CvsctError, OSError):
+            raise
+        except MemoryError:
+            raise SeriesError(
+                f"{label(job.series.files[0])}: not enough memory; use fewer workers"
+            ) from None
+        except Exception as error:  # its text may quote an attribute's value, its place does not
+            raise SeriesError(f"{label(job.series.files[0])}: {unexpected(error)}") from None
+        seconds = time.perf_counter() - started
+        return JobResult(outcome, folder_sha256(job.place), seconds, loaded.mapping.engine)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(work: Harmonising) -> tuple[VolumeMapping, Derivation, Guard]:
+def _loaded(harmonizer: SeriesHarmonizer) -> LoadedModel:
     """The model of this worker process, loaded once."""
     try:
-        return work.ready(work.bundle())
+        return harmonizer.load(harmonizer.bundle())
     except CvsctError as error:
         raise HopelessError(str(error)) from error
-
-
-def _harmonized(
-    task: Task, mapping: VolumeMapping, derivation: Derivation, work: Harmonising, guard: Guard
-) -> Outcome:
-    try:
-        return harmonize_one(
-            task.series, mapping, task.place, derivation,
-            nifti=work.nifti, guard=guard, force=work.force,
-        )  # fmt: skip
-    except (CvsctError, OSError):
-        raise
-    except MemoryError:
-        reason = "not enough memory; use fewer workers"
-    except Exception as error:  # its text may quote an attribute's value, its place does not
-        reason = unexpected(error)
-    raise SeriesError(f"{label(task.series.files[0])}: {reason}")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cvsct.core.errors import CvsctError
 
@@ -86,6 +87,7 @@ class Journal:
 
     Args:
         path: on a disk that no other process writes this file on; made where it is not there.
+            `:memory:` for a journal that nobody needs once it is closed.
         host: this machine's name.
 
     Raises:
@@ -106,6 +108,16 @@ class Journal:
                     self._db.execute(
                         f"ALTER TABLE series ADD COLUMN {name} TEXT NOT NULL DEFAULT ''"
                     )
+
+    @property
+    def name(self) -> str:
+        """Of its file, without the suffix."""
+        return self.path.stem.strip(":")
+
+    @property
+    def outlives_the_run(self) -> bool:
+        """Whether another run can go on from it."""
+        return self.path != Path(":memory:")
 
     def close(self) -> None:
         """Give back what is still leased, and close the file."""
@@ -216,13 +228,18 @@ class Journal:
     def rows(self) -> Iterator[Row]:
         """The series taken in, in the order in which they came."""
         with self._told():
-            yield from (
-                Row(key, status, error, Entry(*entry))
-                for key, status, error, *entry in self._db.execute(
-                    "SELECT key, status, error, sha256, derived_uid, n_slices, mean_change_hu, "
-                    "seconds, guard, notes FROM series WHERE present=1 ORDER BY rowid"
-                )
-            )
+            for row in self._db.execute(f"{_SELECT} WHERE present=1 ORDER BY rowid"):
+                yield _row_of(row)
+
+    def row(self, key: str) -> Row:
+        """One of the series taken in."""
+        with self._told():
+            return _row_of(self._db.execute(f"{_SELECT} WHERE key=?", (key,)).fetchone())
+
+    def n_open(self) -> int:
+        """Series that are waiting or being worked on."""
+        counts = self.counts()
+        return counts.get("waiting", 0) + counts.get("leased", 0)
 
     def counts(self) -> dict[str, int]:
         """How many series have each status."""
@@ -258,3 +275,12 @@ class Journal:
 
 
 _OURS = "status='leased' AND owner=?"
+_SELECT = (
+    "SELECT key, status, error, sha256, derived_uid, n_slices, mean_change_hu, seconds, guard, "
+    "notes FROM series"
+)
+
+
+def _row_of(values: tuple[Any, ...]) -> Row:
+    key, status, error, *entry = values
+    return Row(key, status, error, Entry(*entry))

@@ -1,8 +1,9 @@
-"""Many series, each harmonised once whatever dies on the way.
+"""Many series, each harmonized once whatever dies on the way.
 
-A journal leases series one at a time to a crew: processes on this machine, or the workers of a
-Dask cluster. A worker writes a hidden folder of its own. This process alone gives it its name and
-records it, so that a series is done when its row says so, and a rerun makes only what is missing.
+A journal leases series one at a time to workers: processes on this machine, those of a Dask
+cluster, or this process itself. A worker writes a hidden folder of its own. This process alone
+gives it its name and records it, so that a series is done when its row says so, and a rerun makes
+only what is missing.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from cvsct.core.errors import CvsctError
+from cvsct.core.errors import CvsctError, StoppedError
 from cvsct.core.files import canonical_json, folder_sha256, sync_folder
 from cvsct.core.manifest import MANIFEST
 from cvsct.core.progress import Progress, log_note, silent
 from cvsct.core.resumable import part_of
 from cvsct.core.workers import Report
-from cvsct.inference.cohort.job import Made, Task
+from cvsct.inference.cohort.job import Job, JobResult
 from cvsct.inference.cohort.journal import RENEW_S, Entry, Journal
+from cvsct.inference.cohort.series_table import SeriesTable
 from cvsct.inference.cohort.shards import Shard
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.methods.volume_mapping import Engine
@@ -30,23 +33,23 @@ JOURNAL = "journal.sqlite"
 
 
 @runtime_checkable
-class Crew(Protocol):
-    """Workers that take a task each: `core.workers.Processes`, `dask_crew.DaskCrew`."""
+class Workers(Protocol):
+    """What works on jobs: `core.workers.Processes`, `InProcess`, or `dask.DaskWorkers`."""
 
     @property
-    def in_hand(self) -> list[Task]:
-        """What is being worked on."""
+    def in_flight(self) -> list[Job]:
+        """Jobs being worked on."""
         ...
 
-    def idle(self) -> int:
-        """How many tasks it would take now."""
+    def free_slots(self) -> int:
+        """How many jobs they would take now."""
         ...
 
-    def give(self, piece: Task, /) -> None:
-        """Have a task worked on."""
+    def submit(self, item: Job, /) -> None:
+        """Have a job worked on."""
         ...
 
-    def news(self, timeout_s: float | None = None) -> list[Report[Task]]:
+    def poll(self, timeout_s: float | None = None) -> list[Report[Job]]:
         """Wait for reports, so long at most."""
         ...
 
@@ -56,18 +59,26 @@ class Crew(Protocol):
 
 
 @contextlib.contextmanager
-def opened(out: Path, shard: Shard, keys: Sequence[str], again: bool) -> Iterator[Journal]:
-    """The shard's journal with these series taken in, in a folder that is `core.resumable.claimed`.
+def open_journal(out: Path, shard: Shard, keys: Sequence[str], retry: bool) -> Iterator[Journal]:
+    """The shard's journal with these series taken in, in a folder that this run has locked.
 
     Args:
-        again: have those tried again that failed.
+        retry: have those tried again that failed.
     """
     for name in {MANIFEST, part_of(MANIFEST, shard.name)}:
         (out / name).unlink(missing_ok=True)  # it tells of a run that has ended
     with contextlib.closing(Journal(out / part_of(JOURNAL, shard.name))) as journal:
         journal.begin(keys)
-        if again:
+        if retry:
             journal.forgive()
+        yield journal
+
+
+@contextlib.contextmanager
+def journal_in_memory(keys: Sequence[str]) -> Iterator[Journal]:
+    """A journal for series that appear together or not at all, so that nothing must outlive it."""
+    with contextlib.closing(Journal(Path(":memory:"))) as journal:
+        journal.begin(keys)
         yield journal
 
 
@@ -86,102 +97,149 @@ def verify(journal: Journal, out: Path, progress: Progress = silent) -> list[str
     return changed
 
 
-def work_off(
-    tasks: Mapping[str, SeriesFiles],
+class _SliceProgress:
+    """Progress of a cohort in slices; those of a series that failed no longer count."""
+
+    def __init__(
+        self, series: Mapping[str, SeriesFiles], keys: Sequence[str], tell: Progress
+    ) -> None:
+        self._slices = {key: series[key].n_slices for key in keys}
+        self._done, self._total = Counter[str](), sum(self._slices.values())
+        self._tell, self._told = tell, (-1, -1)
+        self._show()
+
+    def add(self, key: str, slices: int) -> None:
+        """Slices of a series that are newly done."""
+        self._done[key] += slices
+        self._show()
+
+    def finish(self, key: str) -> None:
+        """A series is done, whether or not its slices were told."""
+        self._done[key] = self._slices[key]
+        self._show()
+
+    def drop(self, key: str, final: bool) -> None:
+        """A series has failed; `final` where it is not tried again."""
+        self._done.pop(key, None)
+        if final:
+            self._total -= self._slices[key]
+        self._show()
+
+    def _show(self) -> None:
+        now = self._done.total(), self._total
+        if self._total and now != self._told:
+            self._tell("harmonizing", *now)
+        self._told = now
+
+
+def run_jobs(
+    series: Mapping[str, SeriesFiles],
     journal: Journal,
-    crew: Crew,
+    workers: Workers,
     out: Path,
     progress: Progress = silent,
     note: Callable[[str], None] = log_note,
+    table: SeriesTable | None = None,
 ) -> Engine | None:
-    """Harmonise every series that the journal has waiting; gives what ran the network.
+    """Harmonize every series that the journal has waiting; gives what ran the network.
+
+    Args:
+        series: by their keys in the journal.
+        table: told of each series that has come to its end.
 
     Raises:
-        CvsctError: if going on is of no use, or the user stopped it; what is done is kept.
+        CvsctError: if going on is of no use.
+        StoppedError: if the user stopped it.
     """
-    staging = out / f".{journal.path.stem}"
+    staging = out / f".{journal.name}"
     engine: Engine | None = None
-    begun: set[str] = set()
+    started: set[str] = set()
     renewed = time.monotonic()
     shutil.rmtree(staging, ignore_errors=True)
+    waiting = [row.key for row in journal.rows() if row.status in ("waiting", "leased")]
+    slices = _SliceProgress(series, waiting, progress)
     try:
-        with contextlib.closing(crew):
+        with contextlib.closing(workers):
             while True:
-                while crew.idle() and (lease := journal.lease()):
+                while workers.free_slots() and (lease := journal.lease()):
                     key, number = lease
                     staging.mkdir(mode=0o700, exist_ok=True)
-                    crew.give(Task(key, tasks[key], staging / f"{key}-{number}"))
-                if not crew.in_hand and not _open(journal):
+                    workers.submit(Job(key, series[key], staging / f"{key}-{number}"))
+                if not workers.in_flight and not journal.n_open():
                     return engine
-                for report in crew.news(RENEW_S):
-                    engine = _record(report, journal, out, begun, note) or engine
-                    if report.kind != "step":
-                        progress("series", *_done_of(journal))
+                for report in workers.poll(RENEW_S):
+                    engine = _record(report, journal, out, started, note, slices) or engine
+                    if table and report.kind != "step":
+                        table.append(journal.row(report.item.key))
                 if time.monotonic() - renewed >= RENEW_S:
                     journal.renew()
                     renewed = time.monotonic()
     except KeyboardInterrupt:
-        raise CvsctError(f"stopped; {_kept(journal)}") from None
+        raise StoppedError(f"stopped{_what_is_kept(journal)}") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _record(
-    report: Report[Task],
+    report: Report[Job],
     journal: Journal,
     out: Path,
-    begun: set[str],
+    started: set[str],
     note: Callable[[str], None],
+    slices: _SliceProgress,
 ) -> Engine | None:
     """Enter a report into the journal; a series that is done gets its place first."""
-    key = report.piece.key
+    key = report.item.key
     if report.kind == "step":
-        begun.add(key)
+        started.add(key)
+        if report.amount:
+            slices.add(key, report.amount)
         return None
     if report.kind == "fatal":
-        raise CvsctError(f"{report.message}; {_kept(journal)}")
+        raise CvsctError(f"{report.message}{_what_is_kept(journal)}")
+    engine = None
     if report.kind == "failed":
         journal.failed(key, report.message)
+        slices.drop(key, final=True)
     elif report.kind == "died":
         note(f"series {key}: {report.message}")
-        journal.died(key, report.message, guilty=key in begun)
+        journal.died(key, report.message, guilty=key in started)
+        slices.drop(key, final=journal.row(key).status == "quarantined")
     elif journal.holds(key):
-        made: Made = report.result
-        place = out / key
-        if place.exists():  # of a run that was killed before it could record it
-            shutil.rmtree(place)
-        report.piece.place.rename(place)
-        sync_folder(out)
-        outcome = made.outcome
-        journal.done(
-            key,
-            Entry(
-                sha256=made.sha256,
-                derived_uid=outcome.derived_uid,
-                n_slices=outcome.n_slices,
-                mean_change_hu=outcome.mean_change_hu,
-                seconds=made.seconds,
-                guard=canonical_json(outcome.guard) if outcome.guard else "",
-                notes=canonical_json(outcome.notes) if outcome.notes else "",
-            ),
-        )
-        begun.discard(key)
-        return made.engine
-    begun.discard(key)
-    return None
+        engine = _keep(report, journal, out)
+        slices.finish(key)
+    started.discard(key)
+    return engine
 
 
-def _open(journal: Journal) -> int:
-    counts = journal.counts()
-    return counts.get("waiting", 0) + counts.get("leased", 0)
+def _keep(report: Report[Job], journal: Journal, out: Path) -> Engine | None:
+    """Give a series that a worker has written its place, and record it as done."""
+    key, result = report.item.key, report.result
+    assert isinstance(result, JobResult)
+    place = out / key
+    if place.exists():  # of a run that was killed before it could record it
+        shutil.rmtree(place)
+    report.item.place.rename(place)
+    sync_folder(out)
+    outcome = result.outcome
+    journal.done(
+        key,
+        Entry(
+            sha256=result.sha256,
+            derived_uid=outcome.derived_uid,
+            n_slices=outcome.n_slices,
+            mean_change_hu=outcome.mean_change_hu,
+            seconds=result.seconds,
+            guard=canonical_json(outcome.guard) if outcome.guard else "",
+            notes=canonical_json(outcome.notes) if outcome.notes else "",
+        ),
+    )
+    return result.engine
 
 
-def _done_of(journal: Journal) -> tuple[int, int]:
-    total = sum(journal.counts().values())
-    return total - _open(journal), total
-
-
-def _kept(journal: Journal) -> str:
+def _what_is_kept(journal: Journal) -> str:
+    if not journal.outlives_the_run:
+        return "; nothing is kept"
     done = journal.counts().get("done", 0)
     total = sum(journal.counts().values())
-    return f"{done} of {total} series are kept, the same command goes on from there"
+    return f"; {done} of {total} series are kept, the same command goes on from there"

@@ -1,4 +1,4 @@
-"""What a cohort came to: every series with its derived one, or the reason there is none."""
+"""Summary of a cohort run: every series with its derived one, or the reason there is none."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from cvsct.core.files import write_json
 from cvsct.core.manifest import MANIFEST
 from cvsct.core.resumable import part_of
 from cvsct.inference.cohort.journal import MAX_DEATHS, Journal
+from cvsct.inference.cohort.series_table import join_tables
 from cvsct.inference.cohort.shards import Shard
 from cvsct.inference.streaming import Outcome, names_told
 from cvsct.io.dicom.stack import SeriesFiles
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What a cohort, or a shard of it, came to.
+class CohortSummary:
+    """Outcome of every series of a cohort run, or of a shard of it.
 
     Args:
         outcomes: of every series, in the order of their UIDs.
@@ -64,13 +65,13 @@ class Ending:
         }
 
 
-def ending(journal: Journal, tasks: Mapping[str, SeriesFiles]) -> Ending:
-    """Read the end of all from the journal."""
+def summarize(journal: Journal, series: Mapping[str, SeriesFiles]) -> CohortSummary:
+    """Read from the journal what became of every series."""
     outcomes, busy_s = {}, 0.0
     quarantined = set()
     for row in journal.rows():
-        series = tasks[row.key]
-        outcome = Outcome(series.series_uid, row.key, names=names_told(series))
+        files = series[row.key]
+        outcome = Outcome(files.series_uid, row.key, names=names_told(files))
         error = row.error
         if row.status == "quarantined":
             quarantined.add(row.key)
@@ -86,7 +87,7 @@ def ending(journal: Journal, tasks: Mapping[str, SeriesFiles]) -> Ending:
             guard=json.loads(entry.guard) if entry.guard and row.status == "done" else {},
             notes=tuple(json.loads(entry.notes)) if entry.notes and row.status == "done" else (),
         )
-    return Ending(tuple(outcomes[key] for key in tasks), frozenset(quarantined), busy_s)
+    return CohortSummary(tuple(outcomes[key] for key in series), frozenset(quarantined), busy_s)
 
 
 def join_manifests(out: Path, shards: int) -> bool:
@@ -118,5 +119,6 @@ def join_manifests(out: Path, shards: int) -> bool:
             for name in parts[-1]["timings_s"]
         },
     }
+    join_tables(out, [Shard(i + 1, shards).name for i in range(shards)])
     write_json(out / MANIFEST, whole)
     return True

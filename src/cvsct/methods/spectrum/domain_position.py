@@ -6,13 +6,17 @@ not be known: their texture tells.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import GeometryError
-from cvsct.core.spectra import mean_over_patches, patch_spectra
+from cvsct.core.spectra import (
+    AT_TARGET_BELOW,
+    Position,
+    mean_over_patches,
+    patch_spectra,
+    position_between,
+)
 from cvsct.core.volume import CTVolume
 from cvsct.methods.base import settings_in, weights_of
 from cvsct.methods.spectrum.train import SpectrumSettings
@@ -21,41 +25,25 @@ from cvsct.model.bundle import Bundle
 TEXTURE_FROM_PER_MM = 0.1
 """Below lies mostly anatomy."""
 
-THERE, FULL_WAY = 0.2, 0.5
-"""Up to the first a scan counts as the target's, from the second on as a source of full distance.
-
-Scans of the source read .9 and more, the target's .1 and less; a source at three times the dose
-still reads above the second (notebook/decisions/012-pass-through.md).
+FULL_WAY_FROM = 0.5
+"""From this position on a scan counts as a source of full distance; one at three times the dose
+still reads above it (notebook/decisions/012-pass-through.md).
 """
 
 LEAST_AXIS = 0.5
 """Root mean square difference in log power below which two domains are too alike to tell."""
 
 
-@dataclass(frozen=True)
-class Position:
-    """Where a scan's texture lies between the two domains of a model.
+def way_left(found: Position, reverse: bool = False) -> float:
+    """The share of the way to the other domain that a scan has still to go, 0 to 1.
 
-    Args:
-        position: 1 reads like the source, 0 like the target. Kernel and noise level both count.
-        off_axis: rms difference in log power that neither domain explains; large for a scan of
-            another kind.
-        axis: rms difference in log power of the domains themselves.
+    1 for all scans where the domains hardly differ: their noise decides the position then.
     """
-
-    position: float
-    off_axis: float
-    axis: float
-
-    def way_left(self, reverse: bool = False) -> float:
-        """The share of the way to the other domain that such a scan has still to go, 0 to 1.
-
-        1 for all scans where the domains hardly differ: their noise decides the position then.
-        """
-        if self.axis < LEAST_AXIS:
-            return 1.0
-        position = 1 - self.position if reverse else self.position
-        return float(np.clip((position - THERE) / (FULL_WAY - THERE), 0.0, 1.0))
+    if found.axis < LEAST_AXIS:
+        return 1.0
+    position = 1 - found.position if reverse else found.position
+    share = (position - AT_TARGET_BELOW) / (FULL_WAY_FROM - AT_TARGET_BELOW)
+    return float(np.clip(share, 0.0, 1.0))
 
 
 def scan_position(bundle: Bundle, volume: CTVolume) -> Position:
@@ -68,17 +56,17 @@ def scan_position(bundle: Bundle, volume: CTVolume) -> Position:
         bundle, "frequencies_per_mm", "log_gain", "source_log_power", "target_log_power"
     )
     patch_mm = settings_in(SpectrumSettings, bundle).patch_mm
-    return position_between(volume, frequencies, log_gain, 0.5 * (source + target), patch_mm)
+    return volume_position(volume, frequencies, log_gain, 0.5 * (source + target), patch_mm)
 
 
-def position_between(
+def volume_position(
     volume: CTVolume,
     frequencies_per_mm: Float[np.ndarray, " n"],
     log_gain: Float[np.ndarray, " n"],
     middle_log_power: Float[np.ndarray, " n"],
     patch_mm: float,
 ) -> Position:
-    """Project a scan's log power spectrum on the line from target to source.
+    """Where the mean log power spectrum of a volume lies between target and source.
 
     Args:
         log_gain: from source to target; the line has its direction.
@@ -101,11 +89,4 @@ def position_between(
             f"pixels of {volume.pixel_mm:.3g} mm show no texture above {TEXTURE_FROM_PER_MM:g} "
             "cycles/mm; give scans of finer pixels"
         )
-    offset = (mean - middle_log_power)[used]
-    axis = -2 * log_gain[used]
-    along = float(offset @ axis) / max(float(axis @ axis), 1e-12)
-    return Position(
-        0.5 + along,
-        float(np.sqrt(np.mean((offset - along * axis) ** 2))),
-        float(np.sqrt(np.mean(axis**2))),
-    )
+    return position_between(mean[used], middle_log_power[used], -2 * log_gain[used])
