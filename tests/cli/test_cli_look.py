@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import json
 from pathlib import Path
@@ -34,19 +35,22 @@ def test_inspect_tells_what_the_headers_say_and_no_patient(run: Run, tmp_path: P
     code, printed, err = run("inspect", tmp_path, "--json")
     assert code == 0, err
     first, second = json.loads(printed)
+    assert first.pop("patient") == second["patient"] != ""
     assert first == {
-        "series_uid": "1.2.1", "readable": True, "refused": "", "files": 4,
+        "path": "Anna/one", "series_uid": "1.2.1", "readable": True, "refused": "", "files": 4,
         "manufacturer": "Maker", "model": "Scanner", "kernel": "K1", "kvp": 120.0,
         "slices": 4, "rows": ROWS, "columns": COLUMNS, "pixel_mm": [0.7, 0.7], "spacing_mm": 5.0,
-        "thickness_mm": 5.0, "padded": False, "notes": [],
+        "thickness_mm": 5.0, "padded": False, "notes": [], "study_date": "2020-02-03",
     }  # fmt: skip
     assert (second["slices"], second["spacing_mm"]) == (1, None)
     code, table, err = run("inspect", tmp_path)
-    head, row, _ = table.splitlines()
+    _, group, _, head, row, _ = table.splitlines()
+    assert group.split() == ["Maker", "Scanner", "K1", "120", "5", "1", "2", "0", "5", "2020-02"]
     assert head.split()[:3] == ["series", "scanner", "kernel"]
     assert row.split() == f"1 Maker Scanner K1 120 4 {ROWS} x {COLUMNS} 0.7 5 5 yes".split()
-    for private in ("Anna", "ller", "P1", "1960", "Hospital"):
+    for private in ("ller", "P1", "1960", "Hospital"):
         assert private not in printed + table + err
+    assert "Anna" not in table + err
 
 
 def test_inspect_goes_on_after_what_it_must_refuse(run: Run, tmp_path: Path) -> None:
@@ -61,13 +65,53 @@ def test_inspect_goes_on_after_what_it_must_refuse(run: Run, tmp_path: Path) -> 
     (tmp_path / "broken.dcm").write_bytes(b"")
     code, table, err = run("inspect", tmp_path)
     assert code == 3
-    assert [line.split()[-1] for line in table.splitlines()[1:]] == ["no", "yes", "no"]
+    _, series = table.split("\n\n")
+    assert [line.split()[-1] for line in series.splitlines()[1:]] == ["no", "yes", "no"]
     assert "series 1: " in err
     assert "series 3: broken.dcm: not a DICOM file" in err
     assert "\x1b" not in table
     assert "B?[31m" in table
     code, _, err = run("inspect", tmp_path / "nothing")
-    assert (code, "no such file or folder" in err) == (1, True)
+    assert (code, "no such file or folder" in err) == (2, True)
+
+
+def test_inspect_writes_a_table_with_paths_and_what_was_left_out(run: Run, tmp_path: Path) -> None:
+    tree = tmp_path / "in"
+    write_series(tree / "Anna" / "one", 4, series="1.2.1")
+    write_series(tree / "gap", series="1.2.2", change=_gap)
+    (tree / "Anna" / "letter.pdf").write_bytes(b"%PDF-1.4 letter")
+    code, _, err = run("inspect", tree, "--csv", tmp_path / "found.csv")
+    assert code == 3, err
+    with (tmp_path / "found.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    told = [(row["path"], row["status"], row["slices"]) for row in rows]
+    assert told == [
+        ("Anna/one", "readable", "4"), ("gap", "refused", "4"),
+        ("Anna/letter.pdf", "left out", ""),
+    ]  # fmt: skip
+    assert "gap of 10.0 mm" in rows[1]["reason"]
+    assert (tmp_path / "found.csv").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_census_counts_by_protocol(run: Run, tmp_path: Path) -> None:
+    def of(patient: str, kernel: str, day: str):  # type: ignore[no-untyped-def]
+        def change(ds: Dataset, i: int) -> None:
+            ds.PatientID, ds.ConvolutionKernel, ds.StudyDate = patient, kernel, day
+
+        return change
+
+    for number, about in enumerate(
+        [("P1", "K1", "20190105"), ("P1", "K1", "20210306"), ("P2", "K1", "20200101"),
+         ("P2", "K9", "20200101")]
+    ):  # fmt: skip
+        write_series(tmp_path / str(number), series=f"1.2.{number + 1}", change=of(*about))
+    code, table, err = run("inspect", tmp_path)
+    assert code == 0, err
+    census = [line.split() for line in table.split("\n\n")[0].splitlines()[1:]]
+    assert census == [
+        ["Maker", "Scanner", "K1", "120", "5", "2", "3", "0", "12", "2019-01", "to", "2021-03"],
+        ["Maker", "Scanner", "K9", "120", "5", "1", "1", "0", "4", "2020-01"],
+    ]
 
 
 def test_models_that_come_with_the_package_go_by_name(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cvsct.api.model import Model, load_model
 from cvsct.core.errors import CvsctError, UsageError
@@ -16,11 +17,12 @@ from cvsct.inference.cohort.harmonize_cohort import Cohort, harmonize_growing, h
 from cvsct.inference.cohort.job import SeriesHarmonizer
 from cvsct.inference.cohort.series_table import SERIES_TABLE
 from cvsct.inference.cohort.shards import Shard, by_key
-from cvsct.inference.streaming import Outcome
+from cvsct.inference.streaming import Outcome, refuse_derived
 from cvsct.inference.timestamp import fixed_timestamp, parse_timestamp
 from cvsct.io.catalog import catalog
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.left_out import LeftOut, lines
+from cvsct.io.series import open_series
 from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
 from cvsct.model.bundle import CONFIG_FILE, Direction
@@ -41,6 +43,7 @@ class HarmonizeResult:
         left_out: files that are no part of any series, by reason.
         shard: which part of many series this run did; empty for all.
         sources: the files of each series, by the name of its folder in `out`.
+        dry_run: nothing was written; outcomes say what headers tell.
     """
 
     out: Path
@@ -49,6 +52,7 @@ class HarmonizeResult:
     left_out: tuple[LeftOut, ...] = ()
     shard: str = ""
     sources: Mapping[str, SeriesFiles] = field(default_factory=dict, repr=False)
+    dry_run: bool = False
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -69,6 +73,20 @@ class HarmonizeResult:
     def incomplete(self) -> bool:
         """Whether a scan may lack slices, because of what was left out."""
         return any(each.incomplete for each in self.left_out)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values, with source and derived UIDs of every series."""
+        return {
+            "out": str(self.out),
+            "method": self.method,
+            **({"shard": self.shard} if self.shard else {}),
+            **({"dry_run": True} if self.dry_run else {}),
+            "n_done": self.n_done,
+            "n_failed": len(self.failed),
+            "n_slices": self.n_slices,
+            "series": [outcome.to_json() for outcome in self.outcomes],
+            "left_out": [each.to_json() for each in self.left_out],
+        }
 
 
 class NoSeriesError(CvsctError):
@@ -105,6 +123,7 @@ def harmonize(
     shard: str = "",
     scheduler: str = "",
     resume: bool = False,
+    dry_run: bool = False,
     progress: Progress = silent,
     note: Note = log_note,
 ) -> HarmonizeResult:
@@ -129,6 +148,7 @@ def harmonize(
         shard: `I/N`, one of N parts of many series.
         scheduler: address of a Dask scheduler whose workers do many series.
         resume: try again what failed in `out`.
+        dry_run: check the arguments, the model and every header; write nothing.
         progress, note: told of the work's state, and of what a user should know.
 
     Raises:
@@ -165,10 +185,17 @@ def harmonize(
     for line in (*listed.notes, *lines(listed.left_out)):
         note(line)
     found = [replace(each, name="") if names == "hash" else each for each in listed.series]
+    series = by_key(found, source, part)
+    name = shard if part.name else ""
+    if dry_run:
+        planned = tuple(_planned(key, files, force) for key, files in series.items())
+        return HarmonizeResult(
+            out, used.method, planned, listed.left_out, name, series, dry_run=True
+        )
     growing = growing or len(found) != 1
     time = fixed_timestamp(out, timestamp) if growing else parse_timestamp(timestamp)
     cohort = Cohort(
-        by_key(found, source, part),
+        series,
         source,
         replace(harmonizer, timestamp=time),
         loaded,
@@ -198,13 +225,20 @@ def harmonize(
         if workers != 1:
             note("--workers means nothing to a single series")
         summary = harmonize_whole(cohort, out)
-    result = HarmonizeResult(
-        out, used.method, summary.outcomes, listed.left_out, shard if part.name else "",
-        cohort.series,
-    )  # fmt: skip
+    result = HarmonizeResult(out, used.method, summary.outcomes, listed.left_out, name, series)
     if summary.failed and not summary.n_done and not part.name:
         raise NoSeriesError(result)
     return result
+
+
+def _planned(key: str, files: SeriesFiles, force: bool) -> Outcome:
+    """What headers tell of a series that is not harmonized now."""
+    try:
+        scan = open_series(files)
+        refuse_derived(files, force)
+    except CvsctError as error:
+        return Outcome(files.series_uid, key, error=str(error))
+    return Outcome(files.series_uid, key, n_slices=len(scan), notes=scan.notes)
 
 
 def _refuse_arguments(source: Path, model: Model | Path | str, out: Path, names: str) -> None:

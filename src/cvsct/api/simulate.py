@@ -11,7 +11,7 @@ from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation.benchmark import PARTS, Options
 from cvsct.simulation.plan import plan
 from cvsct.simulation.render_task import load_simulator
-from cvsct.simulation.run import Outcome, run_campaign
+from cvsct.simulation.run import Outcome, planned, run_campaign
 
 
 def simulate(
@@ -26,6 +26,7 @@ def simulate(
     shift_px: float = 0,
     parenchyma: bool = False,
     fov_mm: float = 350,
+    dry_run: bool = False,
     progress: Progress = silent,
     note: Note = log_note,
 ) -> Outcome:
@@ -44,6 +45,7 @@ def simulate(
         shift_px: misregistration of the test pair, in pixels.
         parenchyma: lung tissue in the phantom, not air alone.
         fov_mm: field of view.
+        dry_run: count what would be made; write nothing.
 
     Raises:
         UsageError: for a scale or part that does not exist, or an `out` that holds something else.
@@ -58,6 +60,8 @@ def simulate(
     chosen = tuple(parts)
     scans = plan(scale, seed, options, chosen or PARTS)
     load_simulator()
+    if dry_run:
+        return planned(scans)
     return run_campaign(
         scans,
         {"scale": scale, "seed": seed, "parts": ",".join(chosen) or "all", **asdict(options)},

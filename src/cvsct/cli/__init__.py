@@ -1,6 +1,7 @@
-"""The command line: parse, call, print. Everything heavy is imported by the command that needs it.
+"""The command line: parse, call the API, print. Heavy imports stand in the command that needs them.
 
-Exit codes: 0 success, 1 the run failed, 2 bad arguments, 3 some series failed or may be incomplete.
+Exit codes: 0 success, 1 the run failed, 2 bad arguments (a path that does not exist is one), 3 some
+series failed or may be incomplete, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,6 +15,16 @@ import typer
 
 from cvsct import __version__
 from cvsct.cli.benchmark import benchmark
+from cvsct.cli.command import AsJson, Config, LogFile, Quiet, Verbose, with_common_options
+from cvsct.cli.console import (
+    EXIT_SOME_FAILED,
+    EXIT_STOPPED,
+    configure,
+    may_be_incomplete,
+    report_error,
+    report_line,
+    start,
+)
 from cvsct.cli.demo import demo
 from cvsct.cli.doctor import doctor
 from cvsct.cli.evaluate import evaluate
@@ -23,40 +34,40 @@ from cvsct.cli.methods import methods
 from cvsct.cli.models import models
 from cvsct.cli.simulate import simulate
 from cvsct.cli.train import train
-from cvsct.cli.words import EXIT_SOME_FAILED, begin, complain, may_be_incomplete, note, set_verbose
 from cvsct.core.errors import CvsctError, explain
 
 app = typer.Typer(
     help="Make CT scans of one scanner read like scans of another. For research use only.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (
-    *(demo, simulate, train, harmonize, evaluate, benchmark),
-    *(methods, models, inspect, doctor),
-):
-    app.command()(command)
+WRITING = (demo, simulate, train, harmonize, evaluate, benchmark)
+READING = (methods, models, inspect, doctor)
+for command in (*WRITING, *READING):
+    app.command()(with_common_options(command, writes=command in WRITING))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error written for the user becomes one line and an exit code."""
-    begin()
+    start()
     try:
         app(args=arguments, prog_name="cvsct")
     except SystemExit as stop:
         if not stop.code and may_be_incomplete():
-            note(f"warning: exit code {EXIT_SOME_FAILED}, for a scan may be incomplete")
+            report_line(f"warning: exit code {EXIT_SOME_FAILED}, for a scan may be incomplete")
             sys.exit(EXIT_SOME_FAILED)
         raise
     except CvsctError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
         _fail(explain(error), CvsctError.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped; output that was not whole is gone", EXIT_STOPPED)
 
 
 def _fail(message: str, code: int) -> None:
-    complain(message)
+    logging.getLogger("cvsct.cli").info("exit code %d", code, exc_info=True)
+    report_error(message)
     sys.exit(code)
 
 
@@ -69,11 +80,13 @@ def _print_version(wanted: bool | None) -> None:
 @app.callback()
 def _configure(
     version: Annotated[
-        bool | None, typer.Option("--version", callback=_print_version, is_eager=True)
+        bool | None,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Tell it and end."),
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is done.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+    log_file: LogFile = None,
+    config: Config = None,
 ) -> None:
-    set_verbose(verbose)
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s"
-    )
+    configure(quiet=quiet, verbose=verbose, as_json=as_json, log_file=log_file)

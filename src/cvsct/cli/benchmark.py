@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cvsct.cli.console import EXIT_SOME_FAILED, report_error, report_note
 from cvsct.cli.train import parse_settings
-from cvsct.cli.words import EXIT_SOME_FAILED, complain, tell
 
 
 def benchmark(
@@ -40,12 +40,12 @@ def benchmark(
 ) -> None:
     """Train, harmonise and evaluate each method both ways; the paper's tables with ours beside."""
     from cvsct.benchmarking.run import benchmark as run
-    from cvsct.cli.progress_display import progress
+    from cvsct.cli.progress import progress
 
     result = run(
         data, methods, out, seeds=seeds, preset=preset, settings=parse_settings(setting or []),
         max_steps=max_steps, max_minutes=max_minutes, rois=rois, workers=workers,
-        allow=allow or (), progress=progress(), note=tell, failure=complain,
+        allow=allow or (), progress=progress(), note=report_note, failure=report_error,
     )  # fmt: skip
     for table in result.rankings:
         print(table.to_markdown())

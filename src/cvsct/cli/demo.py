@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cvsct.cli.words import note, tell
+from cvsct.cli.console import is_dry_run, report_line, report_note, report_result
 
 MODEL = "ge-lung-siemens-bl64-spectrum"
 """Comes with the package; it has seen none of the demo's bodies."""
@@ -17,19 +17,26 @@ MODEL = "ge-lung-siemens-bl64-spectrum"
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("demo"),
 ) -> None:
-    """Simulate two scanners, harmonise by a bundled model, evaluate: under two minutes."""
+    """Simulate two scanners, harmonize by a bundled model, evaluate: under two minutes."""
     from cvsct.api.evaluate import evaluate
     from cvsct.api.harmonize import harmonize
     from cvsct.api.simulate import simulate
-    from cvsct.cli.progress_display import progress
+    from cvsct.cli.progress import progress
     from cvsct.core.files import refuse_existing
     from cvsct.simulation.benchmark import GE, REPEAT, SIEMENS, TEST
 
     refuse_existing(out)
     started, show = time.monotonic(), progress()
     scans, harmonized, report = out / "scans", out / "harmonized", out / "report"
-    simulate(scans, scale="demo", parts=[TEST, REPEAT], progress=show, note=note)
-    harmonize(scans / TEST / GE, harmonized, model=MODEL, progress=show, note=tell)
+    folders = {"scans": str(scans), "harmonized": str(harmonized), "report": str(report)}
+    if is_dry_run():
+        report_result(
+            f"would write {', '.join(folders.values())}; nothing was written (--dry-run)",
+            {**folders, "dry_run": True},
+        )
+        return
+    simulate(scans, scale="demo", parts=[TEST, REPEAT], progress=show, note=report_line)
+    harmonize(scans / TEST / GE, harmonized, model=MODEL, progress=show, note=report_note)
     found = evaluate(
         harmonized,
         scans / TEST / SIEMENS,
@@ -38,7 +45,10 @@ def demo(
         nodules=scans / "nodules.csv",
         out=report,
         progress=show,
-        note=tell,
+        note=report_note,
     )
-    print(found.summary())
-    print(f"done in {time.monotonic() - started:.0f} s; open {report / 'report.html'}")
+    seconds = time.monotonic() - started
+    report_result(
+        f"{found.summary()}\ndone in {seconds:.0f} s; open {report / 'report.html'}",
+        {**folders, "seconds": round(seconds, 1)},
+    )

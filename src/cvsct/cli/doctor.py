@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
+from cvsct.cli.console import EXIT_FAILED, report_result
 from cvsct.core.text import columns
 
 
@@ -12,8 +14,12 @@ def doctor() -> None:
     from cvsct.cli import installation, machine
 
     findings = [*installation.findings(), *machine.findings()]
-    print(columns([(one.about, one.detail) for one in findings]))
-    wrong = [one.about for one in findings if one.wrong]
-    print(f"the core does not work: {', '.join(wrong)}" if wrong else "the core works")
+    table = columns([(finding.about, finding.detail) for finding in findings])
+    wrong = [finding.about for finding in findings if finding.wrong]
+    verdict = f"the core does not work: {', '.join(wrong)}" if wrong else "the core works"
+    report_result(
+        f"{table}\n{verdict}",
+        {"works": not wrong, "findings": [asdict(finding) for finding in findings]},
+    )
     if wrong:
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cvsct.cli.words import know, tell
+from cvsct.cli.console import add_inputs, report_note
 from cvsct.core.errors import UsageError
 
 
@@ -51,16 +51,16 @@ def evaluate(
 ) -> None:
     """Measure how alike the scanners' images are, before and after: metrics.json, report.html."""
     from cvsct.api.evaluate import evaluate as run
-    from cvsct.cli.progress_display import progress
+    from cvsct.cli.progress import progress
 
-    know(harmonized, target, source, repeat, passed)
+    add_inputs(harmonized, target, source, repeat, passed)
     if pair and unpaired:
         raise UsageError("--pair and --unpaired exclude each other; give one of them")
     found = run(
         harmonized, target, source=source, retest=repeat, harmonized_target=passed,
         masks=masks or (), structures=structures or (), nodules=nodules, regions=regions,
         rois=rois, pairing="forced" if pair else "off" if unpaired else "checked", seed=seed,
-        workers=workers, cache=cache, out=out, progress=progress(), note=tell,
+        workers=workers, cache=cache, out=out, progress=progress(), note=report_note,
     )  # fmt: skip
     print(found.summary())
     print(out / "report.html")

@@ -6,20 +6,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cvsct.cli.words import note
+from cvsct.cli.console import report_line
 
 if TYPE_CHECKING:
     from cvsct.inference.streaming import Outcome
 
 
-def tell_notes(outcomes: Sequence[Outcome]) -> None:
+def report_notes(outcomes: Sequence[Outcome]) -> None:
     """What is odd about series that were harmonized all the same, one line a reason."""
     counts = Counter(remark for each in outcomes for remark in each.notes)
     for remark, count in counts.items():
-        note(f"note: {remark}" + (f" (and {count - 1} more series)" if count > 1 else ""))
+        report_line(f"note: {remark}" + (f" (and {count - 1} more series)" if count > 1 else ""))
 
 
-def tell_guards(outcomes: Sequence[Outcome]) -> None:
+def report_guards(outcomes: Sequence[Outcome]) -> None:
     """One line for scans that were let pass although something was found, one for slices."""
     kinds = Counter(each.guard.get("scan", {}).get("kind") for each in outcomes)
     found = {
@@ -29,12 +29,12 @@ def tell_guards(outcomes: Sequence[Outcome]) -> None:
     }
     said = [f"{kinds[kind]} series {words}" for kind, words in found.items() if kinds[kind]]
     if said:
-        note(f"note: {'; '.join(said)} (manifest.json tells why)")
+        report_line(f"note: {'; '.join(said)} (manifest.json tells why)")
     flagged = [each for each in outcomes if each.n_flagged]
     if flagged:
         count = sum(each.n_flagged for each in flagged)
         total = sum(each.n_slices for each in flagged)
-        note(
+        report_line(
             f"warning: {count} of {total} slices in {len(flagged)} series were changed too much; "
             "they are flagged in Image Comments and in manifest.json, look at them before use"
         )

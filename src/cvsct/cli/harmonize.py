@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cvsct.cli.guards import tell_guards, tell_notes
-from cvsct.cli.left_out import tell_paths
-from cvsct.cli.words import EXIT_SOME_FAILED, complain, know, note, tell
+from cvsct.cli.console import (
+    EXIT_FAILED,
+    EXIT_SOME_FAILED,
+    add_inputs,
+    is_dry_run,
+    report_failures,
+    report_line,
+    report_note,
+    report_result,
+)
+from cvsct.cli.guards import report_guards, report_notes
+from cvsct.cli.left_out import report_paths
+
+if TYPE_CHECKING:
+    from cvsct.api.harmonize import HarmonizeResult
 
 
 def harmonize(
@@ -20,9 +32,12 @@ def harmonize(
     model: Annotated[Path, typer.Option(help="A model folder, or a name of `cvsct models`.")],
     out: Annotated[Path, typer.Option(help="The folder to write, one sub-folder a series.")],
     reverse: Annotated[bool, typer.Option("--reverse", help="From B to A.")] = False,
-    engine: Annotated[str, typer.Option(help="auto, openvino or torch.")] = "auto",
+    engine: Annotated[
+        Literal["auto", "openvino", "torch"], typer.Option(help="What runs a network.")
+    ] = "auto",
     precision: Annotated[
-        str, typer.Option(help="fp32, or bf16: faster, some HU off, labelled as such.")
+        Literal["fp32", "bf16"],
+        typer.Option(help="bf16 is faster, some HU off, and labelled as such."),
     ] = "fp32",
     keep_equipment: Annotated[
         bool, typer.Option("--keep-equipment", help="Leave Manufacturer and model as they are.")
@@ -57,7 +72,8 @@ def harmonize(
         ),
     ] = "",
     names: Annotated[
-        str, typer.Option(help="NIfTI output is named after its input, or by a hash: input, hash.")
+        Literal["input", "hash"],
+        typer.Option(help="NIfTI output is named after its input, or by a hash."),
     ] = "input",
     force: Annotated[
         bool, typer.Option("--force", help="Harmonize even what cvsct derived already.")
@@ -69,24 +85,40 @@ def harmonize(
     written, flagged and told in manifest.json. Of many series, those that are done are kept: the
     same command goes on after any crash.
     """
+    from cvsct.api.harmonize import NoSeriesError
     from cvsct.api.harmonize import harmonize as run
-    from cvsct.cli.progress_display import progress
+    from cvsct.cli.progress import progress
 
-    know(scans)
-    result = run(
-        scans, out, model=model, direction="b2a" if reverse else "a2b", engine=engine,
-        precision=precision, guard=guard or (), keep_equipment=keep_equipment, nifti=nifti,
-        names=names, timestamp=timestamp, force=force, workers=workers, shard=shard,
-        scheduler=scheduler, resume=resume, progress=progress(), note=tell,
-    )  # fmt: skip
-    where = f"{out}, shard {shard}" if result.shard else str(out)
-    print(f"{where}: {result.n_done} series, {result.n_slices} slices, by {result.method}")
-    tell_paths(result.left_out)
-    tell_notes(result.outcomes)
-    tell_guards(result.outcomes)
-    for outcome in result.failed:
-        complain(outcome.error, result.sources[outcome.folder].files)
-    if result.failed:
-        note("note: the same command with --resume tries again what failed")
+    add_inputs(scans)
+    try:
+        result = run(
+            scans, out, model=model, direction="b2a" if reverse else "a2b", engine=engine,
+            precision=precision, guard=guard or (), keep_equipment=keep_equipment, nifti=nifti,
+            names=names, timestamp=timestamp, force=force, workers=workers, shard=shard,
+            scheduler=scheduler, resume=resume, dry_run=is_dry_run(), progress=progress(),
+            note=report_note,
+        )  # fmt: skip
+    except NoSeriesError as error:
+        result = error.result
+    _report(result)
     if result.failed or result.incomplete:
-        sys.exit(EXIT_SOME_FAILED)
+        sys.exit(EXIT_SOME_FAILED if result.n_done or result.shard else EXIT_FAILED)
+
+
+def _report(result: HarmonizeResult) -> None:
+    where = f"{result.out}, shard {result.shard}" if result.shard else str(result.out)
+    failed = f", {len(result.failed)} failed" if result.failed else ""
+    planned = "; nothing was written (--dry-run)" if result.dry_run else ""
+    report_result(
+        f"{where}: {result.n_done} series, {result.n_slices} slices, by {result.method}{failed}"
+        f"{planned}",
+        result.to_json(),
+    )
+    report_paths(result.left_out)
+    report_notes(result.outcomes)
+    report_guards(result.outcomes)
+    failures = [(outcome.error, result.sources[outcome.folder].files) for outcome in result.failed]
+    report_failures(failures)
+    if failures and not result.dry_run:
+        report_line("note: series.csv has each with its reason")
+        report_line("note: the same command with --resume tries again what failed")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from cvsct import __version__
-from cvsct.cli.words import Finding
+from cvsct.cli.console import Finding
 from cvsct.core.errors import CvsctError
 
 OLDEST_PYTHON = (3, 11)

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from cvsct.cli.words import EXIT_SOME_FAILED, complain, note
+from cvsct.cli.console import (
+    EXIT_SOME_FAILED,
+    is_dry_run,
+    report_error,
+    report_line,
+    report_result,
+)
 
 
 def simulate(
     out: Annotated[Path, typer.Option(help="The folder to write; one begun before goes on.")],
-    scale: Annotated[str, typer.Option(help="tiny, demo or paper.")] = "demo",
+    scale: Annotated[
+        Literal["tiny", "demo", "paper"], typer.Option(help="How much: for tests, a look, a study.")
+    ] = "demo",
     seed: Annotated[int, typer.Option(min=0, help="Other bodies, other noise.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
     mas: Annotated[float, typer.Option(min=1, max=1000, help="Tube load of a rotation.")] = 100,
@@ -38,18 +47,20 @@ def simulate(
 ) -> None:
     """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
     from cvsct.api.simulate import simulate as run
-    from cvsct.cli.progress_display import progress
+    from cvsct.cli.progress import progress
 
     outcome = run(
         out, scale=scale, parts=parts.split(",") if parts else (), seed=seed, workers=workers,
         mas=mas, match_dose=match_dose, shift_px=shift_px, parenchyma=parenchyma, fov_mm=fov_mm,
-        progress=progress(), note=note,
+        dry_run=is_dry_run(), progress=progress(), note=report_line,
     )  # fmt: skip
-    print(
+    speed = f", {outcome.images_per_s:g} images/s"
+    report_result(
         f"{out}: {outcome.n_images} images in {outcome.n_series} series of {outcome.n_bodies} "
-        f"bodies, {outcome.images_per_s:g} images/s"
+        f"bodies{'; nothing was written (--dry-run)' if is_dry_run() else speed}",
+        {"out": str(out), "dry_run": is_dry_run(), **asdict(outcome)},
     )
+    for scan, reason in outcome.failed.items():
+        report_error(f"{scan}: {reason}")
     if outcome.failed:
-        for scan, why in outcome.failed.items():
-            complain(f"{scan}: {why}")
         sys.exit(EXIT_SOME_FAILED)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cvsct.cli.words import complain, know, tell, tell_table
+from cvsct.cli.console import add_inputs, report_error, report_note, report_table
 from cvsct.core.errors import RefusedScansError, UsageError
 
 
@@ -38,19 +38,19 @@ def train(
 ) -> None:
     """Learn to make scans of A read like scans of B, from unpaired scans."""
     from cvsct.api.train import train as run
-    from cvsct.cli.progress_display import progress
+    from cvsct.cli.progress import progress
 
-    know(source, target)
+    add_inputs(source, target)
     try:
         model = run(
             method, source, target, out, preset=preset, settings=parse_settings(setting or []),
             seed=seed, max_steps=max_steps, max_minutes=max_minutes, resume=resume,
-            allow=allow or (), skip_refused=skip_refused, progress=progress(), note=tell,
-            census=tell_table,
+            allow=allow or (), skip_refused=skip_refused, progress=progress(), note=report_note,
+            census=report_table,
         )  # fmt: skip
     except RefusedScansError as error:
         for reason in error.reasons[1:]:
-            complain(reason)
+            report_error(reason)
         raise
     if model:
         print(f"{out}: {method} from {model.source} to {model.target}, sha256 {model.sha256[:12]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import platform
 import sys
 import time
@@ -15,6 +16,8 @@ from cvsct import __version__
 from cvsct.core.files import config_hash, write_json
 
 MANIFEST = "manifest.json"
+logger = logging.getLogger(__name__)
+
 _LIBRARIES = ("numpy", "scipy", "pydicom", "numba", "torch", "openvino", "radiomics", "skimage")
 
 
@@ -45,8 +48,11 @@ class Manifest:
     def timed(self, name: str) -> Iterator[None]:
         """Add the block's wall time to `timings_s[name]`."""
         start = time.perf_counter()
+        logger.info("%s: %s", self.command, name)
         yield
-        self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        logger.info("%s: %s took %.2f s", self.command, name, seconds)
+        self.timings_s[name] = self.timings_s.get(name, 0.0) + seconds
 
     def write(self, folder: Path, name: str = MANIFEST) -> None:
         """Write `manifest.json`, or a part's of another name, into the folder."""

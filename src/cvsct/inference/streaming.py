@@ -134,6 +134,19 @@ def folder_name(series_uid: str) -> str:
     return hashlib.sha256(series_uid.encode()).hexdigest()[:16]
 
 
+def refuse_derived(series: SeriesFiles, force: bool = False) -> None:
+    """Refuse what this program has derived, unless by force.
+
+    Raises:
+        SeriesError: if it is derived.
+    """
+    if not force and is_harmonized(series):
+        raise SeriesError(
+            f"{label(series.files[0])}: derived by cvsct already; give the original series, or "
+            "--force to harmonize it once more"
+        )
+
+
 def fitted_and_checked(
     scan: OpenedScan, mapping: VolumeMapping, guard: Guard
 ) -> tuple[VolumeMapping, ScanVerdict | None]:
@@ -181,11 +194,7 @@ def harmonize_series(
         OSError: if it cannot be written.
     """
     stack = open_series(series)
-    if not force and is_harmonized(series):
-        raise SeriesError(
-            f"{label(series.files[0])}: derived by cvsct already; give the original series, or "
-            "--force to harmonize it once more"
-        )
+    refuse_derived(series, force)
     guard = guard or Guard()
     watch = guard.watch()
     with _named(series):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from cvsct.core.errors import CvsctError, SeriesError
+from cvsct.core.errors import CvsctError, SeriesError, UsageError
 from cvsct.io.dicom.header import (
     CT_IMAGE,
     ENHANCED_CT,
@@ -83,10 +83,11 @@ def catalog(path: Path) -> Catalog:
     where there is DICOM too: masks and conversions lie beside the scans they belong to.
 
     Raises:
-        SeriesError: if nothing is there, or nothing of it is a CT slice.
+        UsageError: if there is no such file or folder.
+        SeriesError: if nothing of it is a CT slice.
     """
     if not path.is_file() and not path.is_dir():
-        raise SeriesError(f"{path}: no such file or folder; name a CT series or a folder of them")
+        raise UsageError(f"{path}: no such file or folder; name a CT series or a folder of them")
     tally = Tally()
     files = walk(path, tally)
     scans = [file for file in files if is_nifti(file)]
@@ -115,7 +116,8 @@ def find_series(path: Path) -> list[SeriesFiles]:
     """The CT series under a path, as `catalog` finds them; what was left out goes into the log.
 
     Raises:
-        SeriesError: if nothing is there, or nothing of it is a CT slice.
+        UsageError: if there is no such file or folder.
+        SeriesError: if nothing of it is a CT slice.
     """
     return list(catalog(path).series)
 

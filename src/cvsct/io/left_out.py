@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom import Dataset
 
@@ -62,6 +63,15 @@ class LeftOut:
     def incomplete(self) -> bool:
         """Whether a scan may be incomplete because of these."""
         return self.why.incomplete
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values that name no file."""
+        return {
+            "reason": self.why.one,
+            "files": len(self.files),
+            "remedy": self.remedy,
+            "incomplete": self.incomplete,
+        }
 
     def __str__(self) -> str:
         """With count and remedy; the first files are named where a scan may be incomplete."""

@@ -84,3 +84,10 @@ def is_harmonized(series: SeriesFiles) -> bool:
         return bytes(descrip.tobytes()).startswith(DESCRIPTION)
     limit = MAX_MULTIFRAME_BYTES if series.frames else MAX_FILE_BYTES
     return is_derived_here(read_dataset(path, pixels=False, limit_bytes=limit))
+
+
+def input_path(series: SeriesFiles, root: Path) -> str:
+    """Where a series lies under `root`: its one file, or the folder of its files."""
+    first = series.files[0].absolute()
+    place = first if len(series.files) == 1 else first.parent
+    return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name

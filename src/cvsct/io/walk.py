@@ -22,8 +22,8 @@ from cvsct.io.left_out import (
 )
 
 _OWN = re.compile(
-    r"(manifest|plan|timestamp|journal)(-\d+of\d+)?\.(json|sqlite(-wal|-shm)?)"
-    r"|uid_map\.json|series\.csv"
+    r"(manifest|plan|timestamp|journal|series)(-\d+of\d+)?\.(json|csv|sqlite(-wal|-shm)?)"
+    r"|uid_map\.json"
 )
 """Names of what this program writes beside derived series."""
 

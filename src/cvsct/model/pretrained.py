@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
-from cvsct.core.errors import ModelError
+from cvsct.core.errors import ModelError, UsageError
 from cvsct.model.bundle import SUMS_FILE
 
 ROOT = Path(__file__).resolve().parents[1] / "bundled"
@@ -36,14 +37,17 @@ def model_folder(given: Path) -> Path:
     """What `--model` means: a folder, or where there is none of that name a bundled model.
 
     Raises:
-        ModelError: if it is neither.
+        UsageError: if it is neither.
     """
     if given.exists():
         return given
     if given.name == str(given) and given.name in bundled_names():
         return bundled(given.name)
     names = bundled_names()
-    raise ModelError(
-        f"{given}: no such model folder; name one that `cvsct train` has written"
+    near = get_close_matches(str(given), names, 1)
+    raise UsageError(
+        f"{given}: no such model folder; "
+        + (f"did you mean {near[0]!r}? " if near else "")
+        + "name one that `cvsct train` has written"
         + (f", or a bundled model ({', '.join(names)})" if names else "")
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cvsct import __version__
-from cvsct.core.errors import SimulationError
+from cvsct.core.errors import SimulationError, StoppedError
 from cvsct.core.files import sync_folder
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Progress, silent
@@ -86,7 +86,8 @@ def run_campaign(
 
     Raises:
         UsageError: if `out` holds another benchmark, or something else.
-        SimulationError: if the disk has too little space, the user stopped it or every scan failed.
+        SimulationError: if the disk has too little space or every scan failed.
+        StoppedError: on Ctrl-C; what is made is kept.
     """
     record = _record(scans, config)
     manifest = Manifest("simulate", record)
@@ -114,6 +115,17 @@ def run_campaign(
         manifest.figures = {**asdict(outcome), "series_sha256": sums, "bodies": bodies}
         manifest.write(out)
     return outcome
+
+
+def planned(scans: Sequence[Scan]) -> Outcome:
+    """What `run_campaign` would make of a plan."""
+    return Outcome(
+        n_images=sum(scan.n_images for scan in scans),
+        n_series=sum(len(scan.series()) for scan in scans),
+        n_bodies=len({scan.body for scan in scans}),
+        n_new=0,
+        images_per_s=0.0,
+    )
 
 
 def _record(scans: Sequence[Scan], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,7 +220,7 @@ def _make(
                             f"{scan}: {report.message}; {done} of {total} images are kept"
                         )
         except KeyboardInterrupt:
-            raise SimulationError(
+            raise StoppedError(
                 f"stopped; {done} of {total} images are kept, the same command goes on from there"
             ) from None
     return done - before, failed

@@ -66,7 +66,7 @@ class Cohort:
         Raises:
             CvsctError: if going on is of no use.
         """
-        with self.manifest.timed("harmonizing"):
+        with self.manifest.timed("harmonising"):
             ran = run_jobs(
                 self.series, journal, workers, out.absolute(), self.progress, self.note, table
             )

@@ -9,6 +9,7 @@ only what is missing.
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import time
 from collections import Counter
@@ -28,6 +29,8 @@ from cvsct.inference.cohort.series_table import SeriesTable
 from cvsct.inference.cohort.shards import Shard
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.methods.volume_mapping import Engine
+
+logger = logging.getLogger(__name__)
 
 JOURNAL = "journal.sqlite"
 
@@ -198,6 +201,8 @@ def _record(
     if report.kind == "fatal":
         raise CvsctError(f"{report.message}{_what_is_kept(journal)}")
     engine = None
+    if report.details:
+        logger.info("series %s: %s\n%s", key, report.message, report.details)
     if report.kind == "failed":
         journal.failed(key, report.message)
         slices.drop(key, final=True)
@@ -222,6 +227,7 @@ def _keep(report: Report[Job], journal: Journal, out: Path) -> Engine | None:
     report.item.place.rename(place)
     sync_folder(out)
     outcome = result.outcome
+    logger.info("series %s: %d slices in %.2f s", key, outcome.n_slices, result.seconds)
     journal.done(
         key,
         Entry(

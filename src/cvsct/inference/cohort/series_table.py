@@ -12,6 +12,7 @@ from cvsct.core.files import write_atomic
 from cvsct.core.resumable import part_of
 from cvsct.inference.cohort.journal import Journal, Row
 from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.io.series import input_path
 
 SERIES_TABLE = "series.csv"
 COLUMNS = ("path", "series_uid", "status", "reason", "folder", "derived_uid", "slices",
@@ -60,13 +61,6 @@ class SeriesTable:
             str(row.entry.n_slices) if done else "",
             f"{row.entry.seconds:.2f}" if done else "",
         )
-
-
-def input_path(series: SeriesFiles, root: Path) -> str:
-    """Where a series lies under `root`: its one file, or the folder of its files."""
-    first = series.files[0].absolute()
-    place = first if len(series.files) == 1 else first.parent
-    return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
 
 
 def join_tables(out: Path, parts: Iterable[str]) -> None:

@@ -1,0 +1,144 @@
+"""Options that every command has, before or after its name, and options from a TOML file."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import tomllib
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from cvsct.cli.console import configure
+from cvsct.core.errors import StoppedError, UsageError
+
+PANEL = "Options of every command"
+
+DRY_RUN_HELP = "Check the arguments and tell what would be done; write nothing."
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make a TOML file's values the defaults of options that are not given."""
+    if path is None or context.resilient_parsing:
+        return path
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"--config {path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path}: cannot be read as TOML ({error})") from None
+    group = context.command if context.parent is None else context.parent.command
+    commands: dict[str, Any] = getattr(group, "commands", {})
+    tables = {name: _by_parameter(path, commands, name, table) for name, table in values.items()}
+    if context.parent is None:
+        context.default_map = tables
+    elif context.info_name is not None:
+        known = dict(context.default_map or {})
+        context.default_map = {**known, **tables.get(context.info_name, {})}
+    return path
+
+
+def _by_parameter(path: Path, commands: dict[str, Any], name: str, table: Any) -> dict[str, Any]:
+    """One command's table by the names of its parameters.
+
+    Raises:
+        UsageError: for a command, or an option of it, that does not exist.
+    """
+    if name not in commands or not isinstance(table, dict):
+        raise UsageError(
+            f"--config {path}: {name!r} is no command{did_you_mean(name, commands)}; options stand "
+            "in the table of their command, such as [harmonize]"
+        )
+    parameters = {
+        option.removeprefix("--").replace("-", "_"): parameter.name
+        for parameter in commands[name].params
+        for option in [*parameter.opts, parameter.name]
+    }
+    found = {}
+    for key, value in table.items():
+        wanted = key.replace("-", "_")
+        if wanted not in parameters:
+            raise UsageError(
+                f"--config {path}: {name} has no option {key!r}{did_you_mean(wanted, parameters)}"
+            )
+        found[parameters[wanted]] = value
+    return found
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """`, did you mean 'x'?` for the nearest of the known words; empty where none is near."""
+    near = get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print errors alone.", rich_help_panel=PANEL)
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Log what is done, with time and paths.", rich_help_panel=PANEL
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result on stdout as JSON.", rich_help_panel=PANEL),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(help="Append all that is said and done to a file.", rich_help_panel=PANEL),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="A TOML file with options, in a table for each command.",
+        rich_help_panel=PANEL,
+        is_eager=True,
+        callback=_read_config,
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help=DRY_RUN_HELP, rich_help_panel=PANEL)]
+
+_COMMON = {"quiet": Quiet, "verbose": Verbose, "as_json": AsJson, "log_file": LogFile,
+           "config": Config}  # fmt: skip
+
+
+def with_common_options(function: Callable[..., None], writes: bool) -> Callable[..., None]:
+    """A command that takes the options of every command beside its own.
+
+    Args:
+        writes: whether it writes anything, so that there is something to try by `--dry-run`.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    own = [
+        each.replace(annotation=hints[name])
+        for name, each in inspect.signature(function).parameters.items()
+    ]
+    common = {**_COMMON, **({"dry_run": DryRun} if writes else {})}
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if name in ("log_file", "config") else False,
+            annotation=annotation,
+        )
+        for name, annotation in common.items()
+    ]
+
+    @functools.wraps(function)
+    def run(**given: Any) -> None:
+        options = {name: given.pop(name) for name in common}
+        options.pop("config")  # read before any other option, by its callback
+        configure(**options)
+        try:
+            function(**given)
+        except KeyboardInterrupt:
+            raise StoppedError("stopped; nothing of what was not whole is left") from None
+
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
+    del run.__wrapped__  # whose signature would count
+    return run
