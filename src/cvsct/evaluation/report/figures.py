@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
+from cvsct.core.masks import SOFT_TISSUE_WINDOW
 from cvsct.evaluation.agreement.concordance import ClassAgreement
 from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.image.edge_mtf import EdgeTransfer
@@ -48,7 +48,7 @@ def slice_rows(examples: Sequence[tuple[SharedSlices, int]]) -> Any:
 
 def draw_slice(axis: Any, hu: Float[np.ndarray, "rows columns"]) -> Any:
     """One slice in the soft-tissue window."""
-    low, high = SOFT_TISSUE_WINDOW_HU
+    low, high = SOFT_TISSUE_WINDOW.limits_hu
     axis.imshow(hu, cmap="gray", vmin=low, vmax=high, interpolation="none")
     return _bare(axis)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
+from cvsct.core.masks import SOFT_TISSUE_WINDOW
 from cvsct.evaluation.agreement.tables import agreement_tables, feature_table
 from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.report import figures
@@ -120,7 +120,7 @@ def _slice_figures(
 ) -> list[dict[str, str]]:
     if not examples:
         return []
-    low, high = SOFT_TISSUE_WINDOW_HU
+    low, high = SOFT_TISSUE_WINDOW.limits_hu
     n_shared = sum(len(one.harmonized.hu) for one in evaluation.shared)
     return [
         _embedded(
