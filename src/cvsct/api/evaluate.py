@@ -12,12 +12,13 @@ from cvsct.core.errors import UsageError
 from cvsct.core.files import new_folder, refuse_existing
 from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.sides import with_old_keys
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.evaluate import evaluate as measure
 from cvsct.evaluation.features.cache import FeatureCache
+from cvsct.evaluation.guards import guards_of
 from cvsct.evaluation.image.nodule_truth import read_nodules
-from cvsct.evaluation.report.guards import guards_of
 from cvsct.evaluation.report.write import write_report
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.io.catalog import catalog
@@ -38,7 +39,7 @@ def evaluate(
     *,
     source: Scans | None = None,
     retest: Scans | None = None,
-    harmonized_target: Scans | None = None,
+    target_harmonized: Scans | None = None,
     masks: Sequence[Path | str] = (),
     structures: Sequence[str] = (),
     nodules: Path | str | None = None,
@@ -59,7 +60,7 @@ def evaluate(
         target: scans of scanner B to compare with.
         source: the scans before they were harmonized.
         retest: the target scanned once more: what no method surpasses.
-        harmonized_target: the target put through the model, to be left alone.
+        target_harmonized: the target put through the model, to be left alone.
         masks: files in which to measure instead of squares: NIfTI, DICOM SEG, RTSTRUCT, drawn on
             the target.
         structures: which of the masks, by name or pattern.
@@ -99,8 +100,8 @@ def evaluate(
     )  # fmt: skip
     manifest = Manifest("evaluate", settings.model_dump(mode="json"), local=["features.csv"])
     given = {
-        "harmonized": harmonized, "target": target, "source": source, "repeat": retest,
-        "passed": harmonized_target,
+        "harmonized": harmonized, "target": target, "source": source, "retest": retest,
+        "target_harmonized": target_harmonized,
     }  # fmt: skip
     remarks: list[str] = []
     with manifest.timed("reading"):
@@ -132,10 +133,10 @@ def evaluate(
             scans.get("source"),
             settings,
             progress,
-            repeat=scans.get("repeat"),
+            retest=scans.get("retest"),
             masks=drawn,
             nodules=truths,
-            passed=scans.get("passed", ()),
+            target_harmonized=scans.get("target_harmonized", ()),
             cache=FeatureCache() if cache else None,
             note=note,
             remarks=remarks,
@@ -146,7 +147,9 @@ def evaluate(
         with new_folder(Path(out)) as folder:
             with manifest.timed("writing"):
                 write_report(found, folder)
-            manifest.inputs = {role: [v.series_uid for v in each] for role, each in scans.items()}
+            manifest.inputs = with_old_keys(
+                {role: [v.series_uid for v in each] for role, each in scans.items()}
+            )
             manifest.figures = {"metrics": "metrics.json"}
             manifest.write(folder)
     return found

@@ -7,21 +7,22 @@ from typing import Annotated
 
 import typer
 
-from cvsct.cli.words import know, tell
+from cvsct.cli.words import know, renamed, tell
 from cvsct.core.errors import UsageError
+from cvsct.core.sides import HARMONIZED, RETEST, SOURCE, TARGET, TARGET_HARMONIZED
 
 
 def evaluate(
-    harmonized: Annotated[Path, typer.Option(help="What `cvsct harmonize` wrote.")],
-    target: Annotated[Path, typer.Option(help="Scans of scanner B to compare with.")],
+    harmonized: Annotated[Path, typer.Option(HARMONIZED.option, help=HARMONIZED.what)],
+    target: Annotated[Path, typer.Option(TARGET.option, help=TARGET.what)],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    source: Annotated[Path | None, typer.Option(help="The scans before harmonisation.")] = None,
-    repeat: Annotated[
-        Path | None, typer.Option(help="The target scanned once more: what no method surpasses.")
+    source: Annotated[Path | None, typer.Option(SOURCE.option, help=SOURCE.what)] = None,
+    retest: Annotated[Path | None, typer.Option(RETEST.option, help=RETEST.what)] = None,
+    repeat: Annotated[Path | None, typer.Option(RETEST.old_option, hidden=True)] = None,
+    target_harmonized: Annotated[
+        Path | None, typer.Option(TARGET_HARMONIZED.option, help=TARGET_HARMONIZED.what)
     ] = None,
-    passed: Annotated[
-        Path | None, typer.Option(help="The target put through the model, to be left alone.")
-    ] = None,
+    passed: Annotated[Path | None, typer.Option(TARGET_HARMONIZED.old_option, hidden=True)] = None,
     regions: Annotated[
         str, typer.Option(help="Where features are measured: squares, or whole slices.")
     ] = "squares",
@@ -53,11 +54,15 @@ def evaluate(
     from cvsct.api.evaluate import evaluate as run
     from cvsct.cli.progress_display import progress
 
-    know(harmonized, target, source, repeat, passed)
+    retest = renamed(RETEST.option, retest, RETEST.old_option, repeat)
+    target_harmonized = renamed(
+        TARGET_HARMONIZED.option, target_harmonized, TARGET_HARMONIZED.old_option, passed
+    )
+    know(harmonized, target, source, retest, target_harmonized)
     if pair and unpaired:
         raise UsageError("--pair and --unpaired exclude each other; give one of them")
     found = run(
-        harmonized, target, source=source, retest=repeat, harmonized_target=passed,
+        harmonized, target, source=source, retest=retest, target_harmonized=target_harmonized,
         masks=masks or (), structures=structures or (), nodules=nodules, regions=regions,
         rois=rois, pairing="forced" if pair else "off" if unpaired else "checked", seed=seed,
         workers=workers, cache=cache, out=out, progress=progress(), note=tell,

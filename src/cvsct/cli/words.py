@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from cvsct.core.errors import one_line
+from cvsct.core.errors import UsageError, one_line
+from cvsct.core.sides import OLD_NAMES_GO_IN
 
 EXIT_SOME_FAILED = 3
+_Value = TypeVar("_Value")
 _LOGGER = logging.getLogger("cvsct.cli")
 
 
@@ -92,6 +95,20 @@ def tell(message: str) -> None:
             return
         _run.told.add(what)
     note(message if message.startswith(_KINDS) else f"note: {message}")
+
+
+def renamed(option: str, value: _Value | None, old: str, old_value: _Value | None) -> _Value | None:
+    """The value of an option, which may have been given by its old name; that is told.
+
+    Raises:
+        UsageError: if it was given by both names.
+    """
+    if old_value is None:
+        return value
+    if value is not None:
+        raise UsageError(f"{old} is the old name of {option}; give {option} alone")
+    tell(f"{old} is now {option}; removed in {OLD_NAMES_GO_IN}")
+    return old_value
 
 
 def tell_table(table: str) -> None:

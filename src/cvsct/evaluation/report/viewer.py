@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 
 from cvsct.core.masks import BONE_WINDOW, LUNG_WINDOW, NETWORK_WINDOW, SOFT_TISSUE_WINDOW
 from cvsct.evaluation.extras import load_extra
-from cvsct.evaluation.sides import SharedSlices
+from cvsct.evaluation.shared_slices import SharedSlices
 
 OFFSET_HU = 32_768
 
