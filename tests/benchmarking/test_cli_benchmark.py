@@ -356,6 +356,8 @@ def test_a_target_that_was_not_put_through_is_refused(run: Run, data: Path, tmp_
     (tmp_path / "part").mkdir()
     for file in sorted((data / "test" / "soft").iterdir())[:3]:
         shutil.copy(file, tmp_path / "part")
-    code, _, err = run(*evaluate_words(data, tmp_path / "e", "--passed", tmp_path / "part"))
+    code, _, err = run(
+        *evaluate_words(data, tmp_path / "e", "--target-harmonized", tmp_path / "part")
+    )
     assert code == 1
     assert "harmonise the target's folder" in err

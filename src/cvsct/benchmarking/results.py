@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-INPUT, RETEST, COMBAT = "input", "retest", "ComBat (features only)"
+from cvsct.core import sides
+
+INPUT, RETEST, COMBAT = sides.SOURCE.label, sides.RETEST.label, "ComBat (features only)"
 WAYS = ("a2b", "b2a")
 """Folders of the two directions."""
 

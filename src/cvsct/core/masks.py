@@ -89,10 +89,10 @@ AIR_TO_VESSELS = HURange(
 AIR_TO_BONE = HURange(-1000.0, 1000.0, "the same, before a blur through which metal would shine")
 
 # What pictures show from black to white
-SOFT_TISSUE_WINDOW = HURange(-160, 240, "level 40, width 400", "the usual soft-tissue window")
-LUNG_WINDOW = HURange(-1350, 150, "level -600, width 1500", "the usual lung window")
-BONE_WINDOW = HURange(-450, 1050, "level 300, width 1500", "the usual bone window")
-NETWORK_WINDOW = HURange(-1000, 900, "all that a network sees", "paper, Model Implementation")
+SOFT_TISSUE_WINDOW = HURange(-160.0, 240.0, "level 40, width 400", "the usual soft-tissue window")
+LUNG_WINDOW = HURange(-1350.0, 150.0, "level -600, width 1500", "the usual lung window")
+BONE_WINDOW = HURange(-450.0, 1050.0, "level 300, width 1500", "the usual bone window")
+NETWORK_WINDOW = HURange(-1000.0, 900.0, "all that a network sees", "paper, Model Implementation")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,9 @@ def _gains(evaluation: Evaluation) -> tuple[str, ...]:
     way = way_to_retest(new.across, old.across, retest.across) if retest else None
     if way is not None and way.share is not None:
         bounds = f" ({way.low:.0%} to {way.high:.0%})" if way.low is not None else ""
-        footnotes.append(f"Of the way from input to retest: {way.share:.0%}{bounds}.")
+        footnotes.append(
+            f"Of the way from {LABELS['source']} to {LABELS['retest']}: {way.share:.0%}{bounds}."
+        )
     changed = changes(new.across, old.across)
     footnotes.append(
         f"Features that agree clearly worse than before: {len(changed.clearly_worse)} of "
@@ -100,6 +102,6 @@ def feature_table(evaluation: Evaluation) -> Table | None:
         f"Every feature ({len(rows)})",
         "Concordance across regions before and after, and the change with its 95 % interval, most "
         f"worsened first{left}",
-        ("Feature", "input", "harmonised", "change", "clearly"),
+        ("Feature", LABELS["source"], LABELS["harmonized"], "change", "clearly"),
         rows,
     )
