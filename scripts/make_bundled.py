@@ -114,12 +114,12 @@ def measure(pair: Pair, work: Path) -> list[dict[str, Any]]:
 
 
 def measured(pair: Pair, results: list[dict[str, Any]], method: str) -> dict[str, Any]:
-    """What a model card says of unseen scans: the input, what the model makes of it, the repeat."""
+    """What a model card says of unseen scans: the input, what the model makes of it, the retest."""
     rows = []
     for direction, way in enumerate((f"A to B ({pair.a} to {pair.b})", "B to A")):
         of = {each["method"]: each["metrics"] for each in results if each["direction"] == direction}
-        repeat = of[method]["repeat"]
-        for name, one in (("input", of["input"]), (method, of[method]), ("repeat scan", repeat)):
+        retest = of[method]["retest"]
+        for name, one in (("input", of["input"]), (method, of[method]), ("retest", retest)):
             bias = one.get("hu_bias")
             rows.append({
                 "direction": way,

@@ -20,14 +20,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
+from cvsct.core.masks import LUNG_WINDOW, SOFT_TISSUE_WINDOW
 from cvsct.core.seeding import random_stream
 from cvsct.io.read import read_all
 from cvsct.simulation.phantom.phantom import RasterGrid, lungman, patient
 from cvsct.simulation.physics.definition import load_profile
 from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 
-WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": SOFT_TISSUE_WINDOW_HU}
+WINDOWS = {"lung": LUNG_WINDOW.limits_hu, "soft tissue": SOFT_TISSUE_WINDOW.limits_hu}
 KVP, MAS = 120.0, 100.0
 SCANS = (("ge-revolution-evo", ("Lung",)), ("siemens-somatom-force", ("Bl64", "Br40")))
 

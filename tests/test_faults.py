@@ -12,7 +12,7 @@ import pytest
 
 from cvsct.core.errors import ModelError
 from cvsct.core.files import new_folder, write_atomic
-from cvsct.evaluation.report.tables import as_text
+from cvsct.evaluation.table import as_text
 from cvsct.model.onnx_check import refuse_foreign
 from tests.conftest import PACKAGE
 from tests.faults.bombs import OPENERS, QUICK, bombs, opened

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from cvsct.core.sides import with_new_keys
+
 HEADS = (
     "method", "kind", "CCC across", "within", "PSNR dB", "SSIM", "NCC", "HU bias", "fit s", "steps",
     "ms/slice", "MB",
@@ -60,14 +62,14 @@ def row(models: Path, result: dict[str, Any]) -> list[str]:
 
 def table(folder: Path, direction: int) -> list[str]:
     """Lines of one direction's table."""
-    record = json.loads((folder / "results.json").read_text())
+    record = with_new_keys(json.loads((folder / "results.json").read_text()))
     results = [one for one in record["results"] if one["direction"] == direction]
     rows = [(one["metrics"]["ccc_across_mean"], row(folder / "models", one)) for one in results]
-    repeat = next(
-        (one["metrics"]["repeat"] for one in results if one["metrics"].get("repeat")), None
+    retest = next(
+        (one["metrics"]["retest"] for one in results if one["metrics"].get("retest")), None
     )
-    if repeat:
-        rows.append((repeat["ccc_across_mean"], repeat_row(repeat)))
+    if retest:
+        rows.append((retest["ccc_across_mean"], retest_row(retest)))
     rows.sort(key=lambda one: -one[0])
     return [
         f"| {' | '.join(HEADS)} |",
@@ -76,11 +78,11 @@ def table(folder: Path, direction: int) -> list[str]:
     ]
 
 
-def repeat_row(metrics: dict[str, Any]) -> list[str]:
+def retest_row(metrics: dict[str, Any]) -> list[str]:
     """The target scanned twice: what no method can pass."""
     within = np.mean([value for value in metrics["ccc_within"].values() if value is not None])
     return [
-        "*repeat scan*", "–", f"{metrics['ccc_across_mean']:.3f}", f"{within:.2f}",
+        "*retest*", "–", f"{metrics['ccc_across_mean']:.3f}", f"{within:.2f}",
         f"{metrics['psnr_db']:.1f}", f"{metrics['ssim']:.3f}", f"{metrics['ncc']:.4f}",
         *["–"] * 5,
     ]  # fmt: skip

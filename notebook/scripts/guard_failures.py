@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from cvsct.core.masks import SOFT_TISSUE_HU, body
+from cvsct.core.masks import SOFT_TISSUE, body
 
 PSF_MM = 0.4
 """Sigma of a scanner's blur: 50 % modulation at 0.47/mm."""
@@ -57,7 +57,7 @@ class Good:
     @cached_property
     def tissue(self) -> np.ndarray:
         """Soft tissue."""
-        low, high = SOFT_TISSUE_HU
+        low, high = SOFT_TISSUE.limits_hu
         return (self.smooth > low) & (self.smooth < high) & self.inside
 
     @cached_property

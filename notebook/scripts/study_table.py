@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.benchmarking.results import CEILING, INPUT, Benchmark, Result
+from cvsct.benchmarking.results import INPUT, RETEST, Benchmark, Result
 from cvsct.core.manifest import MANIFEST
 
 NOT_THERE = "–"
@@ -58,7 +58,7 @@ def psnr_db(found: Sequence[Mapping[str, Any]]) -> str:
 
 def table(benchmark: Benchmark, models: Path) -> str:
     """The table as Markdown."""
-    methods = [name for name in (CEILING, *benchmark.methods, INPUT) if benchmark.of(name, 0)]
+    methods = [name for name in (RETEST, *benchmark.methods, INPUT) if benchmark.of(name, 0)]
     methods.sort(key=lambda name: -benchmark.of(name, 0)[0]["ccc_across_mean"])
     seeds = sorted({one.seed for one in benchmark.results})
     first, second = benchmark.directions

@@ -82,16 +82,16 @@ def test_a_benchmark_goes_on_where_it_was_and_takes_more_methods(
         (league.COMBAT, 0), (league.COMBAT, 1),
     ]  # fmt: skip
     there = record["results"][2]["metrics"]
-    assert there["repeat"]["ccc_across_mean"] > there["ccc_across_mean"]
+    assert there["retest"]["ccc_across_mean"] > there["ccc_across_mean"]
     assert there["ccc_across_mean"] > there["input"]["ccc_across_mean"]
-    assert 0.9 < there["way_to_ceiling"]["share"] < 1
+    assert 0.9 < there["way_to_retest"]["share"] < 1
     assert there["physics"]["idempotence"] is not None
     with (out / "table2.csv").open() as stream:
         names = [row[0] for row in csv.reader(stream)]
     assert names == [
         "Feature class",
-        *("sharp to soft conversion", league.INPUT, "spectrum", league.COMBAT, league.CEILING),
-        *("soft to sharp conversion", league.INPUT, "spectrum", league.COMBAT, league.CEILING),
+        *("sharp to soft conversion", league.INPUT, "spectrum", league.COMBAT, league.RETEST),
+        *("soft to sharp conversion", league.INPUT, "spectrum", league.COMBAT, league.RETEST),
     ]
     page = (out / "benchmark.html").read_text()
     for link in ("results/spectrum-0/a2b/report/report.html",):
@@ -356,6 +356,8 @@ def test_a_target_that_was_not_put_through_is_refused(run: Run, data: Path, tmp_
     (tmp_path / "part").mkdir()
     for file in sorted((data / "test" / "soft").iterdir())[:3]:
         shutil.copy(file, tmp_path / "part")
-    code, _, err = run(*evaluate_words(data, tmp_path / "e", "--passed", tmp_path / "part"))
+    code, _, err = run(
+        *evaluate_words(data, tmp_path / "e", "--target-harmonized", tmp_path / "part")
+    )
     assert code == 1
     assert "harmonise the target's folder" in err

@@ -11,10 +11,10 @@ import pytest
 
 from cvsct.benchmarking.page import headline, league_html, league_markdown
 from cvsct.benchmarking.published_results import QUALITY, TABLE_2, TABLE_3
-from cvsct.benchmarking.results import CEILING, INPUT, Benchmark, Result
+from cvsct.benchmarking.results import INPUT, RETEST, Benchmark, Result
 from cvsct.benchmarking.tables import ranking, tables
 from cvsct.evaluation.features.radiomics import CLASSES
-from cvsct.evaluation.report.tables import Table
+from cvsct.evaluation.table import Table
 
 
 def metrics(ccc: float, psnr: float, sd: float = 0.1) -> dict[str, Any]:
@@ -30,9 +30,9 @@ def metrics(ccc: float, psnr: float, sd: float = 0.1) -> dict[str, Any]:
 
 def result(method: str, seed: int, direction: int, ccc: float, psnr: float, sd: float) -> Result:
     found = metrics(ccc, psnr, sd)
-    found |= {"input": metrics(0.4, 24.0), "way_to_ceiling": {"share": (ccc - 0.4) / 0.5}}
+    found |= {"input": metrics(0.4, 24.0), "way_to_retest": {"share": (ccc - 0.4) / 0.5}}
     if direction == 0:
-        found["repeat"] = metrics(0.9, 38.0)
+        found["retest"] = metrics(0.9, 38.0)
     return Result(
         *(method, seed, direction, found, 60.0 + seed, 4.0, 1.25),
         kind="classical" if method == "spectrum" else "unpaired",
@@ -68,7 +68,7 @@ def test_seeds_are_averaged_and_their_deviations_pooled() -> None:
     names = [row[0] for row in rows]
     assert names.index("cvsct, the paper") == names.index("cvsct") + 1
     assert names.count(INPUT) == 2
-    assert names.count(CEILING) == 1, "only where the benchmark has a repeated scan"
+    assert names.count(RETEST) == 1, "only where the benchmark has a retest"
 
 
 def test_the_papers_figures_stand_beside_ours_only_for_its_scanners() -> None:
@@ -78,7 +78,7 @@ def test_the_papers_figures_stand_beside_ours_only_for_its_scanners() -> None:
         "1 ± 0", "0.88 ± 0.11", "0.88 ± 0.12", "0.9 ± 0.14", "0.72 ± 0.22", "0.84 ± 0.16",
     )  # fmt: skip
     assert by_row(table_3)["cvsct, the paper"][:3] == ("26.75 ± 0.32", "0.99 ± 0.06", "0.97 ± 0.04")
-    assert "other scans of other bodies" in table_2.caption
+    assert "other scans of other bodies" in table_2.footnotes[0]
     assert not any("paper" in row[0] for table in tables(made(False)) for row in table.rows)
 
 
@@ -96,11 +96,11 @@ def test_the_papers_means_are_those_the_project_quotes() -> None:
 
 def test_the_ranking_is_by_concordance_with_the_cost_beside() -> None:
     table = ranking(made(), 0)
-    assert [row[0] for row in table.rows] == [CEILING, "spectrum", "cvsct", INPUT]
+    assert [row[0] for row in table.rows] == [RETEST, "spectrum", "cvsct", INPUT]
     rows = by_row(table)
     head = dict(zip(table.head[1:], rows["cvsct"], strict=True))
     assert head["CCC across"] == "0.700 (0.600–0.800, n = 2)"
-    assert head["way to repeat scan"] == "60 %"
+    assert head["way to retest"] == "60 %"
     assert head["CCC ≥ 0.85"] == "35 %"
     assert head["fit (s)"] == "60"
     assert head["apply (ms/slice)"] == "250"
@@ -110,7 +110,7 @@ def test_the_ranking_is_by_concordance_with_the_cost_beside() -> None:
         "0.850 (0.75 to 0.90)"
     )
     assert rows[INPUT][:2] == rows[INPUT][-2:] == ("–", "–")
-    assert "of cvsct, spectrum serve both directions" in table.caption
+    assert "of cvsct, spectrum serve both directions" in table.footnotes[1]
     assert table.marked == {0, 3}
 
 
@@ -129,7 +129,7 @@ def test_a_method_of_one_way_is_told_from_one_of_both() -> None:
         about = dict(zip(table.head[1:], by_row(table)["pix2pix"], strict=True))
         assert (about["kind"], about["trained on"]) == ("paired", "paired/")
         assert about["fit (s)"] == seconds
-        assert "pix2pix" not in table.caption
+        assert not any("pix2pix" in footnote for footnote in table.footnotes)
 
 
 def test_a_direction_without_results_is_left_empty() -> None:
@@ -142,18 +142,22 @@ def test_the_headline_says_who_is_ahead() -> None:
     there, back = headline(made())
     assert there == (
         "GE to Siemens: spectrum comes closest to the target, mean concordance 0.85, before cvsct "
-        "with 0.70; the input has 0.40, a repeated scan 0.90."
+        "with 0.70; the input has 0.40, the retest 0.90."
     )
     assert "before" not in back
 
 
 def test_a_table_says_the_same_in_every_form() -> None:
-    table = Table("t", "A <b> title", "n = 3", ("name", "a|b"), (("x & y", "1"),), frozenset({0}))
+    table = Table(
+        "t", "A <b> title", "n = 3", ("name", "a|b"), (("x & y", "1"),), frozenset({0}), ("1 < 2.",)
+    )
     assert list(csv.reader(io.StringIO(table.to_csv()))) == [["name", "a|b"], ["x & y", "1"]]
     assert "| name | a\\|b |" in table.to_markdown()
-    page = table.to_html()
-    assert "A &lt;b&gt; title" in page
-    assert "<tr class=marked>" in page
+    assert "1 < 2." in table.to_markdown()
+    page = league_html(made(), [table], {})
+    assert "<h2>A &lt;b&gt; title</h2>" in page
+    assert '<tr class="marked">' in page
+    assert '<p class="footnote">1 &lt; 2.</p>' in page
     assert '<th scope="row">x &amp; y</th><td>1</td>' in page
     with pytest.raises(ValueError, match="other lengths"):
         Table("t", "", "", ("a",), (("1", "2"),))

@@ -36,7 +36,7 @@ def test_a_small_demo_goes_all_the_way(
     assert "open " in printed
     found = measured(tmp_path / "demo")
     assert found["n_slices"] == 2
-    assert found["repeat"] is not None
+    assert found["retest"] is not None
     assert run("demo", "--out", tmp_path / "demo")[0] == 2
 
 

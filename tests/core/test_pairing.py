@@ -10,7 +10,7 @@ import pytest
 from cvsct.core.errors import EvaluationError, GeometryError
 from cvsct.core.pairing import nearest_gap_mm, pair_slices, pair_volumes, unpaired_reason
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.sides import pairs_to_compare
+from cvsct.evaluation.shared_slices import pairs_to_compare
 from tests.conftest import make_volume
 
 

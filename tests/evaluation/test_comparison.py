@@ -1,4 +1,4 @@
-"""Shares, the way to the ceiling, what got worse, and tests between methods, worked by hand."""
+"""Shares, the way to the retest, what got worse, and tests between methods, worked by hand."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvsct.core.errors import EvaluationError
+from cvsct.evaluation.agreement.comparison import changes, shares, way_to_retest
 from cvsct.evaluation.agreement.concordance import (
     Across,
     Agreement,
@@ -21,7 +22,6 @@ from cvsct.evaluation.agreement.concordance import (
 )
 from cvsct.evaluation.agreement.paired_tests import holm, paired_tests
 from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, Missing, Patch, extract
-from cvsct.evaluation.report.comparison import changes, shares, summary, way_to_ceiling
 
 COLUMNS = len(CLASSES) * 2
 
@@ -71,16 +71,16 @@ def test_shares_by_hand() -> None:
     json.dumps([each.to_json() for each in (low, empty)], allow_nan=False)
 
 
-def test_the_way_to_the_ceiling_by_hand() -> None:
-    source, method, ceiling = (result([value] * 6) for value in (0.4, 0.7, 0.9))
-    source_draws, method_draws, ceiling_draws = (
+def test_the_way_to_the_retest_by_hand() -> None:
+    source, method, retest = (result([value] * 6) for value in (0.4, 0.7, 0.9))
+    source_draws, method_draws, retest_draws = (
         np.tile(np.array([[low], [middle], [high]]), (1, 6))
         for low, middle, high in ((0.3, 0.4, 0.5), (0.5, 0.7, 0.75), (0.8, 0.9, 1.0))
     )
-    way = way_to_ceiling(
+    way = way_to_retest(
         result([0.7] * 6, method_draws),
         result([0.4] * 6, source_draws),
-        result([0.9] * 6, ceiling_draws),
+        result([0.9] * 6, retest_draws),
     )
     assert way.share == pytest.approx(0.3 / 0.5)
     assert (way.gained, way.room, way.lost_share) == (pytest.approx(0.3), pytest.approx(0.5), 0.0)
@@ -88,22 +88,22 @@ def test_the_way_to_the_ceiling_by_hand() -> None:
     assert way.high is not None
     # the ways of the three resamples: 0.2/0.5, 0.3/0.5, 0.25/0.5
     assert 0.4 - 1e-9 <= way.low < way.high <= 0.6 + 1e-9
-    assert way_to_ceiling(source, source, ceiling).share == 0.0
-    assert way_to_ceiling(ceiling, source, ceiling).share == pytest.approx(1.0)
-    for none in (way_to_ceiling(method, ceiling, source), way_to_ceiling(method, source, source)):
+    assert way_to_retest(source, source, retest).share == 0.0
+    assert way_to_retest(retest, source, retest).share == pytest.approx(1.0)
+    for none in (way_to_retest(method, retest, source), way_to_retest(method, source, source)):
         assert none.share is None
         assert none.low is None
-    by_class = way_to_ceiling(method, source, ceiling, "ngtdm")
+    by_class = way_to_retest(method, source, retest, "ngtdm")
     assert by_class.share == pytest.approx(0.6)
     undefined = result([None] * 6)
-    assert way_to_ceiling(undefined, source, ceiling).share is None
+    assert way_to_retest(undefined, source, retest).share is None
     json.dumps([one.to_json() for one in (way, none, by_class)], allow_nan=False)
 
 
 def test_a_gap_that_is_not_clearly_open_has_no_interval() -> None:
     flips = np.where(np.arange(40)[:, None] < 3, -0.1, 0.1) * np.ones((1, 6))
-    source, ceiling = result([0.4] * 6, np.zeros((40, 6))), result([0.5] * 6, flips)
-    way = way_to_ceiling(result([0.45] * 6, np.zeros((40, 6))), source, ceiling)
+    source, retest = result([0.4] * 6, np.zeros((40, 6))), result([0.5] * 6, flips)
+    way = way_to_retest(result([0.45] * 6, np.zeros((40, 6))), source, retest)
     assert way.share == pytest.approx(0.5)
     assert way.lost_share == pytest.approx(3 / 40)
     assert way.low is None
@@ -114,9 +114,9 @@ def test_the_way_of_real_resamples_holds_the_truth(target: FeatureTable) -> None
     rng = np.random.default_rng(5)
     far = rng.normal(size=target.values.shape)
     source, method = table(target.values + far), table(target.values + 0.5 * far)
-    repeat = noisy(target, 0.1, 9)
-    sides = [across(one, target, 300) for one in (method, source, repeat)]
-    way = way_to_ceiling(*sides)
+    retest = noisy(target, 0.1, 9)
+    sides = [across(one, target, 300) for one in (method, source, retest)]
+    way = way_to_retest(*sides)
     assert way.share is not None
     assert way.low is not None
     assert way.high is not None
@@ -158,21 +158,7 @@ def test_resamples_that_do_not_pair_are_refused(target: FeatureTable) -> None:
     with pytest.raises(EvaluationError, match="one seed and one number of resamples"):
         changes(long, short)
     with pytest.raises(EvaluationError, match="one seed and one number of resamples"):
-        way_to_ceiling(long, short, long)
-
-
-def test_the_summary_is_plain_values(target: FeatureTable) -> None:
-    source, method, repeat = (
-        across(noisy(target, sd, i), target, 30) for i, sd in enumerate((1.0, 0.5, 0.1))
-    )
-    plain = summary({"cvsct": method}, source, repeat)
-    assert list(plain) == ["input", "cvsct", "ceiling"]
-    assert set(plain["cvsct"]) == {
-        "shares", "changes", "way_to_ceiling", "way_to_ceiling_by_class",
-    }  # fmt: skip
-    assert set(plain["cvsct"]["way_to_ceiling_by_class"]) == set(CLASSES)
-    assert "way_to_ceiling" not in summary({"cvsct": method}, source)["cvsct"]
-    json.dumps(plain, allow_nan=False)
+        way_to_retest(long, short, long)
 
 
 def test_holm_by_hand() -> None:
@@ -309,4 +295,6 @@ def test_constant_regions_reach_no_mean_and_no_test() -> None:
     assert shares(nothing)[0].undefined >= 9
     found = paired_tests({"a": other, "b": mixed}, one, permutations=20)
     assert "firstorder_Skewness" not in {each.name for each in found.of("feature")}
-    json.dumps([found.to_json(), summary({"a": nothing}, result, result)], allow_nan=False)
+    records = (found, *shares(nothing), changes(nothing, result))
+    for record in (*records, way_to_retest(nothing, result, result)):
+        json.dumps(record.to_json(), allow_nan=False)

@@ -235,12 +235,12 @@ def test_roles_of_nifti(tree: Path, tmp_path: Path) -> None:
         check_roles({"harmonized": [origin(own)], "target": [origin(path)]})
 
 
-def test_a_repeat_of_another_body_is_refused() -> None:
+def test_a_retest_of_another_body_is_refused() -> None:
     one, other = (make_volume(phantom_hu(seed, 0.6, 3)) for seed in (3, 8))
     again = make_volume(phantom_hu(3, 0.6, 3) + np.random.default_rng(0).normal(0, 20, one.shape))
-    assert evaluate([one], [one], None, FAST, repeat=[again]).paired
-    with pytest.raises(EvaluationError, match="repeat and target of compared series 1 show diff"):
-        evaluate([one], [one], None, FAST, repeat=[other])
+    assert evaluate([one], [one], None, FAST, retest=[again]).paired
+    with pytest.raises(EvaluationError, match="retest and target of compared series 1 show diff"):
+        evaluate([one], [one], None, FAST, retest=[other])
 
 
 def test_what_is_checked_is_the_source_where_there_is_one() -> None:

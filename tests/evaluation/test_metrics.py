@@ -8,7 +8,7 @@ import pytest
 from cvsct.core.errors import EvaluationError, MissingExtraError
 from cvsct.core.volume import HUWindow
 from cvsct.evaluation.image.quality import (
-    PSNR_CEILING_DB,
+    PSNR_CAP_DB,
     Spread,
     image_quality,
     load_extra,
@@ -37,12 +37,12 @@ def test_psnr_by_hand() -> None:
 
 def test_differences_outside_the_window_do_not_count() -> None:
     target = np.full((4, 4), 1200.0)
-    assert psnr_db(np.full((4, 4), 3000.0), target, WINDOW) == PSNR_CEILING_DB
+    assert psnr_db(np.full((4, 4), 3000.0), target, WINDOW) == PSNR_CAP_DB
 
 
 def test_identical_images() -> None:
     image = noisy((32, 32))
-    assert psnr_db(image, image, WINDOW) == PSNR_CEILING_DB
+    assert psnr_db(image, image, WINDOW) == PSNR_CAP_DB
     assert ssim(image, image, WINDOW) == pytest.approx(1.0)
     assert ncc(image, image, WINDOW) == pytest.approx(1.0)
     assert tissue_bias_hu(image, image)[0] == 0.0

@@ -21,11 +21,11 @@ from cvsct.core.masks import soft_tissue
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.placement import Placed, place_regions
 from cvsct.evaluation.features.radiomics import CLASSES
-from cvsct.evaluation.image.quality import PSNR_CEILING_DB
+from cvsct.evaluation.image.quality import PSNR_CAP_DB
 from cvsct.evaluation.report.verdict import verdict
 from cvsct.evaluation.report.write import Evaluation, EvaluationSettings, evaluate, write_report
 from cvsct.evaluation.report.write import metrics as metrics_of
-from cvsct.evaluation.sides import SharedSlices
+from cvsct.evaluation.shared_slices import SharedSlices
 from tests.conftest import make_volume
 
 FAST = EvaluationSettings(rois=8, roi_px=16, bootstrap=100, spectrum_px=32, examples=1)
@@ -77,7 +77,7 @@ def numbers(value: object) -> Iterator[float]:
 
 def test_identical_images_agree_fully() -> None:
     record = metrics_of(evaluate([SOFT], [SOFT], None, FAST))
-    assert record["psnr_db"] == PSNR_CEILING_DB  # never infinite: JSON has no such number
+    assert record["psnr_db"] == PSNR_CAP_DB  # never infinite: JSON has no such number
     assert record["ssim"] == pytest.approx(1.0)
     assert record["ncc"] == pytest.approx(1.0)
     assert record["hu_bias"] == 0.0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from cvsct.evaluation.report.guards import guards_of
+from cvsct.evaluation.guards import guards_of
 from cvsct.guard import calibrate as calibration
 from cvsct.guard.apply import Guard
 from cvsct.inference.cohort.journal import Entry, Journal

@@ -8,16 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cvsct.core.errors import UsageError
-from cvsct.core.files import new_folder, refuse_existing
+from cvsct.core.errors import UsageError, need_extra
+from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.sides import Side, with_old_keys
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.evaluate import evaluate as measure
 from cvsct.evaluation.features.cache import FeatureCache
+from cvsct.evaluation.guards import guards_of
 from cvsct.evaluation.image.nodule_truth import read_nodules
-from cvsct.evaluation.report.guards import guards_of
 from cvsct.evaluation.report.write import write_report
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.io.catalog import catalog
@@ -38,7 +39,7 @@ def evaluate(
     *,
     source: Scans | None = None,
     retest: Scans | None = None,
-    harmonized_target: Scans | None = None,
+    target_harmonized: Scans | None = None,
     masks: Sequence[Path | str] = (),
     structures: Sequence[str] = (),
     nodules: Path | str | None = None,
@@ -59,7 +60,7 @@ def evaluate(
         target: scans of scanner B to compare with.
         source: the scans before they were harmonized.
         retest: the target scanned once more: what no method surpasses.
-        harmonized_target: the target put through the model, to be left alone.
+        target_harmonized: the target put through the model, to be left alone.
         masks: files in which to measure instead of squares: NIfTI, DICOM SEG, RTSTRUCT, drawn on
             the target.
         structures: which of the masks, by name or pattern.
@@ -85,8 +86,15 @@ def evaluate(
         >>> found.paired
         False
     """
+    need_extra("evaluate", "evaluate")
     if out is not None:
         refuse_existing(Path(out))
+    given = {
+        "harmonized": harmonized, "target": target, "source": source, "retest": retest,
+        "target_harmonized": target_harmonized,
+    }  # fmt: skip
+    on_disk = (Path(scans) for scans in given.values() if isinstance(scans, Path | str))
+    refuse_missing(*on_disk, *map(Path, masks), Path(nodules) if nodules else None)
     if regions not in REGIONS:
         raise UsageError(f"no regions {regions!r}; choose one of {', '.join(REGIONS)}, or --masks")
     if structures and not masks:
@@ -98,10 +106,6 @@ def evaluate(
         }
     )  # fmt: skip
     manifest = Manifest("evaluate", settings.model_dump(mode="json"), local=["features.csv"])
-    given = {
-        "harmonized": harmonized, "target": target, "source": source, "repeat": retest,
-        "passed": harmonized_target,
-    }  # fmt: skip
     remarks: list[str] = []
     with manifest.timed("reading"):
         scans = {}
@@ -132,10 +136,10 @@ def evaluate(
             scans.get("source"),
             settings,
             progress,
-            repeat=scans.get("repeat"),
+            retest=scans.get("retest"),
             masks=drawn,
             nodules=truths,
-            passed=scans.get("passed", ()),
+            target_harmonized=scans.get("target_harmonized", ()),
             cache=FeatureCache() if cache else None,
             note=note,
             remarks=remarks,
@@ -146,10 +150,34 @@ def evaluate(
         with new_folder(Path(out)) as folder:
             with manifest.timed("writing"):
                 write_report(found, folder)
-            manifest.inputs = {role: [v.series_uid for v in each] for role, each in scans.items()}
+            manifest.inputs = with_old_keys(
+                {role: [v.series_uid for v in each] for role, each in scans.items()}
+            )
             manifest.figures = {"metrics": "metrics.json"}
             manifest.write(folder)
     return found
+
+
+def check_evaluation(
+    sides: Mapping[Side, Path | None], files: Sequence[Path], out: Path
+) -> dict[str, int]:
+    """What `evaluate` would be given, by headers alone: slices of each side that is there.
+
+    Args:
+        files: masks and nodules, which must exist.
+
+    Raises:
+        UsageError: if something does not exist, or `out` does.
+        CvsctError: if a side has no CT series.
+    """
+    need_extra("evaluate", "evaluate")
+    refuse_existing(out)
+    refuse_missing(*sides.values(), *files)
+    return {
+        side.name: sum(series.n_slices for series in catalog(path).series)
+        for side, path in sides.items()
+        if path is not None
+    }
 
 
 def _manifest(folder: Path) -> Mapping[str, Any]:

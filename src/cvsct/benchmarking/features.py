@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from cvsct.evaluation.agreement.combat import crossfit_combat
+from cvsct.evaluation.agreement.comparison import shares, way_to_retest
 from cvsct.evaluation.agreement.concordance import across, within
 from cvsct.evaluation.agreement.paired_tests import PairedTest, paired_tests
 from cvsct.evaluation.features.table_file import FeatureFile
-from cvsct.evaluation.report.comparison import shares, way_to_ceiling
-from cvsct.evaluation.report.tables import Table
+from cvsct.evaluation.table import Table
 
 
 def combat_metrics(file: FeatureFile, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -42,9 +42,9 @@ def combat_metrics(file: FeatureFile, bootstrap: int = 1000, seed: int = 0) -> d
         "ccc_across_mean_interval": [now.mean.low, now.mean.high],
         "shares": [one.to_json() for one in shares(now)],
     }
-    if "repeat" in file.features:
-        ceiling = across(file.features["repeat"], target, bootstrap, seed)
-        record["way_to_ceiling"] = way_to_ceiling(now, before, ceiling).to_json()
+    if "retest" in file.features:
+        retest = across(file.features["retest"], target, bootstrap, seed)
+        record["way_to_retest"] = way_to_retest(now, before, retest).to_json()
     return record
 
 

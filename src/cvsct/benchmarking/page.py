@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cvsct.benchmarking.results import CEILING, COMBAT, INPUT, WAYS, Benchmark
+from cvsct.benchmarking.results import COMBAT, INPUT, RETEST, WAYS, Benchmark
 from cvsct.benchmarking.unpaired import unpaired_headline
-from cvsct.evaluation.report.tables import Table
-from cvsct.evaluation.report.templates import as_is, render
+from cvsct.evaluation.report.templates import render
+from cvsct.evaluation.table import Table
 
 NOTICE = "For research use only; not for diagnosis or treatment."
 
@@ -20,11 +20,11 @@ def headline(benchmark: Benchmark) -> list[str]:
             name: [
                 one["ccc_across_mean"] for one in found if one.get("ccc_across_mean") is not None
             ]
-            for name in (INPUT, *benchmark.methods, CEILING)
+            for name in (INPUT, *benchmark.methods, RETEST)
             if (found := benchmark.of(name, number))
         }
         scores = {name: sum(each) / len(each) for name, each in means.items() if each}
-        of_images = (name for name in scores if name not in (INPUT, CEILING, COMBAT))
+        of_images = (name for name in scores if name not in (INPUT, RETEST, COMBAT))
         rivals = sorted(of_images, key=lambda name: -scores[name])
         if not rivals:
             unpaired = unpaired_headline(benchmark, number)
@@ -38,8 +38,8 @@ def headline(benchmark: Benchmark) -> list[str]:
             text += f", before {others[0]} with {scores[others[0]]:.2f}"
         if INPUT in scores:
             text += f"; the input has {scores[INPUT]:.2f}"
-        if CEILING in scores:
-            text += f", a repeated scan {scores[CEILING]:.2f}"
+        if RETEST in scores:
+            text += f", the retest {scores[RETEST]:.2f}"
         said.append(text + ".")
     return said
 
@@ -58,7 +58,7 @@ def league_html(benchmark: Benchmark, made: Sequence[Table], failed: Mapping[str
         "benchmark.html.j2",
         headline=headline(benchmark),
         failed=failed,
-        tables=[as_is(table.to_html()) for table in made],
+        tables=made,
         reports=[
             (
                 f"results/{one.method}-{one.seed}/{WAYS[one.direction]}/report/report.html",

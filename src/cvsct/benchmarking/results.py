@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-INPUT, CEILING, COMBAT = "input", "repeat scan", "ComBat (features only)"
+from cvsct.core import sides
+
+INPUT, RETEST, COMBAT = sides.SOURCE.label, sides.RETEST.label, "ComBat (features only)"
 WAYS = ("a2b", "b2a")
 """Folders of the two directions."""
 
@@ -67,10 +69,10 @@ class Benchmark:
         return tuple(dict.fromkeys(one.method for one in self.results if one.method != INPUT))
 
     def of(self, method: str, direction: int) -> list[Mapping[str, Any]]:
-        """Metrics of a method, one a seed; the input's and the ceiling's are in any result."""
+        """Metrics of a method, one a seed; the input's and the retest's are in any result."""
         own = [one for one in self.results if (one.method, one.direction) == (method, direction)]
-        if method in (INPUT, CEILING):
-            key = "input" if method == INPUT else "repeat"
+        if method in (INPUT, RETEST):
+            key = "input" if method == INPUT else "retest"
             every = [one.metrics.get(key) for one in self.results if one.direction == direction]
             return [each for each in every if each][:1]
         return [one.metrics for one in own]
@@ -84,7 +86,7 @@ class Benchmark:
 
 def rows_of(benchmark: Benchmark) -> tuple[str, ...]:
     """The methods between what they start from and what they cannot surpass."""
-    return (INPUT, *benchmark.methods, CEILING)
+    return (INPUT, *benchmark.methods, RETEST)
 
 
 def at(*path: str) -> Callable[[Mapping[str, Any]], Any]:

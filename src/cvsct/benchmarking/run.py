@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cvsct.benchmarking.failures import reason_of
 from cvsct.benchmarking.folder import (
     MINUTES,
     MODELS,
@@ -19,18 +18,19 @@ from cvsct.benchmarking.folder import (
     fingerprint,
     scanners_of,
     training_part,
+    unpaired_because,
 )
 from cvsct.benchmarking.page import league_html, league_markdown
-from cvsct.benchmarking.pairs import unpaired_because
 from cvsct.benchmarking.results import Benchmark
-from cvsct.benchmarking.runner import Work
+from cvsct.benchmarking.runner import Work, reason_of
 from cvsct.benchmarking.tables import ranking, tables
 from cvsct.benchmarking.unpaired import unpaired_table
 from cvsct.core.errors import CvsctError, TerminatedError, TrainingError, UsageError
 from cvsct.core.files import write_atomic, write_json
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.resumable import locked_output
-from cvsct.evaluation.report.tables import Table
+from cvsct.core.sides import with_old_keys
+from cvsct.evaluation.table import Table
 from cvsct.guard.training_set import parse_allowed
 from cvsct.methods.base import refuse_unknown_preset
 from cvsct.methods.registry import find_method
@@ -216,7 +216,7 @@ def _record(found: Benchmark, plan: Mapping[str, Any], failed: Mapping[str, str]
     return {
         "plan": dict(plan),
         "directions": list(found.directions),
-        "results": [asdict(one) for one in found.results],
+        "results": [with_old_keys(asdict(one)) for one in found.results],
         "failed": dict(failed),
         "research_use_only": True,
     }

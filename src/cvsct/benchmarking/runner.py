@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 from cvsct.api.evaluate import evaluate
 from cvsct.api.harmonize import harmonize
 from cvsct.api.train import train
-from cvsct.benchmarking.failures import reason_of
 from cvsct.benchmarking.features import combat_metrics, lead_table
 from cvsct.benchmarking.folder import (
     MODELS,
@@ -25,12 +25,19 @@ from cvsct.benchmarking.folder import (
     model_mb,
 )
 from cvsct.benchmarking.results import COMBAT, WAYS, Benchmark, Result
-from cvsct.core.errors import CvsctError
+from cvsct.core.errors import CvsctError, explain, unexpected
 from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.sides import with_new_keys
 from cvsct.evaluation.features.table_file import FeatureFile, read_features
-from cvsct.evaluation.report.tables import Table
+from cvsct.evaluation.table import Table
+from cvsct.io.dicom.header import label
 from cvsct.methods.registry import find_method
 from cvsct.model.bundle import CHECKPOINT_FILE, SUMS_FILE
+
+logger = logging.getLogger(__name__)
+
+PASSED = "passed"
+"""Folder of the target harmonized; named as in 0.1.0, so that its benchmarks can go on."""
 
 PAPER_PAIR = ("ge-revolution-evo", "siemens-somatom-force")
 
@@ -71,19 +78,19 @@ class Work:
         place = self._place(name, seed, direction)
         source, target = self._sides(direction)
         images, report = place / "images", place / "report"
-        passed = place / "passed"
+        target_harmonized = place / PASSED
         back = row.reversible and direction == 1
-        for scans, made in ((source, images), (target, passed)):
+        for scans, made in ((source, images), (target, target_harmonized)):
             self._harmonized(scans, model, made, back)
         if not is_report(report):
-            repeat = self.data / REPEAT / target
+            retest = self.data / REPEAT / target
             nodules = self.data / "nodules.csv"
             evaluate(
                 images,
                 self.data / TEST / target,
                 source=self.data / TEST / source,
-                retest=repeat if repeat.is_dir() else None,
-                harmonized_target=passed,
+                retest=retest if retest.is_dir() else None,
+                target_harmonized=target_harmonized,
                 nodules=nodules if nodules.is_file() else None,
                 rois=self.rois,
                 workers=self.workers,
@@ -95,7 +102,7 @@ class Work:
             method=name,
             seed=seed,
             direction=direction,
-            metrics=json.loads((report / "metrics.json").read_text()),
+            metrics=with_new_keys(json.loads((report / "metrics.json").read_text())),
             fit_s=fit_s(model),
             slices_per_s=manifest_of(images)["figures"]["slices_per_s"],
             model_mb=model_mb(model),
@@ -220,3 +227,24 @@ class Work:
 def paired(result: Result) -> bool:
     """Whether slices were compared, and so features measured."""
     return not result.metrics.get("unpaired_because")
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a job failed, in words that quote no value of a file; the traceback goes to the log."""
+    if isinstance(error, CvsctError):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return f"a program within it ended with exit code {error.code}"
+    logger.info("failed", exc_info=error)
+    if isinstance(error, MemoryError):
+        return "not enough memory; close other programs, or use fewer workers or smaller scans"
+    if isinstance(error, OSError):
+        return _explained(error)
+    return unexpected(error)
+
+
+def _explained(error: OSError) -> str:
+    said = explain(error)
+    if not isinstance(error.filename, str):
+        return said
+    return said.replace(error.filename, label(Path(error.filename)), 1)

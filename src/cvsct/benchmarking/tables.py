@@ -9,8 +9,8 @@ import numpy as np
 
 from cvsct.benchmarking.published_results import NOTES, QUALITY, TABLE_2, TABLE_3, Printed
 from cvsct.benchmarking.results import (
-    CEILING,
     INPUT,
+    RETEST,
     Benchmark,
     at,
     mean_of,
@@ -20,7 +20,7 @@ from cvsct.benchmarking.results import (
 )
 from cvsct.benchmarking.unpaired import NOT_THERE, unpaired_table
 from cvsct.evaluation.features.radiomics import CLASSES
-from cvsct.evaluation.report.tables import Table
+from cvsct.evaluation.table import Table
 
 CLASS_TITLES = ("First order", "GLCM", "GLDM", "GLRLM", "GLSZM", "NGTDM")
 
@@ -57,12 +57,12 @@ def table_2(benchmark: Benchmark) -> Table:
         title="Table 2: concordance of radiomic features, within regions",
         caption=(
             "Lin's CCC over the features of a class in one region; mean ± sd over "
-            f"{_counts(benchmark)}{_seeds(benchmark)}.{_no_pairs(benchmark, (0, 1))}"
-            f"{_paper_caption(benchmark)}"
+            f"{_counts(benchmark)}{_seeds(benchmark)}"
         ),
         head=("Feature class", *CLASS_TITLES),
         rows=tuple(rows),
         marked=frozenset(marked),
+        footnotes=(*_no_pairs(benchmark, (0, 1)), *_paper_footnotes(benchmark)),
     )
 
 
@@ -87,7 +87,7 @@ def table_3(benchmark: Benchmark) -> Table:
         title="Table 3: image quality",
         caption=(
             f"On [0, 1] of the HU window; mean ± sd over {_counts(benchmark, 'n_slices')}"
-            f"{_seeds(benchmark)}.{_no_pairs(benchmark, (0, 1))}{_paper_caption(benchmark)}"
+            f"{_seeds(benchmark)}"
         ),
         head=(
             "Metric",
@@ -99,6 +99,7 @@ def table_3(benchmark: Benchmark) -> Table:
         ),
         rows=tuple(rows),
         marked=frozenset(marked),
+        footnotes=(*_no_pairs(benchmark, (0, 1)), *_paper_footnotes(benchmark)),
     )
 
 
@@ -122,7 +123,7 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
                 _interval(found),
                 _number(mean_of(found, within_mean), 2),
                 *(_percent(mean_of(found, share(i))) for i in (0, 1)),
-                _percent(mean_of(found, at("way_to_ceiling", "share"))),
+                _percent(mean_of(found, at("way_to_retest", "share"))),
                 _number(mean_of(found, at("psnr_db")), 1),
                 _number(mean_of(found, at("ssim")), 3),
                 _number(mean_of(found, at("ncc")), 4),
@@ -135,16 +136,15 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
     shown = {row[0] for row in rows}
     lost = [name for name, way in benchmark.failed if way == direction and name not in shown]
     rows += [(name, *["failed"] * 3, *[NOT_THERE] * 11) for name in dict.fromkeys(lost)]
-    marked = frozenset(i for i, row in enumerate(rows) if row[0] in (INPUT, CEILING))
+    marked = frozenset(i for i, row in enumerate(rows) if row[0] in (INPUT, RETEST))
     return Table(
         key=f"ranking{direction + 1}",
         title=f"Which method is worth its cost: {benchmark.directions[direction]}",
         caption=(
             "In order of the mean over six classes of the CCC across regions, with its 95 % "
             f"interval over {_counts(benchmark)}; with several seeds the mean of each and their "
-            f"range. {benchmark.budget} Times are of this machine, applying includes reading and "
-            f"writing. {_both_ways(benchmark)}{_no_pairs(benchmark, (direction,))}"
-        ).strip(),
+            "range"
+        ),
         head=(
             "Method",
             "kind",
@@ -153,7 +153,7 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
             "CCC within",
             "CCC ≥ 0.85",
             "CCC ≥ 0.90",
-            "way to repeat scan",
+            "way to retest",
             "PSNR (dB)",
             "SSIM",
             "NCC",
@@ -164,24 +164,29 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
         ),
         rows=tuple(rows),
         marked=marked,
+        footnotes=(
+            f"{benchmark.budget} Times are of this machine, applying includes reading and writing.",
+            *_both_ways(benchmark),
+            *_no_pairs(benchmark, (direction,)),
+        ),
     )
 
 
-def _no_pairs(benchmark: Benchmark, directions: Sequence[int]) -> str:
+def _no_pairs(benchmark: Benchmark, directions: Sequence[int]) -> tuple[str, ...]:
     """Why figures are missing that need test scans of one body on both scanners."""
     reasons = {i: reason for i in directions if (reason := benchmark.unpaired_because(i))}
-    return "".join(
-        f" {benchmark.directions[i]} has no figures of pairs: {reason}."
+    return tuple(
+        f"{benchmark.directions[i]} has no figures of pairs: {reason}."
         for i, reason in reasons.items()
     )
 
 
-def _both_ways(benchmark: Benchmark) -> str:
+def _both_ways(benchmark: Benchmark) -> tuple[str, ...]:
     """Whose fit is of both directions at once."""
     names = dict.fromkeys(r.method for r in benchmark.results if r.both_ways and r.method != INPUT)
     if not names:
-        return ""
-    return f"The fit and the model of {', '.join(names)} serve both directions."
+        return ()
+    return (f"The fit and the model of {', '.join(names)} serve both directions.",)
 
 
 def _word(values: Sequence[str]) -> str:
@@ -227,12 +232,13 @@ def _seeds(benchmark: Benchmark) -> str:
     return f", mean of up to {seeds} trainings" if seeds > 1 else ""
 
 
-def _paper_caption(benchmark: Benchmark) -> str:
+def _paper_footnotes(benchmark: Benchmark) -> tuple[str, ...]:
     if not benchmark.like_the_paper:
-        return ""
+        return ()
     return (
-        " The paper's figures are of other scans of other bodies: compare ranks and trends, not "
-        f"values. {' '.join(NOTES)}"
+        "The paper's figures are of other scans of other bodies: compare ranks and trends, not "
+        "values.",
+        *NOTES,
     )
 
 

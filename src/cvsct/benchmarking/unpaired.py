@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cvsct.benchmarking.results import INPUT, Benchmark, at, mean_of
-from cvsct.evaluation.report.tables import Table
+from cvsct.evaluation.table import Table
 
 TARGET = "target"
 NOT_THERE = "–"

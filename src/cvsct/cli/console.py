@@ -13,15 +13,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cvsct.core.errors import UsageError, one_line
+from cvsct.core.sides import OLD_NAMES_GO_IN
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_STOPPED = 1, 2, 3, 130
 
 _PACKAGE = logging.getLogger("cvsct")
 _LOGGER = logging.getLogger("cvsct.cli")
 _PRINTED_LOGGER = "cvsct.cli"
+_Value = TypeVar("_Value")
 
 
 @dataclass
@@ -145,6 +147,20 @@ def report_result(text: str, data: Any) -> None:
         print(text, flush=True)
     if text:
         _LOGGER.info("%s", one_line(text))
+
+
+def renamed(option: str, value: _Value | None, old: str, old_value: _Value | None) -> _Value | None:
+    """The value of an option, which may have been given by its old name; that is told.
+
+    Raises:
+        UsageError: if it was given by both names.
+    """
+    if old_value is None:
+        return value
+    if value is not None:
+        raise UsageError(f"{old} is the old name of {option}; give {option} alone")
+    report_note(f"{old} is now {option}; removed in {OLD_NAMES_GO_IN}")
+    return old_value
 
 
 _ONCE = ("left out", "warning: a scan may be incomplete")

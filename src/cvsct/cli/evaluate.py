@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from cvsct.cli.console import add_inputs, report_note
+from cvsct.cli.console import add_inputs, is_dry_run, renamed, report_note, report_result
 from cvsct.core.errors import UsageError
+from cvsct.core.sides import HARMONIZED, RETEST, SOURCE, TARGET, TARGET_HARMONIZED
 
 
 def evaluate(
-    harmonized: Annotated[Path, typer.Option(help="What `cvsct harmonize` wrote.")],
-    target: Annotated[Path, typer.Option(help="Scans of scanner B to compare with.")],
+    harmonized: Annotated[Path, typer.Option(HARMONIZED.option, help=HARMONIZED.what)],
+    target: Annotated[Path, typer.Option(TARGET.option, help=TARGET.what)],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    source: Annotated[Path | None, typer.Option(help="The scans before harmonisation.")] = None,
-    repeat: Annotated[
-        Path | None, typer.Option(help="The target scanned once more: what no method surpasses.")
+    source: Annotated[Path | None, typer.Option(SOURCE.option, help=SOURCE.what)] = None,
+    retest: Annotated[Path | None, typer.Option(RETEST.option, help=RETEST.what)] = None,
+    repeat: Annotated[Path | None, typer.Option(RETEST.old_option, hidden=True)] = None,
+    target_harmonized: Annotated[
+        Path | None, typer.Option(TARGET_HARMONIZED.option, help=TARGET_HARMONIZED.what)
     ] = None,
-    passed: Annotated[
-        Path | None, typer.Option(help="The target put through the model, to be left alone.")
-    ] = None,
+    passed: Annotated[Path | None, typer.Option(TARGET_HARMONIZED.old_option, hidden=True)] = None,
     regions: Annotated[
-        str, typer.Option(help="Where features are measured: squares, or whole slices.")
+        Literal["squares", "slices"],
+        typer.Option(help="Where features are measured: squares, or whole slices."),
     ] = "squares",
     masks: Annotated[
         list[Path] | None,
@@ -50,17 +53,36 @@ def evaluate(
     ] = True,
 ) -> None:
     """Measure how alike the scanners' images are, before and after: metrics.json, report.html."""
+    from cvsct.api.evaluate import check_evaluation
     from cvsct.api.evaluate import evaluate as run
     from cvsct.cli.progress import progress
 
-    add_inputs(harmonized, target, source, repeat, passed)
+    retest = renamed(RETEST.option, retest, RETEST.old_option, repeat)
+    target_harmonized = renamed(
+        TARGET_HARMONIZED.option, target_harmonized, TARGET_HARMONIZED.old_option, passed
+    )
+    add_inputs(harmonized, target, source, retest, target_harmonized)
     if pair and unpaired:
         raise UsageError("--pair and --unpaired exclude each other; give one of them")
+    if is_dry_run():
+        planned = check_evaluation(
+            {HARMONIZED: harmonized, TARGET: target, SOURCE: source, RETEST: retest,
+             TARGET_HARMONIZED: target_harmonized},
+            [*(masks or ()), *([nodules] if nodules else [])], out,
+        )  # fmt: skip
+        lines = [f"{name}: {count} slices" for name, count in planned.items()]
+        report_result(
+            f"{'; '.join(lines)}; nothing was written (--dry-run)",
+            {"out": str(out), "dry_run": True, "slices": planned},
+        )
+        return
     found = run(
-        harmonized, target, source=source, retest=repeat, harmonized_target=passed,
+        harmonized, target, source=source, retest=retest, target_harmonized=target_harmonized,
         masks=masks or (), structures=structures or (), nodules=nodules, regions=regions,
         rois=rois, pairing="forced" if pair else "off" if unpaired else "checked", seed=seed,
         workers=workers, cache=cache, out=out, progress=progress(), note=report_note,
     )  # fmt: skip
-    print(found.summary())
-    print(out / "report.html")
+    report_result(
+        f"{found.summary()}\n{out / 'report.html'}",
+        json.loads((out / "metrics.json").read_text(encoding="utf-8")),
+    )

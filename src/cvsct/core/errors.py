@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import importlib.util
 import traceback
 from pathlib import Path
 from typing import Any, ClassVar
@@ -99,6 +100,40 @@ def import_extra(module: str, needed_for: str, extra: str) -> Any:
             f"{needed_for} needs {module.partition('.')[0]} ({error}); "
             f"install it with: pip install 'cvsct[{extra}]'"
         ) from error
+
+
+EXTRA_MODULES = {
+    "simulate": ("numba", "xraydb"),
+    "train": ("torch", "onnx", "tensorboard"),
+    "evaluate": (
+        "radiomics",
+        "skimage",
+        "pandas",
+        "matplotlib",
+        "jinja2",
+        "highdicom",
+        "neuroCombat",
+    ),
+    "cohort": ("distributed",),
+}
+"""What the libraries of each optional extra are imported as."""
+
+
+def need_extra(extra: str, needed_for: str) -> None:
+    """Refuse work that an extra is missing for, before any of it is done.
+
+    Args:
+        needed_for: what needs it, as the beginning of a sentence.
+
+    Raises:
+        MissingExtraError: if one of the extra's libraries is not installed.
+    """
+    missing = [name for name in EXTRA_MODULES[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"{needed_for} needs {', '.join(missing)}, not installed here; "
+            f"install with: pip install 'cvsct[{extra}]'"
+        )
 
 
 def explain(error: OSError) -> str:

@@ -43,6 +43,17 @@ def folder_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def refuse_missing(*paths: Path | None) -> None:
+    """Refuse arguments that name what is not there.
+
+    Raises:
+        UsageError: for the first of the paths that does not exist.
+    """
+    for path in paths:
+        if path is not None and not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+
+
 def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> None:
     """Write a file so that it is never seen half-written.
 

@@ -1,4 +1,4 @@
-"""Where the soft tissue is: masks, seeded square regions, regions of any shape.
+"""Where tissue is: the table of HU ranges, masks, seeded square regions, regions of any shape.
 
 Tissue is told from air and bone on a *blurred* image. On raw HU the noise itself decides which
 pixels pass, and any statistic of what passed is biased by it (notebook/log.md).
@@ -14,15 +14,85 @@ from scipy import ndimage
 
 from cvsct.core.errors import GeometryError
 
-SOFT_TISSUE_HU = (-200.0, 300.0)
-"""Fat to contrast-filled vessels; lung and air lie below, cortical bone above."""
 
-SOFT_TISSUE_WINDOW_HU = (-160, 240)
-"""What pictures show from black to white: level 40, width 400, the usual soft-tissue window."""
+@dataclass(frozen=True)
+class HURange:
+    """One row of the table of HU ranges.
+
+    Whether an end belongs to the range is its user's matter: the mask functions say so.
+
+    Args:
+        low_hu: lower end; minus infinity where there is none.
+        high_hu: upper end; infinity where there is none.
+        what: what the range holds, on which image, and why it ends there.
+        source: where the numbers come from; `chosen` where they are this program's own.
+    """
+
+    low_hu: float
+    high_hu: float
+    what: str
+    source: str = "chosen"
+
+    @property
+    def limits_hu(self) -> tuple[float, float]:
+        """Both ends."""
+        return self.low_hu, self.high_hu
 
 
-BODY_HU = -300.0
-"""Halfway between air and soft tissue, well above lung, on the blurred image."""
+# Masks, on the blurred image
+BODY = HURange(-300.0, np.inf, "the patient: halfway between air and soft tissue, well above lung")
+SOFT_TISSUE = HURange(
+    -200.0, 300.0, "fat to contrast-filled vessels; below lie lung and air, above cortical bone"
+)
+LUNG = HURange(
+    -np.inf, -500.0, "lung, gas in the bowel, and outside the body air; ends halfway to tissue"
+)
+FAT = HURange(-150.0, -50.0, "fat; from lung's -500 to -150 HU is mostly edges, of no tissue")
+ORGANS = HURange(-50.0, 200.0, "soft tissue but fat: muscle, blood and organs, contrast in vessels")
+BONE = HURange(200.0, np.inf, "bone, and dense contrast medium with it")
+LUNG_WITH_TISSUE = HURange(
+    -930.0, -500.0,
+    "lung that holds tissue; below, clipped noise shifts the mean by what depends on the kernel",
+)  # fmt: skip
+CLIPPED_NOISE = HURange(
+    -np.inf, -650.0, "air and dark lung, of which noise reaches the floor at -1024 HU"
+)
+
+# Means of homogeneous patches
+UNENHANCED_ORGANS = HURange(
+    -30.0, 110.0, "muscle, blood and organs without fat: the two peaks must not be confused"
+)
+
+# Single voxels, noise included
+FAT_VOXELS = HURange(
+    -200.0, -30.0, "fat as single voxels show it, with their noise: wider than of the blurred image"
+)
+AIR_VOXELS = HURange(-1100.0, -850.0, "air, with its noise and what calibration leaves")
+CUT_AIR_VOXELS = HURange(
+    -1100.0, -900.0,
+    "where a lowest stored value cuts noise of air and lung; lower ones are padding",
+)  # fmt: skip
+TISSUE_WITHOUT_FAT = HURange(
+    -10.0, 300.0, "the median of a scan of nothing but the inside of a body; above air and fat"
+)
+BODY_VOXELS = HURange(
+    -900.0, 4000.0, "lung to metal: a declared padding value in here would erase real voxels"
+)
+
+# What images are clipped to before they are compared
+SOFT_TISSUE_BORDERS = HURange(
+    -150.0, 250.0, "fat, muscle and organs, which tell bodies apart; steps to air and bone do not"
+)
+AIR_TO_VESSELS = HURange(
+    -1000.0, 300.0, "without floors of air, which differ by kernel, and metal, which outshines all"
+)
+AIR_TO_BONE = HURange(-1000.0, 1000.0, "the same, before a blur through which metal would shine")
+
+# What pictures show from black to white
+SOFT_TISSUE_WINDOW = HURange(-160.0, 240.0, "level 40, width 400", "the usual soft-tissue window")
+LUNG_WINDOW = HURange(-1350.0, 150.0, "level -600, width 1500", "the usual lung window")
+BONE_WINDOW = HURange(-450.0, 1050.0, "level 300, width 1500", "the usual bone window")
+NETWORK_WINDOW = HURange(-1000.0, 900.0, "all that a network sees", "paper, Model Implementation")
 
 
 @dataclass(frozen=True)
@@ -84,12 +154,10 @@ def blurred(
 
 def soft_tissue(
     hu: Float[np.ndarray, "slices rows columns"],
-    hu_range: tuple[float, float] = SOFT_TISSUE_HU,
-    sigma_px: float = 2.0,
 ) -> Bool[np.ndarray, "slices rows columns"]:
-    """True where the blurred image is soft tissue."""
-    smooth = blurred(hu, sigma_px)
-    return (smooth >= hu_range[0]) & (smooth <= hu_range[1])
+    """True where the blurred image is soft tissue, both ends of the range included."""
+    smooth = blurred(hu)
+    return (smooth >= SOFT_TISSUE.low_hu) & (smooth <= SOFT_TISSUE.high_hu)
 
 
 def covered_fraction(
@@ -154,7 +222,7 @@ def body(
 ) -> Bool[np.ndarray, "slices rows columns"]:
     """True inside the patient, lungs included: each slice's largest object, holes filled."""
     outline = np.zeros(hu.shape, dtype=bool)
-    for index, plane in enumerate(blurred(hu) > BODY_HU):
+    for index, plane in enumerate(blurred(hu) > BODY.low_hu):
         objects, count = ndimage.label(plane)
         if count == 0:
             continue

@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import ndimage
 
+from cvsct.core.masks import AIR_TO_BONE, SOFT_TISSUE_BORDERS
+
 LEAST_CORRELATION = 0.87
 """Median over slices. One body: above .999 for two kernels of a real scan, .95 with 400 HU of noise
 added to one, .95 on two makers' virtual scanners, .9 at 80 and 120 kVp. Real patients against
@@ -26,13 +28,6 @@ FARTHEST_MM = 2.0
 
 BAND_MM = (3.0, 12.0)
 """A Gaussian less a wider one: borders of organs, neither noise nor the bulk of the body."""
-
-SEEN_HU = (-150.0, 250.0)
-"""The blurred image is clipped to soft tissue: fat, muscle and organs tell bodies apart, where the
-steps to air and bone, alike in all bodies, would outshine them."""
-
-LIMITS_HU = (-1000.0, 1000.0)
-"""Before the blur: floors of air differ by kernel, and metal would shine through it."""
 
 LEAST_CONTRAST_HU = 15.0
 """Band-passed slices of which neither has more (root mean square) show too little to tell bodies
@@ -150,12 +145,12 @@ def _edges(
 ) -> Float[np.ndarray, "_ _"]:
     """Borders of organs, on a grid coarser by a whole factor, with mean 0."""
     rows, columns = (n // factor * factor for n in hu.shape)
-    limited = np.clip(hu[:rows, :columns].astype(np.float64), *LIMITS_HU)
+    limited = np.clip(hu[:rows, :columns].astype(np.float64), *AIR_TO_BONE.limits_hu)
     blocks = limited.reshape(rows // factor, factor, columns // factor, factor)
     fine_px, wide_px = (mm / (pixel_mm * factor) for mm in BAND_MM)
     fine_px = max(fine_px, LEAST_BLUR_PX)
     blurred = ndimage.gaussian_filter(blocks.mean(axis=(1, 3)), fine_px, mode="nearest")
-    soft = np.clip(blurred, *SEEN_HU)
+    soft = np.clip(blurred, *SOFT_TISSUE_BORDERS.limits_hu)
     band = soft - ndimage.gaussian_filter(soft, max(wide_px, 3 * fine_px), mode="nearest")
     return np.asarray(band - band.mean())
 

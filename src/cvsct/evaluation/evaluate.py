@@ -20,19 +20,19 @@ from cvsct.evaluation.features.cache import FeatureCache
 from cvsct.evaluation.features.placement import Placed, place_masks, place_regions, place_slices
 from cvsct.evaluation.features.radiomics import FeatureTable, extract, settings_record
 from cvsct.evaluation.features.roi import patch_of
+from cvsct.evaluation.guards import Guarded
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.image.quality import ImageQuality, image_quality
 from cvsct.evaluation.image.texture import Texture, texture_or_reason, tissue_hu
 from cvsct.evaluation.physics import Examination, examine, examine_apart
 from cvsct.evaluation.remarks import Remarks, coverage_notes, idle_notes, region_notes
-from cvsct.evaluation.report.guards import Guarded
 from cvsct.evaluation.settings import EvaluationSettings
-from cvsct.evaluation.sides import (
+from cvsct.evaluation.shared_slices import (
     SharedSlices,
     images_of,
     pair_with_target,
     pairs_to_compare,
-    refuse_other_repeat,
+    refuse_other_retest,
     with_target,
 )
 from cvsct.evaluation.spread import Spread
@@ -57,7 +57,7 @@ class Evaluation:
         unpaired_because: why slices could not be compared; empty in paired mode.
         harmonized: against the target; None in unpaired mode.
         input: the source against the target; None in unpaired mode or without a source.
-        repeat: the target scanned again against the target, the ceiling of every method; None
+        retest: the target scanned once more against the target, which no method can surpass; None
             without such a scan.
         features: of the regions, by side.
         soft_tissue_hu: mean over each side's own soft tissue.
@@ -73,7 +73,7 @@ class Evaluation:
     regions: tuple[Placed, ...] = field(repr=False)
     harmonized: Comparison | None = field(repr=False)
     input: Comparison | None = field(repr=False)
-    repeat: Comparison | None = field(repr=False)
+    retest: Comparison | None = field(repr=False)
     features: dict[str, FeatureTable] = field(repr=False)
     texture: Texture | None = field(repr=False)
     examination: Examination = field(repr=False)
@@ -86,7 +86,7 @@ class Evaluation:
     @property
     def compared(self) -> dict[str, Comparison]:
         """What was compared with the target slice by slice, by side."""
-        sides = {"source": self.input, "harmonized": self.harmonized, "repeat": self.repeat}
+        sides = {"source": self.input, "harmonized": self.harmonized, "retest": self.retest}
         return {side: one for side, one in sides.items() if one is not None}
 
     @property
@@ -121,10 +121,10 @@ def evaluate(
     source: Sequence[CTVolume] | None = None,
     settings: EvaluationSettings | None = None,
     progress: Progress = silent,
-    repeat: Sequence[CTVolume] | None = None,
+    retest: Sequence[CTVolume] | None = None,
     masks: Mapping[int, Sequence[MaskedRegion]] | None = None,
     nodules: Sequence[NoduleTruth] = (),
-    passed: Sequence[CTVolume] = (),
+    target_harmonized: Sequence[CTVolume] = (),
     cache: FeatureCache | None = None,
     note: Note = log_note,
     remarks: Sequence[str] = (),
@@ -132,24 +132,24 @@ def evaluate(
     """Compare harmonised series, and their source where given, with the target's.
 
     Args:
-        repeat: the target's scans made once more; what no method can surpass.
+        retest: the target's scans made once more; what no method can surpass.
         masks: for `settings.regions` of `masks`, drawn on target series, by number of the series.
         nodules: the truth of simulated bodies.
-        passed: target series put through the model, which should leave them alone.
+        target_harmonized: target series put through the model, which should leave them alone.
         cache: of features; None measures all of them.
         note: told at once what a user must know of the comparison, such as why nothing pairs.
         remarks: what was told of these scans before, for the report.
 
     Raises:
         EvaluationError: if a side is empty, if volumes that should pair do not fit, if the source
-            is not what was harmonised, if the repeat shows another body, or if there is no soft
+            is not what was harmonised, if the retest shows another body, or if there is no soft
             tissue to compare.
     """
     settings = settings or EvaluationSettings()
     if not harmonized or not target:
         raise EvaluationError("nothing to compare: give at least one series on each side")
     tolerance_mm = settings.z_tolerance_mm
-    given = {"source": source, "harmonized": harmonized, "repeat": repeat, "target": target}
+    given = {"source": source, "harmonized": harmonized, "retest": retest, "target": target}
     sides = {side: volumes for side, volumes in given.items() if volumes}
     forced = settings.pairing == "forced"
     pairing = pair_with_target(harmonized, target, source, settings)
@@ -162,7 +162,7 @@ def evaluate(
     if pairs:
         shared = with_target(pairs, sides, tolerance_mm, forced)
         if not forced:
-            refuse_other_repeat(shared)
+            refuse_other_retest(shared)
         told.tell(coverage_notes(harmonized, shared))
         sides = {side: [images_of(one, side) for one in shared] for side in sides}
         notes: list[str] = []
@@ -182,11 +182,11 @@ def evaluate(
             side: _compare(side, shared, features, settings) for side in sides if side != "target"
         }
         progress("evaluate: physics", 2, 4)
-        through = _passed(shared, passed, settings) if passed else []
+        through = _slices_compared(shared, target_harmonized, settings) if target_harmonized else []
         found = examine(shared, regions, features, nodules, through, settings.seed)
     else:
         note(f"not paired: {pairing.unpaired_because}; texture spectra and mean HU are compared")
-        told.tell(idle_notes(settings, repeat, passed, nodules))
+        told.tell(idle_notes(settings, retest, target_harmonized, nodules))
         shared = [
             SharedSlices(
                 harmonized=harmonized[pair.first].select([i for i, _ in pair.slices]),
@@ -196,7 +196,7 @@ def evaluate(
             for pair in (pairs_to_compare(harmonized, source, tolerance_mm) if source else [])
         ]
         notes = []
-        sides.pop("repeat", None)
+        sides.pop("retest", None)
         found = examine_apart(shared, target, settings.seed)
     notes += found.notes
     progress("evaluate: texture", 3, 4)
@@ -214,7 +214,7 @@ def evaluate(
         regions=tuple(regions),
         harmonized=compared.get("harmonized"),
         input=compared.get("source"),
-        repeat=compared.get("repeat"),
+        retest=compared.get("retest"),
         features=features,
         texture=texture,
         examination=found,
@@ -247,12 +247,15 @@ def _texture(
     return None, [f"no texture spectra: {reasons[-1]}"]
 
 
-def _passed(
-    shared: Sequence[SharedSlices], passed: Sequence[CTVolume], settings: EvaluationSettings
+def _slices_compared(
+    shared: Sequence[SharedSlices],
+    target_harmonized: Sequence[CTVolume],
+    settings: EvaluationSettings,
 ) -> list[CTVolume]:
     """Of the series that were put through the model, the slices that are compared."""
     targets = [images_of(one, "target") for one in shared]
-    pairs = pairs_to_compare(targets, passed, settings.z_tolerance_mm, settings.pairing == "forced")
+    forced = settings.pairing == "forced"
+    pairs = pairs_to_compare(targets, target_harmonized, settings.z_tolerance_mm, forced)
     found = {pair.first: pair for pair in pairs}
     lost = [i for i, each in enumerate(targets)
             if i not in found or len(found[i].slices) < len(each.hu)]  # fmt: skip
@@ -262,7 +265,8 @@ def _passed(
             "all of their slices; harmonise the target's folder and give the result"
         )
     return [
-        passed[found[i].second].select([j for _, j in found[i].slices]) for i in range(len(targets))
+        target_harmonized[found[i].second].select([j for _, j in found[i].slices])
+        for i in range(len(targets))
     ]
 
 

@@ -29,14 +29,14 @@ from cvsct.evaluation.image.nodules import NoduleComparison, compare_nodules
 from cvsct.evaluation.image.noise import TissueNoise, tissue_noise
 from cvsct.evaluation.image.residuals import Residuals, residuals
 from cvsct.evaluation.image.tissues import Tissue, TissueBias, TissueMap, bias_by_tissue
-from cvsct.evaluation.sides import SharedSlices, images_of
+from cvsct.evaluation.shared_slices import SharedSlices, images_of
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Examination:
-    """Answers by side (`source`, `harmonized`, `repeat`, `target`); empty where there is none.
+    """Answers by side (`source`, `harmonized`, `retest`, `target`); empty where there is none.
 
     Args:
         bias: of each tissue against the target.
@@ -90,7 +90,7 @@ def examine(
     regions: Sequence[Placed],
     features: Mapping[str, FeatureTable],
     nodules: Sequence[NoduleTruth] = (),
-    passed: Sequence[CTVolume] = (),
+    target_harmonized: Sequence[CTVolume] = (),
     seed: int = 0,
 ) -> Examination:
     """Examine sides that show the same slices.
@@ -99,7 +99,7 @@ def examine(
         shared: with a target.
         regions: where features were measured; those of one slice are one place to the classifier.
         nodules: the truth of simulated bodies, of any number of them.
-        passed: the target's slices put through the model, in the order of `shared`.
+        target_harmonized: the target's slices put through the model, in the order of `shared`.
     """
     asked = _Asked()
     names = [name for name in features if name != "target"]
@@ -125,8 +125,8 @@ def examine(
         consistency=asked.of("slice consistency", slice_consistency, sides, maps) or {},
         nodules=asked.of("nodules", compare_nodules, sides, nodules) if nodules else None,
         identification=_told(identified),
-        idempotence=asked.of("idempotence", idempotence, sides["target"], passed, maps)
-        if passed
+        idempotence=asked.of("idempotence", idempotence, sides["target"], target_harmonized, maps)
+        if target_harmonized
         else None,
         notes=tuple(dict.fromkeys(asked.notes)),
     )

@@ -11,7 +11,7 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.placement import Placed
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.settings import EvaluationSettings
-from cvsct.evaluation.sides import SharedSlices
+from cvsct.evaluation.shared_slices import SharedSlices
 
 
 @dataclass
@@ -56,16 +56,16 @@ def region_notes(
 
 def idle_notes(
     settings: EvaluationSettings,
-    repeat: Sequence[CTVolume] | None,
-    passed: Sequence[CTVolume],
+    retest: Sequence[CTVolume] | None,
+    target_harmonized: Sequence[CTVolume],
     nodules: Sequence[NoduleTruth],
 ) -> list[str]:
     """Say which of the things given are of no use where nothing is paired."""
     given = {
         "masks": settings.regions == "masks",
         "whole slices as regions": settings.regions == "slices",
-        "repeat": bool(repeat),
-        "passed": bool(passed),
+        "retest": bool(retest),
+        "target harmonized": bool(target_harmonized),
         "nodules": bool(nodules),
     }
     idle = [name for name, there in given.items() if there]

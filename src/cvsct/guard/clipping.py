@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from cvsct.core.masks import CLIPPED_NOISE
 from cvsct.core.volume import AIR_FLOOR_HU
 from cvsct.guard.blobs import unexplained
 from cvsct.guard.pyramid import Level, gaussian
-
-CLIPPED_BELOW_HU = -650.0
-"""Above, hardly any noise reaches the floor."""
 
 STEP_HU = 20.0
 MIN_PX = 100
@@ -28,9 +26,9 @@ def unclipped(level: Level) -> Level:
     """
     smooth_b, smooth_a = (gaussian(image, 1.0) for image in (level.before, level.after))
     middle = 0.5 * (smooth_b + smooth_a)
-    dark = middle < CLIPPED_BELOW_HU
+    dark = middle < CLIPPED_NOISE.high_hu
     change = unexplained(smooth_a - smooth_b, middle, level.inside & ~dark)[level.inside & dark]
-    edges = np.arange(AIR_FLOOR_HU, CLIPPED_BELOW_HU + 1, STEP_HU, dtype=np.float32)
+    edges = np.arange(AIR_FLOOR_HU, CLIPPED_NOISE.high_hu + 1, STEP_HU, dtype=np.float32)
     which = np.digitize(middle[level.inside & dark], edges)
     shifts = [0.0]
     for k in range(1, len(edges) + 1):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.masks import SOFT_TISSUE_HU, blurred, body
+from cvsct.core.masks import SOFT_TISSUE, blurred, body
 from cvsct.core.spectra import DB_PER_NEPER, mean_over_patches, patch_spectra
 from cvsct.core.volume import CTVolume
 
@@ -33,7 +33,7 @@ FLOOR_HU2_MM2 = 1.0
 """Added to noise power: a soft kernel leaves hardly any at high frequencies, and what is left
 there, rounding above all, tells nothing."""
 
-TISSUE_EDGES_HU = np.append(np.arange(SOFT_TISSUE_HU[0], SOFT_TISSUE_HU[1] + 1, 20.0), np.inf)
+TISSUE_EDGES_HU = np.append(np.arange(SOFT_TISSUE.low_hu, SOFT_TISSUE.high_hu + 1, 20.0), np.inf)
 MIN_TISSUE_SHARE = 0.02
 """Of all pixels. In units that are no HU, too low, only a little bone looks like tissue."""
 

@@ -8,11 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
-from cvsct.core.masks import SOFT_TISSUE_HU
+from cvsct.core.masks import LUNG_WITH_TISSUE, SOFT_TISSUE
 from cvsct.guard.pyramid import Level, gaussian
-
-LUNG_HU = (-930.0, -500.0)
-"""Lung that holds tissue. Below, clipped noise shifts the mean by what depends on the kernel."""
 
 MIN_PX = 300
 """Pixels of a tissue, about 25 cm², of which a median means something."""
@@ -44,9 +41,9 @@ def drift(level: Level, even: Level) -> Drift:
         even: the same without what clipped noise shifts, which differs from region to region.
     """
     before, after = gaussian(level.before, 1.0), gaussian(level.after, 1.0)
-    tissue = ndimage.binary_erosion(_between(before, after, SOFT_TISSUE_HU) & level.inside)
+    tissue = ndimage.binary_erosion(_between(before, after, SOFT_TISSUE.limits_hu) & level.inside)
     lung = ndimage.binary_erosion(
-        _between(before, after, LUNG_HU) & level.inside, iterations=WALL_PX
+        _between(before, after, LUNG_WITH_TISSUE.limits_hu) & level.inside, iterations=WALL_PX
     )
     local = gaussian(even.after, 1.0) - before
     return Drift(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cvsct.core.errors import UsageError, one_line
+from cvsct.core.masks import FAT_VOXELS, LUNG
 from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.guard.calibrate import Place, Sample
 from cvsct.guard.descriptor import Descriptor, describe, distance
@@ -31,7 +32,6 @@ Of single scans, a phantom that imitates a trunk is at most 0.83 from a patient,
 40 HU 1.3 and more, and 1.07 and more from simulated bodies.
 """
 
-AIR_HU, FAT_HU = -500.0, (-200.0, -30.0)
 LEAST_SHARE = 0.001
 """Of all pixels, below which a side shows no air, or no fat."""
 
@@ -72,8 +72,8 @@ class Shown:
         def counted(place: Place) -> CTVolume:
             volume = place.read()
             hu = volume.hu if volume.padding is None else volume.hu[~volume.padding]
-            fat = (hu > FAT_HU[0]) & (hu < FAT_HU[1])
-            counts[:] += (hu < AIR_HU).sum(), fat.sum(), hu.size
+            fat = (hu > FAT_VOXELS.low_hu) & (hu < FAT_VOXELS.high_hu)
+            counts[:] += (hu < LUNG.high_hu).sum(), fat.sum(), hu.size
             return volume
 
         places = (place for group in Sample.of(series).groups for place in group)

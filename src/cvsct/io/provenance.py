@@ -72,14 +72,14 @@ def check_roles(roles: Mapping[str, Sequence[Origin]]) -> list[str]:
 
     Args:
         roles: origins of the series by role: `harmonized`, `target`, and where given `source`,
-            `repeat` and `passed`.
+            `retest` and `target_harmonized`.
 
     Raises:
         EvaluationError: if arguments were exchanged, or the source is not what was harmonized.
     """
     ours = [each for each in roles["harmonized"] if each.ours]
     notes = []
-    for role in ("source", "target", "repeat"):
+    for role in ("source", "target", "retest"):
         derived = [each for each in roles.get(role, ()) if each.ours]
         if derived and not ours:
             raise EvaluationError(

@@ -14,7 +14,7 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion, Region, sample_regions, soft_tissue
 from cvsct.core.seeding import random_stream
 from cvsct.evaluation.features.roi import whole_slices
-from cvsct.evaluation.sides import SharedSlices, images_of
+from cvsct.evaluation.shared_slices import SharedSlices, images_of
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-from jaxtyping import Bool
-from scipy import ndimage
-
 from cvsct.core.errors import EvaluationError
-from cvsct.core.masks import MaskedRegion, Region, blurred, masked_regions, soft_tissue
+from cvsct.core.masks import MaskedRegion, Region, body, masked_regions, soft_tissue
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.radiomics import Patch
-
-BODY_FROM_HU = -300.0
-"""Between air and fat; the blurred skin passes it where the skin is."""
 
 MIN_SLICE_SHARE = 0.01
 """A slice with less tissue than this share of its pixels is no whole slice of a body."""
@@ -71,7 +64,7 @@ def whole_slices(
     found: list[MaskedRegion] = []
     for i in index:
         stack = volume.hu[i : i + 1]
-        mask = soft_tissue(stack) if part == "soft tissue" else _body(volume, i)
+        mask = soft_tissue(stack) if part == "soft tissue" else body(stack)
         if volume.padding is not None:
             mask = mask & ~volume.padding[i : i + 1]
         if mask.mean() >= MIN_SLICE_SHARE:
@@ -79,16 +72,6 @@ def whole_slices(
     if not found:
         raise EvaluationError(f"no slice shows any {part}; give scans of the trunk")
     return found
-
-
-def _body(volume: CTVolume, index: int) -> Bool[np.ndarray, "1 rows columns"]:
-    """The largest piece that is no air, with what it encloses; a table beside it is not part."""
-    pieces, count = ndimage.label(blurred(volume.hu[index : index + 1])[0] > BODY_FROM_HU)
-    if count == 0:
-        return np.zeros((1, *pieces.shape), dtype=bool)
-    largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    filled: Bool[np.ndarray, "rows columns"] = ndimage.binary_fill_holes(pieces == largest)
-    return filled[None]
 
 
 def _at(region: MaskedRegion, slice_index: int) -> MaskedRegion:

@@ -12,9 +12,10 @@ import numpy as np
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion
+from cvsct.core.sides import side_name
 from cvsct.evaluation.features.placement import Placed
 from cvsct.evaluation.features.radiomics import FeatureTable, Missing
-from cvsct.evaluation.report.tables import as_text
+from cvsct.evaluation.table import as_text
 
 PLACE = ("image", "region", "series", "z_mm", "row", "column", "rows", "columns", "label")
 
@@ -62,7 +63,7 @@ def read_features(path: Path) -> FeatureFile:
         raise EvaluationError(f"{path}: no features.csv of this version; evaluate again")
     sides: dict[str, list[list[str]]] = {}
     for row in rows:
-        sides.setdefault(row[0], []).append(row)
+        sides.setdefault(side_name(row[0]), []).append(row)
     features = {}
     for side, some in sides.items():
         cells = [row[len(PLACE) :] for row in some]

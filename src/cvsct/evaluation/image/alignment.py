@@ -19,14 +19,12 @@ from scipy import ndimage
 from scipy.signal.windows import tukey
 
 from cvsct.core.errors import EvaluationError
+from cvsct.core.masks import AIR_TO_VESSELS
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.extras import load_extra
 
 BAND_SIGMAS_PX = (1.5, 6.0)
 """A Gaussian less a wider one: passes .02 to .12 cycles/px, where edges are and noise is low."""
-
-SEEN_HU = (-1000.0, 300.0)
-"""Images are clipped to this first: the floor of air differs by kernel, metal outshines all."""
 
 TAPER = 0.2
 """Share of a slice's side over which its borders fade out, half at each end."""
@@ -116,7 +114,7 @@ def alignment(pairs: Sequence[tuple[CTVolume, CTVolume]]) -> Alignment | None:
 
 def _seen(hu: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
     """What of a slice is compared: edges of moderate sharpness, faded out at the borders."""
-    clipped = np.clip(hu.astype(np.float64), *SEEN_HU)
+    clipped = np.clip(hu.astype(np.float64), *AIR_TO_VESSELS.limits_hu)
     fine, coarse = (ndimage.gaussian_filter(clipped, s, mode="nearest") for s in BAND_SIGMAS_PX)
     rows, columns = hu.shape
     window = tukey(rows, TAPER)[:, None] * tukey(columns, TAPER)

@@ -14,15 +14,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from cvsct.core.masks import blurred, body
+from cvsct.core.masks import LUNG, blurred, body
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.extras import load_extra
 
 EdgeKind = Literal["skin", "lung"]
 
-LEVEL_HU = -500.0
-"""About halfway between air or lung and tissue; where exactly does not matter, for each piece's
-edge is placed anew on each side's image."""
+LEVEL_HU = LUNG.high_hu
+"""Where exactly does not matter: each piece's edge is placed anew on each side's image."""
 
 LENGTH_PX = 20
 REACH_PX = 8.0

@@ -18,7 +18,7 @@ from cvsct.core.volume import HUWindow
 from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.spread import Spread
 
-PSNR_CEILING_DB = 100.0
+PSNR_CAP_DB = 100.0
 """What identical images read: 0.02 HU over the default window, far below the rounding to 1 HU
 (76 dB), and a number that JSON can hold."""
 
@@ -30,11 +30,11 @@ def psnr_db(
     target_hu: Float[np.ndarray, "target_rows target_columns"],
     window: HUWindow,
 ) -> float:
-    """Peak signal-to-noise ratio with peak 1 (paper, eq. 10); at most `PSNR_CEILING_DB`."""
+    """Peak signal-to-noise ratio with peak 1 (paper, eq. 10); at most `PSNR_CAP_DB`."""
     x, y = _fractions(image_hu, target_hu, window)
     mean_square = float(np.mean((x - y) ** 2))
-    if mean_square <= 10 ** (-PSNR_CEILING_DB / 10):
-        return PSNR_CEILING_DB
+    if mean_square <= 10 ** (-PSNR_CAP_DB / 10):
+        return PSNR_CAP_DB
     return float(-10 * np.log10(mean_square))
 
 

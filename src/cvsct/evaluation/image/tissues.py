@@ -14,21 +14,15 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
-from cvsct.core.masks import blurred, body
+from cvsct.core.masks import BONE, FAT, LUNG, ORGANS, HURange, blurred, body
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.quality import BIAS_BLUR_PX, residual_hu
 
 Tissue = Literal["lung", "fat", "soft", "bone"]
 TISSUES: tuple[Tissue, ...] = get_args(Tissue)
 
-RANGES_HU: Mapping[Tissue, tuple[float, float]] = {
-    "lung": (-np.inf, -500.0),
-    "fat": (-150.0, -50.0),
-    "soft": (-50.0, 200.0),
-    "bone": (200.0, np.inf),
-}
-"""Of the blurred image, within the body. Gas in the bowel reads as lung, dense contrast medium as
-bone; -500 to -150 HU is mostly edges and belongs to none."""
+RANGES: Mapping[Tissue, HURange] = {"lung": LUNG, "fat": FAT, "soft": ORGANS, "bone": BONE}
+"""Of the blurred image, within the body; the upper end belongs to the next tissue."""
 
 THINNEST_PX = 3
 """What is thinner is an edge passing through a range, not a tissue."""
@@ -55,8 +49,10 @@ def tissue_masks(
         inside &= ~padding
     square = np.ones((1, THINNEST_PX, THINNEST_PX), dtype=bool)
     return {
-        tissue: ndimage.binary_opening(inside & (smooth >= low) & (smooth < high), square)
-        for tissue, (low, high) in RANGES_HU.items()
+        tissue: ndimage.binary_opening(
+            inside & (smooth >= each.low_hu) & (smooth < each.high_hu), square
+        )
+        for tissue, each in RANGES.items()
     }
 
 

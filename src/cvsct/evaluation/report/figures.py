@@ -13,23 +13,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
+from cvsct.core.masks import SOFT_TISSUE_WINDOW
+from cvsct.core.sides import SIDES
 from cvsct.evaluation.agreement.concordance import ClassAgreement
 from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.image.edge_mtf import EdgeTransfer
 from cvsct.evaluation.image.noise import TissueNoise
 from cvsct.evaluation.image.quality import residual_hu
 from cvsct.evaluation.image.texture import Texture
-from cvsct.evaluation.sides import SharedSlices
+from cvsct.evaluation.shared_slices import SharedSlices
 
 RESIDUAL_HU = 100.0
-LABELS = {
-    "source": "input",
-    "harmonized": "harmonised",
-    "repeat": "repeat scan",
-    "target": "target",
-}
-COLORS = {"source": "#b0574f", "harmonized": "#2f6f9f", "repeat": "#7a8f3c", "target": "#222222"}
+LABELS = {name: side.label for name, side in SIDES.items()}
+COLORS = {"source": "#b0574f", "harmonized": "#2f6f9f", "retest": "#7a8f3c", "target": "#222222"}
 
 
 def slice_rows(examples: Sequence[tuple[SharedSlices, int]]) -> Any:
@@ -48,7 +44,7 @@ def slice_rows(examples: Sequence[tuple[SharedSlices, int]]) -> Any:
 
 def draw_slice(axis: Any, hu: Float[np.ndarray, "rows columns"]) -> Any:
     """One slice in the soft-tissue window."""
-    low, high = SOFT_TISSUE_WINDOW_HU
+    low, high = SOFT_TISSUE_WINDOW.limits_hu
     axis.imshow(hu, cmap="gray", vmin=low, vmax=high, interpolation="none")
     return _bare(axis)
 
@@ -142,8 +138,8 @@ def _panels(
     """What a row shows, with titles; a minus sign in the title marks a difference."""
     volumes = {
         side: volume.hu[index]
-        for side in LABELS
-        if side != "repeat" and (volume := getattr(shared, side)) is not None
+        for side in ("source", "harmonized", "target")
+        if (volume := getattr(shared, side)) is not None
     }
     panels = [(LABELS[side], hu) for side, hu in volumes.items()]
     differences = [("source", "target"), ("harmonized", "target")]

@@ -1,15 +1,19 @@
-"""The report's tables of images: their quality, physics and texture as text."""
+"""The report's tables of images: their quality, physics and texture, and what guards said."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cvsct.evaluation.evaluate import Evaluation
+from cvsct.evaluation.guards import Guarded
 from cvsct.evaluation.image.tissues import TISSUES
 from cvsct.evaluation.report.cells import NOT_THERE, figure, size, spread
 from cvsct.evaluation.report.figures import LABELS
-from cvsct.evaluation.report.tables import Table
+from cvsct.evaluation.table import Table
+
+MOST_ROWS = 60
+"""Flagged slices that are listed."""
 
 
 def image_tables(evaluation: Evaluation) -> list[Table]:
@@ -64,11 +68,11 @@ def physics_tables(evaluation: Evaluation) -> list[Table]:
         tables.append(
             Table(
                 "idempotence",
-                "The target's own images put through the model",
-                "They need nothing done: the change should be small. Texture power changes by "
-                f"{figure(gain, '+.1f')} dB.",
+                "Target harmonized: the target's own images put through the model",
+                "They need nothing done: the change should be small",
                 ("Tissue", "mean absolute change (HU)", "bias (HU)"),
                 tuple(rows),
+                footnotes=(f"Texture power changes by {figure(gain, '+.1f')} dB.",),
             )
         )
     return [table for table in tables if table is not None]
@@ -113,16 +117,19 @@ def _sides_table(evaluation: Evaluation) -> Table | None:
     if not rows:
         return None
     moved = found.shift.get("moved")
-    said = f" Harmonising moved images by {moved.length_px:.2f} px." if moved else ""
+    footnotes = [f"Harmonising moved images by {moved.length_px:.2f} px."] if moved else []
     flicker = found.consistency.get("harmonized")
     if flicker and flicker.flicker_hu is not None:
-        said += f" What it added differs by {flicker.flicker_hu:.1f} HU from slice to slice."
+        footnotes.append(
+            f"What it added differs by {flicker.flicker_hu:.1f} HU from slice to slice."
+        )
     return Table(
         "sides",
         "Noise, resolution, place",
-        f"Measured in the same places of every side where they show one body.{said}",
+        "Measured in the same places of every side where they show one body",
         ("Figure", *(LABELS[side] for side in sides)),
         tuple(rows),
+        footnotes=tuple(footnotes),
     )
 
 
@@ -194,6 +201,44 @@ def texture_table(evaluation: Evaluation) -> Table:
             ),
         ),
     )
+
+
+def guard_tables(guards: Sequence[Guarded]) -> list[Table]:
+    """A row a series, and a row for each flagged slice; no table where nothing is known."""
+    if not guards:
+        return []
+    tables = [
+        Table(
+            "guards",
+            "What the model's guards said",
+            "Position: 1 reads like the model's source, 0 like its target",
+            ("Series", "scan", "position", "unlike the source's by", "slices judged", "flagged"),
+            tuple(
+                (
+                    each.series,
+                    each.scan.replace("_", " ") or NOT_THERE,
+                    figure(each.position, ".2f"),
+                    "; ".join(each.exceeded) or NOT_THERE,
+                    NOT_THERE if each.judged is None else str(each.judged),
+                    str(len(each.flagged)),
+                )
+                for each in guards
+            ),
+        )
+    ]
+    flagged = [(each.series, one) for each in guards for one in each.flagged]
+    if flagged:
+        shown = flagged[:MOST_ROWS]
+        tables.append(
+            Table(
+                "flagged",
+                "Slices that were changed too much",
+                f"{len(shown)} of {len(flagged)} flagged slices",
+                ("Series", "slice", "z (mm)", "beyond the model's limits"),
+                tuple((name, str(o.slice), f"{o.z_mm:.1f}", o.why) for name, o in shown),
+            )
+        )
+    return tables
 
 
 def _of(found: Mapping[str, Any], side: str, look: Callable[[Any], Any], digits: str) -> str:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
-from cvsct.evaluation.agreement.tables import agreement_tables, feature_table
+from cvsct.core.masks import SOFT_TISSUE_WINDOW
+from cvsct.core.sides import SIDES
 from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.report import figures
-from cvsct.evaluation.report.guards import guard_tables
-from cvsct.evaluation.report.image_tables import image_tables, physics_tables, texture_table
-from cvsct.evaluation.report.tables import Table
-from cvsct.evaluation.report.templates import as_is, render
+from cvsct.evaluation.report.feature_tables import agreement_tables, feature_table
+from cvsct.evaluation.report.image_tables import (
+    guard_tables,
+    image_tables,
+    physics_tables,
+    texture_table,
+)
+from cvsct.evaluation.report.templates import render, text_of
 from cvsct.evaluation.report.verdict import verdict
 from cvsct.evaluation.report.viewer import OFFSET_HU, WINDOWS, slices_for
-from cvsct.evaluation.sides import SharedSlices
+from cvsct.evaluation.shared_slices import SharedSlices
+from cvsct.evaluation.table import Table
 
 
 @dataclass(frozen=True)
@@ -47,22 +51,12 @@ def report_html(evaluation: Evaluation) -> str:
         verdict=verdict(evaluation),
         notes=evaluation.notes,
         scanners=[(figures.LABELS[side], scanner) for side, scanner in evaluation.scanners.items()],
-        parts=[
-            {
-                "key": part.key,
-                "title": part.title,
-                "tables": [as_is(table.to_html(level=3)) for table in part.tables],
-                "figures": part.figures,
-                "viewer": as_is(part.viewer),
-                "details": part.details
-                and {"title": part.details.title, "table": as_is(part.details.to_html(level=0))},
-            }
-            for part in parts
-        ],
+        sides=SIDES.values(),
+        parts=parts,
         settings=evaluation.settings,
         extraction=evaluation.extraction,
         residual_hu=figures.RESIDUAL_HU,
-        script=as_is(_script()) if has_viewer else "",
+        script=text_of("viewer.js") if has_viewer else "",
     )
 
 
@@ -120,7 +114,7 @@ def _slice_figures(
 ) -> list[dict[str, str]]:
     if not examples:
         return []
-    low, high = SOFT_TISSUE_WINDOW_HU
+    low, high = SOFT_TISSUE_WINDOW.limits_hu
     n_shared = sum(len(one.harmonized.hu) for one in evaluation.shared)
     return [
         _embedded(
@@ -196,10 +190,6 @@ def _viewer_data(examples: Sequence[tuple[SharedSlices, int]]) -> str:
             "minus": " \N{MINUS SIGN} ",
         }
     )
-
-
-def _script() -> str:
-    return importlib.resources.files(__package__).joinpath("viewer.js").read_text("utf-8")
 
 
 def _embedded(figure: Any, alt: str, caption: str) -> dict[str, str]:

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU
+from cvsct.core.masks import BONE_WINDOW, LUNG_WINDOW, NETWORK_WINDOW, SOFT_TISSUE_WINDOW
 from cvsct.evaluation.extras import load_extra
-from cvsct.evaluation.sides import SharedSlices
+from cvsct.evaluation.shared_slices import SharedSlices
 
 OFFSET_HU = 32_768
 
-WINDOWS: dict[str, tuple[int, int]] = {
-    "soft tissue": SOFT_TISSUE_WINDOW_HU,
-    "lung": (-1350, 150),
-    "bone": (-450, 1050),
-    "whole range": (-1000, 900),
+WINDOWS: dict[str, tuple[float, float]] = {
+    "soft tissue": SOFT_TISSUE_WINDOW.limits_hu,
+    "lung": LUNG_WINDOW.limits_hu,
+    "bone": BONE_WINDOW.limits_hu,
+    "whole range": NETWORK_WINDOW.limits_hu,
 }
 """Lower and upper end in HU; the first is shown at the beginning."""
 

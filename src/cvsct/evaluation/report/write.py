@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from cvsct.core.files import write_atomic, write_json
+from cvsct.core.sides import with_old_keys
+from cvsct.evaluation.agreement.comparison import changes, shares, way_to_retest
 from cvsct.evaluation.evaluate import Comparison, Evaluation, evaluate
 from cvsct.evaluation.features.table_file import features_csv
-from cvsct.evaluation.report.comparison import changes, shares, way_to_ceiling
 from cvsct.evaluation.report.page import report_html
 from cvsct.evaluation.report.verdict import verdict
 from cvsct.evaluation.settings import EvaluationSettings
@@ -30,7 +31,10 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
 
 
 def metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """What `metrics.json` holds; every figure is finite, and null where it was not measured."""
+    """What `metrics.json` holds; every figure is finite, and null where it was not measured.
+
+    For this version the keys of 0.1.0 stand beside those that have changed.
+    """
     texture = evaluation.texture
     distance = texture.distance_db if texture else {}
     answer = verdict(evaluation)
@@ -41,7 +45,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
         "spectral_distance_db": distance.get("harmonized"),
         "soft_tissue_hu": evaluation.soft_tissue_hu,
     }
-    others = {"input": ("source", evaluation.input), "repeat": ("repeat", evaluation.repeat)}
+    others = {"input": ("source", evaluation.input), "retest": ("retest", evaluation.retest)}
     for key, (side, comparison) in others.items():
         if side in evaluation.scanners:
             record[key] = {
@@ -50,7 +54,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
                 "n_rois": len(evaluation.regions),
                 "spectral_distance_db": distance.get(side),
             }
-    return (
+    return with_old_keys(
         record
         | _gains_json(evaluation)
         | {
@@ -103,11 +107,11 @@ def _comparison_json(comparison: Comparison | None) -> dict[str, Any]:
 
 def _gains_json(evaluation: Evaluation) -> dict[str, Any]:
     """What the method gained over its input, and how much of what could be gained."""
-    new, old, again = evaluation.harmonized, evaluation.input, evaluation.repeat
+    new, old, retest = evaluation.harmonized, evaluation.input, evaluation.retest
     if new is None or old is None:
-        return {"changes": None, "way_to_ceiling": None}
-    way = way_to_ceiling(new.across, old.across, again.across) if again else None
+        return {"changes": None, "way_to_retest": None}
+    way = way_to_retest(new.across, old.across, retest.across) if retest else None
     return {
         "changes": changes(new.across, old.across).to_json(),
-        "way_to_ceiling": way.to_json() if way else None,
+        "way_to_retest": way.to_json() if way else None,
     }

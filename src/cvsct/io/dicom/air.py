@@ -14,16 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import SeriesError
+from cvsct.core.masks import AIR_VOXELS, TISSUE_WITHOUT_FAT
 from cvsct.core.volume import CTVolume
 from cvsct.io.dicom.pixels import Encoding
 
-HIGHEST_AIR_HU = -10.0
-"""An image without any value below this holds neither air nor fat in HU."""
 MOST_LOOKED_AT = 24
 """Slices that must all be without air and fat before a series is refused."""
-AIR_HU = (-1100.0, -850.0)
-TISSUE_HU = (-10.0, 300.0)
-"""Where the middle value lies of a scan that shows nothing but the inside of a body."""
 SHARE_OF_AIR = 0.002
 EDGE = 0.95
 """Of half the image's width: from here on what fills the corners is no measured air."""
@@ -69,7 +65,7 @@ def _look(series: Readable, group: Sequence[int], name: str, unspecified: bool) 
         values = _measured(series.read(i, i + 1))
         if not len(values):
             continue
-        if _has_air(values) if unspecified else values.min() <= HIGHEST_AIR_HU:
+        if _has_air(values) if unspecified else values.min() <= TISSUE_WITHOUT_FAT.low_hu:
             if unspecified:
                 yield "Rescale Type US (unspecified), but air near -1000: values are taken as HU"
             return
@@ -104,7 +100,10 @@ def _groups(encodings: Sequence[Encoding]) -> list[list[int]]:
 
 
 def _can_hold_air(encoding: Encoding) -> bool:
-    return min(encoding.slope * end + encoding.intercept for end in encoding.limits) <= AIR_HU[1]
+    return (
+        min(encoding.slope * end + encoding.intercept for end in encoding.limits)
+        <= AIR_VOXELS.high_hu
+    )
 
 
 def _measured(part: CTVolume) -> Float[np.ndarray, " voxels"]:
@@ -114,19 +113,19 @@ def _measured(part: CTVolume) -> Float[np.ndarray, " voxels"]:
     rows, columns = ((np.arange(n) - (n - 1) / 2) / (n / 2) for n in values.shape)
     from_middle = rows[:, None] ** 2 + columns**2
     corners = values[(from_middle > 1) & measured]
-    if len(corners) and corners[0] <= AIR_HU[1] and (corners == corners[0]).all():
+    if len(corners) and corners[0] <= AIR_VOXELS.high_hu and (corners == corners[0]).all():
         measured &= (from_middle < EDGE**2) | (values != corners[0])
     kept: Float[np.ndarray, " voxels"] = values[measured]
     return kept
 
 
 def _has_air(values: Float[np.ndarray, " voxels"]) -> bool:
-    inside = (values >= AIR_HU[0]) & (values <= AIR_HU[1])
+    inside = (values >= AIR_VOXELS.low_hu) & (values <= AIR_VOXELS.high_hu)
     return bool(inside.mean() >= SHARE_OF_AIR)
 
 
 def _inside_a_body(values: Float[np.ndarray, " voxels"], encoding: Encoding) -> bool:
     """Whether values without any air or fat may still be tissue in HU."""
-    tissue = TISSUE_HU[0] <= float(np.median(values)) <= TISSUE_HU[1]
+    tissue = TISSUE_WITHOUT_FAT.low_hu <= float(np.median(values)) <= TISSUE_WITHOUT_FAT.high_hu
     uneven = float((values == values.min()).mean()) <= MOST_AT_LOWEST
     return _can_hold_air(encoding) and tissue and uneven

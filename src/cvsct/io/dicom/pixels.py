@@ -15,6 +15,7 @@ from pydicom import Dataset, FileDataset
 from scipy import ndimage
 
 from cvsct.core.errors import SeriesError
+from cvsct.core.masks import BODY_VOXELS
 from cvsct.core.volume import AIR_FLOOR_HU, PADDING_HU
 from cvsct.io.dicom.codec_process import decode, frames_of, syntax_of
 from cvsct.io.dicom.header import number, quiet, text, whole
@@ -22,8 +23,6 @@ from cvsct.io.dicom.units import not_hu
 
 SOLID_PX = 5
 """Side of the smallest square of padding where the declared value could also be measured air."""
-TISSUE_HU = (-900.0, 4000.0)
-"""A declared padding value in here would erase real voxels, so it is not believed."""
 MAX_SIDE = 4096
 FARTHEST_HU = 1e6
 """Of what a slice could store: 16 bits of extended CT numbers reach 3e5 at a slope of 10."""
@@ -203,7 +202,7 @@ def _slice(
         declared = (raw >= encoding.padding[0]) & (raw <= encoding.padding[1])
         _refuse_tissue_padding(name, raw[declared], encoding)
         highest_hu = encoding.padding[1] * encoding.slope + encoding.intercept
-        if PADDING_HU < highest_hu <= TISSUE_HU[0]:
+        if PADDING_HU < highest_hu <= BODY_VOXELS.low_hu:
             # Declared as the lowest CT number, -1024 HU. A sharp kernel clips the noise of air and
             # lung to it, pixel by pixel; padding comes in areas.
             declared = ndimage.binary_opening(declared, np.ones((SOLID_PX, SOLID_PX)))
@@ -250,7 +249,7 @@ def as_raw(value: int, signed: bool) -> int:
 
 def _refuse_tissue_padding(name: str, raw: Int[np.ndarray, " voxels"], encoding: Encoding) -> None:
     hu = raw * encoding.slope + encoding.intercept
-    among_tissue = (hu > TISSUE_HU[0]) & (hu <= TISSUE_HU[1])
+    among_tissue = (hu > BODY_VOXELS.low_hu) & (hu <= BODY_VOXELS.high_hu)
     if among_tissue.any():
         raise SeriesError(
             f"{name}: Pixel Padding Value means {hu[among_tissue][0]:g} HU, a value tissue has; "

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from cvsct.core.errors import GeometryError, SeriesError
+from cvsct.core.masks import TISSUE_WITHOUT_FAT
 from cvsct.core.volume import AIR_FLOOR_HU, PADDING_HU, Acquisition, CTVolume, Geometry
-from cvsct.io.dicom.air import HIGHEST_AIR_HU
 from cvsct.io.dicom.geometry import AXIAL_LIMIT_DEGREES, SAME_DIRECTION
 from cvsct.io.dicom.header import label
 from cvsct.io.dicom.uids import uid_of
@@ -107,7 +107,7 @@ class NiftiStack:
         ends = sorted(float(end) * slope + intercept for end in (voxels.min(), voxels.max()))
         if not all(map(math.isfinite, ends)):
             raise SeriesError(f"{name}: values that are not finite; replace them by air, -1024 HU")
-        if ends[0] > HIGHEST_AIR_HU or max(-ends[0], ends[1]) > FARTHEST_HU:
+        if ends[0] > TISSUE_WITHOUT_FAT.low_hu or max(-ends[0], ends[1]) > FARTHEST_HU:
             raise SeriesError(
                 f"{name}: values from {ends[0]:g} to {ends[1]:g}, expected HU with air near -1000; "
                 "this is a mask or another kind of image, or its scaling is wrong"

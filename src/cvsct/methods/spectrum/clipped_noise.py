@@ -19,10 +19,8 @@ from jaxtyping import Float, Float32
 from scipy import ndimage
 from scipy.stats import norm
 
+from cvsct.core.masks import CUT_AIR_VOXELS
 from cvsct.core.volume import CTVolume
-
-NEAR_AIR_HU = (-1100.0, -900.0)
-"""Where a lowest stored value cuts noise of air and lung; lower ones are padding."""
 
 PILED_UP = 10.0
 """Cut values lie at the lowest one so many times as often as 1 HU above it."""
@@ -64,7 +62,7 @@ def with_clipped_noise(volume: CTVolume, share: float) -> CTVolume:
 
 def _cut_at(hu: Float32[np.ndarray, " pixels"]) -> float | None:
     """The value at which a slice's noise is cut off; None where it is not."""
-    low, high = NEAR_AIR_HU
+    low, high = CUT_AIR_VOXELS.limits_hu
     near = hu[(hu >= low) & (hu <= high)]
     if near.size == 0:
         return None

@@ -12,17 +12,16 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-AIR_HU = -1000.0
-SOFT_HU = (-30.0, 110.0)
-"""Muscle, blood and organs, with fat left out: the two peaks must not be taken for one another."""
+from cvsct.core.masks import UNENHANCED_ORGANS
 
+AIR_HU = -1000.0
 BIN_HU, SMOOTH_HU = 1.0, 5.0
 MIN_PATCHES = 30
 
 
 def soft_tissue_mode_hu(mean_hu: Float[np.ndarray, " patches"]) -> float | None:
     """The most frequent CT number of even patches of soft tissue; None where there are few."""
-    low, high = SOFT_HU
+    low, high = UNENHANCED_ORGANS.limits_hu
     inside = mean_hu[(mean_hu >= low) & (mean_hu <= high)]
     if len(inside) < MIN_PATCHES:
         return None

@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field
 
 from cvsct.core.errors import TrainingError
+from cvsct.core.masks import SOFT_TISSUE
 from cvsct.core.progress import Progress, silent
 from cvsct.core.spectra import mean_over_patches
 from cvsct.core.volume import ScanFacts, Scans, facts_of
@@ -39,9 +40,6 @@ from cvsct.methods.spectrum.noise_structure import (
 from cvsct.methods.spectrum.patches import Patches, PatchKind, domain_patches
 
 MIN_PATCHES = 30
-
-SOFT_PATCH_HU = -200.0
-"""Mean of a patch above which it is not lung."""
 
 RELATIVE_SD = 0.01
 """Sampling error of a log gain at a quarter of the frequency range; grows towards zero."""
@@ -216,7 +214,7 @@ def _last_known(sides: list[Patches]) -> int:
 
 def _noise_share(patches: Patches, low: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """The share of the mean power that is noise, taken as what the plainest soft tissue holds."""
-    soft = patches.mean_hu > SOFT_PATCH_HU
+    soft = patches.mean_hu > SOFT_TISSUE.low_hu
     soft = soft if soft.sum() >= MIN_PATCHES else np.ones_like(soft)
     energy = patches.log_power[:, low].mean(axis=1)
     plain = soft & (energy <= np.quantile(energy[soft], 0.3))

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cvsct.core.masks import SOFT_TISSUE_WINDOW_HU, blurred, covered_fraction, soft_tissue
+from cvsct.core.masks import SOFT_TISSUE_WINDOW, blurred, covered_fraction, soft_tissue
 from cvsct.core.spectra import (
     distance_band_per_mm,
     distance_db,
@@ -87,7 +87,7 @@ class PatchView:
 
     def grey(self, images: Images) -> Picture:
         """The first of the patches as a picture in [0, 1]."""
-        low, high = SOFT_TISSUE_WINDOW_HU
+        low, high = SOFT_TISSUE_WINDOW.limits_hu
         grey: Picture = np.clip((self.hu(images[:1])[0] - low) / (high - low), 0, 1)
         return grey
 

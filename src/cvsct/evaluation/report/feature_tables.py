@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from cvsct.evaluation.agreement.comparison import changes, shares, way_to_retest
 from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.report.cells import figure, interval, spread
-from cvsct.evaluation.report.comparison import changes, shares, way_to_ceiling
 from cvsct.evaluation.report.figures import LABELS
-from cvsct.evaluation.report.tables import Table
+from cvsct.evaluation.table import Table
 
 
 def agreement_tables(evaluation: Evaluation) -> list[Table]:
@@ -34,9 +34,10 @@ def agreement_tables(evaluation: Evaluation) -> list[Table]:
             "across",
             "Across regions",
             "Concordance of each feature over the regions, mean of a class, 95 % interval; "
-            f"{regions}{_gain(evaluation)}",
+            + regions,
             ("Class", *labels),
             tuple(rows),
+            footnotes=_gains(evaluation),
         ),
         Table(
             "within",
@@ -50,22 +51,24 @@ def agreement_tables(evaluation: Evaluation) -> list[Table]:
     ]
 
 
-def _gain(evaluation: Evaluation) -> str:
-    """The share of the way to a repeated scan, and how many features got worse."""
-    new, old, again = evaluation.harmonized, evaluation.input, evaluation.repeat
+def _gains(evaluation: Evaluation) -> tuple[str, ...]:
+    """The share of the way to the retest, and how many features got worse."""
+    new, old, retest = evaluation.harmonized, evaluation.input, evaluation.retest
     if new is None or old is None:
-        return ""
-    said = ""
-    if again is not None:
-        way = way_to_ceiling(new.across, old.across, again.across)
-        if way.share is not None:
-            bounds = f" ({way.low:.0%} to {way.high:.0%})" if way.low is not None else ""
-            said += f". Of the way from input to a repeated scan: {way.share:.0%}{bounds}"
+        return ()
+    footnotes = []
+    way = way_to_retest(new.across, old.across, retest.across) if retest else None
+    if way is not None and way.share is not None:
+        bounds = f" ({way.low:.0%} to {way.high:.0%})" if way.low is not None else ""
+        footnotes.append(
+            f"Of the way from {LABELS['source']} to {LABELS['retest']}: {way.share:.0%}{bounds}."
+        )
     changed = changes(new.across, old.across)
-    return said + (
-        f". Features that agree clearly worse than before: {len(changed.clearly_worse)} of "
-        f"{len(changed.features)} (by chance {changed.by_chance:.0f})"
+    footnotes.append(
+        f"Features that agree clearly worse than before: {len(changed.clearly_worse)} of "
+        f"{len(changed.features)} (by chance {changed.by_chance:.0f})."
     )
+    return tuple(footnotes)
 
 
 def feature_table(evaluation: Evaluation) -> Table | None:
@@ -99,6 +102,6 @@ def feature_table(evaluation: Evaluation) -> Table | None:
         f"Every feature ({len(rows)})",
         "Concordance across regions before and after, and the change with its 95 % interval, most "
         f"worsened first{left}",
-        ("Feature", "input", "harmonised", "change", "clearly"),
+        ("Feature", LABELS["source"], LABELS["harmonized"], "change", "clearly"),
         rows,
     )

@@ -29,14 +29,14 @@ class SharedSlices:
     """Volumes cut to the slices they share: slice i of each is at one place in one body.
 
     Args:
-        repeat: the target scanned once more, with other noise.
+        retest: the target scanned once more, with other noise.
         target_at: which of the target series given this is, and which of its slices.
     """
 
     harmonized: CTVolume
     target: CTVolume | None
     source: CTVolume | None
-    repeat: CTVolume | None = None
+    retest: CTVolume | None = None
     target_at: tuple[int, tuple[int, ...]] = (0, ())
 
 
@@ -55,7 +55,7 @@ class Pairing:
 
 
 def images_of(shared: SharedSlices, side: str) -> CTVolume:
-    """The volume of one side: `source`, `harmonized`, `repeat` or `target`."""
+    """The volume of one side: `source`, `harmonized`, `retest` or `target`."""
     volume: CTVolume | None = getattr(shared, side)
     if volume is None:
         raise EvaluationError(f"no {side} images here")
@@ -166,22 +166,21 @@ def _compare(pair: VolumePair, shown: Planes, target: Sequence[CTVolume]) -> Lik
     )
 
 
-def refuse_other_repeat(shared: Sequence[SharedSlices]) -> None:
-    """Refuse repeated scans that show another body than the target.
+def refuse_other_retest(shared: Sequence[SharedSlices]) -> None:
+    """Refuse retest scans that show another body than the target.
 
     Raises:
         EvaluationError: naming the series.
     """
     for number, one in enumerate(shared, start=1):
-        if one.repeat is None or one.target is None:
+        if one.retest is None or one.target is None:
             continue
         slices = tuple((i, i) for i in range(len(one.target.hu)))
-        repeat = one.repeat.hu.__getitem__
-        reason = _compare(VolumePair(0, 0, slices), repeat, [one.target]).difference
+        shown = one.retest.hu.__getitem__
+        reason = _compare(VolumePair(0, 0, slices), shown, [one.target]).difference
         if reason:
             raise EvaluationError(
-                f"repeat and target of compared series {number} {reason}; "
-                "give a second scan of every target series as repeat"
+                f"retest and target of compared series {number} {reason}; {_REMEDIES['retest']}"
             )
 
 
@@ -195,18 +194,18 @@ def with_target(
 
     Args:
         pairs: harmonised series with their targets.
-        sides: `harmonized` and `target`, and where there are any `source` and `repeat`.
+        sides: `harmonized` and `target`, and where there are any `source` and `retest`.
         forced: as in `pairs_to_compare`.
 
     Raises:
-        EvaluationError: if there are source or repeated series, but not of every slice.
+        EvaluationError: if there are source or retest series, but not of every slice.
     """
     others = {
         side: {
             each.first: each
             for each in pairs_to_compare(sides["harmonized"], sides[side], z_tolerance_mm, forced)
         }
-        for side in ("source", "repeat")
+        for side in ("source", "retest")
         if side in sides
     }
     shared = []
@@ -222,7 +221,7 @@ def with_target(
                 harmonized=sides["harmonized"][pair.first].select(kept),
                 target=sides["target"][pair.second].select(target_slices),
                 source=cut.get("source"),
-                repeat=cut.get("repeat"),
+                retest=cut.get("retest"),
                 target_at=(pair.second, tuple(target_slices)),
             )
         )
@@ -231,7 +230,7 @@ def with_target(
 
 _REMEDIES = {
     "source": "give the series that was harmonised as source",
-    "repeat": "give a second scan of every target series as repeat",
+    "retest": "give a second scan of every target series as retest",
 }
 
 

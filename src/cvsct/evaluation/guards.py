@@ -11,13 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.report.cells import NOT_THERE, figure
-from cvsct.evaluation.report.tables import Table
 
 MARK = "cvsct guard: "
 """Begins the comments of a flagged image."""
-
-MOST_ROWS = 60
 
 
 @dataclass(frozen=True)
@@ -69,44 +65,6 @@ def guards_of(manifest: Mapping[str, Any], volumes: Sequence[CTVolume]) -> tuple
     rows = manifest.get("figures", {}).get("series", [])
     told = [row for row in rows if isinstance(row, Mapping) and row.get("guard")]
     return tuple(map(_from_row, told)) if told else _from_images(volumes)
-
-
-def guard_tables(guards: Sequence[Guarded]) -> list[Table]:
-    """A row a series, and a row for each flagged slice; no table where nothing is known."""
-    if not guards:
-        return []
-    tables = [
-        Table(
-            "guards",
-            "What the model's guards said",
-            "Position: 1 reads like the model's source, 0 like its target",
-            ("Series", "scan", "position", "unlike the source's by", "slices judged", "flagged"),
-            tuple(
-                (
-                    each.series,
-                    each.scan.replace("_", " ") or NOT_THERE,
-                    figure(each.position, ".2f"),
-                    "; ".join(each.exceeded) or NOT_THERE,
-                    NOT_THERE if each.judged is None else str(each.judged),
-                    str(len(each.flagged)),
-                )
-                for each in guards
-            ),
-        )
-    ]
-    flagged = [(each.series, one) for each in guards for one in each.flagged]
-    if flagged:
-        shown = flagged[:MOST_ROWS]
-        tables.append(
-            Table(
-                "flagged",
-                "Slices that were changed too much",
-                f"{len(shown)} of {len(flagged)} flagged slices",
-                ("Series", "slice", "z (mm)", "beyond the model's limits"),
-                tuple((name, str(o.slice), f"{o.z_mm:.1f}", o.why) for name, o in shown),
-            )
-        )
-    return tables
 
 
 def _from_row(row: Mapping[str, Any]) -> Guarded:
