@@ -25,9 +25,8 @@ from cvsct.methods.band_energy import (
     load_band_energy,
     train_band_energy,
 )
-from cvsct.methods.bands import Bands
+from cvsct.methods.band_statistics import Bands, Filter, Places, places_of, radius_sq
 from cvsct.methods.base import TrainingRequest
-from cvsct.methods.local_energy import Filter, Places, places_of, radius_sq
 from cvsct.methods.spectrum.slice_filter import filter_slices
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
