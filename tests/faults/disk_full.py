@@ -97,7 +97,7 @@ def _words(sources: Path) -> dict[str, tuple[object, ...]]:
     tiny = (
         *("generator.width=8", "generator.reduction=4", "generator.hold_low_px=2"),
         *("patch_px=24", "batch=2", "precision=fp32", "validation_patches=8"),
-        *("discriminator.widths=[8,8]", "discriminator.strides=[2,1]", "domain_loss=false"),
+        *("discriminator.widths=[8,8]", "discriminator.strides=[2,1]", "weight_domain=0"),
         *("schedule.save_steps=1", "schedule.save_seconds=0"),
     )
     return {

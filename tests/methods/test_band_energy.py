@@ -25,9 +25,8 @@ from cvsct.methods.band_energy import (
     load_band_energy,
     train_band_energy,
 )
-from cvsct.methods.bands import Bands
+from cvsct.methods.band_statistics import Bands, Filter, Places, places_of, radius_sq
 from cvsct.methods.base import TrainingRequest
-from cvsct.methods.local_energy import Filter, Places, places_of, radius_sq
 from cvsct.methods.spectrum.slice_filter import filter_slices
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
@@ -314,7 +313,7 @@ def test_a_model_survives_its_folder_and_training_repeats_exactly(tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"local_m": 3}, r"band-energy: local_m: .*band_per_mm, local_mm, max_band_gain"),
+        ({"local_m": 3}, r"'local_m'; did you mean 'local_mm'\? .*band_per_mm, local_mm, max_band"),
         ({"max_band_gain": 0.5}, r"max_band_gain: .*greater than or equal to 1"),
         ({"patch_mm": "wide"}, r"patch_mm: .*number"),
     ],

@@ -18,19 +18,16 @@ from cvsct.core.errors import ModelError, TrainingError, UsageError
 from cvsct.core.volume import CTVolume, HUWindow
 from cvsct.io.read import read_all
 from cvsct.methods.base import RunOptions, TrainingRequest
-from cvsct.methods.classical import (
-    load_histogram,
-    load_input,
-    load_spectrum,
-    train_histogram,
-    train_input,
-    train_spectrum,
-)
+from cvsct.methods.histogram import load_histogram, train_histogram
+from cvsct.methods.identity import load_input, train_input
 from cvsct.methods.registry import METHODS
+from cvsct.methods.spectrum.apply import load_spectrum
 from cvsct.methods.spectrum.expected_noise import WATER_PER_MM, expected_log_noise
+from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
 from cvsct.methods.spectrum.matched_patches import smooth_log_gain
+from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.slice_filter import filter_slices
-from cvsct.methods.spectrum.train import SpectrumSettings, fit_kernel_ratio
+from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 
@@ -263,10 +260,10 @@ def test_a_model_survives_its_folder_and_training_repeats_exactly(
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
-        ("input", {"anything": 1}, "Its settings: none"),
-        ("histogram", {"region": "head"}, r"region: .*Its settings: region, quantiles"),
-        ("spectrum", {"pacth_mm": 30}, r"pacth_mm: .*patch_mm, frequency_step_per_mm"),
-        ("spectrum", {"dose_law": "much"}, r"dose_law: .*number"),
+        ("input", {"anything": 1}, "no setting 'anything'; choose from nothing, it has none"),
+        ("histogram", {"region": "head"}, r"setting region: .*'body' or 'whole'"),
+        ("spectrum", {"pacth_mm": 30}, r"did you mean 'patch_mm'\? choose from patch_mm, freq"),
+        ("spectrum", {"dose_law": "much"}, r"setting dose_law: .*number"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused_with_those_that_do(

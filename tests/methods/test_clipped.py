@@ -9,8 +9,9 @@ import pytest
 from scipy import ndimage
 
 from cvsct.core.volume import CTVolume
-from cvsct.methods.classical import load_spectrum, train_spectrum
+from cvsct.methods.spectrum.apply import load_spectrum
 from cvsct.methods.spectrum.clipped_noise import with_clipped_noise
+from cvsct.methods.spectrum.train import train_spectrum
 from tests.conftest import make_volume
 from tests.methods.test_classical import SHARP_MM, SOFT_MM, request, world
 

@@ -28,7 +28,10 @@ def test_one_method_is_recommended() -> None:
 
 
 def test_unknown_methods_are_refused_with_the_list() -> None:
-    with pytest.raises(UsageError, match="no method 'cvs-ct'; choose one of input, histogram"):
+    with pytest.raises(
+        UsageError,
+        match=r"no method 'cvs-ct'; did you mean 'cvsct'\? choose one of input, histogram",
+    ):
         find_method("cvs-ct")
 
 

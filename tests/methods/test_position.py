@@ -15,13 +15,14 @@ from cvsct.core.spectra import AT_TARGET_BELOW, Position
 from cvsct.core.volume import CTVolume
 from cvsct.inference.streaming import harmonize_series
 from cvsct.io.read import find_series
-from cvsct.methods.classical import load_spectrum, train_spectrum
+from cvsct.methods.spectrum.apply import load_spectrum
 from cvsct.methods.spectrum.domain_position import (
     FULL_WAY_FROM,
     LEAST_AXIS,
     scan_position,
     way_left,
 )
+from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 from tests.methods.test_classical import SHARP_MM, SOFT_MM, request, world

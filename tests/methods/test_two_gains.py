@@ -13,11 +13,12 @@ from cvsct.core.errors import TrainingError
 from cvsct.core.progress import silent
 from cvsct.core.volume import CTVolume
 from cvsct.methods.base import TrainingRequest
-from cvsct.methods.classical import load_spectrum, train_spectrum
+from cvsct.methods.spectrum.apply import load_spectrum
 from cvsct.methods.spectrum.block_filter import LocalGains, filter_locally
 from cvsct.methods.spectrum.expected_noise import WATER_PER_MM
 from cvsct.methods.spectrum.noise_structure import dose_law, even_patches
 from cvsct.methods.spectrum.patches import PatchKind, domain_patches
+from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 

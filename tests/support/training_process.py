@@ -21,13 +21,13 @@ from cvsct.training import trainer
 from cvsct.training.cyclegan import train as cycle
 
 SETTINGS: dict[str, Any] = {
-    "attention": False,
+    "generator.attention": False,
     "generator.blocks": 1,
     "generator.width": 4,
     "generator.hold_low_px": 2,
     "discriminator.widths": [8, 8],
     "discriminator.strides": [2, 1],
-    "domain_loss": False,
+    "weight_domain": 0.0,
     "patch_px": 24,
     "batch": 2,
     "pool": 3,

@@ -17,15 +17,15 @@ from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import CHECKPOINT_FILE, Bundle
 from cvsct.training import loop, losses, trainer
 from cvsct.training.checkpoint import BEST_FILE, Run, kept_models
+from cvsct.training.collapse_monitor import Health, HealthConfig
 from cvsct.training.cyclegan import train as cycle
-from cvsct.training.cyclegan.collapse_monitor import Health, HealthConfig
 from cvsct.training.cyclegan.settings import PRESETS, cycle_config
 from cvsct.training.cyclegan.step import CRITICS, CycleStep
 from cvsct.training.logging import BOARD_FOLDER, LOG, VALIDATION_LOG, Record
 from cvsct.training.loop import Every, Limits, Schedule
 from tests.support.training_process import SETTINGS, noisy
+from tests.support.training_steps import Judge, NoBatches
 
-TINY = {name: value for name, value in SETTINGS.items() if name not in ("attention", "domain_loss")}
 TERMS = {
     *(f"{loss}_{way}" for loss in ("adversarial",) for way in ("a2b", "b2a")),
     *(f"{loss}_{side}" for loss in ("cycle", "identity", "critic") for side in "ab"),
@@ -49,7 +49,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def tiny_step(**settings: Any) -> tuple[CycleStep, torch.Tensor]:
     torch.manual_seed(0)
     images = 0.05 * torch.randn(4, 1, 24, 24)
-    config = cycle_config("cpu", {**TINY, "weight_domain": 0, **settings})
+    config = cycle_config("cpu", {**SETTINGS, **settings})
     return CycleStep(config, images, images), images
 
 
@@ -131,11 +131,11 @@ def test_the_best_is_kept_by_score_and_measured_at_the_end_too(tmp_path: Path) -
     loop.train(
         run,
         step,
-        lambda _: (0, 0),
+        NoBatches(),
         Limits(7),
         silent,
         Schedule(validate_steps=2),
-        lambda step: {"score": scores[step.done], "bias_hu": 1.0},
+        Judge(lambda step: {"score": scores[step.done], "bias_hu": 1.0}),
     )
     assert [line["step"] for line in lines(tmp_path / VALIDATION_LOG)] == list(scores)
     assert run.best is not None
@@ -150,10 +150,8 @@ def test_the_way_of_a_training_is_kept_where_asked(tmp_path: Path) -> None:
     step, run = Scripted(), Run(tmp_path, {}, np.random.default_rng(0))
     schedule = Schedule(validate_steps=2, save_steps=4, keep_models=True)
 
-    def measure(step: Scripted) -> dict[str, float]:
-        return {"score": 1.0 + step.done}
-
-    loop.train(run, step, lambda _: (0, 0), Limits(6), silent, schedule, measure)
+    judge = Judge(lambda step: {"score": 1.0 + step.done})
+    loop.train(run, step, NoBatches(), Limits(6), silent, schedule, judge)
     kept = kept_models(tmp_path)
     assert [(one.step, float(one.weights["w"]), one.figures) for one in kept] == [
         (number, float(number), {"score": 1.0 + number}) for number in (2, 4, 6)
@@ -215,7 +213,7 @@ def test_a_gradient_that_is_not_finite_stops_and_is_named(tmp_path: Path) -> Non
 
     run = Run(tmp_path, {}, np.random.default_rng(0))
     with pytest.raises(TrainingError, match=r"step 3: gradient_a2b not finite.*learning rate"):
-        loop.train(run, Exploding(), lambda _: (0, 0), Limits(9), silent)
+        loop.train(run, Exploding(), NoBatches(), Limits(9), silent)
     again, step = Run(tmp_path, {}, np.random.default_rng(0)), Exploding()
     again.resume(step)
     assert step.done == 0

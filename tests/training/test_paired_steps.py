@@ -78,8 +78,13 @@ def test_presets_are_valid_for_every_row_and_settings_reach_into_them(
 @pytest.mark.parametrize(
     ("method", "given", "words"),
     [
-        ("cgan", {"bacth": 3}, "no setting 'bacth'; choose from .*weight_pixels"),
-        ("cgan", {"generator.heads": 2}, "no setting 'generator.heads'"),
+        (
+            "cgan",
+            {"bacth": 3},
+            r"no setting 'bacth'; did you mean 'batch'\? choose from .*weight_pixels",
+        ),
+        ("cgan", {"generator.heads": 2}, "no setting 'generator.heads'; .*generator.depth"),
+        ("choe-cnn", {"generator.widht": 2}, r"did you mean 'generator.width'\?.*convolutions"),
         ("cgan", {"generator.depth": 9}, "setting generator.depth: .*less than or equal to 8"),
         ("cgan", {"generator.architecture": "cvs-ct"}, "is no generator of paired methods; choose"),
         ("cgan", {"critics": ["conditional", "conditional"]}, "critics has one twice"),

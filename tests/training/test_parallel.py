@@ -37,10 +37,10 @@ LOSSES = {
 
 
 def settings(weights: Path, loss: str) -> dict[str, Any]:
-    more = {key: value for key, value in SETTINGS.items() if "domain" not in key}
-    more.pop("attention")
     return {
-        **more,
+        **SETTINGS,
+        "weight_domain": 0.5,
+        "generator.attention": True,
         **LOSSES[loss],
         "batch": BATCH,
         "generator.residual": False,

@@ -24,6 +24,7 @@ from cvsct.training.checkpoint import BEST_FILE, Run, kept_models
 from cvsct.training.logging import LOG, VALIDATION_LOG, Record, forget_later
 from cvsct.training.loop import Limits, Schedule, train
 from tests.support.training_process import STEPS
+from tests.support.training_steps import Judge, NoBatches
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = {"minutes", "seconds"}
@@ -81,15 +82,16 @@ def ask_to_end_in_step_four(folder: Path) -> None:
     """A training that SIGTERM meets within a step; run in a process of its own."""
     run, before = Run(folder, {}, np.random.default_rng(0)), signal.getsignal(signal.SIGTERM)
 
-    def draw(_: np.random.Generator) -> tuple[None, None]:
-        if run.steps == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return None, None
+    class Interrupting(NoBatches):
+        def draw(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+            if run.steps == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().draw(rng)
 
     with pytest.raises(TerminatedError, match=r"after step 4; .*--resume"):
         train(
-            run, Still(), draw, Limits(steps=9), silent,
-            Schedule(save_seconds=0, validate_steps=4), lambda _: {"score": 0.5},
+            run, Still(), Interrupting(), Limits(steps=9), silent,
+            Schedule(save_seconds=0, validate_steps=4), Judge(lambda _: {"score": 0.5}),
         )  # fmt: skip
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -18,7 +18,8 @@ from cvsct.core.volume import CTVolume, HUWindow, ScanFacts, facts_of
 from cvsct.io.read import read_all
 from cvsct.io.scans import open_scans
 from cvsct.methods.base import TrainingRequest
-from cvsct.methods.classical import train_histogram, train_spectrum
+from cvsct.methods.histogram import train_histogram
+from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.training.data import store as store_module
 from cvsct.training.data.patch_grid import PatchRule
 from cvsct.training.data.resampling import resampled

@@ -19,13 +19,13 @@ from cvsct.model.bundle import CHECKPOINT_FILE, Bundle
 from cvsct.networks.export import with_graphs
 from cvsct.training import loop, trainer
 from cvsct.training.checkpoint import Run
-from cvsct.training.cyclegan.pool import ImagePool
 from cvsct.training.cyclegan.settings import PRESETS, cycle_config
-from cvsct.training.cyclegan.step import CycleStep, cycle_pass
+from cvsct.training.cyclegan.step import CycleStep, ImagePool, cycle_pass
 from cvsct.training.cyclegan.train import train_cycle
 from cvsct.training.logging import LOG
 from cvsct.training.texture_loss import DomainConfig, DomainLoss
 from tests.conftest import make_volume
+from tests.support.training_steps import NoBatches
 
 TINY: dict[str, Any] = {
     "generator.width": 8,
@@ -94,9 +94,11 @@ def test_the_paper_preset_is_the_paper() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"bacth": 3}, "no setting 'bacth'"),
+        ({"bacth": 3}, r"no setting 'bacth'; did you mean 'batch'\? choose from window_hu, "),
         ({"batch": "many"}, "setting batch"),
-        ({"generator.depth": 2}, "no setting 'generator.depth'"),
+        ({"generator.depth": 2}, "no setting 'generator.depth'; .*choose from generator.arch"),
+        ({"genrator.width": 2}, r"'genrator.width'; did you mean 'generator.width'\? choose"),
+        ({"generator": {"widht": 2}}, r"'generator.widht'; did you mean 'generator.width'\?"),
         ({"batch.size": 2}, "batch has no parts"),
         ({"generator.architecture": "unet"}, "setting generator.architecture: .*'resnet-9'"),
         (
@@ -109,14 +111,16 @@ def test_the_paper_preset_is_the_paper() -> None:
 def test_settings_that_do_not_exist_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         cycle_config("cpu", settings)
-    with pytest.raises(UsageError, match="no preset"):
+    with pytest.raises(
+        UsageError, match=r"no preset 'gpu'; did you mean 'cpu'\? choose one of paper"
+    ):
         cycle_config("gpu", {})
 
 
 @pytest.mark.parametrize("average", [0.0, 0.5])
-@pytest.mark.parametrize("options", [{}, {"domain_loss": False}, {"attention": False}])
+@pytest.mark.parametrize("options", [{}, {"weight_domain": 0.0}, {"generator.attention": False}])
 def test_training_gives_a_model_that_maps_both_ways(
-    scans: Any, request_for: Any, options: dict[str, bool], average: float
+    scans: Any, request_for: Any, options: dict[str, Any], average: float
 ) -> None:
     request = request_for(average=average, **options)
     bundle = train_cycle(*scans, request).write(request.out)
@@ -124,9 +128,9 @@ def test_training_gives_a_model_that_maps_both_ways(
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     terms = {"adversarial_a2b", "cycle_a", "identity_b", "critic_a"}
     assert terms <= lines[0].keys()
-    assert ("domain_a2b" in lines[0]) == options.get("domain_loss", True)
+    assert ("domain_a2b" in lines[0]) == ("weight_domain" not in options)
     has_gates = any("mlp" in name for name in bundle.weights)
-    assert has_gates == options.get("attention", True)
+    assert has_gates == ("generator.attention" not in options)
     found = Bundle.read(request.out)
     forth, back = (load_network(found, reverse, "auto")(scans[0][0]) for reverse in (False, True))
     assert forth.shape == scans[0][0].hu.shape
@@ -143,7 +147,7 @@ def test_a_training_ends_with_graphs_and_says_what_it_was_made_of(
 ) -> None:
     monkeypatch.setattr(trainer, "with_graphs", with_graphs)
     made_of = {"generator.architecture": architecture, "generator.width": 4}
-    request = request_for(attention=False, **made_of)
+    request = request_for(**made_of, **{"generator.attention": False})
     train_cycle(*scans, request).write(request.out)
     found = Bundle.read(request.out)
     assert list(found.graphs) == ["a2b", "b2a"]
@@ -220,10 +224,10 @@ class Counting:
 def test_divergence_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     run = Run(tmp_path, {}, np.random.default_rng(0))
     step = Counting()
-    loop.train(run, step, lambda _: (0, 0), loop.Limits(3), silent)
+    loop.train(run, step, NoBatches(), loop.Limits(3), silent)
     before = (tmp_path / CHECKPOINT_FILE).read_bytes()
     with pytest.raises(TrainingError, match="diverged at step 5: other not finite"):
-        loop.train(run, step, lambda _: (0, 0), loop.Limits(9), silent)
+        loop.train(run, step, NoBatches(), loop.Limits(9), silent)
     assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
     again = Run(tmp_path, {}, np.random.default_rng(1))
     again.resume(step)

@@ -17,8 +17,9 @@ from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.workers import is_first_rank
 from cvsct.guard.calibrate import calibrated
 from cvsct.guard.training_set import parse_allowed
-from cvsct.methods.base import TrainingRequest, refuse_unknown_preset
+from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import Method, find_method
+from cvsct.methods.settings import refuse_unknown_preset
 from cvsct.model.bundle import CENSUS, CHECKPOINT_FILE, SUMS_FILE
 from cvsct.training.data.prepare import CACHE
 

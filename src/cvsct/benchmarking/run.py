@@ -32,8 +32,8 @@ from cvsct.core.resumable import locked_output
 from cvsct.core.sides import with_old_keys
 from cvsct.evaluation.table import Table
 from cvsct.guard.training_set import parse_allowed
-from cvsct.methods.base import refuse_unknown_preset
 from cvsct.methods.registry import find_method
+from cvsct.methods.settings import refuse_unknown_preset
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Text for a terminal, whatever characters a file's header held."""
+"""Text for a terminal: tables, and what a mistyped name may have meant."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 from cvsct.core.errors import one_line
 
@@ -13,3 +14,15 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
     return "\n".join(lines)
+
+
+def did_you_mean(wanted: str, choices: Iterable[str]) -> str:
+    """A question that names the choice nearest to what was asked for; empty if none is near.
+
+    Example:
+        >>> did_you_mean("genrator.width", ["generator.width", "batch"])
+        "did you mean 'generator.width'? "
+    """
+    by_folded = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(wanted.strip().casefold(), list(by_folded), n=1)
+    return f"did you mean {by_folded[near[0]]!r}? " if near else ""

@@ -4,9 +4,9 @@ After Gallardo-Estrella et al. 2016 (Eur Radiol 26:478, doi 10.1007/s00330-015-3
 a scan into frequency bands and scale the energy of each to a reference's. What differs here, and
 why (figures in notebook/log.md):
 
-- The bands part what `methods.spectrum.train`'s one gain leaves: within a band of their width the
-ratio of
-  two kernels changes several-fold, and energies of two bodies differ by more than that.
+- The bands part what the one gain of `methods.spectrum.kernel_ratio` leaves: within a band of their
+  width the ratio of two kernels changes several-fold, and energies of two bodies differ by more
+  than that.
 - Energies are compared *like with like*: a robust regression a band of log local energy on the
   domain, at equal structure, mean HU, noise to expect, and energy of the band above the lowest.
 - The domains may differ by a constant and by the squared distance from the middle of the image:
@@ -27,7 +27,16 @@ from pydantic import Field
 from scipy import ndimage
 
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume, Scans
-from cvsct.methods.bands import Bands, finest_pixel_mm
+from cvsct.methods.band_statistics import (
+    UNSCALED,
+    Bands,
+    Filter,
+    Places,
+    finest_pixel_mm,
+    places_of,
+    radius_sq,
+    tissue_mask,
+)
 from cvsct.methods.base import (
     TrainingRequest,
     bundle_of,
@@ -35,11 +44,11 @@ from cvsct.methods.base import (
     need_fit,
     need_scans,
     settings_in,
-    settings_of,
     weights_of,
 )
-from cvsct.methods.local_energy import UNSCALED, Filter, Places, places_of, radius_sq, tissue_mask
-from cvsct.methods.spectrum.train import RatioSettings, fit_kernel_ratio
+from cvsct.methods.settings import read_settings
+from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
+from cvsct.methods.spectrum.settings import RatioSettings
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle
 
@@ -67,18 +76,16 @@ a unit of log structure, 100 HU, log noise or log energy.
 
 
 class BandEnergySettings(RatioSettings):
-    """How bands are measured and limited, beside the settings of the filter before them.
-
-    Args:
-        band_per_mm: distance between the centres of neighbouring bands.
-        local_mm: standard deviation of the Gaussian over which energy is measured.
-        max_band_gain: no band is amplified or damped more than this beside the filter; 1 leaves
-            the filter alone.
-    """
+    """How bands are measured and limited, beside the settings of the filter before them."""
 
     band_per_mm: float = Field(default=0.15, ge=0.05, le=0.5)
+    """Distance between the centres of neighbouring bands, in cycles/mm."""
+
     local_mm: float = Field(default=5.6, ge=2, le=20)
+    """Standard deviation of the Gaussian over which energy is measured."""
+
     max_band_gain: float = Field(default=1.6, ge=1, le=4)
+    """No band is amplified or damped more beside the filter; 1 leaves the filter alone."""
 
 
 @dataclass(frozen=True)
@@ -175,13 +182,13 @@ def _robust_fit(
 
 
 def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    """The filter of `methods.spectrum.train`, then gains of bands by distance from the middle.
+    """Learn the filter of `methods.spectrum.kernel_ratio`, then gains of bands by radius.
 
     Raises:
         UsageError: for settings that do not exist.
         TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
     """
-    settings = settings_of(BandEnergySettings, request)
+    settings = read_settings(BandEnergySettings, request.settings)
     need_scans(source, target)
     ratio = fit_kernel_ratio(source, target, settings, request.progress)
     frequencies = ratio.frequencies_per_mm

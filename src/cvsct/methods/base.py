@@ -9,28 +9,16 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from cvsct.core.errors import ModelError, TrainingError, UsageError
+from cvsct.core.errors import ModelError, TrainingError
 from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.settings import Settings
 from cvsct.core.volume import Scans
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle, Direction, Domain
 
-PRESETS = ("paper", "stable", "cpu")
-"""What a training may be asked to be; a method that knows no presets notes it."""
-
-Settings = TypeVar("Settings", bound=BaseModel)
-
-
-def refuse_unknown_preset(name: str) -> None:
-    """Refuse a preset that is none.
-
-    Raises:
-        UsageError: with the list of those there are.
-    """
-    if name not in PRESETS:
-        raise UsageError(f"no preset {name!r}; choose one of {', '.join(PRESETS)}")
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -102,24 +90,7 @@ class Loader(Protocol):
         ...
 
 
-def settings_of(kind: type[Settings], request: TrainingRequest) -> Settings:
-    """The settings a training was asked for.
-
-    Raises:
-        UsageError: for settings that do not exist, with those that do.
-    """
-    try:
-        return kind.model_validate(dict(request.settings))
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
-            for detail in error.errors()
-        )
-        keys = ", ".join(kind.model_fields) or "none"
-        raise UsageError(f"{request.method}: {wrong}. Its settings: {keys}") from error
-
-
-def settings_in(kind: type[Settings], bundle: Bundle) -> Settings:
+def settings_in(kind: type[AnySettings], bundle: Bundle) -> AnySettings:
     """The settings a model was trained with.
 
     Raises:
@@ -186,7 +157,7 @@ def bundle_of(
     source: Scans,
     target: Scans,
     request: TrainingRequest,
-    settings: BaseModel,
+    settings: Settings,
     weights: dict[str, np.ndarray],
     figures: dict[str, Any],
 ) -> Bundle:

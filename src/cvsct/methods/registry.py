@@ -8,18 +8,35 @@ they are called: nothing heavy is imported here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from cvsct.core.errors import MissingExtraError, UsageError
+from cvsct.core.settings import Settings
+from cvsct.core.text import did_you_mean
 from cvsct.core.volume import Scans
 from cvsct.methods.base import Loader, RunOptions, Trainer, TrainingRequest
+from cvsct.methods.settings import PRESETS, SettingInfo, describe_settings, read_settings
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle, Direction
 
 Kind = Literal["classical", "unpaired", "paired"]
+DEFAULT_PRESET = "cpu"
 TRAIN_OPTIONS = ("preset", "max_steps", "max_minutes", "seed", "resume")
+
+
+@runtime_checkable
+class Configure(Protocol):
+    """What makes a method's settings of a preset's name and what is set beside it."""
+
+    def __call__(self, preset: str, given: Mapping[str, Any], /) -> Settings:
+        """Merge and check them.
+
+        Raises:
+            UsageError: for a preset, key or value that does not exist, with the nearest one.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class Method:
     """One row.
 
     Args:
+        configure: makes the settings of a training; those of a network need the extra `train`.
         train: makes a model of two sides' scans.
         load: makes of a model what maps volumes in one direction.
         reversible: whether one training serves both directions.
@@ -38,6 +56,7 @@ class Method:
     name: str
     kind: Kind
     summary: str
+    configure: Configure
     train: Trainer
     load: Loader
     reversible: bool = True
@@ -45,6 +64,23 @@ class Method:
     guarded: bool = True
     uses: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def settings_model(self) -> type[Settings]:
+        """The model of its settings."""
+        return type(self.configure(DEFAULT_PRESET, self.settings))
+
+    def describe_settings(self) -> tuple[SettingInfo, ...]:
+        """Every setting, with its value where nothing is said and in each preset.
+
+        Raises:
+            MissingExtraError: for a network where the extra `train` is not installed.
+        """
+        names = PRESETS if "preset" in self.uses else ()
+        return describe_settings(
+            self.settings_model(),
+            self.configure(DEFAULT_PRESET, self.settings),
+            {name: self.configure(name, self.settings) for name in names},
+        )
 
 
 @contextlib.contextmanager
@@ -57,6 +93,42 @@ def _needs_torch(method: str) -> Iterator[None]:
             f"{method} needs {error.name}, which is not installed; "
             "install it with: pip install 'cvsct[train]'"
         ) from error
+
+
+def _configure_cyclegan(preset: str, given: Mapping[str, Any]) -> Settings:
+    with _needs_torch("the settings of a network"):
+        from cvsct.training.cyclegan.settings import cycle_config
+    return cycle_config(preset, given)
+
+
+def _configure_paired(preset: str, given: Mapping[str, Any]) -> Settings:
+    with _needs_torch("the settings of a network"):
+        from cvsct.training.paired.settings import paired_config
+    return paired_config(preset, given)
+
+
+def _configure_input(_: str, given: Mapping[str, Any]) -> Settings:
+    from cvsct.methods.identity import InputSettings
+
+    return read_settings(InputSettings, given)
+
+
+def _configure_histogram(_: str, given: Mapping[str, Any]) -> Settings:
+    from cvsct.methods.histogram import HistogramSettings
+
+    return read_settings(HistogramSettings, given)
+
+
+def _configure_spectrum(_: str, given: Mapping[str, Any]) -> Settings:
+    from cvsct.methods.spectrum.settings import SpectrumSettings
+
+    return read_settings(SpectrumSettings, given)
+
+
+def _configure_band_energy(_: str, given: Mapping[str, Any]) -> Settings:
+    from cvsct.methods.band_energy import BandEnergySettings
+
+    return read_settings(BandEnergySettings, given)
 
 
 def _train_cyclegan(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
@@ -79,37 +151,37 @@ def _load_network(bundle: Bundle, direction: Direction, options: RunOptions) -> 
 
 
 def _train_input(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    from cvsct.methods.classical import train_input
+    from cvsct.methods.identity import train_input
 
     return train_input(source, target, request)
 
 
 def _load_input(bundle: Bundle, direction: Direction, _: RunOptions) -> VolumeMapping:
-    from cvsct.methods.classical import load_input
+    from cvsct.methods.identity import load_input
 
     return load_input(bundle, direction == "b2a")
 
 
 def _train_histogram(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    from cvsct.methods.classical import train_histogram
+    from cvsct.methods.histogram import train_histogram
 
     return train_histogram(source, target, request)
 
 
 def _load_histogram(bundle: Bundle, direction: Direction, _: RunOptions) -> VolumeMapping:
-    from cvsct.methods.classical import load_histogram
+    from cvsct.methods.histogram import load_histogram
 
     return load_histogram(bundle, direction == "b2a")
 
 
 def _train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    from cvsct.methods.classical import train_spectrum
+    from cvsct.methods.spectrum.train import train_spectrum
 
     return train_spectrum(source, target, request)
 
 
 def _load_spectrum(bundle: Bundle, direction: Direction, _: RunOptions) -> VolumeMapping:
-    from cvsct.methods.classical import load_spectrum
+    from cvsct.methods.spectrum.apply import load_spectrum
 
     return load_spectrum(bundle, direction == "b2a")
 
@@ -130,16 +202,18 @@ _CVSCT = Method(
     name="cvsct",
     kind="unpaired",
     summary="CVS-CT: CycleGAN with CBAM attention and a VGG texture loss (the paper)",
+    configure=_configure_cyclegan,
     train=_train_cyclegan,
     load=_load_network,
     uses=TRAIN_OPTIONS,
-    settings={"attention": True, "domain_loss": True},
+    settings={"generator.attention": True},
 )
 
 _SPECTRUM = Method(
     name="spectrum",
     kind="classical",
     summary="filters noise and structure by a gain each, from the scanners' texture spectra",
+    configure=_configure_spectrum,
     train=_train_spectrum,
     load=_load_spectrum,
     recommended=True,
@@ -149,6 +223,7 @@ _CGAN = Method(
     name="cgan",
     kind="paired",
     summary="pix2pix: U-Net and PatchGAN on pairs (Isola 2017)",
+    configure=_configure_paired,
     train=_train_paired,
     load=_load_network,
     reversible=False,
@@ -161,6 +236,7 @@ _ROWS = (
         name="input",
         kind="classical",
         summary="leaves the images as they are: the row every other is compared with",
+        configure=_configure_input,
         train=_train_input,
         load=_load_input,
         guarded=False,
@@ -169,6 +245,7 @@ _ROWS = (
         name="histogram",
         kind="classical",
         summary="matches the distribution of HU between the two scanners",
+        configure=_configure_histogram,
         train=_train_histogram,
         load=_load_histogram,
     ),
@@ -184,6 +261,7 @@ _ROWS = (
         name="band-energy",
         kind="classical",
         summary="the same filter, then the local energy of frequency bands scaled by position",
+        configure=_configure_band_energy,
         train=_train_band_energy,
         load=_load_band_energy,
     ),
@@ -191,19 +269,19 @@ _ROWS = (
         _CVSCT,
         name="cyclegan",
         summary="CVS-CT without attention and without the texture loss",
-        settings={"attention": False, "domain_loss": False},
+        settings={"generator.attention": False, "weight_domain": 0.0},
     ),
     replace(
         _CVSCT,
         name="cvsct-1",
         summary="CVS-CT without attention (the paper's first ablation)",
-        settings={"attention": False, "domain_loss": True},
+        settings={"generator.attention": False},
     ),
     replace(
         _CVSCT,
         name="cvsct-2",
         summary="CVS-CT without the texture loss (the paper's second ablation)",
-        settings={"attention": True, "domain_loss": False},
+        settings={"generator.attention": True, "weight_domain": 0.0},
     ),
     _CVSCT,
     replace(
@@ -268,8 +346,9 @@ def find_method(name: str) -> Method:
     """The row of that name.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if there is none, with the nearest one and the list.
     """
     if name not in METHODS:
-        raise UsageError(f"no method {name!r}; choose one of {', '.join(METHODS)}")
+        hint = did_you_mean(name, METHODS)
+        raise UsageError(f"no method {name!r}; {hint}choose one of {', '.join(METHODS)}")
     return METHODS[name]

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal, TypeAlias, overload
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cvsct.core.settings import Settings
 from cvsct.networks.highpass import HighPass
 from cvsct.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
 from cvsct.networks.resnet import BLOCKS, ResNetGenerator
@@ -27,36 +28,39 @@ LEAK = 0.2
 """Slope of LeakyReLU below zero (DCGAN's value; the paper names only the activation)."""
 
 
-class GeneratorConfig(BaseModel):
-    """What a generator of unpaired training is built from.
-
-    Attributes:
-        architecture: the paper's, or CycleGAN's public ResNet-9 as a second baseline.
-        width: filters of each hidden convolution; of the first in `resnet-9`.
-        blocks: pairs of convolutions, each followed by attention; `resnet-9` has its nine.
-        attention: CBAM after each pair; off for the paper's first ablation and in `resnet-9`.
-        norm: instance normalisation after each hidden convolution. The paper names none, and it
-            makes a slice's result depend on what else it shows; `resnet-9` always has it.
-        reduction: bottleneck of the channel gate's MLP.
-        last_kernel: 4 as in the paper shifts the image by half a pixel, 3 by none. `resnet-9`
-            ends in its 7x7 and shifts by none.
-        residual: add the input to the output. The network then learns the difference between
-            the scanners and starts as the identity.
-        hold_low_px: sigma of the Gaussian whose low frequencies a residual may not change, so
-            that no area's mean CT number can drift; 0 leaves it free.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class GeneratorConfig(Settings):
+    """What a generator of unpaired training is built from."""
 
     architecture: Literal["cvs-ct", "resnet-9"] = "cvs-ct"
+    """The paper's, or CycleGAN's public ResNet-9 as a second baseline."""
+
     width: int = Field(default=64, ge=1)
+    """Filters of each hidden convolution; of the first in `resnet-9`."""
+
     blocks: int = Field(default=3, ge=1)
+    """Pairs of convolutions, each followed by attention; `resnet-9` has its nine."""
+
     attention: bool = True
+    """CBAM after each pair; off for the paper's first ablation and in `resnet-9`."""
+
     norm: Literal["none", "instance"] = "none"
+    """Instance normalisation after each hidden convolution. The paper names none, and it makes a
+    slice's result depend on what else it shows; `resnet-9` always has it."""
+
     reduction: int = Field(default=16, ge=1)
+    """Bottleneck of the channel gate's MLP."""
+
     last_kernel: Literal[3, 4] = 4
+    """Side of the last kernel: 4 as in the paper shifts the image by half a pixel, 3 by none.
+    `resnet-9` ends in its 7x7 and shifts by none."""
+
     residual: bool = False
+    """Add the input to the output. The network then learns the difference between the scanners and
+    starts as the identity."""
+
     hold_low_px: float = Field(default=0.0, ge=0)
+    """Sigma of the Gaussian whose low frequencies a residual may not change, so that no area's mean
+    CT number can drift; 0 leaves it free."""
 
     @model_validator(mode="before")
     @classmethod

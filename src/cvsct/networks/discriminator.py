@@ -8,35 +8,35 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from cvsct.core.errors import TrainingError
+from cvsct.core.settings import Settings
 from cvsct.core.volume import HUWindow
 from cvsct.networks.cvsct_generator import LEAK
 
 
-class DiscriminatorConfig(BaseModel):
-    """What a discriminator is built from.
-
-    Attributes:
-        widths: filters of each hidden convolution.
-        strides: stride of each.
-        sigmoid: end in a sigmoid, as the paper says. Least-squares GANs stall with one.
-        input_gain: contrast given to the input around `input_centre_hu`. Soft-tissue texture
-            spans about +-0.03 of [-1, 1]: without a gain the critic sees nothing for long.
-        input_centre_hu: what the gain leaves at zero.
-        kaiming: Kaiming initialisation in place of PyTorch's default.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class DiscriminatorConfig(Settings):
+    """What a discriminator is built from."""
 
     widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512)
+    """Filters of each hidden convolution."""
+
     strides: tuple[int, ...] = (2, 2, 2, 2, 1, 1, 1)
+    """Stride of each hidden convolution."""
+
     sigmoid: bool = True
+    """End in a sigmoid, as the paper says. Least-squares GANs stall with one."""
+
     input_gain: float = 1.0
+    """Contrast given to the input around `input_centre_hu`. Soft-tissue texture spans about +-0.03
+    of [-1, 1]: without a gain the critic sees nothing for long."""
+
     input_centre_hu: float = -50.0
+    """The CT number that the gain leaves at zero."""
+
     kaiming: bool = False
+    """Kaiming initialisation in place of PyTorch's default."""
 
     def map_size(self, patch_px: int) -> int:
         """Side of the score map for a square patch of that many pixels a side.

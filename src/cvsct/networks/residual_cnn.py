@@ -12,23 +12,23 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from cvsct.core.settings import Settings
 
-class ResidualCNNConfig(BaseModel):
-    """What the residual CNN is built from.
 
-    Attributes:
-        width: filters of each hidden convolution.
-        convolutions: how many there are, the last to one channel.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ResidualCNNConfig(Settings):
+    """What the residual CNN is built from."""
 
     architecture: Literal["residual-cnn"] = "residual-cnn"
+    """Which network it is."""
+
     width: int = Field(default=64, ge=1)
+    """Filters of each hidden convolution."""
+
     convolutions: int = Field(default=6, ge=2)
+    """How many convolutions there are, the last to one channel."""
 
 
 class ResidualCNN(nn.Module):

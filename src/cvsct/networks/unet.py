@@ -13,10 +13,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cvsct.core.settings import Settings
 from cvsct.networks.padding import reflected
 
 LEAK = 0.2
@@ -25,25 +26,25 @@ WIDEST = 8
 """Filters grow to so many times the first level's."""
 
 
-class UNetConfig(BaseModel):
-    """What a U-Net is built from.
-
-    Attributes:
-        width: filters of the first level.
-        depth: halvings; a side of at least `2^(depth - 1) + 1` px is needed.
-        norm: instance normalisation as in pix2pix. It takes mean and variance over the image it
-            is given, so a slice with air around is normalised otherwise than a patch of tissue.
-        residual: add the input to the output, which pix2pix does not. The network then learns
-            the difference of the scanners and starts as the identity.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class UNetConfig(Settings):
+    """What a U-Net is built from."""
 
     architecture: Literal["unet"] = "unet"
+    """Which network it is."""
+
     width: int = Field(default=64, ge=1)
+    """Filters of the first level."""
+
     depth: int = Field(default=8, ge=1, le=8)
+    """Halvings; a side of at least `2^(depth - 1) + 1` px is needed."""
+
     norm: Literal["none", "instance"] = "instance"
+    """Instance normalisation as in pix2pix. It takes mean and variance over the image it is given,
+    so a slice with air around is normalised otherwise than a patch of tissue."""
+
     residual: bool = False
+    """Add the input to the output, which pix2pix does not. The network then learns the difference
+    of the scanners and starts as the identity."""
 
 
 class UNet(nn.Module):

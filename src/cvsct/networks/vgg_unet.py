@@ -17,34 +17,36 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cvsct.core.settings import Settings
 from cvsct.networks.padding import reflected
 from cvsct.networks.vgg import VGG, WIDTHS, Network, layer_names
 
 
-class VGGUNetConfig(BaseModel):
-    """What a U-Net on a frozen VGG is built from.
-
-    Attributes:
-        network: VGG16, or VGG19 as in the authors' code.
-        layers: the ReLU layer of each block that is used, from the first block on; the last block
-            decides how far the network sees, how long it takes and how large the model is.
-        reduction: the trainable convolutions have VGG's channels divided by this.
-        norm: instance normalisation after the convolution of each block's features.
-        residual: add the input to the output, which the authors do not.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class VGGUNetConfig(Settings):
+    """What a U-Net on a frozen VGG is built from."""
 
     architecture: Literal["vgg-unet"] = "vgg-unet"
+    """Which network it is."""
+
     network: Network = "vgg16"
+    """The encoder: VGG16, or VGG19 as in the authors' code."""
+
     layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+    """The ReLU layer of each block that is used, from the first block on; the last block decides
+    how far the network sees, how long it takes and how large the model is."""
+
     reduction: int = Field(default=2, ge=1)
+    """The trainable convolutions have VGG's channels divided by this."""
+
     norm: Literal["none", "instance"] = "instance"
+    """Instance normalisation after the convolution of each block's features."""
+
     residual: bool = False
+    """Add the input to the output, which the authors do not."""
 
     @model_validator(mode="after")
     def _refuse_unknown_layers(self) -> VGGUNetConfig:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,28 +23,10 @@ from cvsct.core.errors import TrainingError, explain
 from cvsct.core.files import config_hash, write_atomic
 from cvsct.model.bundle import CHECKPOINT_FILE
 from cvsct.training.logging import forget_later
+from cvsct.training.protocols import Step
 
 BEST_FILE = "best.pt"
 KEPT_FOLDER = "kept"
-
-
-@runtime_checkable
-class Step(Protocol):
-    """What a training repeats."""
-
-    def __call__(
-        self, a: Any, b: Any, fraction_done: float, rng: np.random.Generator
-    ) -> dict[str, float]:
-        """Train on one batch of each domain; returns loss terms and what else is to be logged."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """What the model would be if the training ended now."""
-
-    def state(self) -> dict[str, Any]:
-        """All that must survive a restart."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state."""
 
 
 @dataclass(frozen=True)

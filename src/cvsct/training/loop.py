@@ -9,46 +9,40 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cvsct.core.errors import TerminatedError, TrainingError
 from cvsct.core.progress import Progress
-from cvsct.training.checkpoint import Run, Step
+from cvsct.core.settings import Settings
+from cvsct.training.checkpoint import Run
 from cvsct.training.distributed import ALONE, Ranks
-from cvsct.training.logging import Picture, Record, last_means
-
-Validator = Callable[[Any], dict[str, float]]
-"""Measures a step's model. `score` decides which model is kept, the lowest; the rest is logged."""
-
-Painter = Callable[[Any], dict[str, Picture]]
-"""Pictures in [0, 1] by name that show what a step's model does."""
+from cvsct.training.logging import Record, last_means
+from cvsct.training.protocols import AnyStep, Batches, Step, Validator
 
 
-class Schedule(BaseModel):
-    """When a training does what is no training. Nothing here changes what the weights become.
-
-    Attributes:
-        save_steps: write a checkpoint each time so many steps are done; 0 is never.
-        save_seconds: and when so much time has passed since the last; 0 is never. One is written
-            at the beginning and at the end in any case.
-        validate_steps: measure the model each time so many steps are done, and at the end. The
-            model of the lowest score is the one that is kept; without validation, the last.
-        validate_minutes: and when so much time has passed.
-        keep_models: keep the model of every validation in `kept/`, to look at a training's way.
-        pictures_minutes: how often TensorBoard gets pictures, where it is installed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Schedule(Settings):
+    """When a training does what is no training. Nothing here changes what the weights become."""
 
     save_steps: int = Field(default=0, ge=0)
+    """Write a checkpoint each time so many steps are done; 0 is never."""
+
     save_seconds: float = Field(default=60.0, ge=0)
+    """Write a checkpoint when so much time has passed since the last; 0 is never. One is written at
+    the beginning and at the end in any case."""
+
     validate_steps: int = Field(default=0, ge=0)
+    """Measure the model each time so many steps are done, and at the end. The model of the lowest
+    score is the one that is kept; without validation, the last."""
+
     validate_minutes: float = Field(default=0.0, ge=0)
+    """Measure the model when so much time has passed since the last time; 0 is never."""
+
     keep_models: bool = False
+    """Keep the model of every validation in `kept/`, to look at a training's way."""
+
     pictures_minutes: float = Field(default=5.0, ge=0)
+    """How often TensorBoard gets pictures, where it is installed."""
 
     @property
     def validates(self) -> bool:
@@ -88,20 +82,18 @@ class Every:
 
 def train(
     run: Run,
-    step: Step,
-    draw: Callable[[np.random.Generator], tuple[Any, Any]],
+    step: AnyStep,
+    batches: Batches,
     limits: Limits,
     progress: Progress,
     schedule: Schedule | None = None,
-    validator: Validator | None = None,
-    painter: Painter | None = None,
+    validator: Validator[AnyStep] | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Run steps until a limit; log each, save and measure now and then and at the end.
 
     Args:
-        validator: run by the first rank alone, when the schedule says.
-        painter: likewise.
+        validator: measures and shows the model, on the first rank alone, when the schedule says.
 
     Returns:
         The mean of each logged value over the last tenth of the steps, at least ten; empty on
@@ -113,6 +105,7 @@ def train(
         TerminatedError: when SIGTERM asked the process to end, once the step under way is saved.
     """
     schedule = schedule or Schedule()
+    judge = validator if schedule.validates and ranks.first else None
     save = Every(schedule.save_steps, schedule.save_seconds)
     validate = Every(schedule.validate_steps, schedule.validate_minutes * 60)
     paint = Every(0, schedule.pictures_minutes * 60)
@@ -121,14 +114,14 @@ def train(
         run.save(step)
     with Record(run.folder, run.steps, run.writes) as record, _termination() as asked_to_end:
         while (done := limits.fraction_done(run.steps, run.minutes)) < 1:
-            values = _advance(run, step, draw, done)
+            values = _advance(run, step, batches, done)
             run.minutes = ranks.agreed(before + (time.monotonic() - begun) / 60)
             record.step(run.steps, {"minutes": round(run.minutes, 4), **values})
             progress("training", round(done * limits.steps), limits.steps)
-            if validator and ranks.first and validate.due(run.steps):
-                _measure(run, step, validator, record, schedule.keep_models)
-            if painter and record.shows_pictures and paint.due(run.steps):
-                record.pictures(run.steps, painter(step))
+            if judge is not None and validate.due(run.steps):
+                _measure(run, step, judge, record, schedule.keep_models)
+            if validator is not None and record.shows_pictures and paint.due(run.steps):
+                record.pictures(run.steps, validator.pictures(step))
             ending = ranks.agreed(float(asked_to_end())) > 0  # all end after the same step
             if save.due(run.steps) or ending:
                 run.save(step)
@@ -138,8 +131,8 @@ def train(
                     f"{run.folder} holds all of them, go on from it with --resume"
                 )
         measured = run.latest.step if run.latest else -1
-        if validator and ranks.first and measured != run.steps:
-            _measure(run, step, validator, record, schedule.keep_models)
+        if judge is not None and measured != run.steps:
+            _measure(run, step, judge, record, schedule.keep_models)
         run.save(step)
     progress("training", limits.steps, limits.steps)
     return last_means(run.folder, run.steps) if run.writes else {}
@@ -163,11 +156,11 @@ def _termination() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _advance(run: Run, step: Step, draw: Callable[..., Any], done: float) -> dict[str, float]:
+def _advance(run: Run, step: Step, batches: Batches, done: float) -> dict[str, float]:
     """One step, and the seconds it took; stops where it cannot go on."""
     begun = time.monotonic()
     try:
-        a, b = draw(run.rng)
+        a, b = batches.draw(run.rng)
         values = step(a, b, done, run.rng)
     except TrainingError as error:
         raise TrainingError(f"training stopped at step {run.steps + 1}: {error}") from error
@@ -176,7 +169,9 @@ def _advance(run: Run, step: Step, draw: Callable[..., Any], done: float) -> dic
     return {**values, "seconds": round(time.monotonic() - begun, 4)}
 
 
-def _measure(run: Run, step: Step, validator: Validator, record: Record, keep: bool) -> None:
+def _measure(
+    run: Run, step: AnyStep, validator: Validator[AnyStep], record: Record, keep: bool
+) -> None:
     figures = validator(step)
     _stop_if_diverged(figures, run)
     record.validation(run.steps, figures)

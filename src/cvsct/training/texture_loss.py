@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from cvsct.core.files import file_sha256
+from cvsct.core.settings import Settings
 from cvsct.core.volume import HUWindow
 from cvsct.networks.vgg import Network
 from cvsct.training import losses
@@ -24,32 +24,33 @@ from cvsct.training.vgg_weights import find_weights, load_vgg
 Images = Float[Tensor, "n 1 h w"]
 
 
-class DomainConfig(BaseModel):
-    """The texture ("domain") loss, eqs 1 to 3.
-
-    Attributes:
-        network: whose features are compared: VGG16 or VGG19, both trained on ImageNet.
-        weights: file of its weights, `.npz` or torchvision's `.pth`; empty takes
-            CVSCT_VGG_WEIGHTS, else torch's cache.
-        download: fetch torchvision's file of 550 MB into torch's cache where there is none.
-        layers: ReLU layers whose Gram matrices are compared.
-        window_hu: what the VGG network sees as black and white.
-        against: `batch` compares each translated patch with one patch of the target, as the
-            paper does; `domain` compares the running mean Gram matrix of translated patches
-            with the target domain's own, so that anatomy averages out.
-        scale: each layer's loss is divided by its value at the `start`, or by the energy of the
-            `target`'s Gram matrix.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class DomainConfig(Settings):
+    """The texture ("domain") loss, eqs 1 to 3."""
 
     network: Network = "vgg16"
+    """Whose features are compared: VGG16 or VGG19, both trained on ImageNet."""
+
     weights: str = ""
+    """File of its weights, `.npz` or torchvision's `.pth`; empty takes CVSCT_VGG_WEIGHTS, else
+    torch's cache."""
+
     download: bool = False
+    """Fetch torchvision's file of 550 MB into torch's cache where there is none."""
+
     layers: tuple[str, ...] = ("relu4_1", "relu5_1")
+    """ReLU layers whose Gram matrices are compared."""
+
     window_hu: tuple[float, float] = (-1000.0, 900.0)
+    """What the VGG network sees as black and white."""
+
     against: Literal["batch", "domain"] = "batch"
+    """`batch` compares each translated patch with one patch of the target, as the paper does;
+    `domain` compares the running mean Gram matrix of translated patches with the target domain's
+    own, so that anatomy averages out."""
+
     scale: Literal["start", "target"] = "start"
+    """Each layer's loss is divided by its value at the `start`, or by the energy of the `target`'s
+    Gram matrix."""
 
 
 class DomainLoss(nn.Module):

@@ -1,18 +1,17 @@
-"""The way from scans to a model, for any family of methods.
+"""Parts of the way from scans to a model that all families of methods share.
 
-A family brings what `Prepared` holds; stores, ranks, checkpoints, limits and what the model
-records of its training are the same for all.
+Each family's `train_*` function reads from top to bottom and calls these: what was asked for, the
+stores of the scans, the run and its checkpoint, and the model with what it records of its training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cvsct.core.errors import CvsctError, UsageError
 from cvsct.core.progress import silent
@@ -21,95 +20,59 @@ from cvsct.core.volume import Scans
 from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import Bundle, Domain
 from cvsct.networks.export import with_graphs
-from cvsct.training.checkpoint import Run, Step
-from cvsct.training.cyclegan.settings import TrainingConfig
+from cvsct.training.checkpoint import Run
 from cvsct.training.data.patch_grid import PatchRule
 from cvsct.training.data.prepare import close_domains, open_domains
 from cvsct.training.data.store import Store
-from cvsct.training.distributed import Ranks, joined
-from cvsct.training.logging import Picture
-from cvsct.training.loop import Limits, train
+from cvsct.training.distributed import Ranks
+from cvsct.training.protocols import Step
+from cvsct.training.settings import TrainingConfig
+
+Stores = tuple[Store, Store]
+"""Of the source and of the target."""
+
+NONE_HELD_OUT = "none held out"
 
 
-@runtime_checkable
-class AnyStep(Step, Protocol):
-    """A step of any family.
-
-    Attributes:
-        bf16: whether its networks run in bf16.
-    """
-
-    bf16: bool
-
-
-@runtime_checkable
-class AnyValidator(Protocol):
-    """Measures a step's model, and shows what it does."""
-
-    def __call__(self, step: Any) -> dict[str, float]:
-        """Figures; the lowest `score` is the best."""
-
-    def pictures(self, step: Any) -> dict[str, Picture]:
-        """Images in [0, 1] by name."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a family of methods brings to a training.
-
-    Args:
-        draw: patches of both domains in [-1, 1], a whole batch of all ranks.
-        held_out: how what the validator measures on was parted from what is learned from.
-        about: what else the model records of its training; plain JSON values.
-    """
-
-    step: AnyStep
-    draw: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
-    validator: AnyValidator
-    held_out: str
-    about: dict[str, Any] = field(default_factory=dict)
-
-
-Prepare = Callable[[tuple[Store, Store], TrainingRequest, Ranks], Prepared]
-
-
-def settings_of(request: TrainingRequest) -> dict[str, Any]:
+def requested_settings(request: TrainingRequest) -> dict[str, Any]:
     """The settings of the row and the user, and the limit of steps that was asked for."""
     limit = {} if request.max_steps is None else {"max_steps": request.max_steps}
     return {**request.settings, **limit}
 
 
-def train_model(
-    source: Scans,
-    target: Scans,
-    request: TrainingRequest,
-    config: TrainingConfig,
-    prepare: Prepare,
-) -> Bundle:
-    """Train and return the model; checkpoints and log stay in `request.out`.
-
-    Under torchrun all ranks train one model; the first alone writes.
+def refuse_unequal_shares(config: TrainingConfig, ranks: Ranks) -> None:
+    """Refuse a batch that the ranks cannot share.
 
     Raises:
-        UsageError: for a batch that the ranks cannot share.
-        TrainingError: for scans that nothing can be learned from, or divergence.
+        UsageError: with what the batch must be a multiple of.
     """
-    with joined() as ranks:
-        _refuse_unequal_shares(config, ranks)
-        if not ranks.first:
-            request = replace(request, progress=silent, note=_unsaid)
-        return _train(source, target, request, config, prepare, ranks)
+    shares = ranks.size * config.accumulate
+    if config.batch % shares:
+        raise UsageError(
+            f"a batch of {config.batch} cannot be shared by {ranks.size} ranks in "
+            f"{config.accumulate} parts; set batch to a multiple of {shares}"
+        )
 
 
-def _train(
-    source: Scans,
-    target: Scans,
-    request: TrainingRequest,
-    config: TrainingConfig,
-    prepare: Prepare,
-    ranks: Ranks,
-) -> Bundle:
-    stores = open_domains(
+def as_heard(request: TrainingRequest, ranks: Ranks) -> TrainingRequest:
+    """The request, of which only the first rank tells progress and notes."""
+    return request if ranks.first else replace(request, progress=silent, note=_unsaid)
+
+
+def _unsaid(message: str) -> None:
+    """A note that another rank gives."""
+
+
+def open_stores(
+    source: Scans, target: Scans, request: TrainingRequest, config: TrainingConfig
+) -> Stores:
+    """Store both domains in `request.out`, or take up the stores that are there.
+
+    Raises:
+        TrainingError: if nothing can be learned from the scans, or the disk is too small.
+        CvsctError: if a scan cannot be read.
+    """
+    return open_domains(
         source,
         target,
         request.out,
@@ -119,13 +82,33 @@ def _train(
         request.progress,
         request.note,
     )
+
+
+@contextlib.contextmanager
+def nothing_left_if_refused(request: TrainingRequest, ranks: Ranks) -> Iterator[None]:
+    """Within the block a refusal removes the stores, unless an earlier run may go on with them."""
     try:
-        prepared = prepare(stores, request, ranks)
-    except CvsctError:  # refused: nothing is left behind but what an earlier run left
+        yield
+    except CvsctError:
         if ranks.first and not request.resume:
             close_domains(request.out)
         raise
-    step, validator = prepared.step, prepared.validator
+
+
+def typical_pixel_mm(store: Store) -> float:
+    """Median over slices; the domains were found alike within a few percent."""
+    spacing = [float(np.sqrt(np.prod(each.pixel_mm))) for each in store.facts]
+    return float(np.median(np.repeat(spacing, [each.shape[0] for each in store.facts])))
+
+
+def start_run(
+    request: TrainingRequest, config: TrainingConfig, stores: Stores, step: Step, ranks: Ranks
+) -> Run:
+    """The run from its first step, or from the checkpoint in `request.out` where that is asked.
+
+    Raises:
+        TrainingError: if there is nothing to resume, or it was trained with other settings.
+    """
     run = Run(
         folder=request.out,
         config={
@@ -139,31 +122,30 @@ def _train(
     request.out.mkdir(parents=True, exist_ok=True)
     if request.resume:
         run.resume(step)
+    return run
 
-    def draw(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        a, b = (ranks.share(torch.from_numpy(patches)) for patches in prepared.draw(rng))
-        return a, b
 
-    figures = train(
-        run,
-        step,
-        draw,
-        Limits(config.max_steps, request.max_minutes),
-        request.progress,
-        config.schedule,
-        validator if config.schedule.validates else None,
-        validator.pictures,
-        ranks,
-    )
+def finished_model(
+    request: TrainingRequest,
+    config: TrainingConfig,
+    stores: Stores,
+    run: Run,
+    step: Step,
+    ranks: Ranks,
+    record: Mapping[str, Any],
+) -> Bundle:
+    """The model of a training that has ended; its stores are removed.
+
+    Args:
+        record: what the family adds to the model's record of its training; plain JSON values.
+    """
     if ranks.first:
         close_domains(request.out)
+    weights = run.best.weights if run.best else step.weights()
     bundle = Bundle(
         method=request.method,
         settings=config.model_dump(mode="json", include={"generator", "window_hu", "resample_mm"}),
-        weights={
-            name: tensor.cpu().numpy()
-            for name, tensor in (run.best.weights if run.best else step.weights()).items()
-        },
+        weights={name: tensor.cpu().numpy() for name, tensor in weights.items()},
         source=Domain.from_facts(stores[0].facts),
         target=Domain.from_facts(stores[1].facts),
         training={
@@ -174,46 +156,35 @@ def _train(
             "batch": config.batch,
             "ranks": ranks.size,
             "patch_px": config.patch_px,
-            "precision": "bf16" if step.bf16 else "fp32",
-            "last_losses": _rounded(figures),
-            **_validation_record(run, prepared.held_out),
-            "scans": run.config["scans"],
-            **prepared.about,
+            **record,
         },
     )
     return with_graphs(bundle) if ranks.first else bundle
 
 
-def typical_pixel_mm(store: Store) -> float:
-    """Median over slices; the domains were found alike within a few percent."""
-    spacing = [float(np.sqrt(np.prod(each.pixel_mm))) for each in store.facts]
-    return float(np.median(np.repeat(spacing, [each.shape[0] for each in store.facts])))
+def training_record(
+    run: Run, losses: Mapping[str, float], bf16: bool, held_out: str
+) -> dict[str, Any]:
+    """What the losses were, and which step's weights were kept and why.
 
-
-def _refuse_unequal_shares(config: TrainingConfig, ranks: Ranks) -> None:
-    shares = ranks.size * config.accumulate
-    if config.batch % shares:
-        raise UsageError(
-            f"a batch of {config.batch} cannot be shared by {ranks.size} ranks in "
-            f"{config.accumulate} parts; set batch to a multiple of {shares}"
-        )
-
-
-def _validation_record(run: Run, how: str) -> dict[str, Any]:
-    """Which step's weights were kept and why, beside what the last step measured."""
-    if run.best is None or run.latest is None:
-        return {"kept_step": run.steps}
-    return {
-        "kept_step": run.best.step,
-        "kept": _rounded(run.best.figures),
-        "last": _rounded(run.latest.figures),
-        "held_out": how,
+    Args:
+        losses: means over the last steps.
+        held_out: how what the model was measured on was parted from what was learned from.
+    """
+    record = {
+        "precision": "bf16" if bf16 else "fp32",
+        "last_losses": _rounded(losses),
+        "kept_step": run.steps,
     }
+    if run.best is not None and run.latest is not None:
+        record |= {
+            "kept_step": run.best.step,
+            "kept": _rounded(run.best.figures),
+            "last": _rounded(run.latest.figures),
+            "held_out": held_out,
+        }
+    return {**record, "scans": run.config["scans"]}
 
 
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in figures.items()}
-
-
-def _unsaid(message: str) -> None:
-    """A note that another rank gives."""

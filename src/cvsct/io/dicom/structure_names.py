@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Container, Sequence
 
 from cvsct.core.errors import SeriesError
+from cvsct.core.text import did_you_mean
 
 MAX_CHARACTERS = 64
 MAX_SHOWN = 20
@@ -53,9 +53,7 @@ def refuse_idle(name: str, patterns: Sequence[str], titles: Sequence[str]) -> No
     if not patterns:
         return
     wanted = patterns[0]
-    lower = {title.casefold(): title for title in titles}
-    near = difflib.get_close_matches(wanted.strip().casefold(), list(lower), n=1)
-    hint = f"did you mean {lower[near[0]]!r}? " if near else ""
+    hint = did_you_mean(wanted, titles)
     raise SeriesError(f"{name}: no label {wanted!r}; {hint}choose from {listed(titles)}")
 
 

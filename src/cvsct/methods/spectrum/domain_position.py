@@ -19,7 +19,7 @@ from cvsct.core.spectra import (
 )
 from cvsct.core.volume import CTVolume
 from cvsct.methods.base import settings_in, weights_of
-from cvsct.methods.spectrum.train import SpectrumSettings
+from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.model.bundle import Bundle
 
 TEXTURE_FROM_PER_MM = 0.1

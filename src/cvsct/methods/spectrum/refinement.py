@@ -20,8 +20,15 @@ from jaxtyping import Float
 from cvsct.core.progress import Note, Progress, log_note
 from cvsct.core.volume import CTVolume, Scans
 from cvsct.methods.band_energy import fit_band_gains
-from cvsct.methods.bands import Bands, finest_pixel_mm
-from cvsct.methods.local_energy import UNSCALED, Filter, Places, as_it_is, places_of_each
+from cvsct.methods.band_statistics import (
+    UNSCALED,
+    Bands,
+    Filter,
+    Places,
+    as_it_is,
+    finest_pixel_mm,
+    places_of_each,
+)
 from cvsct.methods.spectrum.block_filter import LocalGains, filter_locally
 from cvsct.methods.spectrum.noise_structure import TwoGains
 

@@ -1,223 +1,97 @@
-"""The gain that turns one scanner's texture into another's, from scans of different bodies.
-
-Both kernels see the same physics, so in one body the ratio of the two power spectra is the square
-of a gain. In two bodies it is also a ratio of anatomies and of noise levels. Three corrections
-part them (figures in notebook/log.md):
-
-1. *Anatomy*: one regression a frequency of log power on the domain, between patches alike
-   (`methods.spectrum.matched_patches`).
-2. *Noise level*: a thicker body is noisier whatever the kernel. The noise expected from the
-   attenuation along all rays through a patch is compared between the domains, and the share of
-   power that is noise is corrected for it.
-3. *Smoothness*: a kernel ratio is an even, smooth function of frequency and 1 at zero. The fit
-   leans on that where the first two corrections were large, and on the data where they were not.
-
-That is one gain for all that an image holds. `methods.spectrum.noise_structure` tells noise and
-structure apart.
-"""
+"""Training of `spectrum`: gains of noise and of structure, fitted, refined and recorded."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field
+from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.masks import SOFT_TISSUE
-from cvsct.core.progress import Progress, silent
-from cvsct.core.spectra import mean_over_patches
-from cvsct.core.volume import ScanFacts, Scans, facts_of
-from cvsct.methods.spectrum.matched_patches import Likeness, smooth_log_gain
-from cvsct.methods.spectrum.noise_structure import (
-    EVEN_PATCH_MM,
-    TwoGains,
-    even_patches,
-    fit_two_gains,
-)
-from cvsct.methods.spectrum.patches import Patches, PatchKind, domain_patches
-
-MIN_PATCHES = 30
-
-RELATIVE_SD = 0.01
-"""Sampling error of a log gain at a quarter of the frequency range; grows towards zero."""
-
-STIFFNESS_STEP_PER_MM = 0.025
+from cvsct.core.volume import Scans
+from cvsct.methods.base import TrainingRequest, bundle_of, need_scans
+from cvsct.methods.settings import read_settings
+from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
+from cvsct.methods.spectrum.refinement import refined
+from cvsct.methods.spectrum.settings import SpectrumSettings
+from cvsct.model.bundle import Bundle
 
 
-class RatioSettings(BaseModel):
-    """How the one gain for all is fitted and limited.
+def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+    """Learn the gains between two scanners, as functions of cycles/mm.
 
-    Args:
-        patch_mm: side of the patches whose spectra are compared.
-        frequency_step_per_mm: distance of the frequencies at which a gain is known.
-        low_frequency_per_mm: kernels are taken to agree up to here; patches are classed by it.
-        classes: classes of equal low-frequency power.
-        dose_law: how noise power grows with expected attenuation. 1 is a fixed tube current, 0
-            one that holds the noise constant; automatic exposure mostly lies halfway.
-        doubt: the part of a correction for anatomy that is taken as its standard error.
-        stiffness: weight of the bending of a log gain: its third differences over 0.025/mm.
-        max_gain: no frequency is amplified more than this, in either direction.
-        max_slices: slices used from each side, spread evenly over the scans.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    patch_mm: float = Field(default=40.0, ge=10, le=200)
-    frequency_step_per_mm: float = Field(default=0.025, ge=0.002, le=0.05)
-    low_frequency_per_mm: float = Field(default=0.075, ge=0.05, le=0.3)
-    classes: int = Field(default=12, ge=1, le=100)
-    dose_law: float = Field(default=0.5, ge=0, le=1)
-    doubt: float = Field(default=0.25, ge=0, le=10)
-    stiffness: float = Field(default=1e5, ge=0, le=1e12)
-    max_gain: float = Field(default=16.0, ge=1, le=1000)
-    max_slices: int = Field(default=300, ge=1)
-
-
-class SpectrumSettings(RatioSettings):
-    """One gain, or two, and what is done with them.
-
-    Args:
-        gains: `two` tells noise from structure; `one` is a single gain for all, to which none of
-            the following applies.
-        refine: correct two gains once by what is left after filtering.
-        tone: `match` also moves soft tissue by the difference of its most frequent CT numbers;
-            of different patients it may be theirs. `keep` only tells it, in the model card.
-        pass_through: leave a scan alone that reads like the target already, and take one that
-            reads as if on the way the rest of it.
-        restore_clipped: share of the estimate that is put back of noise cut off below what the
-            file can hold, where noise is to be taken away (`methods.spectrum.clipped_noise`).
-        dose_law_sd: how far scans may be from the dose law: it is read off them as far as they
-            tell it. 0 takes it as given.
-    """
-
-    gains: Literal["two", "one"] = "two"
-    refine: bool = True
-    tone: Literal["keep", "match"] = "keep"
-    pass_through: bool = True
-    restore_clipped: float = Field(default=0.6, ge=0, le=1)
-    dose_law_sd: float = Field(default=0.2, ge=0, le=10)
-
-
-@dataclass(frozen=True)
-class KernelRatio:
-    """The fitted gains from source to target, and how they came about.
-
-    Args:
-        log_gain: natural log of the one amplitude gain at each frequency, 0 at zero.
-        raw_log_gain: the same without any correction: half the difference of log power.
-        source_log_power: mean over the source's patches; NaN at zero.
-        target_log_power: mean over the target's.
-        n_patches: of source and target.
-        overlap: patches that effectively compare like with like.
-        noise_level: log ratio of noise power, target over source, that the bodies explain.
-        two: gains of noise and of structure, where they were asked for.
-    """
-
-    frequencies_per_mm: Float[np.ndarray, " n"]
-    log_gain: Float[np.ndarray, " n"]
-    raw_log_gain: Float[np.ndarray, " n"]
-    source_log_power: Float[np.ndarray, " n"]
-    target_log_power: Float[np.ndarray, " n"]
-    n_patches: tuple[int, int]
-    overlap: float
-    noise_level: float
-    two: TwoGains | None = None
-
-
-def fit_kernel_ratio(
-    source: Scans,
-    target: Scans,
-    settings: RatioSettings,
-    progress: Progress = silent,
-    dose_law_sd: float | None = None,
-) -> KernelRatio:
-    """Fit the gains from unpaired scans; swapping source and target gives their inverses.
-
-    Args:
-        dose_law_sd: how well the dose law is known, for two gains beside the one; `None` for the
-            one alone.
+    `methods.spectrum.kernel_ratio` says how.
 
     Raises:
+        UsageError: for settings that do not exist.
         TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
     """
-    reach = min(max(map(_highest_frequency, facts_of(side))) for side in (source, target))
-    step = settings.frequency_step_per_mm
-    frequencies = np.arange(0.0, reach + step / 2, step)
-    kinds = [PatchKind(settings.patch_mm, "body")]
-    if dose_law_sd is not None:
-        kinds.append(PatchKind(EVEN_PATCH_MM, "soft", min_fraction=1.0))
-    sides = [
-        domain_patches(scans, frequencies, kinds, settings.max_slices, name, progress)
-        for name, scans in (("source", source), ("target", target))
-    ]
-    for name, found in zip(("source", "target"), sides, strict=True):
-        _refuse_few(found[0], name, settings.patch_mm)
-    last = _last_known([found[0] for found in sides])
-    frequencies = frequencies[: last + 1]
-    low = (frequencies > 0) & (frequencies <= settings.low_frequency_per_mm + 1e-9)
-    if last < 4 or not low.any():
-        raise TrainingError(
-            f"the pixel grids share no frequencies above {settings.low_frequency_per_mm:g} "
-            "cycles/mm; give scans reconstructed on a finer grid, or set a smaller "
-            "low_frequency_per_mm"
+    settings = read_settings(SpectrumSettings, request.settings)
+    need_scans(source, target)
+    known = settings.dose_law_sd if settings.gains == "two" else None
+    fit = fit_kernel_ratio(source, target, settings, request.progress, known)
+    f = fit.frequencies_per_mm
+    weights = {
+        "frequencies_per_mm": f,
+        "log_gain": fit.log_gain,
+        "source_log_power": np.nan_to_num(fit.source_log_power),
+        "target_log_power": np.nan_to_num(fit.target_log_power),
+    }
+    figures: dict[str, Any] = {
+        "patches_source": fit.n_patches[0],
+        "patches_target": fit.n_patches[1],
+        "patches_alike": round(fit.overlap, 1),
+        "highest_frequency_per_mm": round(float(f[-1]), 4),
+    }
+    if fit.two is None:
+        change = fit.log_gain - fit.raw_log_gain
+        figures |= {
+            "noise_level_of_bodies": round(float(np.exp(fit.noise_level)), 4),
+            "correction_rms": round(float(np.sqrt(np.mean(change**2))), 4),
+            **_gains_at("gain", f, fit.log_gain),
+        }
+    else:
+        two = fit.two
+        if settings.refine:
+            two = refined(source, target, two, f, settings.max_gain, request.progress, request.note)
+        here, there = two.soft_tissue_hu
+        tone_hu = 0.0
+        if settings.tone == "match":
+            if here is None or there is None:
+                raise TrainingError(
+                    "too little even soft tissue between -30 and 110 HU to match its CT number; "
+                    "give more slices of the trunk, or set tone=keep"
+                )
+            tone_hu = there - here
+        weights |= {
+            "tone_hu": np.array([tone_hu]),
+            "noise_log_gain": two.noise,
+            "noise_radial_log_gain": two.noise_radial,
+            "structure_log_gain": two.structure,
+            "source_noise_log_power": two.source_noise,
+            "target_noise_log_power": two.target_noise,
+        }
+        figures |= {
+            "even_patches_source": two.n_even[0],
+            "even_patches_target": two.n_even[1],
+            "soft_tissue_hu": f"{_hu(here)} to {_hu(there)}, {settings.tone}",
+            "dose_law": f"{two.dose_law:.2f} +- {two.dose_law_sd:.2f}",
+            **_gains_at("noise_gain", f, two.noise),
+            **_gains_at("structure_gain", f, two.structure),
+        }
+    return bundle_of(source, target, request, settings, weights, figures)
+
+
+def _hu(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0f}"
+
+
+def _gains_at(
+    name: str, frequencies_per_mm: Float[np.ndarray, " n"], log_gain: Float[np.ndarray, " n"]
+) -> dict[str, float]:
+    return {
+        f"{name}_at_{at:g}_per_mm": round(
+            float(np.exp(np.interp(at, frequencies_per_mm, log_gain))), 4
         )
-    (a, *soft_a), (b, *soft_b) = ([kind.up_to(last + 1) for kind in found] for found in sides)
-    mean_a, mean_b = mean_over_patches(a.log_power), mean_over_patches(b.log_power)
-    raw = 0.5 * (mean_b - mean_a)
-    bodies = Likeness.of(a, b, low, settings.classes)
-    ratio = bodies.log_ratio()
-    noise = settings.dose_law * float(b.log_noise.mean() - a.log_noise.mean())
-    share = 0.5 * (_noise_share(a, low) + _noise_share(b, low))
-    quarter = frequencies[-1] / 4
-    sampling = RELATIVE_SD**2 * quarter / np.maximum(frequencies, frequencies[1])
-    sd = np.sqrt(sampling + (settings.doubt * (0.5 * ratio - raw)) ** 2)
-    stiffness = settings.stiffness * (STIFFNESS_STEP_PER_MM / step) ** 6
-    two = None
-    if dose_law_sd is not None:
-        even = even_patches(soft_a[0], "source"), even_patches(soft_b[0], "target")
-        prior = settings.dose_law, dose_law_sd
-        two = fit_two_gains(frequencies, even, bodies, prior, settings.doubt, stiffness)
-    return KernelRatio(
-        frequencies_per_mm=frequencies,
-        log_gain=smooth_log_gain(0.5 * (ratio - share * noise), sd, stiffness),
-        raw_log_gain=np.nan_to_num(raw),
-        source_log_power=mean_a,
-        target_log_power=mean_b,
-        n_patches=(len(a), len(b)),
-        overlap=bodies.overlap,
-        noise_level=noise,
-        two=two,
-    )
-
-
-def _highest_frequency(scan: ScanFacts) -> float:
-    rows_mm, columns_mm = scan.pixel_mm
-    return float(np.hypot(0.5 / rows_mm, 0.5 / columns_mm))
-
-
-def _refuse_few(found: Patches, side: str, patch_mm: float) -> None:
-    if len(found) < MIN_PATCHES:
-        raise TrainingError(
-            f"the {side} scans hold {len(found)} regions of {patch_mm:g} mm inside a patient, "
-            f"of {MIN_PATCHES} needed; give more slices of the trunk, or set a smaller patch_mm"
-        )
-
-
-def _last_known(sides: list[Patches]) -> int:
-    """The highest frequency that enough patches of both sides reach."""
-    known = np.minimum(*(np.isfinite(side.log_power).sum(axis=0) for side in sides))
-    return int(np.max(np.nonzero(known >= MIN_PATCHES)[0], initial=0))
-
-
-def _noise_share(patches: Patches, low: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """The share of the mean power that is noise, taken as what the plainest soft tissue holds."""
-    soft = patches.mean_hu > SOFT_TISSUE.low_hu
-    soft = soft if soft.sum() >= MIN_PATCHES else np.ones_like(soft)
-    energy = patches.log_power[:, low].mean(axis=1)
-    plain = soft & (energy <= np.quantile(energy[soft], 0.3))
-    excess = mean_over_patches(patches.log_power[plain]) - mean_over_patches(patches.log_power)
-    share: Float[np.ndarray, " n"] = np.exp(np.minimum(np.nan_to_num(excess), 0.0))
-    return share
+        for at in (0.1, 0.3, 0.5, 0.7)
+    }

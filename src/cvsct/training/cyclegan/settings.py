@@ -1,91 +1,49 @@
-"""What shapes a training: settings that any family has, those of the cycle family, and its presets.
-
-The paired family's are in `paired_settings.py`.
-"""
+"""What shapes a training of the cycle family: settings, and the presets that fill them in."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from cvsct.core.errors import UsageError
-from cvsct.core.volume import HUWindow
-from cvsct.methods.base import refuse_unknown_preset
+from cvsct.methods.settings import read_settings, refuse_unknown_preset
 from cvsct.networks.cvsct_generator import GeneratorConfig
 from cvsct.networks.discriminator import DiscriminatorConfig
 from cvsct.networks.highpass import reach_px
-from cvsct.training.cyclegan.collapse_monitor import HealthConfig
-from cvsct.training.loop import Schedule
+from cvsct.training.settings import TrainingConfig
 from cvsct.training.texture_loss import DomainConfig
-
-
-class TrainingConfig(BaseModel):
-    """What shapes a training of any family.
-
-    Attributes:
-        batch: patches of each domain a step, of all ranks together.
-        accumulate: parts in which a rank computes its slice, one after the other, to save memory;
-            what is learned is the same up to rounding.
-        average: weight of the past in the running average of the weights; it is what is kept.
-        decay_from: the fraction of the training after which learning rates fall to 0; 1 is never.
-        validation_patches: of each domain, on which the model is measured.
-        validation_fraction: share of each domain's slices that is held out for it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    window_hu: tuple[float, float] = (-1000.0, 900.0)
-    patch_px: int = 80
-    min_tissue: float = 0.8
-    resample_mm: float | None = Field(default=None, ge=0.1, le=5)
-    batch: int = Field(default=32, ge=1)
-    accumulate: int = Field(default=1, ge=1)
-    learning_rate: float = 1e-4
-    learning_rate_discriminator: float = 1e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
-    decay_from: float = 1.0
-    average: float = 0.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    max_steps: int = 31_250
-    validation_patches: int = Field(default=128, ge=8)
-    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
-    health: HealthConfig = HealthConfig()
-    schedule: Schedule = Schedule()
-
-    @property
-    def window(self) -> HUWindow:
-        """The HU range the networks see."""
-        return HUWindow(*self.window_hu)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """All that shapes the weights: a resumed training must have the same."""
-        return self.model_dump(
-            mode="json",
-            exclude={
-                "max_steps": True,
-                "schedule": True,
-                "domain": {"weights", "download"},
-                "vgg": {"weights", "download"},
-            },
-        )
 
 
 class CycleConfig(TrainingConfig):
     """Everything that shapes a CycleGAN-like training. The defaults are the preset `paper`."""
 
     generator: GeneratorConfig = GeneratorConfig()
+    """The network that a model is made of, one for each direction."""
+
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """The critic of each domain."""
+
     domain: DomainConfig = DomainConfig()
-    weight_adversarial: float = 1.0
-    weight_cycle: float = 1.0
-    weight_identity: float = 0.5
-    weight_domain: float = 1.0
+    """The texture ("domain") loss."""
+
+    weight_adversarial: float = Field(default=1.0, ge=0)
+    """Weight of what a discriminator makes of translated patches."""
+
+    weight_cycle: float = Field(default=1.0, ge=0)
+    """Weight of what there and back leaves of a patch."""
+
+    weight_identity: float = Field(default=0.5, ge=0)
+    """Weight of what is changed in patches that are the target's already."""
+
+    weight_domain: float = Field(default=1.0, ge=0)
+    """Weight of the texture ("domain") loss; 0 trains without it."""
+
     scale_to_data: bool = False
-    pool: int = 0
+    """Scale the generators' first weights so that features have unit variance on the patches."""
+
+    pool: int = Field(default=0, ge=0)
+    """How many earlier translated images are kept and shown to a discriminator again."""
 
     @model_validator(mode="after")
     def _refuse_small_patches(self) -> CycleConfig:
@@ -143,53 +101,11 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": {}, "stable": _STABLE, "cpu": _CP
 shows an effect on two cores in half an hour."""
 
 
-ARCHITECTURES = ("residual-cnn", "unet", "vgg-unet")
-"""Of which one is chosen by `generator.architecture`; pydantic names it in the way to a field."""
-
-Config = TypeVar("Config", bound=TrainingConfig)
-
-
-def cycle_config(preset: str, settings: Mapping[str, Any]) -> CycleConfig:
-    """The preset with settings over it; dotted keys reach into the parts.
+def cycle_config(preset: str, given: Mapping[str, Any]) -> CycleConfig:
+    """The preset with the given settings over it; dotted keys reach into the parts.
 
     Raises:
         UsageError: for an unknown preset, key or value.
     """
     refuse_unknown_preset(preset)
-    return configured(CycleConfig, PRESETS[preset], settings)
-
-
-def configured(
-    kind: type[Config], preset: Mapping[str, Any], settings: Mapping[str, Any]
-) -> Config:
-    """A preset's values with settings over them; dotted keys reach into the parts.
-
-    Raises:
-        UsageError: for an unknown key or value.
-    """
-    merged: dict[str, Any] = json.loads(json.dumps(preset))
-    for key, value in settings.items():
-        *parts, last = key.split(".")
-        place = merged
-        for part in parts:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise UsageError(f"setting {key}: {part} has no parts")
-        place[last] = value
-    try:
-        return kind.model_validate(merged)
-    except ValidationError as error:
-        raise UsageError("; ".join(_explain(kind, each) for each in error.errors())) from error
-
-
-def _explain(kind: type[TrainingConfig], detail: Any) -> str:
-    key = ".".join(str(part) for part in detail["loc"] if part not in ARCHITECTURES)
-    if detail["type"] == "extra_forbidden":
-        fields = kind.model_fields
-        parts = [name for name in fields if isinstance(fields[name].default, BaseModel)]
-        return (
-            f"no setting {key!r}; choose from {', '.join(fields)} "
-            f"({', '.join(f'{name}.' for name in parts)} have parts)"
-        )
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"setting {key}: {message}" if key else message
+    return read_settings(CycleConfig, given, PRESETS[preset])

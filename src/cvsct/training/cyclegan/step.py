@@ -1,8 +1,7 @@
-"""One training step a family of methods. Here: the cycle family, CVS-CT and its ablations.
+"""The training step of the cycle family: CVS-CT and its ablations.
 
 A step owns networks, optimisers and whatever statistics its losses keep; it is told the batches
-and returns its weighted loss terms. It knows nothing of files, time or progress. The paired
-family's is in `paired_steps.py`; what both do with their networks is in `team.py`.
+and returns its weighted loss terms. It knows nothing of files, time or progress.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from torch import Tensor, nn
 from cvsct.networks.cvsct_generator import build_generator, scale_to_data
 from cvsct.networks.discriminator import Discriminator
 from cvsct.training import losses
-from cvsct.training.cyclegan.collapse_monitor import Health
-from cvsct.training.cyclegan.pool import ImagePool
+from cvsct.training.collapse_monitor import Health
 from cvsct.training.cyclegan.settings import CycleConfig
 from cvsct.training.distributed import ALONE, Ranks
 from cvsct.training.networks import Images, Team, bf16_is_fast, mean_terms, on_device
@@ -49,6 +47,34 @@ def cycle_pass(a2b: nn.Module, b2a: nn.Module, a: Images, b: Images) -> CyclePas
     fake_b, same_b = a2b(torch.cat((a, b))).tensor_split((len(a),))
     fake_a, same_a = b2a(torch.cat((b, a))).tensor_split((len(b),))
     return CyclePass(fake_b, fake_a, b2a(fake_b), a2b(fake_a), same_a, same_b)
+
+
+class ImagePool:
+    """Earlier translated images, shown to a discriminator again so that it does not forget them.
+
+    Up to `size` images (Shrivastava et al. 2017, section 2.3; CycleGAN has 50).
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: list[Tensor] = []
+
+    def exchange(self, fresh: Images, rng: np.random.Generator) -> Images:
+        """Half of the images are swapped for stored ones once the pool is full."""
+        if self.size == 0:
+            return fresh
+        given = []
+        for image in fresh:
+            if len(self.images) < self.size:
+                self.images.append(image)
+                given.append(image)
+            elif rng.random() < 0.5:
+                index = int(rng.integers(self.size))
+                given.append(self.images[index])
+                self.images[index] = image
+            else:
+                given.append(image)
+        return torch.stack(given)
 
 
 class CycleStep:

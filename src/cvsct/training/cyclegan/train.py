@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,12 +16,27 @@ from cvsct.training.cyclegan.settings import CycleConfig, cycle_config
 from cvsct.training.cyclegan.step import CycleStep, Images
 from cvsct.training.cyclegan.validation import CycleValidator, Sample
 from cvsct.training.data.sampler import PatchSampler
-from cvsct.training.data.store import Store
-from cvsct.training.distributed import Ranks
-from cvsct.training.trainer import Prepared, settings_of, train_model, typical_pixel_mm
+from cvsct.training.distributed import Ranks, joined
+from cvsct.training.loop import Limits, train
+from cvsct.training.trainer import (
+    NONE_HELD_OUT,
+    Stores,
+    as_heard,
+    finished_model,
+    nothing_left_if_refused,
+    open_stores,
+    refuse_unequal_shares,
+    requested_settings,
+    start_run,
+    training_record,
+    typical_pixel_mm,
+)
 
 STATISTICS_PATCHES = 256
 """Patches from which a domain's texture and the initial scales are taken."""
+
+Samplers = tuple[PatchSampler, PatchSampler]
+"""Of the source and of the target."""
 
 
 def train_cycle(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
@@ -34,85 +48,109 @@ def train_cycle(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
         UsageError: for settings that do not exist, or a batch that the ranks cannot share.
         TrainingError: for scans without soft tissue, missing VGG weights, or divergence.
     """
-    row = settings_of(request)
-    settings = {
-        **({} if row.pop("domain_loss", True) else {"weight_domain": 0.0}),
-        "generator.attention": row.pop("attention", True),
-        **row,
-    }
-    config = cycle_config(request.preset, settings)
-    return train_model(source, target, request, config, partial(_prepare, config))
+    config = cycle_config(request.preset, requested_settings(request))
+    with joined() as ranks:
+        refuse_unequal_shares(config, ranks)
+        request = as_heard(request, ranks)
+        stores = open_stores(source, target, request, config)
+        with nothing_left_if_refused(request, ranks):
+            everyone = _samplers(stores, config)
+            split = _split(everyone, config, request)
+            step = _build_step(config, split.training, request.seed, ranks)
+            validator = _build_validator(config, split.validation, everyone, request.seed, ranks)
+        batches = UnpairedBatches(split.training, config.batch, ranks)
+        run = start_run(request, config, stores, step, ranks)
+        limits = Limits(config.max_steps, request.max_minutes)
+        losses = train(
+            run, step, batches, limits, request.progress, config.schedule, validator, ranks
+        )
+        record = training_record(run, losses, step.bf16, split.how)
+        if step.domain:
+            record["vgg_sha256"] = step.domain.weights_sha256
+        return finished_model(request, config, stores, run, step, ranks, record)
 
 
-def _prepare(
-    config: CycleConfig, stores: tuple[Store, Store], request: TrainingRequest, ranks: Ranks
-) -> Prepared:
-    learned, held_out, how = _split(stores, config, request)
-    everyone = [PatchSampler(store, config.window) for store in stores]
-    step = _build(config, learned, request.seed, ranks)
+@dataclass(frozen=True)
+class UnpairedBatches:
+    """Patches of both domains that have nothing to do with each other.
 
-    def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        a, b = (sampler.draw(config.batch, rng) for sampler in learned)
+    Args:
+        batch: patches of each domain, of all ranks together.
+    """
+
+    samplers: Samplers
+    batch: int
+    ranks: Ranks
+
+    def draw(self, rng: np.random.Generator) -> tuple[Images, Images]:
+        """Draw this rank's slice of the next batch of each domain."""
+        a, b = (
+            self.ranks.share(torch.from_numpy(sampler.draw(self.batch, rng)))
+            for sampler in self.samplers
+        )
         return a, b
 
-    return Prepared(
-        step,
-        draw,
-        _validator(config, held_out, everyone, request.seed, ranks),
-        how,
-        {"vgg_sha256": step.domain.weights_sha256} if step.domain else {},
-    )
+
+@dataclass(frozen=True)
+class Split:
+    """Samplers of what is learned from and of what is held out, and how they were parted."""
+
+    training: Samplers
+    validation: Samplers
+    how: str
 
 
-def _split(
-    stores: Sequence[Store], config: CycleConfig, request: TrainingRequest
-) -> tuple[list[PatchSampler], list[PatchSampler], str]:
-    """Samplers to learn from and to validate on, and how they were parted."""
-    samplers = [PatchSampler(store, config.window) for store in stores]
+def _samplers(stores: Stores, config: CycleConfig) -> Samplers:
+    a, b = (PatchSampler(store, config.window) for store in stores)
+    return a, b
+
+
+def _split(everyone: Samplers, config: CycleConfig, request: TrainingRequest) -> Split:
+    """Patients to learn from and to validate on; the same ones where too few can be held out."""
     if config.validation_fraction == 0:
-        return samplers, samplers, "none held out"
+        return Split(everyone, everyone, NONE_HELD_OUT)
     try:
-        parts = [
+        a, b = (
             sampler.split(config.validation_fraction, random_stream(request.seed, "split"))
-            for sampler in samplers
-        ]
+            for sampler in everyone
+        )
     except TrainingError as error:
         request.note(f"{error}; validating on the patches that are learned from")
-        return samplers, samplers, "none held out"
-    how = "; ".join(f"{name}: {part.how}" for name, part in zip("ab", parts, strict=True))
-    return [part.training for part in parts], [part.validation for part in parts], how
+        return Split(everyone, everyone, NONE_HELD_OUT)
+    return Split((a.training, b.training), (a.validation, b.validation), f"a: {a.how}; b: {b.how}")
 
 
-def _build(
-    config: CycleConfig, samplers: Sequence[PatchSampler], seed: int, ranks: Ranks
-) -> CycleStep:
-    samples = [
+def _build_step(config: CycleConfig, learned: Samplers, seed: int, ranks: Ranks) -> CycleStep:
+    """The networks with their initial weights, and what the losses know of both domains."""
+    a, b = (
         torch.from_numpy(sampler.draw(STATISTICS_PATCHES, random_stream(seed, "statistics", side)))
-        for side, sampler in zip("ab", samplers, strict=True)
-    ]
+        for side, sampler in zip("ab", learned, strict=True)
+    )
+    config.discriminator.map_size(config.patch_px)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config.discriminator.map_size(config.patch_px)
-        return CycleStep(config, samples[0], samples[1], ranks)
+        return CycleStep(config, a, b, ranks)
 
 
-def _validator(
-    config: CycleConfig,
-    held_out: Sequence[PatchSampler],
-    everyone: Sequence[PatchSampler],
-    seed: int,
-    ranks: Ranks,
+def _build_validator(
+    config: CycleConfig, held_out: Samplers, everyone: Samplers, seed: int, ranks: Ranks
 ) -> CycleValidator:
-    def fixed(sampler: PatchSampler, count: int, *names: str) -> Images:
-        patches = sampler.validation_patches(count, random_stream(seed, *names))
-        return torch.from_numpy(patches).to(ranks.device)
-
+    """The validator, with its fixed patches on the device."""
+    count = config.validation_patches
     a, b = (
         Sample(
-            unit=fixed(few, config.validation_patches, "validation", side),
+            unit=_fixed_patches(few, count, random_stream(seed, "validation", side), ranks),
             pixel_mm=typical_pixel_mm(few.store),
-            every=fixed(every, 2 * config.validation_patches, "validation spectra", side),
+            every=_fixed_patches(
+                every, 2 * count, random_stream(seed, "validation spectra", side), ranks
+            ),
         )
         for side, few, every in zip("ab", held_out, everyone, strict=True)
     )
     return CycleValidator(a, b, config.window)
+
+
+def _fixed_patches(
+    sampler: PatchSampler, count: int, rng: np.random.Generator, ranks: Ranks
+) -> Images:
+    return torch.from_numpy(sampler.validation_patches(count, rng)).to(ranks.device)

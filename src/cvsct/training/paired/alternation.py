@@ -14,30 +14,30 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
+
+from cvsct.core.settings import Settings
 
 Turn = Literal["both", "critics", "generator"]
 State = dict[str, Tensor]
 
 
-class AlternationConfig(BaseModel):
-    """How generator and discriminators take turns.
-
-    Attributes:
-        phase_steps: a phase has at most so many steps; 0 has no phases, both learn in each step.
-        enough: a phase ends before when discriminators read so much for what they should call
-            real, and what is missing to 1 for what they should not.
-        keep: how many earlier networks of each kind are kept and used.
-        earlier_share: in how many steps discriminators are shown what an earlier generator made.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class AlternationConfig(Settings):
+    """How generator and discriminators take turns."""
 
     phase_steps: int = Field(default=0, ge=0)
+    """A phase has at most so many steps; 0 has no phases, both learn in each step."""
+
     enough: float = Field(default=0.95, gt=0.5, lt=1)
+    """A phase ends before when discriminators read so much for what they should call real, and
+    what is missing to 1 for what they should not."""
+
     keep: int = Field(default=1, ge=0)
+    """How many earlier networks of each kind are kept and used."""
+
     earlier_share: float = Field(default=0.3, ge=0, le=1)
+    """In how many steps discriminators are shown what an earlier generator made."""
 
 
 class Alternation:

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from cvsct.core.errors import UsageError
-from cvsct.methods.base import refuse_unknown_preset
+from cvsct.core.settings import Settings
+from cvsct.core.text import did_you_mean
+from cvsct.methods.settings import read_settings, refuse_unknown_preset
 from cvsct.networks.cvsct_generator import PairedGeneratorConfig
 from cvsct.networks.discriminator import DiscriminatorConfig
 from cvsct.networks.unet import UNetConfig
-from cvsct.training.cyclegan.settings import TrainingConfig, configured
 from cvsct.training.paired.alternation import AlternationConfig
+from cvsct.training.settings import TrainingConfig
 
 View = Literal["conditional", "plain"]
 """What a discriminator sees: source and result side by side (pix2pix), or the result alone."""
@@ -31,54 +33,63 @@ _PATCH_GAN: dict[str, Any] = {
 """pix2pix's discriminator of 70 px patches (appendix 6.1.2), without its normalisation."""
 
 
-class VGGFile(BaseModel):
-    """Where the weights of a frozen VGG encoder come from.
-
-    Attributes:
-        weights: file, `.npz` or torchvision's `.pth`; empty takes CVSCT_VGG_WEIGHTS, else torch's
-            cache.
-        download: fetch torchvision's file of 550 MB into torch's cache where there is none.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class VGGFile(Settings):
+    """Where the weights of a frozen VGG encoder come from."""
 
     weights: str = ""
+    """File of the weights, `.npz` or torchvision's `.pth`; empty takes CVSCT_VGG_WEIGHTS, else
+    torch's cache."""
+
     download: bool = False
+    """Fetch torchvision's file of 550 MB into torch's cache where there is none."""
 
 
 class PairedConfig(TrainingConfig):
-    """Everything that shapes a training on pairs. The defaults are pix2pix in preset `paper`.
-
-    Attributes:
-        vgg: weights of the encoder of a `vgg-unet`.
-        critics: the discriminators; none trains by the pixels alone.
-        adversarial: cross entropy as published, or least squares.
-        pixels: norm of the difference from the target's image.
-        weight_latent: distance of the U-Net's innermost features of the result from those of the
-            target's image.
-        weight_feature: what a discriminator pays for features that are alike for real and
-            translated images.
-        alternation: whether generator and discriminators learn in turns.
-        window_stages: shares of the HU window that are trained on one after the other, each for an
-            equal part of the training: images are clipped to it and stretched to [-1, 1]. The
-            last must be 1, the whole; none is that from the start.
-        window_centre_hu: what lies in the middle of a narrow window, as far as it fits; without it
-            windows begin at the lower end.
-    """
+    """Everything that shapes a training on pairs. The defaults are pix2pix in preset `paper`."""
 
     generator: PairedGeneratorConfig = UNetConfig()
+    """The network that a model is made of."""
+
     vgg: VGGFile = VGGFile()
+    """Weights of the encoder of a `vgg-unet`."""
+
     critics: tuple[View, ...] = ("conditional",)
+    """The discriminators, by what each sees; none trains by the pixels alone."""
+
     discriminator: DiscriminatorConfig = DiscriminatorConfig(**_PATCH_GAN)
+    """What each discriminator is built from."""
+
     adversarial: Literal["cross-entropy", "least-squares"] = "cross-entropy"
+    """Adversarial loss: cross entropy as published, or least squares."""
+
     pixels: Literal["l1", "l2"] = "l1"
-    weight_adversarial: float = 1.0
-    weight_pixels: float = 100.0
+    """Norm of the difference from the target's image."""
+
+    weight_adversarial: float = Field(default=1.0, ge=0)
+    """Weight of what discriminators make of the result."""
+
+    weight_pixels: float = Field(default=100.0, ge=0)
+    """Weight of the difference from the target's image."""
+
     weight_latent: float = Field(default=0.0, ge=0)
+    """Weight of the distance of the U-Net's innermost features of the result from those of the
+    target's image."""
+
     weight_feature: float = Field(default=0.0, ge=0)
+    """Weight of what a discriminator pays for features that are alike for real and translated
+    images."""
+
     alternation: AlternationConfig = AlternationConfig()
+    """Whether generator and discriminators learn in turns."""
+
     window_stages: tuple[float, ...] = ()
+    """Shares of the HU window that are trained on one after the other, each for an equal part of
+    the training: images are clipped to it and stretched to [-1, 1]. The last must be 1, the whole;
+    none is that from the start."""
+
     window_centre_hu: float | None = None
+    """What lies in the middle of a narrow window, as far as it fits; without it windows begin at
+    the lower end."""
 
     @model_validator(mode="after")
     def _refuse_what_does_not_fit(self) -> PairedConfig:
@@ -170,19 +181,19 @@ PAIRED_PRESETS: dict[str, dict[str, Any]] = {
 for minutes on two cores."""
 
 
-def paired_config(preset: str, settings: Mapping[str, Any]) -> PairedConfig:
-    """The preset with settings over it; dotted keys reach into the parts.
+def paired_config(preset: str, given: Mapping[str, Any]) -> PairedConfig:
+    """The preset with the given settings over it; dotted keys reach into the parts.
 
     Raises:
         UsageError: for an unknown preset, key or value.
     """
     refuse_unknown_preset(preset)
-    architecture = settings.get("generator.architecture", "unet")
-    if architecture not in _GENERATORS[preset]:
+    generators = _GENERATORS[preset]
+    architecture = given.get("generator.architecture", "unet")
+    if architecture not in generators:
         raise UsageError(
             f"setting generator.architecture: {architecture!r} is no generator of paired methods; "
-            f"choose one of {', '.join(_GENERATORS[preset])}"
+            f"{did_you_mean(str(architecture), generators)}choose one of {', '.join(generators)}"
         )
-    generator = {"architecture": architecture, **_GENERATORS[preset][architecture]}
-    start = {**PAIRED_PRESETS[preset], "generator": generator}
-    return configured(PairedConfig, start, settings)
+    generator = {"architecture": architecture, **generators[architecture]}
+    return read_settings(PairedConfig, given, {**PAIRED_PRESETS[preset], "generator": generator})

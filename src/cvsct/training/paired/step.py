@@ -1,7 +1,7 @@
 """The training step of the paired family: a generator that is shown what it should have made.
 
 One step serves choe-cnn, cgan (pix2pix), ganai, stan-ct and radiomicgan; what they differ in are
-settings (`paired_settings.py`).
+settings (`cvsct.training.paired.settings`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cvsct.networks.discriminator import Discriminator
 from cvsct.networks.unet import UNet
 from cvsct.networks.vgg_unet import VGGUNet
 from cvsct.training import losses
-from cvsct.training.cyclegan.collapse_monitor import Health
+from cvsct.training.collapse_monitor import Health
 from cvsct.training.distributed import ALONE, Ranks
 from cvsct.training.networks import Images, Team, mean_terms, on_device
 from cvsct.training.paired.alternation import Alternation, State

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,13 +12,26 @@ from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Scans
 from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import Bundle
-from cvsct.training.data.pairs import PairSampler
-from cvsct.training.data.store import Store
-from cvsct.training.distributed import Ranks
+from cvsct.training.data.pairs import PairParts, PairSampler
+from cvsct.training.distributed import Ranks, joined
+from cvsct.training.loop import Limits, train
+from cvsct.training.networks import Images
 from cvsct.training.paired.settings import PairedConfig, paired_config
 from cvsct.training.paired.step import PairedStep
 from cvsct.training.paired.validation import PairValidator
-from cvsct.training.trainer import Prepared, settings_of, train_model, typical_pixel_mm
+from cvsct.training.trainer import (
+    NONE_HELD_OUT,
+    Stores,
+    as_heard,
+    finished_model,
+    nothing_left_if_refused,
+    open_stores,
+    refuse_unequal_shares,
+    requested_settings,
+    start_run,
+    training_record,
+    typical_pixel_mm,
+)
 
 SAMPLE_PATCHES = 16
 """Patches from which the scales of a frozen encoder's features are taken."""
@@ -35,54 +48,86 @@ def train_paired(source: Scans, target: Scans, request: TrainingRequest) -> Bund
         TrainingError: for scans that do not pair or show no soft tissue, missing VGG weights, or
             divergence.
     """
-    config = paired_config(request.preset, settings_of(request))
-    return train_model(source, target, request, config, partial(_prepare, config))
+    config = paired_config(request.preset, requested_settings(request))
+    with joined() as ranks:
+        refuse_unequal_shares(config, ranks)
+        request = as_heard(request, ranks)
+        stores = open_stores(source, target, request, config)
+        with nothing_left_if_refused(request, ranks):
+            pairs = _pair(stores, config, request)
+            split = _split(pairs, config, request)
+            step = _build_step(config, split.training, request.seed, ranks)
+            validator = _build_validator(config, split.validation, stores, request.seed, ranks)
+        batches = PairedBatches(split.training, config.batch, ranks)
+        run = start_run(request, config, stores, step, ranks)
+        limits = Limits(config.max_steps, request.max_minutes)
+        losses = train(
+            run, step, batches, limits, request.progress, config.schedule, validator, ranks
+        )
+        record = training_record(run, losses, step.bf16, split.how) | {"pairs": pairs.n_pairs}
+        if step.vgg_sha256:
+            record["vgg_sha256"] = step.vgg_sha256
+        return finished_model(request, config, stores, run, step, ranks, record)
 
 
-def _prepare(
-    config: PairedConfig, stores: tuple[Store, Store], request: TrainingRequest, ranks: Ranks
-) -> Prepared:
+@dataclass(frozen=True)
+class PairedBatches:
+    """Patches of the source, and of the target at the same places.
+
+    Args:
+        batch: pairs of patches, of all ranks together.
+    """
+
+    sampler: PairSampler
+    batch: int
+    ranks: Ranks
+
+    def draw(self, rng: np.random.Generator) -> tuple[Images, Images]:
+        """Draw this rank's slice of the next batch."""
+        a, b = (
+            self.ranks.share(torch.from_numpy(patches))
+            for patches in self.sampler.draw(self.batch, rng)
+        )
+        return a, b
+
+
+def _pair(stores: Stores, config: PairedConfig, request: TrainingRequest) -> PairSampler:
+    """The pairs of slices; what a user must know of them is noted."""
     pairs = PairSampler.of(*stores, config.window)
     for remark in pairs.notes:
         request.note(remark)
-    learned, held_out, how = _split(pairs, config, request)
+    return pairs
+
+
+def _split(pairs: PairSampler, config: PairedConfig, request: TrainingRequest) -> PairParts:
+    """Pairs to learn from and to validate on; the same ones where too few can be held out."""
+    if config.validation_fraction == 0:
+        return PairParts(pairs, pairs, NONE_HELD_OUT)
+    try:
+        return pairs.split(config.validation_fraction, random_stream(request.seed, "split"))
+    except TrainingError as error:
+        request.note(f"{error}; validating on the pairs that are learned from")
+        return PairParts(pairs, pairs, NONE_HELD_OUT)
+
+
+def _build_step(config: PairedConfig, learned: PairSampler, seed: int, ranks: Ranks) -> PairedStep:
+    """The networks with their initial weights."""
     if config.critics:
         config.discriminator.map_size(config.patch_px)
-    sample, _ = learned.draw(SAMPLE_PATCHES, random_stream(request.seed, "statistics"))
+    sample, _ = learned.draw(SAMPLE_PATCHES, random_stream(seed, "statistics"))
     with torch.random.fork_rng():
-        torch.manual_seed(request.seed)
-        step = PairedStep(config, torch.from_numpy(sample), ranks)
+        torch.manual_seed(seed)
+        return PairedStep(config, torch.from_numpy(sample), ranks)
+
+
+def _build_validator(
+    config: PairedConfig, held_out: PairSampler, stores: Stores, seed: int, ranks: Ranks
+) -> PairValidator:
+    """The validator, with its fixed pairs of patches on the device."""
     a, b = (
         torch.from_numpy(patches).to(ranks.device)
         for patches in held_out.validation_patches(
-            config.validation_patches, random_stream(request.seed, "validation")
+            config.validation_patches, random_stream(seed, "validation")
         )
     )
-
-    def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return learned.draw(config.batch, rng)
-
-    return Prepared(
-        step,
-        draw,
-        PairValidator(a, b, typical_pixel_mm(stores[0]), config.window),
-        how,
-        {
-            "pairs": pairs.n_pairs,
-            **({"vgg_sha256": step.vgg_sha256} if step.vgg_sha256 else {}),
-        },
-    )
-
-
-def _split(
-    pairs: PairSampler, config: PairedConfig, request: TrainingRequest
-) -> tuple[PairSampler, PairSampler, str]:
-    """Pairs to learn from and to validate on, and how they were parted."""
-    if config.validation_fraction == 0:
-        return pairs, pairs, "none held out"
-    try:
-        parts = pairs.split(config.validation_fraction, random_stream(request.seed, "split"))
-    except TrainingError as error:
-        request.note(f"{error}; validating on the pairs that are learned from")
-        return pairs, pairs, "none held out"
-    return parts.training, parts.validation, parts.how
+    return PairValidator(a, b, typical_pixel_mm(stores[0]), config.window)

@@ -14,8 +14,8 @@ import numpy as np
 
 from cvsct.core.spectra import distance_band_per_mm, distance_db, texture_frequencies
 from cvsct.core.volume import HUWindow
-from cvsct.training.cyclegan.validation import FLOOR_DB, Images, PatchView
 from cvsct.training.logging import Picture
+from cvsct.training.patch_view import FLOOR_DB, Images, PatchView
 
 
 @runtime_checkable

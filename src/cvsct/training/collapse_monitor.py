@@ -12,26 +12,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cvsct.core.errors import TrainingError
+from cvsct.core.settings import Settings
 
 NO_GRADIENT = 1e-5
 """Norm of a discriminator's gradient; one that still learns has 1e-2 and more, also at chance."""
 
 
-class HealthConfig(BaseModel):
-    """When a discriminator is given up.
-
-    Attributes:
-        dead_steps: so many steps in a row in one of the two states; 0 never gives up.
-        dead_loss: the loss below which a discriminator has won. Chance is 0.25.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class HealthConfig(Settings):
+    """When a discriminator is given up."""
 
     dead_steps: int = Field(default=3000, ge=0)
+    """So many steps in a row in one of the two states, won or stuck; 0 never gives up."""
+
     dead_loss: float = Field(default=0.005, ge=0)
+    """The loss below which a discriminator has won. Chance is 0.25."""
 
 
 class Health:
