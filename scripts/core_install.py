@@ -82,7 +82,7 @@ def main() -> None:
         use = (scripts / "cvsct", "harmonize", folder / "series", "--model", folder / "model")
         said = run(*use, "--out", folder / "out")
         harmonize_s = time.perf_counter() - begun
-        manifest = json.loads((folder / "out" / "manifest.json").read_text())
+        manifest = json.loads((folder / "out" / "manifest.json").read_text(encoding="utf-8"))
         engine = manifest["figures"]["engine"]
         if (engine["name"], manifest["figures"]["n_slices"]) != ("openvino", 4):
             sys.exit(f"expected four slices by OpenVINO, got {manifest['figures']}\n{said}")

@@ -95,7 +95,7 @@ class Work:
             method=name,
             seed=seed,
             direction=direction,
-            metrics=json.loads((report / "metrics.json").read_text()),
+            metrics=json.loads((report / "metrics.json").read_text(encoding="utf-8")),
             fit_s=fit_s(model),
             slices_per_s=manifest_of(images)["figures"]["slices_per_s"],
             model_mb=model_mb(model),

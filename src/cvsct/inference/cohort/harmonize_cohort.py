@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from cvsct.core.manifest import MANIFEST, Manifest
+from cvsct.core.platform import usable_cores
 from cvsct.core.progress import Note, Progress
 from cvsct.core.resumable import PLAN, claimed, part_of
-from cvsct.core.workers import Processes, usable_cores
+from cvsct.core.workers import Processes
 from cvsct.inference.cohort.dask import DaskCrew
 from cvsct.inference.cohort.job import Harmonising, Task
 from cvsct.inference.cohort.run import JOURNAL, opened, verify, work_off
@@ -63,6 +65,7 @@ def harmonize_cohort(
     new = not out.exists() or {each.name for each in out.iterdir()} == {TIMESTAMP}
     with (
         contextlib.closing(_crew(work, engine, workers, scheduler, note)) as crew,
+        _no_empty_folder_left(out, new),
         claimed(out, plan, "cohort", beforehand=[TIMESTAMP], part=shard.name),
     ):
         try:
@@ -82,7 +85,7 @@ def harmonize_cohort(
                 _write_manifest(manifest, found, max(1, count), ran or engine, out, shard, note)
         finally:
             if not worth:  # a run that made nothing leaves nothing
-                _remove(out, new)
+                _remove(out)
     return found
 
 
@@ -106,12 +109,20 @@ def _write_manifest(
         note(f"all {shard.count} shards are done: {out / MANIFEST}")
 
 
-def _remove(out: Path, folder_too: bool) -> None:
+def _remove(out: Path) -> None:
     for name in (JOURNAL, PLAN, TIMESTAMP):
         (out / name).unlink(missing_ok=True)
-    if folder_too:
-        with contextlib.suppress(OSError):  # something else has come meanwhile
-            out.rmdir()
+
+
+@contextlib.contextmanager
+def _no_empty_folder_left(out: Path, new: bool) -> Iterator[None]:
+    """Remove a folder that is new and empty at the end; its lock must be gone by then."""
+    try:
+        yield
+    finally:
+        if new:
+            with contextlib.suppress(OSError):  # it holds something
+                out.rmdir()
 
 
 def _crew(

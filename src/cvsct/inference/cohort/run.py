@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cvsct.core.errors import CvsctError
-from cvsct.core.files import canonical_json, folder_sha256, sync_folder
+from cvsct.core.files import canonical_json, folder_sha256
 from cvsct.core.manifest import MANIFEST
+from cvsct.core.platform import rename, sync_folder
 from cvsct.core.progress import Progress, log_note, silent
 from cvsct.core.resumable import part_of
 from cvsct.core.workers import Report
@@ -150,7 +151,7 @@ def _record(
         place = out / key
         if place.exists():  # of a run that was killed before it could record it
             shutil.rmtree(place)
-        report.piece.place.rename(place)
+        rename(report.piece.place, place)
         sync_folder(out)
         outcome = made.outcome
         journal.done(
