@@ -29,7 +29,7 @@ import torch
 
 from benchmarks.machine import facts, one_line, publish
 from benchmarks.streams import body_slices, train_classical
-from cvsct.core.workers import usable_cores
+from cvsct.core.platform import usable_cores
 from tests.support.dicom_files import slice_dataset, write_slice
 
 ONE, TWO, DASK = "1 worker", "2 workers", "Dask, 2 workers"
@@ -41,7 +41,7 @@ from cvsct.cli import main
 
 def field(process, name):
     try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
@@ -51,7 +51,7 @@ peaks, stop = {}, threading.Event()
 def watch():
     while not stop.wait(0.1):
         for task in Path("/proc/self/task").iterdir():
-            for child in (task / "children").read_text().split():
+            for child in (task / "children").read_text(encoding="utf-8").split():
                 peaks[child] = max(peaks.get(child, 0), field(child, "VmHWM"))
 
 def tell():
@@ -90,7 +90,7 @@ def run(script: Path, tree: Path, model: Path, out: Path, *words: str) -> dict[s
     if done.returncode:
         sys.exit(f"cvsct harmonize ended with exit code {done.returncode}: {done.stderr}")
     own = json.loads(done.stdout.splitlines()[-1])
-    figures = json.loads((out / "manifest.json").read_text())["figures"]
+    figures = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["figures"]
     return {
         "wall_s": round(wall_s, 2),
         "cpu_s": round(own["cpu_s"], 2),
@@ -222,7 +222,7 @@ def main(words: list[str] | None = None) -> None:
         folder = Path(name)
         model = args.model or train_classical(args.method, folder / "model")
         script = folder / "command.py"
-        script.write_text(_COMMAND)
+        script.write_text(_COMMAND, encoding="utf-8", newline="\n")
         if args.series:
             shown = f"{args.series} series of {args.slices} slices of {args.size} x {args.size}"
             tree = write_series(folder / "tree", args.series, args.slices, args.size)
@@ -242,7 +242,7 @@ def main(words: list[str] | None = None) -> None:
             args.growth_slices,
             args.growth_size,
         )
-        report["method"] = json.loads((model / "model.json").read_text())["method"]
+        report["method"] = json.loads((model / "model.json").read_text(encoding="utf-8"))["method"]
         report["load_after"] = round(os.getloadavg()[0], 1)
     text = (
         f"{one_line(machine)} and {report['load_after']} after it, distributed "

@@ -26,8 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import facts, one_line, peak_gflop_s, publish
 from benchmarks.streams import body_slices, end_to_end, memory, table, train_classical
 from cvsct.core.errors import CvsctError
+from cvsct.core.platform import usable_cores
 from cvsct.core.volume import HUWindow, ScanFacts
-from cvsct.core.workers import usable_cores
 from cvsct.inference.engines.openvino import OpenVINONetwork
 from cvsct.inference.engines.torch import TorchNetwork
 from cvsct.model.bundle import Bundle, Domain

@@ -157,5 +157,7 @@ def _run(probe: Convolution, device: torch.device, dtype: torch.dtype) -> Callab
 def _cpu_info() -> dict[str, str]:
     """The first processor's lines of /proc/cpuinfo; nothing where there is none."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().partition("\n\n")[0].splitlines() if path.exists() else []
+    lines = (
+        path.read_text(encoding="utf-8").partition("\n\n")[0].splitlines() if path.exists() else []
+    )
     return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}

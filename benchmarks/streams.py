@@ -75,7 +75,7 @@ from pathlib import Path
 from cvsct.cli import main
 
 def tell():
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({"peak_kib": int(peak), "cpu_s": used.ru_utime + used.ru_stime}))
@@ -97,9 +97,9 @@ def harmonize(series: Path, model: Path, out: Path, *words: str) -> dict[str, An
     if done.returncode:
         sys.exit(f"cvsct harmonize ended with exit code {done.returncode}: {done.stderr}")
     own = json.loads(done.stdout.splitlines()[-1])
-    figures = json.loads((out / "manifest.json").read_text())["figures"]
+    figures = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["figures"]
     return {
-        "method": json.loads((model / "model.json").read_text())["method"],
+        "method": json.loads((model / "model.json").read_text(encoding="utf-8"))["method"],
         "slices": figures["n_slices"],
         "wall_s": round(wall_s, 2),
         "cpu_s": round(own["cpu_s"], 2),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cvsct.cli.progress_display import progress
+
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation.benchmark import KERNELS, TRAIN, BodyKind, Scan, Subject
 from cvsct.simulation.plan import BODIES_PER_SEED, plan

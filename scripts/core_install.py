@@ -1,7 +1,8 @@
-"""The core alone: `pip install .` in an empty environment, its size, and a network run in it.
+"""The core alone: its wheel in an empty environment, what is in it, its size, and two runs in it.
 
 Run by `make core-install` with the development environment, which has PyTorch to export a tiny
-model with; the new environment must do without. Prints figures as JSON; any failure ends it.
+model with and the simulator for a scan; the new environment must do without. There the network and
+a bundled model harmonize a series each. Prints figures as JSON; any failure ends it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 import venv
+import zipfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -21,6 +23,11 @@ LIMIT_MB = 650
 """The design measured 534 MB; more than this is a dependency that does not belong in the core."""
 
 NOT_CORE = ("torch", "onnx", "numba", "pandas", "matplotlib", "skimage", "highdicom")
+
+
+DATA = {".css": 1, ".csv": 2, ".j2": 2, ".js": 1, ".json": 4, ".onnx": 4, ".toml": 2}
+"""Files of the package beside Python's, at least so many of each suffix."""
+BUNDLED = "ge-lung-siemens-bl64-spectrum"
 
 
 def run(*words: str | Path, expect: int = 0) -> str:
@@ -40,14 +47,36 @@ def run(*words: str | Path, expect: int = 0) -> str:
 
 
 def write_inputs(folder: Path) -> None:
-    """A tiny network with graphs as a model folder, and a series of four slices."""
+    """A tiny network with graphs as a model folder, four slices, and simulated scans."""
     sys.path.insert(0, str(REPOSITORY))
+    import cvsct  # noqa: PLC0415
     from cvsct.networks.export import with_graphs  # noqa: PLC0415
     from tests.networks.test_export import trained  # noqa: PLC0415
     from tests.support.dicom_files import write_series  # noqa: PLC0415
 
     with_graphs(trained({"width": 4, "reduction": 2})).write(folder / "model")
     write_series(folder / "series", 4)
+    cvsct.simulate(folder / "scans", scale="tiny", parts=["test"], workers=1)
+
+
+def build_wheel(folder: Path) -> Path:
+    """The wheel of the repository; ends this script where a file of the package is not in it."""
+    build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder)
+    run(*build, REPOSITORY)
+    (wheel,) = folder.glob("*.whl")
+    packed = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
+    files = [path for path in (REPOSITORY / "src").rglob("*") if path.is_file()]
+    wanted = {path.relative_to(REPOSITORY / "src") for path in files if path.suffix != ".pyc"}
+    if missing := sorted(map(str, wanted - packed)):
+        sys.exit(f"the wheel lacks {', '.join(missing)}")
+    if strangers := sorted(str(path) for path in packed if path.parts[0].startswith("test")):
+        sys.exit(f"the wheel holds {', '.join(strangers)}")
+    for suffix, least in DATA.items():
+        if sum(path.suffix == suffix for path in packed & wanted) < least:
+            sys.exit(f"the wheel holds fewer than {least} files *{suffix}")
+    if Path("cvsct/py.typed") not in packed:
+        sys.exit("the wheel lacks py.typed, without which its types are not seen")
+    return wheel
 
 
 def size_mb(folder: Path) -> float:
@@ -64,6 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_inputs(folder)
+        wheel = build_wheel(folder / "wheel")
         begun = time.perf_counter()
         venv.create(folder / "venv", with_pip=True)
         scripts = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
@@ -72,8 +102,9 @@ def main() -> None:
             run(python, "-c", "import json, site; print(json.dumps(site.getsitepackages()[:1]))")
         )
         empty_mb = size_mb(Path(site))
-        run(python, "-m", "pip", "install", "--quiet", "--no-compile", REPOSITORY)
+        run(python, "-m", "pip", "install", "--quiet", "--no-compile", wheel)
         install_s = time.perf_counter() - begun
+        wheel_mb = wheel.stat().st_size / 1e6
         installed_mb = size_mb(Path(site)) - empty_mb
         look = f"import importlib.util as u; print(*(n for n in {NOT_CORE} if u.find_spec(n)))"
         if found := run(python, "-c", look).split():
@@ -82,10 +113,16 @@ def main() -> None:
         use = (scripts / "cvsct", "harmonize", folder / "series", "--model", folder / "model")
         said = run(*use, "--out", folder / "out")
         harmonize_s = time.perf_counter() - begun
-        manifest = json.loads((folder / "out" / "manifest.json").read_text())
+        manifest = json.loads((folder / "out" / "manifest.json").read_text(encoding="utf-8"))
         engine = manifest["figures"]["engine"]
         if (engine["name"], manifest["figures"]["n_slices"]) != ("openvino", 4):
             sys.exit(f"expected four slices by OpenVINO, got {manifest['figures']}\n{said}")
+        begun = time.perf_counter()
+        simulated = (folder / "scans" / "test" / "ge-revolution-evo", "--model", BUNDLED)
+        said = run(scripts / "cvsct", "harmonize", *simulated, "--out", folder / "simulated")
+        simulated_s = time.perf_counter() - begun
+        if not list((folder / "simulated").rglob("*.dcm")):
+            sys.exit(f"no derived image of the simulated scan\n{said}")
         refusal = run(*use, "--out", folder / "other", "--engine", "torch", expect=1)
         if "needs PyTorch to run" not in refusal:
             sys.exit(f"expected PyTorch to be asked for by name, got: {refusal}")
@@ -94,6 +131,8 @@ def main() -> None:
         "limit_mb": limit_mb,
         "install_s": round(install_s, 1),
         "harmonize_s": round(harmonize_s, 1),
+        "simulated_s": round(simulated_s, 1),
+        "wheel_mb": round(wheel_mb, 1),
         "engine": f"{engine['name']} {engine['version']}, {engine['precision']}",
     }
     print(json.dumps(figures))

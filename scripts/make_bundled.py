@@ -68,7 +68,7 @@ def cvsct(*words: object, log: Path | None = None) -> int:
         return subprocess.run(command, check=False).returncode
     log.parent.mkdir(parents=True, exist_ok=True)
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with log.open("a") as stream:
+    with log.open("a", encoding="utf-8", newline="\n") as stream:
         return subprocess.run(
             command, stdout=stream, stderr=stream, env=one_thread, check=False
         ).returncode
@@ -109,7 +109,9 @@ def measure(pair: Pair, work: Path) -> list[dict[str, Any]]:
     )
     if code:
         sys.exit(f"cvsct benchmark: exit code {code}")
-    results: list[dict[str, Any]] = json.loads((out / "results.json").read_text())["results"]
+    results: list[dict[str, Any]] = json.loads((out / "results.json").read_text(encoding="utf-8"))[
+        "results"
+    ]
     return results
 
 

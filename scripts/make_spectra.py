@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
             energy_kev = LOWEST_KEV + index + 0.5
             lines.append(f"{energy_kev}," + ",".join(f"{value:.5g}" for value in values))
         path = folder / f"tungsten-{anode_deg}deg.csv"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
         print(path)
 
 

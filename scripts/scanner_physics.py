@@ -297,7 +297,7 @@ def main() -> None:
     draw_kernels(curves, noises, out / "mtf_nps.png")
     draw_loads(by_load, out / "noise_mas.png")
     text = "\n".join(table(*head, rows) for head, rows in zip(TABLES, found, strict=True))
-    (out / "tables.md").write_text(text, encoding="utf-8")
+    (out / "tables.md").write_text(text, encoding="utf-8", newline="\n")
     print(text)
 
 

@@ -29,14 +29,16 @@ def _named(page: Path) -> str:
 
 def _anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives a page's headings."""
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE
+    )
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def broken_links(page: Path) -> list[str]:
     """Links to files that are not there, or to headings that their pages do not have."""
     broken = []
-    for link in LINK.findall(FENCE.sub("", page.read_text())):
+    for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         if re.match(r"[a-z]+:", link):
             continue
         path, _, anchor = link.partition("#")
@@ -54,7 +56,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, *SCRIPTS, ROOT / "Makefile"], ids=_named)
 def test_scripts_that_are_named_exist(page: Path) -> None:
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     if _named(page) == "CHANGELOG.md":  # tells of what was
         return
     named = {*COMMAND.findall(text), *MENTION.findall(text)}
@@ -63,7 +65,7 @@ def test_scripts_that_are_named_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=_named)
 def test_the_manual_tells_no_history(page: Path) -> None:
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert not HISTORY.findall(text)
     assert not TOLD_APART.findall(text)
 

@@ -96,7 +96,7 @@ class Measured:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known = json.loads(path.read_text()) if path.exists() else {}
+        self._known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def changes(
         self, name: str, scans: Sequence[Slice], chosen: Sequence[int], failure: Failure

@@ -25,7 +25,7 @@ NOT_THERE = "–"
 
 def read(path: Path) -> Benchmark:
     """The results of a finished benchmark."""
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     first, second = record["directions"]
     return Benchmark((first, second), tuple(Result(**one) for one in record["results"]), budget="")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,22 @@ def test_doctor_tells_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch
     assert installation.extra("train").detail == "torch 2.10, onnx 1.17"
     monkeypatch.setenv("CVSCT_VGG_WEIGHTS", "/no/such/file")
     assert installation.vgg_weights().detail.startswith("none: /no/such/file")
+
+
+def test_doctor_tells_what_other_systems_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "at most 2.1 GB" in machine.decoder()
+    assert "compiler" not in installation.extra("evaluate").detail
+    monkeypatch.setattr(installation, "_version", {}.get)
+    assert "compiler" not in installation.extra("evaluate").detail
+    for system in ("darwin", "win32"):
+        monkeypatch.setattr(sys, "platform", system)
+        assert "needs a C compiler, or take conda or WSL" in installation.extra("evaluate").detail
+        assert "compiler" not in installation.extra("train").detail
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert "no memory limit: this system has none" in machine.decoder()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert "no memory limit: this system has none" in machine.decoder()
 
 
 def test_memory_by_hand(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _command(words: list[str], log: str) -> None:
     """The command, in a process that has loaded its libraries; what it says goes into a log."""
     with contextlib.suppress(PermissionError):  # it leads a group already
         os.setsid()
-    with Path(log).open("w") as stream:
+    with Path(log).open("w", encoding="utf-8") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     cli.main(words)

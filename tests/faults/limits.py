@@ -49,7 +49,9 @@ class Attempt:
 @functools.cache
 def confine(more_bytes: int = BYTES) -> None:
     """Let this process take so much more address space; going beyond is a `MemoryError`."""
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+    taken = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * os.sysconf(
+        "SC_PAGESIZE"
+    )
     resource.setrlimit(resource.RLIMIT_AS, (taken + more_bytes,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -117,20 +119,25 @@ def _cpu_s(child: decode._Child | None) -> float:
     if child is None:
         return 0.0
     with contextlib.suppress(OSError):
-        about = Path(f"/proc/{child._process.pid}/stat").read_text().rpartition(")")[2].split()
+        about = (
+            Path(f"/proc/{child._process.pid}/stat")
+            .read_text(encoding="utf-8")
+            .rpartition(")")[2]
+            .split()
+        )
         return (int(about[11]) + int(about[12])) / os.sysconf("SC_CLK_TCK")
     return 0.0
 
 
 def _forget_peak() -> None:
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _peak(process: str) -> int:
     """Largest resident memory in bytes; 0 where it cannot be told."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) * 1024
     return 0

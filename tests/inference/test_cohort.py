@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import signal
 import sqlite3
@@ -17,6 +16,8 @@ import pytest
 from pydicom import Dataset
 
 from cvsct.core.errors import CvsctError, UsageError
+from cvsct.core.locks import file_lock
+from cvsct.core.resumable import LOCK
 from cvsct.core.workers import Processes
 from cvsct.inference.cohort import run as cohort
 from cvsct.inference.cohort.dask import DaskWorkers
@@ -200,8 +201,7 @@ def test_another_plan_or_folder_and_a_second_run_at_once_are_refused(
     code, _, err = run(*words, "--keep-equipment")
     assert code == 2
     assert "holds another cohort (keep_equipment False there, True now)" in err
-    with (out / "plan.json").open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with file_lock(out / LOCK):
         code, _, err = run(*words)
         assert code == 2
         assert "another cohort is at work in this folder" in err

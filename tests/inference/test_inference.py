@@ -15,7 +15,7 @@ import torch
 from pydicom import dcmread
 
 from cvsct.core.errors import MissingExtraError, ModelError, UsageError
-from cvsct.core.workers import usable_cores
+from cvsct.core.platform import usable_cores
 from cvsct.inference.engines import load as engine
 from cvsct.inference.engines import torch as torch_engine
 from cvsct.inference.engines.load import load_network

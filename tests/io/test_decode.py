@@ -172,7 +172,7 @@ def test_what_the_child_sends_is_not_believed(tmp_path: Path) -> None:
     for rows, size in ((2**31, 4), (VALUES.shape[0], 9)):
         answer = codec.REPLY.pack(0, b"", rows, VALUES.shape[1], size, 0)
         child = decode._decoder._child = decode._decoder._child or decode._Child()
-        child._received = lambda length, deadline, answer=answer: bytearray(answer)
+        child._received = lambda length, answer=answer: bytearray(answer)
         with pytest.raises(SeriesError, match="voxels came out"):
             only(path)
 

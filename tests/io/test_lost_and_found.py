@@ -137,7 +137,7 @@ def cut(length: int) -> object:
 
 def page(path: Path) -> None:
     """What a server answers instead of the file."""
-    path.write_text("<html>404 Not Found</html>")
+    path.write_text("<html>404 Not Found</html>", encoding="utf-8")
 
 
 LOST = {

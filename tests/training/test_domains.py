@@ -138,7 +138,7 @@ def test_a_bad_series_leaves_nothing_and_an_interrupt_leaves_what_is_whole(
     broken.error = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         opened([scan()], broken)
-    assert {path.name for path in (tmp_path / "m" / CACHE).iterdir()} == {".lock", "source"}
+    assert {path.name for path in (tmp_path / "m" / CACHE).iterdir()} == {"source"}
 
 
 def test_series_on_disk_are_described_without_being_read_and_then_read_one_by_one(

@@ -43,7 +43,7 @@ def train(out: Path, steps: int = 4, **settings: Any) -> Bundle:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def tiny_step(**settings: Any) -> tuple[CycleStep, torch.Tensor]:

@@ -124,7 +124,7 @@ def fingerprint(data: Path, parts: Sequence[str]) -> dict[str, Any]:
 
 def manifest_of(folder: Path) -> dict[str, Any]:
     """What a command wrote of itself."""
-    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -136,7 +136,10 @@ def fit_s(model: Path) -> float:
 
 def model_mb(model: Path) -> float:
     """Size of what SHA256SUMS lists: checkpoints and logs are no part of a model."""
-    names = [line.partition("  ")[2] for line in (model / SUMS_FILE).read_text().splitlines()]
+    names = [
+        line.partition("  ")[2]
+        for line in (model / SUMS_FILE).read_text(encoding="utf-8").splitlines()
+    ]
     return sum((model / name).stat().st_size for name in names) / 1e6
 
 

@@ -102,7 +102,9 @@ class Work:
             method=name,
             seed=seed,
             direction=direction,
-            metrics=with_new_keys(json.loads((report / "metrics.json").read_text())),
+            metrics=with_new_keys(
+                json.loads((report / "metrics.json").read_text(encoding="utf-8"))
+            ),
             fit_s=fit_s(model),
             slices_per_s=manifest_of(images)["figures"]["slices_per_s"],
             model_mb=model_mb(model),

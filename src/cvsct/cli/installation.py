@@ -17,10 +17,13 @@ from cvsct.core.errors import CvsctError
 OLDEST_PYTHON = (3, 11)
 EXTRAS = ("simulate", "train", "evaluate", "cohort")
 CORE_MODULES = (
-    *("numpy", "scipy.ndimage", "pydicom", "jpeg_ls", "openjpeg", "gdcm", "openvino"),
+    *("filelock", "numpy", "scipy.ndimage", "pydicom", "jpeg_ls", "openjpeg", "gdcm", "openvino"),
     *("safetensors", "nibabel", "jaxtyping", "typer", "rich", "pydantic"),
 )
 """What the core's libraries are imported as: one that is installed may still fail to load."""
+
+COMPILED = {"evaluate": "pyradiomics-bhklab"}
+"""Of an extra, what comes as source where there is no wheel: on Windows and macOS."""
 
 PROGRAMS = {"dciodvfy": "validates DICOM in tests", "dcentvfy": "the same, for whole series"}
 
@@ -62,8 +65,15 @@ def extra(name: str) -> Finding:
     missing = [each for each in wanted if _version(each) is None]
     if not wanted or missing:
         lacks = f"lacks {', '.join(missing)}; " if missing else "unknown; "
-        return Finding(f"[{name}]", f"{lacks}pip install 'cvsct[{name}]'")
+        return Finding(f"[{name}]", f"{lacks}pip install 'cvsct[{name}]'{_compiler(name)}")
     return Finding(f"[{name}]", _listed(wanted))
+
+
+def _compiler(name: str) -> str:
+    """What an extra needs before pip can install it on this system."""
+    if name not in COMPILED or sys.platform == "linux":
+        return ""
+    return f", which compiles {COMPILED[name]}: needs a C compiler, or take conda or WSL"
 
 
 def required(name: str) -> list[str]:

@@ -15,11 +15,12 @@ MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 def findings() -> Iterator[Finding]:
     """Everything about the machine."""
-    from cvsct.core.workers import cores
+    from cvsct.core.platform import cores
 
     yield Finding("cores", f"{cores()} usable of {os.cpu_count() or 'unknown'}")
     yield Finding("memory", memory())
     yield Finding("disk", f"{_gb(shutil.disk_usage(Path.cwd()).free)} free in this folder")
+    yield Finding("decoder", decoder())
     yield Finding("torch", torch())
     yield Finding("OpenVINO", openvino())
 
@@ -27,15 +28,32 @@ def findings() -> Iterator[Finding]:
 def memory(meminfo: Path = MEMINFO, limit: Path = MEMORY_LIMIT) -> str:
     """What there is and what is free; in a container with its limit."""
     try:
-        held = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        held = dict(
+            line.split(":", 1)
+            for line in meminfo.read_text(encoding="utf-8").splitlines()
+            if ":" in line
+        )
         total, free = (int(held[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
     except (OSError, KeyError, ValueError, IndexError):
         return "unknown"
     said = f"{_gb(total)}, {_gb(free)} available"
     try:
-        return f"{said}; limited to {_gb(int(limit.read_text()))}"
+        return f"{said}; limited to {_gb(int(limit.read_text(encoding='utf-8')))}"
     except (OSError, ValueError):
         return said  # no container, or one without a limit ("max")
+
+
+def decoder() -> str:
+    """How far the process that decodes compressed DICOM is confined on this system."""
+    from cvsct.core.platform import can_limit_memory
+    from cvsct.io.dicom.codec_process import MEMORY_BYTES
+
+    if can_limit_memory():
+        return f"a process of its own, with time limits and at most {_gb(MEMORY_BYTES)}"
+    return (
+        "a process of its own, with time limits but no memory limit: this system has none, so "
+        "decode compressed files of unknown origin elsewhere"
+    )
 
 
 def torch() -> str:

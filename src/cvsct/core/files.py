@@ -7,7 +7,6 @@ never leaves a truncated file under its final name. Until then nobody but the us
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cvsct.core import platform
 from cvsct.core.errors import UsageError
 
 
@@ -69,13 +69,13 @@ def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> 
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.unlink(missing_ok=True)  # of a killed process that had this number
-        with os.fdopen(os.open(partial, _NEW, 0o600), "wb") as stream:
+        with os.fdopen(platform.new_file(partial), "wb") as stream:
             stream.write(data)
             stream.flush()
             if not private:
-                os.fchmod(stream.fileno(), 0o666 & ~_umask())
+                platform.permit_as_usual(stream.fileno())
             os.fsync(stream.fileno())
-        partial.replace(path)
+        platform.rename(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         error.filename = error.filename or str(path)
@@ -83,32 +83,12 @@ def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> 
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
-
-
-@functools.cache
-def _umask() -> int:
-    """Of this process when it first wrote a file; the system tells it only to who changes it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    platform.sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """Write a value as indented JSON, atomically. NaN is refused: it is not JSON."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n", private=private)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename in it outlives a crash."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -126,20 +106,20 @@ def new_folder(path: Path) -> Iterator[Path]:
     prefix = f".{path.name}.partial-"
     for left in path.parent.glob(prefix + "*"):
         pid = left.name.removeprefix(prefix)
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not platform.process_is_alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     partial = path.parent / f"{prefix}{os.getpid()}"
     partial.mkdir(mode=0o700)
     try:
         yield partial
-        partial.chmod(partial.stat().st_mode | (0o777 & ~_umask()))
+        partial.chmod(partial.stat().st_mode | (0o777 & ~platform.umask()))
         if path.exists():
             path.rmdir()
-        partial.rename(path)
+        platform.rename(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    sync_folder(path.parent)
+    platform.sync_folder(path.parent)
 
 
 def refuse_existing(path: Path) -> None:
@@ -154,16 +134,6 @@ def refuse_existing(path: Path) -> None:
         raise UsageError(f"{path}: exists already; name a new folder, or remove this one first")
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 class JsonLines:
     """A log of one JSON object a line, flushed line by line; a killed run keeps what it wrote."""
 
@@ -172,5 +142,5 @@ class JsonLines:
 
     def write(self, **fields: Any) -> None:
         """Append one object."""
-        with self._path.open("a", encoding="utf-8") as stream:
+        with self._path.open("a", encoding="utf-8", newline="\n") as stream:
             stream.write(canonical_json(fields) + "\n")

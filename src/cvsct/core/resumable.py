@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cvsct.core.errors import UsageError
 from cvsct.core.files import refuse_existing, write_json
+from cvsct.core.locks import LockedError, file_lock
 
 PLAN = "plan.json"
+LOCK = ".plan.lock"
+"""There while a run is at work in the folder, or after it was killed."""
 
 
 @contextlib.contextmanager
@@ -45,12 +47,13 @@ def locked_output(
     if not path.exists():
         there = {each.name for each in out.iterdir()} if out.is_dir() else set()
         at_it = {name for name in there if part and name.startswith(".plan-")}  # another part's run
-        if not is_started(out) and (not there or not there <= {*beforehand, *at_it}):
+        if not is_started(out) and (not there or not there <= {*beforehand, *at_it, LOCK}):
             refuse_existing(out)
         out.mkdir(parents=True, exist_ok=True)
-        write_json(path, plan)
-    with contextlib.ExitStack() as stack:
-        before = json.load(_locked(stack.enter_context(path.open(encoding="utf-8")), out, work))
+    with _locked(out, work, part):
+        if not path.exists():
+            write_json(path, plan)
+        before = json.loads(path.read_text(encoding="utf-8"))
         added = {key: plan[key] for key in later if key in plan and key not in before}
         left_out = {key: before[key] for key in later if key in before and key not in plan}
         differing = _differences({**before, **added}, {**plan, **left_out})
@@ -61,7 +64,6 @@ def locked_output(
             )
         if added:
             write_json(path, {**before, **added})
-            _locked(stack.enter_context(path.open(encoding="utf-8")), out, work)
         yield
 
 
@@ -88,13 +90,15 @@ def _refuse_other_parts(out: Path, own: Path, plan: Mapping[str, Any], work: str
                 )
 
 
-def _locked(stream: IO[str], out: Path, work: str) -> IO[str]:
-    """The stream with a lock on its file that ends with the process."""
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"{out}: another {work} is at work in this folder") from None
-    return stream
+@contextlib.contextmanager
+def _locked(out: Path, work: str, part: str) -> Iterator[None]:
+    """A lock on the folder, or on a part of it, that ends with the process."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(out / part_of(LOCK, part)))
+        except LockedError:
+            raise UsageError(f"{out}: another {work} is at work in this folder") from None
+        yield
 
 
 def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

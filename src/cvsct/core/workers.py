@@ -11,16 +11,14 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import threading
 import traceback
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
+from cvsct.core import platform
 from cvsct.core.errors import CvsctError, HopelessError, explain
 
 WorkItem = TypeVar("WorkItem")
@@ -30,8 +28,6 @@ at its end is its result. Must be picklable."""
 
 MAX_DEATHS = 3
 """Processes that may die one after the other before going on is of no use."""
-
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM", "NUMEXPR")
 
@@ -56,30 +52,9 @@ class Report(Generic[WorkItem]):
     result: Any = None
 
 
-def cores() -> int:
-    """Processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def is_first_rank() -> bool:
     """Whether this process is the one that writes and reports: all but torchrun's further ranks."""
     return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
-
-
-def usable_cores(quota: Path = CPU_QUOTA) -> int:
-    """Cores this process may use: by affinity, by a container's quota, by OMP_NUM_THREADS."""
-    limits = [cores()]
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit():
-        limits.append(int(asked))
-    try:
-        share, period = quota.read_text().split()
-        limits.append(-(-int(share) // int(period)))
-    except (OSError, ValueError):
-        pass  # no such file, or no limit ("max")
-    return max(1, min(limits))
 
 
 def work_through(
@@ -250,14 +225,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would copy locked locks
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        # Ctrl-C is blocked before the start and the process inherits that. The tracker that comes
-        # with the first process would unblock it again.
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with platform.ctrl_c_kept_from_children():
             self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the pipe ends with the process
         self.alive = True
 
@@ -288,6 +257,7 @@ class _Worker:
 
 def _serve(pipe: Connection, work: Work[Any]) -> None:
     """What a worker process does until its pipe ends."""
+    platform.ignore_ctrl_c()
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):  # of the pipe: `attempt` reports all others
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from datetime import datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from cvsct.core.errors import UsageError
 from cvsct.core.files import write_json
+from cvsct.core.platform import rename_unless_taken
 from cvsct.core.resumable import is_started
 
 TIMESTAMP = "timestamp.json"
@@ -58,9 +58,7 @@ def fixed_timestamp(out: Path, given: str) -> str:
         out.mkdir(parents=True, exist_ok=True)
         own = out / f".{TIMESTAMP}.{os.getpid()}"
         write_json(own, {"timestamp": wanted})
-        with contextlib.suppress(FileExistsError):  # another run was first
-            os.link(own, path)
-        own.unlink()
+        rename_unless_taken(own, path)  # or another run was first
     if not path.exists():
         return wanted
     found: str = json.loads(path.read_text(encoding="utf-8"))["timestamp"]

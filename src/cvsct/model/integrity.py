@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from cvsct.core.errors import ModelError
+from cvsct.core.platform import open_no_link
 
 MAX_SUMS_BYTES = 2**20
 
@@ -65,8 +66,7 @@ def read_files(
 def _content(folder: Path, name: str, limit: int) -> bytes:
     """A regular file's bytes; a link is not followed, for it can lead anywhere."""
     try:
-        # without O_NONBLOCK the opening of a pipe would wait for ever
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = open_no_link(folder / name)
     except FileNotFoundError:
         raise ModelError(
             f"{folder}: {name} is missing; copy the whole model folder again"

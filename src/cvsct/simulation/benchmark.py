@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cvsct.core.names import portable_name
+
 GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"
 LUNG, BL64, BR40 = ("Lung",), ("Bl64",), ("Br40",)
 PAPER_KVPS = (70.0, 80.0, 100.0, 120.0, 140.0)
@@ -111,12 +113,14 @@ class Scan:
 
     def series(self) -> tuple[Series, ...]:
         """Its reconstructions; the folders are relative to the output."""
+        scanner = portable_name(self.scanner)
         by_kernel = self.part.startswith(f"{KERNELS}/")
         found: list[Series] = []
         for kvp, mas in zip(self.kvps, self.mas, strict=True):
             for kernel in self.kernels:
-                parent = f"{self.part}/{kernel if by_kernel else self.scanner}"
-                name = f"{self.body.name}_{kvp:g}kVp_{self.thickness_mm:g}mm_{kernel}"
+                safe = portable_name(kernel)
+                parent = f"{self.part}/{safe if by_kernel else scanner}"
+                name = f"{self.body.name}_{kvp:g}kVp_{self.thickness_mm:g}mm_{safe}"
                 number = 100 * (self.number + 1) + len(found) + 1
                 found.append(Series(kvp, mas, kernel, f"{parent}/{name}", number))
         return tuple(found)

@@ -55,7 +55,7 @@ def write_body(out: Path, subject: Subject, phantom: HasNodules) -> None:
 def gather(out: Path, subjects: Iterable[Subject]) -> list[dict[str, Any]]:
     """Write `nodules.csv` of all bodies there are; gives what their files say."""
     paths = [out / BODIES / f"{subject.name}.json" for subject in subjects]
-    bodies = [json.loads(path.read_text()) for path in paths if path.exists()]
+    bodies = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
     text = io.StringIO()
     table = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     table.writeheader()

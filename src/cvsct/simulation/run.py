@@ -20,12 +20,12 @@ from typing import Any
 
 from cvsct import __version__
 from cvsct.core.errors import SimulationError, StoppedError
-from cvsct.core.files import sync_folder
 from cvsct.core.manifest import Manifest
+from cvsct.core.platform import cores, rename, sync_folder
 from cvsct.core.progress import Progress, silent
 from cvsct.core.resumable import locked_output
 from cvsct.core.volume import SimulatedStudy
-from cvsct.core.workers import cores, work_through
+from cvsct.core.workers import work_through
 from cvsct.simulation.benchmark import Scan, Series, Subject
 from cvsct.simulation.ground_truth import gather
 from cvsct.simulation.render_task import (
@@ -254,7 +254,7 @@ def _publish(scan: Scan, out: Path) -> None:
         expected = {_file(partial, i) for i in range(scan.slices)}
         for stray in set(partial.iterdir()) - expected:  # of a process killed while it wrote
             stray.unlink()
-        partial.rename(folder)
+        rename(partial, folder)
         sync_folder(folder.parent)
 
 

@@ -106,7 +106,7 @@ def forget_later(folder: Path, steps: int) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [line for line in lines if line.endswith("\n")]
 
 

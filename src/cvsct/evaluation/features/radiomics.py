@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvsct.core.errors import EvaluationError
+from cvsct.core.platform import cores
 from cvsct.core.progress import Progress, silent
 from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.features.cache import FeatureCache, Measured, content_key
@@ -215,8 +215,7 @@ def _each(
     measure: Callable[[Patch], Measured], patches: Sequence[Patch], workers: int
 ) -> Iterator[Measured]:
     """Measure in this process or in several, and yield in order."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = min(workers or cores or 1, len(patches))
+    count = min(workers or cores(), len(patches))
     work = sum(1 + one.hu.size / _PIXELS_PER_REGION for one in patches)
     if count <= 1 or work < PARALLEL_FROM:
         yield from map(measure, patches)

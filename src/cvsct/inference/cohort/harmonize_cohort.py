@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cvsct.core.errors import CvsctError
 from cvsct.core.files import new_folder
 from cvsct.core.manifest import MANIFEST, Manifest
+from cvsct.core.platform import usable_cores
 from cvsct.core.progress import Note, Progress
 from cvsct.core.resumable import PLAN, locked_output, part_of
-from cvsct.core.workers import InProcess, Processes, usable_cores
+from cvsct.core.workers import InProcess, Processes
 from cvsct.inference.cohort.dask import DaskWorkers
 from cvsct.inference.cohort.job import Job, JobResult, LoadedModel, SeriesHarmonizer
 from cvsct.inference.cohort.journal import Journal
@@ -142,6 +143,7 @@ def harmonize_growing(
     new = not out.exists() or {path.name for path in out.iterdir()} == {TIMESTAMP}
     with (
         contextlib.closing(_workers(cohort, workers, scheduler)) as pool,
+        _no_empty_folder_left(out, new),
         locked_output(out, plan, "cohort", beforehand=[TIMESTAMP], part=shard.name),
     ):
         try:
@@ -159,16 +161,24 @@ def harmonize_growing(
                     keep = bool(shard.name) or journal.n_open() < len(cohort.series)
         finally:
             if not keep:  # a run that has come to the end of no series leaves nothing
-                _remove(out, new)
+                _remove(out)
     return summary
 
 
-def _remove(out: Path, folder_too: bool) -> None:
+def _remove(out: Path) -> None:
     for name in (JOURNAL, PLAN, TIMESTAMP, SERIES_TABLE):
         (out / name).unlink(missing_ok=True)
-    if folder_too:
-        with contextlib.suppress(OSError):  # something else has come meanwhile
-            out.rmdir()
+
+
+@contextlib.contextmanager
+def _no_empty_folder_left(out: Path, new: bool) -> Iterator[None]:
+    """Remove a folder that is new and empty at the end; its lock must be gone by then."""
+    try:
+        yield
+    finally:
+        if new:
+            with contextlib.suppress(OSError):  # it holds something
+                out.rmdir()
 
 
 def _workers(cohort: Cohort, count: int, scheduler: str) -> Processes[Job] | DaskWorkers:

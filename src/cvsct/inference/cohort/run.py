@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cvsct.core.errors import CvsctError, StoppedError
-from cvsct.core.files import canonical_json, folder_sha256, sync_folder
+from cvsct.core.files import canonical_json, folder_sha256
 from cvsct.core.manifest import MANIFEST
+from cvsct.core.platform import rename, sync_folder
 from cvsct.core.progress import Progress, log_note, silent
 from cvsct.core.resumable import part_of
 from cvsct.core.workers import Report
@@ -224,7 +225,7 @@ def _keep(report: Report[Job], journal: Journal, out: Path) -> Engine | None:
     place = out / key
     if place.exists():  # of a run that was killed before it could record it
         shutil.rmtree(place)
-    report.item.place.rename(place)
+    rename(report.item.place, place)
     sync_folder(out)
     outcome = result.outcome
     logger.info("series %s: %d slices in %.2f s", key, outcome.n_slices, result.seconds)

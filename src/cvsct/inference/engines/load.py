@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from cvsct.core.errors import MissingExtraError, ModelError, UsageError
+from cvsct.core.platform import usable_cores
 from cvsct.core.volume import CTVolume, HUWindow
-from cvsct.core.workers import usable_cores
 from cvsct.methods.volume_mapping import Engine, VolumeMapping
 from cvsct.model.bundle import Bundle
 
@@ -53,7 +53,7 @@ def load_network(
             model holds a graph, else PyTorch.
         precision: `fp32`; engines then agree within 0.01 HU. `bf16` is about twice as fast and
             errs by some HU.
-        threads: of the processor; 0 is what `core.workers.usable_cores` counts and PyTorch's own
+        threads: of the processor; 0 is what `core.platform.usable_cores` counts and PyTorch's own
         choice.
 
     Raises:

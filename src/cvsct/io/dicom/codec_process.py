@@ -10,15 +10,15 @@ codec and no child.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from io import FileIO
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Integer
@@ -27,12 +27,13 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import UID
 
 from cvsct.core.errors import SeriesError
+from cvsct.core.platform import call_in_forked_children, out_of_ctrl_c
 from cvsct.io.dicom import codecs as codec
 from cvsct.io.dicom.codestream import size_of
 from cvsct.io.dicom.header import quiet, text
 
 MEMORY_BYTES = 2 * 2**30
-"""Address space of the child, its libraries included."""
+"""Address space of the child, its libraries included, where the system can limit it."""
 SECONDS = 10.0
 """For one frame, and a second more for each 2^20 voxels."""
 START_SECONDS = 120.0
@@ -48,21 +49,24 @@ class _DecodeError(Exception):
 
 
 class _Child:
-    """A process that decodes one frame after the other."""
+    """A process that decodes one frame after the other, by pipes to it and from it."""
 
     def __init__(self) -> None:
-        self._channel, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", codec.__file__, str(MEMORY_BYTES)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C is for the parent, which then closes the channel
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", codec.__file__, str(MEMORY_BYTES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,  # a fork must not copy what is half sent
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            **out_of_ctrl_c(),  # it is for the parent, which then closes the pipes
+        )
+        # unbuffered, as asked for above
+        self._requests = cast(FileIO, self._process.stdin)
+        self._answers = cast(FileIO, self._process.stdout)
         try:
-            self._head(time.monotonic() + START_SECONDS)
+            with self._ended_after(START_SECONDS):
+                self._head()
         except BaseException:
             self.close()
             raise
@@ -75,50 +79,85 @@ class _Child:
         """
         seconds = SECONDS + n_voxels / 2**20
         about = json.dumps({**options, "seconds": seconds}).encode()
-        self._channel.settimeout(seconds)
-        try:
-            self._channel.sendall(codec.REQUEST.pack(len(about), len(frame)) + about)
-            self._channel.sendall(frame)
-        except TimeoutError:
-            raise _DecodeError(f"the decoder took more than {seconds:.0f} s") from None
-        except OSError:
-            raise _DecodeError("the decoder crashed") from None
-        deadline = time.monotonic() + seconds
-        rows, columns, size, signed = self._head(deadline)
-        if size not in (1, 2, 4) or rows * columns != n_voxels:
-            raise _DecodeError(f"{rows} x {columns} voxels came out")
-        data = self._received(n_voxels * size, deadline)
+        with self._ended_after(seconds):
+            self._send(codec.REQUEST.pack(len(about), len(frame)) + about)
+            self._send(frame)
+            rows, columns, size, signed = self._head()
+            if size not in (1, 2, 4) or rows * columns != n_voxels:
+                raise _DecodeError(f"{rows} x {columns} voxels came out")
+            data = self._received(n_voxels * size)
         return np.frombuffer(data, f"<{'i' if signed else 'u'}{size}").reshape(rows, columns)
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
-        self._channel.close()
         self._process.kill()
         self._process.wait()
+        self._close_pipes()
 
     def leave(self) -> None:
         """Close what a fork has copied; the process is not ours to end or wait for."""
-        self._channel.close()
+        self._close_pipes()
         self._process.returncode = 0
 
-    def _head(self, deadline: float) -> tuple[int, int, int, bool]:
+    def _close_pipes(self) -> None:
+        self._requests.close()
+        self._answers.close()
+
+    @contextlib.contextmanager
+    def _ended_after(self, seconds: float) -> Iterator[None]:
+        """End the process if the block takes longer; whoever waits for it then sees its pipes end.
+
+        Raises:
+            _DecodeError: if it did.
+        """
+        only_one, finished, late = threading.Lock(), False, False
+
+        def end() -> None:
+            nonlocal late
+            with only_one:
+                if not finished:
+                    late = True
+                    self._process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except _DecodeError:
+            if late:
+                raise _DecodeError("the decoder took too long") from None
+            raise
+        finally:
+            timer.cancel()
+            with only_one:
+                finished = True
+        if late:
+            raise _DecodeError("the decoder took too long")
+
+    def _head(self) -> tuple[int, int, int, bool]:
         """A reply's rows, columns, bytes a value, and whether values are signed."""
-        head = self._received(codec.REPLY.size, deadline)
+        head = self._received(codec.REPLY.size)
         failed, kind, rows, columns, size, signed = codec.REPLY.unpack(head)
         if failed:
             name = kind.rstrip(b"\0").decode("ascii", "replace")
             raise _DecodeError(name if name.isidentifier() else "unknown error")
         return rows, columns, size, bool(signed)
 
-    def _received(self, length: int, deadline: float) -> bytearray:
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._requests.write(view) :]
+        except OSError:
+            raise _DecodeError("the decoder crashed") from None
+
+    def _received(self, length: int) -> bytearray:
         data = bytearray(length)
         view = memoryview(data)
         while view:
-            self._channel.settimeout(max(deadline - time.monotonic(), 1e-3))
             try:
-                count = self._channel.recv_into(view)
-            except TimeoutError:
-                raise _DecodeError("the decoder took too long") from None
+                count = self._answers.readinto(view)
             except OSError:
                 count = 0
             if not count:
@@ -173,7 +212,7 @@ def close() -> None:
     _decoder.close()
 
 
-os.register_at_fork(after_in_child=_forget)
+call_in_forked_children(_forget)
 atexit.register(close)
 
 

@@ -1,21 +1,20 @@
 """The child process in which compressed frames are decoded; `io.dicom.codec_process` is its parent.
 
 Run as a script of its own, so that it imports nothing but what decoding needs. It reads requests
-from its standard input, a socket, and answers there: a fixed header and raw bytes, nothing that
-the parent would have to interpret. Codecs are native code that hostile files can take over.
+from its standard input and answers on its standard output: a fixed header and raw bytes, nothing
+that the parent would have to interpret. Codecs are native code that hostile files can take over.
 """
 
 from __future__ import annotations
 
-import contextlib
+import faulthandler
 import json
 import os
-import signal
-import socket
 import struct
 import sys
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 REQUEST = struct.Struct("<IQ")
 """Length of a request's JSON and of the compressed frame that follows it."""
@@ -38,30 +37,30 @@ CODECS = {
 """The codec of each transfer syntax: one alone, so that lossy images are the same everywhere."""
 
 
-def serve(channel: socket.socket, limit_bytes: int) -> None:
-    """Answer requests until the parent closes the channel."""
+def serve(requests: BinaryIO, answers: BinaryIO, limit_bytes: int) -> None:
+    """Answer requests until the parent closes its end."""
     confine(limit_bytes)
     from pydicom.pixels.decoders.base import get_decoder  # noqa: PLC0415  (its memory counts too)
 
     for syntax, plugin in CODECS.items():
         get_decoder(syntax)._validate_plugins(plugin)
-    channel.sendall(REPLY.pack(0, b"ready", 0, 0, 0, 0))
-    while head := _received(channel, REQUEST.size):
+    _send(answers, REPLY.pack(0, b"ready", 0, 0, 0, 0))
+    while len(head := requests.read(REQUEST.size)) == REQUEST.size:
         options_length, frame_length = REQUEST.unpack(head)
-        options = json.loads(_received(channel, options_length))
-        frame = _received(channel, frame_length)
-        signal.alarm(int(options.pop("seconds")) + 5)  # should the parent be gone by then
-        channel.sendall(_answer(frame, options))
-        signal.alarm(0)
+        options = json.loads(requests.read(options_length))
+        frame = requests.read(frame_length)
+        # ends this process, should the parent be gone by then, even within native code
+        faulthandler.dump_traceback_later(options.pop("seconds") + 5, exit=True)
+        _send(answers, _answer(frame, options))
+        faulthandler.cancel_dump_traceback_later()
 
 
 def confine(limit_bytes: int) -> None:
     """Limit what this process may take, and what it may say: core dumps and messages show data."""
-    import resource  # noqa: PLC0415  (POSIX only)
+    from cvsct.core.platform import forbid_core_dumps, limit_memory  # noqa: PLC0415
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+    forbid_core_dumps()
+    limit_memory(limit_bytes)
 
 
 def _answer(frame: bytes, options: dict[str, Any]) -> bytes:
@@ -93,17 +92,20 @@ def _decoded(frame: bytes, options: dict[str, Any]) -> Any:
     return values
 
 
-def _received(channel: socket.socket, length: int) -> bytes:
-    """So many bytes, or none where the parent is gone."""
-    data = bytearray(length)
-    view = memoryview(data)
-    while view:
-        count = channel.recv_into(view)
-        if not count:
-            return b""
-        view = view[count:]
-    return bytes(data)
+def _send(answers: BinaryIO, data: bytes) -> None:
+    answers.write(data)
+    answers.flush()
+
+
+def _own_output() -> BinaryIO:
+    """Standard output for answers alone: what a codec prints goes nowhere."""
+    answers = os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return answers
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=os.dup(sys.stdin.fileno())), int(sys.argv[1]))
+    sys.path.append(str(Path(__file__).parents[3]))  # where the parent found this package
+    serve(os.fdopen(os.dup(0), "rb"), _own_output(), int(sys.argv[1]))

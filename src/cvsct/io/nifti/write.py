@@ -19,6 +19,7 @@ from jaxtyping import Float, Shaped
 
 from cvsct.core.errors import GeometryError
 from cvsct.core.files import write_atomic, write_json
+from cvsct.core.names import portable_name
 from cvsct.core.volume import CTVolume
 from cvsct.io.dicom.derive import Derivation
 from cvsct.io.dicom.stack import SeriesFiles, Stack
@@ -30,8 +31,6 @@ from cvsct.io.nifti.read import TO_LPS, NiftiStack
 DESCRIPTION = b"cvsct derived, research use only"
 HARMONIZED = "_harmonized"
 """Added to the name of a NIfTI source."""
-MAX_STEM = 100
-"""Characters; 255 bytes are a file system's limit, and one may have four."""
 SLICES_AT_ONCE = 16
 _FASTEST = 1
 """gzip's level, as nibabel's: a tenth larger than the default, three times as fast."""
@@ -63,9 +62,9 @@ def output_suffix(source: Path) -> str:
 
 
 def _stem(path: Path) -> str:
-    """A file's name without suffixes, short enough for further ones, of printable characters."""
+    """A file's name without suffixes, short enough for further ones, for any system."""
     name = next(path.name[: -len(s)] for s in SUFFIXES[::-1] if path.name.lower().endswith(s))
-    return "".join(char if char.isprintable() else "_" for char in name)[:MAX_STEM] or "scan"
+    return portable_name(name) or "scan"
 
 
 def _short(series: SeriesFiles) -> str:

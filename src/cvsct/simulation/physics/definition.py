@@ -7,6 +7,7 @@ is asked for. Each value there carries its source, or the word "chosen".
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cvsct.core.errors import UsageError
+from cvsct.core.names import portable_name
 from cvsct.simulation.phantom.materials import WATER, material_named
 from cvsct.simulation.physics.spectrum import Spectrum, tube_spectrum
 
@@ -223,6 +225,19 @@ class ScannerProfile(_Section):
             raise ValueError(
                 "protocol.ctdi_vol_mgy_per_100mas and tube.kvp must name the same voltages; "
                 f"only one of them has {', '.join(f'{kvp:g}' for kvp in sorted(missing))}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_kernel_has_a_folder(self) -> ScannerProfile:
+        folders = Counter(portable_name(name).casefold() for name in self.kernels)
+        same = [
+            name for name in sorted(self.kernels) if folders[portable_name(name).casefold()] > 1
+        ]
+        if same:
+            raise ValueError(
+                f"the kernels {', '.join(same)} would share a folder on a disk that tells no case "
+                "apart or forbids some of these characters; give them other names"
             )
         return self
 

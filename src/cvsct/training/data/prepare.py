@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cvsct.core.errors import TrainingError, explain
+from cvsct.core.locks import file_lock
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import ScanFacts, Scans, facts_of
 from cvsct.training.data.census import SIDES as NAMES
@@ -151,7 +151,7 @@ def _check_disk(
 @contextlib.contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """One process at a time; the lock goes with the process that holds it."""
-    with (cache / ".lock").open("w") as lock:
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # some network disks know no locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(file_lock(cache / ".lock", wait=True))
         yield

@@ -49,7 +49,7 @@ class Store:
 
     def __init__(self, folder: Path, facts: tuple[ScanFacts, ...], fingerprint: str) -> None:
         self.folder, self.facts, self.fingerprint = folder, facts, fingerprint
-        about = json.loads((folder / INDEX).read_text())
+        about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         self.rule = PatchRule(**about["rule"])
         self.entries = entries = tuple(Entry.from_json(each) for each in about["series"])
         voxels, places = (
@@ -137,7 +137,7 @@ def is_current(
 ) -> bool:
     """Whether a complete store of these scans lies there; never of scans in memory."""
     try:
-        about = json.loads((folder / INDEX).read_text())
+        about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         size = (folder / VOXELS).stat().st_size
         end = max(Entry.from_json(each).end for each in about["series"])
         known = about["format"] == FORMAT and size == end and all(each.stamp for each in facts)
