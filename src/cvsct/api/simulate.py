@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from cvsct.core.errors import need_extra
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation.benchmark import PARTS, Options
@@ -58,6 +59,7 @@ def simulate(
     """
     options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
     chosen = tuple(parts)
+    need_extra("simulate", "simulate")
     scans = plan(scale, seed, options, chosen or PARTS)
     load_simulator()
     if dry_run:

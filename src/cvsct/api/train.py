@@ -11,7 +11,7 @@ from typing import Any
 from cvsct.api.model import Model
 from cvsct.api.training_scans import admitted, refuse_damaged
 from cvsct.core.errors import GeometryError, SeriesError, UsageError
-from cvsct.core.files import new_folder, refuse_existing
+from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.workers import is_first_rank
@@ -38,6 +38,7 @@ def train(
     resume: bool = False,
     allow: Sequence[str] = (),
     skip_refused: bool = False,
+    dry_run: bool = False,
     progress: Progress = silent,
     note: Note = log_note,
     census: Note = log_note,
@@ -57,11 +58,13 @@ def train(
         resume: go on from the checkpoint in `out`.
         allow: learn all the same from `phantom`, `derived`, `mixed-scanners`.
         skip_refused: leave out series that must be refused, instead of refusing them all at once.
+        dry_run: check arguments, settings and scans, tell the census; learn and write nothing.
         progress, note: told of the work's state, and of what a user should know.
         census: told the table of what is learned from, before it is.
 
     Returns:
-        The model, as `load_model` reads it; None in torchrun's further ranks, which write nothing.
+        The model, as `load_model` reads it; None in torchrun's further ranks, which write nothing,
+        and of a dry run.
 
     Raises:
         UsageError: for methods, settings or options that do not exist, or an `out` in use.
@@ -83,7 +86,9 @@ def train(
         return None
     if first:  # the others train and leave files to it
         _refuse_out(out, row, resume, limited=max_steps is not None or max_minutes is not None)
-    if source.exists() and target.exists() and source.samefile(target):
+    refuse_missing(source, target)
+    row.configure(preset, chosen)  # so that what is wrong with it is told before scans are read
+    if source.samefile(target):
         raise UsageError(f"source and target are both {source}; give scans of two scanners")
     manifest = Manifest(
         f"train {method}",
@@ -119,6 +124,8 @@ def train(
     }
     for name in (name for name, given in asked.items() if first and given and name not in row.uses):
         note(f"--{name.replace('_', '-')} means nothing to {row.name}")
+    if dry_run:
+        return None
     request = TrainingRequest(
         method=method,
         out=out,

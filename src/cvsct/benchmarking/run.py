@@ -25,12 +25,18 @@ from cvsct.benchmarking.results import Benchmark
 from cvsct.benchmarking.runner import Work, reason_of
 from cvsct.benchmarking.tables import ranking, tables
 from cvsct.benchmarking.unpaired import unpaired_table
-from cvsct.core.errors import CvsctError, TerminatedError, TrainingError, UsageError
-from cvsct.core.files import write_atomic, write_json
+from cvsct.core.errors import (
+    CvsctError,
+    TerminatedError,
+    TrainingError,
+    UsageError,
+    need_extra,
+)
+from cvsct.core.files import refuse_missing, write_atomic, write_json
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.resumable import locked_output
 from cvsct.core.sides import with_old_keys
-from cvsct.evaluation.table import Table
+from cvsct.evaluation.table import Table, as_text
 from cvsct.guard.training_set import parse_allowed
 from cvsct.methods.registry import find_method
 from cvsct.methods.settings import refuse_unknown_preset
@@ -52,6 +58,20 @@ class BenchmarkResult:
     rankings: tuple[Table, ...]
     failed: Mapping[str, str]
 
+    def to_json(self) -> dict[str, Any]:
+        """The ranking of each direction by rows, and what failed, as plain values."""
+        return {
+            "out": str(self.out),
+            "directions": list(self.found.directions),
+            "tables": {
+                table.title: [
+                    dict(zip(table.head, map(as_text, row), strict=True)) for row in table.rows
+                ]
+                for table in self.rankings
+            },
+            "failed": dict(self.failed),
+        }
+
 
 def benchmark(
     data: Path | str,
@@ -66,6 +86,7 @@ def benchmark(
     rois: int = 120,
     workers: int = 0,
     allow: Sequence[str] = (),
+    dry_run: bool = False,
     progress: Progress = silent,
     note: Note = log_note,
     failure: Note = log_note,
@@ -83,6 +104,7 @@ def benchmark(
         rois: soft-tissue regions of each test.
         workers: processes; 0 is one a core.
         allow: as of `train`.
+        dry_run: tell what would be trained; write nothing.
         progress, note, failure: told of the work's state, of what a user should know, and of what
             failed while the others go on.
 
@@ -95,7 +117,9 @@ def benchmark(
         >>> result.failed
         {}
     """
+    need_extra("evaluate", "benchmark")
     data, out = Path(data), Path(out)
+    refuse_missing(data)
     words = methods.split(",") if isinstance(methods, str) else list(methods)
     setting = [
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
@@ -118,20 +142,24 @@ def benchmark(
         **({"allow": allowed} if allowed else {}),
     }
     unlearnable = _cannot_pair(data, names, kinds, parts, note, failure)
+    budget = {"max_steps": max_steps, "max_minutes": max_minutes}
+    work = Work(
+        data, out, names, parts, preset, settings or {}, budget, rois, workers, allowed, progress,
+        note,
+    )  # fmt: skip
+    jobs = [
+        (name, seed, direction)
+        for name, count in wanted.items()
+        for seed in range(count)
+        for direction in (0, 1)
+    ]
+    if dry_run:
+        for number, (name, seed, direction) in enumerate(jobs, start=1):
+            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {work.directions[direction]}")
+        return BenchmarkResult(out, work.benchmark([], []), (), {})
     free = "methods and seeds may be added"
     # what was trained elsewhere, on a GPU perhaps, is taken up; paired scans may come later
     with locked_output(out, plan, "benchmark", free, beforehand=[MODELS], later=[PAIRED]):
-        budget = {"max_steps": max_steps, "max_minutes": max_minutes}
-        work = Work(
-            data, out, names, parts, preset, settings or {}, budget, rois, workers, allowed,
-            progress, note,
-        )  # fmt: skip
-        jobs = [
-            (name, seed, direction)
-            for name, count in wanted.items()
-            for seed in range(count)
-            for direction in (0, 1)
-        ]
         results, failed = [], {}
         lost: list[tuple[str, int]] = []
         for number, (name, seed, direction) in enumerate(jobs, start=1):

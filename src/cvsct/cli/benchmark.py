@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from cvsct.cli.console import EXIT_SOME_FAILED, report_error, report_note
+from cvsct.cli.console import (
+    EXIT_SOME_FAILED,
+    is_dry_run,
+    report_error,
+    report_note,
+    report_result,
+)
 from cvsct.cli.train import parse_settings
 
 
@@ -19,7 +25,9 @@ def benchmark(
     ],
     out: Annotated[Path, typer.Option(help="The folder to write; one begun before goes on.")],
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each method that has any.")] = 1,
-    preset: Annotated[str, typer.Option(help="paper, stable or cpu.")] = "cpu",
+    preset: Annotated[
+        Literal["paper", "stable", "cpu"], typer.Option(help="Settings of networks' trainings.")
+    ] = "cpu",
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
     ] = None,
@@ -45,10 +53,11 @@ def benchmark(
     result = run(
         data, methods, out, seeds=seeds, preset=preset, settings=parse_settings(setting or []),
         max_steps=max_steps, max_minutes=max_minutes, rois=rois, workers=workers,
-        allow=allow or (), progress=progress(), note=report_note, failure=report_error,
+        allow=allow or (), dry_run=is_dry_run(), progress=progress(), note=report_note,
+        failure=report_error,
     )  # fmt: skip
-    for table in result.rankings:
-        print(table.to_markdown())
-    print(out / "benchmark.html")
+    tables = "\n".join(table.to_markdown() for table in result.rankings)
+    end = "nothing was written (--dry-run)" if is_dry_run() else str(out / "benchmark.html")
+    report_result(f"{tables}\n{end}".strip(), result.to_json())
     if result.failed:
         sys.exit(EXIT_SOME_FAILED)

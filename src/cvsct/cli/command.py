@@ -6,7 +6,6 @@ import functools
 import inspect
 import tomllib
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -14,6 +13,7 @@ import typer
 
 from cvsct.cli.console import configure
 from cvsct.core.errors import StoppedError, UsageError
+from cvsct.core.text import did_you_mean
 
 PANEL = "Options of every command"
 
@@ -49,7 +49,7 @@ def _by_parameter(path: Path, commands: dict[str, Any], name: str, table: Any) -
     """
     if name not in commands or not isinstance(table, dict):
         raise UsageError(
-            f"--config {path}: {name!r} is no command{did_you_mean(name, commands)}; options stand "
+            f"--config {path}: {name!r} is no command; {did_you_mean(name, commands)}options stand "
             "in the table of their command, such as [harmonize]"
         )
     parameters = {
@@ -62,16 +62,11 @@ def _by_parameter(path: Path, commands: dict[str, Any], name: str, table: Any) -
         wanted = key.replace("-", "_")
         if wanted not in parameters:
             raise UsageError(
-                f"--config {path}: {name} has no option {key!r}{did_you_mean(wanted, parameters)}"
+                f"--config {path}: {name} has no option {key!r}; "
+                f"{did_you_mean(wanted, parameters)}`cvsct {name} --help` lists them"
             )
         found[parameters[wanted]] = value
     return found
-
-
-def did_you_mean(word: str, known: Any) -> str:
-    """`, did you mean 'x'?` for the nearest of the known words; empty where none is near."""
-    near = get_close_matches(word, list(known), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 Quiet = Annotated[
@@ -141,4 +136,6 @@ def with_common_options(function: Callable[..., None], writes: bool) -> Callable
     run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
     del run.__wrapped__  # whose signature would count
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    run.__doc__ = "\n\n".join(" ".join(lines.split()) for lines in paragraphs)
     return run

@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from cvsct.cli.console import add_inputs, report_error, report_note, report_table
+from cvsct.cli.console import (
+    add_inputs,
+    is_dry_run,
+    report_error,
+    report_note,
+    report_result,
+    report_table,
+)
 from cvsct.core.errors import RefusedScansError, UsageError
 
 
@@ -18,7 +25,9 @@ def train(
     source: Annotated[Path, typer.Option(help="Scans of scanner A: DICOM or NIfTI in any tree.")],
     target: Annotated[Path, typer.Option(help="Scans of scanner B. Other patients are fine.")],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
-    preset: Annotated[str, typer.Option(help="paper, stable or cpu.")] = "cpu",
+    preset: Annotated[
+        Literal["paper", "stable", "cpu"], typer.Option(help="Settings of a network's training.")
+    ] = "cpu",
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
     ] = None,
@@ -45,15 +54,28 @@ def train(
         model = run(
             method, source, target, out, preset=preset, settings=parse_settings(setting or []),
             seed=seed, max_steps=max_steps, max_minutes=max_minutes, resume=resume,
-            allow=allow or (), skip_refused=skip_refused, progress=progress(), note=report_note,
-            census=report_table,
+            allow=allow or (), skip_refused=skip_refused, dry_run=is_dry_run(),
+            progress=progress(), note=report_note, census=report_table,
         )  # fmt: skip
     except RefusedScansError as error:
         for reason in error.reasons[1:]:
             report_error(reason)
         raise
     if model:
-        print(f"{out}: {method} from {model.source} to {model.target}, sha256 {model.sha256[:12]}")
+        report_result(
+            f"{out}: {method} from {model.source} to {model.target}, sha256 {model.sha256[:12]}",
+            {
+                "out": str(out), "method": method, "source": model.source,
+                "target": model.target, "directions": list(model.directions),
+                "sha256": model.sha256, "settings": model.bundle.settings,
+                "training": model.bundle.training,
+            },
+        )  # fmt: skip
+    elif is_dry_run():
+        report_result(
+            f"{out}: {method} can be trained from these scans; nothing was written (--dry-run)",
+            {"out": str(out), "method": method, "dry_run": True},
+        )
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from cvsct.core.errors import ModelError, UsageError
+from cvsct.core.text import did_you_mean
 from cvsct.model.bundle import SUMS_FILE
 
 ROOT = Path(__file__).resolve().parents[1] / "bundled"
@@ -44,10 +44,9 @@ def model_folder(given: Path) -> Path:
     if given.name == str(given) and given.name in bundled_names():
         return bundled(given.name)
     names = bundled_names()
-    near = get_close_matches(str(given), names, 1)
     raise UsageError(
         f"{given}: no such model folder; "
-        + (f"did you mean {near[0]!r}? " if near else "")
+        + did_you_mean(str(given), names)
         + "name one that `cvsct train` has written"
         + (f", or a bundled model ({', '.join(names)})" if names else "")
     )

@@ -1,0 +1,5 @@
+"""`python -m cvsct`."""
+
+from cvsct.cli import main
+
+main()
