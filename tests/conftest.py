@@ -10,11 +10,15 @@ from jaxtyping import install_import_hook
 from scipy import ndimage
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src"
-install_import_hook(  # before the first import of what it checks; compiled code takes no wrapper
+UNCHECKED = ("from numba import", "typer.Context")
+"""Compiled code takes no wrapper, and what typer passes is no instance of its own type."""
+
+install_import_hook(  # before the first import of what it checks
     [
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
         for path in PACKAGE.rglob("*.py")
-        if path.name != "__init__.py" and "from numba import" not in path.read_text()
+        if path.name != "__init__.py"
+        and not any(text in path.read_text(encoding="utf-8") for text in UNCHECKED)
     ],
     "beartype.beartype",
 )
