@@ -24,7 +24,6 @@ LIMIT_MB = 550
 
 NOT_CORE = ("torch", "onnx", "numba", "pandas", "matplotlib", "skimage", "highdicom")
 
-
 DATA = {".css": 1, ".csv": 2, ".j2": 2, ".js": 1, ".json": 4, ".onnx": 4, ".toml": 2}
 """Files of the package beside Python's, at least so many of each suffix."""
 BUNDLED = "ge-lung-siemens-bl64-spectrum"
