@@ -19,11 +19,10 @@ import zipfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LIMIT_MB = 650
+LIMIT_MB = 550
 """The design measured 534 MB; more than this is a dependency that does not belong in the core."""
 
 NOT_CORE = ("torch", "onnx", "numba", "pandas", "matplotlib", "skimage", "highdicom")
-
 
 DATA = {".css": 1, ".csv": 2, ".j2": 2, ".js": 1, ".json": 4, ".onnx": 4, ".toml": 2}
 """Files of the package beside Python's, at least so many of each suffix."""
@@ -47,7 +46,7 @@ def run(*words: str | Path, expect: int = 0) -> str:
 
 
 def write_inputs(folder: Path) -> None:
-    """A tiny network with graphs as a model folder, four slices, and simulated scans."""
+    """A tiny network with graphs as a model folder, a series of four slices, simulated scans."""
     sys.path.insert(0, str(REPOSITORY))
     import cvsct  # noqa: PLC0415
     from cvsct.networks.export import with_graphs  # noqa: PLC0415
@@ -66,7 +65,9 @@ def build_wheel(folder: Path) -> Path:
     (wheel,) = folder.glob("*.whl")
     packed = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
     files = [path for path in (REPOSITORY / "src").rglob("*") if path.is_file()]
-    wanted = {path.relative_to(REPOSITORY / "src") for path in files if path.suffix != ".pyc"}
+    wanted = {
+        path.relative_to(REPOSITORY / "src") for path in files if "__pycache__" not in path.parts
+    }
     if missing := sorted(map(str, wanted - packed)):
         sys.exit(f"the wheel lacks {', '.join(missing)}")
     if strangers := sorted(str(path) for path in packed if path.parts[0].startswith("test")):

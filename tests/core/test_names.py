@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path, PureWindowsPath
 
 import nibabel as nib
@@ -32,7 +33,7 @@ HOSTILE = (
         "\u202e",
         "x" * 300,
     ),
-    *("\u00e4" * 200, "CON" + "x" * 200),
+    *("\u00e4" * 200, "CON" + "x" * 200, "\u809d" * 83, "\U0001f98a" * 62, "x" * 99 + ".y", "   "),
 )
 SOUND = (
     "thorax",
@@ -51,7 +52,7 @@ def holds_everywhere(name: str) -> bool:
     """Whether Windows, macOS and Linux can all have a file of that name."""
     return (
         0 < len(name) <= 180
-        and len(name.encode()) <= 255 + 200  # bytes are looked at where whole names are made
+        and len(name.encode()) + len("..1234567.partial") <= 255
         and not set(name) & set('<>:"/\\|?*')
         and name.isprintable()
         and name == name.rstrip(". ")
@@ -72,6 +73,7 @@ def test_a_sound_name_stays(text: str) -> None:
     assert portable_name(text) == text
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such file can be there on Windows")
 @pytest.mark.parametrize("stem", [text for text in HOSTILE if not set(text) & {"/", "\x00"}])
 def test_a_derived_nifti_has_a_name_for_every_system(stem: str, tmp_path: Path) -> None:
     path = tmp_path / f"{stem[:120]}.nii"
@@ -82,6 +84,7 @@ def test_a_derived_nifti_has_a_name_for_every_system(stem: str, tmp_path: Path) 
     assert len(f".journal-1of4/{'0' * 16}-1/.{name}.1234567.partial") < 180  # of Windows' 260
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such file can be there on Windows")
 def test_names_that_differ_by_case_alone_or_become_the_same_are_told_apart(tmp_path: Path) -> None:
     for i, name in enumerate(("A/Thorax 1_5", "B/thorax 1:5", "C/THORAX 1?5")):
         (tmp_path / name).parent.mkdir()
