@@ -58,6 +58,9 @@ def start() -> None:
             _PACKAGE.removeHandler(handler)
             handler.close()
     _PACKAGE.setLevel(logging.NOTSET)
+    silence = logging.NullHandler()  # else Python itself prints what nobody handles
+    silence.of_the_command_line = True  # type: ignore[attr-defined]
+    _PACKAGE.addHandler(silence)
 
 
 def configure(

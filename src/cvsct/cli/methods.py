@@ -50,7 +50,7 @@ def _page(row: Method, settings: tuple[SettingInfo, ...]) -> str:
     if not settings:
         return f"{lines[0]}\nno settings"
     presets = list(settings[0].presets)
-    head = ("--set", "default", *presets, "type", "")
+    head = ("--set", "default", *presets, "type", "what it is")
     rows = [
         (
             setting.key,
