@@ -27,6 +27,8 @@ NOT_CORE = ("torch", "onnx", "numba", "pandas", "matplotlib", "skimage", "highdi
 DATA = {".css": 1, ".csv": 2, ".j2": 2, ".js": 1, ".json": 4, ".onnx": 4, ".toml": 2}
 """Files of the package beside Python's, at least so many of each suffix."""
 BUNDLED = "ge-lung-siemens-bl64-spectrum"
+COARSE = ("--guard", "pixel_factor=5")
+"""The smallest simulated scan has pixels four times those that the model learned from."""
 
 
 def run(*words: str | Path, expect: int = 0) -> str:
@@ -119,7 +121,7 @@ def main() -> None:
         if (engine["name"], manifest["figures"]["n_slices"]) != ("openvino", 4):
             sys.exit(f"expected four slices by OpenVINO, got {manifest['figures']}\n{said}")
         begun = time.perf_counter()
-        simulated = (folder / "scans" / "test" / "ge-revolution-evo", "--model", BUNDLED)
+        simulated = (folder / "scans" / "test" / "ge-revolution-evo", "--model", BUNDLED, *COARSE)
         said = run(scripts / "cvsct", "harmonize", *simulated, "--out", folder / "simulated")
         simulated_s = time.perf_counter() - begun
         if not list((folder / "simulated").rglob("*.dcm")):

@@ -10,13 +10,13 @@ import pytest
 
 from cvsct.core.errors import UsageError
 from cvsct.core.locks import LockedError, file_lock
-from cvsct.core.resumable import LOCK, claimed
+from cvsct.core.resumable import LOCK, locked_output
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cvsct.core.resumable import claimed
-with claimed(Path(sys.argv[1]), {"a": 1}, "simulation"):
+from cvsct.core.resumable import locked_output
+with locked_output(Path(sys.argv[1]), {"a": 1}, "simulation"):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -32,21 +32,21 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path: Path) -> No
     for _ in range(2):  # being refused frees nothing
         with (
             pytest.raises(UsageError, match="another simulation is at work in this folder"),
-            claimed(out, {"a": 1}, "simulation"),
+            locked_output(out, {"a": 1}, "simulation"),
         ):
             pass
     process.kill()
     process.wait()
     process.stdout.close()
     assert (out / LOCK).exists(), "a kill leaves the file, which locks nothing"
-    with claimed(out, {"a": 1}, "simulation"):
+    with locked_output(out, {"a": 1}, "simulation"):
         assert (out / LOCK).exists()
     assert [path.name for path in out.iterdir()] == ["plan.json"]
 
 
 def test_a_lock_without_a_plan_of_a_killed_run_is_no_foreign_folder(tmp_path: Path) -> None:
     (tmp_path / LOCK).touch()
-    with claimed(tmp_path, {"a": 1}, "simulation"):
+    with locked_output(tmp_path, {"a": 1}, "simulation"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
@@ -54,10 +54,10 @@ def test_a_lock_without_a_plan_of_a_killed_run_is_no_foreign_folder(tmp_path: Pa
 def test_parts_of_a_folder_do_not_lock_each_other(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with (
-        claimed(out, {}, "cohort", part="1of2"),
-        claimed(out, {}, "cohort", part="2of2"),
+        locked_output(out, {}, "cohort", part="1of2"),
+        locked_output(out, {}, "cohort", part="2of2"),
         pytest.raises(UsageError, match="at work"),
-        claimed(out, {}, "cohort", part="1of2"),
+        locked_output(out, {}, "cohort", part="1of2"),
     ):
         pass
 
