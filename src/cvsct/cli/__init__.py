@@ -81,7 +81,7 @@ def _print_version(wanted: bool | None) -> None:
 def _configure(
     version: Annotated[
         bool | None,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Tell it and end."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end."),
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,

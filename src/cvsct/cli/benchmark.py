@@ -46,7 +46,7 @@ def benchmark(
         typer.Option(metavar="WORD", help="Of `cvsct train`: phantom, derived, mixed-scanners."),
     ] = None,
 ) -> None:
-    """Train, harmonise and evaluate each method both ways; the paper's tables with ours beside."""
+    """Train, harmonize and evaluate each method both ways; the paper's tables with ours beside."""
     from cvsct.benchmarking.run import benchmark as run
     from cvsct.cli.progress import progress
 

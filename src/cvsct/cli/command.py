@@ -17,6 +17,21 @@ from cvsct.core.text import did_you_mean
 
 PANEL = "Options of every command"
 
+
+def complete_method(incomplete: str) -> list[str]:
+    """Names of methods that begin so, for the shell's completion."""
+    from cvsct.methods.registry import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names of bundled models that begin so, for the shell's completion."""
+    from cvsct.model.pretrained import bundled_names
+
+    return [name for name in bundled_names() if name.startswith(incomplete)]
+
+
 DRY_RUN_HELP = "Check the arguments and tell what would be done; write nothing."
 
 

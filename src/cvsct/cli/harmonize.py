@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cvsct.cli.command import complete_model
 from cvsct.cli.console import (
     EXIT_FAILED,
     EXIT_SOME_FAILED,
@@ -29,7 +30,12 @@ def harmonize(
     scans: Annotated[
         Path, typer.Argument(metavar="INPUT", help="A DICOM series or tree, or NIfTI.")
     ],
-    model: Annotated[Path, typer.Option(help="A model folder, or a name of `cvsct models`.")],
+    model: Annotated[
+        Path,
+        typer.Option(
+            help="A model folder, or a name of `cvsct models`.", autocompletion=complete_model
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write, one sub-folder a series.")],
     reverse: Annotated[bool, typer.Option("--reverse", help="From B to A.")] = False,
     engine: Annotated[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cvsct.cli.command import complete_method
 from cvsct.cli.console import report_result
 from cvsct.core.text import columns
 
@@ -18,7 +19,12 @@ KEYS = ("name", "kind", "reversible", "recommended", "summary")
 
 def methods(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="One of them: its settings with defaults.")
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="One of them: its settings with defaults.",
+            autocompletion=complete_method,
+        ),
     ] = "",
 ) -> None:
     """List the harmonization methods, or show the settings of one."""

@@ -6,13 +6,19 @@ from typing import Annotated
 
 import typer
 
+from cvsct.cli.command import complete_model
 from cvsct.cli.console import report_result
 from cvsct.core.text import columns
 
 
 def models(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="One of them, or a model folder: its card.")
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="One of them, or a model folder: its card.",
+            autocompletion=complete_model,
+        ),
     ] = "",
 ) -> None:
     """List the models that come with this version, or show the card and settings of one."""

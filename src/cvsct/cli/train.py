@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cvsct.cli.command import complete_method
 from cvsct.cli.console import (
     add_inputs,
     is_dry_run,
@@ -21,7 +22,9 @@ from cvsct.core.errors import RefusedScansError, UsageError
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="A row of `cvsct methods`.")],
+    method: Annotated[
+        str, typer.Argument(help="A row of `cvsct methods`.", autocompletion=complete_method)
+    ],
     source: Annotated[Path, typer.Option(help="Scans of scanner A: DICOM or NIfTI in any tree.")],
     target: Annotated[Path, typer.Option(help="Scans of scanner B. Other patients are fine.")],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
