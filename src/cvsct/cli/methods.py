@@ -21,7 +21,7 @@ def methods(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="One of them: its settings with defaults.",
             autocompletion=complete_method,
         ),

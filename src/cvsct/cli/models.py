@@ -15,7 +15,7 @@ def models(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="One of them, or a model folder: its card.",
             autocompletion=complete_model,
         ),
