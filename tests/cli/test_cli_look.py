@@ -13,7 +13,7 @@ import pytest
 from pydicom import Dataset
 
 from cvsct.cli import installation, machine
-from cvsct.core.errors import ModelError
+from cvsct.core.errors import ModelError, UsageError
 from cvsct.model import pretrained as bundled
 from cvsct.model.bundle import Bundle, Domain
 from tests.conftest import make_volume
@@ -41,12 +41,12 @@ def test_inspect_tells_what_the_headers_say_and_no_patient(run: Run, tmp_path: P
         "path": "Anna/one", "series_uid": "1.2.1", "readable": True, "refused": "", "files": 4,
         "manufacturer": "Maker", "model": "Scanner", "kernel": "K1", "kvp": 120.0,
         "slices": 4, "rows": ROWS, "columns": COLUMNS, "pixel_mm": [0.7, 0.7], "spacing_mm": 5.0,
-        "thickness_mm": 5.0, "padded": False, "notes": [], "study_date": "2020-02-03",
+        "thickness_mm": 5.0, "padded": False, "notes": [], "study_date": "2020-01-02",
     }  # fmt: skip
     assert (second["slices"], second["spacing_mm"]) == (1, None)
     code, table, err = run("inspect", tmp_path)
     _, group, _, head, row, _ = table.splitlines()
-    assert group.split() == ["Maker", "Scanner", "K1", "120", "5", "1", "2", "0", "5", "2020-02"]
+    assert group.split() == ["Maker", "Scanner", "K1", "120", "5", "1", "2", "0", "5", "2020-01"]
     assert head.split()[:3] == ["series", "scanner", "kernel"]
     assert row.split() == f"1 Maker Scanner K1 120 4 {ROWS} x {COLUMNS} 0.7 5 5 yes".split()
     for private in ("ller", "P1", "1960", "Hospital"):
@@ -135,7 +135,7 @@ def test_models_that_come_with_the_package_go_by_name(
     assert bundled.model_folder(Path("maker-to-maker")) == place
     assert bundled.model_folder(tmp_path) == tmp_path
     for given in (Path("another"), tmp_path / "maker-to-maker"):
-        with pytest.raises(ModelError, match=r"no such model folder.*\(maker-to-maker\)"):
+        with pytest.raises(UsageError, match=r"no such model folder.*\(maker-to-maker\)"):
             bundled.model_folder(given)
 
 

@@ -97,7 +97,7 @@ def test_a_failing_scan_is_exit_code_3(
 def test_an_unknown_scale_or_a_folder_in_use_is_refused(run: Run, tmp_path: Path) -> None:
     code, _, err = run("simulate", "--out", tmp_path / "b", "--scale", "huge")
     assert code == 2
-    assert "no scale 'huge'" in err
+    assert "'huge' is not one of 'tiny', 'demo', 'paper'" in err
     (tmp_path / "mine.txt").write_text("keep")
     code, _, err = run("simulate", "--out", tmp_path, "--scale", "tiny")
     assert code == 2
@@ -113,7 +113,7 @@ def test_without_numba_the_extra_is_named(tmp_path: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "needs numba, which is not installed" in done.stderr
+    assert "simulate needs numba, which is not installed" in done.stderr
     assert "pip install 'cvsct[simulate]'" in done.stderr
     assert not (tmp_path / "b").exists()
 

@@ -128,7 +128,7 @@ def everything_told(folder: Path) -> tuple[str, list[str]]:
     ):
         warnings.simplefilter("always")
         run(0, "inspect", trees / "good")
-        err = run(1, "inspect", trees / "bad", "--json")
+        err = run(1, "inspect", trees / "bad")
         for part in (
             "25.0 mm",
             "Rescale Slope",

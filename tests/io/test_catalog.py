@@ -196,7 +196,8 @@ def test_two_patients_nifti_of_the_same_bytes_are_both_refused(
     code, out, err = run("harmonize", tree, "--model", model, "--out", tmp_path / "out")
     assert code == 3
     assert "1 series, 6 slices" in out
-    assert err.count("holds the same bytes as") == 2
+    assert err.count("holds the same bytes as") == 1
+    assert "(and 1 more like it)" in err
 
 
 MISNAMED = {

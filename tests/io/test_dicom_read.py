@@ -20,7 +20,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cvsct.core.errors import CvsctError, GeometryError, SeriesError
+from cvsct.core.errors import CvsctError, GeometryError, SeriesError, UsageError
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 from cvsct.io.catalog import catalog
 from cvsct.io.dicom.header import label
@@ -129,7 +129,7 @@ def test_cut_compressed_pixels_are_refused_not_guessed(tmp_path: Path, syntax: s
 
 
 def test_paths_that_hold_nothing(tmp_path: Path) -> None:
-    with pytest.raises(SeriesError, match=r"no such file or folder; name a CT series"):
+    with pytest.raises(UsageError, match=r"no such file or folder; name a CT series"):
         find_series(tmp_path / "absent")
     with pytest.raises(SeriesError, match="the folder is empty"):
         find_series(tmp_path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -19,6 +19,7 @@ from cvsct.cli.command import AsJson, Config, LogFile, Quiet, Verbose, with_comm
 from cvsct.cli.console import (
     EXIT_SOME_FAILED,
     EXIT_STOPPED,
+    EXIT_USAGE,
     configure,
     may_be_incomplete,
     report_error,
@@ -32,6 +33,7 @@ from cvsct.cli.harmonize import harmonize
 from cvsct.cli.inspect import inspect
 from cvsct.cli.methods import methods
 from cvsct.cli.models import models
+from cvsct.cli.progress import stop_progress
 from cvsct.cli.simulate import simulate
 from cvsct.cli.train import train
 from cvsct.core.errors import CvsctError, explain
@@ -51,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error written for the user becomes one line and an exit code."""
     start()
     try:
-        app(args=arguments, prog_name="cvsct")
+        code = app(args=arguments, prog_name="cvsct", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except SystemExit as stop:
         if not stop.code and may_be_incomplete():
             report_line(f"warning: exit code {EXIT_SOME_FAILED}, for a scan may be incomplete")
@@ -61,11 +64,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error), error.exit_code)
     except OSError as error:
         _fail(explain(error), CvsctError.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped; output that was not whole is gone", EXIT_STOPPED)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        _fail_parsing(error)
+    finally:
+        stop_progress()
 
 
-def _fail(message: str, code: int) -> None:
+def _fail_parsing(error: Any) -> NoReturn:
+    """End with what the parser says of the words that were given, as one line like any error."""
+    message = error.format_message()
+    if "\n" in message:  # help, where no words were given
+        print(message, file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    message = message.replace("Value error, ", "").rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "cvsct"
+    end = "" if message.endswith("?") else ";"
+    _fail(f"{message}{end} `{path} --help` lists what it takes", EXIT_USAGE)
+
+
+def _fail(message: str, code: int) -> NoReturn:
     logging.getLogger("cvsct.cli").info("exit code %d", code, exc_info=True)
     report_error(message)
     sys.exit(code)
@@ -81,7 +103,9 @@ def _print_version(wanted: bool | None) -> None:
 def _configure(
     version: Annotated[
         bool | None,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        ),
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,

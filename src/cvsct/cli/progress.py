@@ -6,10 +6,10 @@ work itself has nothing new to tell.
 
 from __future__ import annotations
 
-import atexit
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cvsct.cli.console import is_quiet
@@ -22,7 +22,20 @@ def progress() -> Progress:
     """A bar on a terminal, else a plain line now and then; nothing with `--quiet`."""
     if is_quiet():
         return silent
-    return _bar() if sys.stderr.isatty() else PlainProgress()
+    if sys.stderr.isatty():
+        return _bar()
+    display = PlainProgress()
+    _ENDS.append(display.close)
+    return display
+
+
+_ENDS: list[Callable[[], None]] = []
+
+
+def stop_progress() -> None:
+    """End what shows progress, also where the work has not come to its end."""
+    while _ENDS:
+        _ENDS.pop()()
 
 
 class Rate:
@@ -61,6 +74,7 @@ class PlainProgress:
         self._every_s = every_s
         self._lock = threading.Lock()
         self._repeater: threading.Thread | None = None
+        self._closed = threading.Event()
         self._rates: dict[str, Rate] = {}
         self._open: tuple[str, int, int] | None = None
         self._printed: tuple[str, float] = ("", -every_s)
@@ -81,9 +95,12 @@ class PlainProgress:
             if ended:
                 del self._rates[what]
 
+    def close(self) -> None:
+        """Print nothing more."""
+        self._closed.set()
+
     def _repeat(self) -> None:
-        while True:
-            time.sleep(self._every_s / 4)
+        while not self._closed.wait(self._every_s / 4):
             with self._lock:
                 now_s = time.monotonic()
                 if self._open and now_s - self._printed[1] >= self._every_s:
@@ -107,7 +124,7 @@ def _bar() -> Progress:
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
         console=Console(stderr=True), transient=True,
     )  # fmt: skip
-    atexit.register(bar.stop)  # an error must not leave the terminal without its cursor
+    _ENDS.append(bar.stop)  # an error must not leave the terminal without its cursor
 
     def show(what: str, done: int, total: int) -> None:
         now_s = time.monotonic()

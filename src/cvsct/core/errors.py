@@ -128,12 +128,20 @@ def need_extra(extra: str, needed_for: str) -> None:
     Raises:
         MissingExtraError: if one of the extra's libraries is not installed.
     """
-    missing = [name for name in EXTRA_MODULES[extra] if importlib.util.find_spec(name) is None]
+    missing = [name for name in EXTRA_MODULES[extra] if not _is_installed(name)]
     if missing:
+        which = "which is" if len(missing) == 1 else "which are"
         raise MissingExtraError(
-            f"{needed_for} needs {', '.join(missing)}, not installed here; "
+            f"{needed_for} needs {', '.join(missing)}, {which} not installed; "
             f"install with: pip install 'cvsct[{extra}]'"
         )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # an entry of sys.modules that is no module
+        return False
 
 
 def explain(error: OSError) -> str:
