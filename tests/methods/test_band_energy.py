@@ -25,14 +25,20 @@ from cvsct.methods.band_energy import (
     load_band_energy,
     train_band_energy,
 )
-from cvsct.methods.band_statistics import Bands, Filter, Places, places_of, radius_sq
+from cvsct.methods.band_statistics import (
+    Bands,
+    RadialFilter,
+    TissueSamples,
+    measure_samples,
+    radius_sq,
+)
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.spectrum.slice_filter import filter_slices
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 
 SOFT_MM, SHARP_MM = 0.4, 0.15
-FLAT = Filter(np.array([0.0, 1.0]), np.zeros(2))
+FLAT = RadialFilter(np.array([0.0, 1.0]), np.zeros(2))
 
 
 def kernel(f: np.ndarray, sigma_mm: float) -> np.ndarray:
@@ -86,7 +92,7 @@ def largest(difference: np.ndarray) -> float:
 
 def energies(volume: CTVolume, near: float, far: float, bands: Bands) -> np.ndarray:
     """Mean log energy of each band but the lowest between two radii in units of 100 mm."""
-    places = places_of([volume], FLAT, bands, 5.6, 100, "test", silent)
+    places = measure_samples([volume], FLAT, bands, 5.6, 100, "test", silent)
     ring = (places.radius_sq >= near**2) & (places.radius_sq < far**2)
     return np.asarray(places.log_energy[ring].mean(axis=0))
 
@@ -116,7 +122,7 @@ def test_energy_of_white_noise_is_its_variance_in_the_band(pixel_mm: float) -> N
     side, sd = 400, 30.0
     noise = np.random.default_rng(0).normal(0, sd, (2, side, side))
     bands = Bands.of(pixel_mm, 0.15)
-    places = places_of(
+    places = measure_samples(
         [make_volume(noise, pixel_mm=pixel_mm)], FLAT, bands, 5.6, 100, "test", silent
     )
     frequency = scipy.fft.fftfreq(side, pixel_mm)
@@ -248,9 +254,9 @@ def test_no_frequency_is_amplified_beyond_the_cap() -> None:
 
 
 def test_too_little_tissue_leaves_the_filter_alone() -> None:
-    def some(count: int, level: float) -> Places:
+    def some(count: int, level: float) -> TissueSamples:
         rng = np.random.default_rng(count)
-        return Places(
+        return TissueSamples(
             level + rng.normal(size=(count, 4)), rng.normal(size=(count, 3)), rng.random(count)
         )
 
@@ -263,12 +269,12 @@ def test_too_little_tissue_leaves_the_filter_alone() -> None:
 def test_bands_a_coarse_scan_does_not_reach_are_told_by_the_others() -> None:
     fine, coarse = world(3, SHARP_MM), world(10, SHARP_MM, 1.4)
     bands = Bands.of(0.7, 0.15)
-    places = places_of([fine, coarse], FLAT, bands, 5.6, 100, "test", silent)
+    places = measure_samples([fine, coarse], FLAT, bands, 5.6, 100, "test", silent)
     unknown = np.isnan(places.log_energy)
     assert not unknown[:, 0].any()
     assert 0 < unknown[:, -1].sum() < len(unknown)
     coarser = make_volume(np.zeros((1, 64, 64)), pixel_mm=4.0)
-    assert len(places_of([coarser], FLAT, bands, 5.6, 100, "test", silent).radius_sq) == 0
+    assert len(measure_samples([coarser], FLAT, bands, 5.6, 100, "test", silent).radius_sq) == 0
 
 
 class OneAtATime:

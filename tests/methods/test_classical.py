@@ -290,7 +290,7 @@ def test_scans_without_enough_of_a_patient_are_refused_with_a_remedy() -> None:
 
 def test_scans_of_unlike_tissue_are_refused() -> None:
     smooth = make_volume(np.random.default_rng(0).normal(0, 0.5, (5, 256, 256)))
-    with pytest.raises(TrainingError, match="no like tissue"):
+    with pytest.raises(TrainingError, match="too little similar tissue"):
         train_spectrum([world(1, SHARP_MM)], [smooth], request())
 
 

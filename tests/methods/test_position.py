@@ -17,10 +17,10 @@ from cvsct.inference.streaming import harmonize_series
 from cvsct.io.read import find_series
 from cvsct.methods.spectrum.apply import load_spectrum
 from cvsct.methods.spectrum.domain_position import (
-    FULL_WAY_FROM,
+    FULL_STRENGTH_FROM,
     LEAST_AXIS,
+    remaining_share,
     scan_position,
-    way_left,
 )
 from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
@@ -84,11 +84,11 @@ def test_what_has_been_harmonised_is_not_harmonised_again() -> None:
 
 def test_the_way_left_rises_evenly_between_target_and_source() -> None:
     def left(position: float, reverse: bool = False, axis: float = 2.0) -> float:
-        return way_left(Position(position, 0.1, axis), reverse)
+        return remaining_share(Position(position, 0.1, axis), reverse)
 
     assert [left(p) for p in (-0.3, 0.0, AT_TARGET_BELOW)] == [0, 0, 0]
-    assert [left(p) for p in (FULL_WAY_FROM, 1.0, 1.4)] == [1, 1, 1]
-    assert left((AT_TARGET_BELOW + FULL_WAY_FROM) / 2) == pytest.approx(0.5)
+    assert [left(p) for p in (FULL_STRENGTH_FROM, 1.0, 1.4)] == [1, 1, 1]
+    assert left((AT_TARGET_BELOW + FULL_STRENGTH_FROM) / 2) == pytest.approx(0.5)
     assert left(0.9, reverse=True) == 0
     assert left(0.1, reverse=True) == 1
     assert left(0.0, axis=0.9 * LEAST_AXIS) == 1
@@ -97,7 +97,7 @@ def test_the_way_left_rises_evenly_between_target_and_source() -> None:
 def test_a_part_of_the_way_is_told() -> None:
     between = sharp().with_hu(0.3 * sharp().hu + 0.7 * world(8, SOFT_MM).hu)
     bundle = two_gains()
-    share = way_left(scan_position(bundle, between), reverse=True)
+    share = remaining_share(scan_position(bundle, between), reverse=True)
     assert 0 < share < 1
     fitted = load_spectrum(bundle, True).fitted_to(between)
     assert f"{share:.0%} of the way" in fitted.remark

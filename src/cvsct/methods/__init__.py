@@ -1,1 +1,1 @@
-"""Harmonization methods: their table, what they share, and those without a network."""
+"""Harmonization methods: the table of all, their common parts, and the ones without a network."""

@@ -1,4 +1,4 @@
-"""Local energy of frequency bands scaled to the target's, from scans of different bodies.
+"""Method `band-energy`: local energy of frequency bands scaled to the target scanner's.
 
 After Gallardo-Estrella et al. 2016 (Eur Radiol 26:478, doi 10.1007/s00330-015-3824-y), who split
 a scan into frequency bands and scale the energy of each to a reference's. What differs here, and
@@ -7,8 +7,8 @@ why (figures in notebook/log.md):
 - The bands part what the one gain of `methods.spectrum.kernel_ratio` leaves: within a band of their
   width the ratio of two kernels changes several-fold, and energies of two bodies differ by more
   than that.
-- Energies are compared *like with like*: a robust regression a band of log local energy on the
-  domain, at equal structure, mean HU, noise to expect, and energy of the band above the lowest.
+- Energies are compared between *matched tissue*: a robust regression a band of log local energy on
+  the domain, at equal structure, mean HU, noise to expect, and energy of the band above the lowest.
 - The domains may differ by a constant and by the squared distance from the middle of the image:
   resolution and noise change from the isocentre, which lies near it, outwards. Gains that follow
   the anatomy lose once the bodies differ.
@@ -30,21 +30,21 @@ from cvsct.core.volume import AIR_FLOOR_HU, CTVolume, Scans
 from cvsct.methods.band_statistics import (
     UNSCALED,
     Bands,
-    Filter,
-    Places,
+    RadialFilter,
+    TissueSamples,
     finest_pixel_mm,
-    places_of,
+    measure_samples,
     radius_sq,
     tissue_mask,
 )
 from cvsct.methods.base import (
     TrainingRequest,
-    bundle_of,
-    need_curves,
-    need_fit,
-    need_scans,
-    settings_in,
-    weights_of,
+    bundle_settings,
+    bundle_weights,
+    make_bundle,
+    require_consistent,
+    require_curves,
+    require_scans,
 )
 from cvsct.methods.settings import read_settings
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
@@ -52,50 +52,51 @@ from cvsct.methods.spectrum.settings import RatioSettings
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle
 
-MIN_PLACES = 100
-"""Places on each side below which a band keeps the filter's gain."""
+MIN_SAMPLES = 100
+"""Fewest tissue samples a side; with fewer, a band keeps the gain of the filter."""
 
 MAX_SLICES = 100
-"""Slices a side whose local energies are measured."""
+"""Most slices a side in which local energy is measured."""
 
 EDGE_MM = 3.0
 """Standard deviation of the blur over which gains fade at the edge of soft tissue."""
 
 HUBER, ROUNDS = 1.345, 10
 
-INDEPENDENT_PLACES = 1000
-"""Places of a body are not independent: all of both sides together tell as much as so many."""
+INDEPENDENT_SAMPLES = 1000
+"""Number of independent samples that the samples of both sides count as together."""
 
 PRIOR_SD = {"gain": 0.2, "radial_gain": 0.15, "radius": 2.0, "linear": 1.0, "square": 0.2}
-"""What effects are expected to be before the scans are looked at, as a standard deviation.
+"""Prior standard deviations of the regression's coefficients, whose prior mean is 0.
 
-Bodies that share no like tissue tell nothing of the domains; without a prior their regression
+Bodies without matched tissue say nothing about the scanners; without a prior the regression
 would extrapolate. Gains are of amplitude, for each (100 mm)² of radius; others of log energy, for
 a unit of log structure, 100 HU, log noise or log energy.
 """
 
 
 class BandEnergySettings(RatioSettings):
-    """How bands are measured and limited, beside the settings of the filter before them."""
+    """Settings of `band-energy`: those of its filter, and how bands are measured and limited."""
 
     band_per_mm: float = Field(default=0.15, ge=0.05, le=0.5)
-    """Distance between the centres of neighbouring bands, in cycles/mm."""
+    """Distance between the centers of neighboring bands, in cycles/mm."""
 
     local_mm: float = Field(default=5.6, ge=2, le=20)
     """Standard deviation of the Gaussian over which energy is measured."""
 
     max_band_gain: float = Field(default=1.6, ge=1, le=4)
-    """No band is amplified or damped more beside the filter; 1 leaves the filter alone."""
+    """Largest gain of a band beside that of the filter; 1 applies the filter alone."""
 
 
 @dataclass(frozen=True)
 class BandGains:
-    """What is added to the filter's log gain in soft tissue.
+    """Log gains of frequency bands in soft tissue, added to the log gain of the filter.
 
     Args:
-        log_gain: of the bands from `UNSCALED` on: at the mean squared radius, and for each
-            (100 mm)² more.
-        radius_sq: mean, least and largest squared radius in (100 mm)²; beyond, gains stay.
+        log_gain: of the bands from `UNSCALED` on: level at the mean squared radius, and slope per
+            (100 mm)² of squared radius.
+        radius_sq: mean, smallest and largest squared radius in (100 mm)²; gains are constant
+            beyond.
     """
 
     log_gain: Float[np.ndarray, "bands 2"]
@@ -104,26 +105,27 @@ class BandGains:
     def at(
         self, squared: Float[np.ndarray, "rows columns"]
     ) -> Float[np.ndarray, "bands rows columns"]:
-        """The log gains of each band at a squared radius."""
+        """Log gain of each band at every pixel, by its squared radius in (100 mm)²."""
         mean, least, largest = self.radius_sq
         offset = np.clip(squared, least, largest) - mean
         level, slope = self.log_gain.T[:, :, None, None]
         return np.asarray(level + slope * offset)
 
 
-def fit_band_gains(source: Places, target: Places) -> BandGains:
-    """Half the difference of log energies at like tissue, and how it changes over squared radius.
+def fit_band_gains(source: TissueSamples, target: TissueSamples) -> BandGains:
+    """Fit the gain of each band by robust regression of log energy between matched tissue samples.
 
     Args:
-        source: measured after the filter.
+        source: samples of the source, measured after the filter.
+        target: samples of the target.
 
     Returns:
-        Gains of 1 for bands that too few places show.
+        Gains with log 0 for bands with fewer than `MIN_SAMPLES` samples on a side.
     """
     sides = source, target
     log_energy = np.concatenate([side.log_energy for side in sides])
     gains = np.zeros((max(log_energy.shape[1] + 1 - UNSCALED, 0), 2))
-    if len(gains) == 0 or min(len(side.radius_sq) for side in sides) < MIN_PLACES:
+    if len(gains) == 0 or min(len(side.radius_sq) for side in sides) < MIN_SAMPLES:
         return BandGains(gains, np.zeros(3))
     radii = np.concatenate([side.radius_sq for side in sides])
     mean = float(radii.mean())
@@ -132,29 +134,29 @@ def fit_band_gains(source: Places, target: Places) -> BandGains:
         for pick, share in ((max, 0.02), (min, 0.98))
     )
     domain = np.repeat([-0.5, 0.5], [len(side.radius_sq) for side in sides])
-    alike = np.column_stack(
+    covariates = np.column_stack(
         [*(np.concatenate([side.tissue for side in sides]).T), log_energy[:, UNSCALED - 2]]
     )
-    alike -= alike.mean(axis=0)
+    covariates -= covariates.mean(axis=0)
     offset = radii - mean
     design = np.column_stack(
-        [domain, domain * offset, np.ones_like(offset), offset, alike, alike**2]
+        [domain, domain * offset, np.ones_like(offset), offset, covariates, covariates**2]
     )
-    each = alike.shape[1]
+    n_covariates = covariates.shape[1]
     prior_sd = np.array(
         [
             2 * PRIOR_SD["gain"],
             2 * PRIOR_SD["radial_gain"],
             np.inf,
             PRIOR_SD["radius"],
-            *[PRIOR_SD["linear"]] * each,
-            *[PRIOR_SD["square"]] * each,
+            *[PRIOR_SD["linear"]] * n_covariates,
+            *[PRIOR_SD["square"]] * n_covariates,
         ]
     )
     for band, energy in enumerate(log_energy.T[UNSCALED - 1 :]):
-        known = np.isfinite(energy)
-        if min(np.sum(known & (domain == side)) for side in (-0.5, 0.5)) >= MIN_PLACES:
-            gains[band] = 0.5 * _robust_fit(design[known], energy[known], prior_sd)[:2]
+        reached = np.isfinite(energy)
+        if min(np.sum(reached & (domain == side)) for side in (-0.5, 0.5)) >= MIN_SAMPLES:
+            gains[band] = 0.5 * _robust_fit(design[reached], energy[reached], prior_sd)[:2]
     return BandGains(gains, np.array([mean, least, max(least, largest)]))
 
 
@@ -163,33 +165,35 @@ def _robust_fit(
     values: Float[np.ndarray, " rows"],
     prior_sd: Float[np.ndarray, " columns"],
 ) -> Float[np.ndarray, " columns"]:
-    """Least squares with a Gaussian prior about 0, residuals beyond 1.345 standard deviations
-    weighed down (Huber 1964).
+    """Coefficients of a linear model by Huber's robust regression (1964) with a Gaussian prior.
+
+    Residuals beyond 1.345 standard deviations weigh less.
     """
     weight = np.ones_like(values)
-    found = np.zeros(design.shape[1])
-    share = min(1.0, INDEPENDENT_PLACES / len(values))
+    coefficients = np.zeros(design.shape[1])
+    share = min(1.0, INDEPENDENT_SAMPLES / len(values))
     variance = float(np.var(values))
     for _ in range(ROUNDS):
         weighted = design * weight[:, None]
         prior = np.diag(variance / share / prior_sd**2)
-        found = np.linalg.solve(design.T @ weighted + prior, weighted.T @ values)
-        off = np.abs(values - design @ found)
-        sd = 1.4826 * float(np.median(off)) + 1e-9
+        coefficients = np.linalg.solve(design.T @ weighted + prior, weighted.T @ values)
+        residual = np.abs(values - design @ coefficients)
+        sd = 1.4826 * float(np.median(residual)) + 1e-9
         variance = sd**2
-        weight = 1 / np.maximum(off / (HUBER * sd), 1.0)
-    return found
+        weight = 1 / np.maximum(residual / (HUBER * sd), 1.0)
+    return coefficients
 
 
 def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    """Learn the filter of `methods.spectrum.kernel_ratio`, then gains of bands by radius.
+    """Train `band-energy`: the filter of `methods.spectrum.kernel_ratio`, then gains of its bands.
 
     Raises:
         UsageError: for settings that do not exist.
-        TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
+        TrainingError: if a side shows too little of a patient, or the sides share no
+            similar tissue.
     """
     settings = read_settings(BandEnergySettings, request.settings)
-    need_scans(source, target)
+    require_scans(source, target)
     ratio = fit_kernel_ratio(source, target, settings, request.progress)
     frequencies = ratio.frequencies_per_mm
     pixel_mm = finest_pixel_mm(source, target)
@@ -201,10 +205,10 @@ def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) ->
         )
     slices = min(MAX_SLICES, settings.max_slices)
     filters = (_limited(ratio.log_gain, settings.max_gain), np.zeros_like(frequencies))
-    places = [
-        places_of(
+    samples = [
+        measure_samples(
             scans,
-            Filter(frequencies, log_gain),
+            RadialFilter(frequencies, log_gain),
             bands,
             settings.local_mm,
             slices,
@@ -215,12 +219,12 @@ def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) ->
             (source, target), filters, ("source", "target"), strict=True
         )
     ]
-    gains = fit_band_gains(*places)
+    gains = fit_band_gains(*samples)
     centres = [band * settings.band_per_mm for band in range(UNSCALED, bands.count)]
     figures = {
         "patches_alike": round(ratio.overlap, 1),
-        "places_source": len(places[0].radius_sq),
-        "places_target": len(places[1].radius_sq),
+        "places_source": len(samples[0].radius_sq),
+        "places_target": len(samples[1].radius_sq),
         **{
             f"band_gain_at_{centre:.3g}_per_mm": round(float(np.exp(gain)), 4)
             for centre, gain in zip(centres, gains.log_gain[:, 0], strict=True)
@@ -232,19 +236,19 @@ def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) ->
         "band_log_gain": gains.log_gain,
         "radius_sq": gains.radius_sq,
     }
-    return bundle_of(source, target, request, settings, weights, figures)
+    return make_bundle(source, target, request, settings, weights, figures)
 
 
 def load_band_energy(bundle: Bundle, reverse: bool) -> VolumeMapping:
-    """The filter and the gains of bands; the reverse has the inverses, under the same limits."""
-    frequencies, log_gain, band_log_gain, radii = weights_of(
+    """Load a `band-energy` model; the reverse direction has the inverse gains, equally limited."""
+    frequencies, log_gain, band_log_gain, radii = bundle_weights(
         bundle, "frequencies_per_mm", "log_gain", "band_log_gain", "radius_sq"
     )
-    need_curves(bundle, frequencies, log_gain)
-    need_fit(bundle, band_log_gain.shape[1:] == (2,) and radii.shape == (3,))
-    settings = settings_in(BandEnergySettings, bundle)
+    require_curves(bundle, frequencies, log_gain)
+    require_consistent(bundle, band_log_gain.shape[1:] == (2,) and radii.shape == (3,))
+    settings = bundle_settings(BandEnergySettings, bundle)
     sign = -1.0 if reverse else 1.0
-    before = Filter(frequencies, _limited(sign * log_gain, settings.max_gain))
+    before = RadialFilter(frequencies, _limited(sign * log_gain, settings.max_gain))
     gains = BandGains(sign * band_log_gain, radii)
     bands = Bands(len(band_log_gain) + UNSCALED, settings.band_per_mm)
     limits = _limits(before, bands, settings)
@@ -256,9 +260,9 @@ def _limited(log_gain: Float[np.ndarray, " n"], max_gain: float) -> Float[np.nda
 
 
 def _limits(
-    before: Filter, bands: Bands, settings: BandEnergySettings
+    before: RadialFilter, bands: Bands, settings: BandEnergySettings
 ) -> Float[np.ndarray, "2 bands"]:
-    """The least and largest log gain of each scaled band; none takes the filter past `max_gain`."""
+    """Smallest and largest log gain of each scaled band; with the filter at most `max_gain`."""
     most = np.full(bands.count - UNSCALED, np.log(settings.max_band_gain))
     beyond = (
         np.append(before.frequencies_per_mm, np.inf),
@@ -274,21 +278,21 @@ def _limits(
 
 def _apply(
     volume: CTVolume,
-    before: Filter,
+    before: RadialFilter,
     bands: Bands,
     gains: BandGains,
     limits: Float[np.ndarray, "2 bands"],
 ) -> Float32[np.ndarray, "slices rows columns"]:
-    """Each slice filtered, its bands scaled in soft tissue, floored at -1024 HU."""
+    """Filter each slice and scale its bands in soft tissue; the result is floored at -1024 HU."""
     log_gain = np.clip(gains.at(radius_sq(volume)), *limits[:, :, None, None])
     change = np.expm1(log_gain).astype(np.float32)
     sigma_px = EDGE_MM / np.array(volume.geometry.pixel_mm)
-    parted = bands.split(volume, before.frequencies_per_mm, before.log_gain, UNSCALED)
+    slice_bands = bands.split(volume, before.frequencies_per_mm, before.log_gain, UNSCALED)
     result = np.empty(volume.hu.shape, dtype=np.float32)
-    for index, (mask, parts) in enumerate(zip(tissue_mask(volume), parted, strict=True)):
+    for index, (mask, parts) in enumerate(zip(tissue_mask(volume), slice_bands, strict=True)):
         added = np.zeros(mask.shape, dtype=np.float32)
-        for part, more in zip(parts[1:], change, strict=True):
-            added += part * more
+        for part, extra_gain in zip(parts[1:], change, strict=True):
+            added += part * extra_gain
         added *= ndimage.gaussian_filter(mask.astype(np.float32), sigma_px, mode="nearest")
         np.maximum(sum(parts) + added, np.float32(AIR_FLOOR_HU), out=result[index])
     return result

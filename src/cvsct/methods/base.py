@@ -1,4 +1,4 @@
-"""What trainers and loaders of methods without a network share: settings, checks, the bundle."""
+"""Interfaces of every method, and common parts of trainers and loaders without a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AnySettings = TypeVar("AnySettings", bound=Settings)
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What `cvsct train` asks of a method.
+    """Request to train one method: settings, limits, output folder and callbacks.
 
     Args:
         method: row of the METHODS table.
@@ -49,7 +49,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a model is run; methods without a network run one way only.
+    """Options for running a model; methods without a network ignore them.
 
     Args:
         engine: `auto`, `openvino` or `torch`.
@@ -64,10 +64,10 @@ class RunOptions:
 
 @runtime_checkable
 class Trainer(Protocol):
-    """What makes a model of the scans of two sides."""
+    """Function that trains a model from the scans of source and target."""
 
     def __call__(self, source: Scans, target: Scans, request: TrainingRequest, /) -> Bundle:
-        """Learn from the scans.
+        """Train on the scans.
 
         Raises:
             CvsctError: if nothing can be learned from them.
@@ -77,7 +77,7 @@ class Trainer(Protocol):
 
 @runtime_checkable
 class Loader(Protocol):
-    """What makes of a model that which maps volumes in one direction."""
+    """Function that makes a volume mapping of a model for one direction."""
 
     def __call__(
         self, bundle: Bundle, direction: Direction, options: RunOptions, /
@@ -90,8 +90,8 @@ class Loader(Protocol):
         ...
 
 
-def settings_in(kind: type[AnySettings], bundle: Bundle) -> AnySettings:
-    """The settings a model was trained with.
+def bundle_settings(kind: type[AnySettings], bundle: Bundle) -> AnySettings:
+    """Read the settings a model was trained with.
 
     Raises:
         ModelError: if this version does not know them.
@@ -104,8 +104,8 @@ def settings_in(kind: type[AnySettings], bundle: Bundle) -> AnySettings:
         ) from error
 
 
-def need_scans(source: Scans, target: Scans) -> None:
-    """Refuse a side without scans.
+def require_scans(source: Scans, target: Scans) -> None:
+    """Raise if the source or the target has no scans.
 
     Raises:
         TrainingError: if a side has none.
@@ -115,8 +115,8 @@ def need_scans(source: Scans, target: Scans) -> None:
             raise TrainingError(f"no {name} scans; give at least one series")
 
 
-def weights_of(bundle: Bundle, *names: str) -> list[Float[np.ndarray, "..."]]:
-    """Arrays of a model, in double precision.
+def bundle_weights(bundle: Bundle, *names: str) -> list[Float[np.ndarray, "..."]]:
+    """Read arrays of a model by name, in double precision.
 
     Raises:
         ModelError: if it lacks one.
@@ -130,18 +130,18 @@ def weights_of(bundle: Bundle, *names: str) -> list[Float[np.ndarray, "..."]]:
     return [bundle.weights[name].astype(np.float64) for name in names]
 
 
-def need_curves(bundle: Bundle, *curves: Float[np.ndarray, "..."]) -> None:
-    """Refuse arrays that are not curves over the same points, two at least.
+def require_curves(bundle: Bundle, *curves: Float[np.ndarray, "..."]) -> None:
+    """Raise unless all arrays are curves over the same points, at least two.
 
     Raises:
         ModelError: if they are not.
     """
     shapes = {curve.shape for curve in curves}
-    need_fit(bundle, len(shapes) == 1 and curves[0].ndim == 1 and len(curves[0]) > 1)
+    require_consistent(bundle, len(shapes) == 1 and curves[0].ndim == 1 and len(curves[0]) > 1)
 
 
-def need_fit(bundle: Bundle, fits: bool) -> None:
-    """Refuse a model whose arrays do not fit each other.
+def require_consistent(bundle: Bundle, fits: bool) -> None:
+    """Raise unless the arrays of a model fit each other.
 
     Raises:
         ModelError: if they do not.
@@ -153,7 +153,7 @@ def need_fit(bundle: Bundle, fits: bool) -> None:
         )
 
 
-def bundle_of(
+def make_bundle(
     source: Scans,
     target: Scans,
     request: TrainingRequest,
@@ -161,7 +161,7 @@ def bundle_of(
     weights: dict[str, np.ndarray],
     figures: dict[str, Any],
 ) -> Bundle:
-    """The model of a training."""
+    """Bundle of a trained model without a network."""
     return Bundle(
         method=request.method,
         settings=settings.model_dump(mode="json"),

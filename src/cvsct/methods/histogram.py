@@ -14,21 +14,21 @@ from cvsct.core.settings import Settings
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume, Scans
 from cvsct.methods.base import (
     TrainingRequest,
-    bundle_of,
-    need_curves,
-    need_scans,
-    weights_of,
+    bundle_weights,
+    make_bundle,
+    require_curves,
+    require_scans,
 )
 from cvsct.methods.settings import read_settings
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle
 
 HIGHEST_HU = 4095
-"""Metal beyond this counts as this in a histogram."""
+"""Upper end of histograms; metal above counts as this."""
 
 
 class HistogramSettings(Settings):
-    """What of the images is counted, and how finely."""
+    """Settings of histogram matching: counted region and number of quantiles."""
 
     region: Literal["body", "whole"] = "body"
     """`body` for the patient, `whole` for the image with air and table."""
@@ -38,20 +38,20 @@ class HistogramSettings(Settings):
 
 
 def train_histogram(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    """Quantiles of both domains' CT numbers.
+    """Train histogram matching: quantiles of the CT numbers of source and target.
 
     Raises:
         UsageError: for settings that do not exist.
         TrainingError: if a side shows no patient.
     """
     settings = read_settings(HistogramSettings, request.settings)
-    need_scans(source, target)
+    require_scans(source, target)
     quantiles = [
         _quantiles(scans, settings, name, request)
         for name, scans in (("source", source), ("target", target))
     ]
     median = settings.quantiles // 2
-    return bundle_of(
+    return make_bundle(
         source,
         target,
         request,
@@ -67,7 +67,7 @@ def train_histogram(source: Scans, target: Scans, request: TrainingRequest) -> B
 def _quantiles(
     scans: Scans, settings: HistogramSettings, side: str, request: TrainingRequest
 ) -> Float[np.ndarray, " n"]:
-    """Quantiles of a distribution that is even within each CT number's interval of 1 HU."""
+    """Quantiles of CT numbers, taken as uniform within each interval of 1 HU."""
     low = int(AIR_FLOOR_HU)
     counts = np.zeros(HIGHEST_HU - low + 1, dtype=np.int64)
 
@@ -97,25 +97,25 @@ def _quantiles(
 
 
 def load_histogram(bundle: Bundle, reverse: bool) -> VolumeMapping:
-    """The monotone map of CT numbers; those outside both distributions are kept."""
-    source, target = weights_of(bundle, "source_hu", "target_hu")
-    need_curves(bundle, source, target)
-    here, there = _monotone(*((target, source) if reverse else (source, target)))
+    """Load histogram matching; CT numbers outside both distributions stay unchanged."""
+    source, target = bundle_weights(bundle, "source_hu", "target_hu")
+    require_curves(bundle, source, target)
+    from_hu, to_hu = _monotone(*((target, source) if reverse else (source, target)))
 
     def apply(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
         hu = volume.hu.astype(np.float32)
-        outside = (hu <= here[0]) | (hu >= here[-1])
-        return np.where(outside, hu, np.interp(hu, here, there)).astype(np.float32)
+        outside = (hu <= from_hu[0]) | (hu >= from_hu[-1])
+        return np.where(outside, hu, np.interp(hu, from_hu, to_hu)).astype(np.float32)
 
     return VolumeMapping(apply)
 
 
 def _monotone(
-    here: Float[np.ndarray, " n"], there: Float[np.ndarray, " n"]
+    from_hu: Float[np.ndarray, " n"], to_hu: Float[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """A map that meets the identity at both ends, with one value for each CT number."""
-    ends = min(here[0], there[0]) - 1.0, max(here[-1], there[-1]) + 1.0
-    x = np.concatenate([ends[:1], here, ends[1:]])
-    y = np.concatenate([ends[:1], there, ends[1:]])
+    """Strictly increasing map that meets the identity at both ends."""
+    ends = min(from_hu[0], to_hu[0]) - 1.0, max(from_hu[-1], to_hu[-1]) + 1.0
+    x = np.concatenate([ends[:1], from_hu, ends[1:]])
+    y = np.concatenate([ends[:1], to_hu, ends[1:]])
     values, which = np.unique(x, return_inverse=True)
     return values, np.bincount(which, weights=y) / np.bincount(which)

@@ -1,4 +1,4 @@
-"""The method `input`: the images as they are, the row that every other is compared with."""
+"""Method `input`: unchanged images, the baseline of every comparison."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from cvsct.core.settings import Settings
 from cvsct.core.volume import Scans
-from cvsct.methods.base import TrainingRequest, bundle_of, need_scans
+from cvsct.methods.base import TrainingRequest, make_bundle, require_scans
 from cvsct.methods.settings import read_settings
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle
@@ -17,12 +17,12 @@ class InputSettings(Settings):
 
 
 def train_input(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    """Nothing is learned; the domains are recorded."""
+    """Record both domains in a model; nothing is learned."""
     settings = read_settings(InputSettings, request.settings)
-    need_scans(source, target)
-    return bundle_of(source, target, request, settings, {}, {})
+    require_scans(source, target)
+    return make_bundle(source, target, request, settings, {}, {})
 
 
 def load_input(bundle: Bundle, reverse: bool) -> VolumeMapping:
-    """The image as it is."""
+    """Load the mapping that returns every image unchanged."""
     return VolumeMapping(lambda volume: volume.hu.astype(np.float32))

@@ -1,4 +1,4 @@
-"""The table of methods: every harmonization method, and where its parts are found.
+"""Table of harmonization methods with the functions that configure, train and load each.
 
 One table drives training, harmonization, evaluation, benchmark and the command line. A variant is
 a row that differs in its settings, not a subclass. A row's functions import what they need when
@@ -28,10 +28,10 @@ TRAIN_OPTIONS = ("preset", "max_steps", "max_minutes", "seed", "resume")
 
 @runtime_checkable
 class Configure(Protocol):
-    """What makes a method's settings of a preset's name and what is set beside it."""
+    """Function that makes a method's settings from a preset and the user's values."""
 
     def __call__(self, preset: str, given: Mapping[str, Any], /) -> Settings:
-        """Merge and check them.
+        """Merge the values into the preset and check them.
 
         Raises:
             UsageError: for a preset, key or value that does not exist, with the nearest one.
@@ -41,7 +41,7 @@ class Configure(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """One row.
+    """One harmonization method: a row of the table.
 
     Args:
         configure: makes the settings of a training; those of a network need the extra `train`.
@@ -66,11 +66,11 @@ class Method:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def settings_model(self) -> type[Settings]:
-        """The model of its settings."""
+        """Class of the method's settings."""
         return type(self.configure(DEFAULT_PRESET, self.settings))
 
     def describe_settings(self) -> tuple[SettingInfo, ...]:
-        """Every setting, with its value where nothing is said and in each preset.
+        """Describe every setting, with its default and its value in each preset.
 
         Raises:
             MissingExtraError: for a network where the extra `train` is not installed.
@@ -85,7 +85,7 @@ class Method:
 
 @contextlib.contextmanager
 def _needs_torch(method: str) -> Iterator[None]:
-    """Name the extra that brings a library which is not installed."""
+    """Turn a missing library into an error that names the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -343,7 +343,7 @@ def list_methods() -> tuple[Method, ...]:
 
 
 def find_method(name: str) -> Method:
-    """The row of that name.
+    """Find a method by its name.
 
     Raises:
         UsageError: if there is none, with the nearest one and the list.

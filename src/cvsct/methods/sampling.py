@@ -1,4 +1,4 @@
-"""Slices spread evenly over the scans of a domain, which are read one at a time."""
+"""Measurement of slices spread evenly over the scans of a domain."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from jaxtyping import Int
 from cvsct.core.progress import Progress
 from cvsct.core.volume import CTVolume, Scans, facts_of
 
-Found = TypeVar("Found")
+Measurement = TypeVar("Measurement")
 
 
-def over_slices(
+def measure_slices(
     scans: Scans,
     max_slices: int,
-    measure: Callable[[CTVolume, Int[np.ndarray, " slices"]], Found],
-    what: str,
+    measure: Callable[[CTVolume, Int[np.ndarray, " slices"]], Measurement],
+    label: str,
     progress: Progress,
-) -> list[Found]:
-    """What is measured on each scan that has a slice among those chosen.
+) -> list[Measurement]:
+    """Measure chosen slices of every scan, one scan in memory at a time.
 
     Args:
         max_slices: slices chosen in all.
         measure: takes the chosen slices of one scan, and their numbers through all scans.
-        what: is measured, for progress.
+        label: what is measured, for progress.
+
+    Returns:
+        One value for each scan that has a slice among those chosen.
     """
     lengths = [scan.shape[0] for scan in facts_of(scans)]
     stride = -(-sum(lengths) // max_slices)
 
-    def one(whole: CTVolume, before: int) -> list[Found]:
-        chosen = list(range(-before % stride, len(whole.hu), stride))
-        return [measure(whole.select(chosen), before + np.array(chosen))] if chosen else []
+    def measure_scan(volume: CTVolume, first_slice: int) -> list[Measurement]:
+        chosen = list(range(-first_slice % stride, len(volume.hu), stride))
+        return [measure(volume.select(chosen), first_slice + np.array(chosen))] if chosen else []
 
-    found: list[Found] = []
-    progress(what, 0, len(scans))
-    for done, part in enumerate(map(one, scans, accumulate(lengths, initial=0)), 1):
-        found += part
-        progress(what, done, len(scans))
-    return found
+    measurements: list[Measurement] = []
+    progress(label, 0, len(scans))
+    for done, scan_measurements in enumerate(
+        map(measure_scan, scans, accumulate(lengths, initial=0)), 1
+    ):
+        measurements += scan_measurements
+        progress(label, done, len(scans))
+    return measurements

@@ -1,4 +1,4 @@
-"""Settings of methods: one way to read them, to explain wrong ones, and to describe them.
+"""Settings of methods: read them, explain wrong keys and values, and describe them.
 
 Every method's settings are a `cvsct.core.settings.Settings` beside the code that uses them. Keys
 with dots reach into their parts: `generator.width`.
@@ -20,7 +20,7 @@ from cvsct.core.settings import Settings
 from cvsct.core.text import did_you_mean
 
 PRESETS = ("paper", "stable", "cpu")
-"""What a training may be asked to be; a method that knows no presets notes it."""
+"""Names of presets; a method without presets notes that one was given."""
 
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -28,7 +28,7 @@ AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 def refuse_unknown_preset(name: str) -> None:
-    """Refuse a preset that is none.
+    """Raise unless a preset of that name exists.
 
     Raises:
         UsageError: with the nearest one, and the list of those there are.
@@ -42,7 +42,7 @@ def refuse_unknown_preset(name: str) -> None:
 def read_settings(
     kind: type[AnySettings], given: Mapping[str, Any], preset: Mapping[str, Any] | None = None
 ) -> AnySettings:
-    """A preset's values with the given settings over them.
+    """Merge given settings into a preset and check them.
 
     Args:
         given: values by key; dotted keys reach into the parts.
@@ -52,7 +52,7 @@ def read_settings(
         UsageError: for a key that does not exist, with the nearest one and a list of those that
             do, or for a value that does not fit.
     """
-    merged = _merged(preset or {}, given)
+    merged = _merge(preset or {}, given)
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
@@ -62,7 +62,7 @@ def read_settings(
 
 @dataclass(frozen=True)
 class SettingInfo:
-    """One setting, as a list of settings shows it.
+    """Description of one setting: key, type, default, bounds and value in each preset.
 
     Args:
         key: with dots where it is a setting of a part.
@@ -80,7 +80,7 @@ class SettingInfo:
     presets: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain JSON values."""
         return asdict(self)
 
 
@@ -89,26 +89,26 @@ def describe_settings(
     default: AnySettings | None = None,
     presets: Mapping[str, AnySettings] | None = None,
 ) -> tuple[SettingInfo, ...]:
-    """Every setting of a model and of its parts, in the order in which they are written.
+    """Describe every setting of a model and its parts, in the order of their definition.
 
     Args:
         default: the settings where nothing is said; the model's own where not given. Of a part
             that may be one of several models, the settings of the one that is in here are listed.
         presets: the settings that each preset gives.
     """
-    return tuple(_described(default or model_type(), presets or {}))
+    return tuple(_describe_fields(default or model_type(), presets or {}))
 
 
-def _described(
+def _describe_fields(
     default: Settings, presets: Mapping[str, Settings], prefix: str = "", tags: Sequence[str] = ()
 ) -> Iterator[SettingInfo]:
-    """Settings of a part, whose first field may tell one of several models apart by a tag."""
+    """Describe the settings of one part; `tags` are the values that select among several models."""
     plain = default.model_dump(mode="json")
     for name, field in type(default).model_fields.items():
         value = getattr(default, name)
         if isinstance(value, Settings):
-            parts = {preset: getattr(each, name) for preset, each in presets.items()}
-            yield from _described(value, parts, f"{prefix}{name}.", _tags(field))
+            parts = {preset: getattr(settings, name) for preset, settings in presets.items()}
+            yield from _describe_fields(value, parts, f"{prefix}{name}.", _model_tags(field))
             continue
         is_tag = len(tags) > 1 and plain[name] in tags
         yield SettingInfo(
@@ -118,7 +118,8 @@ def _described(
             bounds=_bounds(field),
             description=" ".join((field.description or "").split()),
             presets={
-                preset: each.model_dump(mode="json")[name] for preset, each in presets.items()
+                preset: settings.model_dump(mode="json")[name]
+                for preset, settings in presets.items()
             },
         )
 
@@ -132,99 +133,103 @@ def _type_name(annotation: Any) -> str:
             return f"list of {_type_name(members[0])}"
         return f"list of {len(members)} {_type_name(members[0])}"
     if origin in (Union, UnionType):
-        return " or ".join(_type_name(each) for each in members)
+        return " or ".join(_type_name(member) for member in members)
     return "none" if annotation is NoneType else str(annotation.__name__)
 
 
 def _bounds(field: FieldInfo) -> str:
     limits = (
-        f"{sign} {getattr(each, name):g}"
-        for each in field.metadata
+        f"{sign} {getattr(constraint, name):g}"
+        for constraint in field.metadata
         for name, sign in BOUNDS.items()
-        if hasattr(each, name)
+        if hasattr(constraint, name)
     )
     return ", ".join(limits)
 
 
-def _merged(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     merged = copy.deepcopy(dict(preset))
     for key, value in given.items():
         *parts, last = key.split(".")
-        place = merged
+        section = merged
         for part in parts:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
                 raise UsageError(f"setting {key}: {part} has no parts")
-        place[last] = value
+        section[last] = value
     return merged
 
 
 def _explain(
     kind: type[Settings], merged: Mapping[str, Any], given: Mapping[str, Any], detail: Any
 ) -> str:
-    key = _key(kind, detail["loc"])
+    key = _error_key(kind, detail["loc"])
     if detail["type"] == "extra_forbidden":
-        asked = [each for each in given if each == key or each.startswith(f"{key}.")]
-        return _no_setting(asked[0] if asked else key, kind, merged)
+        given_keys = [
+            given_key for given_key in given if given_key == key or given_key.startswith(f"{key}.")
+        ]
+        return _unknown_setting(given_keys[0] if given_keys else key, kind, merged)
     message = detail["msg"].removeprefix("Value error, ")
     return f"setting {key}: {message}" if key else message
 
 
-def _no_setting(key: str, kind: type[Settings], merged: Mapping[str, Any]) -> str:
-    """Refusal of a key: the nearest that exists, and the choices in the part that it names."""
-    known = list(_keys(kind, merged))
+def _unknown_setting(key: str, kind: type[Settings], merged: Mapping[str, Any]) -> str:
+    """Message for an unknown key: the nearest key, and the choices in the part that it names."""
+    known = list(_known_keys(kind, merged))
     part = key.rpartition(".")[0]
-    beside = [each for each in known if part and each.rpartition(".")[0] == part]
-    tops = list(dict.fromkeys(each.partition(".")[0] for each in known))
-    parts = [top for top in tops if top not in known]
-    choices = ", ".join(beside or tops) or "nothing, it has none"
-    more = f" ({', '.join(f'{name}.' for name in parts)} have parts)" if parts else ""
+    same_part = [known_key for known_key in known if part and known_key.rpartition(".")[0] == part]
+    top_level = list(dict.fromkeys(known_key.partition(".")[0] for known_key in known))
+    parts = [name for name in top_level if name not in known]
+    choices = ", ".join(same_part or top_level) or "nothing, it has none"
+    parts_hint = f" ({', '.join(f'{name}.' for name in parts)} have parts)" if parts else ""
     return (
         f"no setting {key!r}; {did_you_mean(key, known)}choose from {choices}"
-        f"{'' if beside else more}"
+        f"{'' if same_part else parts_hint}"
     )
 
 
-def _key(kind: type[Settings], place: Sequence[str | int]) -> str:
-    """The key that pydantic's place of an error stands for: tags of a union are no part of it."""
+def _error_key(kind: type[Settings], location: Sequence[str | int]) -> str:
+    """Dotted key of the field in which pydantic found an error, without the tags of unions."""
     key: list[str] = []
     models: tuple[type[Settings], ...] = (kind,)
-    for step in map(str, place):
-        tagged = tuple(model for model in models if len(models) > 1 and _tag(model) == step)
+    for step in map(str, location):
+        tagged = tuple(model for model in models if len(models) > 1 and _model_tag(model) == step)
         if tagged:
             models = tagged
             continue
         key.append(step)
         fields = [model.model_fields[step] for model in models if step in model.model_fields]
-        models = _parts(fields[0]) if fields else ()
+        models = _part_models(fields[0]) if fields else ()
     return ".".join(key)
 
 
-def _keys(kind: type[Settings], values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every key there is; of a part with several models, the keys of the one that is chosen."""
+def _known_keys(kind: type[Settings], values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """All dotted keys; of a part with several models, those of the selected one."""
     for name, field in kind.model_fields.items():
-        models = _parts(field)
+        models = _part_models(field)
         if not models:
             yield prefix + name
             continue
         inner = values.get(name)
         inner = inner if isinstance(inner, Mapping) else {}
-        chosen = [model for model in models if _tag(model) in inner.values()]
-        yield from _keys((chosen or models)[0], inner, f"{prefix}{name}.")
+        chosen = [model for model in models if _model_tag(model) in inner.values()]
+        yield from _known_keys((chosen or models)[0], inner, f"{prefix}{name}.")
 
 
-def _parts(field: FieldInfo) -> tuple[type[Settings], ...]:
-    """The models that a field may hold; none for a plain value."""
+def _part_models(field: FieldInfo) -> tuple[type[Settings], ...]:
+    """Settings models that a field may hold; empty for a plain value."""
     members = get_args(field.annotation) or (field.annotation,)
-    return tuple(each for each in members if isinstance(each, type) and issubclass(each, Settings))
+    return tuple(
+        member for member in members if isinstance(member, type) and issubclass(member, Settings)
+    )
 
 
-def _tags(field: FieldInfo) -> tuple[str, ...]:
-    """What tells the models of a field apart, where it may hold several."""
-    models = _parts(field)
-    return tuple(map(_tag, models)) if len(models) > 1 else ()
+def _model_tags(field: FieldInfo) -> tuple[str, ...]:
+    """Tags that select among the models of a field; empty where it has only one."""
+    models = _part_models(field)
+    return tuple(map(_model_tag, models)) if len(models) > 1 else ()
 
 
-def _tag(model: type[Settings]) -> str:
-    """What tells a model from the others that a field may hold: its first field's default."""
+def _model_tag(model: type[Settings]) -> str:
+    """Tag of a model among the others of a field: the default of its first field."""
     return str(next(iter(model.model_fields.values())).default)

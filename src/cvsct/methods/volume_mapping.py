@@ -1,4 +1,4 @@
-"""What a method's loader makes of a bundle: new HU for old, and what computes them."""
+"""Mapping of volumes that a method's loader makes of a model, and the engine behind it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cvsct.core.sampling import read_sample
 from cvsct.core.volume import CTVolume
 
 SLICES_AT_ONCE = 8
-"""Enough that what is computed once a call costs little, few enough that memory stays flat."""
+"""Slices in one call: enough to spread its fixed cost, few enough to bound memory."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs a network.
+    """Engine that runs a network: library, device, precision and threads.
 
     Args:
         name: `openvino` or `torch`.
@@ -43,13 +43,13 @@ class Engine:
         return f"{name} {self.version} on {self.device}, {self.precision}{threads}{at_once}"
 
     def to_json(self) -> dict[str, Any]:
-        """For a manifest."""
+        """Plain JSON values for a manifest."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class VolumeMapping:
-    """A volume's new HU.
+    """Function from a volume to its harmonized HU, with how it must be called.
 
     Args:
         run: new HU of a volume, or of consecutive slices of one.
@@ -72,11 +72,11 @@ class VolumeMapping:
     position: float | None = None
 
     def fitted_to(self, sample: CTVolume) -> VolumeMapping:
-        """The mapping for the scan of which these slices are the sample (`core.sampling`)."""
+        """Adapt the mapping to a scan, given a sample of its slices (`core.sampling`)."""
         return self if self.fit is None else self.fit(sample)
 
     def __call__(self, volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
-        """Map a whole scan that is in memory."""
+        """Map a complete scan in memory."""
         if self.fit is None:
             return self.run(volume)
         return self.fitted_to(read_sample(volume)).run(volume)

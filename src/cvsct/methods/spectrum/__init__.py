@@ -1,1 +1,1 @@
-"""The spectral filter: noise and structure by a gain each."""
+"""Method `spectrum`: a spectral filter with separate gains for noise and structure."""

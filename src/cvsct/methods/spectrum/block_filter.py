@@ -1,4 +1,4 @@
-"""Noise and structure filtered by a gain each, block by block.
+"""Block-wise filter with separate gains for noise and structure.
 
 A slice is cut into overlapping blocks under a sine window. In each block every frequency is told
 to be structure as far as its power stands out of the noise's, and gets a gain between the two:
@@ -19,29 +19,29 @@ from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 from cvsct.methods.spectrum.patches import RADIUS_UNIT_MM
 
 BLOCK_MM = 28.0
-"""Side of a block: wide enough to resolve a gain over 0.07/mm, small enough to hold one edge."""
+"""Side of a block: wide enough to resolve gains over 0.07/mm, small enough to hold one edge."""
 
-STANDS_OUT = 8.0
-"""Noise of mean power 1, averaged over the neighbourhood below, exceeds this once in 10^4."""
+STRUCTURE_THRESHOLD = 8.0
+"""Power above which a frequency is structure; noise of mean power 1 exceeds it once in 10^4."""
 
 NEIGHBOURS = (3, 3, 3, 3)
-"""Blocks down and across and frequencies down and across over which power is averaged."""
+"""Blocks (down, across) and frequencies (down, across) over which power is averaged."""
 
-LEVEL_BAND = (0.6, 1.0)
-"""Share of the grid's highest frequency along an axis where a block's noise level is read."""
+NOISE_LEVEL_BAND = (0.6, 1.0)
+"""Band in which a block's noise level is read, in shares of the highest frequency of an axis."""
 
 LEVEL_BLOCKS, LEVEL_PERCENTILE = 5, 30
-"""Edges raise a block's level: of so many blocks each way the lower third tells."""
+"""Noise level of a block: this percentile over this many blocks each way, as edges raise it."""
 
-FARTHEST = 4.0
-"""Squared radius up to which the noise gain changes; 200 mm."""
+MAX_RADIUS_SQ = 4.0
+"""Squared radius in (100 mm)² beyond which the noise gain is constant: 200 mm."""
 
 TINY_POWER = 1e-3
 
 
 @dataclass(frozen=True)
-class LocalGains:
-    """Log gains in one direction, and the noise of the images they are for.
+class BlockGains:
+    """Log gains of noise and structure in one direction, and the noise power of the input.
 
     Args:
         noise: at 100 mm from the middle of the image.
@@ -58,32 +58,34 @@ class LocalGains:
     max_gain: float
 
     @classmethod
-    def one_way(
+    def in_direction(
         cls,
         frequencies_per_mm: Float[np.ndarray, " n"],
         log_gains: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]],
         noise_log_powers: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]],
         max_gain: float,
         reverse: bool,
-    ) -> LocalGains:
-        """Those from source to target, or their inverses.
+    ) -> BlockGains:
+        """Gains from source to target, or their inverses for the reverse direction.
 
         Args:
             log_gains: of noise, its change with radius, and of structure, from source to target.
             noise_log_powers: of source and target.
         """
-        noise, noise_radial, structure = (-one if reverse else one for one in log_gains)
+        noise, noise_radial, structure = (
+            -log_gain if reverse else log_gain for log_gain in log_gains
+        )
         power = noise_log_powers[1 if reverse else 0]
         return cls(frequencies_per_mm, noise, noise_radial, structure, power, max_gain)
 
     @property
-    def calms(self) -> bool:
-        """Whether noise comes out with less variance than it went in."""
+    def reduces_noise(self) -> bool:
+        """Whether the filter lowers the variance of noise."""
         f, power = self.frequencies_per_mm, np.exp(self.noise_log_power)
         return bool(np.sum(f * power * np.expm1(2 * self.noise)) < 0)
 
-    def scaled(self, share: float) -> LocalGains:
-        """The gains for a share of the way: 1 all of it, 0 none."""
+    def scaled(self, share: float) -> BlockGains:
+        """Gains for part of the way to the other domain: 1 is all of it, 0 none."""
         return replace(
             self,
             noise=share * self.noise,
@@ -94,7 +96,7 @@ class LocalGains:
 
 @dataclass(frozen=True)
 class _Grid:
-    """The gains on the frequency grid of a block, for one pixel spacing.
+    """Gains sampled on the frequency grid of a block, for one pixel spacing.
 
     Args:
         size_px: rows and columns of a block; half of each is the step to the next.
@@ -112,23 +114,25 @@ class _Grid:
     cap: float
 
 
-def filter_locally(
-    volume: CTVolume, gains: LocalGains
+def filter_blocks(
+    volume: CTVolume, gains: BlockGains
 ) -> Float32[np.ndarray, "slices rows columns"]:
-    """Each slice with its noise and its structure filtered, floored at -1024 HU.
+    """Filter noise and structure of each slice; the result is floored at -1024 HU.
 
     Gains are read at cycles/mm of this volume's own pixels; beyond the last frequency they stay
     as they are there. Edges are mirrored.
     """
     grid = _grid(gains, volume.geometry.pixel_mm)
     result = np.empty(volume.hu.shape, dtype=np.float32)
-    for plane, made in zip(volume.hu, result, strict=True):
-        filtered = _filter(plane.astype(np.float32, copy=False), volume.geometry.pixel_mm, grid)
-        np.maximum(filtered, np.float32(AIR_FLOOR_HU), out=made)
+    for plane, output in zip(volume.hu, result, strict=True):
+        filtered = _filter_plane(
+            plane.astype(np.float32, copy=False), volume.geometry.pixel_mm, grid
+        )
+        np.maximum(filtered, np.float32(AIR_FLOOR_HU), out=output)
     return result
 
 
-def _grid(gains: LocalGains, pixel_mm: tuple[float, float]) -> _Grid:
+def _grid(gains: BlockGains, pixel_mm: tuple[float, float]) -> _Grid:
     rows, columns = (max(4, 2 * round(BLOCK_MM / mm / 2)) for mm in pixel_mm)
     down, across = (np.sin(np.pi * (np.arange(n) + 0.5) / n) for n in (rows, columns))
     window = (down[:, None] * across).astype(np.float32)
@@ -143,7 +147,7 @@ def _grid(gains: LocalGains, pixel_mm: tuple[float, float]) -> _Grid:
         return on_grid
 
     scale = float(np.sum(window.astype(np.float64) ** 2)) / (pixel_mm[0] * pixel_mm[1])
-    low, high = (share * 0.5 / max(pixel_mm) for share in LEVEL_BAND)
+    low, high = (share * 0.5 / max(pixel_mm) for share in NOISE_LEVEL_BAND)
     return _Grid(
         size_px=(rows, columns),
         window=window,
@@ -156,7 +160,7 @@ def _grid(gains: LocalGains, pixel_mm: tuple[float, float]) -> _Grid:
     )
 
 
-def _filter(
+def _filter_plane(
     plane: Float32[np.ndarray, "rows columns"], pixel_mm: tuple[float, float], grid: _Grid
 ) -> Float32[np.ndarray, "rows columns"]:
     shape, steps = plane.shape, tuple(n // 2 for n in grid.size_px)
@@ -171,25 +175,25 @@ def _filter(
     mean = np.einsum("abij,ij->ab", cut, grid.window)[..., None, None] / grid.window.sum()
     spectra = scipy.fft.rfft2((cut - mean) * grid.window, workers=1)
     power = spectra.real**2 + spectra.imag**2
-    log_gain_noise = grid.noise + grid.noise_radial * _away(shape, steps, blocks, pixel_mm)
+    log_gain_noise = grid.noise + grid.noise_radial * _radius_offset(shape, steps, blocks, pixel_mm)
     gain_noise = np.exp(np.clip(log_gain_noise, -grid.cap, grid.cap))
     gain_structure = np.exp(np.clip(grid.structure, -grid.cap, grid.cap))
-    spectra *= gain_noise + (gain_structure - gain_noise) * _structure(power, grid)
+    spectra *= gain_noise + (gain_structure - gain_noise) * _structure_share(power, grid)
     filtered = scipy.fft.irfft2(spectra, s=grid.size_px, workers=1, overwrite_x=True)
     filtered += mean * grid.window  # kept apart: under the window it leaks into low frequencies
     filtered *= grid.window
-    summed = _overlapped(filtered, wide.shape)
+    summed = _overlap_add(filtered, wide.shape)
     inner = tuple(slice(step, step + n) for step, n in zip(steps, shape, strict=True))
     return summed[inner]
 
 
-def _structure(
+def _structure_share(
     power: Float32[np.ndarray, "down across rows half"], grid: _Grid
 ) -> Float32[np.ndarray, "down across rows half"]:
-    """How far each frequency of each block is structure: 0 is noise, 1 stands well out of it.
+    """Share of structure at each frequency of each block: 0 is noise, 1 is structure.
 
-    Wiener's share of signal with the noise taken `STANDS_OUT` times as strong. A block's noise
-    level is its own, so that dose, body size and the place in the image need not be known.
+    Wiener's share of signal with the noise taken `STRUCTURE_THRESHOLD` times as strong. A block's
+    noise level is its own, so that dose, body size and the place in the image need not be known.
     """
     down, across, rows, columns = NEIGHBOURS
     mean = ndimage.uniform_filter(power, (down, across, 1, 1), mode="nearest")
@@ -201,12 +205,12 @@ def _structure(
     )
     noise_share = np.exp(level[:, :, None, None] - excess)
     share: Float32[np.ndarray, "down across rows half"] = np.maximum(
-        1 - np.float32(STANDS_OUT) * noise_share, np.float32(0)
+        1 - np.float32(STRUCTURE_THRESHOLD) * noise_share, np.float32(0)
     )
     return share
 
 
-def _away(
+def _radius_offset(
     shape: tuple[int, ...],
     steps: tuple[int, ...],
     blocks: tuple[int, ...],
@@ -217,15 +221,17 @@ def _away(
         (np.arange(count) * step - n / 2) * mm / RADIUS_UNIT_MM
         for n, step, count, mm in zip(shape, steps, blocks, pixel_mm, strict=True)
     )
-    radius2 = np.minimum(down[:, None] ** 2 + across**2, FARTHEST)
-    away: Float32[np.ndarray, "down across 1 1"] = (radius2 - 1).astype(np.float32)[..., None, None]
-    return away
+    radius_sq = np.minimum(down[:, None] ** 2 + across**2, MAX_RADIUS_SQ)
+    offset: Float32[np.ndarray, "down across 1 1"] = (radius_sq - 1).astype(np.float32)[
+        ..., None, None
+    ]
+    return offset
 
 
-def _overlapped(
+def _overlap_add(
     blocks: Float32[np.ndarray, "down across rows columns"], shape: tuple[int, ...]
 ) -> Float32[np.ndarray, "wide_rows wide_columns"]:
-    """The sum of blocks that overlap by half."""
+    """Sum of blocks that overlap by half."""
     rows, columns = blocks.shape[2:]
     total = np.zeros(shape, dtype=np.float32)
     for down in (0, 1):

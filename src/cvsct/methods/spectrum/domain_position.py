@@ -1,4 +1,4 @@
-"""Where a scan lies between the two domains of a model, and how much of the way is left.
+"""Position of a scan's texture between the two domains of a model.
 
 A fixed filter sharpens again what is sharp already. Which of a tree's series are the target's need
 not be known: their texture tells.
@@ -18,44 +18,44 @@ from cvsct.core.spectra import (
     position_between,
 )
 from cvsct.core.volume import CTVolume
-from cvsct.methods.base import settings_in, weights_of
+from cvsct.methods.base import bundle_settings, bundle_weights
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.model.bundle import Bundle
 
 TEXTURE_FROM_PER_MM = 0.1
-"""Below lies mostly anatomy."""
+"""Lowest frequency that is compared; below lies mostly anatomy."""
 
-FULL_WAY_FROM = 0.5
-"""From this position on a scan counts as a source of full distance; one at three times the dose
-still reads above it (notebook/decisions/012-pass-through.md).
+FULL_STRENGTH_FROM = 0.5
+"""Position from which on a scan is filtered in full; one at three times the dose still reads
+above it (notebook/decisions/012-pass-through.md).
 """
 
 LEAST_AXIS = 0.5
-"""Root mean square difference in log power below which two domains are too alike to tell."""
+"""Smallest root mean square difference in log power at which two domains can be told apart."""
 
 
-def way_left(found: Position, reverse: bool = False) -> float:
-    """The share of the way to the other domain that a scan has still to go, 0 to 1.
+def remaining_share(position: Position, reverse: bool = False) -> float:
+    """Share of the gains, 0 to 1, that takes a scan from its position to the other domain.
 
     1 for all scans where the domains hardly differ: their noise decides the position then.
     """
-    if found.axis < LEAST_AXIS:
+    if position.axis < LEAST_AXIS:
         return 1.0
-    position = 1 - found.position if reverse else found.position
-    share = (position - AT_TARGET_BELOW) / (FULL_WAY_FROM - AT_TARGET_BELOW)
+    fraction = 1 - position.position if reverse else position.position
+    share = (fraction - AT_TARGET_BELOW) / (FULL_STRENGTH_FROM - AT_TARGET_BELOW)
     return float(np.clip(share, 0.0, 1.0))
 
 
 def scan_position(bundle: Bundle, volume: CTVolume) -> Position:
-    """Whether a scan reads like the source (1) or the target (0) of a `spectrum` model.
+    """Position of a scan between source (1) and target (0) of a `spectrum` model.
 
     Raises:
         GeometryError: if the slices hold no patch inside a patient.
     """
-    frequencies, log_gain, source, target = weights_of(
+    frequencies, log_gain, source, target = bundle_weights(
         bundle, "frequencies_per_mm", "log_gain", "source_log_power", "target_log_power"
     )
-    patch_mm = settings_in(SpectrumSettings, bundle).patch_mm
+    patch_mm = bundle_settings(SpectrumSettings, bundle).patch_mm
     return volume_position(volume, frequencies, log_gain, 0.5 * (source + target), patch_mm)
 
 
@@ -66,7 +66,7 @@ def volume_position(
     middle_log_power: Float[np.ndarray, " n"],
     patch_mm: float,
 ) -> Position:
-    """Where the mean log power spectrum of a volume lies between target and source.
+    """Position of a volume's mean log power spectrum between target (0) and source (1).
 
     Args:
         log_gain: from source to target; the line has its direction.

@@ -1,4 +1,4 @@
-"""The noise a patient's own attenuation leads one to expect, before any kernel.
+"""Noise expected from the attenuation of a patient, before any kernel.
 
 A thick body is noisier than a thin one on the same scanner. Spectra of different bodies can be
 compared only after this has been told apart from the kernel.
@@ -24,7 +24,7 @@ RAY_ANGLES = 24
 def expected_log_noise(
     volume: CTVolume,
 ) -> Float[np.ndarray, "slices coarse_rows coarse_columns"]:
-    """Log of the noise power to expect, up to a constant, on a grid of about 8 mm.
+    """Log of the expected noise power, up to a constant, on a grid of about 8 mm.
 
     The variance of a reconstructed pixel is the mean, over all rays through it, of the variance
     of their line integrals, which is the inverse of the photons that arrived: exp(line integral)
@@ -59,7 +59,7 @@ def patch_log_noise(
     volume: CTVolume,
     spectra: PatchSpectra,
 ) -> Float[np.ndarray, " patches"]:
-    """The expected noise of each patch: its mean over about the patch's width.
+    """Expected log noise power of each patch: the mean over about the patch's width.
 
     Args:
         expected: `expected_log_noise` of the volume.

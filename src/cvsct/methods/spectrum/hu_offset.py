@@ -1,9 +1,9 @@
-"""The difference in CT number of soft tissue between two scanners, and its correction on request.
+"""Difference in CT number of soft tissue between two scanners, and its optional correction.
 
 A scanner whose water is not quite at 0 HU has every attenuation a little off: HU + 1000 is scaled,
-air stays where it is. The difference is read off the most frequent CT number of even soft tissue.
-In bodies of different patients it may be theirs (contrast agent, fat, age) as well as the
-scanners', so it is told and not corrected unless asked for.
+air stays where it is. The difference is read off the most frequent CT number of homogeneous soft
+tissue. In bodies of different patients it may be theirs (contrast agent, fat, age) as well as the
+scanners', so it is reported and corrected only on request.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from cvsct.core.masks import UNENHANCED_ORGANS
 
 AIR_HU = -1000.0
 BIN_HU, SMOOTH_HU = 1.0, 5.0
-MIN_PATCHES = 30
+MIN_MODE_PATCHES = 30
 
 
 def soft_tissue_mode_hu(mean_hu: Float[np.ndarray, " patches"]) -> float | None:
-    """The most frequent CT number of even patches of soft tissue; None where there are few."""
+    """Most frequent CT number of homogeneous soft-tissue patches; None where there are too few."""
     low, high = UNENHANCED_ORGANS.limits_hu
     inside = mean_hu[(mean_hu >= low) & (mean_hu <= high)]
-    if len(inside) < MIN_PATCHES:
+    if len(inside) < MIN_MODE_PATCHES:
         return None
     counts, edges = np.histogram(inside, np.arange(low, high + BIN_HU, BIN_HU))
     smooth = ndimage.gaussian_filter1d(counts.astype(np.float64), SMOOTH_HU / BIN_HU)
     return float(edges[int(np.argmax(smooth))] + BIN_HU / 2)
 
 
-def shifted(
+def shift_soft_tissue(
     hu: Float[np.ndarray, "slices rows columns"], soft_tissue_hu: float
 ) -> Float[np.ndarray, "slices rows columns"]:
-    """CT numbers with soft tissue (0 HU) moved by so much, air not at all, others in proportion."""
+    """Shift soft tissue (0 HU) by `soft_tissue_hu` and other CT numbers in proportion, air by 0."""
     moved: Float[np.ndarray, "slices rows columns"] = hu + np.float32(soft_tissue_hu / -AIR_HU) * (
         hu - np.float32(AIR_HU)
     )

@@ -1,10 +1,10 @@
-"""The gain that turns one scanner's texture into another's, from scans of different bodies.
+"""Estimation of the gain between two scanners' textures from scans of different bodies.
 
 Both kernels see the same physics, so in one body the ratio of the two power spectra is the square
 of a gain. In two bodies it is also a ratio of anatomies and of noise levels. Three corrections
 part them (figures in notebook/log.md):
 
-1. *Anatomy*: one regression a frequency of log power on the domain, between patches alike
+1. *Anatomy*: one regression a frequency of log power on the domain, between matched patches
    (`methods.spectrum.matched_patches`).
 2. *Noise level*: a thicker body is noisier whatever the kernel. The noise expected from the
    attenuation along all rays through a patch is compared between the domains, and the share of
@@ -28,12 +28,12 @@ from cvsct.core.masks import SOFT_TISSUE
 from cvsct.core.progress import Progress, silent
 from cvsct.core.spectra import mean_over_patches
 from cvsct.core.volume import ScanFacts, Scans, facts_of
-from cvsct.methods.spectrum.matched_patches import Likeness, smooth_log_gain
+from cvsct.methods.spectrum.matched_patches import MatchedPatches, smooth_log_gain
 from cvsct.methods.spectrum.noise_structure import (
-    EVEN_PATCH_MM,
-    TwoGains,
-    even_patches,
-    fit_two_gains,
+    HOMOGENEOUS_PATCH_MM,
+    NoiseStructureGains,
+    fit_noise_structure_gains,
+    homogeneous_patches,
 )
 from cvsct.methods.spectrum.patches import Patches, PatchKind, domain_patches
 from cvsct.methods.spectrum.settings import RatioSettings
@@ -41,14 +41,14 @@ from cvsct.methods.spectrum.settings import RatioSettings
 MIN_PATCHES = 30
 
 RELATIVE_SD = 0.01
-"""Sampling error of a log gain at a quarter of the frequency range; grows towards zero."""
+"""Standard error of a log gain at a quarter of the frequency range; it grows toward zero."""
 
 STIFFNESS_STEP_PER_MM = 0.025
 
 
 @dataclass(frozen=True)
 class KernelRatio:
-    """The fitted gains from source to target, and how they came about.
+    """Fitted gains from source to target, with the spectra and counts behind them.
 
     Args:
         log_gain: natural log of the one amplitude gain at each frequency, 0 at zero.
@@ -56,9 +56,9 @@ class KernelRatio:
         source_log_power: mean over the source's patches; NaN at zero.
         target_log_power: mean over the target's.
         n_patches: of source and target.
-        overlap: patches that effectively compare like with like.
+        overlap: effective number of matched patches.
         noise_level: log ratio of noise power, target over source, that the bodies explain.
-        two: gains of noise and of structure, where they were asked for.
+        separate: gains of noise and of structure, where they were asked for.
     """
 
     frequencies_per_mm: Float[np.ndarray, " n"]
@@ -69,7 +69,7 @@ class KernelRatio:
     n_patches: tuple[int, int]
     overlap: float
     noise_level: float
-    two: TwoGains | None = None
+    separate: NoiseStructureGains | None = None
 
 
 def fit_kernel_ratio(
@@ -82,25 +82,26 @@ def fit_kernel_ratio(
     """Fit the gains from unpaired scans; swapping source and target gives their inverses.
 
     Args:
-        dose_law_sd: how well the dose law is known, for two gains beside the one; `None` for the
-            one alone.
+        dose_law_sd: prior standard deviation of the dose law, for separate gains of noise and
+            structure; `None` fits the single gain alone.
 
     Raises:
-        TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
+        TrainingError: if a side shows too little of a patient, or the sides share no
+            similar tissue.
     """
     reach = min(max(map(_highest_frequency, facts_of(side))) for side in (source, target))
     step = settings.frequency_step_per_mm
     frequencies = np.arange(0.0, reach + step / 2, step)
     kinds = [PatchKind(settings.patch_mm, "body")]
     if dose_law_sd is not None:
-        kinds.append(PatchKind(EVEN_PATCH_MM, "soft", min_fraction=1.0))
+        kinds.append(PatchKind(HOMOGENEOUS_PATCH_MM, "soft", min_fraction=1.0))
     sides = [
         domain_patches(scans, frequencies, kinds, settings.max_slices, name, progress)
         for name, scans in (("source", source), ("target", target))
     ]
-    for name, found in zip(("source", "target"), sides, strict=True):
-        _refuse_few(found[0], name, settings.patch_mm)
-    last = _last_known([found[0] for found in sides])
+    for name, kind_patches in zip(("source", "target"), sides, strict=True):
+        _require_patches(kind_patches[0], name, settings.patch_mm)
+    last = _last_shared_index([kind_patches[0] for kind_patches in sides])
     frequencies = frequencies[: last + 1]
     low = (frequencies > 0) & (frequencies <= settings.low_frequency_per_mm + 1e-9)
     if last < 4 or not low.any():
@@ -109,10 +110,12 @@ def fit_kernel_ratio(
             "cycles/mm; give scans reconstructed on a finer grid, or set a smaller "
             "low_frequency_per_mm"
         )
-    (a, *soft_a), (b, *soft_b) = ([kind.up_to(last + 1) for kind in found] for found in sides)
+    (a, *soft_a), (b, *soft_b) = (
+        [kind.up_to(last + 1) for kind in kind_patches] for kind_patches in sides
+    )
     mean_a, mean_b = mean_over_patches(a.log_power), mean_over_patches(b.log_power)
     raw = 0.5 * (mean_b - mean_a)
-    bodies = Likeness.of(a, b, low, settings.classes)
+    bodies = MatchedPatches.of(a, b, low, settings.classes)
     ratio = bodies.log_ratio()
     noise = settings.dose_law * float(b.log_noise.mean() - a.log_noise.mean())
     share = 0.5 * (_noise_share(a, low) + _noise_share(b, low))
@@ -120,11 +123,16 @@ def fit_kernel_ratio(
     sampling = RELATIVE_SD**2 * quarter / np.maximum(frequencies, frequencies[1])
     sd = np.sqrt(sampling + (settings.doubt * (0.5 * ratio - raw)) ** 2)
     stiffness = settings.stiffness * (STIFFNESS_STEP_PER_MM / step) ** 6
-    two = None
+    separate = None
     if dose_law_sd is not None:
-        even = even_patches(soft_a[0], "source"), even_patches(soft_b[0], "target")
+        homogeneous = (
+            homogeneous_patches(soft_a[0], "source"),
+            homogeneous_patches(soft_b[0], "target"),
+        )
         prior = settings.dose_law, dose_law_sd
-        two = fit_two_gains(frequencies, even, bodies, prior, settings.doubt, stiffness)
+        separate = fit_noise_structure_gains(
+            frequencies, homogeneous, bodies, prior, settings.doubt, stiffness
+        )
     return KernelRatio(
         frequencies_per_mm=frequencies,
         log_gain=smooth_log_gain(0.5 * (ratio - share * noise), sd, stiffness),
@@ -134,7 +142,7 @@ def fit_kernel_ratio(
         n_patches=(len(a), len(b)),
         overlap=bodies.overlap,
         noise_level=noise,
-        two=two,
+        separate=separate,
     )
 
 
@@ -143,22 +151,22 @@ def _highest_frequency(scan: ScanFacts) -> float:
     return float(np.hypot(0.5 / rows_mm, 0.5 / columns_mm))
 
 
-def _refuse_few(found: Patches, side: str, patch_mm: float) -> None:
-    if len(found) < MIN_PATCHES:
+def _require_patches(patches: Patches, side: str, patch_mm: float) -> None:
+    if len(patches) < MIN_PATCHES:
         raise TrainingError(
-            f"the {side} scans hold {len(found)} regions of {patch_mm:g} mm inside a patient, "
+            f"the {side} scans hold {len(patches)} regions of {patch_mm:g} mm inside a patient, "
             f"of {MIN_PATCHES} needed; give more slices of the trunk, or set a smaller patch_mm"
         )
 
 
-def _last_known(sides: list[Patches]) -> int:
-    """The highest frequency that enough patches of both sides reach."""
+def _last_shared_index(sides: list[Patches]) -> int:
+    """Index of the highest frequency that enough patches of both sides reach."""
     known = np.minimum(*(np.isfinite(side.log_power).sum(axis=0) for side in sides))
     return int(np.max(np.nonzero(known >= MIN_PATCHES)[0], initial=0))
 
 
 def _noise_share(patches: Patches, low: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """The share of the mean power that is noise, taken as what the plainest soft tissue holds."""
+    """Share of the mean power that is noise, read off the most homogeneous soft tissue."""
     soft = patches.mean_hu > SOFT_TISSUE.low_hu
     soft = soft if soft.sum() >= MIN_PATCHES else np.ones_like(soft)
     energy = patches.log_power[:, low].mean(axis=1)

@@ -1,4 +1,4 @@
-"""Two domains' spectra compared between patches that no kernel makes unlike.
+"""Comparison of two domains' spectra between patches matched by low frequencies and mean HU.
 
 In two bodies a ratio of power spectra is also a ratio of anatomies. Patches are therefore compared
 within classes of equal low-frequency power, at equal low-frequency shape and mean HU, which
@@ -16,18 +16,18 @@ from cvsct.core.errors import TrainingError
 from cvsct.methods.spectrum.patches import Patches
 
 MIN_OVERLAP = 15.0
-"""Fewest patches that share a class of low-frequency power (half the harmonic mean)."""
+"""Smallest effective number of matched patches (half the harmonic mean in each class)."""
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """Patches of both domains side by side, source before target.
+class MatchedPatches:
+    """Patches of both domains in classes of equal low-frequency power, source before target.
 
     Args:
         domain: 0 for the source's patches, 1 for the target's.
         member: the class of low-frequency power of each.
         covariates: what else no kernel changes: mean HU, its square, low-frequency shape.
-        overlap: patches that effectively compare like with like.
+        overlap: effective number of matched patches.
     """
 
     log_power: Float[np.ndarray, "patches n"]
@@ -40,14 +40,14 @@ class Likeness:
     @classmethod
     def of(
         cls, source: Patches, target: Patches, low: Bool[np.ndarray, " n"], classes: int
-    ) -> Likeness:
-        """Lay two domains side by side.
+    ) -> MatchedPatches:
+        """Class the patches of two domains by their low-frequency power.
 
         Args:
             low: frequencies at which kernels are taken to agree.
 
         Raises:
-            TrainingError: if they share no like tissue.
+            TrainingError: if they share too few classes.
         """
         log_power = np.concatenate([source.log_power, target.log_power])
         mean_hu = np.concatenate([source.mean_hu, target.mean_hu]) / 1000
@@ -59,8 +59,8 @@ class Likeness:
         overlap = float(np.sum(counts[0] * counts[1] / np.maximum(counts[0] + counts[1], 1)))
         if overlap < MIN_OVERLAP:
             raise TrainingError(
-                f"source and target show no like tissue ({overlap:.0f} regions to compare, of "
-                f"{MIN_OVERLAP:.0f} needed); give scans of the same part of the body"
+                f"source and target show too little similar tissue ({overlap:.0f} regions to "
+                f"compare, of {MIN_OVERLAP:.0f} needed); give scans of the same part of the body"
             )
         return cls(
             log_power=log_power,
@@ -72,7 +72,7 @@ class Likeness:
         )
 
     def share(self, log_part: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, "patches n"]:
-        """The share of a part in the power of patches of a class, the mean of both domains.
+        """Share of one part, such as noise, in the power of each class, mean of both domains.
 
         1 in a class that one domain has not: nothing can be told from it.
 
@@ -80,24 +80,26 @@ class Likeness:
             log_part: log power that is expected of the part in each patch.
         """
         share = np.ones(self.log_power.shape)
-        for each in np.unique(self.member):
-            inside = self.member == each
-            found = []
+        for index in np.unique(self.member):
+            inside = self.member == index
+            side_shares = []
             for side in (0.0, 1.0):
                 excess = (log_part - self.log_power)[inside & (self.domain == side)]
                 if len(excess):
                     known = np.isfinite(excess)
                     total = np.where(known, excess, 0.0).sum(axis=0)
-                    found.append(np.exp(np.minimum(total / np.maximum(known.sum(axis=0), 1), 0.0)))
-            if len(found) == 2:
-                share[inside] = np.mean(found, axis=0)
+                    side_shares.append(
+                        np.exp(np.minimum(total / np.maximum(known.sum(axis=0), 1), 0.0))
+                    )
+            if len(side_shares) == 2:
+                share[inside] = np.mean(side_shares, axis=0)
         return share
 
-    def compared(self, share: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " n"]:
-        """Patches that effectively compare what is not of that share, at each frequency."""
+    def effective_pairs(self, share: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " n"]:
+        """Effective number of matched patches for the rest of the power, at each frequency."""
         total = np.zeros(share.shape[1])
-        for each in np.unique(self.member):
-            inside = self.member == each
+        for index in np.unique(self.member):
+            inside = self.member == index
             a, b = (int(np.sum(inside & (self.domain == side))) for side in (0, 1))
             total += a * b / max(a + b, 1) * np.mean((1 - share[inside]) ** 2, axis=0)
         return total
@@ -107,7 +109,7 @@ class Likeness:
         share: Float[np.ndarray, "patches n"] | None = None,
         explained: Float[np.ndarray, "patches n"] | None = None,
     ) -> Float[np.ndarray, " n"]:
-        """Log power of the target over the source's: least squares, one a frequency.
+        """Log ratio of power, target over source, by least squares at each frequency.
 
         Classes weigh by half the harmonic mean of their counts, as least squares has it.
 
@@ -119,14 +121,16 @@ class Likeness:
         Returns:
             NaN at zero frequency.
         """
-        rest = np.ones(self.log_power.shape) if share is None else 1 - share
-        wanted = self.log_power if explained is None else self.log_power - explained
+        other_share = np.ones(self.log_power.shape) if share is None else 1 - share
+        log_power = self.log_power if explained is None else self.log_power - explained
         member = self.member[:, None] == np.unique(self.member)
         ratio = np.full(self.log_power.shape[1], np.nan)
         for index in range(1, self.log_power.shape[1]):
-            rows = np.isfinite(wanted[:, index])
-            x = np.column_stack([self.domain * rest[:, index], self.covariates, member])[rows]
-            y = wanted[rows, index]
+            rows = np.isfinite(log_power[:, index])
+            x = np.column_stack([self.domain * other_share[:, index], self.covariates, member])[
+                rows
+            ]
+            y = log_power[rows, index]
             ratio[index] = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0][0]
         return ratio
 
@@ -134,7 +138,7 @@ class Likeness:
 def smooth_log_gain(
     log_gain: Float[np.ndarray, " n"], sd: Float[np.ndarray, " n"], stiffness: float
 ) -> Float[np.ndarray, " n"]:
-    """The even curve through 0 at zero frequency that bends least for its misfit.
+    """Smooth a log gain into an even function of frequency that is 0 at zero frequency.
 
     Whittaker's smoother (1923) on third differences of the curve mirrored at zero.
     """

@@ -1,13 +1,13 @@
-"""Noise and structure told apart: one gain for each, from unpaired scans of different bodies.
+"""Estimation of separate gains for noise and structure from scans of different bodies.
 
 Two scanners differ in how sharp they are and in how they are noisy, and the two need not go
 together: a power spectrum confounds them. Two kernels of one acquisition change both alike; two
 vendors do not (notebook/decisions/010-two-gains.md has the figures).
 
-*Noise* is measured where there is little else: in the most even patches of soft tissue. A thick
-body is noisier than a thin one; the noise that attenuation leads one to expect is taken out with
-a power that the scans themselves tell (tube current modulation makes it less than 1). How noise
-falls off from the middle of the image outwards differs between kernels and is kept.
+*Noise* is measured where there is little else: in the most homogeneous patches of soft tissue. A
+thick body is noisier than a thin one; the noise expected from attenuation is taken out with an
+exponent fitted to the scans (tube current modulation makes it less than 1). How noise falls off
+from the center of the image outward differs between kernels and is kept.
 
 *Structure* is what is left of the other patches' power when their noise is accounted for.
 """
@@ -22,35 +22,35 @@ from jaxtyping import Bool, Float
 from cvsct.core.errors import TrainingError
 from cvsct.core.spectra import mean_over_patches
 from cvsct.methods.spectrum.hu_offset import soft_tissue_mode_hu
-from cvsct.methods.spectrum.matched_patches import Likeness, smooth_log_gain
+from cvsct.methods.spectrum.matched_patches import MatchedPatches, smooth_log_gain
 from cvsct.methods.spectrum.patches import Patches
 
-EVEN_PATCH_MM = 20.0
-EVEN_SHARE = 0.3
-"""The most even soft tissue in which noise is measured: side of the patches and share of them."""
+HOMOGENEOUS_PATCH_MM = 20.0
+HOMOGENEOUS_SHARE = 0.3
+"""Patches in which noise is measured: their side, and the most homogeneous share of them."""
 
-MIN_EVEN = 30
+MIN_HOMOGENEOUS = 30
 
-NOISE_FROM_PER_MM = 3 / EVEN_PATCH_MM
-"""Below, the even patches' spectrum is still anatomy: the noise gain there is left to its curve."""
+NOISE_FROM_PER_MM = 3 / HOMOGENEOUS_PATCH_MM
+"""Lowest frequency at which the noise gain is measured; below, homogeneous patches hold anatomy."""
 
 NOISE_BAND_PER_MM = (0.3, 0.65)
-"""Where noise is strong and anatomy weak on any kernel: the dose law is read off here."""
+"""Frequencies at which the dose law is fitted: noise is strong and anatomy weak on any kernel."""
 
 MIN_SLICES, MIN_IN_SLICE = 4, 4
 SLOPE_FLOOR = 0.1
-"""Least standard error of a dose law: slices of one body are not independent."""
+"""Smallest standard error of a dose law: slices of one body are not independent."""
 
 NOISE_SD, STRUCTURE_SD, UNKNOWN_SD = 0.02, 0.01, 0.5
-"""Standard errors of a log gain: where it is measured, at the least, and where it is not."""
+"""Standard errors of a log gain: of noise, smallest of structure, and where nothing is measured."""
 
 PATCH_SD = 0.3
 """Standard error of a log gain from one pair of patches that overlap their neighbours."""
 
 
 @dataclass(frozen=True)
-class TwoGains:
-    """The gains from source to target, and the noise they start from.
+class NoiseStructureGains:
+    """Log gains of noise and structure from source to target, and both domains' noise power.
 
     Args:
         noise: natural log of the amplitude gain of noise at each frequency, 100 mm from the
@@ -61,7 +61,7 @@ class TwoGains:
         target_noise: the target's.
         dose_law: power with which noise follows expected attenuation between slices.
         noise_sd: standard error of the noise gain's level.
-        n_even: patches of source and target in which noise was measured.
+        n_homogeneous: patches of source and target in which noise was measured.
         soft_tissue_hu: most frequent CT number of those patches in source and target.
     """
 
@@ -73,58 +73,58 @@ class TwoGains:
     dose_law: float
     dose_law_sd: float
     noise_sd: float
-    n_even: tuple[int, int]
+    n_homogeneous: tuple[int, int]
     soft_tissue_hu: tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
 class _DomainNoise:
-    """Log noise power of one domain: level, fall-off with radius, and that one's variance."""
+    """Log noise power of one domain: level, change with squared radius, and its variance."""
 
     level: Float[np.ndarray, " n"]
     radial: Float[np.ndarray, " n"]
     variance: Float[np.ndarray, " n"]
 
 
-def even_patches(soft: Patches, side: str) -> Patches:
-    """The most even patches of soft tissue.
+def homogeneous_patches(soft: Patches, side: str) -> Patches:
+    """Select the most homogeneous patches of soft tissue.
 
     Raises:
         TrainingError: if there are too few.
     """
-    count = max(MIN_EVEN, round(EVEN_SHARE * len(soft)))
-    if len(soft) < MIN_EVEN:
+    count = max(MIN_HOMOGENEOUS, round(HOMOGENEOUS_SHARE * len(soft)))
+    if len(soft) < MIN_HOMOGENEOUS:
         raise TrainingError(
-            f"the {side} scans hold {len(soft)} regions of {EVEN_PATCH_MM:g} mm of soft tissue to "
-            f"measure noise in, of {MIN_EVEN} needed; give more slices of the trunk, or train "
-            "spectrum-plain"
+            f"the {side} scans hold {len(soft)} regions of {HOMOGENEOUS_PATCH_MM:g} mm of soft "
+            f"tissue to measure noise in, of {MIN_HOMOGENEOUS} needed; give more slices of the "
+            "trunk, or train spectrum-plain"
         )
     return soft.take(np.argsort(soft.roughness_hu, kind="stable")[:count])
 
 
-def fit_two_gains(
+def fit_noise_structure_gains(
     frequencies_per_mm: Float[np.ndarray, " n"],
-    even: tuple[Patches, Patches],
-    bodies: Likeness,
+    homogeneous: tuple[Patches, Patches],
+    bodies: MatchedPatches,
     dose_prior: tuple[float, float],
     doubt: float,
     stiffness: float,
-) -> TwoGains:
-    """Fit both gains; swapping source and target gives their inverses.
+) -> NoiseStructureGains:
+    """Fit the gains of noise and structure; swapping source and target inverts them.
 
     Args:
-        even: most even soft tissue of source and target.
+        homogeneous: most homogeneous soft tissue of source and target.
         bodies: all patches of the bodies, side by side.
         dose_prior: dose law expected before the scans are looked at, and its standard deviation.
         doubt: part of the fall-off of noise with radius that is taken as its standard error.
         stiffness: see `smooth_log_gain`.
     """
     f = frequencies_per_mm
-    law, law_sd = dose_law(even, f, dose_prior)
-    thickness = [float(side.log_noise.mean()) for side in even]
+    law, law_sd = dose_law(homogeneous, f, dose_prior)
+    thickness = [float(side.log_noise.mean()) for side in homogeneous]
     reference = 0.5 * sum(thickness)
     noise_sd = float(np.hypot(NOISE_SD, 0.5 * law_sd * (thickness[1] - thickness[0])))
-    a, b = (_domain_noise(side, law, reference) for side in even)
+    a, b = (_domain_noise(side, law, reference) for side in homogeneous)
     measured = np.isfinite(a.level) & np.isfinite(b.level) & (f >= NOISE_FROM_PER_MM)
     noise_raw = np.where(measured, 0.5 * (b.level - a.level), 0.0)
     noise = smooth_log_gain(noise_raw, np.where(measured, NOISE_SD, UNKNOWN_SD), stiffness)
@@ -132,27 +132,31 @@ def fit_two_gains(
     radial_sd = np.sqrt(0.25 * (a.variance + b.variance) + 1e-4 + leaked**2)
     radial = smooth_log_gain(0.5 * (b.radial - a.radial), radial_sd, stiffness)
 
-    level_a, level_b = _filled(a.level), _filled(b.level)
+    level_a, level_b = _fill_gaps(a.level), _fill_gaps(b.level)
     target_side = bodies.domain[:, None] == 1
     expected = np.where(target_side, level_b, level_a)
     expected = expected + law * (bodies.log_noise - reference)[:, None]
     share = bodies.share(expected)
     # Of a patch's log power the noise moves its share: by the domain's gain, and by attenuation.
-    moved = law * (bodies.log_noise - bodies.log_noise.mean())[:, None]
-    explained = share * (2 * noise_raw * target_side + moved)
+    attenuation_effect = law * (bodies.log_noise - bodies.log_noise.mean())[:, None]
+    explained = share * (2 * noise_raw * target_side + attenuation_effect)
     ratio = bodies.log_ratio(share, explained)
-    rest = np.maximum(np.mean((1 - share) ** 2, axis=0), 1e-9)
+    structure_power = np.maximum(np.mean((1 - share) ** 2, axis=0), 1e-9)
     # An error of the noise's gain comes back the larger, the more of the power is noise.
-    passed_on = np.mean(share * (1 - share), axis=0) / rest
-    known = np.isfinite(ratio)
-    sampling = np.maximum(PATCH_SD / np.sqrt(bodies.compared(share) + 1e-9), STRUCTURE_SD)
-    sd = np.hypot(sampling, noise_sd * passed_on)
+    error_transfer = np.mean(share * (1 - share), axis=0) / structure_power
+    measured_ratio = np.isfinite(ratio)
+    sampling = np.maximum(PATCH_SD / np.sqrt(bodies.effective_pairs(share) + 1e-9), STRUCTURE_SD)
+    sd = np.hypot(sampling, noise_sd * error_transfer)
     # Where structure is drowned in noise the best guess is that one kernel shapes both.
-    precision = np.where(known, sd**-2, 0.0)
-    guess = UNKNOWN_SD**-2
-    drawn = precision * np.where(known, 0.5 * ratio, 0.0) + guess * noise
-    structure = smooth_log_gain(drawn / (precision + guess), (precision + guess) ** -0.5, stiffness)
-    return TwoGains(
+    precision = np.where(measured_ratio, sd**-2, 0.0)
+    prior_precision = UNKNOWN_SD**-2
+    weighted_sum = precision * np.where(measured_ratio, 0.5 * ratio, 0.0) + prior_precision * noise
+    structure = smooth_log_gain(
+        weighted_sum / (precision + prior_precision),
+        (precision + prior_precision) ** -0.5,
+        stiffness,
+    )
+    return NoiseStructureGains(
         noise=noise,
         noise_radial=radial,
         structure=structure,
@@ -161,17 +165,20 @@ def fit_two_gains(
         dose_law=law,
         dose_law_sd=law_sd,
         noise_sd=noise_sd,
-        n_even=(len(even[0]), len(even[1])),
-        soft_tissue_hu=(soft_tissue_mode_hu(even[0].mean_hu), soft_tissue_mode_hu(even[1].mean_hu)),
+        n_homogeneous=(len(homogeneous[0]), len(homogeneous[1])),
+        soft_tissue_hu=(
+            soft_tissue_mode_hu(homogeneous[0].mean_hu),
+            soft_tissue_mode_hu(homogeneous[1].mean_hu),
+        ),
     )
 
 
 def dose_law(
-    even: tuple[Patches, Patches],
+    homogeneous: tuple[Patches, Patches],
     frequencies_per_mm: Float[np.ndarray, " n"],
     prior: tuple[float, float],
 ) -> tuple[float, float]:
-    """The power with which noise follows expected attenuation from slice to slice.
+    """Fit the exponent with which noise power follows expected attenuation between slices.
 
     1 is a fixed tube current, 0 one that holds the noise constant. Each domain's slices give an
     estimate by least squares; they are averaged with the prior by their precision.
@@ -184,8 +191,8 @@ def dose_law(
     mean, sd = prior
     if sd == 0 or not band.any():
         return mean, sd
-    found, precision = [mean], [sd**-2]
-    for side in even:
+    estimates, precision = [mean], [sd**-2]
+    for side in homogeneous:
         power = _band_mean(side.log_power, band)
         reached = np.isfinite(power)  # coarse pixels may show none of the band
         if not reached.any():
@@ -206,10 +213,10 @@ def dose_law(
             continue
         slope = float(weight @ (x * y)) / spread
         variance = float(weight @ (y - slope * x) ** 2) / spread / max(int(used.sum()) - 2, 1)
-        found.append(slope)
+        estimates.append(slope)
         precision.append(1 / (variance + SLOPE_FLOOR**2))
     total = sum(precision)
-    return float(np.dot(found, precision)) / total, float(total**-0.5)
+    return float(np.dot(estimates, precision)) / total, float(total**-0.5)
 
 
 def _band_mean(
@@ -218,17 +225,17 @@ def _band_mean(
     return mean_over_patches(log_power[:, band].T)
 
 
-def _domain_noise(even: Patches, law: float, reference: float) -> _DomainNoise:
-    """Least squares of log power on squared radius, at the reference attenuation."""
-    log_power = even.log_power - law * (even.log_noise - reference)[:, None]
+def _domain_noise(homogeneous: Patches, law: float, reference: float) -> _DomainNoise:
+    """Fit log power by squared radius, at the reference attenuation."""
+    log_power = homogeneous.log_power - law * (homogeneous.log_noise - reference)[:, None]
     n = log_power.shape[1]
     level, radial, variance = np.full(n, np.nan), np.zeros(n), np.ones(n)
     for index in range(1, n):
         rows = np.isfinite(log_power[:, index])
-        if rows.sum() < MIN_EVEN:
+        if rows.sum() < MIN_HOMOGENEOUS:
             continue
-        away = even.radius2[rows] - 1
-        x = np.column_stack([np.ones(len(away)), away])
+        offset = homogeneous.radius_sq[rows] - 1
+        x = np.column_stack([np.ones(len(offset)), offset])
         y = log_power[rows, index]
         inverse = np.linalg.pinv(x.T @ x)
         level[index], radial[index] = inverse @ x.T @ y
@@ -236,8 +243,8 @@ def _domain_noise(even: Patches, law: float, reference: float) -> _DomainNoise:
     return _DomainNoise(level, radial, variance)
 
 
-def _filled(level: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """The level with its nearest known value where none is known."""
+def _fill_gaps(level: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Interpolate the level at frequencies where it is not known."""
     known = np.flatnonzero(np.isfinite(level))
     filled: Float[np.ndarray, " n"] = np.interp(np.arange(len(level)), known, level[known])
     return filled

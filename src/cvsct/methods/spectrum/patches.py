@@ -1,4 +1,4 @@
-"""Patches of one domain's scans: their spectra, and what else is known of each."""
+"""Patches of a domain's scans: power spectra and covariates of each."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cvsct.core.masks import blurred
 from cvsct.core.progress import Progress
 from cvsct.core.spectra import PatchSpectra, Tissue, patch_spectra
 from cvsct.core.volume import CTVolume, Scans
-from cvsct.methods.sampling import over_slices
+from cvsct.methods.sampling import measure_slices
 from cvsct.methods.spectrum.expected_noise import expected_log_noise, patch_log_noise
 
 RADIUS_UNIT_MM = 100.0
 SMOOTH_MM = 2.0
-"""Roughness is told on an image blurred by this: noise has little say in it."""
+"""Blur before roughness is measured, so that noise hardly enters."""
 
 
 @dataclass(frozen=True)
 class PatchKind:
-    """Which patches are taken.
+    """Selection of patches by size and tissue.
 
     Args:
         size_mm: their side.
@@ -38,13 +38,13 @@ class PatchKind:
 
 @dataclass(frozen=True)
 class Patches:
-    """One domain's patches of one kind.
+    """Power spectra and covariates of one domain's patches of one kind.
 
     Args:
         log_power: natural log of power in HU² mm² at each frequency; NaN where unknown.
         log_noise: log of the noise power that attenuation leads one to expect, up to a constant.
         roughness_hu: standard deviation on the blurred image.
-        radius2: squared distance from the middle of the image in units of (100 mm)².
+        radius_sq: squared distance from the middle of the image in units of (100 mm)².
         slice_number: slices of all scans numbered through.
     """
 
@@ -52,19 +52,21 @@ class Patches:
     mean_hu: Float[np.ndarray, " patches"]
     log_noise: Float[np.ndarray, " patches"]
     roughness_hu: Float[np.ndarray, " patches"]
-    radius2: Float[np.ndarray, " patches"]
+    radius_sq: Float[np.ndarray, " patches"]
     slice_number: Int[np.ndarray, " patches"]
 
     def __len__(self) -> int:
         return len(self.mean_hu)
 
     def up_to(self, count: int) -> Patches:
-        """The same patches at the first so many frequencies."""
+        """Patches restricted to the first `count` frequencies."""
         return replace(self, log_power=self.log_power[:, :count])
 
     def take(self, which: Int[np.ndarray, " some"]) -> Patches:
-        """Some of the patches."""
-        return Patches(**{each.name: getattr(self, each.name)[which] for each in fields(self)})
+        """Patches at the given indices."""
+        return Patches(
+            **{column.name: getattr(self, column.name)[which] for column in fields(self)}
+        )
 
 
 def domain_patches(
@@ -75,7 +77,7 @@ def domain_patches(
     side: str,
     progress: Progress,
 ) -> list[Patches]:
-    """Patches of each kind, from slices spread evenly over the scans; one scan is held at a time.
+    """Measure patches of each kind in slices spread evenly over the scans of a domain.
 
     Args:
         max_slices: slices used in all.
@@ -88,7 +90,7 @@ def domain_patches(
     def measure(volume: CTVolume, numbers: Int[np.ndarray, " slices"]) -> list[Patches]:
         expected = expected_log_noise(volume)
         smooth = blurred(volume.hu, SMOOTH_MM / volume.pixel_mm)
-        found = []
+        kind_patches = []
         for kind in kinds:
             size_px = round(kind.size_mm / volume.pixel_mm)
             if min(volume.hu.shape[1:]) < size_px:
@@ -96,25 +98,25 @@ def domain_patches(
             spectra = patch_spectra(
                 volume, frequencies_per_mm, size_px, kind.tissue, kind.min_fraction
             )
-            found.append(
+            kind_patches.append(
                 Patches(
                     log_power=spectra.log_power,
                     mean_hu=spectra.mean_hu,
                     log_noise=patch_log_noise(expected, volume, spectra),
                     roughness_hu=_roughness_hu(smooth, spectra),
-                    radius2=_radius2(volume, spectra),
+                    radius_sq=_radius_sq(volume, spectra),
                     slice_number=numbers[spectra.corners[:, 0]],
                 )
             )
-        return found
+        return kind_patches
 
     parts = [
         part
-        for part in over_slices(scans, max_slices, measure, f"spectra of the {side}", progress)
+        for part in measure_slices(scans, max_slices, measure, f"spectra of the {side}", progress)
         if part
     ]
-    nothing = _nothing(len(frequencies_per_mm))
-    return [_joined([nothing, *(part[i] for part in parts)]) for i in range(len(kinds))]
+    nothing = _no_patches(len(frequencies_per_mm))
+    return [_concatenate([nothing, *(part[i] for part in parts)]) for i in range(len(kinds))]
 
 
 def _roughness_hu(
@@ -133,22 +135,22 @@ def _roughness_hu(
     return roughness
 
 
-def _radius2(volume: CTVolume, spectra: PatchSpectra) -> Float[np.ndarray, " patches"]:
-    away_px = spectra.corners[:, 1:] + spectra.size_px / 2 - np.array(volume.hu.shape[1:]) / 2
-    away = away_px * volume.geometry.pixel_mm / RADIUS_UNIT_MM
-    radius2: Float[np.ndarray, " patches"] = np.sum(away**2, axis=1)
-    return radius2
+def _radius_sq(volume: CTVolume, spectra: PatchSpectra) -> Float[np.ndarray, " patches"]:
+    offset_px = spectra.corners[:, 1:] + spectra.size_px / 2 - np.array(volume.hu.shape[1:]) / 2
+    offset = offset_px * volume.geometry.pixel_mm / RADIUS_UNIT_MM
+    radius_sq: Float[np.ndarray, " patches"] = np.sum(offset**2, axis=1)
+    return radius_sq
 
 
-def _nothing(n: int) -> Patches:
+def _no_patches(n: int) -> Patches:
     none = np.empty(0)
     return Patches(np.empty((0, n)), none, none, none, none, np.empty(0, dtype=np.int64))
 
 
-def _joined(parts: Sequence[Patches]) -> Patches:
+def _concatenate(parts: Sequence[Patches]) -> Patches:
     return Patches(
         **{
-            each.name: np.concatenate([getattr(part, each.name) for part in parts])
-            for each in fields(Patches)
+            column.name: np.concatenate([getattr(part, column.name) for part in parts])
+            for column in fields(Patches)
         }
     )

@@ -10,7 +10,7 @@ from cvsct.core.settings import Settings
 
 
 class RatioSettings(Settings):
-    """How the one gain for all is fitted and limited."""
+    """Settings that fit and limit a single gain."""
 
     patch_mm: float = Field(default=40.0, ge=10, le=200)
     """Side of the patches whose spectra are compared."""
@@ -29,20 +29,20 @@ class RatioSettings(Settings):
     the noise constant; automatic exposure mostly lies halfway."""
 
     doubt: float = Field(default=0.25, ge=0, le=10)
-    """The part of a correction for anatomy that is taken as its standard error."""
+    """Fraction of a correction for anatomy that is taken as its standard error."""
 
     stiffness: float = Field(default=1e5, ge=0, le=1e12)
     """Weight of the bending of a log gain: its third differences over 0.025/mm."""
 
     max_gain: float = Field(default=16.0, ge=1, le=1000)
-    """No frequency is amplified more than this, in either direction."""
+    """Largest amplification of any frequency, in either direction."""
 
     max_slices: int = Field(default=300, ge=1)
     """Slices used from each side, spread evenly over the scans."""
 
 
 class SpectrumSettings(RatioSettings):
-    """One gain, or two, and what is done with them."""
+    """Settings of `spectrum`: a single gain or two, and how they are applied."""
 
     gains: Literal["two", "one"] = "two"
     """`two` tells noise from structure; `one` is a single gain for all, to which none of the

@@ -1,4 +1,4 @@
-"""Zero-phase filters whose gain is known per millimetre, applied to slices."""
+"""Zero-phase filters of slices, with gains by frequency in cycles/mm."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 REFLECT_PX = 64
 
 Gain = Callable[[Float[np.ndarray, "rows columns"]], Float[np.ndarray, "rows columns"]]
-"""Amplitude gain at frequencies in cycles/mm."""
+"""Function that gives the amplitude gain at frequencies in cycles/mm."""
 
 
 def filtered_slices(
     volume: CTVolume, gains: Sequence[Gain]
 ) -> Iterator[list[Float32[np.ndarray, "rows columns"]]]:
-    """Each slice through each of several zero-phase filters, which share one transform of it.
+    """Apply several zero-phase filters to each slice, with one Fourier transform of it.
 
     Gains are read at cycles/mm of this volume's own pixels. Edges are reflected over 64 px, so
     that the table or an arm cut off by one side of the image does not appear at the other.
@@ -49,7 +49,7 @@ def filter_slices(
     frequencies_per_mm: Float[np.ndarray, " n"],
     log_gain: Float[np.ndarray, " n"],
 ) -> Float32[np.ndarray, "slices rows columns"]:
-    """Each slice through a zero-phase filter of that gain, floored at -1024 HU.
+    """Apply one zero-phase filter to each slice; the result is floored at -1024 HU.
 
     Beyond the last frequency the gain stays as it is there.
     """

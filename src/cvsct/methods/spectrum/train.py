@@ -9,27 +9,28 @@ from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
 from cvsct.core.volume import Scans
-from cvsct.methods.base import TrainingRequest, bundle_of, need_scans
+from cvsct.methods.base import TrainingRequest, make_bundle, require_scans
 from cvsct.methods.settings import read_settings
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
-from cvsct.methods.spectrum.refinement import refined
+from cvsct.methods.spectrum.refinement import refine_noise_gain
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.model.bundle import Bundle
 
 
 def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
-    """Learn the gains between two scanners, as functions of cycles/mm.
+    """Train `spectrum`: gains between two scanners as functions of frequency in cycles/mm.
 
     `methods.spectrum.kernel_ratio` says how.
 
     Raises:
         UsageError: for settings that do not exist.
-        TrainingError: if a side shows too little of a patient, or the two sides no like tissue.
+        TrainingError: if a side shows too little of a patient, or the sides share no
+            similar tissue.
     """
     settings = read_settings(SpectrumSettings, request.settings)
-    need_scans(source, target)
-    known = settings.dose_law_sd if settings.gains == "two" else None
-    fit = fit_kernel_ratio(source, target, settings, request.progress, known)
+    require_scans(source, target)
+    dose_law_sd = settings.dose_law_sd if settings.gains == "two" else None
+    fit = fit_kernel_ratio(source, target, settings, request.progress, dose_law_sd)
     f = fit.frequencies_per_mm
     weights = {
         "frequencies_per_mm": f,
@@ -43,7 +44,7 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
         "patches_alike": round(fit.overlap, 1),
         "highest_frequency_per_mm": round(float(f[-1]), 4),
     }
-    if fit.two is None:
+    if fit.separate is None:
         change = fit.log_gain - fit.raw_log_gain
         figures |= {
             "noise_level_of_bodies": round(float(np.exp(fit.noise_level)), 4),
@@ -51,35 +52,39 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
             **_gains_at("gain", f, fit.log_gain),
         }
     else:
-        two = fit.two
+        gains = fit.separate
         if settings.refine:
-            two = refined(source, target, two, f, settings.max_gain, request.progress, request.note)
-        here, there = two.soft_tissue_hu
+            gains = refine_noise_gain(
+                source, target, gains, f, settings.max_gain, request.progress, request.note
+            )
+        source_hu, target_hu = gains.soft_tissue_hu
         tone_hu = 0.0
         if settings.tone == "match":
-            if here is None or there is None:
+            if source_hu is None or target_hu is None:
                 raise TrainingError(
-                    "too little even soft tissue between -30 and 110 HU to match its CT number; "
-                    "give more slices of the trunk, or set tone=keep"
+                    "too little homogeneous soft tissue between -30 and 110 HU to match its CT "
+                    "number; give more slices of the trunk, or set tone=keep"
                 )
-            tone_hu = there - here
+            tone_hu = target_hu - source_hu
         weights |= {
             "tone_hu": np.array([tone_hu]),
-            "noise_log_gain": two.noise,
-            "noise_radial_log_gain": two.noise_radial,
-            "structure_log_gain": two.structure,
-            "source_noise_log_power": two.source_noise,
-            "target_noise_log_power": two.target_noise,
+            "noise_log_gain": gains.noise,
+            "noise_radial_log_gain": gains.noise_radial,
+            "structure_log_gain": gains.structure,
+            "source_noise_log_power": gains.source_noise,
+            "target_noise_log_power": gains.target_noise,
         }
         figures |= {
-            "even_patches_source": two.n_even[0],
-            "even_patches_target": two.n_even[1],
-            "soft_tissue_hu": f"{_hu(here)} to {_hu(there)}, {settings.tone}",
-            "dose_law": f"{two.dose_law:.2f} +- {two.dose_law_sd:.2f}",
-            **_gains_at("noise_gain", f, two.noise),
-            **_gains_at("structure_gain", f, two.structure),
+            "homogeneous_patches_source": gains.n_homogeneous[0],
+            "homogeneous_patches_target": gains.n_homogeneous[1],
+            "even_patches_source": gains.n_homogeneous[0],  # the name up to 0.2
+            "even_patches_target": gains.n_homogeneous[1],
+            "soft_tissue_hu": f"{_hu(source_hu)} to {_hu(target_hu)}, {settings.tone}",
+            "dose_law": f"{gains.dose_law:.2f} +- {gains.dose_law_sd:.2f}",
+            **_gains_at("noise_gain", f, gains.noise),
+            **_gains_at("structure_gain", f, gains.structure),
         }
-    return bundle_of(source, target, request, settings, weights, figures)
+    return make_bundle(source, target, request, settings, weights, figures)
 
 
 def _hu(value: float | None) -> str:

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from cvsct.core.volume import CTVolume
 from cvsct.methods.spectrum.apply import load_spectrum
-from cvsct.methods.spectrum.clipped_noise import with_clipped_noise
+from cvsct.methods.spectrum.clipped_noise import restore_clipped_noise
 from cvsct.methods.spectrum.train import train_spectrum
 from tests.conftest import make_volume
 from tests.methods.test_classical import SHARP_MM, SOFT_MM, request, world
@@ -34,21 +34,21 @@ def stored(hu: np.ndarray, floor_hu: float = FLOOR_HU) -> CTVolume:
 def test_the_mean_of_cut_noise_comes_back(mean_hu: float, sd_hu: float) -> None:
     cut = stored(noisy(mean_hu, sd_hu))
     bias = cut.hu.mean() - mean_hu
-    left = with_clipped_noise(cut, 1.0).hu.mean() - mean_hu
+    left = restore_clipped_noise(cut, 1.0).hu.mean() - mean_hu
     assert abs(left) < 0.2 * bias + 0.5
-    half = with_clipped_noise(cut, 0.5).hu.mean() - mean_hu
+    half = restore_clipped_noise(cut, 0.5).hu.mean() - mean_hu
     assert half == pytest.approx(0.5 * (bias + left), abs=0.01)
 
 
 def test_what_is_not_cut_is_left_alone() -> None:
     for hu in (noisy(-700, 60), noisy(40, 20), np.full((1, 64, 64), -1000.0)):
         volume = make_volume(hu)
-        assert np.array_equal(with_clipped_noise(volume, 1.0).hu, volume.hu.astype(np.float32))
+        assert np.array_equal(restore_clipped_noise(volume, 1.0).hu, volume.hu.astype(np.float32))
 
 
 def test_only_cut_pixels_move_and_only_down() -> None:
     cut = stored(noisy(-1000, 60))
-    change = with_clipped_noise(cut, 1.0).hu - cut.hu
+    change = restore_clipped_noise(cut, 1.0).hu - cut.hu
     assert np.all(change[cut.hu > FLOOR_HU] == 0)
     assert np.all(change[cut.hu == FLOOR_HU] < 0)
     assert change.min() > -3 * 60
@@ -57,7 +57,7 @@ def test_only_cut_pixels_move_and_only_down() -> None:
 def test_a_lowest_value_of_the_scanner_s_own_is_found() -> None:
     cut = stored(noisy(-1000, 60), floor_hu=-1000.0)
     before = cut.hu.mean() + 1000
-    assert abs(with_clipped_noise(cut, 1.0).hu.mean() + 1000) < 0.25 * before
+    assert abs(restore_clipped_noise(cut, 1.0).hu.mean() + 1000) < 0.25 * before
 
 
 def test_padding_is_not_noise() -> None:
@@ -66,7 +66,7 @@ def test_padding_is_not_noise() -> None:
     padding[:, :, :90] = True
     hu[padding] = FLOOR_HU
     volume = replace(make_volume(hu), padding=padding)
-    assert np.all(with_clipped_noise(volume, 1.0).hu[padding] == FLOOR_HU)
+    assert np.all(restore_clipped_noise(volume, 1.0).hu[padding] == FLOOR_HU)
 
 
 def test_an_edge_to_tissue_does_not_deepen_the_air_beside_it() -> None:
@@ -74,8 +74,8 @@ def test_an_edge_to_tissue_does_not_deepen_the_air_beside_it() -> None:
     mean[:, 128:] = 40.0
     cut = stored(noisy(mean, 60))
     flat = stored(noisy(-1000.0, 60))
-    depth = (cut.hu - with_clipped_noise(cut, 1.0).hu)[0, :, 112:128].max()
-    usual = (flat.hu - with_clipped_noise(flat, 1.0).hu).max()
+    depth = (cut.hu - restore_clipped_noise(cut, 1.0).hu)[0, :, 112:128].max()
+    usual = (flat.hu - restore_clipped_noise(flat, 1.0).hu).max()
     assert depth < 1.5 * usual
 
 

@@ -14,9 +14,9 @@ from cvsct.core.progress import silent
 from cvsct.core.volume import CTVolume
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.spectrum.apply import load_spectrum
-from cvsct.methods.spectrum.block_filter import LocalGains, filter_locally
+from cvsct.methods.spectrum.block_filter import BlockGains, filter_blocks
 from cvsct.methods.spectrum.expected_noise import WATER_PER_MM
-from cvsct.methods.spectrum.noise_structure import dose_law, even_patches
+from cvsct.methods.spectrum.noise_structure import dose_law, homogeneous_patches
 from cvsct.methods.spectrum.patches import PatchKind, domain_patches
 from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
@@ -53,7 +53,7 @@ def world(
     radius_mm: float = 100.0,
     structure_hu: float = 120.0,
 ) -> CTVolume:
-    """A body half of even tissue and half of fine structure; its noise has a kernel of its own.
+    """A body half homogeneous and half of fine structure; its noise has a kernel of its own.
 
     Args:
         louder_outside: log power of noise grows by this for each (100 mm)² of the radius squared.
@@ -140,11 +140,11 @@ def test_the_dose_law_is_read_off_the_scans() -> None:
         volumes.append(make_volume(body + noise * louder, pixel_mm=PIXEL_MM))
     f = np.arange(0.0, 0.7, 0.05)
     (soft,) = domain_patches(volumes, f, [PatchKind(20.0, "soft", 1.0)], 99, "source", silent)
-    even = even_patches(soft, "source")
-    law, sd = dose_law((even, even), f, (0.5, 1.0))
+    homogeneous = homogeneous_patches(soft, "source")
+    law, sd = dose_law((homogeneous, homogeneous), f, (0.5, 1.0))
     assert law == pytest.approx(truth, abs=0.12)
     assert sd < 0.15
-    assert dose_law((even, even), f, (0.5, 0.0)) == (0.5, 0.0)
+    assert dose_law((homogeneous, homogeneous), f, (0.5, 0.0)) == (0.5, 0.0)
 
 
 def test_a_wrong_dose_law_is_corrected_by_what_is_left_after_filtering() -> None:
@@ -165,13 +165,13 @@ def test_scans_without_even_tissue_are_refused_with_a_remedy() -> None:
     lung = make_volume(np.full((40, 128, 128), -800.0))
     (soft,) = domain_patches([lung], FLAT, [PatchKind(20.0, "soft", 1.0)], 99, "x", silent)
     with pytest.raises(TrainingError, match=r"target scans hold 0 regions.*spectrum-plain"):
-        even_patches(soft, "target")
+        homogeneous_patches(soft, "target")
 
 
-def gains(noise: float, structure: float, log_power: float = 4.0) -> LocalGains:
+def gains(noise: float, structure: float, log_power: float = 4.0) -> BlockGains:
     """Constant gains above 0.05/mm; the mean is kept."""
     f = np.array([0.0, 0.05, 1.5])
-    return LocalGains(
+    return BlockGains(
         frequencies_per_mm=f,
         noise=np.array([0.0, noise, noise]),
         noise_radial=np.zeros(3),
@@ -184,12 +184,12 @@ def gains(noise: float, structure: float, log_power: float = 4.0) -> LocalGains:
 @pytest.mark.parametrize("shape", [(64, 64), (61, 45), (128, 96), (12, 300), (5, 7)])
 def test_gains_of_one_leave_every_image_as_it_is(shape: tuple[int, int]) -> None:
     volume = make_volume(np.random.default_rng(1).normal(0, 300, (2, *shape)))
-    assert np.abs(filter_locally(volume, gains(0, 0)) - np.maximum(volume.hu, -1024)).max() < 0.01
+    assert np.abs(filter_blocks(volume, gains(0, 0)) - np.maximum(volume.hu, -1024)).max() < 0.01
 
 
 def test_a_constant_stays_exactly() -> None:
     volume = make_volume(np.full((1, 150, 90), -1000.0))
-    assert np.abs(filter_locally(volume, gains(-2, 1)) + 1000).max() < 0.01
+    assert np.abs(filter_blocks(volume, gains(-2, 1)) + 1000).max() < 0.01
 
 
 def test_noise_gets_the_noises_gain_and_an_edge_the_structures() -> None:
@@ -198,7 +198,7 @@ def test_noise_gets_the_noises_gain_and_an_edge_the_structures() -> None:
     step = np.zeros((1, 256, 256))
     step[:, :, 128:] = 1000.0
     noisy = make_volume(step + rng.normal(0, 10, step.shape), pixel_mm=PIXEL_MM)
-    made = filter_locally(noisy, gains(-1.0, 0.0, power))
+    made = filter_blocks(noisy, gains(-1.0, 0.0, power))
     flat = np.s_[0, 40:-40, 30:80]
     assert made[flat].std() == pytest.approx(10 * np.exp(-1.0), rel=0.1)
     profile = made[0, 40:-40].mean(axis=0)
@@ -212,7 +212,7 @@ def test_the_level_of_the_noise_is_the_images_own() -> None:
     quiet = float(np.log(10.0**2 * PIXEL_MM**2))
     for sd in (5.0, 10.0, 40.0):
         noise = make_volume(rng.normal(0, sd, (1, 200, 200)), pixel_mm=PIXEL_MM)
-        made = filter_locally(noise, gains(-1.0, 0.0, quiet))
+        made = filter_blocks(noise, gains(-1.0, 0.0, quiet))
         assert made.std() / sd == pytest.approx(np.exp(-1.0), rel=0.1)
 
 
@@ -220,8 +220,8 @@ def test_nothing_is_amplified_beyond_the_cap() -> None:
     impulse = np.zeros((1, 128, 128))
     impulse[0, 64, 64] = 1000
     f = np.array([0.0, 0.05, 1.5])
-    wild = LocalGains(f, f * 0 + 9, f * 0, f * 0 + 9, f * 0, max_gain=2.0)
-    response = np.abs(scipy.fft.fft2(filter_locally(make_volume(impulse), wild)[0] / 1000))
+    wild = BlockGains(f, f * 0 + 9, f * 0, f * 0 + 9, f * 0, max_gain=2.0)
+    response = np.abs(scipy.fft.fft2(filter_blocks(make_volume(impulse), wild)[0] / 1000))
     assert response.max() < 2.05
 
 
