@@ -27,6 +27,7 @@ def simulate(
     shift_px: float = 0,
     parenchyma: bool = False,
     fov_mm: float = 350,
+    reconstructions: Sequence[str] = ("fbp",),
     dry_run: bool = False,
     progress: Progress = silent,
     note: Note = log_note,
@@ -46,6 +47,8 @@ def simulate(
         shift_px: misregistration of the test pair, in pixels.
         parenchyma: lung tissue in the phantom, not air alone.
         fov_mm: field of view.
+        reconstructions: of each acquisition: `fbp`, `iterative-1` to `iterative-5`, `denoised-1` to
+            `denoised-3`; each but the first adds its name to its series' folders.
         dry_run: count what would be made; write nothing.
 
     Raises:
@@ -57,7 +60,9 @@ def simulate(
         >>> outcome.n_images > 0, outcome.failed
         (True, {})
     """
-    options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
+    options = Options(
+        float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm), tuple(reconstructions)
+    )
     chosen = tuple(parts)
     need_extra("simulate", "simulate")
     scans = plan(scale, seed, options, chosen or PARTS)
