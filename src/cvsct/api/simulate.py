@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.io.dicom.simulated import write_simulated
-from cvsct.simulation.benchmark import PARTS, Options
+from cvsct.simulation.benchmark import PARTS, Options, ScanMode
 from cvsct.simulation.plan import plan
 from cvsct.simulation.render_task import load_simulator
 from cvsct.simulation.run import Outcome, run_campaign
@@ -26,6 +25,10 @@ def simulate(
     shift_px: float = 0,
     parenchyma: bool = False,
     fov_mm: float = 350,
+    table: bool = False,
+    arms: str = "up",
+    tube_current: bool = False,
+    helical: bool = False,
     progress: Progress = silent,
     note: Note = log_note,
 ) -> Outcome:
@@ -44,9 +47,15 @@ def simulate(
         shift_px: misregistration of the test pair, in pixels.
         parenchyma: lung tissue in the phantom, not air alone.
         fov_mm: field of view.
+        table: lay the bodies on a table.
+        arms: `up` is out of the scan, `side` along the body.
+        tube_current: let the tube current follow the attenuation; needs a scanner whose definition
+            has a section `tube_current`.
+        helical: slices from a helical scan; needs a definition with a section `helical`.
 
     Raises:
-        UsageError: for a scale or part that does not exist, or an `out` that holds something else.
+        UsageError: for a scale, part or place of the arms that does not exist, a scanner that
+            cannot do what is asked, or an `out` that holds something else.
         SimulationError: if it cannot start; single scans that fail are in the outcome.
 
     Example:
@@ -54,13 +63,14 @@ def simulate(
         >>> outcome.n_images > 0, outcome.failed
         (True, {})
     """
-    options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
+    mode = ScanMode(table, arms, tube_current, helical)
+    options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm), mode)
     chosen = tuple(parts)
     scans = plan(scale, seed, options, chosen or PARTS)
     load_simulator()
     return run_campaign(
         scans,
-        {"scale": scale, "seed": seed, "parts": ",".join(chosen) or "all", **asdict(options)},
+        {"scale": scale, "seed": seed, "parts": ",".join(chosen) or "all", **options.record()},
         Path(out),
         write_simulated,
         workers,
