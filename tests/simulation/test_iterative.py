@@ -173,10 +173,12 @@ def images(
     amounts[0] = disc(512, EXTENT_MM, BODY_MM)
     amounts[0] += contrast * disc(512, EXTENT_MM, RODS_MM, ROD_AT_MM)
     kernel = BR40 if name == SIEMENS else next(iter(load_profile(name).kernels))
-    found = scanner(name).reconstructed(
-        amounts, EXTENT_MM, {120.0: mas}, (kernel,), strengths, 5.0, GRID,
+    virtual = scanner(name)
+    acquired = virtual.acquire(
+        virtual.paths(amounts, EXTENT_MM), {120.0: mas}, 5.0,
         lambda kvp: None if seed is None else np.random.default_rng(seed),
     )  # fmt: skip
+    found = virtual.reconstruct(acquired.water, (kernel,), GRID, strengths)
     return {each: image for (_, _, each), image in found.items()}
 
 
@@ -219,9 +221,9 @@ def test_noise_is_foretold_by_the_readings() -> None:
     )
     paths = np.zeros((2, 400, len(sampling.fan_rad)), np.float32)
     paths[0] = 250.0
-    readings = detector.readings(paths, 25.0, 5.0, np.random.default_rng(0))
-    spread = detector.water_mm(readings, 25.0, 5.0).var(axis=0)
-    told = detector.water_variance_mm2(readings, 25.0, 5.0).mean(axis=0)
+    readings = detector.readings([paths], 25.0, 5.0, np.random.default_rng(0))
+    spread = detector.water_mm(readings).var(axis=0)
+    told = detector.water_variance_mm2(readings).mean(axis=0)
     assert told.mean() == pytest.approx(spread.mean(), rel=0.12)  # hardening is not known to it
 
 
@@ -285,10 +287,11 @@ def hu_shift(name: str, kvp: float, kernel: str) -> dict[str, float]:
     grid = ImageGrid(256, 140.0)
     last = load_profile(name).reconstruction.names  # type: ignore[union-attr]
     strength = [each for each in last if each.startswith("iterative")][-1]
-    found = scanner(name).reconstructed(
-        amounts, EXTENT_MM, {kvp: 100.0}, (kernel,), ("fbp", strength), 5.0, grid,
-        lambda kvp: np.random.default_rng(0),
-    )  # fmt: skip
+    virtual = scanner(name)
+    acquired = virtual.acquire(
+        virtual.paths(amounts, EXTENT_MM), {kvp: 100.0}, 5.0, lambda kvp: np.random.default_rng(0)
+    )
+    found = virtual.reconstruct(acquired.water, (kernel,), grid, ("fbp", strength))
     difference = found[kvp, kernel, strength] - found[kvp, kernel, "fbp"]
     places = {"water": (0.0, 45.0, 18.0), "air": (-45.0, 0.0, 14.0), "insert": (45.0, 0.0, 14.0)}
     x, y = grid.axis_mm(0)[None], grid.axis_mm(1)[:, None]

@@ -20,6 +20,9 @@ from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation import run as campaign
 from cvsct.simulation.benchmark import Options, Scan, Subject
 from cvsct.simulation.physics.definition import ScannerProfile
+from cvsct.simulation.physics.detector import WaterPaths
+from cvsct.simulation.physics.scan import Acquired
+from cvsct.simulation.physics.tube_current import Exposure
 from cvsct.simulation.plan import plan
 from cvsct.simulation.render_task import Physics
 
@@ -51,6 +54,10 @@ class FakePhantom:
         return np.full((2, 4, 4), 1 + self.subject.seed % 7 + z_mm / 1000, np.float32)
 
 
+def water_paths(mm: np.ndarray) -> WaterPaths:
+    return WaterPaths(mm.astype(np.float32), lambda: np.ones(mm.shape, np.float32))
+
+
 @dataclass(frozen=True)
 class FakeScanner:
     """HU that depend on all that they should depend on, and on nothing else."""
@@ -58,17 +65,29 @@ class FakeScanner:
     profile: ScannerProfile
     seconds: float = 0.0
 
-    def reconstructed(
-        self, amounts: np.ndarray, extent_mm: float, exposures: Any, kernels: Any,
-        reconstructions: Any, thickness_mm: float, grid: Any, rng_of: Any,
-    ) -> dict[tuple[float, str, str], np.ndarray]:  # fmt: skip
+    def paths(self, amounts: np.ndarray, extent_mm: float) -> tuple[np.ndarray, ...]:
+        return (amounts,)
+
+    def acquire(
+        self, paths: tuple[np.ndarray, ...], exposures: Any, thickness_mm: float,
+        rng_of: Any, modulate: bool,
+    ) -> Acquired:  # fmt: skip
         time.sleep(self.seconds)
+        level = 100 * float(paths[0].mean())
+        water = {
+            kvp: water_paths(level + rng_of(kvp).normal(0, 1000 / mas, (512, 512)))
+            for kvp, mas in exposures.items()
+        }
+        return Acquired(water, {kvp: Exposure(mas) for kvp, mas in exposures.items()})
+
+    def reconstruct(
+        self, water: Any, kernels: Any, grid: Any, reconstructions: Any
+    ) -> dict[tuple[float, str, str], np.ndarray]:
         found = {}
-        for kvp, mas in exposures.items():
-            noise = rng_of(kvp).normal(0, 1000 / mas, (grid.size_px, grid.size_px))
+        for kvp, paths in water.items():
             for kernel in kernels:
-                level = 100 * float(amounts.mean()) + len(kernel) + grid.centre_mm[0]
-                image = (level + noise).astype(np.float32)
+                level = len(kernel) + grid.centre_mm[0]
+                image = (level + paths.mm[: grid.size_px, : grid.size_px]).astype(np.float32)
                 image[0] = -1000  # air, as every CT shows
                 for how in reconstructions:
                     found[kvp, kernel, how] = image if how == "fbp" else image / 2

@@ -51,6 +51,14 @@ def simulate(
             "denoised-3."
         ),
     ] = "fbp",
+    table: Annotated[bool, typer.Option("--table", help="Bodies lie on a table.")] = False,
+    arms: Annotated[
+        Literal["up", "side"], typer.Option(help="Out of the scan, or along the body.")
+    ] = "up",
+    tube_current: Annotated[
+        bool, typer.Option("--tube-current", help="Tube current follows the attenuation.")
+    ] = False,
+    helical: Annotated[bool, typer.Option("--helical", help="Slices from a helical scan.")] = False,
 ) -> None:
     """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
     from cvsct.api.simulate import simulate as run
@@ -59,7 +67,8 @@ def simulate(
     outcome = run(
         out, scale=scale, parts=parts.split(",") if parts else (), seed=seed, workers=workers,
         mas=mas, match_dose=match_dose, shift_px=shift_px, parenchyma=parenchyma, fov_mm=fov_mm,
-        reconstructions=reconstructions.split(","), dry_run=is_dry_run(), progress=progress(),
+        reconstructions=reconstructions.split(","), table=table, arms=arms,
+        tube_current=tube_current, helical=helical, dry_run=is_dry_run(), progress=progress(),
         note=report_line,
     )  # fmt: skip
     speed = f", {outcome.images_per_s:g} images/s"

@@ -151,6 +151,8 @@ class SimulatedStudy:
         filter_type: the beam-shaping filter.
         reconstruction: what was done beside filtered back-projection, in the maker's words
             (`ADMIRE 3`); empty where nothing was.
+        pitch: of a helical scan; None where the scan is axial.
+        modulation: Exposure Modulation Type.
     """
 
     body: str
@@ -166,6 +168,8 @@ class SimulatedStudy:
     filter_type: str
     collimation_mm: float = 0.0
     reconstruction: str = ""
+    pitch: float | None = None
+    modulation: str = "NONE"
 
     @staticmethod
     def file_name(instance: int) -> str:

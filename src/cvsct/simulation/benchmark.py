@@ -6,10 +6,11 @@ Folders: `train/<scanner>`, `test/<scanner>`, `repeat/<scanner>`, `paired/<scann
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
+from cvsct.core.errors import UsageError
 from cvsct.core.names import portable_name
 
 GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"
@@ -28,6 +29,8 @@ FILE_HEADER_BYTES = 4096
 FBP = "fbp"
 """The word for filtered back-projection, the reconstruction that every scanner has."""
 
+ARMS = ("up", "side")
+
 BodyKind = Literal["lungman", "patient"]
 
 
@@ -43,6 +46,35 @@ class Subject:
     def name(self) -> str:
         """Safe as a folder name and unique among bodies."""
         return f"{self.kind}-{self.seed:04d}" + ("-parenchyma" if self.parenchyma else "")
+
+
+@dataclass(frozen=True)
+class ScanMode:
+    """How a body is scanned, beyond an axial slice of it alone at a constant current.
+
+    Args:
+        table: the body lies on a table.
+        arms: `up` is out of the scan, `side` along the body.
+        tube_current: the current follows the attenuation, as the scanner's definition says.
+        helical: readings on a helix, as the definition says; slices are weighted sums of them.
+    """
+
+    table: bool = False
+    arms: str = "up"
+    tube_current: bool = False
+    helical: bool = False
+
+    def __post_init__(self) -> None:
+        if self.arms not in ARMS:
+            raise UsageError(f"arms {self.arms!r}; choose one of {', '.join(ARMS)}")
+
+    @property
+    def has_surroundings(self) -> bool:
+        """Whether anything lies in the beam beside the body."""
+        return self.table or self.arms == "side"
+
+
+PLAIN = ScanMode()
 
 
 @dataclass(frozen=True)
@@ -72,6 +104,7 @@ class Scan:
         raster_px: side of the raster that is projected.
         reconstructions: each set of readings is reconstructed in each of these ways: `fbp`, and
             what the scanner's definition offers (`iterative-3`, `denoised-1`).
+        mode: table, arms, tube current and helix.
     """
 
     part: str
@@ -90,6 +123,16 @@ class Scan:
     raster_px: int
     shift_mm: tuple[float, float] = (0.0, 0.0)
     reconstructions: tuple[str, ...] = (FBP,)
+    mode: ScanMode = PLAIN
+
+    def record(self) -> dict[str, Any]:
+        """All values as plain data, without the reconstructions and the mode of a plain scan."""
+        values = asdict(self)
+        if self.reconstructions == (FBP,):
+            del values["reconstructions"]
+        if self.mode == PLAIN:
+            del values["mode"]
+        return values
 
     @property
     def name(self) -> str:
@@ -144,6 +187,7 @@ class Options:
         shift_px: misregistration of the test pair: how far the Siemens images lie to the side.
         parenchyma: lungs with texture and vessels' mist instead of air.
         reconstructions: the ways in which each acquisition is reconstructed.
+        mode: table, arms, tube current and helix, for all scans.
     """
 
     mas: float = 100.0
@@ -152,3 +196,12 @@ class Options:
     parenchyma: bool = False
     fov_mm: float = 350.0
     reconstructions: tuple[str, ...] = (FBP,)
+    mode: ScanMode = PLAIN
+
+    def record(self) -> dict[str, Any]:
+        """The choices by name, without the reconstructions and the mode of plain scans."""
+        values = asdict(self)
+        mode = values.pop("mode")
+        if self.reconstructions == (FBP,):
+            del values["reconstructions"]
+        return values if self.mode == PLAIN else {**values, **mode}

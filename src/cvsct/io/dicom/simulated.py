@@ -104,7 +104,7 @@ def _tell_series(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     if study.reconstruction:
         what += f" {study.reconstruction}"
     ds.SeriesDescription = f"{_RESEARCH}: {what}"[:64]
-    ds.ProtocolName = "Virtual thorax, axial"
+    ds.ProtocolName = f"Virtual thorax, {'axial' if study.pitch is None else 'helical'}"
     ds.BodyPartExamined = "CHEST"
     ds.PatientPosition = "HFS"
     ds.Manufacturer = made_by.manufacturer
@@ -149,7 +149,9 @@ def _tell_plane(ds: Dataset, volume: CTVolume, i: int) -> None:
 
 def _tell_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     """The acquisition part of CT Image (C.8.2.1)."""
-    ds.ScanOptions = "AXIAL MODE"
+    ds.ScanOptions = "AXIAL MODE" if study.pitch is None else "HELICAL MODE"
+    if study.pitch is not None:
+        ds.SpiralPitchFactor = study.pitch
     ds.KVP = _decimal(volume.acquisition.kvp)
     # Reconstruction Algorithm (0018,9315) belongs to Enhanced CT's macros (C.8.15.3.6), not to this
     # IOD. Siemens tells the strength as the kernel's second value, which readers take for another
@@ -160,7 +162,7 @@ def _tell_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None
     ds.XRayTubeCurrent = round(study.mas / study.rotation_s)
     ds.Exposure = round(study.mas)
     ds.ExposureInuAs = round(study.mas * 1000)
-    ds.ExposureModulationType = "NONE"
+    ds.ExposureModulationType = study.modulation
     ds.RevolutionTime = study.rotation_s
     ds.RotationDirection = "CW"
     ds.GantryDetectorTilt = ds.TableHeight = "0"

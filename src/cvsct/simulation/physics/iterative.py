@@ -32,6 +32,7 @@ from scipy import fft
 
 from cvsct.simulation.physics import ray_kernels as rays
 from cvsct.simulation.physics.definition import Iterative, Kernel, Reconstruction
+from cvsct.simulation.physics.detector import Detector
 from cvsct.simulation.physics.recon import ImageGrid, Reconstructor, Rows
 
 NEIGHBOURS_CURVATURE = float((1 + np.sqrt(2)) * (2 * np.pi) ** 2)
@@ -293,12 +294,12 @@ class Measured:
     Args:
         spectra: parallel projections in the Fourier domain.
         variance_mm2: gives the variance of each water path, in the detector's views and readings.
-        reference_variance_mm2: of a water path in the scan that strengths are told for.
+        detector: tells the variance in the scan that strengths are told for.
     """
 
     spectra: Complex64[np.ndarray, "angles frequencies"]
     variance_mm2: Callable[[], Float32[np.ndarray, "views readings"]]
-    reference_variance_mm2: float
+    detector: Detector
 
 
 class StatisticalReconstruction:
@@ -343,7 +344,7 @@ class StatisticalReconstruction:
         strength = projector.flat_response / (
             NEIGHBOURS_CURVATURE * projector.pixel_mm**2 * cutoff**3
         )
-        relative_variance = self._body_variance / self._measured.reference_variance_mm2
+        relative_variance = self._body_variance / self._measured.detector.reference_variance_mm2
         strength *= relative_variance**dose_exponent
         window = self._window(projector.size_px, projector.pixel_mm)
         problem = PenalisedLeastSquares(

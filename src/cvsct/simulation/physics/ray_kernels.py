@@ -314,12 +314,14 @@ def water_paths(readings, blank, floor, coefficients, out):
 
 
 @njit(cache=True, fastmath=True)
-def water_variances(readings, blank, floor, energy, dark, coefficients, out):
+def water_variances(readings, scatter, shares, blank, floor, energy, dark, coefficients, out):
     """Variance of each water path, from its reading: photons' and electronic noise, propagated.
 
     Args:
         readings: (views, channels), keV; values below `floor` count as `floor`.
-        blank: (channels,) readings without an object.
+        scatter: (views, channels), keV, taken away from the readings; its noise is in them.
+        shares: (views,) load of each view over the mean.
+        blank: (channels,) readings without an object at the mean load.
         energy: (channels,) sum E^2 N over sum E N, the variance that a detected keV brings.
         dark: variance of the electronic noise, keV^2.
         coefficients: (channels, order): of p, p^2, ... the water path's polynomial.
@@ -329,11 +331,11 @@ def water_variances(readings, blank, floor, energy, dark, coefficients, out):
     for v in range(readings.shape[0]):
         for c in range(readings.shape[1]):
             signal = max(readings[v, c], floor)
-            p = math.log(blank[c] / signal)
+            p = math.log(blank[c] * shares[v] / signal)
             slope = 0.0
             for k in range(order - 1, -1, -1):
                 slope = slope * p + (k + 1) * coefficients[c, k]
-            out[v, c] = (energy[c] * signal + dark) * (slope / signal) ** 2
+            out[v, c] = (energy[c] * (signal + scatter[v, c]) + dark) * (slope / signal) ** 2
 
 
 @njit(cache=True, fastmath=True)
