@@ -53,7 +53,7 @@ def simulate(
         note: called with each remark that the user should read.
 
     Returns:
-        An `Outcome`: `n_images` in the folder, and `failed` with the reason of each scan that failed.
+        An `Outcome`: `n_images` in the folder, and `failed`, the reason of each scan that failed.
 
     Raises:
         UsageError: if a scale or part does not exist, or `out` holds something else.
