@@ -24,8 +24,7 @@ def find_series(path: Path | str) -> list[SeriesFiles]:
         path: a DICOM or NIfTI file, a series folder, or a tree that holds many series.
 
     Returns:
-        One `SeriesFiles` per series, ordered by Series Instance UID: `series_uid`, `files`,
-        `n_slices`.
+        One `SeriesFiles` per series: `series_uid`, `files`, `n_slices`.
 
     Raises:
         UsageError: if the path does not exist.
