@@ -1,6 +1,7 @@
-"""Make CT scans of one scanner read like scans of another. For research use only.
+"""Rewrite CT scans of one scanner as if another scanner had made them. For research use only.
 
-Names are loaded when they are used, so that importing the package costs nothing.
+The names in `__all__` are the public interface. Each is imported when it is first used, so that
+importing the package itself is fast.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from cvsct.core.volume import CTVolume
     from cvsct.methods.registry import list_methods
 
-_WHERE = {
+_MODULES = {
     "CTVolume": "core.volume",
     "CvsctError": "core.errors",
     "HarmonizeResult": "api.harmonize",
@@ -62,9 +63,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'cvsct' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"cvsct.{_WHERE[name]}"), name)
+    return getattr(importlib.import_module(f"cvsct.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
