@@ -13,19 +13,21 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cvsct.api.evaluate import evaluate
-    from cvsct.api.harmonize import HarmonizeResult, harmonize
+    from cvsct.api.harmonize import AllSeriesFailedError, HarmonizeResult, harmonize
     from cvsct.api.model import HarmonizedVolume, Model, list_models, load_model
     from cvsct.api.scans import find_series, read_series, write_derived
     from cvsct.api.simulate import simulate
     from cvsct.api.train import train
     from cvsct.benchmarking.run import benchmark
-    from cvsct.core.errors import CvsctError
+    from cvsct.core.errors import CvsctError, GuardError
     from cvsct.core.volume import CTVolume
     from cvsct.methods.registry import list_methods
 
 _MODULES = {
+    "AllSeriesFailedError": "api.harmonize",
     "CTVolume": "core.volume",
     "CvsctError": "core.errors",
+    "GuardError": "core.errors",
     "HarmonizeResult": "api.harmonize",
     "HarmonizedVolume": "api.model",
     "Model": "api.model",
@@ -43,8 +45,10 @@ _MODULES = {
 }
 
 __all__ = [
+    "AllSeriesFailedError",
     "CTVolume",
     "CvsctError",
+    "GuardError",
     "HarmonizeResult",
     "HarmonizedVolume",
     "Model",

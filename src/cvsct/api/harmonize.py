@@ -91,7 +91,7 @@ class HarmonizeResult:
         }
 
 
-class NoSeriesError(CvsctError):
+class AllSeriesFailedError(CvsctError):
     """None of several series could be harmonized.
 
     Args:
@@ -168,8 +168,8 @@ def harmonize(
             and was not started by the same call.
         ModelError: if there is no such model, or it is damaged.
         CvsctError: if a single series cannot be read, or the guard refuses it.
-        NoSeriesError: if none of several series could be harmonized; `series.csv` in `out` has
-            the reasons.
+        AllSeriesFailedError: if none of several series could be harmonized; `series.csv` in `out`
+            has the reasons.
         StoppedError: on Ctrl-C; of several series those that are finished are kept.
 
     Example:
@@ -248,7 +248,7 @@ def harmonize(
         out, method.name, summary.outcomes, contents.left_out, shard_name, series_by_key
     )
     if summary.failed and not summary.n_done and not requested.name:
-        raise NoSeriesError(result)
+        raise AllSeriesFailedError(result)
     return result
 
 

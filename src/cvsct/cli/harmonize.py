@@ -101,7 +101,7 @@ def harmonize(
     written, flagged and told in manifest.json. Of many series, those that are done are kept: the
     same command goes on after any crash.
     """
-    from cvsct.api.harmonize import NoSeriesError
+    from cvsct.api.harmonize import AllSeriesFailedError
     from cvsct.api.harmonize import harmonize as run
     from cvsct.cli.progress import progress
 
@@ -114,7 +114,7 @@ def harmonize(
             scheduler=scheduler, resume=resume, dry_run=is_dry_run(), progress=progress(),
             note=report_note,
         )  # fmt: skip
-    except NoSeriesError as error:
+    except AllSeriesFailedError as error:
         result = error.result
     _report(result)
     if result.failed or result.incomplete:

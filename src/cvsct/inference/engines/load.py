@@ -22,8 +22,6 @@ from cvsct.model.bundle import Bundle
 MAX_PIXEL_RATIO = 1.05
 """Largest ratio of pixel sizes at which scans are on one grid for a network, as in training."""
 
-ENGINES = ("auto", "openvino", "torch")
-"""Values of `--engine`."""
 PRECISIONS = ("fp32", "bf16")
 """Values of `--precision`."""
 
@@ -83,13 +81,21 @@ def load_network(
 
 
 def _network(bundle: Bundle, direction: str, engine: str, precision: str, threads: int) -> Network:
-    if engine == "openvino" and direction not in bundle.graphs:
-        raise UsageError("this model holds no ONNX graph for OpenVINO; use --engine torch")
-    gpu = engine != "openvino" and _gpu_is_there()
-    if direction in bundle.graphs and engine != "torch" and not gpu:
-        from cvsct.inference.engines.openvino import OpenVINONetwork  # noqa: PLC0415
+    """The network on the engine that was asked for, or on the one that suits this machine."""
+    if engine == "auto":
+        engine = "openvino" if direction in bundle.graphs and not _gpu_is_there() else "torch"
+    return _LOADERS[engine](bundle, direction, precision, threads)
 
-        return OpenVINONetwork(bundle.graphs[direction], precision, threads or usable_cores())
+
+def _openvino_network(bundle: Bundle, direction: str, precision: str, threads: int) -> Network:
+    if direction not in bundle.graphs:
+        raise UsageError("this model holds no ONNX graph for OpenVINO; use --engine torch")
+    from cvsct.inference.engines.openvino import OpenVINONetwork  # noqa: PLC0415
+
+    return OpenVINONetwork(bundle.graphs[direction], precision, threads or usable_cores())
+
+
+def _torch_network(bundle: Bundle, direction: str, precision: str, threads: int) -> Network:
     try:
         import torch  # noqa: PLC0415
 
@@ -104,7 +110,15 @@ def _network(bundle: Bundle, direction: str, engine: str, precision: str, thread
     if threads:
         torch.set_num_threads(threads)
     network = rebuild_generator(bundle, direction)
-    return TorchNetwork(network, precision, torch.device("cuda" if gpu else "cpu"))
+    device = torch.device("cuda" if _gpu_is_there() else "cpu")
+    return TorchNetwork(network, precision, device)
+
+
+_LOADERS = {"openvino": _openvino_network, "torch": _torch_network}
+"""Engines by name: a new one is a row here, and its module beside this one."""
+
+ENGINES = ("auto", *_LOADERS)
+"""Values of `--engine`."""
 
 
 def _gpu_is_there() -> bool:
