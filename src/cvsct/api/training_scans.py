@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from cvsct.core.errors import CvsctError, RefusedScansError, UsageError
 from cvsct.core.progress import Note, Progress
 from cvsct.core.text import columns
-from cvsct.guard.training_set import DERIVED, Finding, findings, parse_allowed
+from cvsct.guard.training_set import DERIVED, TrainingProblem, find_problems, parse_allowed
 from cvsct.io.dicom.header import label
 from cvsct.io.examined import Examined, examine
 from cvsct.io.left_out import lines
@@ -74,15 +74,21 @@ def admitted(
     empty = [f"no series of the {side} is left" for side, each in series.items() if not len(each)]
     if empty and skip_refused:
         refused = [*empty, *unfit]
-    found: list[Finding] = []
+    problems: list[TrainingProblem] = []
     if not empty:
         try:
-            found = list(findings({s: (each.series, each.facts) for s, each in series.items()}))
+            problems = list(
+                find_problems({s: (each.series, each.facts) for s, each in series.items()})
+            )
         except CvsctError:  # a slice that was looked at is damaged
             if not refused:
                 refuse_damaged(source, target, allow, progress)
                 raise
-    refused += [f"{each.text}{_by_word(each)}" for each in found if each.allow not in allowed]
+    refused += [
+        f"{problem.text}{_allow_option(problem)}"
+        for problem in problems
+        if problem.allow not in allowed
+    ]
     if refused:
         _refuse(refused, SKIP if unfit and not skip_refused else "")
     for reason in unfit:
@@ -91,7 +97,7 @@ def admitted(
     if show:
         show[1](columns([HEAD, *census.rows]))
     warnings = [
-        *(f"{each.text} (allowed)" for each in found),
+        *(f"{problem.text} (allowed)" for problem in problems),
         *(_made_here(side, each) for side, each in looked.items() if derived and each.harmonized),
         *census.warnings,
     ]
@@ -145,8 +151,9 @@ def _made_here(side: str, looked: Examined) -> str:
     )
 
 
-def _by_word(finding: Finding) -> str:
-    return f", or go on all the same with --allow {finding.allow}" if finding.allow else ""
+def _allow_option(problem: TrainingProblem) -> str:
+    """Ending of a message that names the option by which a problem is allowed, if there is one."""
+    return f", or go on all the same with --allow {problem.allow}" if problem.allow else ""
 
 
 def _refuse(reasons: Sequence[str], remedy: str = "") -> NoReturn:
