@@ -15,7 +15,7 @@ from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.workers import is_first_rank
-from cvsct.guard.calibrate import calibrated
+from cvsct.guard.calibrate import calibrate_guard
 from cvsct.guard.training_set import parse_allowed
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import Method, find_method
@@ -153,7 +153,7 @@ def train(
         return None
     bundle = replace(bundle, training={**bundle.training, CENSUS: training_set.census})
     with manifest.timed("guard"):
-        bundle = calibrated(
+        bundle = calibrate_guard(
             bundle, (scans_a.series, scans_a.facts), (scans_b.series, scans_b.facts), progress,
             remember,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from cvsct.core.errors import CvsctError, RefusedScansError, UsageError
 from cvsct.core.progress import Note, Progress
 from cvsct.core.text import columns
-from cvsct.guard.training_set import DERIVED, Finding, findings, parse_allowed
+from cvsct.guard.training_set import DERIVED, TrainingProblem, find_problems, parse_allowed
 from cvsct.io.dicom.header import label
 from cvsct.io.examined import Examined, examine
 from cvsct.io.left_out import lines
@@ -84,20 +84,20 @@ def admit_scans(
     empty = [f"no series of the {side} is left" for side, kept in scans.items() if not len(kept)]
     if empty and skip_refused:
         refused = [*empty, *unusable]
-    side_findings: list[Finding] = []
+    problems: list[TrainingProblem] = []
     if not empty:
         try:
-            side_findings = list(
-                findings({side: (kept.series, kept.facts) for side, kept in scans.items()})
+            problems = list(
+                find_problems({side: (kept.series, kept.facts) for side, kept in scans.items()})
             )
         except CvsctError:  # a slice that was sampled is damaged
             if not refused:
                 refuse_damaged(source, target, allow, progress)
                 raise
     refused += [
-        f"{finding.text}{_allow_remedy(finding)}"
-        for finding in side_findings
-        if finding.allow not in allowed
+        f"{problem.text}{_allow_option(problem)}"
+        for problem in problems
+        if problem.allow not in allowed
     ]
     if refused:
         _refuse(refused, SKIP_REMEDY if unusable and not skip_refused else "")
@@ -107,7 +107,7 @@ def admit_scans(
     if show:
         show[1](columns([HEAD, *census.rows]))
     warnings = [
-        *(f"{finding.text} (allowed)" for finding in side_findings),
+        *(f"{problem.text} (allowed)" for problem in problems),
         *(
             _derived_warning(side, contents)
             for side, contents in examined.items()
@@ -170,8 +170,9 @@ def _derived_warning(side: str, examined: Examined) -> str:
     )
 
 
-def _allow_remedy(finding: Finding) -> str:
-    return f", or go on all the same with --allow {finding.allow}" if finding.allow else ""
+def _allow_option(problem: TrainingProblem) -> str:
+    """Ending of a message that names the option by which a problem is allowed, if there is one."""
+    return f", or go on all the same with --allow {problem.allow}" if problem.allow else ""
 
 
 def _refuse(reasons: Sequence[str], remedy: str = "") -> NoReturn:

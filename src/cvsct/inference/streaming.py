@@ -19,7 +19,7 @@ from cvsct.core.errors import GuardError, ModelError, SeriesError
 from cvsct.core.files import config_hash, new_folder
 from cvsct.core.sampling import read_sample
 from cvsct.core.volume import CTVolume, OpenedScan
-from cvsct.guard.apply import Guard, facts_of, report
+from cvsct.guard.apply import Guard, guard_report, scan_facts
 from cvsct.guard.verdict import ScanVerdict
 from cvsct.inference.overlap import overlap
 from cvsct.io.dicom.header import is_dicom, label
@@ -189,7 +189,7 @@ def fitted_and_checked(
         return mapping, None
     sample = read_sample(scan)
     fitted = mapping.fitted_to(sample)
-    return fitted, guard.check_scan(facts_of(scan), sample, fitted.position)
+    return fitted, guard.check_scan(scan_facts(scan), sample, fitted.position)
 
 
 def harmonize_series(
@@ -265,7 +265,7 @@ def harmonize_series(
         derived_uid=written.series_uid,
         n_slices=len(stack),
         mean_change_hu=float(np.mean(change_hu)),
-        guard=report(verdict, watch, fitted.remark),
+        guard=guard_report(verdict, watch, fitted.remark),
         names=names_told(series),
         notes=stack.notes,
     )
