@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.benchmarking.published_results import NOTES, QUALITY, TABLE_2, TABLE_3, PublishedValue
+from cvsct.benchmarking.published_results import (
+    NOTES,
+    PAPER_CLASSES,
+    QUALITY,
+    TABLE_2,
+    TABLE_3,
+    PublishedValue,
+)
 from cvsct.benchmarking.results import (
     INPUT,
     RETEST,
@@ -19,10 +26,7 @@ from cvsct.benchmarking.results import (
     within_mean,
 )
 from cvsct.benchmarking.unpaired import MISSING_CELL, unpaired_table
-from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.table import Table
-
-CLASS_TITLES = ("First order", "GLCM", "GLDM", "GLRLM", "GLSZM", "NGTDM")
 
 
 def tables(benchmark: Benchmark) -> list[Table]:
@@ -41,17 +45,17 @@ def table_2(benchmark: Benchmark) -> Table:
     rows: list[tuple[str, ...]] = []
     marked = set()
     for number, direction in enumerate(benchmark.directions):
-        rows.append((f"{direction} conversion", *[""] * len(CLASSES)))
+        rows.append((f"{direction} conversion", *[""] * len(PAPER_CLASSES)))
         marked.add(len(rows) - 1)
         for method in compared_methods(benchmark):
             found = benchmark.of(method, number)
             if found:
-                cells = [_spread(found, "ccc_within", name, 2) for name in CLASSES]
+                cells = [_spread(found, "ccc_within", name, 2) for name in PAPER_CLASSES]
                 rows.append((method, *cells))
             if benchmark.on_paper_scanners and method in TABLE_2:
                 printed = TABLE_2[method][number]
                 rows.append(
-                    (f"{method}, the paper", *(_published_cell(printed[n]) for n in CLASSES))
+                    (f"{method}, the paper", *(_published_cell(printed[n]) for n in PAPER_CLASSES))
                 )
                 marked.add(len(rows) - 1)
     return Table(
@@ -61,7 +65,7 @@ def table_2(benchmark: Benchmark) -> Table:
             "Lin's CCC over the features of a class in one region; mean ± sd over "
             f"{_counts_text(benchmark)}{_seeds_text(benchmark)}"
         ),
-        head=("Feature class", *CLASS_TITLES),
+        head=("Feature class", *PAPER_CLASSES.values()),
         rows=tuple(rows),
         marked=frozenset(marked),
         footnotes=(*_unpaired_notes(benchmark, (0, 1)), *_paper_footnotes(benchmark)),
