@@ -27,7 +27,7 @@ from cvsct.networks.vgg import VGG, WIDTHS, Network, layer_names
 
 
 class VGGUNetConfig(Settings):
-    """What a U-Net on a frozen VGG is built from."""
+    """Settings of a U-Net with a frozen VGG as encoder."""
 
     architecture: Literal["vgg-unet"] = "vgg-unet"
     """Which network it is."""

@@ -30,7 +30,7 @@ from cvsct.core.files import config_hash, new_folder, write_json
 from cvsct.core.progress import Progress, silent
 from cvsct.core.volume import CTVolume, ScanFacts, Scans, facts_of
 from cvsct.training.data.entry import Entry, hashed
-from cvsct.training.data.patch_grid import PatchRule, corner, find_places
+from cvsct.training.data.patch_grid import PatchRule, corner, find_patch_starts
 from cvsct.training.data.resampling import resampled, resampled_shape
 
 FORMAT = 2
@@ -214,7 +214,7 @@ class _Writer:
 
     def _places(self, plane: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "down across"]:
         try:
-            return find_places(plane, self.rule)
+            return find_patch_starts(plane, self.rule)
         except GeometryError as error:
             raise TrainingError(
                 f"series {self.done} of the {self.name}: {error}; set smaller patches"
