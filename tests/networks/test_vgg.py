@@ -37,10 +37,10 @@ def states() -> dict[str, dict[str, Tensor]]:
     """Random weights of each network up to relu4_1, as torchvision keeps them."""
     source = torch.Generator().manual_seed(0)
     found: dict[str, dict[str, Tensor]] = {}
-    for network, convolution_positions in PLACES.items():
+    for network, places in PLACES.items():
         channels = 3
         state = found.setdefault(network, {})
-        for number, place in convolution_positions.items():
+        for number, place in places.items():
             width = WIDTH[place[0]]
             scale = (2 / (9 * channels)) ** 0.5
             kernel = torch.randn(width, channels, 3, 3, generator=source) * scale

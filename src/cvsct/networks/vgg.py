@@ -74,11 +74,11 @@ class VGG(nn.Module):
     def forward(self, grey: Float[Tensor, "n 1 h w"]) -> list[Float[Tensor, "n c y x"]]:
         """Feature maps of the chosen layers."""
         maps = grey * self.gain - self.mean
-        found = []
+        features = []
         for name, convolution in zip(self.names, self.convolutions, strict=True):
             if name.endswith("_1") and name != "relu1_1":
                 maps = functional.max_pool2d(maps, 2)
             maps = functional.relu(convolution(maps))
             if name in self.layers:
-                found.append(maps)
-        return found
+                features.append(maps)
+        return features

@@ -111,5 +111,5 @@ class VGGUNet(nn.Module):
 
     def _encoded(self, image: Tensor) -> list[Tensor]:
         with torch.autocast(image.device.type, enabled=False):  # bf16 has one grey level of 255
-            found = self.encoder((image.to(self.scale.dtype) + 1) / 2)
-        return [features * self.scale[index] for index, features in enumerate(found)]
+            layers = self.encoder((image.to(self.scale.dtype) + 1) / 2)
+        return [features * self.scale[index] for index, features in enumerate(layers)]
