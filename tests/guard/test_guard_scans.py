@@ -220,11 +220,11 @@ def test_numbers_suggested_are_short_and_never_below() -> None:
 
 
 def test_overrides_are_read_and_wrong_ones_refused() -> None:
-    found = Overrides.parse(["noise_db=7", "kernel=off", "noise_db=9", "grid_ratio=off"])
-    assert found.values == {"noise_db": 9.0, "grid_ratio": math.inf}
-    assert found.off == {"kernel"}
-    assert found.on(FLOORS) == replace(FLOORS, noise_db=9.0)
-    assert found.actions == {"scan": "refuse", "slices": "flag"}
+    overrides = Overrides.parse(["noise_db=7", "kernel=off", "noise_db=9", "grid_ratio=off"])
+    assert overrides.values == {"noise_db": 9.0, "grid_ratio": math.inf}
+    assert overrides.off == {"kernel"}
+    assert overrides.apply_to(FLOORS) == replace(FLOORS, noise_db=9.0)
+    assert overrides.actions == {"scan": "refuse", "slices": "flag"}
     assert Overrides.parse(["off"]).actions == {"scan": "off", "slices": "off"}
     assert Overrides.parse(["scan=note", "slices=refuse"]).actions == {
         "scan": "note", "slices": "refuse",

@@ -29,7 +29,7 @@ LEAK = 0.2
 
 
 class GeneratorConfig(Settings):
-    """What a generator of unpaired training is built from."""
+    """Settings of a generator of unpaired training."""
 
     architecture: Literal["cvs-ct", "resnet-9"] = "cvs-ct"
     """The paper's, or CycleGAN's public ResNet-9 as a second baseline."""
@@ -71,7 +71,7 @@ class GeneratorConfig(Settings):
         return given
 
     @model_validator(mode="after")
-    def _refuse_what_resnet_has_not(self) -> GeneratorConfig:
+    def _refuse_settings_resnet_lacks(self) -> GeneratorConfig:
         if self.architecture == "resnet-9" and self.attention:
             raise ValueError(
                 "resnet-9 has no attention; train cyclegan or cvsct-1, or set "
@@ -163,7 +163,7 @@ class Generator(nn.Module):
 PairedGeneratorConfig: TypeAlias = Annotated[
     ResidualCNNConfig | UNetConfig | VGGUNetConfig, Field(discriminator="architecture")
 ]
-"""What a generator of paired training is built from: its `architecture` says which."""
+"""Settings of a generator of paired training, told apart by `architecture`."""
 
 AnyConfig: TypeAlias = GeneratorConfig | ResidualCNNConfig | UNetConfig | VGGUNetConfig
 CycleGenerator: TypeAlias = Generator | ResNetGenerator

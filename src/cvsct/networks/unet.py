@@ -23,11 +23,11 @@ from cvsct.networks.padding import reflected
 LEAK = 0.2
 INITIAL_SD = 0.02
 WIDEST = 8
-"""Filters grow to so many times the first level's."""
+"""Largest number of filters, as a multiple of the first level's."""
 
 
 class UNetConfig(Settings):
-    """What a U-Net is built from."""
+    """Settings of a U-Net."""
 
     architecture: Literal["unet"] = "unet"
     """Which network it is."""
@@ -84,7 +84,7 @@ class UNet(nn.Module):
         return torch.clamp(image + change, -1.0, 1.0) if self.residual else change
 
     def latent(self, image: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n c y x"]:
-        """The innermost features: what the U-Net makes of an image before it goes back up."""
+        """Innermost features of an image: output of the last encoder level."""
         return self._encoded(reflected(image, self.step_px))[-1]
 
     def _encoded(self, image: Tensor) -> list[Tensor]:

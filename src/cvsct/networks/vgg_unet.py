@@ -27,7 +27,7 @@ from cvsct.networks.vgg import VGG, WIDTHS, Network, layer_names
 
 
 class VGGUNetConfig(Settings):
-    """What a U-Net on a frozen VGG is built from."""
+    """Settings of a U-Net with a frozen VGG as encoder."""
 
     architecture: Literal["vgg-unet"] = "vgg-unet"
     """Which network it is."""
@@ -111,5 +111,5 @@ class VGGUNet(nn.Module):
 
     def _encoded(self, image: Tensor) -> list[Tensor]:
         with torch.autocast(image.device.type, enabled=False):  # bf16 has one grey level of 255
-            found = self.encoder((image.to(self.scale.dtype) + 1) / 2)
-        return [features * self.scale[index] for index, features in enumerate(found)]
+            layers = self.encoder((image.to(self.scale.dtype) + 1) / 2)
+        return [features * self.scale[index] for index, features in enumerate(layers)]
