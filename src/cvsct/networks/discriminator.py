@@ -36,7 +36,7 @@ class DiscriminatorConfig(Settings):
     """The CT number that the gain leaves at zero."""
 
     kaiming: bool = False
-    """Kaiming initialisation in place of PyTorch's default."""
+    """Kaiming initialization in place of PyTorch's default."""
 
     def map_size(self, patch_px: int) -> int:
         """Side of the score map for a square patch of that many pixels a side.

@@ -38,7 +38,7 @@ def layer_names(network: Network) -> list[str]:
 
 
 class VGG(nn.Module):
-    """Feature maps of chosen ReLU layers of a frozen VGG for grey images in [0, 1].
+    """Feature maps of chosen ReLU layers of a frozen VGG for gray images in [0, 1].
 
     Args:
         layers: names such as `relu2_1`. The network ends at the last.

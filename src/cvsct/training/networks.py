@@ -132,7 +132,7 @@ class NetworkSet:
         return {name: term.detach() for name, term in terms.items()}
 
     def rates(self, fraction_done: float) -> dict[str, float]:
-        """Each optimiser's learning rate, to be logged."""
+        """Each optimizer's learning rate, to be logged."""
         return {
             f"rate_{name}": optimizer.rate(fraction_done)
             for name, optimizer in self.optimizers.items()

@@ -68,8 +68,8 @@ class PatchView:
         spectra = patch_spectra(volume, frequencies, hu.shape[-1], "soft", min_fraction=0.0)
         return mean_over_patches(spectra.log_power)
 
-    def grey(self, images: Images) -> Picture:
+    def gray(self, images: Images) -> Picture:
         """The first of the patches as a picture in [0, 1]."""
         low, high = SOFT_TISSUE_WINDOW.limits_hu
-        grey: Picture = np.clip((self.hu(images[:1])[0] - low) / (high - low), 0, 1)
-        return grey
+        gray: Picture = np.clip((self.hu(images[:1])[0] - low) / (high - low), 0, 1)
+        return gray

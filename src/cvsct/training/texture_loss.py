@@ -80,8 +80,8 @@ class TextureLoss(nn.Module):
 
     def grams(self, images: Images) -> list[Float[Tensor, "n c c"]]:
         """Gram matrices of each image at the chosen layers."""
-        grey = (images * self.gain + self.offset).clamp(0, 1)
-        return [losses.gram(features) for features in self.features(grey)]
+        gray = (images * self.gain + self.offset).clamp(0, 1)
+        return [losses.gram(features) for features in self.features(gray)]
 
     @torch.no_grad()
     def mean_grams(self, images: Images) -> list[Float[Tensor, "1 c c"]]:

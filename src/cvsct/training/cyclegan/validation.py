@@ -139,7 +139,7 @@ class CycleValidator:
             for number, (name, image) in enumerate(
                 zip(("source", "translated", "target"), images, strict=True), 1
             ):
-                shown[f"{source}2{target}/{number}_{name}"] = self.views[source].grey(image)
+                shown[f"{source}2{target}/{number}_{name}"] = self.views[source].gray(image)
         return shown
 
     def _measure_direction(self, step: Translator, source: str, target: str) -> dict[str, float]:

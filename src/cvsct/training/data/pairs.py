@@ -140,7 +140,7 @@ class PairSampler:
         """Pairs of patches that are not turned, the same for the same seed.
 
         Args:
-            size_px: side of larger crops about the same centres, moved inwards at the edge.
+            size_px: side of larger crops about the same centers, moved inwards at the edge.
 
         Raises:
             TrainingError: if a slice is smaller.

@@ -55,7 +55,7 @@ class PatchSampler:
         """Patches that are not turned, the same for the same seed.
 
         Args:
-            size_px: side of larger crops about the same centres, moved inwards at the edge.
+            size_px: side of larger crops about the same centers, moved inwards at the edge.
 
         Raises:
             TrainingError: if a slice is smaller.
@@ -120,7 +120,7 @@ def cut_turned(
 def cut_upright(
     store: Store, window: HUWindow, positions: Sequence[PatchPosition], size_px: int | None = None
 ) -> Patches:
-    """Patches as they lie in their slices, or crops of another size about the same centres.
+    """Patches as they lie in their slices, or crops of another size about the same centers.
 
     Raises:
         TrainingError: if a slice is smaller than a crop.

@@ -30,7 +30,7 @@ _PATCH_GAN: dict[str, Any] = {
     "strides": (2, 2, 2, 1),
     "sigmoid": False,
 }
-"""pix2pix's discriminator of 70 px patches (appendix 6.1.2), without its normalisation."""
+"""pix2pix's discriminator of 70 px patches (appendix 6.1.2), without its normalization."""
 
 
 class VGGFile(Settings):

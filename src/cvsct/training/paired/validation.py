@@ -76,7 +76,7 @@ class PairValidator:
             "2_translated": step.translate("a2b", source),
             "3_target": self.b,
         }
-        return {f"a2b/{name}": self.view.grey(image) for name, image in shown.items()}
+        return {f"a2b/{name}": self.view.gray(image) for name, image in shown.items()}
 
     def _figures(self, images: Images) -> dict[str, float]:
         difference = (images - self.b).double()
