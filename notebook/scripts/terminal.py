@@ -24,6 +24,10 @@ from tests.conftest import phantom_hu  # noqa: E402
 from tests.support.dicom_files import write_series  # noqa: E402
 
 COLUMNS = 100
+START = (  # Ctrl-C is ignored by what a shell runs in the background, and by its children
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from cvsct.cli import main; main()"
+)
 
 
 class Terminal:
@@ -31,8 +35,7 @@ class Terminal:
 
     def __init__(self, folder: Path, package: Path) -> None:
         self.folder, self.pages = folder, ["# What a terminal shows\n"]
-        entry = "cvsct" if (package / "src/cvsct/__main__.py").exists() else "cvsct.cli"
-        self._command = [sys.executable, "-m", entry]
+        self._command = [sys.executable, "-c", START]
         self._environment = os.environ | {
             "PYTHONPATH": str(package / "src"), "COLUMNS": str(COLUMNS), "NO_COLOR": "1",
         }  # fmt: skip
