@@ -138,22 +138,22 @@ def mutated_files(folder: Path, count: int, seed: int, workers: int = WORKERS) -
     place.mkdir()
     reads, failures = [], []
     reading = Reading(synthetic, place, seed)
-    with contextlib.closing(Processes(reading, workers, max_deaths=count + 1)) as crew:
+    with contextlib.closing(Processes(reading, workers, max_deaths=count + 1)) as pool:
         numbers = iter(range(count))
         waiting = True
-        while waiting or crew.in_hand:
-            while crew.idle() and waiting:
+        while waiting or pool.in_flight:
+            while pool.free_slots() and waiting:
                 number = next(numbers, None)
                 waiting = number is not None
                 if number is not None:
-                    crew.give(number)
-            for report in crew.news() if crew.in_hand else ():
+                    pool.submit(number)
+            for report in pool.poll() if pool.in_flight else ():
                 if report.kind == "done":
                     reads.append(report.result)
                     if report.result.fault:
-                        failures.append(f"{report.piece} {_about(report.result)}")
+                        failures.append(f"{report.item} {_about(report.result)}")
                 elif report.kind != "step":
-                    failures.append(f"{report.piece}: {report.kind}: {report.message}")
+                    failures.append(f"{report.item}: {report.kind}: {report.message}")
     kinds = Counter(read.kind for read in reads)
     figures = {
         **kinds,
