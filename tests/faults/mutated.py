@@ -19,7 +19,7 @@ import numpy as np
 from cvsct.core.errors import CvsctError
 from cvsct.core.volume import CTVolume
 from cvsct.core.workers import Processes
-from cvsct.io.dicom.pixels import FARTHEST_HU
+from cvsct.io.dicom.pixels import MAX_STORED_HU
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.read import find_series, read_facts
 from cvsct.io.series import derived_writer, open_series
@@ -125,7 +125,7 @@ def _plausible(series: SeriesFiles) -> CTVolume:
     assert volume.hu.shape == stack.shape == (len(where.positions_mm), *volume.hu.shape[1:])
     assert volume.hu.size, "nothing was read"
     assert np.isfinite(volume.hu).all(), "values that are not finite"
-    assert np.abs(volume.hu).max() <= FARTHEST_HU, "values of no CT"
+    assert np.abs(volume.hu).max() <= MAX_STORED_HU, "values of no CT"
     assert np.isfinite(where.positions_mm).all(), "positions that are not finite"
     assert min(where.pixel_mm) > 0, "pixels without a size"
     return volume

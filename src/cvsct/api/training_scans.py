@@ -11,8 +11,8 @@ from cvsct.core.errors import CvsctError, RefusedScansError, UsageError
 from cvsct.core.progress import Note, Progress
 from cvsct.core.text import columns
 from cvsct.guard.training_set import DERIVED, TrainingProblem, find_problems, parse_allowed
+from cvsct.io.checked_scans import CheckedScans, check_series
 from cvsct.io.dicom.header import label
-from cvsct.io.examined import Examined, examine
 from cvsct.io.left_out import lines
 from cvsct.io.scans import SeriesOnDisk
 from cvsct.training.data.census import HEAD, Census
@@ -59,27 +59,27 @@ def admit_scans(
     """
     allowed = parse_allowed(allow)
     paths = {"source": source, "target": target}
-    examined = {
-        side: examine(path, skip_refused, progress, f"checking the {side}")
+    checked = {
+        side: check_series(path, skip_refused, progress, f"checking the {side}")
         for side, path in paths.items()
     }
     if show:
-        for side, contents in examined.items():
+        for side, contents in checked.items():
             for line in lines(contents.left_out, f"{side} scans"):
                 show[0](line)
     allow_derived = DERIVED in allowed
     scans = {
         side: contents.scans if allow_derived else contents.acquired
-        for side, contents in examined.items()
+        for side, contents in checked.items()
     }
     _refuse_same_series(scans["source"], scans["target"])
     unusable = [
         reason
-        for side, contents in examined.items()
+        for side, contents in checked.items()
         for reason in _reasons_against(side, contents, allow_derived)
     ]
     refused = [] if skip_refused else list(unusable)
-    if any(contents.refused for contents in examined.values()) and not skip_refused:
+    if any(contents.refused for contents in checked.values()) and not skip_refused:
         refused = _all_reasons_against(paths, allow_derived, progress)
     empty = [f"no series of the {side} is left" for side, kept in scans.items() if not len(kept)]
     if empty and skip_refused:
@@ -110,7 +110,7 @@ def admit_scans(
         *(f"{problem.text} (allowed)" for problem in problems),
         *(
             _derived_warning(side, contents)
-            for side, contents in examined.items()
+            for side, contents in checked.items()
             if allow_derived and contents.harmonized
         ),
         *census.warnings,
@@ -142,31 +142,31 @@ def _all_reasons_against(
         reason
         for side, path in paths.items()
         for reason in _reasons_against(
-            side, examine(path, True, progress, f"reading the {side}"), allow_derived
+            side, check_series(path, True, progress, f"reading the {side}"), allow_derived
         )
     ]
 
 
-def _reasons_against(side: str, examined: Examined, allow_derived: bool) -> list[str]:
+def _reasons_against(side: str, checked: CheckedScans, allow_derived: bool) -> list[str]:
     """Reasons against series of one side, one line per series, in the order of their numbers.
 
     Args:
         allow_derived: whether series that this program derived are allowed.
     """
-    reasons = dict(examined.refused)
+    reasons = dict(checked.refused)
     if not allow_derived:
         reasons |= {
             number: f"{label(series.files[0])}: made by this program, not by a scanner "
             "(--allow derived lets it in)"
-            for number, series in examined.harmonized.items()
+            for number, series in checked.harmonized.items()
         }
     return [f"{side}, series {number}: {reasons[number]}" for number in sorted(reasons)]
 
 
-def _derived_warning(side: str, examined: Examined) -> str:
-    count = len(examined.harmonized)
+def _derived_warning(side: str, checked: CheckedScans) -> str:
+    count = len(checked.harmonized)
     return (
-        f"{count} of {len(examined.scans)} series of the {side} were made by this program (allowed)"
+        f"{count} of {len(checked.scans)} series of the {side} were made by this program (allowed)"
     )
 
 
