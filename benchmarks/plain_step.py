@@ -38,7 +38,7 @@ class PlainStep:
 
     def __init__(self, step: CycleStep, how: Plain) -> None:
         config = step.config
-        self.config, self.nets, self.domain, self.how = config, step.nets, step.domain, how
+        self.config, self.nets, self.domain, self.how = config, step.nets, step.texture_loss, how
         self.device = step.device
         self.layout = torch.channels_last if how.channels_last else torch.contiguous_format
         for module in filter(None, (self.nets, self.domain)):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bundled_scans import make
-from cvsct.guard.calibrate import calibrated
+from cvsct.guard.calibrate import calibrate_guard
 from cvsct.io.scans import open_scans
 from cvsct.model.bundle import CHECKPOINT_FILE, MEASURED, SUMS_FILE, Bundle
 from cvsct.model.pretrained import ROOT
@@ -146,7 +146,7 @@ def install(pair: Pair, work: Path, results: list[dict[str, Any]]) -> None:
     learned_from = [open_scans(work / "scans" / pair.folder / TRAIN / side) for side in pair.sides]
     for method in METHODS:
         model = Bundle.read(work / "benchmark" / pair.name / "models" / f"{method}-0")
-        model = calibrated(model, *((scans.series, scans.facts) for scans in learned_from))
+        model = calibrate_guard(model, *((scans.series, scans.facts) for scans in learned_from))
         figures = {**model.training, MEASURED: measured(pair, results, method)}
         place = ROOT / f"{pair.name}-{method}"
         shutil.rmtree(place, ignore_errors=True)

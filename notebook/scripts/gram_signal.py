@@ -14,7 +14,7 @@ from cvsct.io.read import read_all
 from cvsct.training.data.patch_grid import PatchRule
 from cvsct.training.data.sampler import PatchSampler
 from cvsct.training.data.store import open_store
-from cvsct.training.texture_loss import DomainConfig, DomainLoss
+from cvsct.training.texture_loss import TextureLoss, TextureLossConfig
 
 LAYERS = ("relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu4_1", "relu5_1")
 WINDOWS = ((-1000.0, 900.0), (-300.0, 400.0), (-150.0, 250.0))
@@ -36,8 +36,8 @@ def main() -> None:
             drawn = PatchSampler(store, HUWindow()).draw(PATCHES, np.random.default_rng(seed))
         patches.append(torch.from_numpy(drawn))
     for window in WINDOWS:
-        config = DomainConfig(weights=arguments.vgg, layers=LAYERS, window_hu=window)
-        loss = DomainLoss(config, HUWindow())
+        config = TextureLossConfig(weights=arguments.vgg, layers=LAYERS, window_hu=window)
+        loss = TextureLoss(config, HUWindow())
         for layer, sharp, soft in zip(LAYERS, *(loss.grams(p) for p in patches), strict=True):
             unit = soft.mean(0).square().mean()
             signal = (sharp.mean(0) - soft.mean(0)).square().mean() / unit

@@ -148,7 +148,7 @@ def planted(case: Case, largest: dict[str, float]) -> Iterator[tuple[str, bool]]
             verdict = judge(case, bad, describe(sample(bad)), blind=True)
             yield name, bool(verdict.reasons)
             if name == "as it is":
-                for each in verdict.findings:
+                for each in verdict.comparisons:
                     if each.name in largest:
                         largest[each.name] = max(largest[each.name], each.value)
 

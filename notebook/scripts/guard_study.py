@@ -26,7 +26,7 @@ from cvsct.guard.output_check import (
     SliceChange,
     SliceLimits,
     judge_slice,
-    limits_of,
+    learn_slice_limits,
     measure_change,
 )
 from guard_failures import (
@@ -60,7 +60,9 @@ def folds_of(scans: Sequence[Slice]) -> list[int]:
 def limits_by_fold(changes: Sequence[SliceChange], folds: Sequence[int]) -> list[SliceLimits]:
     """For each fold the limits that the others set."""
     return [
-        limits_of([change for change, fold in zip(changes, folds, strict=True) if fold != k])
+        learn_slice_limits(
+            [change for change, fold in zip(changes, folds, strict=True) if fold != k]
+        )
         for k in range(max(folds) + 1)
     ]
 
@@ -210,7 +212,7 @@ def few_slices(scans: Sequence[Slice], changes: Sequence[SliceChange]) -> str:
                 for name in sorted(chosen)
                 for k in rng.choice(len(of_body[name]), min(each, len(of_body[name])), False)
             ]
-            limits = limits_of(own)
+            limits = learn_slice_limits(own)
             rest = [one for name in bodies if name not in chosen for one in of_body[name]]
             alarms += Rate(sum(bool(judge_slice(one, limits)) for one in rest), len(rest))
         if alarms.n:
@@ -242,7 +244,7 @@ def study(args: argparse.Namespace, reverse: bool) -> tuple[str, dict[str, objec
         + (f" ({sorted({name for one in alarms for name in one})})" if false.found else ""),
         f"CPU time: {1e3 * seconds:.0f} ms a slice of {scans[0].good.before.shape}.",
         "Good output, median / 95 % / highest:",
-        figures_table(changes, target, limits_of(changes)),
+        figures_table(changes, target, learn_slice_limits(changes)),
         few_slices(scans, changes),
     ]
     record: dict[str, object] = {

@@ -1,13 +1,15 @@
 """Each command as a terminal shows it: help, a typical run, typical errors, and a cohort of forty.
 
 `python notebook/scripts/terminal.py --out runs/terminal` makes its own scans and writes
-`terminal.md` there. With `--package FOLDER` it runs the `src` of another checkout.
+`terminal.md` there. With `--package FOLDER` it runs the `src` of another checkout, and with
+`--before FILE` it writes `compared.md` beside, of that page and its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +26,18 @@ from tests.conftest import phantom_hu  # noqa: E402
 from tests.support.dicom_files import write_series  # noqa: E402
 
 COLUMNS = 100
+WIDTH, MAX_LINES = 150, 30
+"""Of a block in the notebook's page."""
+INTRODUCTION = """# What a terminal shows
+
+Made by `python notebook/scripts/terminal.py --out runs/now --before runs/before/terminal.md`; what
+stood before by the same script with `--package` and a checkout of b9c5140. Scans are tiny phantoms.
+Lines are cut at 150 characters, long lists after 30 lines; the pages of help are left out
+(`cvsct COMMAND --help` shows them)."""
+START = (  # Ctrl-C is ignored by what a shell runs in the background, and by its children
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from cvsct.cli import main; main()"
+)
 
 
 class Terminal:
@@ -31,8 +45,7 @@ class Terminal:
 
     def __init__(self, folder: Path, package: Path) -> None:
         self.folder, self.pages = folder, ["# What a terminal shows\n"]
-        entry = "cvsct" if (package / "src/cvsct/__main__.py").exists() else "cvsct.cli"
-        self._command = [sys.executable, "-m", entry]
+        self._command = [sys.executable, "-c", START]
         self._environment = os.environ | {
             "PYTHONPATH": str(package / "src"), "COLUMNS": str(COLUMNS), "NO_COLOR": "1",
         }  # fmt: skip
@@ -136,11 +149,40 @@ def pages(terminal: Terminal) -> None:
     terminal.run(*words, "--out", "all", "--json", "--quiet")
 
 
+def sections(text: str) -> dict[str, list[str]]:
+    """Blocks of a written page by the title above them."""
+    parts = re.split(r"^## (.*)$", text, flags=re.M)
+    return {
+        title: [cut(block) for block in re.findall(r"```\n.*?\n```", content, re.S)]
+        for title, content in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def cut(block: str) -> str:
+    """A block with its long lines and long lists cut."""
+    lines = [line.rstrip() for line in block.replace(f"{ROOT}/", "").splitlines()]
+    if len(lines) > MAX_LINES + 4:
+        lines = [*lines[:MAX_LINES], "...", lines[-1]]
+    return "\n".join(line[:WIDTH] + (" ..." if len(line) > WIDTH else "") for line in lines)
+
+
+def compared(before: str, after: str) -> str:
+    """The notebook's page: runs as they are now, errors and the cohort before and now."""
+    old, new = sections(before), sections(after)
+    runs, errors, cohort = list(new)[1:]
+    pages = [INTRODUCTION, f"## {runs}, now", *new[runs]]
+    pages += [f"## {errors}, before", *old[errors], f"## {errors}, now", *new[errors]]
+    ran = [block for block in old[cohort] if "--out all\n" in block]
+    pages += [f"## {cohort}, before", *ran, f"## {cohort}, now", *new[cohort]]
+    return "\n\n".join(pages) + "\n"
+
+
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--package", type=Path, default=ROOT, help="a checkout to run")
+    parser.add_argument("--before", type=Path, help="terminal.md of another checkout, to compare")
     given = parser.parse_args()
     folder = given.out.resolve() / "work"
     shutil.rmtree(folder, ignore_errors=True)
@@ -150,7 +192,11 @@ def main() -> None:
     write_cohort(folder / "cohort")
     terminal = Terminal(folder, given.package.resolve())
     pages(terminal)
-    (given.out / "terminal.md").write_text("\n".join(terminal.pages), encoding="utf-8")
+    text = "\n".join(terminal.pages)
+    (given.out / "terminal.md").write_text(text, encoding="utf-8")
+    if given.before:
+        page = compared(given.before.read_text(encoding="utf-8"), text)
+        (given.out / "compared.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

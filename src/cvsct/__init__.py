@@ -1,6 +1,7 @@
-"""Make CT scans of one scanner read like scans of another. For research use only.
+"""Rewrite CT scans of one scanner as if another scanner had made them. For research use only.
 
-Names are loaded when they are used, so that importing the package costs nothing.
+The names in `__all__` are the public interface. Each is imported when it is first used, so that
+importing the package itself is fast.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cvsct.api.evaluate import evaluate
-    from cvsct.api.harmonize import HarmonizeResult, harmonize
+    from cvsct.api.harmonize import AllSeriesFailedError, HarmonizeResult, harmonize
     from cvsct.api.model import HarmonizedVolume, Model, list_models, load_model
     from cvsct.api.scans import find_series, read_series, write_derived
     from cvsct.api.simulate import simulate
     from cvsct.api.train import train
     from cvsct.benchmarking.run import benchmark
-    from cvsct.core.errors import CvsctError
+    from cvsct.core.errors import CvsctError, GuardError
     from cvsct.core.volume import CTVolume
     from cvsct.methods.registry import list_methods
 
-_WHERE = {
+_MODULES = {
+    "AllSeriesFailedError": "api.harmonize",
     "CTVolume": "core.volume",
     "CvsctError": "core.errors",
+    "GuardError": "core.errors",
     "HarmonizeResult": "api.harmonize",
     "HarmonizedVolume": "api.model",
     "Model": "api.model",
@@ -42,8 +45,10 @@ _WHERE = {
 }
 
 __all__ = [
+    "AllSeriesFailedError",
     "CTVolume",
     "CvsctError",
+    "GuardError",
     "HarmonizeResult",
     "HarmonizedVolume",
     "Model",
@@ -62,9 +67,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'cvsct' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"cvsct.{_WHERE[name]}"), name)
+    return getattr(importlib.import_module(f"cvsct.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

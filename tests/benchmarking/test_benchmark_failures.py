@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cvsct.benchmarking import runner as benchmark_work
+from cvsct.benchmarking import runner
 from cvsct.core.errors import TerminatedError
 from cvsct.methods.registry import METHODS, find_method
 from tests.conftest import phantom_hu
@@ -171,7 +171,7 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
     step: str, failure: str,
 ) -> None:  # fmt: skip
     fail, says = FAILURES[failure]
-    whole: Callable[..., Any] = getattr(benchmark_work, step)
+    whole: Callable[..., Any] = getattr(runner, step)
     out = tmp_path / "out"
 
     def failing(*about: Any, **more: Any) -> None:
@@ -179,7 +179,7 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
             fail()
         whole(*about, **more)
 
-    monkeypatch.setattr(benchmark_work, step, failing)
+    monkeypatch.setattr(runner, step, failing)
     code, _, err = run(*words(unpaired, out, "histogram,input"))
     assert code == 3, err
     record = json.loads((out / "results.json").read_text())
@@ -191,7 +191,7 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
     assert "Jane" not in err
     assert "Jane" not in json.dumps(record)
     assert "Traceback" not in err
-    monkeypatch.setattr(benchmark_work, step, whole)
+    monkeypatch.setattr(runner, step, whole)
     code, _, err = run(*words(unpaired, out, "histogram,input"))
     assert code == 0, err
     record = json.loads((out / "results.json").read_text())
@@ -218,13 +218,13 @@ def test_only_a_request_to_end_ends_it(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(benchmark_work, "evaluate", interrupted)
+    monkeypatch.setattr(runner, "evaluate", interrupted)
     assert run(*words(unpaired, tmp_path / "out", "input"))[0] not in (0, 3)
 
     def asked(*_: object, **__: object) -> None:
         raise TerminatedError("asked to end")
 
-    monkeypatch.setattr(benchmark_work, "evaluate", asked)
+    monkeypatch.setattr(runner, "evaluate", asked)
     assert run(*words(unpaired, tmp_path / "out", "input"))[0] == 1
     assert not (tmp_path / "out" / "results.json").exists()
 
@@ -241,7 +241,7 @@ def test_a_cohort_of_which_a_series_failed_is_no_result_and_tried_again(
         body(data / "test" / side / "2", 5, blur_px, "1.9.5")
     good = [file.read_bytes() for file in sorted((data / "test" / "A" / "2").iterdir())]
     out = tmp_path / "out"
-    whole = benchmark_work.harmonize
+    whole = runner.harmonize
 
     def damaging(scans: Path, *about: Any, **more: Any) -> None:
         """A disk that cannot read some pixels for once."""
@@ -252,11 +252,11 @@ def test_a_cohort_of_which_a_series_failed_is_no_result_and_tried_again(
         finally:
             file.write_bytes(good[1])
 
-    monkeypatch.setattr(benchmark_work, "harmonize", damaging)
+    monkeypatch.setattr(runner, "harmonize", damaging)
     code, _, err = run(*words(data, out, "input"))
     assert code == 1, err
     assert "1 series of test/A could not be harmonised" in err
-    monkeypatch.setattr(benchmark_work, "harmonize", whole)
+    monkeypatch.setattr(runner, "harmonize", whole)
     code, _, err = run(*words(data, out, "input"))
     assert code == 0, err
     images = json.loads((out / "results/input-0/a2b/images/manifest.json").read_text())

@@ -13,13 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cvsct.benchmarking import results as league
-from cvsct.benchmarking import runner as benchmark_work
+from cvsct.benchmarking import results as benchmark_results
+from cvsct.benchmarking import runner
 from cvsct.benchmarking.folder import fit_s
 from cvsct.core.errors import TerminatedError
 from cvsct.io.read import read_all
 from cvsct.methods.registry import METHODS, Method, find_method
-from tests.benchmarking.test_league import metrics
+from tests.benchmarking.test_benchmark_tables import metrics
 from tests.conftest import phantom_hu
 from tests.support.commands import Run
 from tests.support.dicom_files import write_series
@@ -79,7 +79,7 @@ def test_a_benchmark_goes_on_where_it_was_and_takes_more_methods(
     record = json.loads((out / "results.json").read_text())
     assert [(one["method"], one["direction"]) for one in record["results"]] == [
         ("input", 0), ("input", 1), ("spectrum", 0), ("spectrum", 1),
-        (league.COMBAT, 0), (league.COMBAT, 1),
+        (benchmark_results.COMBAT, 0), (benchmark_results.COMBAT, 1),
     ]  # fmt: skip
     there = record["results"][2]["metrics"]
     assert there["retest"]["ccc_across_mean"] > there["ccc_across_mean"]
@@ -90,8 +90,20 @@ def test_a_benchmark_goes_on_where_it_was_and_takes_more_methods(
         names = [row[0] for row in csv.reader(stream)]
     assert names == [
         "Feature class",
-        *("sharp to soft conversion", league.INPUT, "spectrum", league.COMBAT, league.RETEST),
-        *("soft to sharp conversion", league.INPUT, "spectrum", league.COMBAT, league.RETEST),
+        *(
+            "sharp to soft conversion",
+            benchmark_results.INPUT,
+            "spectrum",
+            benchmark_results.COMBAT,
+            benchmark_results.RETEST,
+        ),
+        *(
+            "soft to sharp conversion",
+            benchmark_results.INPUT,
+            "spectrum",
+            benchmark_results.COMBAT,
+            benchmark_results.RETEST,
+        ),
     ]
     page = (out / "benchmark.html").read_text()
     for link in ("results/spectrum-0/a2b/report/report.html",):
@@ -109,7 +121,7 @@ def test_one_failing_method_does_not_stop_the_others(run: Run, data: Path, tmp_p
     assert set(record["failed"]) == {
         "cyclegan, seed 0, sharp to soft", "cyclegan, seed 0, soft to sharp",
     }  # fmt: skip
-    assert {one["method"] for one in record["results"]} == {"input", league.COMBAT}
+    assert {one["method"] for one in record["results"]} == {"input", benchmark_results.COMBAT}
     assert "Failed: cyclegan" in (out / "benchmark.html").read_text()
 
 
@@ -135,9 +147,9 @@ def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
         out.mkdir()
         (out / "metrics.json").write_text(json.dumps(metrics(0.8, 30.0)))
 
-    monkeypatch.setattr(benchmark_work, "evaluate", evaluate)
+    monkeypatch.setattr(runner, "evaluate", evaluate)
     for made_of_features in ("combat", "leads"):
-        monkeypatch.setattr(benchmark_work.Work, made_of_features, lambda *_: [])
+        monkeypatch.setattr(runner.BenchmarkRunner, made_of_features, lambda *_: [])
 
 
 @pytest.fixture
@@ -146,7 +158,7 @@ def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
         out.mkdir(parents=True)
         (out / "manifest.json").write_text(json.dumps({"figures": {"slices_per_s": 4.0}}))
 
-    monkeypatch.setattr(benchmark_work, "harmonize", harmonize)
+    monkeypatch.setattr(runner, "harmonize", harmonize)
 
 
 def with_pairs(data: Path, root: Path) -> Path:
@@ -226,13 +238,13 @@ def test_a_direction_has_equal_minutes_whichever_way_a_method_trains(
     both = replace(twin, name="both", kind="unpaired", reversible=True)
     monkeypatch.setitem(METHODS, "both", both)
     given: dict[str, list[tuple[float, int]]] = {}
-    whole = benchmark_work.train
+    whole = runner.train
 
     def train(name: str, *about: object, max_minutes: float, max_steps: int, **more: Any) -> None:
         given.setdefault(name, []).append((max_minutes, max_steps))
         whole(name, *about, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(benchmark_work, "train", train)
+    monkeypatch.setattr(runner, "train", train)
     out = tmp_path / "out"
     budget = ("--max-minutes", 0.5, "--max-steps", 7)
     code, printed, err = run(*words(data, out, "twin,both", *budget))
@@ -262,7 +274,7 @@ def test_a_benchmark_asked_to_end_begins_nothing_else(
         begun.append(method)
         raise TerminatedError("asked to end")
 
-    monkeypatch.setattr(benchmark_work, "train", asked_to_end)
+    monkeypatch.setattr(runner, "train", asked_to_end)
     code, _, err = run(*words(data, tmp_path / "out", "input,histogram"))
     assert (code, begun) == (1, ["input"])
     assert "asked to end" in err
@@ -302,7 +314,7 @@ def test_features_of_whole_slices(run: Run, data: Path, tmp_path: Path) -> None:
     assert metrics["n_rois"] == metrics["n_slices"] == 6
     code, _, err = run(*evaluate_words(data, tmp_path / "f", "--regions", "circles"))
     assert code == 2
-    assert "no regions 'circles'" in err
+    assert "'circles' is not one of" in err
 
 
 def test_features_of_a_users_masks(run: Run, data: Path, tmp_path: Path) -> None:

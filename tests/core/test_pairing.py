@@ -43,7 +43,7 @@ def test_every_other_slice_pairs_with_a_thicker_series() -> None:
 
 
 @pytest.mark.parametrize(("offset_mm", "count"), [(0.05, 4), (0.2, 0), (2.4, 0)])
-def test_slices_pair_within_a_tenth_of_a_millimetre(offset_mm: float, count: int) -> None:
+def test_slices_pair_within_a_tenth_of_a_millimeter(offset_mm: float, count: int) -> None:
     volume = make_volume(noisy((4, 16, 16)))
     assert len(pair_slices(volume, moved(volume, z_mm=offset_mm))) == count
 
@@ -133,7 +133,7 @@ def test_why_nothing_pairs() -> None:
     assert unpaired_reason([volume], [elsewhere]) == (
         "source and target series share no frame of reference"
     )
-    assert unpaired_reason([volume], [elsewhere], names=("harmonised", "target")).startswith("harm")
+    assert unpaired_reason([volume], [elsewhere], names=("harmonized", "target")).startswith("harm")
     beside = moved(volume, z_mm=2.0)
     assert "nearest slices lie 2.00 mm apart, more than 0.1 mm" in unpaired_reason(
         [volume], [beside]

@@ -78,14 +78,14 @@ def choose(browser: Any, name: str, text: str) -> None:
 
 
 def test_the_page_loads_without_error_or_network(browser: Any) -> None:
-    wait_for(browser, "left input, right harmonised")
+    wait_for(browser, "left input, right harmonized")
     assert browser.get_log("browser") == []
     names = "return performance.getEntriesByType('resource').map(each => each.name)"
     assert [name for name in browser.execute_script(names) if not name.startswith("data:")] == []
 
 
 def test_the_viewer_paints_hu_through_the_window(browser: Any) -> None:
-    wait_for(browser, "left input, right harmonised")
+    wait_for(browser, "left input, right harmonized")
     index = 0 if "z = 0.0" in browser.find_element("name", "slice").text.splitlines()[0] else 1
     image = painted(browser)
     half = SIZE_PX // 2
@@ -121,8 +121,8 @@ def test_the_divider_moves_by_keyboard_alone(browser: Any) -> None:
 
 def test_a_difference_is_coloured_by_its_sign(browser: Any) -> None:
     browser.find_element("name", "divider").send_keys("0")
-    choose(browser, "right", "harmonised − target")
-    wait_for(browser, "harmonised − target")
+    choose(browser, "right", "harmonized − target")
+    wait_for(browser, "harmonized − target")
     image = painted(browser).astype(int)
     difference = np.rint(NEAR.hu[0]) - np.rint(SOFT.hu[0])
     other = np.rint(NEAR.hu[1]) - np.rint(SOFT.hu[1])
@@ -130,7 +130,7 @@ def test_a_difference_is_coloured_by_its_sign(browser: Any) -> None:
     red_less_blue = (image[..., 0] - image[..., 2]) / 255
     misfits = [float(np.abs(red_less_blue - each).mean()) for each in shown]
     assert min(misfits) < 0.02, misfits
-    choose(browser, "right", "harmonised")
+    choose(browser, "right", "harmonized")
 
 
 def test_it_prints_its_figures_and_no_controls(browser: Any) -> None:

@@ -289,12 +289,12 @@ def opened(folder: Path, names: list[str]) -> Finding:
     """Each kind, one after the other, in a process whose death would be seen."""
     failures: list[str] = []
     figures: dict[str, list[float]] = {}
-    with contextlib.closing(Processes(Opening(folder), 1, max_deaths=len(names) + 1)) as crew:
+    with contextlib.closing(Processes(Opening(folder), 1, max_deaths=len(names) + 1)) as pool:
         for name in names:
             print(name, file=sys.stderr, flush=True)
-            crew.give(name)
-            while crew.in_hand:
-                for report in crew.news():
+            pool.submit(name)
+            while pool.in_flight:
+                for report in pool.poll():
                     if report.kind == "done":
                         found: Attempt = report.result
                         figures[name] = [round(found.cpu_s, 2), found.peak_bytes >> 20]

@@ -52,7 +52,7 @@ def _smaller(ds: Dataset, i: int) -> None:
         ds.PixelData = ds.PixelData[: -2 * COLUMNS]
 
 
-def _colour(ds: Dataset, i: int) -> None:
+def _color(ds: Dataset, i: int) -> None:
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
     ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
     ds.PixelData = bytes(3 * ROWS * COLUMNS)
@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "modality": (setting(Modality="PT"), "4 CT images of modality PT, not CT"),
     "enhanced": (setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"), "multi-frame enhanced CT"),
     "frames": (setting(NumberOfFrames=2), "multi-frame image of 2 frames"),
-    "colour": (_colour, r"colour image or screen copy \(3 samples"),
+    "color": (_color, r"color image or screen copy \(3 samples"),
     "8 bit": (_eight_bit, "8 of 8 bits stored"),
     "no pixels": (_without("PixelData"), "no pixel data"),
     "cut pixels": (_cut_pixels, "pixel data cut short at 2808 of 2880 bytes"),

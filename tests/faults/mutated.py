@@ -19,7 +19,7 @@ import numpy as np
 from cvsct.core.errors import CvsctError
 from cvsct.core.volume import CTVolume
 from cvsct.core.workers import Processes
-from cvsct.io.dicom.pixels import FARTHEST_HU
+from cvsct.io.dicom.pixels import MAX_STORED_HU
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.read import find_series, read_facts
 from cvsct.io.series import derived_writer, open_series
@@ -125,7 +125,7 @@ def _plausible(series: SeriesFiles) -> CTVolume:
     assert volume.hu.shape == stack.shape == (len(where.positions_mm), *volume.hu.shape[1:])
     assert volume.hu.size, "nothing was read"
     assert np.isfinite(volume.hu).all(), "values that are not finite"
-    assert np.abs(volume.hu).max() <= FARTHEST_HU, "values of no CT"
+    assert np.abs(volume.hu).max() <= MAX_STORED_HU, "values of no CT"
     assert np.isfinite(where.positions_mm).all(), "positions that are not finite"
     assert min(where.pixel_mm) > 0, "pixels without a size"
     return volume
@@ -138,22 +138,22 @@ def mutated_files(folder: Path, count: int, seed: int, workers: int = WORKERS) -
     place.mkdir()
     reads, failures = [], []
     reading = Reading(synthetic, place, seed)
-    with contextlib.closing(Processes(reading, workers, max_deaths=count + 1)) as crew:
+    with contextlib.closing(Processes(reading, workers, max_deaths=count + 1)) as pool:
         numbers = iter(range(count))
         waiting = True
-        while waiting or crew.in_hand:
-            while crew.idle() and waiting:
+        while waiting or pool.in_flight:
+            while pool.free_slots() and waiting:
                 number = next(numbers, None)
                 waiting = number is not None
                 if number is not None:
-                    crew.give(number)
-            for report in crew.news() if crew.in_hand else ():
+                    pool.submit(number)
+            for report in pool.poll() if pool.in_flight else ():
                 if report.kind == "done":
                     reads.append(report.result)
                     if report.result.fault:
-                        failures.append(f"{report.piece} {_about(report.result)}")
+                        failures.append(f"{report.item} {_about(report.result)}")
                 elif report.kind != "step":
-                    failures.append(f"{report.piece}: {report.kind}: {report.message}")
+                    failures.append(f"{report.item}: {report.kind}: {report.message}")
     kinds = Counter(read.kind for read in reads)
     figures = {
         **kinds,

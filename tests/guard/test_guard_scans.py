@@ -22,7 +22,7 @@ from cvsct.guard.descriptor import (
     describe,
     distance,
 )
-from cvsct.guard.input_check import FLOORS, MARGIN, Side, above
+from cvsct.guard.input_check import FLOORS, MARGIN, Side, round_up
 from cvsct.guard.overrides import Overrides
 from cvsct.guard.verdict import ScanVerdict, judge_scan
 from tests.conftest import make_volume, phantom_hu
@@ -214,17 +214,17 @@ def test_a_scan_without_tissue_passes_where_none_was_learned() -> None:
 def test_numbers_suggested_are_short_and_never_below() -> None:
     rng = np.random.default_rng(0)
     for value in [*np.exp(rng.uniform(-3, 8, 200)).tolist(), 6.4, 20.0, 7.0]:
-        suggested = float(above(value))
+        suggested = float(round_up(value))
         assert value <= suggested <= 1.1 * value
-        assert len(above(value).replace(".", "").strip("0")) <= 2
+        assert len(round_up(value).replace(".", "").strip("0")) <= 2
 
 
 def test_overrides_are_read_and_wrong_ones_refused() -> None:
-    found = Overrides.parse(["noise_db=7", "kernel=off", "noise_db=9", "grid_ratio=off"])
-    assert found.values == {"noise_db": 9.0, "grid_ratio": math.inf}
-    assert found.off == {"kernel"}
-    assert found.on(FLOORS) == replace(FLOORS, noise_db=9.0)
-    assert found.actions == {"scan": "refuse", "slices": "flag"}
+    overrides = Overrides.parse(["noise_db=7", "kernel=off", "noise_db=9", "grid_ratio=off"])
+    assert overrides.values == {"noise_db": 9.0, "grid_ratio": math.inf}
+    assert overrides.off == {"kernel"}
+    assert overrides.apply_to(FLOORS) == replace(FLOORS, noise_db=9.0)
+    assert overrides.actions == {"scan": "refuse", "slices": "flag"}
     assert Overrides.parse(["off"]).actions == {"scan": "off", "slices": "off"}
     assert Overrides.parse(["scan=note", "slices=refuse"]).actions == {
         "scan": "note", "slices": "refuse",

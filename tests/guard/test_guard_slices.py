@@ -15,7 +15,7 @@ from cvsct.guard.output_check import (
     SliceChange,
     SliceLimits,
     judge_slice,
-    limits_of,
+    learn_slice_limits,
     measure_change,
 )
 
@@ -61,7 +61,7 @@ def noise(hu: float, seed: int, grain_px: float = 0.6) -> np.ndarray:
 def limits(**changed: float) -> SliceLimits:
     """The least limits, as the most alike good slices would set them; some changed."""
     still = SliceChange(**{field.name: 0.0 for field in fields(SliceChange)})
-    return replace(limits_of([still]), **changed)
+    return replace(learn_slice_limits([still]), **changed)
 
 
 BEFORE = draw(CHEST, 0.4) + noise(20, 0)
@@ -197,7 +197,7 @@ def test_limits_lie_above_what_good_slices_read() -> None:
         measure_change(BEFORE, draw(CHEST, psf) + 0.5 * noise(20, seed), PIXEL_MM)
         for psf, seed in ((0.6, 3), (0.7, 4), (0.8, 5))
     ]
-    found = limits_of(changes)
+    found = learn_slice_limits(changes)
     assert all(judge_slice(change, found) == () for change in changes)
     for name, limit in found.to_json().items():
         assert limit >= 1.2 * max(abs(getattr(change, name)) for change in changes)
@@ -221,7 +221,7 @@ def test_limits_that_are_none_are_refused() -> None:
         with pytest.raises(EvaluationError, match=what):
             SliceLimits.from_json(record)
     with pytest.raises(EvaluationError, match="at least one"):
-        limits_of([])
+        learn_slice_limits([])
 
 
 def test_a_judgement_names_value_limit_and_meaning() -> None:

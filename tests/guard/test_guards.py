@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from cvsct.core.errors import ModelError
 from cvsct.evaluation.guards import guards_of
 from cvsct.guard import calibrate as calibration
 from cvsct.guard.apply import Guard
@@ -90,7 +92,7 @@ def test_an_interrupted_calibration_leaves_no_finished_model(
 
     out = tmp_path / "m"
     with monkeypatch.context() as patch:
-        patch.setattr(calibration, "limits_of", stopped)
+        patch.setattr(calibration, "learn_slice_limits", stopped)
         code, *_ = run("train", method, *sides(method, scans), "--out", out, *options(method))
     assert code != 0
     assert not (out / "SHA256SUMS").exists()
@@ -210,14 +212,45 @@ def test_flagged_images_are_valid(run: Run, scans: Path, model: Path, tmp_path: 
     assert _errors("dciodvfy", "-new", new) <= _errors("dciodvfy", "-new", old)
 
 
-def test_slices_may_be_refused_instead(run: Run, scans: Path, model: Path, tmp_path: Path) -> None:
-    code, _, err = run(
+def test_slices_may_be_refused_instead_with_the_options_that_accept_them(
+    run: Run, scans: Path, model: Path, tmp_path: Path
+) -> None:
+    words = [
         "harmonize", scans / "pair/sharp", "--model", model, "--out", tmp_path / "out",
         *ALL_FLAGGED, "--guard", "slices=refuse",
-    )  # fmt: skip
+    ]  # fmt: skip
+    code, _, err = run(*words)
     assert code == 1
     assert "slice 1 (z 0.0 mm) was changed too much: " in err
+    assert "--guard slices=flag" in err
     assert not (tmp_path / "out").exists()
+    for _ in range(6):  # a later slice may exceed the limit that the one before needed
+        accepted = " ".join(err.partition("accept this change with ")[2].split())
+        words += accepted.partition(", or have")[0].split()
+        code, _, err = run(*words)
+        if code == 0:
+            break
+        assert "slice 1 (" not in err
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("damage", ["missing", "negative"])
+def test_a_guard_that_cannot_be_read_is_refused_and_can_be_switched_off(
+    model: Path, damage: str
+) -> None:
+    bundle = Bundle.read(model)
+    limits = dict(bundle.guard["limits"]["a2b"])
+    if damage == "missing":
+        del limits["mottle_hu"]
+    else:
+        limits["mottle_hu"] = -1.0
+    section = {**bundle.guard, "limits": {**bundle.guard["limits"], "a2b": limits}}
+    damaged = replace(bundle, guard=section)
+    with pytest.raises(ModelError, match="--guard off"):
+        Guard.of(damaged)
+    off = Guard.of(damaged, options=["off"])
+    assert not off.checks_scans
+    assert off.watch().limits is None
 
 
 def test_nifti_is_told_in_the_manifest_alone(run: Run, model: Path, tmp_path: Path) -> None:
@@ -293,7 +326,7 @@ def test_few_files_are_read_of_many_series(tmp_path: Path) -> None:
     """Of five series of nine files, three slices each, whichever files those are."""
     for k in range(5):
         write(tmp_path / str(k), phantom_hu(k, 0.0, 9, 32), f"1.2.9.{k}")
-    sample = calibration.Sample.of(find_series(tmp_path))
-    assert [len(group) for group in sample.groups] == [3] * 5
-    assert all(len(place.series.files) == 1 for group in sample.groups for place in group)
-    assert len(sample.mapped) == calibration.MAX_MAPPED_SLICES
+    groups = calibration.SliceGroups.spread_over(find_series(tmp_path))
+    assert [len(group) for group in groups.groups] == [3] * 5
+    assert all(len(slice_ref.series.files) == 1 for group in groups.groups for slice_ref in group)
+    assert len(groups.slices_to_map) == calibration.MAX_MAPPED_SLICES

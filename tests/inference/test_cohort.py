@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import sqlite3
@@ -178,6 +179,23 @@ def test_shards_part_the_series_and_share_the_folder(
     assert {path.name for path in out.glob("*.sqlite")} == {
         f"journal-{i}of3.sqlite" for i in (1, 2, 3)
     }
+    with (out / "series.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["series_uid"] for row in rows] == uids
+    assert {row["status"] for row in rows} == {"done"}
+    assert sum(len(path.read_text().splitlines()) - 1 for path in out.glob("series-*.csv")) == COUNT
+
+
+def test_a_series_table_cut_short_by_a_kill_is_made_again(
+    model: Path, tree: Path, tmp_path: Path, run: Run
+) -> None:
+    out = tmp_path / "out"
+    words = ["harmonize", tree, "--model", model, "--out", out]
+    assert run(*words)[0] == 0
+    whole = (out / "series.csv").read_bytes()
+    (out / "series.csv").write_bytes(whole[: len(whole) // 2])
+    assert run(*words)[0] == 0
+    assert (out / "series.csv").read_bytes() == whole
 
 
 def test_a_series_belongs_to_one_shard_whatever_else_is_there(tree: Path) -> None:

@@ -334,7 +334,7 @@ def test_label_maps_beside_nifti_scans(tmp_path: Path) -> None:
     found = catalog(tmp_path)
     assert n_files(found) == [1]
     assert told(found) == [
-        "1 NIfTI image of colours, complex numbers or 8 bits",
+        "1 NIfTI image of colors, complex numbers or 8 bits",
         "1 NIfTI label map",
     ]
 

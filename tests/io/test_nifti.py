@@ -168,7 +168,7 @@ REFUSED = {
     "bomb": ({"dim": [3, 4000, 4000, 400, 1, 1, 1, 1]}, "more than any CT"),
     "labels": ({"intent_code": 1002}, "a label map"),
     "8 bits": ({"datatype": 2, "bitpix": 8}, "8 bits"),
-    "colour": ({"datatype": 128, "bitpix": 24}, "colours"),
+    "color": ({"datatype": 128, "bitpix": 24}, "colors"),
     "unknown type": ({"datatype": 77}, "cannot be read as NIfTI"),
     "no HU": ({"scl_inter": 1024}, "expected HU with air near -1000"),
     "far from HU": ({"scl_slope": 3e38}, "expected HU with air near -1000"),
@@ -184,7 +184,7 @@ def test_what_is_no_scan_in_hu_is_refused_by_name(tmp_path: Path, kind: str, suf
     path = write_scan(tmp_path / f"a.{suffix}", **changes)
     with pytest.raises(CvsctError, match=rf"^a\.{suffix}: .*{message}.*; "):
         read_all(path)
-    assert len(find_series(tmp_path)) == 1 if kind not in ("labels", "8 bits", "colour") else True
+    assert len(find_series(tmp_path)) == 1 if kind not in ("labels", "8 bits", "color") else True
 
 
 def test_tilted_heads_and_values_that_are_none(tmp_path: Path) -> None:

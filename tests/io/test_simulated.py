@@ -43,7 +43,7 @@ NEWER_THAN_THE_VALIDATOR = {
 
 
 def scan(acquisition: Acquisition = GE, slices: int = 3, seed: int = 1) -> CTVolume:
-    """A stack 1.25 mm apart whose grid does not fall on whole millimetres."""
+    """A stack 1.25 mm apart whose grid does not fall on whole millimeters."""
     hu = np.random.default_rng(seed).normal(-300, 400, (slices, 48, 64)).astype(np.float32)
     positions = np.tile([-174.65625, -174.7, 0.0], (slices, 1))
     positions[:, 2] = -20.625 + 1.25 * np.arange(slices)

@@ -100,7 +100,7 @@ def test_contours_above_and_below_the_image_are_counted(tmp_path: Path, volume: 
         (Contour(ring(2, 10, 10, 4), "OPEN_PLANAR"), "enclose nothing"),
         (Contour(ring(2, 10, 10, 4)[:1], "POINT"), "enclose nothing"),
         (Contour([]), "enclose nothing"),
-        (Contour(ring(2, 10.5, 10.5, 0.1)), "enclose no voxel's centre"),
+        (Contour(ring(2, 10.5, 10.5, 0.1)), "enclose no voxel's center"),
         (Contour(ring(2.5, 10, 10, 4)), "lie in no slice"),
         (Contour(ring(2.2, 10, 10, 4)), "lie in no slice"),
         (Contour(ring(2, 10, 10, 4) + np.linspace(0, 1, 200)[:, None] * [1, 0, 0]), "in no slice"),

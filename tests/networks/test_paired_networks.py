@@ -119,7 +119,7 @@ def test_the_conditional_discriminator_has_pix2pix_parameters() -> None:
     norms_and_biases = 2 * (128 + 256 + 512) + 64 + 1
     assert round((kernels + 4 * 64 * 16 + norms_and_biases) / 1e6, 3) == 2.769
     assert critic(torch.zeros(1, 2, 256, 256)).shape == (1, 1, 30, 30)
-    scores, features = critic.judge(torch.zeros(1, 2, 64, 64))
+    scores, features = critic.scores_and_features(torch.zeros(1, 2, 64, 64))
     assert [each.shape[1] for each in features] == [64, 128, 256, 512]
     assert torch.equal(scores, critic(torch.zeros(1, 2, 64, 64)))
 

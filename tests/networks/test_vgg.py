@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cvsct.core.errors import TrainingError
 from cvsct.core.volume import HUWindow
 from cvsct.networks.vgg import Network
-from cvsct.training.texture_loss import DomainConfig, DomainLoss
+from cvsct.training.texture_loss import TextureLoss, TextureLossConfig
 from cvsct.training.vgg_weights import PUBLISHED, WEIGHTS_VARIABLE, find_weights, load_vgg
 
 PLACES = {
@@ -112,10 +112,10 @@ def test_both_formats_of_the_same_weights_give_the_same_features(
 
 def test_the_domain_loss_by_hand_in_float64(vgg_weights: Path) -> None:
     """One layer: HU window, preprocessing, convolution, ReLU, Gram, mean square, its unit."""
-    config = DomainConfig(
+    config = TextureLossConfig(
         weights=str(vgg_weights), layers=("relu1_1",), window_hu=(-150.0, 250.0), scale="target"
     )
-    loss = DomainLoss(config, HUWindow(-1000.0, 900.0))
+    loss = TextureLoss(config, HUWindow(-1000.0, 900.0))
     rng = np.random.default_rng(0)
     fake_hu, real_hu = rng.uniform(-300, 400, (2, 1, 1, 7, 9))
     with np.load(vgg_weights) as arrays:
@@ -145,7 +145,7 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_weights_the_error_names_all_four_ways(no_weights: Path) -> None:
     with pytest.raises(TrainingError) as caught:
-        DomainLoss(DomainConfig(network="vgg19"), HUWindow())
+        TextureLoss(TextureLossConfig(network="vgg19"), HUWindow())
     message = str(caught.value)
     for way in ("domain.weights=", WEIGHTS_VARIABLE, PUBLISHED["vgg19"], "domain.download=true"):
         assert way in message

@@ -131,4 +131,5 @@ def tiny(seed: int = 0, options: Options = Options()) -> tuple[Scan, ...]:  # no
 if __name__ == "__main__":  # a process of its own, to be killed by a test
     import sys
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
     simulate(tiny(), {"seed": 0}, Path(sys.argv[1]), workers=int(sys.argv[2]), physics=SLOW)

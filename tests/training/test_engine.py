@@ -17,12 +17,12 @@ from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import CHECKPOINT_FILE, Bundle
 from cvsct.training import loop, losses, trainer
 from cvsct.training.checkpoint import BEST_FILE, Run, kept_models
-from cvsct.training.collapse_monitor import Health, HealthConfig
+from cvsct.training.collapse_monitor import CollapseConfig, CollapseMonitor
 from cvsct.training.cyclegan import train as cycle
 from cvsct.training.cyclegan.settings import PRESETS, cycle_config
 from cvsct.training.cyclegan.step import CRITICS, CycleStep
-from cvsct.training.logging import BOARD_FOLDER, LOG, VALIDATION_LOG, Record
-from cvsct.training.loop import Every, Limits, Schedule
+from cvsct.training.logging import BOARD_FOLDER, LOG, VALIDATION_LOG, TrainingLog
+from cvsct.training.loop import Interval, Limits, Schedule
 from tests.support.training_process import SETTINGS, noisy
 from tests.support.training_steps import Judge, NoBatches
 
@@ -67,13 +67,13 @@ def test_a_line_holds_terms_gradients_rates_and_times(tmp_path: Path) -> None:
 
 def test_tensorboard_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard")
-    with Record(tmp_path / "with") as record:
+    with TrainingLog(tmp_path / "with") as record:
         record.step(1, {"loss": 1.0})
         record.pictures(1, {"a": np.zeros((8, 8))})
         assert record.shows_pictures
     assert list((tmp_path / "with" / BOARD_FOLDER).iterdir())
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with Record(tmp_path / "with") as record:
+    with TrainingLog(tmp_path / "with") as record:
         record.step(2, {"loss": 1.0})
         record.pictures(2, {"a": np.zeros((8, 8))})
         assert not record.shows_pictures
@@ -196,7 +196,7 @@ def test_validation_changes_nothing_of_the_training(tmp_path: Path) -> None:
 def test_what_is_due_is_due_by_steps_or_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    by_steps, by_time, never = Every(3, 0.0), Every(0, 10.0), Every(0, 0.0)
+    by_steps, by_time, never = Interval(3, 0.0), Interval(0, 10.0), Interval(0, 0.0)
     assert [by_steps.due(step) for step in range(1, 7)] == [False, False, True] * 2
     due = []
     for now[0] in (4.0, 10.0, 15.0, 20.0):
@@ -224,13 +224,13 @@ def test_a_loss_that_overflows_stops_the_training(tmp_path: Path) -> None:
         train(tmp_path, steps=60, weight_cycle=1e39)
 
 
-def feed(health: Health, loss: float, gradient: float, steps: int) -> None:
+def feed(health: CollapseMonitor, loss: float, gradient: float, steps: int) -> None:
     for _ in range(steps):
         health.check({"critic_a": loss}, {"critic_a": gradient})
 
 
 def test_a_discriminator_that_has_won_stops_the_training() -> None:
-    health = Health(HealthConfig(dead_steps=5))
+    health = CollapseMonitor(CollapseConfig(dead_steps=5))
     feed(health, 0.001, 0.1, 4)
     feed(health, 0.02, 0.1, 1)
     feed(health, 0.001, 0.1, 4)
@@ -239,21 +239,24 @@ def test_a_discriminator_that_has_won_stops_the_training() -> None:
 
 
 def test_a_discriminator_without_gradient_stops_the_training() -> None:
-    health = Health(HealthConfig(dead_steps=5))
+    health = CollapseMonitor(CollapseConfig(dead_steps=5))
     with pytest.raises(TrainingError, match=r"critic_a is stuck.*is 0\.5.*sigmoid=false"):
         feed(health, 0.5, 0.0, 6)
 
 
 def test_a_discriminator_at_chance_that_still_learns_is_let_go_on() -> None:
-    health, rng = Health(HealthConfig(dead_steps=5)), np.random.default_rng(0)
+    health, rng = CollapseMonitor(CollapseConfig(dead_steps=5)), np.random.default_rng(0)
     for _ in range(50):
         feed(health, 0.25 + 0.002 * float(rng.normal()), 0.02, 1)
-    off = Health(HealthConfig(dead_steps=0))
+    off = CollapseMonitor(CollapseConfig(dead_steps=0))
     feed(off, 0.0, 0.0, 50)
 
 
 def test_health_survives_a_restart() -> None:
-    health, again = Health(HealthConfig(dead_steps=5)), Health(HealthConfig(dead_steps=5))
+    health, again = (
+        CollapseMonitor(CollapseConfig(dead_steps=5)),
+        CollapseMonitor(CollapseConfig(dead_steps=5)),
+    )
     feed(health, 0.001, 0.1, 4)
     again.restore(json.loads(json.dumps(health.state())))
     with pytest.raises(TrainingError, match="has won"):

@@ -34,7 +34,7 @@ def test_gram_and_domain_distance_by_hand() -> None:
                 by_hand[n, i, j] = (fake[n, i] * fake[n, j]).sum() / (3 * 4 * 5)
     assert found.numpy() == pytest.approx(by_hand, abs=1e-6)
     wanted = losses.gram(torch.from_numpy(target).float())
-    distances = losses.domain_distances([found, 2 * found], [wanted, 2 * wanted])
+    distances = losses.gram_distances([found, 2 * found], [wanted, 2 * wanted])
     flat = [t.reshape(2, 3, 20) for t in (fake, target)]
     grams = [f @ f.transpose(0, 2, 1) / 60 for f in flat]
     mse = ((grams[0] - grams[1]) ** 2).mean()

@@ -150,7 +150,7 @@ def test_a_generator_must_fool_kept_discriminators_too() -> None:
     for seed in range(3):  # discriminators, generator, discriminators
         step(*pairs(4, seed), 0.0, rng)
     a, b = pairs(4, 9)
-    (held,) = step.turns.earlier("critic_plain")
+    (held,) = step.alternation.earlier("critic_plain")
     critic = step.nets["critic_plain"]
     with torch.no_grad():
         fake = step.nets["a2b"](a)

@@ -20,7 +20,7 @@ from cvsct.model.bundle import Bundle
 from cvsct.training.cyclegan.settings import cycle_config
 from cvsct.training.cyclegan.step import CycleStep
 from cvsct.training.cyclegan.train import train_cycle
-from cvsct.training.distributed import joined
+from cvsct.training.distributed import join_ranks
 from cvsct.training.logging import LOG
 from cvsct.training.paired.settings import paired_config
 from cvsct.training.paired.step import PairedStep
@@ -71,7 +71,7 @@ def learn_precisely(
     images = 0.05 * torch.randn(BATCH * 2 * STEPS, 1, 24, 24)
     config = cycle_config("cpu", {**settings(weights, loss), "accumulate": accumulate})
     said = []
-    with joined(meet_at) as ranks:
+    with join_ranks(meet_at) as ranks:
         step = CycleStep(config, images, images.flip(0) * 0.7, ranks)
         rng = np.random.default_rng(0)
         for batch in images.split(2 * BATCH):
@@ -88,7 +88,7 @@ def learn_in_turns(accumulate: int = 1, meet_at: str = "env://") -> tuple[dict[s
         more = {"alternation.phase_steps": 1, "generator.residual": False, "accumulate": accumulate}
         config = paired_config("cpu", settings_of("ganai", **more))
         said = []
-        with joined(meet_at) as ranks:
+        with join_ranks(meet_at) as ranks:
             step = PairedStep(config, pairs(BATCH, 0)[0].double(), ranks)
             rng = np.random.default_rng(0)
             for seed in range(5):
@@ -119,7 +119,7 @@ def learn_as_rank(rank: int, folder: Path, weights: Path) -> None:
 
 def fail_as_rank(rank: int, folder: Path) -> None:
     try:
-        with joined(be_rank(rank, folder)) as ranks:
+        with join_ranks(be_rank(rank, folder)) as ranks:
             ranks.average_([torch.ones(3)])
             if rank == 1:
                 os._exit(7)

@@ -21,7 +21,7 @@ from cvsct.core.progress import silent
 from cvsct.model.bundle import CHECKPOINT_FILE, WEIGHTS_FILE, Bundle
 from cvsct.training import checkpoint
 from cvsct.training.checkpoint import BEST_FILE, Run, kept_models
-from cvsct.training.logging import LOG, VALIDATION_LOG, Record, forget_later
+from cvsct.training.logging import LOG, VALIDATION_LOG, TrainingLog, forget_later
 from cvsct.training.loop import Limits, Schedule, train
 from tests.support.training_process import STEPS
 from tests.support.training_steps import Judge, NoBatches
@@ -173,7 +173,7 @@ def test_a_full_disk_keeps_the_last_good_file(
 ) -> None:
     run, step = Run(tmp_path, {}, np.random.default_rng(0)), Still()
     run.save(step)
-    run.judge({"score": 1.0}, step)
+    run.record_validation({"score": 1.0}, step)
     before = (tmp_path / name).read_bytes()
 
     def full(path: Path, _: object) -> None:
@@ -185,12 +185,12 @@ def test_a_full_disk_keeps_the_last_good_file(
         if name == CHECKPOINT_FILE:
             run.save(step)
         else:
-            run.judge({"score": 0.5}, step)
+            run.record_validation({"score": 0.5}, step)
     assert (tmp_path / name).read_bytes() == before
 
 
 def test_lines_after_the_checkpoint_are_forgotten_and_so_is_a_torn_one(tmp_path: Path) -> None:
-    with Record(tmp_path) as record:
+    with TrainingLog(tmp_path) as record:
         for step in (1, 2, 3):
             record.step(step, {"loss": 1.0})
             record.validation(step, {"score": 1.0})
@@ -205,10 +205,10 @@ def test_what_a_killed_process_left_is_tidied(tmp_path: Path) -> None:
     """`best.pt` of a step after the checkpoint goes; the checkpoint's own best comes back."""
     run, step = Run(tmp_path, {}, np.random.default_rng(0)), Still()
     run.steps = 1
-    run.judge({"score": 1.0}, step, keep=True)
+    run.record_validation({"score": 1.0}, step, keep=True)
     run.save(step)
     run.steps = 2
-    run.judge({"score": 0.5}, step, keep=True)
+    run.record_validation({"score": 0.5}, step, keep=True)
     left = tmp_path / f".{CHECKPOINT_FILE}.99.partial"
     left.write_bytes(b"half")
     again = Run(tmp_path, {}, np.random.default_rng(0))

@@ -23,7 +23,7 @@ from cvsct.training.cyclegan.settings import PRESETS, cycle_config
 from cvsct.training.cyclegan.step import CycleStep, ImagePool, cycle_pass
 from cvsct.training.cyclegan.train import train_cycle
 from cvsct.training.logging import LOG
-from cvsct.training.texture_loss import DomainConfig, DomainLoss
+from cvsct.training.texture_loss import TextureLoss, TextureLossConfig
 from tests.conftest import make_volume
 from tests.support.training_steps import NoBatches
 
@@ -259,10 +259,10 @@ def test_a_batched_pass_equals_separate_calls(scans: Any, request_for: Any) -> N
 def test_the_domain_loss_is_nothing_for_the_same_texture(vgg_weights: Path) -> None:
     images = torch.randn(12, 1, 32, 32) * 0.05
     for against in ("batch", "domain"):
-        config = DomainConfig(
+        config = TextureLossConfig(
             weights=str(vgg_weights), layers=("relu2_1",), against=against, scale="target"
         )
-        loss = DomainLoss(config, HUWindow())
+        loss = TextureLoss(config, HUWindow())
         loss.learn_target("b", images)
         assert float(loss(images, images, "b")) == pytest.approx(0, abs=1e-9)
         assert float(loss(images * 3, images, "b")) > 1e-3

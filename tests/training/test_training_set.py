@@ -12,7 +12,7 @@ import pytest
 from pydicom import dcmread
 
 from cvsct.core.volume import Acquisition, ScanFacts
-from cvsct.guard.training_set import mixed_makers
+from cvsct.guard.training_set import check_manufacturers
 from cvsct.io.read import find_series
 from cvsct.model.bundle import Bundle
 from cvsct.simulation.physics.definition import load_profile
@@ -214,8 +214,11 @@ def test_two_manufacturers_in_a_domain_are_refused(train: Train, tmp_path: Path)
 
 def test_one_manufacturer_under_two_names_is_one() -> None:
     names = ("GE MEDICAL SYSTEMS", "GE Healthcare", "")
-    assert list(mixed_makers("source", [facts(maker=name) for name in names])) == []
-    assert len(list(mixed_makers("source", [facts(maker="Philips"), facts(maker="SIEMENS")]))) == 1
+    assert list(check_manufacturers("source", [facts(maker=name) for name in names])) == []
+    assert (
+        len(list(check_manufacturers("source", [facts(maker="Philips"), facts(maker="SIEMENS")])))
+        == 1
+    )
 
 
 def test_an_unknown_word_is_answered_with_the_choices(train: Train, tmp_path: Path) -> None:
@@ -324,4 +327,6 @@ def test_the_benchmarks_own_scans_are_of_one_maker_a_side(scale: str) -> None:
         for series in scan.series():
             sides.setdefault(str(Path(series.folder).parent), []).append(facts(maker=maker))
     assert len(sides) == 6
-    assert [found for side, some in sides.items() for found in mixed_makers(side, some)] == []
+    assert [
+        found for side, some in sides.items() for found in check_manufacturers(side, some)
+    ] == []

@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from cvsct.core.volume import HUWindow
 from cvsct.evaluation.image.texture import texture_or_reason
-from cvsct.training.cyclegan.validation import CycleValidator, Sample
-from cvsct.training.texture_loss import DomainConfig, DomainLoss
+from cvsct.training.cyclegan.validation import CycleValidator, DomainPatches
+from cvsct.training.texture_loss import TextureLoss, TextureLossConfig
 from tests.conftest import make_volume
 
 WINDOW = HUWindow(-1024.0, 900.0)
@@ -35,7 +35,7 @@ def unit(hu: np.ndarray) -> torch.Tensor:
 
 def validator() -> CycleValidator:
     sharp, soft = (
-        Sample(unit(textures(seed, blur)), PIXEL_MM) for seed, blur in ((0, 0.5), (1, 1.0))
+        DomainPatches(unit(textures(seed, blur)), PIXEL_MM) for seed, blur in ((0, 0.5), (1, 1.0))
     )
     return CycleValidator(sharp, soft, WINDOW)
 
@@ -43,7 +43,7 @@ def validator() -> CycleValidator:
 def stepped(a2b: Callable[..., Any], b2a: Callable[..., Any], domain: Any = None) -> Any:
     """What validation asks of a step, with known generators."""
     ways = {"a2b": a2b, "b2a": b2a}
-    return SimpleNamespace(translate=lambda way, images: ways[way](images), domain=domain)
+    return SimpleNamespace(translate=lambda way, images: ways[way](images), texture_loss=domain)
 
 
 def nothing(images: torch.Tensor) -> torch.Tensor:
@@ -70,8 +70,12 @@ def test_a_model_that_does_nothing_scores_1_and_errs_by_nothing() -> None:
 
 def test_spectra_are_of_every_patient_and_the_rest_of_those_held_out() -> None:
     """A held-out body that is noisier than the others does not count against the model."""
-    odd = Sample(unit(1.5 * textures(0, 0.5)), PIXEL_MM, every=unit(textures(2, 0.5, 40)))
-    soft = Sample(unit(textures(1, 1.0)), PIXEL_MM, every=unit(textures(3, 1.0, 40)))
+    odd = DomainPatches(
+        unit(1.5 * textures(0, 0.5)), PIXEL_MM, spectrum_patches=unit(textures(2, 0.5, 40))
+    )
+    soft = DomainPatches(
+        unit(textures(1, 1.0)), PIXEL_MM, spectrum_patches=unit(textures(3, 1.0, 40))
+    )
     judge, plain = CycleValidator(odd, soft, WINDOW), validator()
     assert judge.input_db == pytest.approx(plain.input_db, rel=0.1)
     assert judge.texture_hu == pytest.approx(plain.texture_hu, rel=0.1)
@@ -109,8 +113,10 @@ def test_the_right_texture_beats_none_and_a_shift_costs() -> None:
 
 
 def test_gram_is_measured_where_there_are_features(vgg_weights: Any) -> None:
-    config = DomainConfig(weights=str(vgg_weights), layers=("relu1_2",), window_hu=(-150.0, 250.0))
-    domain = DomainLoss(config, WINDOW)
+    config = TextureLossConfig(
+        weights=str(vgg_weights), layers=("relu1_2",), window_hu=(-150.0, 250.0)
+    )
+    domain = TextureLoss(config, WINDOW)
     judge = validator()
     still, right = (judge(stepped(way, nothing, domain)) for way in (nothing, blurred))
     assert right["gram_a2b"] < 0.3 * still["gram_a2b"]

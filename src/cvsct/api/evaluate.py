@@ -1,4 +1,4 @@
-"""Harmonized scans measured against the target scanner's, before and after."""
+"""Evaluation of harmonized scans against scans of the target scanner."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from cvsct.io.provenance import check_roles, origin_of
 from cvsct.io.read import read_series
 
 Scans = Path | str | CTVolume | Sequence[CTVolume]
-"""Scans on disk, or in memory."""
+"""Scans of one side of an evaluation: a path, one volume in memory, or several."""
 
 REGIONS = ("squares", "slices")
+"""Where features can be measured without masks: squares of soft tissue, or whole slices."""
 
 
 def evaluate(
@@ -53,37 +54,50 @@ def evaluate(
     progress: Progress = silent,
     note: Note = log_note,
 ) -> Evaluation:
-    """Measure how alike two scanners' images are: image quality, features, texture, physics.
+    """Measure how closely harmonized scans agree with scans of the target scanner.
+
+    Image quality, radiomic features, texture spectra and physics are compared, for the harmonized
+    scans and, where it is given, for their source. Where slices show the same place of the same
+    body they are compared one by one (paired); otherwise distributions are compared (unpaired).
+    `docs/evaluation.md` defines every figure.
 
     Args:
-        harmonized: what `harmonize` wrote, or volumes in memory.
+        harmonized: the output folder of `harmonize`, or volumes in memory.
         target: scans of scanner B to compare with.
         source: the scans before they were harmonized.
-        retest: the target scanned once more: what no method surpasses.
-        target_harmonized: the target put through the model, to be left alone.
-        masks: files in which to measure instead of squares: NIfTI, DICOM SEG, RTSTRUCT, drawn on
-            the target.
-        structures: which of the masks, by name or pattern.
-        nodules: the nodules.csv of a simulation.
-        regions: where features are measured: `squares` of soft tissue, or whole `slices`.
-        rois: how many squares.
-        pairing: `checked`, `forced` or `off`: whether slices are compared one by one.
-        seed: where squares lie.
-        workers: processes; 0 is one a core.
-        cache: keep features in the user's cache folder and use them again.
-        out: a folder to write metrics.json, features.csv, report.html and manifest.json to.
-        progress, note: told of the work's state, and of what a user should know.
+        retest: the target scanned a second time. No method can agree better with the target.
+        target_harmonized: the target put through the model, which should leave it unchanged.
+        masks: files with regions drawn on the target (NIfTI, DICOM SEG, RTSTRUCT); features are
+            measured there instead of in squares.
+        structures: names or patterns of the structures to use from `masks`; empty for all.
+        nodules: the `nodules.csv` of a simulation, with the true nodules.
+        regions: where features are measured without masks: `squares` of soft tissue, or whole
+            `slices`.
+        rois: number of squares.
+        pairing: `checked` compares slices one by one where they show the same body, `forced`
+            wherever their positions agree, `off` never.
+        seed: seed of the random positions of the squares.
+        workers: number of processes; 0 for one per core.
+        cache: keep features in the user's cache folder and reuse them.
+        out: folder to write `metrics.json`, `features.csv`, `report.html` and `manifest.json` to;
+            None writes nothing.
+        progress: called with `(task, done, total)` as the work proceeds.
+        note: called with each remark that the user should read.
+
+    Returns:
+        The `Evaluation`: `paired`, `summary()`, `notes`, and all figures.
 
     Raises:
-        UsageError: for arguments that do not go together, or an `out` that is in use.
+        UsageError: if arguments do not go together, a path does not exist, or `out` is not empty.
+        MissingExtraError: if the extra `evaluate` is not installed.
         EvaluationError: if the scans cannot be compared.
-        CvsctError: if a series must be refused.
+        CvsctError: if a series or a mask cannot be read.
 
     Example:
-        >>> found = cvsct.evaluate(
+        >>> evaluation = cvsct.evaluate(
         ...     cvsct.read_series(scans_of_a), cvsct.read_series(scans_of_b), rois=3, workers=1
         ... )
-        >>> found.paired
+        >>> evaluation.paired
         False
     """
     need_extra("evaluate", "evaluate")
@@ -110,64 +124,70 @@ def evaluate(
     with manifest.timed("reading"):
         scans = {}
         origins = {}
-        for name, each in given.items():
-            if each is None:
+        for side, side_scans in given.items():
+            if side_scans is None:
                 continue
-            if not isinstance(each, Path | str):
-                scans[name] = [each] if isinstance(each, CTVolume) else list(each)
+            if not isinstance(side_scans, Path | str):
+                scans[side] = [side_scans] if isinstance(side_scans, CTVolume) else list(side_scans)
                 continue
-            listed = catalog(Path(each))
-            for line in (*lines(listed.left_out, f"{name} scans"), *listed.notes):
+            contents = catalog(Path(side_scans))
+            for line in (*lines(contents.left_out, f"{side} scans"), *contents.notes):
                 note(line)
-            scans[name] = list(map(read_series, listed.series))
-            origins[name] = list(map(origin_of, listed.series, scans[name]))
+            scans[side] = list(map(read_series, contents.series))
+            origins[side] = list(map(origin_of, contents.series, scans[side]))
         if {"harmonized", "target"} <= origins.keys():
             remarks += check_roles(origins)
-        drawn = read_target_masks(
+        regions_by_series = read_target_masks(
             [Path(mask) for mask in masks], scans["target"], list(structures), remarks.append
         )
-        truths = read_nodules(Path(nodules)) if nodules else ()
+        true_nodules = read_nodules(Path(nodules)) if nodules else ()
     for remark in remarks:
         note(remark)
     with manifest.timed("measuring"):
-        found = measure(
+        evaluation = measure(
             scans["harmonized"],
             scans["target"],
             scans.get("source"),
             settings,
             progress,
             retest=scans.get("retest"),
-            masks=drawn,
-            nodules=truths,
+            masks=regions_by_series,
+            nodules=true_nodules,
             target_harmonized=scans.get("target_harmonized", ()),
             cache=FeatureCache() if cache else None,
             note=note,
             remarks=remarks,
         )
-    told = _manifest(Path(harmonized)) if isinstance(harmonized, Path | str) else {}
-    found = replace(found, guards=guards_of(told, scans["harmonized"]))
+    harmonize_manifest = _manifest(Path(harmonized)) if isinstance(harmonized, Path | str) else {}
+    evaluation = replace(evaluation, guards=guards_of(harmonize_manifest, scans["harmonized"]))
     if out is not None:
         with new_folder(Path(out)) as folder:
             with manifest.timed("writing"):
-                write_report(found, folder)
+                write_report(evaluation, folder)
             manifest.inputs = with_old_keys(
-                {role: [v.series_uid for v in each] for role, each in scans.items()}
+                {side: [volume.series_uid for volume in volumes] for side, volumes in scans.items()}
             )
             manifest.figures = {"metrics": "metrics.json"}
             manifest.write(folder)
-    return found
+    return evaluation
 
 
 def check_evaluation(
     sides: Mapping[Side, Path | None], files: Sequence[Path], out: Path
 ) -> dict[str, int]:
-    """What `evaluate` would be given, by headers alone: slices of each side that is there.
+    """Check the arguments of an evaluation from headers alone, without evaluating anything.
 
     Args:
+        sides: path of each side; None for a side that is not given.
         files: masks and nodules, which must exist.
+        out: output folder, which must not hold anything.
+
+    Returns:
+        Number of slices of each side that is given, by the name of the side.
 
     Raises:
-        UsageError: if something does not exist, or `out` does.
+        UsageError: if a path does not exist, or `out` is not empty.
+        MissingExtraError: if the extra `evaluate` is not installed.
         CvsctError: if a side has no CT series.
     """
     need_extra("evaluate", "evaluate")
@@ -181,9 +201,10 @@ def check_evaluation(
 
 
 def _manifest(folder: Path) -> Mapping[str, Any]:
-    """What `harmonize` wrote of itself; empty where it is not there or not its own."""
+    """The manifest that `harmonize` wrote to a folder; empty where there is none."""
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and found.get("command") == "harmonize" else {}
+    written_by_harmonize = isinstance(manifest, dict) and manifest.get("command") == "harmonize"
+    return manifest if written_by_harmonize else {}

@@ -1,4 +1,4 @@
-"""Scans on disk rewritten as derived series: one series, or many that go on after a crash."""
+"""Harmonization of scans on disk: one series, or many that can be resumed after a crash."""
 
 from __future__ import annotations
 
@@ -28,22 +28,24 @@ from cvsct.methods.registry import find_method
 from cvsct.model.bundle import CONFIG_FILE, Direction
 
 NAMES = ("input", "hash")
+"""How NIfTI output can be named: after its input file, or by a hash."""
 LOCAL = ("*/*.dcm", "*/*.nii", "*/*.nii.gz", "*/uid_map.json", SERIES_TABLE)
 """Files of an output folder that may identify a patient."""
 
 
 @dataclass(frozen=True)
 class HarmonizeResult:
-    """What a run of `harmonize` has written, and what it has not.
+    """Result of a run of `harmonize`: every series with its derived series or its error.
 
     Args:
-        out: the output folder; one sub-folder a derived series.
-        method: of the model.
-        outcomes: of every series, in the order of their UIDs.
-        left_out: files that are no part of any series, by reason.
-        shard: which part of many series this run did; empty for all.
+        out: the output folder; each derived series has a sub-folder of its own.
+        method: name of the model's method.
+        outcomes: one `Outcome` per series, in the order of their UIDs: `series_uid`,
+            `derived_uid`, `folder`, `n_slices`, `mean_change_hu` (HU), `guard`, `notes`, `error`.
+        left_out: files that belong to no CT series, by reason.
+        shard: the part of the series that this run harmonized, as `I/N`; empty for all.
         sources: the files of each series, by the name of its folder in `out`.
-        dry_run: nothing was written; outcomes say what headers tell.
+        dry_run: whether this was a dry run: nothing was written, and outcomes come from headers.
     """
 
     out: Path
@@ -56,26 +58,26 @@ class HarmonizeResult:
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
-        """Series without a derived one; each `error` says why."""
+        """Outcomes of the series that were not harmonized; `error` has the reason of each."""
         return tuple(outcome for outcome in self.outcomes if outcome.error)
 
     @property
     def n_done(self) -> int:
-        """Series written."""
+        """Number of series that were harmonized."""
         return len(self.outcomes) - len(self.failed)
 
     @property
     def n_slices(self) -> int:
-        """Slices written."""
+        """Number of slices that were harmonized."""
         return sum(outcome.n_slices for outcome in self.outcomes)
 
     @property
     def incomplete(self) -> bool:
-        """Whether a scan may lack slices, because of what was left out."""
-        return any(each.incomplete for each in self.left_out)
+        """Whether a scan may lack slices because of files that were left out."""
+        return any(files.incomplete for files in self.left_out)
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain values, with source and derived UIDs of every series."""
+        """The result as plain values for JSON, with source and derived UIDs of every series."""
         return {
             "out": str(self.out),
             "method": self.method,
@@ -85,15 +87,16 @@ class HarmonizeResult:
             "n_failed": len(self.failed),
             "n_slices": self.n_slices,
             "series": [outcome.to_json() for outcome in self.outcomes],
-            "left_out": [each.to_json() for each in self.left_out],
+            "left_out": [files.to_json() for files in self.left_out],
         }
 
 
-class NoSeriesError(CvsctError):
-    """Every one of several series has failed.
+class AllSeriesFailedError(CvsctError):
+    """None of several series could be harmonized.
 
     Args:
-        result: what a run that succeeds returns; `series.csv` in its folder has the same.
+        result: the result of the run; `failed` has the reason of each series, and so has
+            `series.csv` in the output folder.
     """
 
     def __init__(self, result: HarmonizeResult) -> None:
@@ -127,35 +130,47 @@ def harmonize(
     progress: Progress = silent,
     note: Note = log_note,
 ) -> HarmonizeResult:
-    """Rewrite a DICOM series or tree, or NIfTI, as derived series of the other scanner.
+    """Harmonize the scans under a path and write them as derived series.
 
-    A single series appears in `out` whole or not at all. Of many, those that are done are kept,
-    and the same call goes on after any crash.
+    DICOM becomes derived DICOM (CT Image Storage, DICOM PS3.3 A.3), NIfTI becomes NIfTI. The
+    output of a single series is atomic: `out` appears complete, or not at all. Of several series
+    those that are finished are kept, and the same call continues after a crash.
 
     Args:
-        source: a file, a series folder, or a tree with many series.
+        source: a DICOM or NIfTI file, a series folder, or a tree that holds many series.
         out: the folder to write; it must not lie inside `source`.
         model: a `Model`, a model folder, or a name of `list_models`.
-        direction: `a2b`, or `b2a` where the model serves both.
-        engine, precision: of networks: `auto`, `openvino`, `torch`; `fp32`, `bf16`.
-        guard: as `cvsct harmonize --guard`: `noise_db=12`, `scan=note`, `off`.
-        keep_equipment: leave Manufacturer and model as they are.
-        nifti: write each DICOM series as .nii.gz too.
-        names: NIfTI output is named after its `input`, or by a `hash`.
-        timestamp: `now` or a local time in ISO 8601 for the derived images; empty for none.
-        force: harmonize even what this program derived.
-        workers: processes for many series; 0 is one a core.
-        shard: `I/N`, one of N parts of many series.
-        scheduler: address of a Dask scheduler whose workers do many series.
-        resume: try again what failed in `out`.
+        direction: `a2b` from the model's source to its target, or `b2a` where the model maps
+            both ways.
+        engine: what runs a network: `auto`, `openvino` or `torch`.
+        precision: precision of a network: `fp32` or `bf16`.
+        guard: settings of the guard, as for `cvsct harmonize --guard`: `noise_db=12` changes a
+            limit, `scan=note` accepts an unusual scan with a note, `off` checks nothing.
+        keep_equipment: keep the scanner's Manufacturer and model in derived DICOM.
+        nifti: also write each derived DICOM series as `.nii.gz`, in HU.
+        names: name NIfTI output after its `input`, or by a `hash`.
+        timestamp: time of making for the derived images: `now`, or a local time in ISO 8601;
+            empty for none.
+        force: also harmonize series that this program has derived.
+        workers: number of processes for several series; 0 for one per core.
+        shard: `I/N` harmonizes part I of N of the series; empty for all.
+        scheduler: address of a Dask scheduler whose workers harmonize the series.
+        resume: continue in `out`, and try failed series again.
         dry_run: check the arguments, the model and every header; write nothing.
-        progress, note: told of the work's state, and of what a user should know.
+        progress: called with `(task, done, total)` as the work proceeds.
+        note: called with each remark that the user should read.
+
+    Returns:
+        A `HarmonizeResult` with the outcome of every series.
 
     Raises:
-        UsageError: for arguments that do not go together, or an `out` that is in use.
-        CvsctError: if the single series must be refused.
-        NoSeriesError: if every one of many must be; `out` keeps the reasons.
-        StoppedError: on Ctrl-C; of many series those that are done are kept.
+        UsageError: if arguments do not go together, a path does not exist, or `out` is not empty
+            and was not started by the same call.
+        ModelError: if there is no such model, or it is damaged.
+        CvsctError: if a single series cannot be read, or the guard refuses it.
+        AllSeriesFailedError: if none of several series could be harmonized; `series.csv` in `out`
+            has the reasons.
+        StoppedError: on Ctrl-C; of several series those that are finished are kept.
 
     Example:
         >>> result = cvsct.harmonize(scans_of_a, out, model=model)
@@ -163,55 +178,59 @@ def harmonize(
         (1, 6, ())
     """
     source, out = Path(source), Path(out)
-    part = Shard.parse(shard) if shard else Shard()
+    requested = Shard.parse(shard) if shard else Shard()
     parse_timestamp(timestamp)
     _refuse_arguments(source, model, out, names)
     growing = bool(shard or scheduler or resume or is_started(out))
     if not growing:
         refuse_existing(out)
-    used = model if isinstance(model, Model) else load_model(model)
-    reverse, row = used.is_reverse(direction), find_method(used.method)
-    if precision != "fp32" and row.kind == "classical":
-        note(f"--precision means nothing to {row.name}")
+    loaded_model = model if isinstance(model, Model) else load_model(model)
+    reverse, method = loaded_model.is_reverse(direction), find_method(loaded_model.method)
+    if precision != "fp32" and method.kind == "classical":
+        note(f"--precision means nothing to {method.name}")
         precision = "fp32"
     harmonizer = SeriesHarmonizer(
-        used.folder, used.sha256, reverse, RunOptions(engine, precision), keep_equipment,
-        nifti=nifti, guard=tuple(guard), force=force,
+        loaded_model.folder, loaded_model.sha256, reverse, RunOptions(engine, precision),
+        keep_equipment, nifti=nifti, guard=tuple(guard), force=force,
     )  # fmt: skip
-    loaded = harmonizer.load(used.bundle)
-    if row.guarded and not used.bundle.guard:
+    ready_model = harmonizer.load(loaded_model.bundle)
+    if method.guarded and not loaded_model.bundle.guard:
         note("this model holds no guard; nothing tells which scans it is not made for")
-    listed = catalog(source)
-    for line in (*listed.notes, *lines(listed.left_out)):
+    contents = catalog(source)
+    for line in (*contents.notes, *lines(contents.left_out)):
         note(line)
-    found = [replace(each, name="") if names == "hash" else each for each in listed.series]
-    series = by_key(found, source, part)
-    name = shard if part.name else ""
+    named = contents.series
+    if names == "hash":
+        named = tuple(replace(series, name="") for series in named)
+    series_by_key = by_key(named, source, requested)
+    shard_name = shard if requested.name else ""
     if dry_run:
-        planned = tuple(_planned(key, files, force) for key, files in series.items())
-        return HarmonizeResult(
-            out, used.method, planned, listed.left_out, name, series, dry_run=True
+        expected = tuple(
+            _expected_outcome(key, series, force) for key, series in series_by_key.items()
         )
-    growing = growing or len(found) != 1
+        return HarmonizeResult(
+            out, method.name, expected, contents.left_out, shard_name, series_by_key, dry_run=True
+        )
+    growing = growing or len(named) != 1
     time = fixed_timestamp(out, timestamp) if growing else parse_timestamp(timestamp)
     cohort = Cohort(
-        series,
+        series_by_key,
         source,
         replace(harmonizer, timestamp=time),
-        loaded,
+        ready_model,
         Manifest(
             "harmonize",
             {
-                "method": used.method,
+                "method": method.name,
                 "reverse": reverse,
                 "engine": engine,
                 **({"precision": precision} if precision != "fp32" else {}),
                 **({"guard": list(harmonizer.guard)} if harmonizer.guard else {}),
                 **({"force": True} if force else {}),
                 **({"names": names} if names != NAMES[0] else {}),
-                **used.bundle.settings,
+                **loaded_model.bundle.settings,
             },
-            model_sha256=used.sha256,
+            model_sha256=loaded_model.sha256,
             local=LOCAL,
         ),
         progress,
@@ -219,30 +238,36 @@ def harmonize(
     )
     if growing:
         summary = harmonize_growing(
-            cohort, out, part, workers=workers, scheduler=scheduler, retry=resume
+            cohort, out, requested, workers=workers, scheduler=scheduler, retry=resume
         )
     else:
         if workers != 1:
             note("--workers means nothing to a single series")
         summary = harmonize_whole(cohort, out)
-    result = HarmonizeResult(out, used.method, summary.outcomes, listed.left_out, name, series)
-    if summary.failed and not summary.n_done and not part.name:
-        raise NoSeriesError(result)
+    result = HarmonizeResult(
+        out, method.name, summary.outcomes, contents.left_out, shard_name, series_by_key
+    )
+    if summary.failed and not summary.n_done and not requested.name:
+        raise AllSeriesFailedError(result)
     return result
 
 
-def _planned(key: str, files: SeriesFiles, force: bool) -> Outcome:
-    """What headers tell of a series that is not harmonized now."""
+def _expected_outcome(key: str, series: SeriesFiles, force: bool) -> Outcome:
+    """Outcome of a series as far as its headers tell; nothing is harmonized."""
     try:
-        scan = open_series(files)
-        refuse_derived(files, force)
+        scan = open_series(series)
+        refuse_derived(series, force)
     except CvsctError as error:
-        return Outcome(files.series_uid, key, error=str(error))
-    return Outcome(files.series_uid, key, n_slices=len(scan), notes=scan.notes)
+        return Outcome(series.series_uid, key, error=str(error))
+    return Outcome(series.series_uid, key, n_slices=len(scan), notes=scan.notes)
 
 
 def _refuse_arguments(source: Path, model: Model | Path | str, out: Path, names: str) -> None:
-    """Refuse swapped or unknown arguments, and an OUT whose result the next run would take in."""
+    """Refuse unknown or swapped arguments, and an output folder inside the input folder.
+
+    Raises:
+        UsageError: naming the argument and the remedy.
+    """
     if names not in NAMES:
         raise UsageError(f"--names {names}: choose one of {', '.join(NAMES)}")
     swapped = not isinstance(model, Model) and not (Path(model) / CONFIG_FILE).is_file()

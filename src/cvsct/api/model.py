@@ -1,4 +1,4 @@
-"""A trained model, and volumes harmonized by it in memory with the same guards as on disk."""
+"""Trained models, and harmonization of volumes in memory with the same guards as on disk."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from cvsct.model.pretrained import bundled_names, model_folder
 
 @dataclass(frozen=True)
 class HarmonizedVolume:
-    """A volume as the other scanner would have made it, and what the guards say of it.
+    """A harmonized volume with its source and the findings of the guards.
 
     Args:
-        volume: the new HU, on the source's grid; padding is the source's.
-        source: the volume that was given.
-        input_check: of the scan before it was mapped; None where the model holds no guard.
-        slice_checks: what each flagged slice says of itself, in slice order; empty text for a
-            slice that was not changed too much.
-        derivation: what its derived series says of how it was made.
+        volume: the harmonized volume in HU, on the grid of the source and with its padding.
+        source: the volume that was harmonized.
+        input_check: the guard's verdict on the source (`kind` is `in_domain`, `at_target`,
+            `out_of_domain` or `unknown`); None where the model holds no guard.
+        slice_checks: one text per slice, in slice order: why the slice is flagged, or empty where
+            the change is within the guard's limits.
+        derivation: model, settings and target, as a derived series records them.
     """
 
     volume: CTVolume
@@ -39,17 +40,17 @@ class HarmonizedVolume:
 
     @property
     def n_flagged(self) -> int:
-        """Slices that were changed too much."""
+        """Number of slices that the guard flagged because they were changed too much."""
         return sum(map(bool, self.slice_checks))
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model: what it learned from, which way it maps, and volumes mapped by it.
+    """A trained model, as `load_model` and `train` return it.
 
     Args:
-        bundle: weights, settings and guard.
-        folder: where it was read from.
+        bundle: weights, settings and guard of the model.
+        folder: the folder that it was read from.
     """
 
     bundle: Bundle = field(repr=False)
@@ -57,31 +58,31 @@ class Model:
 
     @property
     def method(self) -> str:
-        """Its row of `list_methods`."""
+        """Name of the model's method, as in `list_methods`."""
         return self.bundle.method
 
     @property
     def source(self) -> str:
-        """The scanners of side A, by technical attributes."""
+        """Scanners, kernels and tube voltages of side A, which the model was trained on."""
         return str(self.bundle.source)
 
     @property
     def target(self) -> str:
-        """The scanners of side B."""
+        """Scanners, kernels and tube voltages of side B, which the model was trained on."""
         return str(self.bundle.target)
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """`a2b`, and `b2a` where one training serves both."""
+        """Directions that the model maps: `a2b`, and `b2a` where one training gives both."""
         return DIRECTIONS if find_method(self.method).reversible else DIRECTIONS[:1]
 
     @property
     def sha256(self) -> str:
-        """Hash over all files of the model."""
+        """SHA-256 over all files of the model, as hexadecimal text."""
         return self.bundle.sha256
 
     def card(self) -> str:
-        """The model card, as Markdown: training data, range of validity, limits."""
+        """The model card as Markdown text: training data, range of validity, limits."""
         return self.bundle.card()
 
     def harmonize(
@@ -93,18 +94,25 @@ class Model:
         engine: str = "auto",
         precision: str = "fp32",
     ) -> HarmonizedVolume:
-        """Rewrite a volume in memory as if the other scanner had made it.
+        """Harmonize a volume in memory, as if the other scanner had made it.
+
+        The guard checks the volume before and each slice after, as `cvsct.harmonize` does.
 
         Args:
             volume: HU of shape (slices, rows, columns).
-            direction: `a2b` from source to target, or `b2a`.
-            guard: as `cvsct harmonize --guard`: `noise_db=12`, `scan=note`, `off`.
-            engine: `auto`, `openvino` or `torch`, for networks.
-            precision: `fp32` or `bf16`, for networks.
+            direction: `a2b` from the model's source to its target, or `b2a`.
+            guard: settings of the guard, as for `cvsct harmonize --guard`: `noise_db=12` changes
+                a limit, `scan=note` accepts an unusual scan with a note, `off` checks nothing.
+            engine: what runs a network: `auto`, `openvino` or `torch`.
+            precision: precision of a network: `fp32` or `bf16`.
+
+        Returns:
+            The harmonized volume, float32 HU of the same shape and geometry, with the findings of
+            the guard.
 
         Raises:
-            UsageError: for a direction the model does not serve, or guard words that set nothing.
-            GuardError: if the volume is unlike the scans the model learned from.
+            UsageError: if the model does not map in that direction, or a guard setting is unknown.
+            GuardError: if the volume is unlike the scans that the model was trained on.
             ModelError: if the model does not fit the volume, or gives values that are not finite.
 
         Example:
@@ -116,18 +124,18 @@ class Model:
         reverse = self.is_reverse(direction)
         options = RunOptions(engine, precision)
         mapping = find_method(self.method).load(self.bundle, direction, options)
-        watcher = Guard.of(self.bundle, reverse, guard)
-        mapping, input_check = fitted_and_checked(volume, mapping, watcher)
+        model_guard = Guard.of(self.bundle, reverse, guard)
+        mapping, input_check = fitted_and_checked(volume, mapping, model_guard)
         result = harmonize_volume(volume, mapping)
-        remarks = watcher.watch()(volume, result)
+        remarks = model_guard.watch()(volume, result)
         derivation = derivation_of(self.bundle, mapping, reverse, keep_equipment=False)
         return HarmonizedVolume(result, volume, input_check, tuple(remarks), derivation)
 
     def is_reverse(self, direction: str) -> bool:
-        """Whether a direction runs from B to A.
+        """Whether a direction maps from B to A.
 
         Raises:
-            UsageError: if there is no such direction, or the model does not serve it.
+            UsageError: if there is no such direction, or the model does not map that way.
         """
         if direction not in DIRECTIONS:
             raise UsageError(f"no direction {direction!r}; choose one of {', '.join(DIRECTIONS)}")
@@ -139,10 +147,13 @@ class Model:
 
 
 def load_model(path_or_name: Path | str) -> Model:
-    """Read a model folder, or a model that comes with the package, after checking its hashes.
+    """Read a trained model after checking its hashes.
+
+    Args:
+        path_or_name: a model folder, or a name of `list_models`.
 
     Raises:
-        ModelError: if there is none, or it is unfinished, altered or of another format.
+        ModelError: if there is no such model, or it is unfinished, altered or of another format.
 
     Example:
         >>> cvsct.load_model("siemens-bl64-br40-spectrum").directions
@@ -153,7 +164,7 @@ def load_model(path_or_name: Path | str) -> Model:
 
 
 def list_models() -> tuple[str, ...]:
-    """Names of the models that come with this version.
+    """Names of the trained models that come with this version, for `load_model`.
 
     Example:
         >>> "siemens-bl64-br40-spectrum" in cvsct.list_models()

@@ -1,4 +1,4 @@
-"""Scans found and read, and harmonized volumes written."""
+"""Finding and reading scans, and writing harmonized volumes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,20 @@ from cvsct.io.series import open_series
 
 
 def find_series(path: Path | str) -> list[SeriesFiles]:
-    """The CT series in a DICOM or NIfTI file, a series folder, or a tree that holds many.
+    """Find the CT series under a path, from headers alone.
 
-    Headers only. `cvsct.io.catalog.catalog` also tells which files were left out, and why.
+    A series that cannot be read is listed too: reading it raises the reason.
+    `cvsct.io.catalog.catalog` also returns the files that were left out, with reasons.
+
+    Args:
+        path: a DICOM or NIfTI file, a series folder, or a tree that holds many series.
+
+    Returns:
+        One `SeriesFiles` per series: `series_uid`, `files`, `n_slices`.
 
     Raises:
-        SeriesError: if nothing is there, or nothing of it is a CT slice.
+        UsageError: if the path does not exist.
+        SeriesError: if there is no CT series under it.
 
     Example:
         >>> [series.n_slices for series in cvsct.find_series(scans_of_a)]
@@ -30,18 +38,23 @@ def find_series(path: Path | str) -> list[SeriesFiles]:
 
 
 def read_series(source: SeriesFiles | Path | str) -> CTVolume:
-    """Read one series as a volume in HU, its slices ordered by position along their normal.
+    """Read one CT series as a volume in HU.
+
+    Slices are ordered by their position along the common normal (DICOM PS3.3 C.7.6.2), and stored
+    values are converted by Rescale Slope and Intercept (PS3.3 C.11.1).
 
     Args:
-        source: one of `find_series`, or a path that holds a single series.
+        source: a series of `find_series`, or a path that holds a single series.
 
     Returns:
-        float32 HU of shape (slices, rows, columns) with its geometry; padding reads as -1024 HU.
+        float32 HU of shape (slices, rows, columns) with its geometry in mm; padding reads as
+        -1024 HU.
 
     Raises:
-        SeriesError: if a file is not a sound CT slice, the files do not belong together, or a
-            path holds several series.
-        GeometryError: if the slices do not form one regular stack.
+        UsageError: if the path does not exist.
+        SeriesError: if a file is not a valid CT slice, the files are not one scan, or the path
+            holds several series.
+        GeometryError: if the slices are not evenly spaced, parallel and aligned.
 
     Example:
         >>> volume = cvsct.read_series(scans_of_a)
@@ -50,24 +63,31 @@ def read_series(source: SeriesFiles | Path | str) -> CTVolume:
     """
     if isinstance(source, SeriesFiles):
         return open_series(source).read()
-    found = find_series(source)
-    if len(found) != 1:
+    all_series = find_series(source)
+    if len(all_series) != 1:
         raise SeriesError(
-            f"{source}: {len(found)} series here, expected one; choose one of find_series"
+            f"{source}: {len(all_series)} series here, expected one; choose one of find_series"
         )
-    return open_series(found[0]).read()
+    return open_series(all_series[0]).read()
 
 
 def write_derived(harmonized: HarmonizedVolume, folder: Path | str) -> DerivedSeries:
-    """Write a harmonized volume as a derived DICOM series, one file a slice, with its UID map.
+    """Write a harmonized volume as a derived DICOM series, one file per slice.
+
+    Files are CT Image Storage with Image Type DERIVED (DICOM PS3.3 C.7.6.1). The same volume and
+    model give the same UIDs and bytes. `uid_map.json` maps source UIDs to derived UIDs.
 
     Args:
-        harmonized: of `Model.harmonize`, from a volume that was read from DICOM.
-        folder: one series a folder; files of an earlier identical run are replaced.
+        harmonized: a result of `Model.harmonize`, from a volume that was read from DICOM.
+        folder: the folder to write, for this series alone; files of an earlier identical run are
+            replaced.
+
+    Returns:
+        The `DerivedSeries`: `series_uid`, `source_series_uid`, `folder`, `files`, `uid_map`.
 
     Raises:
-        SeriesError: if the volume did not come from DICOM.
-        OSError: if it cannot be written.
+        SeriesError: if the volume was not read from DICOM.
+        OSError: if a file cannot be written.
 
     Example:
         >>> harmonized = cvsct.load_model(model).harmonize(cvsct.read_series(scans_of_a))

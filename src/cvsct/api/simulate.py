@@ -1,4 +1,4 @@
-"""Virtual bodies scanned on two virtual scanners."""
+"""Simulation of a CT benchmark: virtual bodies on two virtual scanners."""
 
 from __future__ import annotations
 
@@ -35,21 +35,23 @@ def simulate(
     progress: Progress = silent,
     note: Note = log_note,
 ) -> Outcome:
-    """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM.
+    """Simulate CT scans of virtual bodies on two virtual scanners, as DICOM.
 
-    The same call goes on where a killed one ended.
+    `docs/virtual_scanner.md` describes physics and bodies. The same call continues a simulation
+    that was interrupted.
 
     Args:
-        out: the folder to write; one begun before goes on.
-        scale: `tiny`, `demo` or `paper`.
-        parts: which of `train`, `test`, `repeat`, `kernels/...`, `paired`; empty for the default.
-        seed: other bodies, other noise.
-        workers: processes; 0 is one a core.
-        mas: tube load of a rotation.
-        match_dose: equal CTDIvol on both scanners instead of equal mAs.
+        out: the folder to write.
+        scale: number and size of the scans: `tiny`, `demo` or `paper`.
+        parts: the parts to make: `train`, `test`, `repeat`, `kernels/...`, `paired`; empty for
+            the default.
+        seed: seed of bodies and noise.
+        workers: number of processes; 0 for one per core.
+        mas: tube current-time product of one rotation, in mAs.
+        match_dose: give both scanners the same CTDIvol instead of the same mAs.
         shift_px: misregistration of the test pair, in pixels.
-        parenchyma: lung tissue in the phantom, not air alone.
-        fov_mm: field of view.
+        parenchyma: fill the lungs with tissue instead of air.
+        fov_mm: reconstructed field of view, in mm.
         reconstructions: of each acquisition: `fbp`, `iterative-1` to `iterative-5`, `denoised-1` to
             `denoised-3`; each but the first adds its name to its series' folders.
         table: lay the bodies on a table.
@@ -57,12 +59,18 @@ def simulate(
         tube_current: let the tube current follow the attenuation; needs a scanner whose definition
             has a section `tube_current`.
         helical: slices from a helical scan; needs a definition with a section `helical`.
-        dry_run: count what would be made; write nothing.
+        dry_run: count the scans and images without making them.
+        progress: called with `(task, done, total)` as the work proceeds.
+        note: called with each remark that the user should read.
+
+    Returns:
+        An `Outcome`: `n_images` in the folder, and `failed`, the reason of each scan that failed.
 
     Raises:
-        UsageError: for a scale, part or place of the arms that does not exist, a scanner that
-            cannot do what is asked, or an `out` that holds something else.
-        SimulationError: if it cannot start; single scans that fail are in the outcome.
+        UsageError: if a scale, a part or a place of the arms does not exist, a scanner cannot do
+            what is asked, or `out` holds something else.
+        MissingExtraError: if the extra `simulate` is not installed.
+        SimulationError: if the simulation cannot start.
 
     Example:
         >>> outcome = cvsct.simulate(out, scale="tiny", parts=["test"], workers=1)

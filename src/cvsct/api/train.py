@@ -1,4 +1,4 @@
-"""Scans of two scanners to a model: looked at, learned from, guarded, written."""
+"""Training of a model from scans of two scanners, with calibration of its guard."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cvsct.api.model import Model
-from cvsct.api.training_scans import admitted, refuse_damaged
+from cvsct.api.training_scans import admit_scans, refuse_damaged
 from cvsct.core.errors import GeometryError, SeriesError, UsageError
 from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.workers import is_first_rank
-from cvsct.guard.calibrate import calibrated
+from cvsct.guard.calibrate import calibrate_guard
 from cvsct.guard.training_set import parse_allowed
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import Method, find_method
@@ -43,33 +43,35 @@ def train(
     note: Note = log_note,
     census: Note = log_note,
 ) -> Model | None:
-    """Learn to make scans of `source` read like scans of `target`, from unpaired scans.
+    """Train a model that maps scans of `source` to the texture of `target`, from unpaired scans.
 
-    The model's guard is calibrated on the scans it learned from, and its folder is written.
+    The guard of the model is calibrated on the training scans, and the model folder is written.
 
     Args:
-        method: a row of `list_methods`.
-        source, target: scans of scanner A and of scanner B, DICOM or NIfTI in any tree.
+        method: name of a method, as in `list_methods`.
+        source: scans of scanner A, DICOM or NIfTI in any tree of folders.
+        target: scans of scanner B, likewise; no series may be in both.
         out: the model folder to write.
-        preset: `paper`, `stable` or `cpu`, for networks.
-        settings: further settings of the method by name.
-        seed: of everything random.
-        max_steps, max_minutes: when a network's training stops.
-        resume: go on from the checkpoint in `out`.
-        allow: learn all the same from `phantom`, `derived`, `mixed-scanners`.
-        skip_refused: leave out series that must be refused, instead of refusing them all at once.
-        dry_run: check arguments, settings and scans, tell the census; learn and write nothing.
-        progress, note: told of the work's state, and of what a user should know.
-        census: told the table of what is learned from, before it is.
+        preset: preset of a network: `paper`, `stable` or `cpu`.
+        settings: further settings of the method, by name.
+        seed: seed of all randomness.
+        max_steps: number of steps after which the training of a network stops.
+        max_minutes: minutes after which the training of a network stops.
+        resume: continue from the checkpoint in `out`.
+        allow: scans to accept that are refused otherwise: `phantom`, `derived`, `mixed-scanners`.
+        skip_refused: leave out series that cannot be used, instead of refusing to train.
+        dry_run: check arguments, settings and scans, and report the census; train nothing.
+        progress: called with `(task, done, total)` as the work proceeds.
+        note: called with each remark that the user should read.
+        census: called with a table of the training scans, before training starts.
 
     Returns:
-        The model, as `load_model` reads it; None in torchrun's further ranks, which write nothing,
-        and of a dry run.
+        The trained model; None after a dry run, and in all ranks of torchrun but the first.
 
     Raises:
-        UsageError: for methods, settings or options that do not exist, or an `out` in use.
-        RefusedScansError: if scans must be refused, with every reason.
-        TrainingError: if nothing can be learned from the scans, or training diverged.
+        UsageError: if a method, setting or option does not exist, or `out` is not empty.
+        RefusedScansError: if scans cannot be used for training; `reasons` has one line for each.
+        TrainingError: if the scans are not enough to learn from, or training diverged.
 
     Example:
         >>> trained = cvsct.train("spectrum", scans_of_a, scans_of_b, out)
@@ -78,7 +80,7 @@ def train(
     """
     source, target, out = Path(source), Path(target), Path(out)
     row = find_method(method)
-    chosen = {**row.settings, **(settings or {})}
+    method_settings = {**row.settings, **(settings or {})}
     refuse_unknown_preset(preset)
     allowed = sorted(parse_allowed(allow))
     first, checkpoints = is_first_rank(), "resume" in row.uses
@@ -87,7 +89,7 @@ def train(
     if first:  # the others train and leave files to it
         _refuse_out(out, row, resume, limited=max_steps is not None or max_minutes is not None)
     refuse_missing(source, target)
-    row.configure(preset, chosen)  # so that what is wrong with it is told before scans are read
+    row.configure(preset, method_settings)  # reports wrong settings before scans are read
     if source.samefile(target):
         raise UsageError(f"source and target are both {source}; give scans of two scanners")
     manifest = Manifest(
@@ -98,7 +100,7 @@ def train(
             "seed": seed,
             **({"allow": allowed} if allowed else {}),
             **({"skip_refused": True} if skip_refused else {}),
-            **chosen,
+            **method_settings,
         },
     )
     progress = progress if first else silent
@@ -111,25 +113,27 @@ def train(
                 note(message)
 
     with manifest.timed("finding"):
-        learned_from = admitted(
+        training_set = admit_scans(
             source, target, allowed, skip_refused, progress, remember,
             (note, census) if first else None,
         )  # fmt: skip
-    asked = {
+    given_options = {
         "preset": preset != "cpu",
         "max_steps": max_steps is not None,
         "max_minutes": max_minutes is not None,
         "seed": seed != 0,
         "resume": resume,
     }
-    for name in (name for name, given in asked.items() if first and given and name not in row.uses):
+    for name in (
+        name for name, given in given_options.items() if first and given and name not in row.uses
+    ):
         note(f"--{name.replace('_', '-')} means nothing to {row.name}")
     if dry_run:
         return None
     request = TrainingRequest(
         method=method,
         out=out,
-        settings=chosen,
+        settings=method_settings,
         preset=preset,
         max_steps=max_steps,
         max_minutes=max_minutes,
@@ -138,7 +142,7 @@ def train(
         progress=progress,
         note=remember,
     )
-    scans_a, scans_b = learned_from.source, learned_from.target
+    scans_a, scans_b = training_set.source, training_set.target
     with manifest.timed("training"):
         try:
             bundle = row.train(scans_a, scans_b, request)
@@ -147,17 +151,17 @@ def train(
             raise
     if not first:
         return None
-    bundle = replace(bundle, training={**bundle.training, CENSUS: learned_from.census})
+    bundle = replace(bundle, training={**bundle.training, CENSUS: training_set.census})
     with manifest.timed("guard"):
-        bundle = calibrated(
+        bundle = calibrate_guard(
             bundle, (scans_a.series, scans_a.facts), (scans_b.series, scans_b.facts), progress,
             remember,
         )  # fmt: skip
     manifest.inputs = {
-        "source": [each.series_uid for each in scans_a.facts],
-        "target": [each.series_uid for each in scans_b.facts],
+        "source": [facts.series_uid for facts in scans_a.facts],
+        "target": [facts.series_uid for facts in scans_b.facts],
     }
-    # a training with checkpoints already has its folder
+    # A training with checkpoints already has its folder.
     with contextlib.nullcontext(out) if checkpoints else new_folder(out) as folder:
         bundle = bundle.write(folder)
         manifest.figures = {**bundle.training, **({"notes": notes} if notes else {})}
@@ -167,10 +171,13 @@ def train(
 
 
 def _refuse_out(out: Path, row: Method, resume: bool, limited: bool) -> None:
-    """Refuse an output folder that is in use, or that there is nothing to go on with.
+    """Refuse an output folder that is in use, or a finished training that is to be resumed.
 
     Args:
-        limited: whether the user said when to stop.
+        limited: whether the user gave a number of steps or minutes.
+
+    Raises:
+        UsageError: naming the folder and the remedy.
     """
     finished = (out / SUMS_FILE).exists()
     if resume:
@@ -181,7 +188,7 @@ def _refuse_out(out: Path, row: Method, resume: bool, limited: bool) -> None:
         return
     if (out / CHECKPOINT_FILE).exists() and not finished:
         raise UsageError(f"{out}: holds an unfinished training; go on with --resume")
-    held = list(out.iterdir()) if out.is_dir() else []
-    started = [each for each in held if each.name == CACHE or each.suffix == ".partial"]
-    if not ("resume" in row.uses and started and len(started) == len(held)):
-        refuse_existing(out)  # what an interrupted start stored there is taken up
+    contents = list(out.iterdir()) if out.is_dir() else []
+    reusable = [path for path in contents if path.name == CACHE or path.suffix == ".partial"]
+    if not ("resume" in row.uses and reusable and len(reusable) == len(contents)):
+        refuse_existing(out)  # files of an interrupted start are used again

@@ -1,4 +1,4 @@
-"""The scans a training is given: looked at, counted and, where they must be, refused."""
+"""Admission of scans to a training: every series is examined, counted, and refused if unusable."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import Any, NoReturn
 from cvsct.core.errors import CvsctError, RefusedScansError, UsageError
 from cvsct.core.progress import Note, Progress
 from cvsct.core.text import columns
-from cvsct.guard.training_set import DERIVED, Finding, findings, parse_allowed
+from cvsct.guard.training_set import DERIVED, TrainingProblem, find_problems, parse_allowed
+from cvsct.io.checked_scans import CheckedScans, check_series
 from cvsct.io.dicom.header import label
-from cvsct.io.examined import Examined, examine
 from cvsct.io.left_out import lines
 from cvsct.io.scans import SeriesOnDisk
 from cvsct.training.data.census import HEAD, Census
 
-SKIP = "; repair or remove what is named, or go on without it by --skip-refused"
+SKIP_REMEDY = "; repair or remove what is named, or go on without it by --skip-refused"
+"""End of a message that refuses series."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What may be learned from.
+    """Scans of both sides that are admitted to a training.
 
     Args:
-        census: for the model's card and the manifest.
+        census: numbers of patients, series and slices by protocol, and warnings, for the model
+            card and the manifest.
     """
 
     source: SeriesOnDisk
@@ -33,124 +35,148 @@ class TrainingSet:
     census: dict[str, Any]
 
 
-def admitted(
+def admit_scans(
     source: Path,
     target: Path,
     allow: Sequence[str],
     skip_refused: bool,
     progress: Progress,
-    tell: Note,
+    note: Note,
     show: tuple[Note, Note] | None,
 ) -> TrainingSet:
-    """Both sides' scans, with their census told.
+    """Examine the scans of both sides and return those that may be used for training.
 
     Args:
-        allow: words of `--allow`.
-        skip_refused: go on without the series that must be refused, whose pixels are read for it.
-        tell: notes that go into the manifest too.
-        show: told what was left out, and the census as a table; None keeps both quiet.
+        allow: values of `--allow`.
+        skip_refused: leave out series that cannot be used; their pixels are read to find them.
+        note: called with remarks that go into the manifest too.
+        show: called with the files that were left out, and with the census as a table; None
+            reports neither.
 
     Raises:
-        RefusedScansError: if scans must be refused.
-        UsageError: if one series lies on both sides.
+        RefusedScansError: if scans cannot be used.
+        UsageError: if a series is on both sides.
     """
     allowed = parse_allowed(allow)
     paths = {"source": source, "target": target}
-    looked = {
-        side: examine(path, skip_refused, progress, f"checking the {side}")
+    checked = {
+        side: check_series(path, skip_refused, progress, f"checking the {side}")
         for side, path in paths.items()
     }
     if show:
-        for side, each in looked.items():
-            for line in lines(each.left_out, f"{side} scans"):
+        for side, contents in checked.items():
+            for line in lines(contents.left_out, f"{side} scans"):
                 show[0](line)
-    derived = DERIVED in allowed
-    series = {side: each.scans if derived else each.acquired for side, each in looked.items()}
-    _refuse_same_series(series["source"], series["target"])
-    unfit = [reason for side, each in looked.items() for reason in _unfit(side, each, derived)]
-    refused = [] if skip_refused else list(unfit)
-    if any(each.refused for each in looked.values()) and not skip_refused:
-        refused = _all_unfit(paths, derived, progress)
-    empty = [f"no series of the {side} is left" for side, each in series.items() if not len(each)]
+    allow_derived = DERIVED in allowed
+    scans = {
+        side: contents.scans if allow_derived else contents.acquired
+        for side, contents in checked.items()
+    }
+    _refuse_same_series(scans["source"], scans["target"])
+    unusable = [
+        reason
+        for side, contents in checked.items()
+        for reason in _reasons_against(side, contents, allow_derived)
+    ]
+    refused = [] if skip_refused else list(unusable)
+    if any(contents.refused for contents in checked.values()) and not skip_refused:
+        refused = _all_reasons_against(paths, allow_derived, progress)
+    empty = [f"no series of the {side} is left" for side, kept in scans.items() if not len(kept)]
     if empty and skip_refused:
-        refused = [*empty, *unfit]
-    found: list[Finding] = []
+        refused = [*empty, *unusable]
+    problems: list[TrainingProblem] = []
     if not empty:
         try:
-            found = list(findings({s: (each.series, each.facts) for s, each in series.items()}))
-        except CvsctError:  # a slice that was looked at is damaged
+            problems = list(
+                find_problems({side: (kept.series, kept.facts) for side, kept in scans.items()})
+            )
+        except CvsctError:  # a slice that was sampled is damaged
             if not refused:
                 refuse_damaged(source, target, allow, progress)
                 raise
-    refused += [f"{each.text}{_by_word(each)}" for each in found if each.allow not in allowed]
+    refused += [
+        f"{problem.text}{_allow_option(problem)}"
+        for problem in problems
+        if problem.allow not in allowed
+    ]
     if refused:
-        _refuse(refused, SKIP if unfit and not skip_refused else "")
-    for reason in unfit:
-        tell(f"left out: {reason}")
-    census = Census.of(series["source"].facts, series["target"].facts)
+        _refuse(refused, SKIP_REMEDY if unusable and not skip_refused else "")
+    for reason in unusable:
+        note(f"left out: {reason}")
+    census = Census.of(scans["source"].facts, scans["target"].facts)
     if show:
         show[1](columns([HEAD, *census.rows]))
     warnings = [
-        *(f"{each.text} (allowed)" for each in found),
-        *(_made_here(side, each) for side, each in looked.items() if derived and each.harmonized),
+        *(f"{problem.text} (allowed)" for problem in problems),
+        *(
+            _derived_warning(side, contents)
+            for side, contents in checked.items()
+            if allow_derived and contents.harmonized
+        ),
         *census.warnings,
     ]
     for warning in warnings:
-        tell(warning)
-    record = {**census.to_json(), "warnings": warnings, **({"left_out": unfit} if unfit else {})}
-    return TrainingSet(series["source"], series["target"], record)
+        note(warning)
+    left_out = {"left_out": unusable} if unusable else {}
+    record = {**census.to_json(), "warnings": warnings, **left_out}
+    return TrainingSet(scans["source"], scans["target"], record)
 
 
 def refuse_damaged(source: Path, target: Path, allow: Sequence[str], progress: Progress) -> None:
-    """Tell all series that cannot be read, once one was found damaged while it was learned from.
+    """Refuse all series that cannot be read, after one was found damaged during training.
 
     Raises:
-        RefusedScansError: if there is any.
+        RefusedScansError: if there is any, with the reason of each.
     """
     paths = {"source": source, "target": target}
-    unfit = _all_unfit(paths, DERIVED in parse_allowed(allow), progress)
-    if unfit:
-        _refuse(unfit, SKIP)
+    unusable = _all_reasons_against(paths, DERIVED in parse_allowed(allow), progress)
+    if unusable:
+        _refuse(unusable, SKIP_REMEDY)
 
 
-def _all_unfit(paths: Mapping[str, Path], derived: bool, progress: Progress) -> list[str]:
-    """Why series must be refused, damaged pixels included: nothing is going to be trained."""
+def _all_reasons_against(
+    paths: Mapping[str, Path], allow_derived: bool, progress: Progress
+) -> list[str]:
+    """Reasons against series of both sides, after reading all their pixels."""
     return [
         reason
         for side, path in paths.items()
-        for reason in _unfit(side, examine(path, True, progress, f"reading the {side}"), derived)
+        for reason in _reasons_against(
+            side, check_series(path, True, progress, f"reading the {side}"), allow_derived
+        )
     ]
 
 
-def _unfit(side: str, looked: Examined, derived: bool) -> list[str]:
-    """Why series of a side must be refused, one line each, in the order of their numbers.
+def _reasons_against(side: str, checked: CheckedScans, allow_derived: bool) -> list[str]:
+    """Reasons against series of one side, one line per series, in the order of their numbers.
 
     Args:
-        derived: whether what this program made is allowed.
+        allow_derived: whether series that this program derived are allowed.
     """
-    reasons = dict(looked.refused)
-    if not derived:
+    reasons = dict(checked.refused)
+    if not allow_derived:
         reasons |= {
-            number: f"{label(each.files[0])}: made by this program, not by a scanner "
+            number: f"{label(series.files[0])}: made by this program, not by a scanner "
             "(--allow derived lets it in)"
-            for number, each in looked.harmonized.items()
+            for number, series in checked.harmonized.items()
         }
     return [f"{side}, series {number}: {reasons[number]}" for number in sorted(reasons)]
 
 
-def _made_here(side: str, looked: Examined) -> str:
-    count = len(looked.harmonized)
+def _derived_warning(side: str, checked: CheckedScans) -> str:
+    count = len(checked.harmonized)
     return (
-        f"{count} of {len(looked.scans)} series of the {side} were made by this program (allowed)"
+        f"{count} of {len(checked.scans)} series of the {side} were made by this program (allowed)"
     )
 
 
-def _by_word(finding: Finding) -> str:
-    return f", or go on all the same with --allow {finding.allow}" if finding.allow else ""
+def _allow_option(problem: TrainingProblem) -> str:
+    """Ending of a message that names the option by which a problem is allowed, if there is one."""
+    return f", or go on all the same with --allow {problem.allow}" if problem.allow else ""
 
 
 def _refuse(reasons: Sequence[str], remedy: str = "") -> NoReturn:
-    """Refuse to train, with all reasons.
+    """Refuse to train, with the reasons against all series.
 
     Raises:
         RefusedScansError: always.
@@ -161,8 +187,9 @@ def _refuse(reasons: Sequence[str], remedy: str = "") -> NoReturn:
 
 
 def _refuse_same_series(source: SeriesOnDisk, target: SeriesOnDisk) -> None:
-    both = {each.series_uid for each in source.facts} & {each.series_uid for each in target.facts}
-    if both:
+    sides = ({facts.series_uid for facts in side.facts} for side in (source, target))
+    shared = set.intersection(*sides)
+    if shared:
         raise UsageError(
-            f"{len(both)} series lie in both source and target; give scans of two scanners"
+            f"{len(shared)} series lie in both source and target; give scans of two scanners"
         )

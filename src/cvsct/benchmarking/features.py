@@ -69,7 +69,7 @@ def lead_table(files: Mapping[str, FeatureFile], direction: str, number: int) ->
         (
             one.first,
             f"{one.difference:+.3f}",
-            _p(one.p_adjusted),
+            _p_text(one.p_adjusted),
             ", ".join(each.name for each in by_class.get(one.first, []) if _worse(each)) or "none",
             ", ".join(each.name for each in by_class.get(one.first, []) if _better(each)) or "none",
         )
@@ -96,5 +96,5 @@ def _better(one: PairedTest) -> bool:
     return one.p_adjusted < 0.05 and one.difference > 0
 
 
-def _p(value: float) -> str:
+def _p_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -16,12 +16,12 @@ from cvsct.io.series import Opened, open_series
 from cvsct.model.bundle import SUMS_FILE
 
 MODELS = "models"
-MINUTES = "minutes_a_direction"
-"""In the plan."""
+MINUTES_KEY = "minutes_a_direction"
+"""Key of the stored plan: minutes that each training may take for one direction."""
 DATA_PARTS = TRAIN, TEST, REPEAT, PAIRED = "train", "test", "repeat", "paired"
 
 
-def scanners_of(data: Path) -> tuple[str, str]:
+def scanner_names(data: Path) -> tuple[str, str]:
     """Names of the two scanners (or kernels) that are both trained on and tested.
 
     Raises:
@@ -113,7 +113,7 @@ def _opened(folder: Path, failure: Note) -> Sequence[Opened]:
     return found
 
 
-def fingerprint(data: Path, parts: Sequence[str]) -> dict[str, Any]:
+def count_files(data: Path, parts: Sequence[str]) -> dict[str, Any]:
     """How many files and bytes each part holds: enough to notice other data."""
     found = {}
     for part in parts:
@@ -122,15 +122,15 @@ def fingerprint(data: Path, parts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def manifest_of(folder: Path) -> dict[str, Any]:
-    """What a command wrote of itself."""
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The `manifest.json` that a command wrote into its output folder."""
     found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return found
 
 
 def fit_s(model: Path) -> float:
     """Seconds a training took; one that was interrupted counts its own minutes."""
-    about = manifest_of(model)
+    about = read_manifest(model)
     return float(max(about["timings_s"]["training"], 60 * about["figures"].get("minutes", 0)))
 
 
@@ -146,7 +146,7 @@ def model_mb(model: Path) -> float:
 def failed_series(folder: Path) -> int | None:
     """How many series of a harmonised folder failed; None where it is not finished."""
     try:
-        figures = manifest_of(folder)["figures"]
+        figures = read_manifest(folder)["figures"]
     except (OSError, ValueError, KeyError):
         return None
     return int(figures.get("n_failed", 0)) + int(figures.get("n_quarantined", 0))
@@ -162,7 +162,7 @@ def is_report(folder: Path) -> bool:
     return True
 
 
-def clear_rest(model: Path) -> None:
+def remove_unstarted_training(model: Path) -> None:
     """Remove the logs of a training that ended before there was anything to go on with."""
     held = list(model.iterdir()) if model.is_dir() else []
     if held and all(each.is_file() and each.suffix == ".jsonl" for each in held):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cvsct.benchmarking.results import COMBAT, INPUT, RETEST, WAYS, Benchmark
+from cvsct.benchmarking.results import COMBAT, DIRECTION_FOLDERS, INPUT, RETEST, Benchmark
 from cvsct.benchmarking.unpaired import unpaired_headline
 from cvsct.evaluation.report.templates import render
 from cvsct.evaluation.table import Table
@@ -44,16 +44,18 @@ def headline(benchmark: Benchmark) -> list[str]:
     return said
 
 
-def league_markdown(benchmark: Benchmark, made: Sequence[Table], failed: Mapping[str, str]) -> str:
-    """Everything as Markdown."""
+def benchmark_markdown(
+    benchmark: Benchmark, made: Sequence[Table], failed: Mapping[str, str]
+) -> str:
+    """Headline, tables and failures of a benchmark as Markdown."""
     parts = [f"{NOTICE}\n", *(f"{line}\n" for line in headline(benchmark))]
     parts += [table.to_markdown() for table in made]
     parts += [f"Failed: {what}: {why}\n" for what, why in failed.items()]
     return "\n".join(parts)
 
 
-def league_html(benchmark: Benchmark, made: Sequence[Table], failed: Mapping[str, str]) -> str:
-    """Everything as one page that needs nothing from the network."""
+def benchmark_html(benchmark: Benchmark, made: Sequence[Table], failed: Mapping[str, str]) -> str:
+    """Headline, tables, failures and links to reports as one offline HTML page."""
     return render(
         "benchmark.html.j2",
         headline=headline(benchmark),
@@ -61,7 +63,7 @@ def league_html(benchmark: Benchmark, made: Sequence[Table], failed: Mapping[str
         tables=made,
         reports=[
             (
-                f"results/{one.method}-{one.seed}/{WAYS[one.direction]}/report/report.html",
+                f"results/{one.method}-{one.seed}/{DIRECTION_FOLDERS[one.direction]}/report/report.html",
                 f"{one.method}, seed {one.seed}, {benchmark.directions[one.direction]}",
             )
             for one in benchmark.results

@@ -15,7 +15,7 @@ import numpy as np
 from cvsct.core import sides
 
 INPUT, RETEST, COMBAT = sides.SOURCE.label, sides.RETEST.label, "ComBat (features only)"
-WAYS = ("a2b", "b2a")
+DIRECTION_FOLDERS = ("a2b", "b2a")
 """Folders of the two directions."""
 
 
@@ -53,14 +53,15 @@ class Benchmark:
     Args:
         directions: how each is called, such as `GE to Siemens`; two.
         budget: what was given to each training, in words.
-        like_the_paper: whether the directions are the paper's, so that its figures belong beside.
+        on_paper_scanners: whether the two scanners are the paper's, so that the tables show its
+            figures too.
         failed: methods, and the direction, of which some training, image or report is missing.
     """
 
     directions: tuple[str, str]
     results: tuple[Result, ...]
     budget: str
-    like_the_paper: bool = False
+    on_paper_scanners: bool = False
     failed: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -84,12 +85,12 @@ class Benchmark:
         return reasons[0] or "" if every and all(reasons) else ""
 
 
-def rows_of(benchmark: Benchmark) -> tuple[str, ...]:
+def compared_methods(benchmark: Benchmark) -> tuple[str, ...]:
     """The methods between what they start from and what they cannot surpass."""
     return (INPUT, *benchmark.methods, RETEST)
 
 
-def at(*path: str) -> Callable[[Mapping[str, Any]], Any]:
+def figure_at(*path: str) -> Callable[[Mapping[str, Any]], Any]:
     """Looks a figure up; None where it is not there."""
 
     def look(metrics: Mapping[str, Any]) -> Any:

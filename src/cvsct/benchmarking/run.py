@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from cvsct.benchmarking.folder import (
-    MINUTES,
+    MINUTES_KEY,
     MODELS,
     PAIRED,
     REPEAT,
     TEST,
     TRAIN,
-    fingerprint,
-    scanners_of,
+    count_files,
+    scanner_names,
     training_part,
     unpaired_because,
 )
-from cvsct.benchmarking.page import league_html, league_markdown
+from cvsct.benchmarking.page import benchmark_html, benchmark_markdown
 from cvsct.benchmarking.results import Benchmark
-from cvsct.benchmarking.runner import Work, reason_of
+from cvsct.benchmarking.runner import BenchmarkRunner, reason_of
 from cvsct.benchmarking.tables import ranking, tables
 from cvsct.benchmarking.unpaired import unpaired_table
 from cvsct.core.errors import (
@@ -128,22 +128,22 @@ def benchmark(
     wanted = _wanted(words, seeds)
     refuse_unknown_preset(preset)
     allowed = sorted(parse_allowed(allow))
-    names = scanners_of(data)
+    names = scanner_names(data)
     kinds = {name: find_method(name).kind for name in wanted}
     parts = {name: training_part(data, names, kind) for name, kind in kinds.items()}
     plan = {
-        "data": fingerprint(data, (TRAIN, TEST, REPEAT)),
-        **(fingerprint(data, (PAIRED,)) if "paired" in kinds.values() else {}),
+        "data": count_files(data, (TRAIN, TEST, REPEAT)),
+        **(count_files(data, (PAIRED,)) if "paired" in kinds.values() else {}),
         "preset": preset,
         "set": setting,
         "max_steps": max_steps,
-        MINUTES: max_minutes,
+        MINUTES_KEY: max_minutes,
         "rois": rois,
         **({"allow": allowed} if allowed else {}),
     }
-    unlearnable = _cannot_pair(data, names, kinds, parts, note, failure)
+    unlearnable = _methods_without_pairs(data, names, kinds, parts, note, failure)
     budget = {"max_steps": max_steps, "max_minutes": max_minutes}
-    work = Work(
+    runner = BenchmarkRunner(
         data, out, names, parts, preset, settings or {}, budget, rois, workers, allowed, progress,
         note,
     )  # fmt: skip
@@ -155,37 +155,37 @@ def benchmark(
     ]
     if dry_run:
         for number, (name, seed, direction) in enumerate(jobs, start=1):
-            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {work.directions[direction]}")
-        return BenchmarkResult(out, work.benchmark([], []), (), {})
+            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {runner.directions[direction]}")
+        return BenchmarkResult(out, runner.benchmark([], []), (), {})
     free = "methods and seeds may be added"
     # what was trained elsewhere, on a GPU perhaps, is taken up; paired scans may come later
     with locked_output(out, plan, "benchmark", free, beforehand=[MODELS], later=[PAIRED]):
         results, failed = [], {}
         lost: list[tuple[str, int]] = []
         for number, (name, seed, direction) in enumerate(jobs, start=1):
-            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {work.directions[direction]}")
+            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {runner.directions[direction]}")
             try:
                 if name in unlearnable:
                     raise TrainingError(unlearnable[name])
-                results.append(work.result(name, seed, direction))
+                results.append(runner.result(name, seed, direction))
             except TerminatedError:
                 raise
             except (Exception, SystemExit) as error:  # one method's failure is not the others'
                 reason = reason_of(error)
-                failed[f"{name}, seed {seed}, {work.directions[direction]}"] = reason
+                failed[f"{name}, seed {seed}, {runner.directions[direction]}"] = reason
                 lost.append((name, direction))
                 failure(reason)
         if not results:
             raise CvsctError(f"every method failed; the first: {next(iter(failed.values()))}")
-        found = work.benchmark([*results, *work.combat(results)], lost)
-        for name, content in _documents(found, work.leads(results), failed).items():
+        found = runner.benchmark([*results, *runner.combat(results)], lost)
+        for name, content in _documents(found, runner.leads(results), failed).items():
             write_atomic(out / name, content)
         write_json(out / "results.json", _record(found, plan, failed))
     rankings = (make(found, way) for way in (0, 1) for make in (ranking, unpaired_table))
     return BenchmarkResult(out, found, tuple(each for each in rankings if each), failed)
 
 
-def _cannot_pair(
+def _methods_without_pairs(
     data: Path,
     names: tuple[str, str],
     kinds: Mapping[str, str],
@@ -235,8 +235,8 @@ def _documents(found: Benchmark, leads: list[Table], failed: Mapping[str, str]) 
     made = [*tables(found), *leads]
     return {
         **{f"{table.key}.csv": table.to_csv() for table in made},
-        "tables.md": league_markdown(found, made, failed),
-        "benchmark.html": league_html(found, made, failed),
+        "tables.md": benchmark_markdown(found, made, failed),
+        "benchmark.html": benchmark_html(found, made, failed),
     }
 
 

@@ -17,14 +17,14 @@ from cvsct.benchmarking.folder import (
     MODELS,
     REPEAT,
     TEST,
-    clear_rest,
     failed_series,
     fit_s,
     is_report,
-    manifest_of,
     model_mb,
+    read_manifest,
+    remove_unstarted_training,
 )
-from cvsct.benchmarking.results import COMBAT, WAYS, Benchmark, Result
+from cvsct.benchmarking.results import COMBAT, DIRECTION_FOLDERS, Benchmark, Result
 from cvsct.core.errors import CvsctError, explain, unexpected
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.sides import with_new_keys
@@ -36,15 +36,15 @@ from cvsct.model.bundle import CHECKPOINT_FILE, SUMS_FILE
 
 logger = logging.getLogger(__name__)
 
-PASSED = "passed"
+TARGET_HARMONIZED_FOLDER = "passed"
 """Folder of the target harmonized; named as in 0.1.0, so that its benchmarks can go on."""
 
 PAPER_PAIR = ("ge-revolution-evo", "siemens-somatom-force")
 
 
 @dataclass(frozen=True)
-class Work:
-    """Where everything lies, and what is done for one method, seed and direction.
+class BenchmarkRunner:
+    """Folders and options of a benchmark, and its steps for one method, seed and direction.
 
     Args:
         parts: of the data, from which each method learns.
@@ -78,7 +78,7 @@ class Work:
         place = self._place(name, seed, direction)
         source, target = self._sides(direction)
         images, report = place / "images", place / "report"
-        target_harmonized = place / PASSED
+        target_harmonized = place / TARGET_HARMONIZED_FOLDER
         back = row.reversible and direction == 1
         for scans, made in ((source, images), (target, target_harmonized)):
             self._harmonized(scans, model, made, back)
@@ -106,7 +106,7 @@ class Work:
                 json.loads((report / "metrics.json").read_text(encoding="utf-8"))
             ),
             fit_s=fit_s(model),
-            slices_per_s=manifest_of(images)["figures"]["slices_per_s"],
+            slices_per_s=read_manifest(images)["figures"]["slices_per_s"],
             model_mb=model_mb(model),
             kind=row.kind,
             trained_on=f"{self.parts[name]}/",
@@ -144,7 +144,7 @@ class Work:
         model = self.out / MODELS / (f"{name}-{seed}" + ("-b2a" if direction else ""))
         if (model / SUMS_FILE).exists():
             return model
-        clear_rest(model)
+        remove_unstarted_training(model)
         row = find_method(name)
         uses, scans = row.uses, self.data / self.parts[name]
         train(
@@ -203,7 +203,7 @@ class Work:
                              / "report" / "features.csv")  # fmt: skip
 
     def _place(self, name: str, seed: int, direction: int) -> Path:
-        return self.out / "results" / f"{name}-{seed}" / WAYS[direction]
+        return self.out / "results" / f"{name}-{seed}" / DIRECTION_FOLDERS[direction]
 
     def benchmark(self, results: list[Result], failed: Sequence[tuple[str, int]] = ()) -> Benchmark:
         """All that tables are made of.
@@ -221,7 +221,7 @@ class Work:
             directions=self.directions,
             results=tuple(results),
             budget=f"Preset {self.preset}, at most {' and '.join(given) or 'its own steps'}.",
-            like_the_paper=self.names == PAPER_PAIR,
+            on_paper_scanners=self.names == PAPER_PAIR,
             failed=tuple(failed),
         )
 

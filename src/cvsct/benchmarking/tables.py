@@ -7,22 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.benchmarking.published_results import NOTES, QUALITY, TABLE_2, TABLE_3, Printed
+from cvsct.benchmarking.published_results import (
+    NOTES,
+    PAPER_CLASSES,
+    QUALITY,
+    TABLE_2,
+    TABLE_3,
+    PublishedValue,
+)
 from cvsct.benchmarking.results import (
     INPUT,
     RETEST,
     Benchmark,
-    at,
+    compared_methods,
+    figure_at,
     mean_of,
-    rows_of,
     share,
     within_mean,
 )
-from cvsct.benchmarking.unpaired import NOT_THERE, unpaired_table
-from cvsct.evaluation.features.radiomics import CLASSES
+from cvsct.benchmarking.unpaired import MISSING_CELL, unpaired_table
 from cvsct.evaluation.table import Table
-
-CLASS_TITLES = ("First order", "GLCM", "GLDM", "GLRLM", "GLSZM", "NGTDM")
 
 
 def tables(benchmark: Benchmark) -> list[Table]:
@@ -41,28 +45,30 @@ def table_2(benchmark: Benchmark) -> Table:
     rows: list[tuple[str, ...]] = []
     marked = set()
     for number, direction in enumerate(benchmark.directions):
-        rows.append((f"{direction} conversion", *[""] * len(CLASSES)))
+        rows.append((f"{direction} conversion", *[""] * len(PAPER_CLASSES)))
         marked.add(len(rows) - 1)
-        for method in rows_of(benchmark):
+        for method in compared_methods(benchmark):
             found = benchmark.of(method, number)
             if found:
-                cells = [_spread(found, "ccc_within", name, 2) for name in CLASSES]
+                cells = [_spread(found, "ccc_within", name, 2) for name in PAPER_CLASSES]
                 rows.append((method, *cells))
-            if benchmark.like_the_paper and method in TABLE_2:
+            if benchmark.on_paper_scanners and method in TABLE_2:
                 printed = TABLE_2[method][number]
-                rows.append((f"{method}, the paper", *(_printed(printed[n]) for n in CLASSES)))
+                rows.append(
+                    (f"{method}, the paper", *(_published_cell(printed[n]) for n in PAPER_CLASSES))
+                )
                 marked.add(len(rows) - 1)
     return Table(
         key="table2",
         title="Table 2: concordance of radiomic features, within regions",
         caption=(
             "Lin's CCC over the features of a class in one region; mean ± sd over "
-            f"{_counts(benchmark)}{_seeds(benchmark)}"
+            f"{_counts_text(benchmark)}{_seeds_text(benchmark)}"
         ),
-        head=("Feature class", *CLASS_TITLES),
+        head=("Feature class", *PAPER_CLASSES.values()),
         rows=tuple(rows),
         marked=frozenset(marked),
-        footnotes=(*_no_pairs(benchmark, (0, 1)), *_paper_footnotes(benchmark)),
+        footnotes=(*_unpaired_notes(benchmark, (0, 1)), *_paper_footnotes(benchmark)),
     )
 
 
@@ -71,23 +77,25 @@ def table_3(benchmark: Benchmark) -> Table:
     rows: list[tuple[str, ...]] = []
     marked = set()
     digits = {"psnr_db": 2, "ssim": 3, "ncc": 4}
-    for method in rows_of(benchmark):
+    for method in compared_methods(benchmark):
         found = [benchmark.of(method, number) for number in (0, 1)]
         if any(found):
             cells = [
                 _spread(metrics, name, "", digits[name]) for metrics in found for name in QUALITY
             ]
             rows.append((method, *cells))
-        if benchmark.like_the_paper and method in TABLE_3:
-            printed = [_printed(TABLE_3[method][i][name]) for i in (0, 1) for name in QUALITY]
+        if benchmark.on_paper_scanners and method in TABLE_3:
+            printed = [
+                _published_cell(TABLE_3[method][i][name]) for i in (0, 1) for name in QUALITY
+            ]
             rows.append((f"{method}, the paper", *printed))
             marked.add(len(rows) - 1)
     return Table(
         key="table3",
         title="Table 3: image quality",
         caption=(
-            f"On [0, 1] of the HU window; mean ± sd over {_counts(benchmark, 'n_slices')}"
-            f"{_seeds(benchmark)}"
+            f"On [0, 1] of the HU window; mean ± sd over {_counts_text(benchmark, 'n_slices')}"
+            f"{_seeds_text(benchmark)}"
         ),
         head=(
             "Metric",
@@ -99,15 +107,15 @@ def table_3(benchmark: Benchmark) -> Table:
         ),
         rows=tuple(rows),
         marked=frozenset(marked),
-        footnotes=(*_no_pairs(benchmark, (0, 1)), *_paper_footnotes(benchmark)),
+        footnotes=(*_unpaired_notes(benchmark, (0, 1)), *_paper_footnotes(benchmark)),
     )
 
 
 def ranking(benchmark: Benchmark, direction: int) -> Table:
     """Every method in order of its concordance across regions, with what it costs."""
     scored = sorted(
-        ((name, benchmark.of(name, direction)) for name in rows_of(benchmark)),
-        key=lambda one: -(mean_of(one[1], at("ccc_across_mean")) or -np.inf),
+        ((name, benchmark.of(name, direction)) for name in compared_methods(benchmark)),
+        key=lambda one: -(mean_of(one[1], figure_at("ccc_across_mean")) or -np.inf),
     )
     rows = []
     for name, found in scored:
@@ -118,16 +126,16 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
         rows.append(
             (
                 name,
-                _word([r.kind for r in learns]),
-                _word([r.trained_on for r in learns]),
+                _joined([r.kind for r in learns]),
+                _joined([r.trained_on for r in learns]),
                 _interval(found),
                 _number(mean_of(found, within_mean), 2),
                 *(_percent(mean_of(found, share(i))) for i in (0, 1)),
-                _percent(mean_of(found, at("way_to_retest", "share"))),
-                _number(mean_of(found, at("psnr_db")), 1),
-                _number(mean_of(found, at("ssim")), 3),
-                _number(mean_of(found, at("ncc")), 4),
-                _signed(mean_of(found, at("hu_bias"))),
+                _percent(mean_of(found, figure_at("way_to_retest", "share"))),
+                _number(mean_of(found, figure_at("psnr_db")), 1),
+                _number(mean_of(found, figure_at("ssim")), 3),
+                _number(mean_of(found, figure_at("ncc")), 4),
+                _signed(mean_of(found, figure_at("hu_bias"))),
                 _cost([r.fit_s for r in own], ".0f"),
                 _cost([1000 / r.slices_per_s if r.slices_per_s else None for r in own], ".0f"),
                 _cost([r.model_mb for r in own], ".2g"),
@@ -135,15 +143,15 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
         )
     shown = {row[0] for row in rows}
     lost = [name for name, way in benchmark.failed if way == direction and name not in shown]
-    rows += [(name, *["failed"] * 3, *[NOT_THERE] * 11) for name in dict.fromkeys(lost)]
+    rows += [(name, *["failed"] * 3, *[MISSING_CELL] * 11) for name in dict.fromkeys(lost)]
     marked = frozenset(i for i, row in enumerate(rows) if row[0] in (INPUT, RETEST))
     return Table(
         key=f"ranking{direction + 1}",
         title=f"Which method is worth its cost: {benchmark.directions[direction]}",
         caption=(
             "In order of the mean over six classes of the CCC across regions, with its 95 % "
-            f"interval over {_counts(benchmark)}; with several seeds the mean of each and their "
-            "range"
+            f"interval over {_counts_text(benchmark)}; with several seeds the mean of each "
+            "and their range"
         ),
         head=(
             "Method",
@@ -166,13 +174,13 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
         marked=marked,
         footnotes=(
             f"{benchmark.budget} Times are of this machine, applying includes reading and writing.",
-            *_both_ways(benchmark),
-            *_no_pairs(benchmark, (direction,)),
+            *_both_directions_note(benchmark),
+            *_unpaired_notes(benchmark, (direction,)),
         ),
     )
 
 
-def _no_pairs(benchmark: Benchmark, directions: Sequence[int]) -> tuple[str, ...]:
+def _unpaired_notes(benchmark: Benchmark, directions: Sequence[int]) -> tuple[str, ...]:
     """Why figures are missing that need test scans of one body on both scanners."""
     reasons = {i: reason for i in directions if (reason := benchmark.unpaired_because(i))}
     return tuple(
@@ -181,7 +189,7 @@ def _no_pairs(benchmark: Benchmark, directions: Sequence[int]) -> tuple[str, ...
     )
 
 
-def _both_ways(benchmark: Benchmark) -> tuple[str, ...]:
+def _both_directions_note(benchmark: Benchmark) -> tuple[str, ...]:
     """Whose fit is of both directions at once."""
     names = dict.fromkeys(r.method for r in benchmark.results if r.both_ways and r.method != INPUT)
     if not names:
@@ -189,9 +197,9 @@ def _both_ways(benchmark: Benchmark) -> tuple[str, ...]:
     return (f"The fit and the model of {', '.join(names)} serve both directions.",)
 
 
-def _word(values: Sequence[str]) -> str:
+def _joined(values: Sequence[str]) -> str:
     """What is said of all seeds."""
-    return ", ".join(dict.fromkeys(filter(None, values))) or NOT_THERE
+    return ", ".join(dict.fromkeys(filter(None, values))) or MISSING_CELL
 
 
 def _spread(found: Sequence[Mapping[str, Any]], figure: str, part: str, digits: int) -> str:
@@ -201,10 +209,12 @@ def _spread(found: Sequence[Mapping[str, Any]], figure: str, part: str, digits: 
         part: which of a figure that is given by class; empty for one that is not.
     """
     below = (part,) if part else ()
-    mean = mean_of(found, at(figure, *below))
+    mean = mean_of(found, figure_at(figure, *below))
     if mean is None:
-        return NOT_THERE
-    deviations = [value for m in found if (value := at(f"{figure}_sd", *below)(m)) is not None]
+        return MISSING_CELL
+    deviations = [
+        value for m in found if (value := figure_at(f"{figure}_sd", *below)(m)) is not None
+    ]
     sd = f" ± {np.sqrt(np.mean(np.square(deviations))):.{digits}f}" if deviations else ""
     return f"{mean:.{digits}f}{sd}"
 
@@ -213,27 +223,27 @@ def _interval(found: Sequence[Mapping[str, Any]]) -> str:
     """Mean concordance: the interval of the one seed, or the range of several."""
     values = [m["ccc_across_mean"] for m in found if m.get("ccc_across_mean") is not None]
     if not values:
-        return NOT_THERE
+        return MISSING_CELL
     if len(values) > 1:
         return f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f}, n = {len(values)})"
     low, high = found[0].get("ccc_across_mean_interval") or (None, None)
     return f"{values[0]:.3f}" + (f" ({low:.2f} to {high:.2f})" if low is not None else "")
 
 
-def _counts(benchmark: Benchmark, key: str = "n_rois") -> str:
+def _counts_text(benchmark: Benchmark, key: str = "n_rois") -> str:
     """Over how many regions or slices, or from how many to how many."""
     counts = {one.metrics[key] for one in benchmark.results if one.metrics.get(key)}
     ends = sorted({min(counts), max(counts)}) if counts else [0]
     return f"n = {'–'.join(map(str, ends))} {'regions' if key == 'n_rois' else 'slices'}"
 
 
-def _seeds(benchmark: Benchmark) -> str:
+def _seeds_text(benchmark: Benchmark) -> str:
     seeds = len({one.seed for one in benchmark.results})
     return f", mean of up to {seeds} trainings" if seeds > 1 else ""
 
 
 def _paper_footnotes(benchmark: Benchmark) -> tuple[str, ...]:
-    if not benchmark.like_the_paper:
+    if not benchmark.on_paper_scanners:
         return ()
     return (
         "The paper's figures are of other scans of other bodies: compare ranks and trends, not "
@@ -242,22 +252,22 @@ def _paper_footnotes(benchmark: Benchmark) -> tuple[str, ...]:
     )
 
 
-def _printed(one: Printed) -> str:
+def _published_cell(one: PublishedValue) -> str:
     return f"{one.mean:g} ± {one.sd:g}"
 
 
 def _number(value: float | None, digits: int) -> str:
-    return NOT_THERE if value is None else f"{value:.{digits}f}"
+    return MISSING_CELL if value is None else f"{value:.{digits}f}"
 
 
 def _signed(value: float | None) -> str:
-    return NOT_THERE if value is None else f"{value:+.1f}"
+    return MISSING_CELL if value is None else f"{value:+.1f}"
 
 
 def _percent(value: float | None) -> str:
-    return NOT_THERE if value is None else f"{100 * value:.0f} %"
+    return MISSING_CELL if value is None else f"{100 * value:.0f} %"
 
 
 def _cost(values: Sequence[float | None], digits: str) -> str:
     known = [value for value in values if value is not None]
-    return format(float(np.mean(known)), digits) if known else NOT_THERE
+    return format(float(np.mean(known)), digits) if known else MISSING_CELL

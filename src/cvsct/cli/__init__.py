@@ -39,7 +39,7 @@ from cvsct.cli.train import train
 from cvsct.core.errors import CvsctError, explain
 
 app = typer.Typer(
-    help="Make CT scans of one scanner read like scans of another. For research use only.",
+    help="Make CT scans of one scanner look like scans of another. For research use only.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

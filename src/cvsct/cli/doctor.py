@@ -16,7 +16,11 @@ def doctor() -> None:
     findings = [*installation.findings(), *machine.findings()]
     table = columns([(finding.about, finding.detail) for finding in findings])
     wrong = [finding.about for finding in findings if finding.wrong]
-    verdict = f"the core does not work: {', '.join(wrong)}" if wrong else "the core works"
+    verdict = (
+        f"the core does not work: {', '.join(wrong)}"
+        if wrong
+        else "the core works: all that is needed to harmonize is there"
+    )
     report_result(
         f"{table}\n{verdict}",
         {"works": not wrong, "findings": [asdict(finding) for finding in findings]},

@@ -37,13 +37,18 @@ def harmonize(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write, one sub-folder a series.")],
-    reverse: Annotated[bool, typer.Option("--reverse", help="From B to A.")] = False,
+    reverse: Annotated[
+        bool,
+        typer.Option(
+            "--reverse", help="From the model's target (B) to its source (A); see `cvsct models`."
+        ),
+    ] = False,
     engine: Annotated[
         Literal["auto", "openvino", "torch"], typer.Option(help="What runs a network.")
     ] = "auto",
     precision: Annotated[
         Literal["fp32", "bf16"],
-        typer.Option(help="bf16 is faster, some HU off, and labelled as such."),
+        typer.Option(help="bf16 is faster, with errors of some HU; its output is labelled so."),
     ] = "fp32",
     keep_equipment: Annotated[
         bool, typer.Option("--keep-equipment", help="Leave Manufacturer and model as they are.")
@@ -52,10 +57,14 @@ def harmonize(
         bool, typer.Option("--nifti", help="Write each DICOM series as .nii.gz too.")
     ] = False,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes for many series; 0 is one a core.")
+        int,
+        typer.Option(
+            min=0,
+            help="Processes for many series; 0 is one a core. One leaves the cores to a network.",
+        ),
     ] = 1,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="One of N parts of many series, as of a job array.")
+        str, typer.Option(metavar="I/N", help="One of N parts of many series, for job arrays.")
     ] = "",
     scheduler: Annotated[
         str, typer.Option(help="Address of a Dask scheduler whose workers do many series.")
@@ -64,7 +73,8 @@ def harmonize(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Another limit than the model card's, or NAME=off; scan=note; slices=refuse; off.",
+            help="Change a guard: NAME=number, NAME=off, scan=note (warn only), slices=refuse, off "
+            "(all). Names stand in the model's card and in docs/guards.md.",
         ),
     ] = None,
     resume: Annotated[
@@ -82,16 +92,16 @@ def harmonize(
         typer.Option(help="NIfTI output is named after its input, or by a hash."),
     ] = "input",
     force: Annotated[
-        bool, typer.Option("--force", help="Harmonize even what cvsct derived already.")
+        bool, typer.Option("--force", help="Accept input that cvsct itself has produced.")
     ] = False,
 ) -> None:
-    """Rewrite scans as derived series that read like the other scanner's.
+    """Rewrite scans as derived series that look like the other scanner's.
 
     A scan unlike those the model learned from is refused; slices that were changed too much are
     written, flagged and told in manifest.json. Of many series, those that are done are kept: the
     same command goes on after any crash.
     """
-    from cvsct.api.harmonize import NoSeriesError
+    from cvsct.api.harmonize import AllSeriesFailedError
     from cvsct.api.harmonize import harmonize as run
     from cvsct.cli.progress import progress
 
@@ -104,7 +114,7 @@ def harmonize(
             scheduler=scheduler, resume=resume, dry_run=is_dry_run(), progress=progress(),
             note=report_note,
         )  # fmt: skip
-    except NoSeriesError as error:
+    except AllSeriesFailedError as error:
         result = error.result
     _report(result)
     if result.failed or result.incomplete:

@@ -25,7 +25,7 @@ from cvsct.core.text import columns
 
 if TYPE_CHECKING:
     from cvsct.io.catalog import Catalog
-    from cvsct.io.survey import CensusRow, Surveyed
+    from cvsct.io.survey import CensusRow, SurveyedSeries
 
 CENSUS_HEAD = ("scanner", "kernel", "kVp", "thickness mm", "patients", "series", "refused",
                "slices", "dates")  # fmt: skip
@@ -91,7 +91,7 @@ def _census_cells(row: CensusRow) -> tuple[str, ...]:
     )
 
 
-def _cells(number: int, series: Surveyed) -> tuple[str, ...]:
+def _cells(number: int, series: SurveyedSeries) -> tuple[str, ...]:
     acquisition = series.acquisition
     slices, *size = series.shape or ("",)
     return (

@@ -43,7 +43,7 @@ def findings() -> Iterator[Finding]:
     yield vgg_weights()
     for program, purpose in PROGRAMS.items():
         path = shutil.which(program)
-        yield Finding(program, path or f"not installed ({purpose}); Debian: dicom3tools")
+        yield Finding(program, path or f"not installed (optional: {purpose}); Debian: dicom3tools")
 
 
 def core(modules: Sequence[str]) -> Finding:
@@ -97,7 +97,12 @@ def vgg_weights() -> Finding:
 
         return Finding("VGG weights", str(find_weights("")))
     except CvsctError as error:
-        return Finding("VGG weights", f"none: {error}")
+        reason = str(error).partition(";")[0]
+        return Finding(
+            "VGG weights",
+            f"not found, needed to train cvsct, cvsct-1 and radiomicgan alone ({reason}); see "
+            "docs/training.md",
+        )
     except ImportError:
         return Finding("VGG weights", "not looked for without PyTorch")
 

@@ -17,7 +17,7 @@ def findings() -> Iterator[Finding]:
     """Everything about the machine."""
     from cvsct.core.platform import cores
 
-    yield Finding("cores", f"{cores()} usable of {os.cpu_count() or 'unknown'}")
+    yield Finding("CPU cores", f"{cores()} usable of {os.cpu_count() or 'unknown'}")
     yield Finding("memory", memory())
     yield Finding("disk", f"{_gb(shutil.disk_usage(Path.cwd()).free)} free in this folder")
     yield Finding("decoder", decoder())

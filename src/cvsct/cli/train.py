@@ -48,7 +48,11 @@ def train(
         bool, typer.Option("--skip-refused", help="Leave out series that must be refused.")
     ] = False,
 ) -> None:
-    """Learn to make scans of A read like scans of B, from unpaired scans."""
+    """Learn to make scans of A look like scans of B, from unpaired scans.
+
+    Methods that `cvsct methods` calls paired need the same bodies, at the same places, on both
+    sides.
+    """
     from cvsct.api.train import train as run
     from cvsct.cli.progress import progress
 

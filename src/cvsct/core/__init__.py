@@ -1,1 +1,1 @@
-"""What everything else stands on: volumes, masks, spectra, pairing, errors, files, workers."""
+"""Common ground of all packages: volumes, masks, spectra, pairing, errors, files, workers."""

@@ -1,4 +1,4 @@
-"""The errors a user can meet, in one small hierarchy.
+"""Errors of this package, in one small hierarchy.
 
 Each message says what is wrong, where, what was expected and what to do about it. The command
 line prints the message on one line and exits with the code the class carries.
@@ -15,27 +15,32 @@ from typing import Any, ClassVar
 
 
 class CvsctError(Exception):
-    """Any failure whose message is written for the user; a traceback would add nothing."""
+    """Base class of all errors whose message is written for the user.
+
+    The message says what is wrong, where, what was expected, and the remedy. Catch this class to
+    handle any failure that the input, the arguments or the machine cause.
+    """
 
     exit_code: ClassVar[int] = 1
+    """Exit code of the command that fails with this error."""
 
 
 class UsageError(CvsctError):
-    """The command was asked for something it does not take."""
+    """Arguments that do not exist, do not go together, or name paths that do not exist."""
 
     exit_code: ClassVar[int] = 2
 
 
 class SeriesError(CvsctError):
-    """A file or series that is not a CT volume this program can read without guessing."""
+    """A file or series that cannot be read as one CT volume in HU without guessing."""
 
 
 class GeometryError(CvsctError):
-    """Volumes, slices or regions that do not fit together in space."""
+    """Volumes, slices or regions whose positions, directions or sizes do not fit together."""
 
 
 class ModelError(CvsctError):
-    """A model folder that is missing, incomplete, altered, or not made for what is asked."""
+    """A model that is missing, incomplete or altered, or that does not fit the images."""
 
 
 class TrainingError(CvsctError):
@@ -43,10 +48,10 @@ class TrainingError(CvsctError):
 
 
 class RefusedScansError(TrainingError):
-    """Scans that must not be learned from.
+    """Scans that must not be used for training.
 
     Args:
-        reasons: one for each series or domain; the message has the first.
+        reasons: one reason per series or side that is refused; the message has the first.
     """
 
     def __init__(self, message: str, reasons: tuple[str, ...] = ()) -> None:
@@ -55,11 +60,11 @@ class RefusedScansError(TrainingError):
 
 
 class TerminatedError(CvsctError):
-    """The process was asked to end and has saved its work: nothing else may be begun."""
+    """The process received a signal to end and has saved its work; it must not start other work."""
 
 
 class StoppedError(CvsctError):
-    """The user stopped the work by Ctrl-C; what is done is kept where the message says so."""
+    """The user stopped the work by Ctrl-C; the message says what is kept."""
 
     exit_code: ClassVar[int] = 130
 
@@ -69,19 +74,19 @@ class EvaluationError(CvsctError):
 
 
 class SimulationError(CvsctError):
-    """A simulation that cannot start, was stopped, or has failed for some scan."""
+    """A simulation that cannot start, was stopped, or failed for some scan."""
 
 
 class HopelessError(CvsctError):
-    """What any other piece of the same work would meet too: going on is of no use."""
+    """A failure that every other item of the same work would meet too, so that all work stops."""
 
 
 class GuardError(CvsctError):
-    """A scan unlike those a model learned from, or a slice that it changed too much."""
+    """A scan unlike those a model was trained on, or a slice that the model changed too much."""
 
 
 class MissingExtraError(CvsctError):
-    """A library that only an optional extra of this package installs."""
+    """A library is not installed that an optional extra of this package brings."""
 
 
 def import_extra(module: str, needed_for: str, extra: str) -> Any:
@@ -116,11 +121,11 @@ EXTRA_MODULES = {
     ),
     "cohort": ("distributed",),
 }
-"""What the libraries of each optional extra are imported as."""
+"""Import names of the libraries of each optional extra."""
 
 
 def need_extra(extra: str, needed_for: str) -> None:
-    """Refuse work that an extra is missing for, before any of it is done.
+    """Refuse work whose optional extra is not installed, before the work starts.
 
     Args:
         needed_for: what needs it, as the beginning of a sentence.
@@ -145,22 +150,23 @@ def _is_installed(module: str) -> bool:
 
 
 def explain(error: OSError) -> str:
-    """What the operating system refused, in the manner of this package's own messages."""
+    """Message for an error of the operating system: file, reason, and the remedy of a full disk."""
     where = f"{error.filename}: " if error.filename else ""
     remedy = "; free some space and run it again" if error.errno == errno.ENOSPC else ""
     return f"{where}{error.strerror or error}{remedy}"
 
 
 def unexpected(error: BaseException) -> str:
-    """An error that nobody foresaw, by its kind and place: its text may quote a patient's value."""
+    """Message for an unforeseen error by type and line; its text may quote a patient's value."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(last.filename).name} line {last.lineno}"
     return f"unexpected {type(error).__name__} in {where}; report it"
 
 
 def one_line(text: str) -> str:
-    """Text of a file's making as one line that steers no terminal and turns no reading direction.
+    """Text from a file as one line of printable characters, safe to show on a terminal.
 
-    Escape sequences, control characters and invisible ones become `?`.
+    Escape sequences, control characters and invisible characters, such as those that turn the
+    reading direction, become `?`.
     """
     return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))

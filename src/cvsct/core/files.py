@@ -1,7 +1,7 @@
-"""Output files and folders that appear whole or not at all.
+"""Atomic output: files and folders that appear complete, or not at all.
 
-Each is written under a temporary name, flushed to disk and renamed, so that a kill or a full disk
-never leaves a truncated file under its final name. Until then nobody but the user can read it.
+A file is written under a temporary name, flushed to disk and renamed, so that a kill or a full disk
+never leaves a truncated file under its final name. Until then only the user can read it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def folder_sha256(folder: Path) -> str:
 
 
 def refuse_missing(*paths: Path | None) -> None:
-    """Refuse arguments that name what is not there.
+    """Refuse arguments that name paths which do not exist.
 
     Raises:
         UsageError: for the first of the paths that does not exist.
@@ -55,12 +55,13 @@ def refuse_missing(*paths: Path | None) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> None:
-    """Write a file so that it is never seen half-written.
+    """Write a file atomically: it is complete, or it does not exist.
 
-    Temporary name, flush to disk, rename, flush the folder's entry.
+    The content goes to a temporary file, which is flushed to disk and renamed; then the folder is
+    flushed.
 
     Args:
-        private: may identify a patient; the user alone can read it (mode 0600).
+        private: whether the file may identify a patient; only the user can read it (mode 0600).
 
     Raises:
         OSError: if the disk is full or the folder cannot be written; no file is left behind.
@@ -87,16 +88,19 @@ def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> 
 
 
 def write_json(path: Path, value: Any, *, private: bool = False) -> None:
-    """Write a value as indented JSON, atomically. NaN is refused: it is not JSON."""
+    """Write a value as indented JSON, atomically; NaN, which JSON does not have, is refused."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n", private=private)
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when the block has succeeded.
+    """Create a folder atomically: it gets its name only when the `with` block has succeeded.
 
-    The block fills a hidden folder beside it; an error removes that again. What a killed run
-    left there is swept away by the next one.
+    The block fills a hidden folder beside it, which an error removes again. Hidden folders of
+    killed runs are removed by the next run.
+
+    Yields:
+        The hidden folder to fill.
 
     Raises:
         UsageError: if `path` exists and is not an empty folder.
@@ -104,10 +108,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.partial-"
-    for left in path.parent.glob(prefix + "*"):
-        pid = left.name.removeprefix(prefix)
+    for leftover in path.parent.glob(prefix + "*"):
+        pid = leftover.name.removeprefix(prefix)
         if pid.isdigit() and not platform.process_is_alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)
     partial = path.parent / f"{prefix}{os.getpid()}"
     partial.mkdir(mode=0o700)
     try:
@@ -135,7 +139,7 @@ def refuse_existing(path: Path) -> None:
 
 
 class JsonLines:
-    """A log of one JSON object a line, flushed line by line; a killed run keeps what it wrote."""
+    """Log file with one JSON object per line, flushed after each so that a killed run keeps it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""Locks between processes that end with the process that holds them, on every system."""
+"""Locks between processes, which the operating system frees when their process ends."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ class LockedError(CvsctError):
 
 @contextlib.contextmanager
 def file_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a lock by a file of its own, which is there while somebody holds it or was killed.
+    """Hold a lock on a lock file for the duration of the `with` block.
 
-    The system frees the lock when its process ends, however it ends; a file that a killed process
-    left locks nothing. On a network disk it holds between machines only where the disk's server
-    and all machines have locks switched on.
+    The operating system frees the lock when the process ends, however it ends; the file that a
+    killed process leaves behind locks nothing. On a network disk the lock holds between machines
+    only where the server and all machines support locks.
 
     Args:
-        wait: for another process to let go of it.
+        path: the lock file, which exists only while the lock is held.
+        wait: wait until another process frees the lock.
 
     Raises:
-        LockedError: if another process holds it.
-        OSError: if the file cannot be made, or its disk knows no locks.
+        LockedError: if another process holds the lock.
+        OSError: if the file cannot be created, or its disk does not support locks.
     """
     # The fallback would be a file whose presence is the lock: a killed run's would stay.
     lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
@@ -40,7 +41,7 @@ def file_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.name == "posix":  # whoever has opened it meanwhile sees that it is gone
+        if os.name == "posix":  # a process that opened it meanwhile sees that it is gone
             path.unlink(missing_ok=True)
         lock.release()
         if os.name != "posix":

@@ -1,4 +1,4 @@
-"""What made an output folder, as one JSON file in it."""
+"""Manifest of an output folder: command, versions, settings, inputs and figures as JSON."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ _LIBRARIES = ("numpy", "scipy", "pydicom", "numba", "torch", "openvino", "radiom
 
 @dataclass
 class Manifest:
-    """What made an output folder: enough to repeat it and to tell whether it was repeated.
+    """How an output folder was made, in enough detail to repeat the run and to compare runs.
 
     Args:
         command: the cvsct command that ran.
         config: every setting that shapes the result.
-        inputs: Series Instance UIDs by role, never patient attributes.
-        figures: what was measured.
-        model_sha256: the model's hash, where one was used or made.
-        local: patterns of files beside the manifest that may identify a patient; they are readable
-            for the user alone. The manifest and all other files may be shared.
+        inputs: Series Instance UIDs by side, never patient attributes.
+        figures: the measured results.
+        timings_s: seconds of each step, by name.
+        model_sha256: SHA-256 of the model that was used or made; empty where there is none.
+        local: patterns of files beside the manifest that may identify a patient; only the user
+            can read them. The manifest and all other files may be shared.
+        started: time of the start, in seconds since 1970.
     """
 
     command: str
@@ -55,7 +57,7 @@ class Manifest:
         self.timings_s[name] = self.timings_s.get(name, 0.0) + seconds
 
     def write(self, folder: Path, name: str = MANIFEST) -> None:
-        """Write `manifest.json`, or a part's of another name, into the folder."""
+        """Write the manifest into a folder, as `manifest.json` or under the name of a shard."""
         write_json(
             folder / name,
             {

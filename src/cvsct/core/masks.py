@@ -1,6 +1,6 @@
-"""Where tissue is: the table of HU ranges, masks, seeded square regions, regions of any shape.
+"""Tissue masks: the table of HU ranges, masks of tissue, random square regions, drawn regions.
 
-Tissue is told from air and bone on a *blurred* image. On raw HU the noise itself decides which
+Tissue is separated from air and bone on a *blurred* image. On raw HU the noise itself decides which
 pixels pass, and any statistic of what passed is biased by it (notebook/log.md).
 """
 
@@ -19,12 +19,12 @@ from cvsct.core.errors import GeometryError
 class HURange:
     """One row of the table of HU ranges.
 
-    Whether an end belongs to the range is its user's matter: the mask functions say so.
+    Whether an end belongs to the range is decided where the range is used.
 
     Args:
         low_hu: lower end; minus infinity where there is none.
         high_hu: upper end; infinity where there is none.
-        what: what the range holds, on which image, and why it ends there.
+        what: which tissue the range holds, on which image, and why it ends there.
         source: where the numbers come from; `chosen` where they are this program's own.
     """
 
@@ -112,7 +112,7 @@ class Region:
 
 @dataclass(frozen=True)
 class MaskedRegion:
-    """Part of one slice in any shape: a mask within its bounding box, and what it is called.
+    """A labeled region of any shape in one slice: a mask within its bounding box.
 
     Args:
         mask: true where a pixel belongs to the region; its first pixel lies at `row`, `column`.
@@ -163,7 +163,7 @@ def soft_tissue(
 def covered_fraction(
     mask: Bool[np.ndarray, "slices rows columns"], size_px: int
 ) -> Float[np.ndarray, "slices starts_y starts_x"]:
-    """For each square of `size_px`, by its first row and column, the share that is in the mask."""
+    """Share of each square of `size_px` that lies in the mask, by its first row and column."""
     if min(mask.shape[1:]) < size_px:
         raise GeometryError(
             f"slices of {mask.shape[1]}x{mask.shape[2]} pixels hold no region of {size_px} pixels"
@@ -184,15 +184,18 @@ def sample_regions(
     min_fraction: float = 0.95,
     exclude: Bool[np.ndarray, "slices rows columns"] | None = None,
 ) -> list[Region]:
-    """Up to `count` regions that do not overlap, in random order, spread evenly over the slices.
+    """Draw up to `count` square regions that do not overlap, spread evenly over the slices.
 
     Args:
-        mask: where regions may lie.
+        mask: voxels in which regions may lie.
+        size_px: side of the squares.
+        count: number of regions wanted.
+        rng: source of randomness.
         min_fraction: the share of a region that must lie in the mask.
         exclude: voxels no region may touch, such as padding.
 
     Returns:
-        Fewer than `count` regions where the tissue runs out.
+        Regions in random order; fewer than `count` where the mask has no room for more.
     """
     allowed = covered_fraction(mask, size_px) >= min_fraction
     if exclude is not None:

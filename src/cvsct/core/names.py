@@ -1,28 +1,28 @@
-"""Names of files and folders that every system can hold, from text of any origin."""
+"""Names of files and folders that are valid on Linux, macOS and Windows, from any text."""
 
 from __future__ import annotations
 
 import re
 
 MAX_NAME = 100
-"""Characters: Windows counts 260 for a whole path."""
+"""Longest name in characters: Windows allows 260 for a whole path."""
 MAX_BYTES = 200
-"""Most file systems hold 255 in a name, and suffixes are added to it."""
+"""Longest name in bytes: most file systems allow 255, and suffixes are added to it."""
 
 _FORBIDDEN = set('<>:"/\\|?*')
 _RESERVED = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\.|$)", re.IGNORECASE
 )
-"""Devices of Windows, whatever suffix follows them."""
+"""Names of Windows devices, which are reserved with any suffix."""
 
 
 def portable_name(text: str) -> str:
-    r"""The text as a name for a file or folder; unchanged where every system can hold it.
+    r"""Turn text into a file or folder name that is valid on every system.
 
-    What some system forbids becomes `_`: `<>:"/\|?*`, what cannot be printed, spaces at the
-    ends, dots at the end; what is too long is cut. A device's name gets a `_` before it. Several
-    texts may become one name, and Windows and macOS tell no case apart: compare names by
-    `casefold`.
+    A valid name is returned unchanged. These become `_`: `<>:"/\|?*`, characters that cannot be
+    printed, spaces at the ends, dots at the end. A name that is too long is cut, and the name of
+    a Windows device gets a `_` before it. Different texts can give one name, and Windows and macOS
+    ignore case: compare names by `casefold`.
 
     Example:
         >>> portable_name("thorax 1:5"), portable_name("NUL.x"), portable_name("Br40 v.")

@@ -1,7 +1,7 @@
-"""Which slices of two sets of series show the same place in the same body.
+"""Pairing of slices of two sets of series that show the same place in the same body.
 
 Geometry decides, never file order: position along the normal, then the pixel grid in plane. A
-derived series keeps its source's geometry, so harmonised series pair with a target as it would.
+derived series keeps the geometry of its source, so it pairs with a target as the source does.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from cvsct.core.errors import GeometryError
 from cvsct.core.volume import UNNAMED, Acquisition, Geometry
 
 Z_TOLERANCE_MM = 0.1
-"""Far above the rounding of DICOM's decimal positions, far below any slice spacing: half a
-spacing would pair slices of different anatomy."""
+"""Largest distance of paired slices: far above the rounding of DICOM's decimal positions and far
+below any slice spacing; half a spacing would pair slices of different anatomy."""
 
 Patients = tuple[Sequence[str], Sequence[str]]
-"""Hashes of who is shown by each volume of two lists, as in `CTVolume`."""
+"""Hash of the patient of each volume, as in `CTVolume`, for the two lists of volumes."""
 
 IN_PLANE_TOLERANCE_PX = 0.5
 THICKNESS_TOLERANCE_MM = 0.01
@@ -30,7 +30,7 @@ DIRECTION_TOLERANCE = 1e-3
 
 @runtime_checkable
 class Stack(Protocol):
-    """Slices in space, whether their voxels are in memory, as in a `CTVolume`, or on disk."""
+    """Slices with their geometry, with voxels in memory (`CTVolume`) or on disk."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -38,16 +38,22 @@ class Stack(Protocol):
 
     @property
     def geometry(self) -> Geometry:
-        """Where the slices lie."""
+        """Positions, directions and spacing of the slices."""
 
     @property
     def acquisition(self) -> Acquisition:
-        """What made them."""
+        """Scanner, kernel and tube voltage."""
 
 
 @dataclass(frozen=True)
 class VolumePair:
-    """Two volumes of one body, by their places in the lists given, and the slices they share."""
+    """Two volumes of one body and the slices that they share.
+
+    Args:
+        first: index of the volume in the first list.
+        second: index of the volume in the second list.
+        slices: slice indices of the pairs, in order of z.
+    """
 
     first: int
     second: int
@@ -55,24 +61,27 @@ class VolumePair:
 
 
 def are_other_patients(a: str, b: str) -> bool:
-    """Whether two hashes of who is shown (`CTVolume.patient`) are both known and differ.
+    """Whether two patient hashes (`CTVolume.patient`) are both known and differ.
 
     Equal hashes prove nothing: many archives call all patients ANONYMOUS.
     """
-    known = all(each and not each.startswith(UNNAMED) for each in (a, b))
+    known = all(patient and not patient.startswith(UNNAMED) for patient in (a, b))
     return known and a != b
 
 
 def pair_slices(
     a: Stack, b: Stack, z_tolerance_mm: float = Z_TOLERANCE_MM, any_frame: bool = False
 ) -> list[tuple[int, int]]:
-    """Slices of `a` and `b` at one position, in order of z; file order plays no part.
+    """Pairs of slices of `a` and `b` at the same position, in order of z.
 
     Two slices pair when they are each other's nearest along the normal and at most
     `z_tolerance_mm` apart. Volumes in different frames of reference have no slice in common.
 
     Args:
-        any_frame: compare positions whatever the frames of reference.
+        a: the first volume.
+        b: the second volume.
+        z_tolerance_mm: largest distance along the normal, in mm.
+        any_frame: compare positions even across frames of reference.
 
     Raises:
         GeometryError: if slices meet in z but their grids differ (matrix, pixel spacing,
@@ -91,12 +100,12 @@ def pair_slices(
         if to_a[j] == i and distance_mm[i, j] <= z_tolerance_mm
     ]
     if pairs:
-        _same_grid(a, b, pairs)
+        _refuse_other_grid(a, b, pairs)
     return sorted(pairs, key=lambda pair: float(a.geometry.z_mm[pair[0]]))
 
 
-def _same_grid(a: Stack, b: Stack, pairs: list[tuple[int, int]]) -> None:
-    """Refuse volumes whose pixels do not lie on one another."""
+def _refuse_other_grid(a: Stack, b: Stack, pairs: list[tuple[int, int]]) -> None:
+    """Refuse volumes whose pixel grids differ in matrix, spacing, orientation or position."""
     remedy = "reconstruct both on one grid"
     if a.shape[1:] != b.shape[1:]:
         size = ["x".join(map(str, volume.shape[1:])) for volume in (a, b)]
@@ -106,10 +115,10 @@ def _same_grid(a: Stack, b: Stack, pairs: list[tuple[int, int]]) -> None:
         text = [" x ".join(f"{mm:.4f}" for mm in row) for row in spacing]
         raise GeometryError(f"pixel spacing of {text[0]} mm against {text[1]} mm; {remedy}")
     axes = np.array([a.geometry.row_direction, a.geometry.column_direction])
-    other = np.array([b.geometry.row_direction, b.geometry.column_direction])
-    turned = float(np.abs(axes - other).max())
-    if turned > DIRECTION_TOLERANCE:
-        raise GeometryError(f"slice orientations differ by {turned:.3f}; {remedy}")
+    other_axes = np.array([b.geometry.row_direction, b.geometry.column_direction])
+    direction_difference = float(np.abs(axes - other_axes).max())
+    if direction_difference > DIRECTION_TOLERANCE:
+        raise GeometryError(f"slice orientations differ by {direction_difference:.3f}; {remedy}")
     i, j = np.array(pairs).T
     offset_mm = (b.geometry.positions_mm[j] - a.geometry.positions_mm[i]) @ axes.T
     column_and_row_mm = spacing[0][::-1]  # a row runs across columns
@@ -128,20 +137,23 @@ def pair_volumes(
     patients: Patients | None = None,
     any_frame: bool = False,
 ) -> list[VolumePair]:
-    """For each volume of `a`, the one of `b` that shares its slices; some may have none.
+    """Pair each volume of `a` with the volume of `b` that shares its slices; some have no partner.
 
-    Where several do, as when a phantom stays on the table for scans at many tube voltages, those
-    of the same voltage count, and of these those of the same slice thickness.
+    Where several share them, as when a phantom stays on the table for scans at many tube voltages,
+    those of the same voltage are taken, and of these those of the same slice thickness.
 
     Args:
-        patients: who is shown by each volume; two who are known to differ never pair.
-        any_frame: compare positions whatever the frames of reference.
+        a: the first list of volumes.
+        b: the second list of volumes.
+        z_tolerance_mm: largest distance of paired slices along the normal, in mm.
+        patients: patient hash of each volume; volumes of patients known to differ never pair.
+        any_frame: compare positions even across frames of reference.
 
     Raises:
         GeometryError: if a volume still shares slices with several of `b`, or if volumes known
             to be in one frame of reference meet on different grids and nothing pairs at all.
     """
-    found: list[VolumePair] = []
+    pairs: list[VolumePair] = []
     misfits: list[GeometryError] = []
     for first, volume in enumerate(a):
         matches = []
@@ -163,21 +175,21 @@ def pair_volumes(
                 "series to compare it with, at one tube voltage and thickness; give one of them, "
                 "or one patient at a time"
             )
-        found += matches
-    if not found and misfits:
+        pairs += matches
+    if not pairs and misfits:
         raise misfits[0]
-    return found
+    return pairs
 
 
 def _one_frame(a: Stack, b: Stack) -> bool:
-    """Whether both name a frame of reference, which is the same if their slices were compared."""
+    """Whether both volumes name a frame of reference."""
     return bool(a.geometry.frame_of_reference and b.geometry.frame_of_reference)
 
 
 def _acquired_alike(
     volume: Stack, matches: list[VolumePair], others: Sequence[Stack]
 ) -> list[VolumePair]:
-    """Of several matches those of the same tube voltage and thickness, where there are any."""
+    """Keep the matches of the same tube voltage and thickness, where there are any."""
 
     def same_kvp(match: VolumePair) -> bool:
         return others[match.second].acquisition.kvp == volume.acquisition.kvp
@@ -195,10 +207,10 @@ def _acquired_alike(
 def nearest_gap_mm(a: Sequence[Stack], b: Sequence[Stack]) -> float | None:
     """Smallest distance between slices of one frame of reference; None where none is shared."""
     gaps = [
-        float(np.abs(one.geometry.z_mm[:, None] - other.geometry.z_mm[None, :]).min())
-        for one in a
-        for other in b
-        if one.geometry.frame_of_reference == other.geometry.frame_of_reference
+        float(np.abs(first.geometry.z_mm[:, None] - second.geometry.z_mm[None, :]).min())
+        for first in a
+        for second in b
+        if first.geometry.frame_of_reference == second.geometry.frame_of_reference
     ]
     return min(gaps, default=None)
 
@@ -210,11 +222,14 @@ def unpaired_reason(
     names: tuple[str, str] = ("source", "target"),
     patients: Patients | None = None,
 ) -> str:
-    """Why `pair_volumes` found nothing.
+    """Reason why `pair_volumes` found no pair, for a message.
 
     Args:
-        names: what the two sets of series are called.
-        patients: as there.
+        a: the first list of volumes.
+        b: the second list of volumes.
+        z_tolerance_mm: largest distance of paired slices along the normal, in mm.
+        names: names of the two lists in the message.
+        patients: patient hash of each volume.
     """
     if patients and _only_patients_differ(a, b, z_tolerance_mm, patients):
         return "source and target show different patients"
@@ -229,7 +244,7 @@ def unpaired_reason(
 def _only_patients_differ(
     a: Sequence[Stack], b: Sequence[Stack], z_tolerance_mm: float, patients: Patients
 ) -> bool:
-    """Whether volumes lie on one another, all of them of patients who are known to differ."""
+    """Whether only volumes of patients who are known to differ lie at the same place."""
     pairs = [(i, j) for i in range(len(a)) for j in range(len(b))]
     strangers = [(i, j) for i, j in pairs if are_other_patients(patients[0][i], patients[1][j])]
     if len(strangers) == len(pairs):

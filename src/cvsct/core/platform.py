@@ -1,7 +1,7 @@
-"""What Linux, macOS and Windows do differently, each with what happens where a system lacks it.
+"""Differences between Linux, macOS and Windows, with a fallback where a system lacks a feature.
 
-Everything that only some systems have is asked for here and nowhere else. Imports nothing outside
-the standard library: the process that decodes compressed frames uses it too.
+Everything that only some systems have is used here and nowhere else. Imports nothing outside the
+standard library: the process that decodes compressed frames uses it too.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _REGULAR_FILE = (
     | getattr(os, "O_NONBLOCK", 0)  # without it the opening of a pipe would wait for ever
 )
 _PATIENCE_S = 2.0
-"""How long a virus scanner or indexer may hold a file that is to be renamed on Windows."""
+"""Seconds for which a virus scanner or indexer may hold a file that is to be renamed on Windows."""
 
 
 def cores() -> int:
-    """Processor cores this process may use; all of the machine where no affinity can be asked."""
+    """Number of cores in the affinity mask of this process, or of the machine where it has none."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def usable_cores(quota: Path = CPU_QUOTA) -> int:
-    """Cores this process may use: by affinity, by a container's quota, by OMP_NUM_THREADS."""
+    """Number of cores to use: the least of affinity, container quota and OMP_NUM_THREADS."""
     limits = [cores()]
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit():
-        limits.append(int(asked))
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    if requested.isdigit():
+        limits.append(int(requested))
     try:
         share, period = quota.read_text(encoding="utf-8").split()
         limits.append(-(-int(share) // int(period)))
@@ -69,7 +69,7 @@ def limit_memory(limit_bytes: int) -> None:
 
 
 def forbid_core_dumps() -> None:
-    """Have a crash of this process leave no copy of its memory; Windows leaves none by itself."""
+    """Forbid core dumps, which would store the memory of a crash; Windows writes none by itself."""
     with contextlib.suppress(ImportError):
         import resource  # noqa: PLC0415  (POSIX only)
 
@@ -77,9 +77,9 @@ def forbid_core_dumps() -> None:
 
 
 def new_file(path: Path) -> int:
-    """Descriptor of a new file for writing that the user alone can read; follows no link.
+    """Create a file that only the user can read, without following a link; returns its descriptor.
 
-    On Windows the permissions are the folder's.
+    On Windows the file has the permissions of its folder.
 
     Raises:
         FileExistsError: if something has that name.
@@ -88,10 +88,10 @@ def new_file(path: Path) -> int:
 
 
 def open_no_link(path: Path) -> int:
-    """Descriptor of a file for reading; a link is refused and a pipe does not block.
+    """Open a file for reading, refusing links and not waiting for pipes; returns its descriptor.
 
-    Where opening cannot refuse a link (Windows) it is looked for first, so that somebody who can
-    write there may still exchange the file in between.
+    On Windows, where opening cannot refuse a link, the link is looked for first; somebody who can
+    write to the folder may exchange the file in between.
 
     Raises:
         OSError: if it cannot be opened, or is a link.
@@ -102,23 +102,23 @@ def open_no_link(path: Path) -> int:
 
 
 def permit_as_usual(descriptor: int) -> None:
-    """Give an open file the permissions of any new file; on Windows it has its folder's."""
+    """Give an open file the usual permissions of a new file; Windows takes those of the folder."""
     if hasattr(os, "fchmod") and os.name == "posix":
         os.fchmod(descriptor, 0o666 & ~umask())
 
 
 @functools.cache
 def umask() -> int:
-    """Of this process when it first wrote a file; the system tells it only to who changes it."""
+    """The umask of this process, read once: reading it means to change it for a moment."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename in it outlives a power cut.
+    """Flush the entries of a folder to disk, so that a rename in it survives a power cut.
 
-    Where a folder cannot be opened (Windows) the file system's own journal must do.
+    On Windows, where a folder cannot be opened, the journal of the file system must suffice.
     """
     if not hasattr(os, "O_DIRECTORY"):
         return
@@ -130,9 +130,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename a file over another, or a folder to a name that is free, in one step.
+    """Rename a file over another, or a folder to a free name, in one step.
 
-    Windows refuses it while another program has the file open: it is tried again for 2 s.
+    Windows refuses while another program has the file open; it is then tried again for 2 s.
 
     Raises:
         OSError: if it cannot be renamed.
@@ -150,10 +150,10 @@ def rename(source: Path, target: Path) -> None:
 
 
 def rename_unless_taken(source: Path, target: Path) -> bool:
-    """Give a file a name that nothing has yet, in one step; tells whether it got the name.
+    """Rename a file in one step unless the new name is taken; returns whether it was renamed.
 
-    On a disk without hard links (FAT, some network disks) it is copied to a new file: a process
-    that reads it in that instant may find it empty.
+    On a disk without hard links (FAT, some network disks) the file is copied: a process that reads
+    it at that moment may find it empty.
     """
     try:
         os.link(source, target)
@@ -173,7 +173,7 @@ def rename_unless_taken(source: Path, target: Path) -> bool:
 
 
 def process_is_alive(pid: int) -> bool:
-    """Whether a process of that number runs, whoever's it is."""
+    """Whether a process with this ID is running, of any user."""
     if sys.platform == "win32":  # os.kill would end it
         return _runs_on_windows(pid)
     try:
@@ -206,7 +206,7 @@ if sys.platform == "win32":
 
 
 def out_of_ctrl_c() -> dict[str, Any]:
-    """Arguments of `subprocess.Popen` for a child that a terminal's Ctrl-C does not reach."""
+    """Arguments of `subprocess.Popen` for a child that Ctrl-C in the terminal does not reach."""
     if sys.platform == "win32":
         import subprocess  # noqa: PLC0415
 
@@ -216,10 +216,10 @@ def out_of_ctrl_c() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def ctrl_c_kept_from_children() -> Iterator[None]:
-    """Processes of `multiprocessing` started in this block leave Ctrl-C to their parent.
+    """Start processes of `multiprocessing` in this block so that they leave Ctrl-C to their parent.
 
-    They inherit that it is blocked. Where signals cannot be blocked (Windows) each must call
-    `ignore_ctrl_c`; one that is still starting then ends by it.
+    They inherit the blocked signal. Where signals cannot be blocked (Windows) each must call
+    `ignore_ctrl_c`; Ctrl-C ends a process that is still starting.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -236,12 +236,12 @@ def ctrl_c_kept_from_children() -> Iterator[None]:
 
 
 def ignore_ctrl_c() -> None:
-    """In a process started under `ctrl_c_kept_from_children`: ignore it where it is not blocked."""
+    """Ignore Ctrl-C in a worker process where `ctrl_c_kept_from_children` cannot block it."""
     if not hasattr(signal, "pthread_sigmask"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def call_in_forked_children(function: Callable[[], None]) -> None:
-    """Have every fork of this process call something; without forks (Windows) nothing has to."""
+    """Call a function in every fork of this process, after the fork; Windows has no forks."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)

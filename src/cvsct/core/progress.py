@@ -1,4 +1,4 @@
-"""What long work tells as it proceeds: how far it is, and what a user should know."""
+"""Callbacks of long work: its progress, and remarks for the user."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-"""Told `(what, done, total)` as long work proceeds; the command line draws it."""
+"""Called with `(task, done, total)` as long work proceeds; the command line draws it."""
 
 Note = Callable[[str], None]
-"""Told what a user should know that is no error; the command line prints it."""
+"""Called with a remark for the user that is no error; the command line prints it."""
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Progress that goes nowhere."""
+    """Ignore progress."""
 
 
 def log_note(message: str) -> None:
-    """A note that goes into the log, as a warning."""
+    """Write a remark to the log, as a warning."""
     logger.warning(message)

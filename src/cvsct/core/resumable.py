@@ -1,4 +1,4 @@
-"""Output folders that grow over many runs: each holds its plan and lets one run work at a time."""
+"""Output folders that several runs fill: each holds its plan and is locked while a run writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cvsct.core.locks import LockedError, file_lock
 
 PLAN = "plan.json"
 LOCK = ".plan.lock"
-"""There while a run is at work in the folder, or after it was killed."""
+"""Lock file, which exists while a run writes to the folder, or after a run was killed."""
 
 
 @contextlib.contextmanager
@@ -27,27 +27,27 @@ def locked_output(
     later: Collection[str] = (),
     part: str = "",
 ) -> Iterator[None]:
-    """An output folder that only this run writes: new, or started by the same plan.
+    """Lock an output folder for this run; the folder is new, or was started by the same plan.
 
     Args:
-        plan: everything that must be the same for a run to go on, as plain JSON.
-        work: what is done there, in messages: `simulation`.
-        free: what may change all the same, in messages.
-        beforehand: names that a folder without a plan may hold if it holds nothing else.
-        later: keys that a plan may be without until a run brings them, and that a later run may
-            leave out again.
-        part: name of one of several parts that share the folder, each with a run of its own at
-            work in it; their plans must agree.
+        out: the folder.
+        plan: everything that must stay the same for a run to continue, as plain JSON.
+        work: name of the work in messages, such as `simulation`.
+        free: names of options that may change, in messages.
+        beforehand: names that a folder without a plan may hold, if it holds nothing else.
+        later: keys of the plan that a run may add, and that a later run may leave out.
+        part: name of a part of the work; parts share the folder, may run at the same time, and
+            must have the same plan. Empty for the whole.
 
     Raises:
-        UsageError: if the folder holds something else or another plan, or another run is at work.
+        UsageError: if the folder holds something else or another plan, or another run writes to it.
     """
     path = out / part_of(PLAN, part)
     _refuse_other_parts(out, path, plan, work)
     if not path.exists():
-        there = {each.name for each in out.iterdir()} if out.is_dir() else set()
-        at_it = {name for name in there if part and name.startswith(".plan-")}  # another part's run
-        if not is_started(out) and (not there or not there <= {*beforehand, *at_it, LOCK}):
+        names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+        other_locks = {name for name in names if part and name.startswith(".plan-")}
+        if not is_started(out) and (not names or not names <= {*beforehand, *other_locks, LOCK}):
             refuse_existing(out)
         out.mkdir(parents=True, exist_ok=True)
     with _locked(out, work, part):
@@ -68,18 +68,18 @@ def locked_output(
 
 
 def part_of(name: str, part: str) -> str:
-    """The name of a part's own file: `plan-1of4.json` of `plan.json`."""
+    """Name of a file of one part, such as `plan-1of4.json` for `plan.json`."""
     stem, dot, suffix = name.rpartition(".")
     return f"{stem}-{part}{dot}{suffix}" if part else name
 
 
 def is_started(out: Path) -> bool:
-    """Whether the folder holds a plan, of the whole or of a part."""
+    """Whether the folder holds a plan, of the whole work or of a part."""
     return any(out.glob(part_of(PLAN, "*"))) or (out / PLAN).exists()
 
 
 def _refuse_other_parts(out: Path, own: Path, plan: Mapping[str, Any], work: str) -> None:
-    """Refuse to mix what other parts have begun with another plan."""
+    """Refuse a folder in which another part has a different plan."""
     for other in sorted({*out.glob(part_of(PLAN, "*")), out / PLAN} - {own}):
         if other.exists():
             differing = _differences(json.loads(other.read_text(encoding="utf-8")), plan)
@@ -101,12 +101,13 @@ def _locked(out: Path, work: str, part: str) -> Iterator[None]:
         yield
 
 
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    found = []
-    for name in sorted(there.keys() | now.keys()):
-        before, after = there.get(name), now.get(name)
+def _differences(stored: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """Differences between a stored plan and this run's, for a message."""
+    differences = []
+    for name in sorted(stored.keys() | plan.keys()):
+        before, after = stored.get(name), plan.get(name)
         if before == after:
             continue
         long = isinstance(before, dict | list) or isinstance(after, dict | list)
-        found.append(f"other {name}" if long else f"{name} {before} there, {after} now")
-    return found
+        differences.append(f"other {name}" if long else f"{name} {before} there, {after} now")
+    return differences

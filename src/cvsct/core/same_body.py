@@ -1,6 +1,6 @@
-"""Whether two series that lie at the same place also show the same body there.
+"""Comparison of images at the same place: whether two series show the same body.
 
-Equal positions prove little: anonymisers remove frames of reference, and fixed fields of view and
+Equal positions prove little: anonymizers remove frames of reference, and fixed fields of view and
 table steps give the scans of two patients one grid. Equal Patient IDs prove little too (ANONYMOUS).
 So the images are compared: borders of soft tissue, blurred until kernels and noise hardly count,
 correlate by .95 to 1 between reconstructions, doses and scanners, and by .5 at most between
@@ -19,51 +19,57 @@ from scipy import ndimage
 from cvsct.core.masks import AIR_TO_BONE, SOFT_TISSUE_BORDERS
 
 LEAST_CORRELATION = 0.87
-"""Median over slices. One body: above .999 for two kernels of a real scan, .95 with 400 HU of noise
-added to one, .95 on two makers' virtual scanners, .9 at 80 and 120 kVp. Real patients against
-others: .28 at most, virtual ones .53; the same patient 8 mm further up: .67."""
+"""Least correlation, median over slices, of two series of one body. Measured for one body: above
+.999 for two kernels of a real scan, .95 with 400 HU of noise added to one, .95 on two makers'
+virtual scanners, .9 at 80 and 120 kVp. Real patients against others: .28 at most, virtual ones .53;
+the same patient 8 mm further up: .67."""
 
 FARTHEST_MM = 2.0
-"""In plane, of the median slice; a pixel at least."""
+"""Largest shift in plane of one body, in the median slice; a pixel at least."""
 
 BAND_MM = (3.0, 12.0)
-"""A Gaussian less a wider one: borders of organs, neither noise nor the bulk of the body."""
+"""Widths of the two Gaussians of the band-pass filter, which leaves borders of organs, and neither
+noise nor the bulk of the body."""
 
 LEAST_CONTRAST_HU = 15.0
 """Band-passed slices of which neither has more (root mean square) show too little to tell bodies
 by; those of a chest have 35."""
 
 MAX_SLICES = 12
+"""Largest number of slices that are compared."""
 STEPS = 3
-"""Slices up and down in which a better match is looked for."""
+"""Number of slices up and down in which a better match is looked for."""
 
 COARSE_MM = 1.4
-"""Slices of finer pixels are averaged to about this first."""
+"""Pixel size to which slices of finer pixels are averaged first."""
 
 LEAST_BLUR_PX = 0.8
+"""Least width of the narrower Gaussian."""
 
 MARGIN, FEW_SLICES, FEW_SLICES_MARGIN = 0.02, 3, 0.05
-"""By how much another height must correlate better; more where few slices are compared. Heights
-2 mm apart and less are not told apart."""
+"""Amount by which another height must correlate better; larger where few slices are compared.
+Heights at most 2 mm apart cannot be distinguished."""
 
 Planes = Callable[[int], Shaped[np.ndarray, "rows columns"]]
-"""HU of a slice by its number."""
+"""Function that returns the HU of a slice, by its index."""
 
 
 _CLEARLY_BETTER = 2 / 3
-"""Of what a correlation lacks to 1, the share that may be left where another height fits better."""
+"""Another height fits better if what its correlation lacks to 1 is at most this share of before."""
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike two series are where they should show the same.
+    """Similarity of two series at the same positions.
 
     Args:
-        correlation: of band-passed slices in place, median; None where none shows enough to tell.
-        moved_correlation: the highest that a shift in plane reaches, median.
-        shift_mm: that shift.
-        steps: slices by which the second series must go up to match best; 0 where it is in place.
-        pixel_mm: what a shift is counted in.
+        correlation: correlation of band-passed slices at the same position, median over slices;
+            None where no slice has enough contrast.
+        moved_correlation: highest correlation that a shift in plane reaches, median over slices.
+        shift_mm: that shift, in mm.
+        steps: number of slices by which the second series must move up to match best; 0 where it
+            is in place.
+        pixel_mm: pixel size of the comparison, which limits the precision of the shift.
     """
 
     correlation: float | None
@@ -74,7 +80,7 @@ class Likeness:
 
     @property
     def difference(self) -> str:
-        """Why they do not show the same, as the end of a sentence; empty where they do or may."""
+        """How the series differ, as the end of a sentence; empty if they may show the same body."""
         if self.correlation is None:
             return ""
         figure = f"their edges correlate by {self.correlation:.2f}"
@@ -95,45 +101,49 @@ def likeness(
     second_z_mm: Float[np.ndarray, " slices"],
     pixel_mm: float,
 ) -> Likeness:
-    """Compare slices that lie at one place.
+    """Compare the images of two series at the same positions.
 
     Args:
-        slices: numbers of those of both series.
-        second_z_mm: heights of all slices of the second series, paired or not.
-        pixel_mm: of both.
+        first: returns a slice of the first series.
+        second: returns a slice of the second series.
+        slices: pairs of slice indices at the same position.
+        second_z_mm: positions of all slices of the second series, paired or not.
+        pixel_mm: pixel size of both series.
     """
-    most = np.linspace(0, len(slices) - 1, min(len(slices), MAX_SLICES))
-    chosen = [slices[i] for i in np.unique(np.rint(most).astype(int))] if slices else []
+    spread_indices = np.linspace(0, len(slices) - 1, min(len(slices), MAX_SLICES))
+    chosen = [slices[i] for i in np.unique(np.rint(spread_indices).astype(int))] if slices else []
     order = np.argsort(second_z_mm)
     rank = np.argsort(order)
     factor = max(1, int(COARSE_MM // pixel_mm))
     edges: dict[int, Float[np.ndarray, "rows columns"]] = {}
 
-    def other(place: int) -> Float[np.ndarray, "rows columns"]:
-        if place not in edges:
-            edges[place] = _edges(second(int(order[place])), pixel_mm, factor)
-        return edges[place]
+    def second_edges(index: int) -> Float[np.ndarray, "rows columns"]:
+        if index not in edges:
+            edges[index] = _edges(second(int(order[index])), pixel_mm, factor)
+        return edges[index]
 
-    steps, moved, shifts_mm = [], [], []
+    correlations_by_step, shifted_correlations, shifts_mm = [], [], []
     for i, j in chosen:
-        mine, at = _edges(first(i), pixel_mm, factor), int(rank[j])
-        if max(np.std(mine), np.std(other(at))) < LEAST_CONTRAST_HU:
+        first_edges, position = _edges(first(i), pixel_mm, factor), int(rank[j])
+        if max(np.std(first_edges), np.std(second_edges(position))) < LEAST_CONTRAST_HU:
             continue
-        steps.append(
+        correlations_by_step.append(
             [
-                _correlation(mine, other(at + step)) if 0 <= at + step < len(order) else np.nan
+                _correlation(first_edges, second_edges(position + step))
+                if 0 <= position + step < len(order)
+                else np.nan
                 for step in range(-STEPS, STEPS + 1)
             ]
         )
-        peak, length_px = _best_shift(mine, other(at))
-        moved.append(peak)
+        peak, length_px = _best_shift(first_edges, second_edges(position))
+        shifted_correlations.append(peak)
         shifts_mm.append(length_px * pixel_mm * factor)
-    if not steps:
+    if not correlations_by_step:
         return Likeness(None)
-    by_step = np.array(steps)
+    by_step = np.array(correlations_by_step)
     return Likeness(
         correlation=float(np.median(by_step[:, STEPS])),
-        moved_correlation=float(np.median(moved)),
+        moved_correlation=float(np.median(shifted_correlations)),
         shift_mm=float(np.median(shifts_mm)),
         steps=_best_step(by_step),
         pixel_mm=pixel_mm * factor,
@@ -143,7 +153,7 @@ def likeness(
 def _edges(
     hu: Shaped[np.ndarray, "rows columns"], pixel_mm: float, factor: int
 ) -> Float[np.ndarray, "_ _"]:
-    """Borders of organs, on a grid coarser by a whole factor, with mean 0."""
+    """Band-passed slice with the borders of organs, on a grid coarser by `factor`, with mean 0."""
     rows, columns = (n // factor * factor for n in hu.shape)
     limited = np.clip(hu[:rows, :columns].astype(np.float64), *AIR_TO_BONE.limits_hu)
     blocks = limited.reshape(rows // factor, factor, columns // factor, factor)
@@ -165,7 +175,7 @@ def _correlation(
 def _best_shift(
     a: Float[np.ndarray, "rows columns"], b: Float[np.ndarray, "rows columns"]
 ) -> tuple[float, float]:
-    """The highest correlation that a shift in plane reaches, and the shift's length in pixels."""
+    """Highest correlation that a shift in plane reaches, and the length of the shift in pixels."""
     product = np.fft.rfft2(a) * np.conj(np.fft.rfft2(b))
     correlation = np.fft.irfft2(product, s=a.shape)
     peak = np.unravel_index(int(np.argmax(correlation)), a.shape)
@@ -179,14 +189,16 @@ def _best_shift(
 
 
 def _best_step(by_step: Float[np.ndarray, "chosen steps"]) -> int:
-    """Steps to a height that matches clearly better than the slices' own; 0 where none does."""
+    """Number of slices to a height that matches clearly better; 0 where none does."""
     best, lack = 0, 1.0
     for column, step in enumerate(range(-STEPS, STEPS + 1)):
-        both = by_step[np.isfinite(by_step[:, column])]
-        if step == 0 or not len(both):
+        compared = by_step[np.isfinite(by_step[:, column])]
+        if step == 0 or not len(compared):
             continue
-        here, there = (1 - float(np.median(both[:, at])) for at in (STEPS, column))
-        margin = FEW_SLICES_MARGIN if len(both) < FEW_SLICES else MARGIN
-        if there < min(lack, _CLEARLY_BETTER * here, here - margin):
-            best, lack = step, there
+        lack_in_place, lack_at_step = (
+            1 - float(np.median(compared[:, index])) for index in (STEPS, column)
+        )
+        margin = FEW_SLICES_MARGIN if len(compared) < FEW_SLICES else MARGIN
+        if lack_at_step < min(lack, _CLEARLY_BETTER * lack_in_place, lack_in_place - margin):
+            best, lack = step, lack_at_step
     return best

@@ -1,4 +1,4 @@
-"""The one kind of settings: a frozen model whose fields say what they mean, with bounds."""
+"""Base class of all settings: a frozen model with described, bounded fields."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """Settings of a method, or of a part of one: unknown names are refused, values do not change.
+    """Settings of a method or of a part of one; frozen, and unknown names are refused.
 
     The docstring below a field is its description, for `cvsct.methods.settings.describe_settings`.
     """

@@ -1,4 +1,4 @@
-"""The sides of an evaluation: one table that options, messages, keys and reports take them from."""
+"""Sides of an evaluation: the one table for options, messages, JSON keys and reports."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Side:
-    """One row of the table: a set of images with a part to play in an evaluation.
+    """One row of the table of sides: a set of scans with a role in an evaluation.
 
     Args:
-        name: the argument of `cvsct.evaluate`, the key in `metrics.json` and `manifest.json`, the
-            word in `features.csv`.
-        label: in the report's tables and figures.
-        option: of `cvsct evaluate`.
-        what: what the images are, for help and report.
-        old_name: the word of 0.1.0, where that was another.
+        name: argument of `cvsct.evaluate`, key in `metrics.json` and `manifest.json`, and value in
+            `features.csv`.
+        label: name in tables and figures of the report.
+        option: option of `cvsct evaluate`.
+        what: description for help and report.
+        old_name: name in version 0.1.0, where it was another.
     """
 
     name: str
@@ -28,12 +28,12 @@ class Side:
 
     @property
     def old_option(self) -> str:
-        """The option of 0.1.0, where that was another."""
+        """Option in version 0.1.0, where it was another; else empty."""
         return f"--{self.old_name}" if self.old_name else ""
 
 
 SOURCE = Side("source", "input", "--source", "The scans before they were harmonized.")
-HARMONIZED = Side("harmonized", "harmonised", "--harmonized", "What `cvsct harmonize` wrote.")
+HARMONIZED = Side("harmonized", "harmonized", "--harmonized", "What `cvsct harmonize` wrote.")
 RETEST = Side(
     "retest", "retest", "--retest",
     "The target scanned once more, with other noise: no method can agree better.", "repeat",
@@ -45,34 +45,34 @@ TARGET_HARMONIZED = Side(
 )  # fmt: skip
 
 SIDES = {side.name: side for side in (SOURCE, HARMONIZED, RETEST, TARGET, TARGET_HARMONIZED)}
-"""In the order in which they are shown."""
+"""All sides by name, in the order in which they are shown."""
 
 OLD_NAMES_GO_IN = "0.3.0"
-"""The version without the old words."""
+"""Version in which the names of 0.1.0 are removed."""
 
 OLD_KEYS = {
     **{side.name: side.old_name for side in SIDES.values() if side.old_name},
     "way_to_retest": "way_to_ceiling",
 }
-"""Keys of JSON files by the words of 0.1.0."""
+"""Keys of version 0.1.0 by the keys of today."""
 
 _NEW_KEYS = {old: new for new, old in OLD_KEYS.items()}
 
 
 def with_old_keys(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of plain values with the keys of 0.1.0 beside the new ones, at any depth."""
+    """Add the keys of version 0.1.0 beside the new keys of a record, at any depth."""
     both: dict[str, Any] = _with_keys(record, OLD_KEYS)
     return both
 
 
 def with_new_keys(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record that 0.1.0 may have written, with today's keys beside its own, at any depth."""
+    """Add the keys of today beside those of a record that 0.1.0 may have written, at any depth."""
     both: dict[str, Any] = _with_keys(record, _NEW_KEYS)
     return both
 
 
 def _with_keys(value: Any, others: Mapping[str, str]) -> Any:
-    """Mappings with their items under other keys too, but for keys that are there already."""
+    """Add items of mappings under other keys, unless those keys exist already."""
     if isinstance(value, Mapping):
         keyed = {key: _with_keys(item, others) for key, item in value.items()}
         return keyed | {
@@ -80,9 +80,9 @@ def _with_keys(value: Any, others: Mapping[str, str]) -> Any:
             for key, item in keyed.items()
             if key in others and others[key] not in keyed
         }
-    return [_with_keys(each, others) for each in value] if isinstance(value, list) else value
+    return [_with_keys(item, others) for item in value] if isinstance(value, list) else value
 
 
-def side_name(word: str) -> str:
-    """Today's name of a side that a file of 0.1.0 may call otherwise."""
-    return _NEW_KEYS.get(word, word)
+def side_name(name: str) -> str:
+    """Name of a side today, for a name that a file of version 0.1.0 may hold."""
+    return _NEW_KEYS.get(name, name)

@@ -1,11 +1,11 @@
-"""Texture power spectra: how much of an image's variance lies at each spatial frequency.
+"""Texture power spectra: the share of an image's variance at each spatial frequency.
 
-Reconstruction kernels are defined per millimetre, so every spectrum here is a function of
+Reconstruction kernels are defined per millimeter, so every spectrum here is a function of
 cycles/mm and scans of different pixel spacing share one frequency axis. Values are noise power
 spectra in HU² mm² (ICRU Report 87, section 4): white noise of variance v on pixels of area a
 reads v a at every frequency.
 
-Three habits matter (notebook/log.md has the figures): nothing is clipped before the transform, each
+Three rules matter (notebook/log.md has the figures): nothing is clipped before the transform, each
 patch is windowed (the body crosses patch edges, and leakage from there swamps the high
 frequencies), and patches are chosen on a blurred image (on raw HU the noise does the choosing).
 """
@@ -29,17 +29,19 @@ Tissue = Literal["soft", "body"]
 
 EULER_GAMMA = float(np.euler_gamma)
 POWER_FLOOR_HU2_MM2 = 1e-6
-"""Far below the rounding of CT numbers to 1 HU (about 0.03 HU² mm²); it only keeps logs finite."""
+"""Least power, which keeps logarithms finite; far below the rounding of CT numbers to 1 HU (about
+0.03 HU² mm²)."""
 
 DB_PER_NEPER = 10 / np.log(10)
 """Decibels of power for a difference of 1 in its natural logarithm."""
 
 DISTANCE_BAND_PER_PX = (0.05, 0.45)
-"""Where spectra are compared. Below lies anatomy, above the corner of the pixel grid."""
+"""Band of frequencies in which spectra are compared, in cycles per pixel: below it lies anatomy,
+above it the corner of the pixel grid."""
 
 
 AT_TARGET_BELOW = 0.2
-"""Up to this position a scan counts as the target's already.
+"""Position up to which a scan is taken to have the texture of the target already.
 
 Scans of a source read .9 and more, those of a target .15 and less (notebook/decisions/012).
 """
@@ -47,13 +49,13 @@ Scans of a source read .9 and more, those of a target .15 and less (notebook/dec
 
 @dataclass(frozen=True)
 class Position:
-    """Where a scan's texture lies between the two domains of a model.
+    """Position of a scan's texture between the source and the target of a model.
 
     Args:
-        position: 1 reads like the source, 0 like the target. Kernel and noise level both count.
-        off_axis: rms difference in log power that neither domain explains; large for a scan of
+        position: 1 for the texture of the source, 0 for the target; kernel and noise level count.
+        off_axis: rms difference in log power from the line between the two; large for a scan of
             another kind.
-        axis: rms difference in log power of the domains themselves.
+        axis: rms difference in log power between source and target.
     """
 
     position: float
@@ -66,12 +68,12 @@ def position_between(
     middle: Float[np.ndarray, " n"],
     axis: Float[np.ndarray, " n"],
 ) -> Position:
-    """Project a spectrum on the line from the target's (0) to the source's (1).
+    """Project a spectrum on the line from the target's spectrum (0) to the source's (1).
 
     Args:
-        log_power: of the scan, finite, in any logarithmic unit that the others share.
-        middle: half-way between the means of the domains, through which the line passes.
-        axis: the source's log power less the target's.
+        log_power: log power of the scan, finite; all three share one logarithmic unit.
+        middle: log power half-way between the means of source and target.
+        axis: log power of the source less that of the target.
     """
     offset = log_power - middle
     along = float(offset @ axis) / max(float(axis @ axis), 1e-12)
@@ -84,7 +86,7 @@ def position_between(
 
 @dataclass(frozen=True)
 class PatchSpectra:
-    """Spectra of a volume's patches, with what of them no reconstruction kernel changes.
+    """Power spectra of the patches of a volume, with their mean HU and positions.
 
     Args:
         log_power: natural log of power in HU² mm², averaged around circles; NaN where the pixel
@@ -107,13 +109,15 @@ def patch_spectra(
     tissue: Tissue = "soft",
     min_fraction: float = 0.95,
 ) -> PatchSpectra:
-    """The power spectrum of each patch of tissue.
+    """Measure the power spectrum of each patch of tissue in a volume.
 
     The log of each 2-D coefficient is averaged, so that means over patches are geometric and a
     vessel or rib in one of them weighs little. For Gaussian noise that mean lies Euler's gamma
     below the log of the power (the coefficients are exponentially distributed); it is added back.
 
     Args:
+        volume: HU of shape (slices, rows, columns).
+        frequencies_per_mm: frequencies at which to measure, in cycles/mm.
         size_px: side of the patches, which overlap by half.
         tissue: `soft` for patches of soft tissue, `body` for all within the patient.
         min_fraction: the share of a patch that must be that tissue.
@@ -131,7 +135,7 @@ def patch_spectra(
         mask &= ~volume.padding
     step = max(size_px // 2, 1)
     allowed = covered_fraction(mask, size_px)[:, ::step, ::step] >= min_fraction
-    profiles = [np.empty((0, len(frequencies_per_mm)))]
+    log_powers = [np.empty((0, len(frequencies_per_mm)))]
     means = [np.empty(0)]
     for plane, starts in zip(volume.hu, allowed, strict=True):
         if not starts.any():
@@ -143,11 +147,11 @@ def patch_spectra(
         spectrum = scipy.fft.rfft2(patches * taper, workers=1)
         power = (spectrum.real**2 + spectrum.imag**2) * scale
         log_power = np.log(np.maximum(power, POWER_FLOOR_HU2_MM2)) + EULER_GAMMA
-        profile = log_power.reshape(len(patches), -1) @ average
-        profiles.append(np.where(reached, profile, np.nan))
+        patch_log_power = log_power.reshape(len(patches), -1) @ average
+        log_powers.append(np.where(reached, patch_log_power, np.nan))
         means.append(mean_hu)
     corners = np.argwhere(allowed) * (1, step, step)
-    return PatchSpectra(np.concatenate(profiles), np.concatenate(means), corners, size_px)
+    return PatchSpectra(np.concatenate(log_powers), np.concatenate(means), corners, size_px)
 
 
 def texture_spectrum(
@@ -155,10 +159,15 @@ def texture_spectrum(
     frequencies_per_mm: Float[np.ndarray, " n"],
     size_px: int = 64,
 ) -> Float[np.ndarray, " n"]:
-    """Natural log of the power of soft-tissue texture in HU² mm²: the geometric mean over patches.
+    """Log power spectrum of the soft-tissue texture of volumes: the geometric mean over patches.
+
+    Args:
+        volumes: volumes of one scanner.
+        frequencies_per_mm: frequencies at which to measure, in cycles/mm.
+        size_px: side of the patches.
 
     Returns:
-        NaN at zero and at frequencies that no volume's pixel grid reaches.
+        Natural log of power in HU² mm²; NaN at zero and at frequencies beyond all pixel grids.
 
     Raises:
         EvaluationError: if no volume holds a patch of soft tissue.
@@ -175,7 +184,7 @@ def texture_spectrum(
 
 
 def mean_over_patches(log_power: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " n"]:
-    """Mean of each column over the patches that reach it; NaN where none does."""
+    """Mean log power at each frequency over the patches that reach it; NaN where none does."""
     reached = np.isfinite(log_power)
     total = np.where(reached, log_power, 0.0).sum(axis=0)
     count = reached.sum(axis=0)
@@ -203,7 +212,7 @@ def distance_db(
     other_log_power: Float[np.ndarray, " n"],
     band_per_mm: tuple[float, float],
 ) -> float:
-    """How far two log power spectra lie apart: rms difference over the band, in dB."""
+    """Distance of two log power spectra: rms difference over the band, in dB."""
     low, high = band_per_mm
     band = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
     return float(DB_PER_NEPER * np.sqrt(np.mean((log_power - other_log_power)[band] ** 2)))
@@ -213,7 +222,7 @@ def distance_db(
 def _circles(
     frequencies_per_mm: tuple[float, ...], size_px: int, rows_mm: float, columns_mm: float
 ) -> tuple[Float[np.ndarray, "coefficients n"], Bool[np.ndarray, " n"]]:
-    """Weights that average 2-D coefficients around each frequency, and which circles have any.
+    """Weights that average 2-D coefficients around each frequency, and which frequencies have any.
 
     Each weight falls linearly from the circle to the next frequency asked for, over no less than
     one and no more than two steps of the patch's own grid. The mean of a patch is left out.

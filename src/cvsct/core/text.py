@@ -1,4 +1,4 @@
-"""Text for a terminal: tables, and what a mistyped name may have meant."""
+"""Text for a terminal: tables, and suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cvsct.core.errors import one_line
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of as many cells each as aligned text, whatever characters a file's header held."""
+    """Rows of cells as a table of aligned columns; characters that cannot be printed become `?`."""
     shown = [[one_line(cell) or "-" for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
@@ -17,7 +17,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def did_you_mean(wanted: str, choices: Iterable[str]) -> str:
-    """A question that names the choice nearest to what was asked for; empty if none is near.
+    """A question with the choice nearest to a mistyped name; empty where none is near.
 
     Example:
         >>> did_you_mean("genrator.width", ["generator.width", "batch"])

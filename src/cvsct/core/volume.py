@@ -1,4 +1,4 @@
-"""CT in Hounsfield units with its geometry, and the window through which networks see it.
+"""CT volumes in Hounsfield units with their geometry, and the HU window of networks.
 
 `HUWindow` is the only code that maps HU to [-1, 1] and back; everything else in this package
 works in HU.
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 UNNAMED = "study-"
-"""Begins the hash of who is shown where only the study tells: another study may show the same."""
+"""Prefix of a patient hash made from the study; other studies may show the same patient."""
 
 PADDING_HU = -1500.0
-"""At or below this a voxel is padding, declared or not: scanners write -2000, -2048 or lower."""
+"""Value at or below which a voxel is padding, declared or not: scanners write -2000 or lower."""
 AIR_FLOOR_HU = -1024.0
-"""The lowest CT number most scanners store; what padding is read as."""
+"""Lowest CT number that most scanners store; padding is read as this value."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ class HUWindow:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the slices lie in the patient coordinate system (DICOM PS3.3 C.7.6.2).
+    """Positions, directions and spacing of slices in patient coordinates (DICOM PS3.3 C.7.6.2).
 
     Args:
-        positions_mm: centre of each slice's first voxel (Image Position (Patient)), in slice order.
+        positions_mm: center of each slice's first voxel (Image Position (Patient)), in slice order.
         row_direction: direction of increasing column index (first half of Image Orientation).
         column_direction: direction of increasing row index (second half).
         pixel_mm: spacing between rows and between columns (Pixel Spacing).
         thickness_mm: nominal slice thickness; 0 where the file does not say.
-        frame_of_reference: Frame of Reference UID; positions compare only within one frame.
+        frame_of_reference: Frame of Reference UID; positions can be compared only within one frame.
     """
 
     positions_mm: Float[np.ndarray, "slices 3"]
@@ -82,18 +82,18 @@ class Geometry:
 
     @property
     def normal(self) -> Float[np.ndarray, " 3"]:
-        """Unit vector along which the slices are ordered."""
+        """Unit vector at right angles to the slices, along which they are ordered."""
         return np.cross(np.array(self.row_direction), np.array(self.column_direction))
 
     @property
     def z_mm(self) -> Float[np.ndarray, " slices"]:
-        """Position of each slice along the normal."""
+        """Position of each slice along the normal, in mm."""
         z: Float[np.ndarray, " slices"] = self.positions_mm @ self.normal
         return z
 
     @property
     def spacing_mm(self) -> float:
-        """Mean distance between slices; the thickness where there is only one slice."""
+        """Mean distance between slices in mm; the thickness where there is only one slice."""
         z = self.z_mm
         return float((z[-1] - z[0]) / (len(z) - 1)) if len(z) > 1 else self.thickness_mm
 
@@ -114,9 +114,15 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What made the images, as the header says it; empty or 0 where it does not say.
+    """Scanner, kernel and tube voltage of a series; empty or 0 where the header does not say.
 
-    Only technical attributes: nothing here identifies a patient.
+    These are technical attributes; none identifies a patient.
+
+    Args:
+        manufacturer: Manufacturer.
+        model: Manufacturer's Model Name.
+        kernel: Convolution Kernel.
+        kvp: tube voltage in kV (KVP).
     """
 
     manufacturer: str = ""
@@ -126,7 +132,7 @@ class Acquisition:
 
     @property
     def scanner(self) -> str:
-        """Manufacturer and model, the former once where the latter names it too."""
+        """Manufacturer and model, without repeating a manufacturer that the model names."""
         named = self.model.lower().startswith(self.manufacturer.lower())
         return self.model if named else f"{self.manufacturer} {self.model}".strip()
 
@@ -138,7 +144,7 @@ class Acquisition:
 
 @dataclass(frozen=True)
 class SimulatedStudy:
-    """What a virtual scanner says of a series it made, besides its voxels and `Acquisition`.
+    """Attributes of a simulated series, besides its voxels and `Acquisition`.
 
     Args:
         body: name of the virtual body. A body is one patient, one study and one frame of
@@ -147,7 +153,7 @@ class SimulatedStudy:
         series_number: unique within the body's study.
         mas, rotation_s, ctdi_vol_mgy: exposure of one rotation; 32 cm phantom's CTDIvol.
         collection_diameter_mm: the circle that every view sees (Data Collection Diameter).
-        collimation_mm: width of one detector row at the isocentre; 0 where the model has no rows.
+        collimation_mm: width of one detector row at the isocenter; 0 where the model has no rows.
         filter_type: the beam-shaping filter.
         reconstruction: what was done beside filtered back-projection, in the maker's words
             (`ADMIRE 3`); empty where nothing was.
@@ -173,28 +179,36 @@ class SimulatedStudy:
 
     @staticmethod
     def file_name(instance: int) -> str:
-        """The file of one slice in its series' folder; slices count from 1."""
+        """File name of one slice in the folder of its series; slices count from 1."""
         return f"{instance:04d}.dcm"
 
 
 @dataclass(frozen=True)
 class CTVolume:
-    """Axial CT in Hounsfield units, slices ordered by position along their normal.
+    """An axial CT volume in Hounsfield units, its slices ordered by position along their normal.
+
+    Values are frozen: `with_hu` and `select` return new volumes. `CTVolume.from_array` makes a
+    volume from an array, `cvsct.read_series` reads one from files.
 
     Args:
-        hu: CT numbers, float32. Padding voxels hold `AIR_FLOOR_HU`.
-        geometry: where the slices lie.
-        acquisition: what made them.
-        padding: true where the file holds no measurement (outside the field of view); a writer
-            restores the source's stored values there. `None` where nothing is padded.
-        padding_stored: for each slice the values its file stores in its padding voxels, in voxel
-            order, or one value where all are equal; empty where nothing is padded.
-        series_uid: Series Instance UID of the source; empty for images that came from elsewhere.
-        patient: hash of who is shown, the same in all scans of one patient; empty where unknown.
-            It begins with `UNNAMED` where there is no Patient ID and the study stands for it.
-        headers: one DICOM data set a slice without its pixels, in slice order; empty likewise.
-        notes: what is odd about the series and did not keep it from being read; nothing in them
-            identifies a patient.
+        hu: CT numbers in HU, float32, of shape (slices, rows, columns). Padding voxels hold
+            -1024 HU.
+        geometry: positions, directions and spacing of the slices, in mm.
+        acquisition: scanner, kernel and tube voltage.
+        padding: true where the file holds no measurement (outside the field of view), of the same
+            shape as `hu`; None where nothing is padded. Writers restore the stored values there.
+        padding_stored: for each slice the stored values of its padding voxels, in voxel order, or
+            one value where all are equal; empty where nothing is padded.
+        series_uid: Series Instance UID; empty for volumes that were not read from files.
+        patient: hash of the Patient ID, the same in all scans of one patient; empty where
+            unknown. Where there is no Patient ID the hash of the study takes its place, and begins
+            with `study-`.
+        headers: DICOM data set of each slice, without pixels; empty where there is no DICOM.
+        notes: remarks on the series that did not keep it from being read; none identifies a
+            patient.
+
+    Raises:
+        GeometryError: if the shape of `hu` does not fit the number of positions.
     """
 
     hu: Float[np.ndarray, "slices rows columns"]
@@ -222,7 +236,7 @@ class CTVolume:
 
     @property
     def pixel_mm(self) -> float:
-        """In-plane sampling distance; the geometric mean where rows and columns differ."""
+        """Pixel size in mm; the geometric mean where rows and columns differ."""
         rows, columns = self.geometry.pixel_mm
         return float(np.sqrt(rows * columns))
 
@@ -239,16 +253,19 @@ class CTVolume:
         *,
         acquisition: Acquisition = Acquisition(),
     ) -> CTVolume:
-        """An axial volume around an array of HU, slices from feet to head, its first voxel at 0.
+        """Make an axial volume from an array of HU, with slices from feet to head.
+
+        The first voxel lies at (0, 0, 0) mm.
 
         Args:
-            hu: CT numbers; values at or below -1500 HU are taken for padding.
-            spacing_mm: between slices, rows and columns.
-            acquisition: what made the images, where that is known.
+            hu: CT numbers in HU, of shape (slices, rows, columns); values at or below -1500 HU
+                are taken for padding.
+            spacing_mm: distances between slices, rows and columns, in mm.
+            acquisition: scanner, kernel and tube voltage, where they are known.
 
         Raises:
-            GeometryError: if the array has not three axes, holds values that are not finite, or a
-                spacing is not above 0.
+            GeometryError: if the array does not have three axes or holds values that are not
+                finite, or a spacing is not above 0.
 
         Example:
             >>> volume = cvsct.CTVolume.from_array(np.zeros((4, 64, 64)), (5.0, 0.7, 0.7))
@@ -277,28 +294,45 @@ class CTVolume:
         )
 
     def __len__(self) -> int:
-        """Slices."""
+        """Number of slices."""
         return len(self.hu)
 
     def read(self, start: int = 0, stop: int | None = None) -> CTVolume:
-        """The slices from `start` to before `stop`, as of a series on disk."""
+        """The slices from `start` to before `stop`, with the interface of a series on disk."""
         return self.select(slice(start, stop))
 
     def with_hu(self, hu: Float[np.ndarray, "slices rows columns"]) -> CTVolume:
-        """The same geometry and headers with other values.
+        """A volume with the same geometry and headers and other values.
+
+        Args:
+            hu: new CT numbers in HU, of the same shape.
 
         Raises:
             GeometryError: if the shape differs.
+
+        Example:
+            >>> volume = cvsct.CTVolume.from_array(np.zeros((4, 64, 64)), (5.0, 0.7, 0.7))
+            >>> float(volume.with_hu(volume.hu + 40).hu.mean())
+            40.0
         """
         if hu.shape != self.hu.shape:
             raise GeometryError(
                 f"new values have shape {hu.shape}, the volume {self.hu.shape}; "
-                "harmonise whole volumes, or crop both"
+                "harmonize whole volumes, or crop both"
             )
         return replace(self, hu=hu)
 
     def select(self, slices: slice | list[int]) -> CTVolume:
-        """Some of the slices, in the order given."""
+        """A volume of some of the slices, in the order given.
+
+        Args:
+            slices: a slice object, or slice indices.
+
+        Example:
+            >>> volume = cvsct.CTVolume.from_array(np.zeros((4, 64, 64)), (5.0, 0.7, 0.7))
+            >>> volume.select([0, 2]).shape
+            (2, 64, 64)
+        """
         index = list(range(len(self.hu)))[slices] if isinstance(slices, slice) else slices
         return replace(
             self,
@@ -313,7 +347,7 @@ class CTVolume:
 
 
 def joined(parts: Sequence[CTVolume]) -> CTVolume:
-    """Slices of one series as one volume, without what only a writer needs of them."""
+    """Join slices of one series to one volume, without the headers that only writers need."""
     first = parts[0]
     positions = np.concatenate([part.geometry.positions_mm for part in parts])
     padding = [part.padding for part in parts if part.padding is not None]
@@ -341,19 +375,19 @@ class OpenedScan(Protocol):
 
     @property
     def geometry(self) -> Geometry:
-        """Where the slices lie."""
+        """Positions, directions and spacing of the slices."""
 
     @property
     def acquisition(self) -> Acquisition:
-        """What made them."""
+        """Scanner, kernel and tube voltage."""
 
     @property
     def patient(self) -> str:
-        """As in `CTVolume`."""
+        """Hash of the patient, as in `CTVolume`."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is odd about it, in words that identify nobody."""
+        """Remarks on the scan, as in `CTVolume`."""
 
     def __len__(self) -> int: ...
     def read(self, start: int = 0, stop: int | None = None) -> CTVolume:
@@ -362,13 +396,16 @@ class OpenedScan(Protocol):
 
 @dataclass(frozen=True)
 class ScanFacts:
-    """What is known of a scan without its voxels.
+    """Attributes of a scan that are known without its voxels.
 
     Args:
+        series_uid: Series Instance UID.
         shape: slices, rows, columns.
-        pixel_mm: spacing between rows and between columns.
-        patient: as in `CTVolume`.
-        stamp: another one when the files have changed; empty where there are none.
+        pixel_mm: spacing between rows and between columns, in mm.
+        thickness_mm: nominal slice thickness in mm; 0 where unknown.
+        acquisition: scanner, kernel and tube voltage.
+        patient: hash of the patient, as in `CTVolume`.
+        stamp: changes when the files of the scan change; empty for a volume in memory.
     """
 
     series_uid: str
@@ -394,10 +431,10 @@ class ScanFacts:
 
 @runtime_checkable
 class Scans(Protocol):
-    """Scans of one domain: a list of volumes, or series on disk that each pass reads again.
+    """Scans of one side: a list of volumes, or series on disk that every iteration reads again.
 
-    Together they may be larger than memory. Hold one at a time: `map` lets go of each before it
-    asks for the next, which neither a loop variable nor `enumerate` does.
+    Together they may be larger than memory, so hold one at a time: `map` frees each scan before it
+    takes the next, which neither a loop variable nor `enumerate` does.
     """
 
     def __len__(self) -> int: ...
@@ -406,13 +443,13 @@ class Scans(Protocol):
 
 @runtime_checkable
 class KnownScans(Scans, Protocol):
-    """Scans whose facts are known before any is read."""
+    """Scans whose facts are known before their voxels are read."""
 
     @property
     def facts(self) -> tuple[ScanFacts, ...]:
-        """One for each scan, in order."""
+        """Facts of each scan, in order."""
 
 
 def facts_of(scans: Scans) -> tuple[ScanFacts, ...]:
-    """The facts of each scan, from headers where they are at hand."""
+    """Facts of each scan, without reading voxels where the facts are known."""
     return scans.facts if isinstance(scans, KnownScans) else tuple(map(ScanFacts.of, scans))

@@ -1,8 +1,8 @@
-"""Worker processes that take items of work one by one; the death of one costs its item alone.
+"""Worker processes that take items of work one by one; when one dies, only its item fails.
 
-A process pool of the standard library gives up all that is waiting when one of its processes dies
-and cannot tell which item killed it. Here each worker has a pipe of its own: its end tells that
-the worker is gone, and the parent knows what it had in hand. Workers leave Ctrl-C to the parent,
+A process pool of the standard library gives up all waiting items when one of its processes dies,
+and does not know which item killed it. Here each worker has a pipe of its own: the end of the pipe
+shows that the worker has died, and the parent knows its item. Workers leave Ctrl-C to the parent,
 and end themselves when the parent is killed.
 """
 
@@ -23,25 +23,27 @@ from cvsct.core.errors import CvsctError, HopelessError, explain
 
 WorkItem = TypeVar("WorkItem")
 Work = Callable[[WorkItem], Iterator[int]]
-"""Works on an item, saying now and then how much of it is newly done; what a generator returns
-at its end is its result. Must be picklable."""
+"""Function that works on an item: a generator of the amounts newly done, which returns the result.
+It must be picklable."""
 
 MAX_DEATHS = 3
-"""Processes that may die one after the other before going on is of no use."""
+"""Number of processes that may die in a row before all work stops."""
 
 _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
 @dataclass(frozen=True)
 class Report(Generic[WorkItem]):
-    """What became of an item, or of a part of it.
+    """Progress or outcome of an item of work.
 
     Args:
-        kind: `step` while it goes on; once, at its end, `done`, `failed`, `died` (the process had
-            it in hand when it ended) or `fatal` (going on is of no use).
-        amount: how much is newly done.
-        message: what went wrong, written for the user; `details` for a log.
-        result: what the work returned at its end.
+        item: the item.
+        kind: `step` while work proceeds; at the end once `done`, `failed`, `died` (the process
+            ended while it had the item) or `fatal` (all other items would fail too).
+        amount: amount that is newly done.
+        message: reason of a failure, written for the user.
+        details: traceback of a failure, for a log.
+        result: result of an item that is done.
     """
 
     item: WorkItem
@@ -53,7 +55,7 @@ class Report(Generic[WorkItem]):
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that writes and reports: all but torchrun's further ranks."""
+    """Whether this process writes and reports: any process but the further ranks of torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
 
 
@@ -66,9 +68,11 @@ def work_through(
     """Work on all items, several at a time, and report as they proceed.
 
     Args:
-        workers: processes; with one, all happens in this process.
-        family: what a worker must prepare for an item. It goes on with items of the family it
-            has, then with one that nobody has; otherwise in the order given.
+        items: the items, in order.
+        work: what to do with each.
+        workers: number of processes; with one, all work happens in this process.
+        family: key of what a worker must prepare for an item. A worker takes items of the family
+            that it has, then of a family that no worker has, otherwise in the order given.
     """
     pool = InProcess(work) if workers <= 1 else Processes(work, min(workers, len(items)))
     waiting = list(items)
@@ -84,7 +88,7 @@ def work_through(
 
 
 def attempt(work: Work[Any], item: Any) -> Iterator[Report[Any]]:
-    """Reports on one item, without the item: it need not travel back."""
+    """Work on one item and yield reports without the item, which need not travel back."""
     try:
         steps = work(item)
         while True:
@@ -108,12 +112,13 @@ def attempt(work: Work[Any], item: Any) -> Iterator[Report[Any]]:
 
 
 class Processes(Generic[WorkItem]):
-    """So many worker processes, each with at most one item in hand; close it at the end.
+    """A pool of worker processes, each with at most one item; close it at the end.
 
     Args:
-        workers: processes; one that has died is replaced when there is an item for it.
-        threads: what each worker's libraries may use.
-        max_deaths: so many one after the other, without a sign of life between, are fatal.
+        work: what to do with each item.
+        workers: number of processes; one that has died is replaced when there is an item for it.
+        threads: number of threads that the libraries of each worker may use.
+        max_deaths: number of deaths in a row, without a report between, that stop all work.
     """
 
     def __init__(
@@ -126,20 +131,20 @@ class Processes(Generic[WorkItem]):
 
     @property
     def in_flight(self) -> list[WorkItem]:
-        """What is being worked on."""
+        """Items that are being worked on."""
         return list(self._busy.values())
 
     @property
     def last(self) -> WorkItem | None:
-        """What the worker that gets the next item had before."""
+        """Previous item of the worker that gets the next item; None for a new worker."""
         return self._idle[0][1] if self._idle else None
 
     def free_slots(self) -> int:
-        """How many items it would take now."""
+        """Number of items that can be submitted now."""
         return self.workers - len(self._busy)
 
     def submit(self, item: WorkItem) -> None:
-        """Have an item worked on."""
+        """Start work on an item."""
         if self._idle:
             worker, _ = self._idle.pop(0)
         else:
@@ -149,9 +154,9 @@ class Processes(Generic[WorkItem]):
         worker.submit(item)
 
     def poll(self, timeout_s: float | None = None) -> list[Report[WorkItem]]:
-        """Wait for reports, so long at most."""
+        """Wait for reports, at most for `timeout_s`."""
         by_pipe = {worker.pipe: worker for worker in self._busy}
-        found = []
+        reports = []
         for pipe in wait(list(by_pipe), timeout_s):
             worker = by_pipe[cast(Connection, pipe)]
             report: Report[Any] = worker.report()
@@ -159,7 +164,7 @@ class Processes(Generic[WorkItem]):
             if self._deaths >= self._max_deaths:
                 report = replace(report, kind="fatal")
             item = self._busy[worker]
-            found.append(replace(report, item=item))
+            reports.append(replace(report, item=item))
             if report.kind == "step":
                 continue
             del self._busy[worker]
@@ -167,11 +172,11 @@ class Processes(Generic[WorkItem]):
                 self._idle.append((worker, item))
             else:
                 worker.end()
-        return found
+        return reports
 
     def close(self) -> None:
-        """End all processes, in the middle of an item if need be."""
-        for worker in (*self._busy, *(each for each, _ in self._idle)):
+        """End all processes, even in the middle of an item."""
+        for worker in (*self._busy, *(idle_worker for idle_worker, _ in self._idle)):
             worker.end()
         self._busy, self._idle = {}, []
 
@@ -185,19 +190,19 @@ class InProcess(Generic[WorkItem]):
         self._work = work
         self._busy: tuple[WorkItem, Iterator[Report[WorkItem]]] | None = None
         self.last: WorkItem | None = None
-        """What it had before."""
+        """Previous item."""
 
     @property
     def in_flight(self) -> list[WorkItem]:
-        """What is being worked on."""
+        """Items that are being worked on."""
         return [self._busy[0]] if self._busy else []
 
     def free_slots(self) -> int:
-        """How many items it would take now."""
+        """Number of items that can be submitted now."""
         return 0 if self._busy else 1
 
     def submit(self, item: WorkItem) -> None:
-        """Have an item worked on, in the next calls of `poll`."""
+        """Start work on an item; the next calls of `poll` do it."""
         self._busy = item, attempt(self._work, item)
 
     def poll(self, timeout_s: float | None = None) -> list[Report[WorkItem]]:
@@ -211,7 +216,7 @@ class InProcess(Generic[WorkItem]):
         return [report]
 
     def close(self) -> None:
-        """Leave off in the middle of an item, as if it had never begun."""
+        """Abandon the current item."""
         if self._busy is not None:
             _, reports = self._busy
             self._busy = None
@@ -223,40 +228,40 @@ class _Worker:
 
     def __init__(self, work: Work[Any]) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy locked locks
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.pipe, worker_pipe = context.Pipe()
+        self.process = context.Process(target=_serve, args=(worker_pipe, work), daemon=True)
         with platform.ctrl_c_kept_from_children():
             self.process.start()
-        theirs.close()  # so that the pipe ends with the process
+        worker_pipe.close()  # so that the pipe ends with the process
         self.alive = True
 
     def submit(self, item: Any) -> None:
-        """Hand over an item; that the process is gone already is seen at the next report."""
+        """Send an item to the process; if it has died, the next report says so."""
         with contextlib.suppress(OSError):
             self.pipe.send(item)
 
     def report(self) -> Report[Any]:
-        """The next report, made up where the process has died."""
+        """Receive the next report; of a process that has died, a report of its death."""
         try:
             report: Report[Any] = self.pipe.recv()
         except (EOFError, OSError):
             self.alive = False
             self.process.join()
             code = self.process.exitcode or 0
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            message = f"its process {how}, perhaps for lack of memory; use fewer workers"
+            cause = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            message = f"its process {cause}, perhaps for lack of memory; use fewer workers"
             return Report(None, "died", message=message)
         return report
 
     def end(self) -> None:
-        """End the process, in the middle of an item if need be."""
+        """End the process, even in the middle of an item."""
         self.process.terminate()
         self.process.join()
         self.pipe.close()
 
 
 def _serve(pipe: Connection, work: Work[Any]) -> None:
-    """What a worker process does until its pipe ends."""
+    """Main function of a worker process: take items from the pipe until it ends."""
     platform.ignore_ctrl_c()
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):  # of the pipe: `attempt` reports all others
@@ -274,7 +279,7 @@ def _end_with_the_parent() -> None:
 
 @contextlib.contextmanager
 def _threads_each(count: int) -> Iterator[None]:
-    """What processes started in this block inherit: how many threads any library may use."""
+    """Limit the threads of the libraries in processes that are started in this block."""
     names = [f"{library}_NUM_THREADS" for library in _THREADS]
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, str(count)))

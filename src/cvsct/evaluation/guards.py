@@ -12,7 +12,7 @@ from typing import Any
 
 from cvsct.core.volume import CTVolume
 
-MARK = "cvsct guard: "
+REMARK_PREFIX = "cvsct guard: "
 """Begins the comments of a flagged image."""
 
 
@@ -96,9 +96,9 @@ def _from_images(volumes: Sequence[CTVolume]) -> tuple[Guarded, ...]:
         z_mm = volume.geometry.z_mm
         comments = [str(header.get("ImageComments", "")) for header in volume.headers]
         flagged = tuple(
-            Flagged(i + 1, float(z_mm[i]), text.splitlines()[0].removeprefix(MARK))
+            Flagged(i + 1, float(z_mm[i]), text.splitlines()[0].removeprefix(REMARK_PREFIX))
             for i, text in enumerate(comments)
-            if text.startswith(MARK)
+            if text.startswith(REMARK_PREFIX)
         )
         if flagged:
             found.append(Guarded(str(number), "", None, (), None, flagged))

@@ -31,14 +31,16 @@ RIDGE = 1.0
 LEAST_DEFINED = 0.8
 """A feature that is undefined in more of either side's regions is left out."""
 
-TELLING = 5
+SCORES_KEPT = 5
+"""Features of the highest scores that go into the record."""
+
 Z_95 = 1.96
 """Quantile of the normal distribution behind a two-sided 95 % interval."""
 
 
 @dataclass(frozen=True)
-class Telling:
-    """One feature, and how well it alone tells two sides apart.
+class IdentificationScore:
+    """How well one feature alone tells two sides apart: the area under its ROC curve.
 
     Args:
         auc: probability that a value of the first side exceeds one of the second; 0.5 is none.
@@ -70,7 +72,7 @@ class Identification:
     groups: int
     features: int
     left_out: int
-    telling: tuple[Telling, ...]
+    telling: tuple[IdentificationScore, ...]
 
     @property
     def told_apart(self) -> bool:
@@ -122,7 +124,8 @@ def identify(
     low, high = _interval(right, side, place, accuracy)
     names = [name for name, one in zip(first.names, used, strict=True) if one]
     alone = [
-        Telling(name, _auc(column, side)) for name, column in zip(names, values.T, strict=True)
+        IdentificationScore(name, _auc(column, side))
+        for name, column in zip(names, values.T, strict=True)
     ]
     alone.sort(key=lambda one: -abs(one.auc - 0.5))
     return Identification(
@@ -133,7 +136,7 @@ def identify(
         groups=len(keys),
         features=int(used.sum()),
         left_out=int((~used).sum()),
-        telling=tuple(alone[:TELLING]),
+        telling=tuple(alone[:SCORES_KEPT]),
     )
 
 

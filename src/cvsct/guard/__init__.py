@@ -1,5 +1,5 @@
-"""Whether a model may be trusted with a scan, and with what it made of each slice.
+"""Guards of a model: checks of a scan before it is mapped, and of each mapped slice.
 
-Everything here stands on the foundation alone: pure functions of arrays and plain values. Who
-reads scans and applies models (`inference`) asks, and decides what follows.
+Most modules are pure functions of arrays and plain values. `inference`, which reads scans and
+applies models, calls them and acts on their verdicts.
 """

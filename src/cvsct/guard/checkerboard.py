@@ -1,4 +1,4 @@
-"""Grid artefacts: power at the frequencies of a lattice of two or four pixels.
+"""Checkerboard artifacts: power at the frequencies of a lattice of two or four pixels.
 
 Strided and transposed convolutions leave patterns that repeat with their stride (Odena et al.
 2016, "Deconvolution and checkerboard artifacts"). Anatomy and noise have no such preference.
@@ -13,16 +13,16 @@ from jaxtyping import Float, Float32
 TILE_PX = 64
 PERIODS_PX = (2, 4)
 FLOOR_HU = 1.0
-"""White noise below which a change is taken to be of this strength."""
+"""Standard deviation of white noise added to a change, so that tiny changes give no ratio."""
 
 AROUND = 2
-"""A lattice frequency is compared with those around it up to so many bins."""
+"""Half width in bins of the gap around a lattice frequency; the ring beyond it is compared."""
 
 
-def lattice_ratio(change: Float32[np.ndarray, "rows columns"]) -> float:
-    """The largest ratio of the change's power at a lattice frequency to that around it, in root.
+def checkerboard_ratio(change: Float32[np.ndarray, "rows columns"]) -> float:
+    """Largest ratio of a change's amplitude at a lattice frequency to that of nearby frequencies.
 
-    1 where there is none; a slice smaller than a few tiles has none to tell.
+    1 means no checkerboard, and is given for slices smaller than four tiles.
     """
     down, across = (n // TILE_PX for n in change.shape)
     if down * across < 4:
@@ -33,10 +33,10 @@ def lattice_ratio(change: Float32[np.ndarray, "rows columns"]) -> float:
     spectra = scipy.fft.rfft2(tiles * (window[:, None] * window), workers=1)
     power = (spectra.real**2 + spectra.imag**2).mean(axis=(0, 1))
     power += FLOOR_HU**2 * float(np.sum(window**2)) ** 2
-    return float(np.sqrt(max(_ratio(power, *place) for place in _places())))
+    return float(np.sqrt(max(_ratio(power, *frequency) for frequency in _lattice_bins())))
 
 
-def _places() -> list[tuple[int, int]]:
+def _lattice_bins() -> list[tuple[int, int]]:
     """Bins of the lattice frequencies in a half spectrum."""
     step = TILE_PX // max(PERIODS_PX)
     return [
@@ -51,7 +51,7 @@ def _ratio(power: Float[np.ndarray, "rows half"], row: int, column: int) -> floa
     rows = np.arange(row - 2 * AROUND, row + 2 * AROUND + 1) % TILE_PX
     columns = np.arange(column - 2 * AROUND, column + 2 * AROUND + 1)
     columns = np.minimum(np.abs(columns), TILE_PX - np.abs(columns))
-    near = power[np.ix_(rows, columns)]
-    ring = np.ones(near.shape, dtype=bool)
+    neighborhood = power[np.ix_(rows, columns)]
+    ring = np.ones(neighborhood.shape, dtype=bool)
     ring[AROUND:-AROUND, AROUND:-AROUND] = False
-    return float(power[row, column] / np.median(near[ring]))
+    return float(power[row, column] / np.median(neighborhood[ring]))

@@ -1,9 +1,9 @@
 """Descriptor of a scan for the guard: its noise at each frequency and what its tissue is made of.
 
-Both are chosen so that another patient looks the same. Noise is read off the most even soft
-tissue, where anatomy has little say, as a function of cycles/mm. Tissue is the distribution of CT
-numbers of soft tissue and bone on a blurred image: how much lung a slice shows does not count, nor
-does noise.
+Both depend little on the patient. Noise is measured in the most homogeneous soft tissue, where
+anatomy contributes little, as a function of cycles/mm. Tissue is the distribution of CT
+numbers of soft tissue and bone on a blurred image: neither the share of lung in a slice nor noise
+matters.
 """
 
 from __future__ import annotations
@@ -21,34 +21,36 @@ from cvsct.core.volume import CTVolume
 
 PATCH_MM = 20.0
 FREQUENCIES_PER_MM = tuple(round(0.05 * step, 2) for step in range(1, 17))
-N_EVEN, N_ANATOMY = 2, 4
-"""The first frequencies tell even tissue from uneven, the first four hold anatomy all the same:
-others, from 0.25 /mm on, are compared."""
+N_HOMOGENEITY, N_ANATOMY = 2, 4
+"""Number of first frequencies by which homogeneous tissue is chosen, and of those that hold anatomy
+even there: only the others, from 0.25 /mm on, are compared."""
 
-EVEN_SHARE = 1 / 3
-MIN_EVEN_PATCHES, MIN_PATCH_PX = 8, 8
+HOMOGENEOUS_SHARE = 1 / 3
+MIN_HOMOGENEOUS_PATCHES, MIN_PATCH_PX = 8, 8
 MIN_SHARED_FREQUENCIES = 4
 
 FLOOR_HU2_MM2 = 1.0
-"""Added to noise power: a soft kernel leaves hardly any at high frequencies, and what is left
-there, rounding above all, tells nothing."""
+"""Added to noise power: a soft kernel leaves hardly any noise at high frequencies, and the rest
+is mostly rounding."""
 
 TISSUE_EDGES_HU = np.append(np.arange(SOFT_TISSUE.low_hu, SOFT_TISSUE.high_hu + 1, 20.0), np.inf)
 MIN_TISSUE_SHARE = 0.02
-"""Of all pixels. In units that are no HU, too low, only a little bone looks like tissue."""
+"""Smallest share of tissue in all pixels. In images that are not in HU hardly any pixel reads as
+tissue."""
 
 UNSEEN_SHARE = 0.02
-"""Of tissue that may be anything. It bounds what CT numbers that were never seen count."""
+"""Share of tissue spread evenly over all CT numbers, so that a number never seen before has a
+bounded weight."""
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """Noise and tissue of some slices of one scan.
+    """Noise spectrum and tissue histogram of some slices of one scan.
 
     Args:
         noise_db: power of noise at `FREQUENCIES_PER_MM` from `N_ANATOMY` on, in dB over
             1 HU² mm²; NaN where the pixel grid has no such frequency, everywhere where there is
-            too little even tissue.
+            too little homogeneous tissue.
         tissue: share of tissue between each two of `TISSUE_EDGES_HU`; NaN where there is hardly
             any, and so no patient.
     """
@@ -67,7 +69,7 @@ class Descriptor:
         return bool(np.isfinite(self.tissue).all())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; null where unknown."""
+        """Noise and tissue as JSON values; null where unknown."""
         return {
             "noise_db": [round(v, 2) if np.isfinite(v) else None for v in self.noise_db.tolist()],
             "tissue": [round(v, 4) for v in self.tissue.tolist()] if self.knows_tissue else None,
@@ -75,19 +77,19 @@ class Descriptor:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Descriptor:
-        """What `to_json` gave."""
+        """Descriptor from the values that `to_json` wrote."""
         tissue = value["tissue"] or [np.nan] * (len(TISSUE_EDGES_HU) - 1)
         noise = [np.nan if v is None else v for v in value["noise_db"]]
         return cls(np.array(noise, float), np.array(tissue, float))
 
 
 def describe(slices: Iterable[CTVolume]) -> Descriptor:
-    """Measure slices of one scan; each is let go before the next is asked for."""
+    """Measure the descriptor of one scan's slices; only one slice is held in memory at a time."""
     frequencies = np.array(FREQUENCIES_PER_MM)
     power = [np.empty((0, len(frequencies)))]
     counts = np.zeros(len(TISSUE_EDGES_HU) - 1)
 
-    def take(volume: CTVolume) -> int:
+    def measure(volume: CTVolume) -> int:
         inside = body(volume.hu)
         if volume.padding is not None:
             inside &= ~volume.padding
@@ -97,27 +99,27 @@ def describe(slices: Iterable[CTVolume]) -> Descriptor:
             power.append(patch_spectra(volume, frequencies, size_px, "soft", 1.0).log_power)
         return volume.hu.size
 
-    size = sum(map(take, slices))
+    size = sum(map(measure, slices))
     enough = counts.sum() > MIN_TISSUE_SHARE * size
     shares = counts / counts.sum() if enough else np.full_like(counts, np.nan)
-    return Descriptor(_even_noise_db(np.concatenate(power)), shares)
+    return Descriptor(_homogeneous_noise_db(np.concatenate(power)), shares)
 
 
-def _even_noise_db(log_power: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " m"]:
-    """The geometric mean over the most even of the patches."""
-    count = round(EVEN_SHARE * len(log_power))
-    if count < MIN_EVEN_PATCHES:
+def _homogeneous_noise_db(log_power: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " m"]:
+    """Mean noise power in dB over the most homogeneous patches (a geometric mean)."""
+    count = round(HOMOGENEOUS_SHARE * len(log_power))
+    if count < MIN_HOMOGENEOUS_PATCHES:
         return np.full(len(FREQUENCIES_PER_MM) - N_ANATOMY, np.nan)
-    uneven = np.nanmean(log_power[:, :N_EVEN], axis=1)
-    even = np.argsort(uneven, kind="stable")[:count]
-    mean = mean_over_patches(log_power[even])[N_ANATOMY:]
+    low_frequency_power = np.nanmean(log_power[:, :N_HOMOGENEITY], axis=1)
+    homogeneous = np.argsort(low_frequency_power, kind="stable")[:count]
+    mean = mean_over_patches(log_power[homogeneous])[N_ANATOMY:]
     noise_db: Float[np.ndarray, " m"] = DB_PER_NEPER * np.log(np.exp(mean) + FLOOR_HU2_MM2)
     return noise_db
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far one descriptor is from another; NaN where one of the two does not know.
+    """Distance of one descriptor from another, by three measures; NaN where one is unknown.
 
     Args:
         noise_db: difference of the mean level of noise.
@@ -132,7 +134,7 @@ class Distance:
 
 
 def distance(scan: Descriptor, known: Descriptor) -> Distance:
-    """How far a scan is from a known one."""
+    """Distance of a scan's descriptor from a known one."""
     noise = scan.noise_db - known.noise_db
     noise = noise[np.isfinite(noise)]
     level = shape = np.nan
@@ -141,8 +143,8 @@ def distance(scan: Descriptor, known: Descriptor) -> Distance:
     tissue = np.nan
     if scan.knows_tissue and known.knows_tissue:
         p, q = (
-            (1 - UNSEEN_SHARE) * each.tissue + UNSEEN_SHARE / len(each.tissue)
-            for each in (scan, known)
+            (1 - UNSEEN_SHARE) * descriptor.tissue + UNSEEN_SHARE / len(descriptor.tissue)
+            for descriptor in (scan, known)
         )
         tissue = float(np.sum(p * np.log(p / q)))
     return Distance(level, shape, tissue)

@@ -1,4 +1,4 @@
-"""How far edges that both images show lie apart, by least squares on gradients.
+"""Displacement of edges that both images show, by least squares on gradients.
 
 After Lucas and Kanade (1981), IJCAI 674-679.
 
@@ -16,20 +16,21 @@ from scipy import ndimage
 from cvsct.guard.pyramid import Level, gaussian
 
 DERIVATIVE = np.array([1, -8, 0, 8, -1], dtype=np.float32) / 12
-"""Of fourth order: a difference of neighbours alone reads an edge of two pixels 8 % too flat."""
+"""Derivative filter of fourth order: a central difference reads an edge of two pixels 8 % too
+flat."""
 
 BLOCK_PX = 8
-"""Sums are taken over blocks of so many pixels, and a window is three blocks a side."""
+"""Side of the blocks over which products are summed; a window is three blocks a side."""
 
 WEAK_STEP_HU, EDGE_PX = 100.0, 3.0
-"""An edge of this step and width across a window counts half; weaker ones count less."""
+"""Step and width of an edge across a window that counts half; weaker edges count less."""
 
 HIGH_PASS_PX = 3.0
-"""Only edges tell places; what is wider than this is a shift of CT numbers."""
+"""Sigma of the high-pass filter: wider differences are shifts of CT numbers, not edges."""
 
 
-def displacements(level: Level) -> tuple[float, float]:
-    """Distance in mm between the two images: of the whole slice, and the largest of any window."""
+def measure_displacements(level: Level) -> tuple[float, float]:
+    """Displacement in mm between two images: of the whole slice, and the largest of any window."""
     terms = _products(level)
     whole = _distances(terms.sum(axis=(2, 3))[..., None])
     local = _distances(_windows(terms))
@@ -69,9 +70,9 @@ def _windows(sums: Float[np.ndarray, "4 4 down across"]) -> Float[np.ndarray, "4
 
 
 def _distances(sums: Float[np.ndarray, "4 4 windows"]) -> Float[np.ndarray, " windows"]:
-    """Lengths of the displacements in pixels; towards 0 where edges are too weak to tell."""
-    moved = np.moveaxis(sums, -1, 0)
+    """Lengths of the displacements in pixels; towards 0 where edges are too weak."""
+    systems = np.moveaxis(sums, -1, 0)
     ridge = 3 * BLOCK_PX * EDGE_PX * (WEAK_STEP_HU / EDGE_PX) ** 2 * np.eye(3)
-    found = np.linalg.solve(moved[:, :3, :3] + ridge, -moved[:, :3, 3:])[..., 0]
-    lengths: Float[np.ndarray, " windows"] = np.hypot(found[:, 0], found[:, 1])
+    solutions = np.linalg.solve(systems[:, :3, :3] + ridge, -systems[:, :3, 3:])[..., 0]
+    lengths: Float[np.ndarray, " windows"] = np.hypot(solutions[:, 0], solutions[:, 1])
     return lengths

@@ -1,4 +1,4 @@
-"""Shifts of CT numbers: differences averaged over so much of the body that texture is gone."""
+"""Shifts of CT numbers, averaged over regions so large that texture cancels."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from cvsct.core.masks import LUNG_WITH_TISSUE, SOFT_TISSUE
 from cvsct.guard.pyramid import Level, gaussian
 
 MIN_PX = 300
-"""Pixels of a tissue, about 25 cm², of which a median means something."""
+"""Fewest pixels of a tissue, about 25 cm², of which a median is taken."""
 
 WALL_PX = 2
-"""Pixels left out along the walls of lung: in a lung of air alone nothing is left."""
+"""Width in pixels of the margin of lung that is left out."""
 
 REGION_MM = 8.0
 """Sigma of the window of a regional shift: an organ, not an edge."""
 
 
 @dataclass(frozen=True)
-class Drift:
-    """Shifts in HU: median of soft tissue, of lung, and the largest one that a region has.
+class HUShifts:
+    """Shifts of CT numbers between two images, in HU.
 
     Args:
-        region_hu: of any region's mean from that of the soft tissue around it.
+        tissue_hu: median shift of soft tissue.
+        lung_hu: median shift of lung.
+        region_hu: largest deviation of a region's mean shift from the median of its tissue.
     """
 
     tissue_hu: float
@@ -34,19 +36,20 @@ class Drift:
     region_hu: float
 
 
-def drift(level: Level, even: Level) -> Drift:
-    """Shifts between both images, on a grid of about 3 mm.
+def measure_hu_shifts(level: Level, unclipped: Level) -> HUShifts:
+    """Measure the shifts between both images of a level, on a grid of about 3 mm.
 
     Args:
-        even: the same without what clipped noise shifts, which differs from region to region.
+        unclipped: the same level without the shift of clipped noise, which differs between
+            regions (`clipping.remove_clipping_shift`).
     """
     before, after = gaussian(level.before, 1.0), gaussian(level.after, 1.0)
     tissue = ndimage.binary_erosion(_between(before, after, SOFT_TISSUE.limits_hu) & level.inside)
     lung = ndimage.binary_erosion(
         _between(before, after, LUNG_WITH_TISSUE.limits_hu) & level.inside, iterations=WALL_PX
     )
-    local = gaussian(even.after, 1.0) - before
-    return Drift(
+    local = gaussian(unclipped.after, 1.0) - before
+    return HUShifts(
         _median(after - before, tissue),
         _median(after - before, lung),
         max(_largest_region(local, part, level.pixel_mm) for part in (tissue, lung)),
@@ -74,8 +77,8 @@ def _between(
 ) -> Bool[np.ndarray, "rows columns"]:
     """Where the mean of both lies in a range, so that neither image does the choosing."""
     middle = 0.5 * (before + after)
-    found: Bool[np.ndarray, "rows columns"] = (middle >= hu_range[0]) & (middle <= hu_range[1])
-    return found
+    within: Bool[np.ndarray, "rows columns"] = (middle >= hu_range[0]) & (middle <= hu_range[1])
+    return within
 
 
 def _median(

@@ -1,10 +1,10 @@
-"""What the scans of one side of a model are like, and whether another scan is like them.
+"""Comparison of a scan with the scans of one side of a model, by headers and by pixels.
 
-Headers are compared first, by name and by ratio; then what pixels look like (`guard.descriptor`).
-Of several known descriptors the nearest counts, so that a domain may hold several doses or
-kernels. Limits of pixels are learned from data left out: each descriptor is compared with all
-others, and a limit is `MARGIN` times the largest distance seen, or a floor that other patients
-need, if that is more.
+Headers are compared first, by name and by ratio; then pixels, by their descriptor
+(`guard.descriptor`). Of several known descriptors the nearest counts, so that a domain may hold
+several doses or kernels. Limits of pixels are learned from data left out: each descriptor is
+compared with all others, and a limit is `MARGIN` times the largest distance seen, or a floor that
+other patients need, if that is more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MARGIN = 1.5
 
 @dataclass(frozen=True)
 class ScanLimits:
-    """How far a scan may be from those a model learned from.
+    """Largest distances of a scan from the scans of one side that are accepted.
 
     Args:
         kvp_kv: difference of the tube voltage from the nearest known, kV.
@@ -40,16 +40,17 @@ class ScanLimits:
 
 
 FLOORS = ScanLimits()
-"""Limits that no calibration goes below (docs/guards.md says where they come from)."""
+"""Smallest limits that a calibration sets (docs/guards.md says where they come from)."""
 
 PIXEL_LIMITS = ("noise_db", "sharpness_db", "tissue_nats")
-NAMES = ("manufacturer", "kernel", "body", *(each.name for each in fields(ScanLimits)))
-"""Everything a scan can be refused for. The first three have no number: they hold or are off."""
+NAMES = ("manufacturer", "kernel", "body", *(field.name for field in fields(ScanLimits)))
+"""Names of everything a scan can be refused for. The first three have no number and can only be
+switched off."""
 
 
 @dataclass(frozen=True)
 class Headers:
-    """What the headers of a side's scans say; empty where none says it."""
+    """Acquisition attributes of one side's scans; empty where no header has them."""
 
     manufacturers: tuple[str, ...]
     kernels: tuple[str, ...]
@@ -60,13 +61,12 @@ class Headers:
     @classmethod
     def of(cls, facts: Sequence[ScanFacts]) -> Headers:
         """Distinct names and voltages; lowest and highest of lengths, 0 where unknown."""
-        made = [each.acquisition for each in facts]
-        pixels = [round(_pixel_mm(each), 4) for each in facts]
-        thick = [round(each.thickness_mm, 4) for each in facts if each.thickness_mm] or [0.0]
+        pixels = [round(_pixel_mm(scan), 4) for scan in facts]
+        thick = [round(scan.thickness_mm, 4) for scan in facts if scan.thickness_mm] or [0.0]
         return cls(
-            manufacturers=tuple(sorted({each.manufacturer for each in made} - {""})),
-            kernels=tuple(sorted({each.kernel for each in made} - {""})),
-            kvp=tuple(sorted({each.kvp for each in made} - {0.0})),
+            manufacturers=tuple(sorted({scan.acquisition.manufacturer for scan in facts} - {""})),
+            kernels=tuple(sorted({scan.acquisition.kernel for scan in facts} - {""})),
+            kvp=tuple(sorted({scan.acquisition.kvp for scan in facts} - {0.0})),
             pixel_mm=(min(pixels), max(pixels)),
             thickness_mm=(min(thick), max(thick)),
         )
@@ -74,12 +74,15 @@ class Headers:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a model, as far as a guard knows it.
+    """Reference of one side of a model that scans are compared with.
 
     Args:
-        descriptors: of several of its scans, or of parts of the few there are.
-        held_out: the largest distances between one of them and all others; 0 where there is one.
-        calibrated_on: what the descriptors are of, in words.
+        headers: acquisition attributes of its scans.
+        descriptors: of several of its scans, or of blocks of slices where it has few.
+        limits: largest accepted distances.
+        held_out: the largest distances between one descriptor and all others; 0 where there is
+            only one.
+        calibrated_on: description of the slices that the descriptors are of.
     """
 
     headers: Headers
@@ -92,14 +95,17 @@ class Side:
     def learn(
         cls, facts: Sequence[ScanFacts], descriptors: Sequence[Descriptor], calibrated_on: str
     ) -> Side:
-        """Set the limits by leaving out each descriptor in turn."""
+        """Learn a side and its limits, leaving out each descriptor in turn."""
         left_out = [
             nearest(descriptor, [*descriptors[:i], *descriptors[i + 1 :]])
             for i, descriptor in enumerate(descriptors)
             if len(descriptors) > 1
         ]
         largest = Distance(
-            **{name: _largest(getattr(each, name) for each in left_out) for name in PIXEL_LIMITS}
+            **{
+                name: _largest(getattr(measured, name) for measured in left_out)
+                for name in PIXEL_LIMITS
+            }
         )
         learned = {
             name: max(getattr(FLOORS, name), round(MARGIN * getattr(largest, name), 2))
@@ -109,7 +115,7 @@ class Side:
         return cls(Headers.of(facts), tuple(descriptors), limits, largest, calibrated_on)
 
     def to_json(self) -> dict[str, Any]:
-        """What is known, limits apart, as plain values."""
+        """Everything but the limits as JSON values, for the guard section of a model."""
         return {
             "headers": {name: list(part) for name, part in asdict(self.headers).items()},
             "looks": [descriptor.to_json() for descriptor in self.descriptors],
@@ -119,7 +125,7 @@ class Side:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], limits: Mapping[str, float]) -> Side:
-        """What `to_json` gave, with its limits."""
+        """Side from the values that `to_json` wrote, and its limits."""
         headers = {name: tuple(part) for name, part in value["headers"].items()}
         return cls(
             headers=Headers(**headers),
@@ -131,22 +137,25 @@ class Side:
 
 
 def nearest(descriptor: Descriptor, known: Sequence[Descriptor]) -> Distance:
-    """The distance from the nearest, for each measure by itself; NaN where unknown."""
-    found = [distance(descriptor, each) for each in known]
+    """Smallest distance to any known descriptor, for each measure by itself; NaN where unknown."""
+    distances = [distance(descriptor, other) for other in known]
     return Distance(
-        **{name: _smallest(getattr(each, name) for each in found) for name in PIXEL_LIMITS}
+        **{
+            name: _smallest(getattr(measured, name) for measured in distances)
+            for name in PIXEL_LIMITS
+        }
     )
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One way in which a scan was compared with a side.
+class ScanComparison:
+    """Comparison of a scan with a side by one attribute or measure.
 
     Args:
         name: one of `NAMES`.
-        text: what was found beside what is known.
-        value, limit: where there are numbers.
-        exceeded: whether the scan is too far off.
+        text: the scan's value beside the known ones, for messages.
+        exceeded: whether the scan is too far from the side.
+        value, limit: the measured number and its limit; 0 for attributes without a number.
     """
 
     name: str
@@ -157,86 +166,95 @@ class Finding:
 
     @property
     def override(self) -> str:
-        """The words that let this scan pass: the next round number, or `off`."""
-        return f"--guard {self.name}={above(self.value) if self.limit else 'off'}"
+        """Option that accepts this scan: the next round number as limit, or `off`."""
+        return f"--guard {self.name}={round_up(self.value) if self.limit else 'off'}"
 
 
-def above(value: float) -> str:
-    """A number of two digits not below the value."""
+def round_up(value: float) -> str:
+    """Round a positive value up to two significant digits, as text."""
     step = 10.0 ** (np.floor(np.log10(value)) - 1)
     return f"{np.ceil(value / step) * step:.6g}"
 
 
-def compare_headers(facts: ScanFacts, side: Side, limits: ScanLimits) -> list[Finding]:
-    """What headers tell; what either does not say is left out."""
-    known, made = side.headers, facts.acquisition
-    found = []
-    if made.manufacturer and known.manufacturers:
-        other = vendor(made.manufacturer) not in set(map(vendor, known.manufacturers))
-        found.append(_named("manufacturer", made.manufacturer, known.manufacturers, other))
-    if made.kernel and known.kernels:
-        other = _plain(made.kernel) not in set(map(_plain, known.kernels))
-        found.append(_named("kernel", made.kernel, known.kernels, other))
-    if made.kvp and known.kvp:
-        off = min(abs(made.kvp - each) for each in known.kvp)
-        text = f"tube voltage {made.kvp:g} kV, {off:g} from the nearest known"
-        found.append(_number("kvp_kv", text, off, limits))
+def compare_headers(facts: ScanFacts, side: Side, limits: ScanLimits) -> list[ScanComparison]:
+    """Compare a scan with a side by headers; attributes that either lacks are left out."""
+    known, acquisition = side.headers, facts.acquisition
+    comparisons = []
+    if acquisition.manufacturer and known.manufacturers:
+        other = vendor(acquisition.manufacturer) not in set(map(vendor, known.manufacturers))
+        comparisons.append(
+            _compare_name("manufacturer", acquisition.manufacturer, known.manufacturers, other)
+        )
+    if acquisition.kernel and known.kernels:
+        other = _normalized_kernel(acquisition.kernel) not in set(
+            map(_normalized_kernel, known.kernels)
+        )
+        comparisons.append(_compare_name("kernel", acquisition.kernel, known.kernels, other))
+    if acquisition.kvp and known.kvp:
+        distance_kv = min(abs(acquisition.kvp - kvp) for kvp in known.kvp)
+        text = f"tube voltage {acquisition.kvp:g} kV, {distance_kv:g} from the nearest known"
+        comparisons.append(_compare_number("kvp_kv", text, distance_kv, limits))
     lengths = (
         ("pixel_factor", "pixels of", _pixel_mm(facts), known.pixel_mm),
         ("thickness_factor", "slices of", facts.thickness_mm, known.thickness_mm),
     )
-    for name, what, length, (low, high) in lengths:
+    for name, quantity, length, (low, high) in lengths:
         if length and low:
             factor = max(low / length, length / high, 1.0)
-            text = f"{what} {length:.3g} mm, {factor:.2g} times off {_span(low, high)}"
-            found.append(_number(name, text, factor, limits))
-    return found
+            text = f"{quantity} {length:.3g} mm, {factor:.2g} times off {_span(low, high)}"
+            comparisons.append(_compare_number(name, text, factor, limits))
+    return comparisons
 
 
-def compare_descriptor(descriptor: Descriptor, side: Side, limits: ScanLimits) -> list[Finding]:
-    """What pixels tell; what could not be read on either side is left out."""
+def compare_descriptor(
+    descriptor: Descriptor, side: Side, limits: ScanLimits
+) -> list[ScanComparison]:
+    """Compare a scan with a side by pixels; measures unknown on either side are left out."""
     if not descriptor.knows_tissue:
-        if not any(each.knows_tissue for each in side.descriptors):
+        if not any(known.knows_tissue for known in side.descriptors):
             return []
         text = "hardly any tissue is there: no patient, or no Hounsfield units"
-        return [Finding("body", text, exceeded=True)]
-    off = nearest(descriptor, side.descriptors)
-    words = {
+        return [ScanComparison("body", text, exceeded=True)]
+    measured = nearest(descriptor, side.descriptors)
+    texts = {
         "noise_db": "level of noise {:+.1f} dB from the nearest known",
         "sharpness_db": "sharpness of noise {:.1f} dB from the nearest known",
         "tissue_nats": "CT numbers of tissue {:.2f} nats from the nearest known",
     }
     return [
-        _number(name, words[name].format(getattr(off, name)), abs(getattr(off, name)), limits)
+        _compare_number(
+            name,
+            texts[name].format(getattr(measured, name)),
+            abs(getattr(measured, name)),
+            limits,
+        )
         for name in PIXEL_LIMITS
-        if np.isfinite(getattr(off, name))
+        if np.isfinite(getattr(measured, name))
     ]
 
 
-def unknown_to(
-    facts: ScanFacts, descriptor: Descriptor, found: Iterable[Finding]
-) -> tuple[str, ...]:
-    """What a scan could not be compared by, in the order of `NAMES`."""
-    compared = {each.name for each in found}
+def names_not_compared(comparisons: Iterable[ScanComparison]) -> tuple[str, ...]:
+    """Names by which a scan could not be compared, in the order of `NAMES`."""
+    compared = {comparison.name for comparison in comparisons}
     return tuple(name for name in NAMES if name not in compared and name != "body")
 
 
-def _named(name: str, value: str, known: Sequence[str], other: bool) -> Finding:
-    shown = "".join(char if char.isprintable() else "?" for char in value)[:64]
-    return Finding(name, f"{name} {shown}, known {' and '.join(known)}", other)
+def _compare_name(name: str, value: str, known: Sequence[str], other: bool) -> ScanComparison:
+    printable = "".join(char if char.isprintable() else "?" for char in value)[:64]
+    return ScanComparison(name, f"{name} {printable}, known {' and '.join(known)}", other)
 
 
-def _number(name: str, text: str, value: float, limits: ScanLimits) -> Finding:
+def _compare_number(name: str, text: str, value: float, limits: ScanLimits) -> ScanComparison:
     limit = getattr(limits, name)
-    return Finding(name, f"{text} (limit {limit:g})", value > limit, value, limit)
+    return ScanComparison(name, f"{text} (limit {limit:g})", value > limit, value, limit)
 
 
 def vendor(manufacturer: str) -> str:
-    """The maker of a scanner: `GE MEDICAL SYSTEMS` and `GE Healthcare` are one."""
+    """Vendor of a scanner in lower case: `GE MEDICAL SYSTEMS` and `GE Healthcare` are one."""
     return " ".join(manufacturer.casefold().split()[:1])
 
 
-def _plain(kernel: str) -> str:
+def _normalized_kernel(kernel: str) -> str:
     return "".join(kernel.casefold().split())
 
 

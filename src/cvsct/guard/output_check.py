@@ -1,9 +1,9 @@
-"""What a mapping changed in a slice beyond texture, and whether that is more than it should.
+"""Check of each mapped slice: what changed beyond texture, and whether that exceeds a limit.
 
-Harmonising may change texture, noise and the sharpness of edges. It must not move CT numbers or
-edges, and must neither remove nor invent structure. `measure_change` looks at one slice before
-and after for that, without knowing how the target scanner would show it; `limits_of` learns what
-good output of a model reads, and `judge_slice` tells what exceeds it.
+Harmonization may change texture, noise and the sharpness of edges. It must not move CT numbers or
+edges, and must neither remove nor invent structure. `measure_change` compares one slice before
+and after a mapping, without knowing how the target scanner would show it; `learn_slice_limits`
+sets limits from good output of a model, and `judge_slice` tells which of them a slice exceeds.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from jaxtyping import Float
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.volume import AIR_FLOOR_HU
-from cvsct.guard.blobs import blobs
-from cvsct.guard.checkerboard import lattice_ratio
-from cvsct.guard.clipping import unclipped
-from cvsct.guard.displacement import displacements
-from cvsct.guard.hu_drift import drift
-from cvsct.guard.pyramid import LEVELS, SMALLEST_PX, finest_level, levels_of
+from cvsct.guard.blobs import measure_blobs
+from cvsct.guard.checkerboard import checkerboard_ratio
+from cvsct.guard.clipping import remove_clipping_shift
+from cvsct.guard.displacement import measure_displacements
+from cvsct.guard.hu_drift import measure_hu_shifts
+from cvsct.guard.pyramid import LEVELS, SMALLEST_PX, finest_level, pyramid_levels
 
 
 @dataclass(frozen=True)
 class SliceChange:
-    """What changed in one slice. Zero (or one, of a ratio) is no change at all.
+    """Figures of change of one slice by a mapping; 0 (1 of a ratio) means no change.
 
     Args:
         tissue_shift_hu: median shift of soft tissue, with its sign.
@@ -40,9 +40,9 @@ class SliceChange:
             stands out of the common differences of the slice; in their standard deviations.
         medium_structure: the same of about 8 mm.
         large_structure: the same of about 16 mm.
-        mottle_hu: typical difference at 4 mm where the image is even.
-        grid_ratio: amplitude of the change at the frequencies of a pixel lattice, over those
-            beside them.
+        mottle_hu: typical difference at 4 mm in homogeneous tissue.
+        grid_ratio: checkerboard ratio: amplitude of the change at the frequencies of a pixel
+            lattice, over those beside them.
     """
 
     tissue_shift_hu: float
@@ -59,7 +59,7 @@ class SliceChange:
 
 @dataclass(frozen=True)
 class SliceLimits:
-    """The largest value of each figure of a `SliceChange` that counts as good, by magnitude."""
+    """Largest magnitude of each figure of a `SliceChange` that is accepted."""
 
     tissue_shift_hu: float
     lung_shift_hu: float
@@ -73,21 +73,21 @@ class SliceLimits:
     grid_ratio: float
 
     def to_json(self) -> dict[str, float]:
-        """For a bundle's manifest."""
+        """Limits by name, rounded, for the guard section of a model."""
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> SliceLimits:
-        """What `to_json` gave.
+        """Limits from the record that `to_json` wrote.
 
         Raises:
             EvaluationError: if a limit is missing, unknown, or no positive number.
         """
         names = {field.name for field in fields(cls)}
         if set(record) != names:
-            odd = ", ".join(sorted(names.symmetric_difference(record)))
+            mismatched = ", ".join(sorted(names.symmetric_difference(record)))
             raise EvaluationError(
-                f"limits of the slice guard lack or do not know {odd}; train the model again"
+                f"limits of the slice guard lack or do not know {mismatched}; train the model again"
             )
         for name, value in record.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -142,11 +142,11 @@ _LEAST_LIMIT = {
     "mottle_hu": 1.0,
     "grid_ratio": 2.5,
 }
-"""No limit is set below: less is no finding, however alike the slices were that it is set from."""
+"""Smallest limit of each figure, used where calibration slices changed by less than this."""
 
 MARGIN, MARGIN_OF_ONE = 1.25, 4.0
-"""A limit lies `MARGIN + MARGIN_OF_ONE / n` times as high as the highest of n good slices: few
-slices have not shown yet what others will."""
+"""A limit is `MARGIN + MARGIN_OF_ONE / n` times the highest value of n good slices: the fewer
+slices, the wider the margin."""
 
 
 def measure_change(
@@ -154,7 +154,7 @@ def measure_change(
     after_hu: Float[np.ndarray, "rows columns"],
     pixel_mm: float,
 ) -> SliceChange:
-    """Compare one slice before and after a mapping. One of less than 5 cm shows no change.
+    """Measure how a mapping changed one slice; a slice smaller than 5 cm reads as unchanged.
 
     Args:
         before_hu, after_hu: in HU; padding holds air or less in both.
@@ -166,11 +166,11 @@ def measure_change(
     finest = finest_level(before, after, pixel_mm)
     if min(finest.before.shape) < 2 * SMALLEST_PX:
         return SliceChange(*[0.0] * len(fields(SliceChange)))
-    levels = list(levels_of(unclipped(finest)))
-    shifts = drift(finest.halved(), levels[1])
-    whole_mm, local_mm = displacements(levels[0])
-    found = [blobs(level) for level in levels]
-    structures = [one.highest for one in found] + [0.0] * LEVELS
+    levels = list(pyramid_levels(remove_clipping_shift(finest)))
+    shifts = measure_hu_shifts(finest.halved(), levels[1])
+    whole_mm, local_mm = measure_displacements(levels[0])
+    contrasts = [measure_blobs(level) for level in levels]
+    structures = [contrast.highest for contrast in contrasts] + [0.0] * LEVELS
     return SliceChange(
         tissue_shift_hu=shifts.tissue_hu,
         lung_shift_hu=shifts.lung_hu,
@@ -180,15 +180,15 @@ def measure_change(
         small_structure=structures[0],
         medium_structure=structures[1],
         large_structure=structures[2],
-        mottle_hu=found[0].mottle_hu,
-        grid_ratio=lattice_ratio(after - before),
+        mottle_hu=contrasts[0].mottle_hu,
+        grid_ratio=checkerboard_ratio(after - before),
     )
 
 
-def limits_of(changes: Sequence[SliceChange]) -> SliceLimits:
-    """Limits from good output, above its highest values by a margin that grows with few slices.
+def learn_slice_limits(changes: Sequence[SliceChange]) -> SliceLimits:
+    """Learn limits from good output: its highest values times a margin, wider for few slices.
 
-    Slices of several bodies tell more than as many of one.
+    Slices of several bodies give better limits than as many slices of one body.
 
     Raises:
         EvaluationError: if there are no slices.
@@ -204,7 +204,7 @@ def limits_of(changes: Sequence[SliceChange]) -> SliceLimits:
 
 
 def judge_slice(change: SliceChange, limits: SliceLimits) -> tuple[str, ...]:
-    """What exceeds its limit, with both values and what it means; nothing for a good slice."""
+    """Describe each figure beyond its limit, with both values and its meaning; empty if none is."""
     reasons = []
     for name, (finding, meaning) in _MEANING.items():
         value, limit = getattr(change, name), getattr(limits, name)

@@ -1,4 +1,4 @@
-"""What a user sets about the guards of one run: `NAME=VALUE`, `NAME=off`, or `off` for all."""
+"""Options `--guard` of one run: `NAME=VALUE`, `NAME=off`, or `off` for both guards."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ OFF = "off"
 SCAN, SLICES = "scan", "slices"
 DEFAULTS = {SCAN: "refuse", SLICES: "flag"}
 ACTIONS = {SCAN: ("refuse", "note", OFF), SLICES: ("flag", "refuse", OFF)}
-"""What follows from a scan that is unlike those a model knows, and from a slice that went wrong."""
+"""Actions on a scan unlike those of the model, and on a slice that was changed too much."""
 
-NUMBERS = tuple(each.name for kind in (ScanLimits, SliceLimits) for each in fields(kind))
+NUMBERS = tuple(limit.name for kind in (ScanLimits, SliceLimits) for limit in fields(kind))
 
 Limits = TypeVar("Limits", ScanLimits, SliceLimits)
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """What was set.
+    """Limits and actions that the user has set with `--guard`.
 
     Args:
-        values: limits by name; infinite where one was switched off.
+        values: limits by name; infinite where a limit was switched off.
         off: names without a number that were switched off.
-        actions: for `scan` and `slices`.
+        actions: by `scan` and `slices`, one of `ACTIONS`.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Overrides:
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Overrides:
-        """Read the words of `--guard`, the later over the earlier.
+        """Read the values of `--guard`; later ones override earlier ones.
 
         Raises:
             UsageError: for a name that does not exist or a value it does not take.
@@ -52,7 +52,7 @@ class Overrides:
                 actions = dict.fromkeys(actions, OFF)
             elif name in actions:
                 if value not in ACTIONS[name]:
-                    raise UsageError(f"--guard {word}: {name} is {_either(ACTIONS[name])}")
+                    raise UsageError(f"--guard {word}: {name} is {_join_with_or(ACTIONS[name])}")
                 actions[name] = value
             elif name in NUMBERS:
                 values[name] = _number(word, value)
@@ -67,10 +67,15 @@ class Overrides:
                 )
         return cls(values, frozenset(off), actions)
 
-    def on(self, limits: Limits) -> Limits:
-        """The limits with what was set."""
-        own = {each.name for each in fields(limits)}
-        return replace(limits, **{k: v for k, v in self.values.items() if k in own})
+    @property
+    def all_off(self) -> bool:
+        """Whether both guards are off."""
+        return all(action == OFF for action in self.actions.values())
+
+    def apply_to(self, limits: Limits) -> Limits:
+        """The limits, replaced by those that the user has set."""
+        names = {limit.name for limit in fields(limits)}
+        return replace(limits, **{k: v for k, v in self.values.items() if k in names})
 
 
 def _number(word: str, value: str) -> float:
@@ -85,5 +90,5 @@ def _number(word: str, value: str) -> float:
     return number
 
 
-def _either(words: Sequence[str]) -> str:
+def _join_with_or(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,8 +1,8 @@
 """A slice before and after a mapping on a few coarse grids, where reconstruction kernels agree.
 
 A kernel has gain 1 at zero frequency and differs from others mostly above 0.2 cycles/mm; averaged
-over 1.4 mm and more, two reconstructions of one body differ little, and what still differs looks
-like the second derivative of the image.
+over 1.4 mm and more, two reconstructions of one body differ little, and the rest of their
+difference is close to the second derivative of the image.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ FINEST_MM = 1.4
 """Pixels of the finest grid: two of a usual chest scan; finer shows noise and kernel only."""
 
 SMALLEST_PX = 16
-"""A grid with fewer rows or columns shows nothing."""
+"""Fewest rows and columns of a grid that is used."""
 
 LEVELS = 3
-"""Grids, each twice as coarse as the one before."""
+"""Number of grids, each twice as coarse as the one before."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """Both images and where they show the patient, on one grid.
+    """Images before and after a mapping and the mask of the patient, on one grid of a pyramid.
 
     Args:
         inside: the patient, away from the outline, lungs included.
@@ -62,8 +62,8 @@ def finest_level(
     return Level(before, after, inside, step * pixel_mm)
 
 
-def levels_of(finest: Level) -> Iterator[Level]:
-    """The grids from the finest to the coarsest that still shows something."""
+def pyramid_levels(finest: Level) -> Iterator[Level]:
+    """Levels from the finest to the coarsest that has at least `SMALLEST_PX` rows and columns."""
     level = finest
     for _ in range(LEVELS):
         if min(level.before.shape) < SMALLEST_PX:
@@ -85,7 +85,7 @@ def gaussian(
 def binned(
     image: Float32[np.ndarray, "rows columns"], step: int
 ) -> Float32[np.ndarray, "less_rows less_columns"]:
-    """Means of squares of `step` pixels; what is over at the last edges is left out."""
+    """Means of squares of `step` pixels; remaining rows and columns are left out."""
     rows, columns = (n // step * step for n in image.shape)
     tall = sum(image[first:rows:step] for first in range(1, step)) + image[0:rows:step]
     wide = sum(tall[:, first:columns:step] for first in range(1, step)) + tall[:, 0:columns:step]

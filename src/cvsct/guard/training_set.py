@@ -1,7 +1,7 @@
-"""Whether two sides of scans may be learned from: what a model of them would be wrong for.
+"""Check of the scans of both sides before a training: phantoms, mixed scanners, no HU.
 
 The sides are compared as wholes, so that a domain may hold phantoms beside patients as long as
-both have tissue in common. Each finding has a word by which a user allows it all the same.
+both have tissue in common. Each problem names the value of `--allow` by which a user accepts it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from cvsct.core.errors import UsageError, one_line
 from cvsct.core.masks import FAT_VOXELS, LUNG
 from cvsct.core.volume import CTVolume, ScanFacts
-from cvsct.guard.calibrate import Place, Sample
+from cvsct.guard.calibrate import SliceGroups, SliceRef
 from cvsct.guard.descriptor import Descriptor, describe, distance
 from cvsct.guard.input_check import vendor
 from cvsct.io.dicom.derive import SOFTWARE
@@ -22,10 +22,10 @@ from cvsct.io.dicom.stack import SeriesFiles
 
 PHANTOM, DERIVED, MIXED = "phantom", "derived", "mixed-scanners"
 ALLOWED = (PHANTOM, DERIVED, MIXED)
-"""What a user may allow."""
+"""Values of `--allow`."""
 
-APART_NATS = 1.0
-"""Divergence of tissue, mean of both ways, beyond which two sides have too little in common.
+MAX_DIVERGENCE_NATS = 1.0
+"""Divergence of tissue, mean of both directions, beyond which two sides are refused.
 
 Of single scans, a phantom that imitates a trunk is at most 0.83 from a patient, real patients are
 0.1 from each other; a homogeneous phantom of water is 1.9 and more from real patients, one of
@@ -33,15 +33,16 @@ Of single scans, a phantom that imitates a trunk is at most 0.83 from a patient,
 """
 
 LEAST_SHARE = 0.001
-"""Of all pixels, below which a side shows no air, or no fat."""
+"""Share of all pixels below which a side counts as without air, or without fat."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One reason why a side, or both, must not be learned from.
+class TrainingProblem:
+    """Reason to refuse a training on one side's scans, or on both.
 
     Args:
-        allow: the word that lets it pass; empty where nothing does.
+        text: what was found, where, and what to give instead.
+        allow: value of `--allow` that accepts it; empty where none does.
     """
 
     text: str
@@ -49,11 +50,11 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a few slices of a side show.
+class SideContent:
+    """Descriptor and shares of air and fat of slices that represent a side.
 
     Args:
-        air, fat: share of the pixels that are measured.
+        air, fat: share of the measured pixels, 0 to 1.
     """
 
     descriptor: Descriptor
@@ -61,32 +62,32 @@ class Shown:
     fat: float
 
     @classmethod
-    def of(cls, series: Sequence[SeriesFiles]) -> Shown:
+    def of(cls, series: Sequence[SeriesFiles]) -> SideContent:
         """Measure slices spread over the series.
 
         Raises:
-            CvsctError: if one cannot be read.
+            CvsctError: if a slice cannot be read.
         """
         counts = np.zeros(3)
 
-        def counted(place: Place) -> CTVolume:
-            volume = place.read()
+        def read_and_count(slice_ref: SliceRef) -> CTVolume:
+            volume = slice_ref.read()
             hu = volume.hu if volume.padding is None else volume.hu[~volume.padding]
             fat = (hu > FAT_VOXELS.low_hu) & (hu < FAT_VOXELS.high_hu)
             counts[:] += (hu < LUNG.high_hu).sum(), fat.sum(), hu.size
             return volume
 
-        places = (place for group in Sample.of(series).groups for place in group)
-        descriptor = describe(map(counted, places))
+        slices = (ref for group in SliceGroups.spread_over(series).groups for ref in group)
+        descriptor = describe(map(read_and_count, slices))
         air, fat = counts[:2] / max(counts[2], 1)
         return cls(descriptor, float(air), float(fat))
 
 
 def parse_allowed(words: Sequence[str]) -> frozenset[str]:
-    """What the user allows, of words that may each be several by commas.
+    """Parse the values of `--allow`, each of which may be a list separated by commas.
 
     Raises:
-        UsageError: for a word that names nothing.
+        UsageError: for a value that is not in `ALLOWED`.
     """
     given = {part.strip() for word in words for part in word.split(",")} - {""}
     unknown = sorted(given - set(ALLOWED))
@@ -97,54 +98,57 @@ def parse_allowed(words: Sequence[str]) -> frozenset[str]:
     return frozenset(given)
 
 
-def findings(
+def find_problems(
     sides: Mapping[str, tuple[Sequence[SeriesFiles], Sequence[ScanFacts]]],
-) -> Iterator[Finding]:
-    """What of two sides of scans stands against learning from them.
+) -> Iterator[TrainingProblem]:
+    """Find the problems of two sides of scans as a training set.
 
     Args:
-        sides: source and target by name, the series and what headers tell of each.
+        sides: series and header facts of `source` and `target`, in this order.
 
     Raises:
-        CvsctError: if a slice that is looked at cannot be read.
+        CvsctError: if one of the measured slices cannot be read.
     """
     for name, (_, facts) in sides.items():
-        yield from mixed_makers(name, facts)
-    shown = {name: Shown.of(series) for name, (series, _) in sides.items()}
-    lacking = [finding for name, each in shown.items() if (finding := _lacking(name, each))]
+        yield from check_manufacturers(name, facts)
+    contents = {name: SideContent.of(series) for name, (series, _) in sides.items()}
+    lacking = [
+        problem for name, content in contents.items() if (problem := _check_content(name, content))
+    ]
     yield from lacking
-    a, b = (each.descriptor for each in shown.values())
-    apart = 0.5 * (distance(a, b).tissue_nats + distance(b, a).tissue_nats)
-    if not lacking and apart > APART_NATS:
-        yield Finding(
-            f"tissue of source and target differs by {apart:.1f} nats, at most {APART_NATS:g} is "
-            "expected: a phantom beside patients, or other parts of the body? Give scans of like "
-            "bodies",
+    a, b = (content.descriptor for content in contents.values())
+    divergence_nats = 0.5 * (distance(a, b).tissue_nats + distance(b, a).tissue_nats)
+    if not lacking and divergence_nats > MAX_DIVERGENCE_NATS:
+        yield TrainingProblem(
+            f"tissue of source and target differs by {divergence_nats:.1f} nats, at most "
+            f"{MAX_DIVERGENCE_NATS:g} is expected: a phantom beside patients, or other "
+            "parts of the body? Give scans of like bodies",
             PHANTOM,
         )
 
 
-def mixed_makers(side: str, facts: Sequence[ScanFacts]) -> Iterator[Finding]:
-    """Says that one side's scans are of several manufacturers."""
-    made = {each.acquisition.manufacturer for each in facts} - {"", SOFTWARE}
-    makers = {vendor(one): one_line(one)[:64] for one in sorted(made)}
-    if len(makers) > 1:
-        yield Finding(
-            f"the {side} holds scans of {len(makers)} manufacturers ({', '.join(makers.values())}):"
-            " a model learns one scanner from them, their mean; give scans of one",
+def check_manufacturers(side: str, facts: Sequence[ScanFacts]) -> Iterator[TrainingProblem]:
+    """Report a side whose scans are of several manufacturers."""
+    manufacturers = {scan.acquisition.manufacturer for scan in facts} - {"", SOFTWARE}
+    by_vendor = {vendor(name): one_line(name)[:64] for name in sorted(manufacturers)}
+    if len(by_vendor) > 1:
+        yield TrainingProblem(
+            f"the {side} holds scans of {len(by_vendor)} manufacturers "
+            f"({', '.join(by_vendor.values())}): a model learns the mean of them; "
+            "give scans of one",
             MIXED,
         )
 
 
-def _lacking(side: str, shown: Shown) -> Finding | None:
-    """What a side does not show that any body in HU does."""
-    if max(shown.air, shown.fat) < LEAST_SHARE:
-        return Finding(
+def _check_content(side: str, content: SideContent) -> TrainingProblem | None:
+    """Report a side without what any CT of a body in HU shows: air or fat, and tissue."""
+    if max(content.air, content.fat) < LEAST_SHARE:
+        return TrainingProblem(
             f"the {side} shows neither air nor fat, as any CT in Hounsfield units of a whole body "
             "does; give CT in HU"
         )
-    if not shown.descriptor.knows_tissue:
-        return Finding(
+    if not content.descriptor.knows_tissue:
+        return TrainingProblem(
             f"the {side} shows hardly any tissue: no patient, or no Hounsfield units", PHANTOM
         )
     return None

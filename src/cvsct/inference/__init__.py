@@ -1,1 +1,1 @@
-"""A trained model applied to volumes."""
+"""Application of a trained model to volumes and series."""

@@ -1,7 +1,8 @@
-"""Reading, computing and writing at the same time, with little in memory.
+"""Reading, computing and writing at the same time, with few parts in memory.
 
-One thread reads ahead, the caller's computes, one writes behind. Order is kept. What any of them
-raises is raised in the caller; what waits then is dropped, but for what a thread has begun.
+One thread reads ahead, the thread of the caller computes, one thread writes behind, all in order.
+An exception of any of them is raised in the caller; waiting parts are then dropped, except those
+that a thread has begun.
 """
 
 from __future__ import annotations
@@ -13,29 +14,35 @@ from typing import TypeVar
 
 Key = TypeVar("Key")
 Read = TypeVar("Read")
-Made = TypeVar("Made")
+Computed = TypeVar("Computed")
 
 AHEAD = 2
-"""Parts read ahead, and parts that wait to be written: at most so many of each in memory."""
+"""Largest number of parts read ahead, and of parts that wait to be written."""
 
 
 def overlap(
     keys: Sequence[Key],
     read: Callable[[Key], Read],
-    compute: Callable[[Read], Made],
-    write: Callable[[Made], None],
+    compute: Callable[[Read], Computed],
+    write: Callable[[Computed], None],
 ) -> Iterator[int]:
-    """Write what is computed from what is read, for each key in turn; gives how many are computed.
+    """Read, compute and write one part for each key, in order, with the three steps overlapping.
 
-    Nothing happens until it is iterated. Left in the middle it drops what waits.
+    Nothing happens until the generator is iterated. If it is closed early, waiting parts are
+    dropped.
 
     Args:
-        read, write: run in threads of their own, one call at a time each.
-        compute: runs in the caller's thread, where Ctrl-C arrives.
+        keys: keys of the parts, in order.
+        read: reads the part of a key, in a thread of its own.
+        compute: computes the result of a part, in the thread of the caller, where Ctrl-C arrives.
+        write: writes a result, in a thread of its own.
+
+    Yields:
+        The number of parts that are computed.
 
     Raises:
-        Exception: whatever one of the three raises, the first in the order of the keys that the
-            caller meets. All threads have ended by then.
+        Exception: the first exception of `read`, `compute` or `write`, in the order of the keys.
+            All threads have ended by then.
     """
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         ahead: deque[Future[Read]] = deque()
@@ -44,11 +51,11 @@ def overlap(
             for index in range(len(keys)):
                 while len(ahead) < AHEAD and index + len(ahead) < len(keys):
                     ahead.append(reader.submit(read, keys[index + len(ahead)]))
-                made = compute(ahead.popleft().result())
+                computed = compute(ahead.popleft().result())
                 while len(behind) >= AHEAD:
                     behind.popleft().result()
-                behind.append(writer.submit(write, made))
-                del made
+                behind.append(writer.submit(write, computed))
+                del computed
                 yield index + 1
             while behind:
                 behind.popleft().result()

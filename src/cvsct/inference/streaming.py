@@ -1,6 +1,6 @@
-"""A trained model applied to scans: volume in, volume out, derived series on disk.
+"""Application of a trained model to a volume in memory, or to a series that streams from disk.
 
-Series stream through: what is in memory at a time is a few slices, however many a series has.
+Of a series only a few slices are in memory at a time, however many it has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cvsct.core.errors import GuardError, ModelError, SeriesError
 from cvsct.core.files import config_hash, new_folder
 from cvsct.core.sampling import read_sample
 from cvsct.core.volume import CTVolume, OpenedScan
-from cvsct.guard.apply import Guard, facts_of, report
+from cvsct.guard.apply import Guard, guard_report, scan_facts
 from cvsct.guard.verdict import ScanVerdict
 from cvsct.inference.overlap import overlap
 from cvsct.io.dicom.header import is_dicom, label
@@ -32,17 +32,23 @@ from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle
 
 EXACT = "fp32"
-"""The precision that needs no label."""
+"""Precision that derived images do not name."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one series: its derived series, or the reason there is none.
+    """Outcome of one series: its derived series, or the reason why there is none.
 
     Args:
-        guard: what guards had to say (`guarding.report`); empty where none was at work.
-        names: of a NIfTI series, what its file was called and what the derived one is.
-        notes: what is odd about the series as it was read.
+        series_uid: Series Instance UID of the source.
+        folder: name of the derived series' folder in the output folder.
+        derived_uid: Series Instance UID of the derived series; empty where there is none.
+        n_slices: number of slices written.
+        mean_change_hu: mean absolute change of the voxels, in HU.
+        guard: findings of the guard (`cvsct.guard.apply.report`); empty without a guard.
+        names: for NIfTI, the names of the source file and of the derived file.
+        notes: remarks on the source series.
+        error: why there is no derived series; empty where there is one.
     """
 
     series_uid: str
@@ -56,7 +62,7 @@ class Outcome:
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Only what applies."""
+        """The outcome as plain values for JSON, without those that do not apply."""
         if self.error:
             return {"source_series_uid": self.series_uid, "error": self.error}
         return {
@@ -72,12 +78,19 @@ class Outcome:
 
     @property
     def n_flagged(self) -> int:
-        """Slices that the guard has flagged."""
+        """Number of slices that the guard flagged."""
         return len(self.guard.get("slices", {}).get("flagged", ()))
 
 
 def harmonize_volume(volume: CTVolume, mapping: VolumeMapping) -> CTVolume:
-    """The volume as the other scanner would have made it; padding stays padding.
+    """Map a volume and keep its padding.
+
+    Args:
+        volume: HU of shape (slices, rows, columns).
+        mapping: maps the volume to HU of the same shape.
+
+    Returns:
+        The mapped volume, float32 HU, with the geometry and padding of the source.
 
     Raises:
         ModelError: if the mapping gives values that are not finite.
@@ -100,9 +113,17 @@ def derivation_of(
     keep_equipment: bool,
     timestamp: str = "",
 ) -> Derivation:
-    """What images made by this model say of how they were made; their UIDs follow from it."""
+    """Derivation that images of this model record; their UIDs follow from it.
+
+    Args:
+        bundle: the model.
+        mapping: the mapping of one direction, with its engine.
+        reverse: whether it maps from B to A.
+        keep_equipment: whether derived images keep Manufacturer and model of the scanner.
+        timestamp: time of making as 14 digits; empty for none.
+    """
     precision = mapping.engine.precision if mapping.engine else EXACT
-    other = {} if precision == EXACT else {"precision": precision}
+    precision_config = {} if precision == EXACT else {"precision": precision}
     return Derivation(
         method=bundle.method if precision == EXACT else f"{bundle.method} in {precision}",
         target=str(bundle.source if reverse else bundle.target),
@@ -110,7 +131,7 @@ def derivation_of(
         model_version=__version__,
         model_sha256=bundle.sha256,
         config_sha256=config_hash(
-            {"cvsct": __version__, "reverse": reverse, **other, **bundle.settings}
+            {"cvsct": __version__, "reverse": reverse, **precision_config, **bundle.settings}
         ),
         keep_equipment=keep_equipment,
         timestamp=timestamp,
@@ -118,9 +139,10 @@ def derivation_of(
 
 
 def names_told(series: SeriesFiles) -> dict[str, str]:
-    """A NIfTI file's name and its derived one's for a manifest, which may be shared.
+    """Names of a NIfTI source and of its derived file, for a manifest that may be shared.
 
-    A name that could identify somebody is told as a hash; `uid_map.json` beside the file has it.
+    A name that could identify a patient is replaced by a hash; `uid_map.json` beside the derived
+    file has the name itself.
     """
     path = series.files[0]
     if not is_nifti(path):
@@ -130,15 +152,19 @@ def names_told(series: SeriesFiles) -> dict[str, str]:
 
 
 def folder_name(series_uid: str) -> str:
-    """The folder of a series, and its name wherever its UID must not stand."""
+    """Name of the folder of a series: a hash, which also names it where its UID must not appear."""
     return hashlib.sha256(series_uid.encode()).hexdigest()[:16]
 
 
 def refuse_derived(series: SeriesFiles, force: bool = False) -> None:
-    """Refuse what this program has derived, unless by force.
+    """Refuse a series that this program has derived.
+
+    Args:
+        series: the series to check.
+        force: accept a derived series.
 
     Raises:
-        SeriesError: if it is derived.
+        SeriesError: if the series is derived, and `force` is not set.
     """
     if not force and is_harmonized(series):
         raise SeriesError(
@@ -150,7 +176,10 @@ def refuse_derived(series: SeriesFiles, force: bool = False) -> None:
 def fitted_and_checked(
     scan: OpenedScan, mapping: VolumeMapping, guard: Guard
 ) -> tuple[VolumeMapping, ScanVerdict | None]:
-    """The mapping for this scan, and what the guard has to say of it, from the same few slices.
+    """Adapt a mapping to a scan and check the scan, from the same sampled slices.
+
+    Returns:
+        The adapted mapping, and the guard's verdict on the scan; None where it checks no scans.
 
     Raises:
         GuardError: if the guard refuses the scan.
@@ -160,33 +189,38 @@ def fitted_and_checked(
         return mapping, None
     sample = read_sample(scan)
     fitted = mapping.fitted_to(sample)
-    return fitted, guard.check_scan(facts_of(scan), sample, fitted.position)
+    return fitted, guard.check_scan(scan_facts(scan), sample, fitted.position)
 
 
 def harmonize_series(
     series: SeriesFiles,
     mapping: VolumeMapping,
-    place: Path,
+    folder: Path,
     derivation: Derivation,
     *,
     nifti: bool = False,
     guard: Guard | None = None,
     force: bool = False,
 ) -> Generator[int, None, Outcome]:
-    """Read, map and write one series, its folder whole or absent.
+    """Read, map and write one series; its output folder is atomic.
 
-    The generator gives the number of slices that are newly done. Slices are read, mapped and
-    written at the same time and let go, so that memory does not grow with a series. What was read
-    from NIfTI is written as NIfTI. What headers tell is refused before any pixel is read.
+    Slices are read, mapped and written at the same time and then freed, so that memory does not
+    grow with the series. NIfTI is written as NIfTI. Headers are checked before any pixel is read.
 
     Args:
-        place: the folder to write.
-        nifti: write a derived DICOM series as NIfTI too.
-        guard: what refuses a series before it is mapped, and flags slices; without it none does.
-        force: harmonize even what this program derived.
+        series: the source.
+        mapping: the mapping of one direction of a model.
+        folder: the folder to write.
+        derivation: what derived images record.
+        nifti: also write a derived DICOM series as NIfTI.
+        guard: checks the scan before it is mapped, and the slices after; None checks nothing.
+        force: also harmonize a series that this program has derived.
+
+    Yields:
+        The number of slices that are newly done.
 
     Returns:
-        What became of the series, at the end of the generator.
+        The outcome of the series, at the end of the generator.
 
     Raises:
         GuardError: if the guard refuses it.
@@ -207,11 +241,11 @@ def harmonize_series(
         change_hu.extend(np.abs(result.hu - source.hu).mean(axis=(1, 2), dtype=float).tolist())
         return source, result
 
-    with new_folder(place) as partial:
+    with new_folder(folder) as partial:
         writer = derived_writer(stack, partial, derivation, series)
 
-        def write(made: tuple[CTVolume, CTVolume]) -> None:
-            source, result = made
+        def write(slices: tuple[CTVolume, CTVolume]) -> None:
+            source, result = slices
             with _named(series):  # judged in the thread that writes: computing goes on meanwhile
                 remarks = watch(source, result)
             writer.write(source, result.hu, remarks)
@@ -227,11 +261,11 @@ def harmonize_series(
             write_nifti(derived, partial / f"{folder_name(series.series_uid)}.nii.gz")
     return Outcome(
         series_uid=series.series_uid,
-        folder=place.name,
+        folder=folder.name,
         derived_uid=written.series_uid,
         n_slices=len(stack),
         mean_change_hu=float(np.mean(change_hu)),
-        guard=report(verdict, watch, fitted.remark),
+        guard=guard_report(verdict, watch, fitted.remark),
         names=names_told(series),
         notes=stack.notes,
     )
@@ -239,7 +273,7 @@ def harmonize_series(
 
 @contextlib.contextmanager
 def _named(series: SeriesFiles) -> Iterator[None]:
-    """A guard's refusal with the name of a file."""
+    """Add the name of the series' first file to an error of the guard."""
     try:
         yield
     except GuardError as error:

@@ -1,4 +1,4 @@
-"""When derived images were made: one time for an output folder, fixed when it is begun."""
+"""Time of making of derived images: one time per output folder, fixed by its first run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _DIGITS = "%Y%m%d%H%M%S"
 
 
 def parse_timestamp(given: str) -> str:
-    """`now` or a local time in ISO 8601 as 14 digits, `20261128093000`; empty stays empty.
+    """Convert `now`, or a local time in ISO 8601, to 14 digits (YYYYMMDDhhmmss).
+
+    Args:
+        given: the time; empty text is returned unchanged.
 
     Raises:
-        UsageError: if it is neither.
+        UsageError: if `given` is neither.
 
     Example:
         >>> parse_timestamp("2026-11-28T09:30")
@@ -43,12 +46,17 @@ def parse_timestamp(given: str) -> str:
 
 
 def fixed_timestamp(out: Path, given: str) -> str:
-    """The time of all images of a folder that grows: the first run's, where that said `now`.
+    """Time of making for all images of an output folder that several runs fill.
 
-    Of several runs that begin at once, such as the shards of a job array, one sets it for all.
+    With `now` the first run fixes the time in `timestamp.json`; of several runs that start at once,
+    such as the shards of a job array, one fixes it for all.
+
+    Args:
+        out: the output folder.
+        given: as for `parse_timestamp`.
 
     Raises:
-        UsageError: if `given` is no time.
+        UsageError: if `given` is not a time.
     """
     wanted = parse_timestamp(given)
     path = out / TIMESTAMP
@@ -61,5 +69,5 @@ def fixed_timestamp(out: Path, given: str) -> str:
         rename_unless_taken(own, path)  # or another run was first
     if not path.exists():
         return wanted
-    found: str = json.loads(path.read_text(encoding="utf-8"))["timestamp"]
-    return found
+    fixed: str = json.loads(path.read_text(encoding="utf-8"))["timestamp"]
+    return fixed

@@ -1,4 +1,4 @@
-"""A volume's voxel grid in the patient's space, for what else is drawn there."""
+"""Comparison of frames of reference: whether a mask was drawn in that of a volume."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What lies under a path: the CT series, and whatever was left out, with the reason.
+"""Catalog of a path: its CT series, and the files that are left out, with the reasons.
 
-Headers only. A scan that may be incomplete because a file was lost is told as such: nothing that
-could be a part of a scan is passed over without a word.
+Only headers are read. A file that may be a lost slice of a scan is always reported.
 """
 
 from __future__ import annotations
@@ -55,13 +54,13 @@ _DICOM_SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
 
 @dataclass(frozen=True)
 class Catalog:
-    """The CT series under a path, and what else is there.
+    """The CT series under a path, and the other files there.
 
     Args:
-        series: those that must be refused among them.
+        series: all of them, also those that must be refused.
         left_out: files that are not read, by reason.
-        repeated: SOP Instance UIDs that more than one CT file has.
-        notes: what else a user should know, one line each.
+        repeated: SOP Instance UIDs that several CT files share.
+        notes: further remarks for the user, one line each.
     """
 
     series: tuple[SeriesFiles, ...]
@@ -71,8 +70,8 @@ class Catalog:
 
     @property
     def incomplete(self) -> bool:
-        """Whether some scan may lack slices, or is lacking altogether."""
-        return any(each.incomplete for each in self.left_out)
+        """Whether a scan may lack slices, or be missing altogether."""
+        return any(files.incomplete for files in self.left_out)
 
 
 def catalog(path: Path) -> Catalog:
@@ -91,25 +90,25 @@ def catalog(path: Path) -> Catalog:
     tally = Tally()
     files = walk(path, tally)
     scans = [file for file in files if is_nifti(file)]
-    found = _Dicom(path, tally)
+    dicom = _DicomFiles(path, tally)
     for file in files:
         if not is_nifti(file):
-            found.add(file)
-    found.count_foreign()
-    series = found.series()
+            dicom.add(file)
+    dicom.count_foreign()
+    series = dicom.series()
     if series and scans:
         tally.add(BESIDE_DICOM, *scans)
     elif scans:
         series = _nifti_series(path, scans, tally)
     everything = tally.all()
-    left_out = tuple(each for each in everything if not each.why.silent)
-    if not series and not found.damaged:
+    left_out = tuple(files for files in everything if not files.why.silent)
+    if not series and not dicom.damaged:
         raise SeriesError(_nothing_found(path, everything))
-    repeated = frozenset(uid for uid, count in found.uids.items() if count > 1)
-    for each in left_out:
-        logger.info("left out while looking for CT series: %s", each)
-    marked = named_alone(mark_repeated([*series, *found.damaged], repeated))
-    return Catalog(tuple(marked), left_out, repeated, found.notes(marked))
+    repeated = frozenset(uid for uid, count in dicom.uids.items() if count > 1)
+    for excluded in left_out:
+        logger.info("left out while looking for CT series: %s", excluded)
+    marked = named_alone(mark_repeated([*series, *dicom.damaged], repeated))
+    return Catalog(tuple(marked), left_out, repeated, dicom.notes(marked))
 
 
 def find_series(path: Path) -> list[SeriesFiles]:
@@ -122,11 +121,11 @@ def find_series(path: Path) -> list[SeriesFiles]:
     return list(catalog(path).series)
 
 
-class _Dicom:
-    """DICOM files of one path, sorted into series, objects of other kinds, and what is damaged.
+class _DicomFiles:
+    """DICOM files of one path, sorted into series, objects of other kinds, and damaged files.
 
     Args:
-        path: where they lie; of a single file every fault is an error.
+        path: folder of the files, or a single file, any fault of which is an error.
     """
 
     def __init__(self, path: Path, tally: Tally) -> None:
@@ -140,10 +139,10 @@ class _Dicom:
         self._foreign: dict[Path, FileKind] = {}
 
     def add(self, file: Path) -> None:
-        """Sort a file in.
+        """Sort one file into its series, or count it as left out.
 
         Raises:
-            SeriesError: if it is the path itself, and is not sound.
+            SeriesError: if the path is this single file, and it is not sound.
         """
         alone = self._path.is_file()
         if not alone and not is_dicom(file) and file.suffix.lower() not in _DICOM_SUFFIXES:
@@ -193,7 +192,7 @@ class _Dicom:
         )  # fmt: skip
 
     def count_foreign(self) -> None:
-        """Count what is no DICOM, once it is known how slices are named here."""
+        """Count the files that are not DICOM, once the names of all slices are known."""
         for file, reason in lost_slices(self._foreign, self._neighbors):
             self._tally.add(reason or kind_reason(self._foreign[file]), file)
 
@@ -209,25 +208,26 @@ class _Dicom:
         ]
 
     def notes(self, series: Sequence[SeriesFiles]) -> tuple[str, ...]:
-        """One line on series whose headers count more images than there are files."""
+        """A note on series whose headers declare more images than there are files."""
         short = [
-            (number, len(each.files), declared)
-            for number, each in enumerate(series, 1)
-            if not each.frames
-            and (declared := _declared(self._counted.get(each.series_uid, set()))) > len(each.files)
+            (number, len(files.files), declared)
+            for number, files in enumerate(series, 1)
+            if not files.frames
+            and (declared := _n_declared(self._counted.get(files.series_uid, set())))
+            > len(files.files)
         ]
         if not short:
             return ()
-        number, there, declared = short[0]
-        which = f"series {number} holds {there} images of the {declared} that its headers count"
+        number, n_files, declared = short[0]
+        remark = f"series {number} holds {n_files} images of the {declared} that its headers count"
         more = f" ({len(short) - 1} more like it)" if len(short) > 1 else ""
-        return (f"{which}{more}; it may have been exported in part",)
+        return (f"{remark}{more}; it may have been exported in part",)
 
 
-def _declared(counts: set[tuple[int, ...]]) -> int:
-    """How many images a series has by its headers; 0 where they do not say or do not agree.
+def _n_declared(counts: set[tuple[int, ...]]) -> int:
+    """Number of images that the headers of a series declare; 0 if they do not or disagree.
 
-    Images in Acquisition counts those of a series only where there is one acquisition.
+    Images in Acquisition is the number of a series only if it has one acquisition.
     """
     if len(counts) != 1:
         return 0
@@ -236,18 +236,18 @@ def _declared(counts: set[tuple[int, ...]]) -> int:
 
 
 def _refuse_cut(file: Path, header: Dataset) -> None:
-    """Refuse a header that ends before it says what the object is: every object must.
+    """Refuse a header that ends before its SOP Class or Modality, which every object has.
 
     Raises:
         SeriesError: naming what is missing.
     """
-    said = text(header, "SOPClassUID")
-    if said != CT_IMAGE and CT_IMAGE.startswith(said):
-        said = media_class_of(header)  # absent, or cut within it
-    cut = said != CT_IMAGE and CT_IMAGE.startswith(said)
+    sop_class = text(header, "SOPClassUID")
+    if sop_class != CT_IMAGE and CT_IMAGE.startswith(sop_class):
+        sop_class = media_class_of(header)  # absent, or cut within it
+    cut = sop_class != CT_IMAGE and CT_IMAGE.startswith(sop_class)
     if cut and "DirectoryRecordSequence" not in header:
         missing = "SOP Class UID"
-    elif said in (CT_IMAGE, *ENHANCED_CT) and text(header, "Modality") in ("", "C"):
+    elif sop_class in (CT_IMAGE, *ENHANCED_CT) and text(header, "Modality") in ("", "C"):
         missing = "Modality"
     else:
         return
@@ -257,11 +257,11 @@ def _refuse_cut(file: Path, header: Dataset) -> None:
 
 
 def _nifti_series(path: Path, scans: list[Path], tally: Tally) -> list[SeriesFiles]:
-    """NIfTI files as series of one file; what cannot be opened stands alone, to be refused.
+    """NIfTI files as series of one file each, with a refusal for those that cannot be opened.
 
-    So do files that hold the same bytes, for no two scans do.
+    Files that hold the same bytes are refused too, for no two scans do.
     """
-    found: list[SeriesFiles] = []
+    series: list[SeriesFiles] = []
     for file in scans:
         try:
             reason = not_a_scan(read_nifti_header(file)[0]) if path.is_dir() else ""
@@ -272,35 +272,35 @@ def _nifti_series(path: Path, scans: list[Path], tally: Tally) -> list[SeriesFil
         except CvsctError as error:
             if path.is_file():
                 raise
-            found.append(SeriesFiles("", (file,), frames=1, refused=str(error)))
+            series.append(SeriesFiles("", (file,), frames=1, refused=str(error)))
             continue
-        found.append(SeriesFiles(stack.series_uid, (file,), len(stack)))
-    return list(_refuse_copies(found))
+        series.append(SeriesFiles(stack.series_uid, (file,), len(stack)))
+    return list(_refuse_copies(series))
 
 
-def _nifti_reason(said: str) -> Reason:
-    """Why a NIfTI file is no scan, from what `not_a_scan` says of one."""
-    kind = said.removeprefix("a ").removeprefix("an ")
+def _nifti_reason(objection: str) -> Reason:
+    """The reason why a NIfTI file is left out, from the text that `not_a_scan` gives for it."""
+    kind = objection.removeprefix("a ").removeprefix("an ")
     if kind == "label map":
         return Reason("NIfTI label map", "NIfTI label maps")
     return Reason(f"NIfTI {kind}", f"NIfTI {kind.replace('image', 'images', 1)}")
 
 
 def _refuse_copies(series: Sequence[SeriesFiles]) -> Iterator[SeriesFiles]:
-    """The series, those refused that hold the same bytes as another."""
+    """The series, with a refusal for those that hold the same bytes as another."""
     copies: dict[str, list[Path]] = defaultdict(list)
-    for each in series:
-        if each.series_uid:
-            copies[each.series_uid].append(each.files[0])
-    for each in series:
-        file = each.files[0]
-        others = [other for other in copies[each.series_uid] if other != file]
-        if not each.series_uid or not others:
-            yield each
+    for files in series:
+        if files.series_uid:
+            copies[files.series_uid].append(files.files[0])
+    for files in series:
+        file = files.files[0]
+        others = [other for other in copies[files.series_uid] if other != file]
+        if not files.series_uid or not others:
+            yield files
             continue
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         yield replace(
-            each,
+            files,
             series_uid="",
             refused=f"{label(file)}: holds the same bytes as {label(others[0])}{more}, and no two "
             "scans do; remove all but one, or copy each patient's scan again",

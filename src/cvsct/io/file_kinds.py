@@ -1,6 +1,6 @@
-"""What a file that is no DICOM is, by its first bytes, and what to do with it.
+"""Kinds of files that are not DICOM, by their first bytes, and the remedy for each.
 
-Names of files mislead: archives, other image formats and pictures are told by what they hold.
+Names of files mislead, so archives, other image formats and pictures are recognized by content.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 HEAD_BYTES = 1024
 GZIP = b"\x1f\x8b"
 NIFTI_MARKS = {b"n+1\0": (344, 348), b"n+2\0": (4, 540)}
-"""Where each version's mark stands, and how long its header is."""
+"""Position of the mark and length of the header, for each version of NIfTI."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class FileKind:
     """A kind of file that is not read.
 
     Args:
-        one: what one is called.
-        many: what several are called.
+        one: name of a single file.
+        many: name of several files.
         remedy: what to do with `{it}`; empty where the file can hold no scan.
     """
 
@@ -31,7 +31,7 @@ class FileKind:
     remedy: str = ""
 
     def remedy_of(self, count: int) -> str:
-        """What to do with one file or several."""
+        """The remedy in words, for one file or several."""
         return self.remedy.format(it="it" if count == 1 else "them")
 
 
@@ -85,7 +85,7 @@ _BY_SUFFIX = {
     **dict.fromkeys((".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp"), _DOCUMENT),
     **{".npz": _NUMPY, ".mnc": _MINC},
 }
-"""Kinds whose first bytes are those of another one, by their names."""
+"""Kinds that share their first bytes with another kind, by suffix."""
 _META_IMAGE = re.compile(rb"\s*(Comment[^\n]*\n\s*)*(ObjectType|NDims)\s*=")
 
 
@@ -99,7 +99,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def kind_of(path: Path) -> FileKind:
-    """What a file is that is not to be read as DICOM, by its first bytes.
+    """Kind of a file that is not read as DICOM, by its first bytes.
 
     Raises:
         OSError: if it cannot be read.

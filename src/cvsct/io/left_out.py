@@ -1,4 +1,4 @@
-"""What lies among scans and is not read, by reason and with counts, in words for the terminal."""
+"""Files among scans that are not read, counted by reason, and the lines that report them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cvsct.io.dicom.header import known_name, label, not_a_slice, sop_class_of
 from cvsct.io.file_kinds import FileKind
 
 MAX_NAMED = 4
-"""Files that a line on an incomplete scan names before it counts the others."""
+"""Most files that a line on an incomplete scan names; it counts the others."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why files are left out.
+    """A reason why files are left out.
 
     Args:
-        one: what one is called; no article.
-        many: what several are called.
+        one: name of a single file, without article.
+        many: name of several files.
         remedy: what to do with `{it}`; may be empty.
         incomplete: whether a scan may be incomplete because of it.
-        silent: what nobody need be told of, as hidden files and what this program wrote.
+        silent: whether no line reports it, as for hidden files and files of this program.
     """
 
     one: str
@@ -51,12 +51,12 @@ class LeftOut:
 
     @property
     def reason(self) -> str:
-        """In words, of one or of several."""
+        """The reason in words, in singular or plural."""
         return self.why.one if len(self.files) == 1 else self.why.many
 
     @property
     def remedy(self) -> str:
-        """What to do about it; may be empty."""
+        """The remedy in words; may be empty."""
         return self.why.remedy.format(it="it" if len(self.files) == 1 else "them")
 
     @property
@@ -65,7 +65,7 @@ class LeftOut:
         return self.why.incomplete
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values that name no file."""
+        """Reason, count and remedy as JSON values, which name no file."""
         return {
             "reason": self.why.one,
             "files": len(self.files),
@@ -74,7 +74,7 @@ class LeftOut:
         }
 
     def __str__(self) -> str:
-        """With count and remedy; the first files are named where a scan may be incomplete."""
+        """Count, reason and remedy; the first files are named if a scan may be incomplete."""
         count = len(self.files)
         names = ", ".join(label(file) for file in self.files[:MAX_NAMED])
         more = f" and {count - MAX_NAMED} more" if count > MAX_NAMED else ""
@@ -121,7 +121,7 @@ _CT_KINDS = {
     "a protocol page": Reason("protocol page", "protocol pages"),
     "an intensity projection": Reason("intensity projection", "intensity projections"),
 }
-"""CT images that are no slices, by what `not_a_slice` says of one."""
+"""CT images that are not slices, by the text that `not_a_slice` gives for them."""
 _OBJECTS = {
     "1.2.840.10008.1.3.10": Reason("DICOMDIR", "DICOMDIR files"),
     "1.2.840.10008.5.1.4.1.1.481.3": Reason("RT structure set", "RT structure sets"),
@@ -140,29 +140,29 @@ _OBJECTS = {
 
 
 def object_reason(header: Dataset) -> Reason | None:
-    """Why a DICOM object is left out; nothing where it is a CT slice.
+    """The reason why a DICOM object is left out; None for a CT slice.
 
     Args:
-        header: of the object, or some of its attributes as in `SCAN_TAGS`.
+        header: at least the attributes of `SCAN_TAGS`.
     """
-    said = not_a_slice(header)
-    if not said:
+    objection = not_a_slice(header)
+    if not objection:
         return None
-    if said in _CT_KINDS:
-        return _CT_KINDS[said]
+    if objection in _CT_KINDS:
+        return _CT_KINDS[objection]
     sop_class = sop_class_of(header)
     for beginning, reason in _OBJECTS.items():
         if sop_class == beginning or sop_class.startswith(f"{beginning}."):
             return reason
-    if said.startswith("modality"):
-        return Reason(f"CT image of {said}", f"CT images of {said}")
+    if objection.startswith("modality"):
+        return Reason(f"CT image of {objection}", f"CT images of {objection}")
     name = known_name(sop_class).removesuffix(" Storage")
     kind = f"({name})" if name else "of a private or unknown kind"
     return Reason(f"other DICOM object {kind}", f"other DICOM objects {kind}")
 
 
 def kind_reason(kind: FileKind) -> Reason:
-    """Why a file that is neither DICOM nor NIfTI is left out."""
+    """The reason why a file that is neither DICOM nor NIfTI is left out."""
     return Reason(kind.one, kind.many, kind.remedy)
 
 
@@ -177,35 +177,39 @@ class Tally:
         self._files[reason] += files
 
     def all(self) -> tuple[LeftOut, ...]:
-        """Every reason, those that make a scan incomplete first, then the most frequent."""
-        found = [LeftOut(why, tuple(files)) for why, files in self._files.items() if files]
-        return tuple(sorted(found, key=lambda o: (not o.incomplete, -len(o.files), o.why.one)))
+        """Files by reason: first those that make a scan incomplete, then the most frequent."""
+        groups = [LeftOut(why, tuple(files)) for why, files in self._files.items() if files]
+        return tuple(
+            sorted(
+                groups, key=lambda group: (not group.incomplete, -len(group.files), group.why.one)
+            )
+        )
 
 
 def in_words(left_out: Iterable[LeftOut]) -> str:
-    """All reasons with their counts; of silent ones only where there are no others.
+    """All reasons with their counts; silent ones only if there are no others.
 
     Example:
         >>> in_words([LeftOut(SECOND_NAME, (Path("a"),)), LeftOut(OWN, (Path("manifest.json"),))])
         '1 second name of a file or folder that is here already'
     """
-    found = list(left_out)
-    told = [each for each in found if not each.why.silent]
-    return "; ".join(map(str, told or found))
+    groups = list(left_out)
+    reported = [group for group in groups if not group.why.silent]
+    return "; ".join(map(str, reported or groups))
 
 
 INCOMPLETE = "warning: a scan may be incomplete, left out"
 
 
 def lines(left_out: Iterable[LeftOut], of: str = "") -> list[str]:
-    """One line for what was left out and one for what a scan may lack, where there is any.
+    """A line on files that were left out, and one on files that a scan may lack, if there are any.
 
     Args:
-        of: which scans are meant, where a command has several.
+        of: name of the scans, for a command that has several.
     """
-    told = [each for each in left_out if not each.why.silent]
-    harmless = in_words(each for each in told if not each.incomplete)
-    lost = in_words(each for each in told if each.incomplete)
+    reported = [group for group in left_out if not group.why.silent]
+    harmless = in_words(group for group in reported if not group.incomplete)
+    lost = in_words(group for group in reported if group.incomplete)
     where = f" of the {of}" if of else ""
     return [
         *([f"left out{where}: {harmless}"] if harmless else []),

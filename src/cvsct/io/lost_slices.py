@@ -1,7 +1,7 @@
-"""Files that were slices once, or should have been: empty, cut short, packed or half copied.
+"""Recognition of lost slices: files that are empty, cut short, packed or half copied.
 
-A download that breaks off leaves them beside the slices that came through, under names of the same
-kind. A scan that ends there must not pass for whole.
+A download that breaks off leaves them beside the complete slices, under names of the same kind.
+A scan with such files must not pass for complete.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PACKED = (".gz", ".bz2", ".xz", ".zip", ".z", ".zst", ".7z")
 
 @dataclass
 class Neighbors:
-    """Names that files of a DICOM tree have, to tell what is named alike.
+    """Names of the DICOM files in a tree, to recognize other files that are named alike.
 
     Args:
         slices: shapes of the names of CT slices, by folder.
@@ -33,7 +33,7 @@ class Neighbors:
     dicom: set[Path] = field(default_factory=set)
 
     def add(self, path: Path, is_slice: bool) -> None:
-        """Take in a DICOM file."""
+        """Add the name of a DICOM file."""
         self.dicom.add(path.parent)
         if is_slice:
             self.slices[path.parent].add(shape_of(path.name))
@@ -45,7 +45,7 @@ def lost_slices(
     """Files that are no DICOM, each with the reason if it seems to be a slice that was lost.
 
     Args:
-        files: with what they are by their first bytes.
+        files: with their kinds, by their first bytes.
     """
     everywhere = set().union(*neighbors.slices.values())
     for path, kind in files.items():
@@ -56,7 +56,7 @@ def lost_slices(
 
 
 def shape_of(name: str) -> str:
-    """What names of one kind have in common: `IM#` of `IM12`; UIDs and hashes are of one kind each.
+    """Pattern that names of one kind share: `im#` of `IM12`; all UIDs share one, so do hashes.
 
     Example:
         >>> shape_of("IM0012"), shape_of("1.2.840.113619.2.55"), shape_of("9f86d081884c7d65.dcm")
@@ -75,8 +75,8 @@ def shape_of(name: str) -> str:
 
 
 def _suffix(name: str) -> str:
-    found = _SUFFIX.search(name.lower())
-    return found.group() if found else ""
+    suffix = _SUFFIX.search(name.lower())
+    return suffix.group() if suffix else ""
 
 
 def _reason(name: str, kind: FileKind, here: set[str], shapes: set[str]) -> Reason | None:

@@ -11,8 +11,8 @@ from cvsct.core.errors import GeometryError
 from cvsct.core.volume import CTVolume
 
 GRID_TOLERANCE_VOXELS = 0.1
-"""How far any corner of a mask's grid may lie from the volume's voxels; float32 affines and
-rounded decimal strings stay a hundred times below."""
+"""Largest distance of a corner of a mask's grid from the volume's voxels; float32 affines and
+rounded decimal strings stay a hundred times below it."""
 
 
 def on_grid(
@@ -39,27 +39,27 @@ def on_grid(
     except np.linalg.LinAlgError:
         step = np.full((4, 4), np.nan)
     turn = np.zeros((3, 3)) if np.isnan(step).any() else np.rint(step[:3, :3])
-    centre = (np.array(shape) - 1) / 2
-    shift = np.rint(step[:3, :3] @ centre + step[:3, 3] - turn @ centre) if turn.any() else centre
+    center = (np.array(shape) - 1) / 2
+    shift = np.rint(step[:3, :3] @ center + step[:3, 3] - turn @ center) if turn.any() else center
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, 8)
     off = step[:3, :3] @ corners + step[:3, 3:] - turn @ corners - shift[:, None]
     turned = np.array_equal(np.abs(turn).sum(axis=0), [1, 1, 1]) and abs(np.linalg.det(turn)) == 1
     if not turned or np.abs(off).max() > GRID_TOLERANCE_VOXELS:
         raise GeometryError(
             f"{name}: the mask lies on another grid than the image (its voxels do not coincide); "
-            "draw it on this series, or resample it by nearest neighbour first"
+            "draw it on this series, or resample it by nearest neighbor first"
         )
     laid = {}
-    for each, mask in masks.items():
+    for title, mask in masks.items():
         at = (turn @ np.argwhere(mask).T + shift[:, None]).astype(np.int64)
         if ((at < 0) | (at >= np.array(volume.hu.shape)[:, None])).any():
             raise GeometryError(
-                f"{name}: label {each!r} reaches outside the image; "
+                f"{name}: label {title!r} reaches outside the image; "
                 "draw it on this series, or crop it to the image"
             )
         out = np.zeros(volume.hu.shape, dtype=bool)
         out[tuple(at)] = True
-        laid[each] = out
+        laid[title] = out
     return laid
 
 

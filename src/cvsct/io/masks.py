@@ -3,7 +3,7 @@
 A mask is never resampled: it lies on the volume's own grid, however its axes are ordered or
 turned, or it is refused. DICOM masks must name the volume's frame of reference, or its images by
 SOP Instance UID; NIfTI knows neither, so there the position alone decides. Labels are the file's
-own words. Of an RT structure set what cannot be measured is cut or left out, and told.
+own words. Parts of an RT structure set that cannot be measured are cut or left out, with a note.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from cvsct.core.volume import CTVolume
 from cvsct.io.affine import is_other_frame, refuse_other_frame
 from cvsct.io.dicom.header import is_dicom, label, quiet, read_dataset, text
 from cvsct.io.dicom.references import ImageName, images_named, items, slices_by_name
-from cvsct.io.dicom.structure_names import choose, refuse_idle, title_of
-from cvsct.io.dicom.structure_set import RTSTRUCT, Drawn, contour_masks
+from cvsct.io.dicom.structure_names import choose, refuse_unmatched, title_of
+from cvsct.io.dicom.structure_set import RTSTRUCT, DrawnMasks, contour_masks
 from cvsct.io.mask_grid import on_grid
 from cvsct.io.nifti.header import read_nifti_header, read_voxels, scaling_of, sizes_of
 from cvsct.io.nifti.read import TO_LPS
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-"""Segmentation Storage and Label Map Segmentation Storage."""
+"""SOP Classes of Segmentation Storage and Label Map Segmentation Storage."""
 
 MAX_LABELS = 1000
 
 MAX_TIMES_LARGER = 8
-"""A mask's grid may reach beyond the image's, not by more than this many times its voxels."""
+"""Largest ratio of a mask's number of voxels to the image's; its grid may be the larger one."""
 
 _MILLIMETRES = ("mm", "unknown")
 _NIFTI = (".nii", ".nii.gz")
@@ -52,7 +52,7 @@ def read_masks(
         path: NIfTI label map (.nii, .nii.gz), DICOM segmentation or RT structure set.
         labels: which ones, in this order, by name or pattern (`GTV*`), whatever the case; empty
             for all. NIfTI labels are its numbers.
-        note: told what of an RT structure set was cut or left out, and what else was assumed.
+        note: called with each remark on what was cut, left out or assumed.
 
     Raises:
         SeriesError: if the file cannot be read, is no mask, or lacks a label asked for.
@@ -60,24 +60,24 @@ def read_masks(
             outside the image (contours: lies outside), or is empty.
         MissingExtraError: if the library that reads it is not installed.
     """
-    found = _read(path, volume, labels, note)
-    refuse_idle(label(path), found.idle, found.titles)
-    return found.regions
+    masks = _read(path, volume, labels, note)
+    refuse_unmatched(label(path), masks.unmatched, masks.titles)
+    return masks.regions
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a file marks in one volume.
+class _FileMasks:
+    """Regions that a mask file marks in one volume.
 
     Args:
-        titles: of all labels there are.
-        idle: labels asked for that are not there.
+        titles: of all labels in the file.
+        unmatched: labels asked for that the file lacks.
         named: whether the file names the volume's images.
     """
 
     regions: tuple[MaskedRegion, ...]
     titles: Sequence[str]
-    idle: Sequence[str]
+    unmatched: Sequence[str]
     named: bool
 
 
@@ -94,32 +94,32 @@ def read_target_masks(
         CvsctError: if a file fits no series (the last reason is given), or a label none.
     """
     regions: dict[int, list[MaskedRegion]] = {}
-    idle, titles = set(labels), list[str]()
+    unmatched, titles = set(labels), list[str]()
     for path in paths:
-        fitting: dict[int, tuple[_Found, list[str]]] = {}
+        fitting: dict[int, tuple[_FileMasks, list[str]]] = {}
         reason: CvsctError | None = None
         for number, volume in enumerate(targets):
-            told: list[str] = []
+            remarks: list[str] = []
             try:
-                fitting[number] = _read(path, volume, labels, told.append), told
+                fitting[number] = _read(path, volume, labels, remarks.append), remarks
             except CvsctError as error:
                 reason = error
         if reason is not None and not fitting:
             raise reason
-        named = any(found.named for found, _ in fitting.values())
-        for number, (found, told) in fitting.items():
-            idle &= set(found.idle)
-            titles += [title for title in found.titles if title not in titles]
-            if named and told and not found.named:
+        named = any(masks.named for masks, _ in fitting.values())
+        for number, (masks, remarks) in fitting.items():
+            unmatched &= set(masks.unmatched)
+            titles += [title for title in masks.titles if title not in titles]
+            if named and remarks and not masks.named:
                 continue  # drawn on another of these series, and fits this one only in part
-            for remark in told:
+            for remark in remarks:
                 note(remark)
-            regions.setdefault(number, []).extend(found.regions)
-    refuse_idle("the mask files", [each for each in labels if each in idle], titles)
+            regions.setdefault(number, []).extend(masks.regions)
+    refuse_unmatched("the mask files", [name for name in labels if name in unmatched], titles)
     return regions
 
 
-def _read(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> _Found:
+def _read(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> _FileMasks:
     name = label(path)
     if path.name.lower().endswith(_NIFTI):
         drawn = _nifti_masks(path, volume)
@@ -129,14 +129,14 @@ def _read(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> _F
         raise SeriesError(
             f"{name}: not a mask file; give NIfTI (.nii, .nii.gz), DICOM SEG or RTSTRUCT"
         )
-    wanted, idle = choose(list(drawn.titles), labels)
+    wanted, unmatched = choose(list(drawn.titles), labels)
     if labels and not wanted:
-        return _Found((), drawn.titles, idle, named=False)
-    found = {
-        each: masked_regions(drawn.masks[each], each) for each in wanted if each in drawn.masks
+        return _FileMasks((), drawn.titles, unmatched, named=False)
+    by_title = {
+        title: masked_regions(drawn.masks[title], title) for title in wanted if title in drawn.masks
     }
-    empty = [each for each, some in found.items() if not some]
-    if len(empty) == len(found):
+    empty = [title for title, regions in by_title.items() if not regions]
+    if len(empty) == len(by_title):
         raise GeometryError(
             f"{name}: label {empty[0]!r} is empty; leave it out"
             if labels
@@ -144,11 +144,11 @@ def _read(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> _F
         )
     if empty:
         note(f"{name}: left out empty labels: {', '.join(map(repr, empty))}")
-    regions = tuple(region for some in found.values() for region in some)
-    return _Found(regions, drawn.titles, idle, drawn.named)
+    all_regions = tuple(region for regions in by_title.values() for region in regions)
+    return _FileMasks(all_regions, drawn.titles, unmatched, drawn.named)
 
 
-def _dicom_masks(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> Drawn:
+def _dicom_masks(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> DrawnMasks:
     dataset = read_dataset(path, pixels=True)
     sop_class = text(dataset, "SOPClassUID")
     if sop_class == RTSTRUCT:
@@ -161,8 +161,8 @@ def _dicom_masks(path: Path, volume: CTVolume, labels: Sequence[str], note: Note
     )
 
 
-def _nifti_masks(path: Path, volume: CTVolume) -> Drawn:
-    """Whole numbers above 0 are labels."""
+def _nifti_masks(path: Path, volume: CTVolume) -> DrawnMasks:
+    """Masks of a NIfTI label map: one for each whole number above 0."""
     name = label(path)
     header, _ = read_nifti_header(path)
     shape, dtype = sizes_of(header), header.get_data_dtype()
@@ -189,13 +189,13 @@ def _nifti_masks(path: Path, volume: CTVolume) -> Drawn:
     numbers = np.unique(whole[whole > 0])
     if len(numbers) > MAX_LABELS:
         raise SeriesError(f"{name}: {len(numbers)} labels look like an image; give a label map")
-    found = {str(int(n)): whole == n for n in numbers}
-    laid = on_grid(name, found, TO_LPS @ header.get_best_affine(), volume)
-    return Drawn(laid, list(laid))
+    masks = {str(int(n)): whole == n for n in numbers}
+    laid = on_grid(name, masks, TO_LPS @ header.get_best_affine(), volume)
+    return DrawnMasks(laid, list(laid))
 
 
-def _segment_masks(name: str, dataset: Any, volume: CTVolume, note: Note) -> Drawn:
-    """Segments may overlap: each is a mask of its own."""
+def _segment_masks(name: str, dataset: Any, volume: CTVolume, note: Note) -> DrawnMasks:
+    """Masks of a DICOM segmentation: one for each segment, for segments may overlap."""
     kind = text(dataset, "SegmentationType")
     if kind not in ("BINARY", "LABELMAP", "FRACTIONAL"):
         raise SeriesError(
@@ -212,7 +212,7 @@ def _segment_masks(name: str, dataset: Any, volume: CTVolume, note: Note) -> Dra
             "image of this series"
         )
     highdicom = import_extra("highdicom", "reading this mask", "evaluate")
-    found: dict[str, Bool[np.ndarray, "_ _ _"]] = {}
+    masks: dict[str, Bool[np.ndarray, "_ _ _"]] = {}
     try:
         with quiet():
             segmentation = highdicom.seg.Segmentation.from_dataset(dataset, copy=False)
@@ -225,21 +225,21 @@ def _segment_masks(name: str, dataset: Any, volume: CTVolume, note: Note) -> Dra
             _refuse_larger(name, geometry.spatial_shape, volume)
             for number in segmentation.segment_numbers:
                 description = segmentation.get_segment_description(number)
-                one = segmentation.get_volume(segment_numbers=[number])
-                values = one.array.reshape(one.spatial_shape)
+                segment = segmentation.get_volume(segment_numbers=[number])
+                values = segment.array.reshape(segment.spatial_shape)
                 if kind == "FRACTIONAL" and not np.isin(values, (0, 1)).all():
                     raise SeriesError(
                         f"{name}: a segmentation of type FRACTIONAL that holds fractions, expected "
                         "nothing or all of each voxel; threshold it first"
                     )
-                found[title_of(str(description.segment_label), number, found)] = values > 0
+                masks[title_of(str(description.segment_label), number, masks)] = values > 0
     except (ValueError, AttributeError, KeyError, TypeError, IndexError, RuntimeError) as error:
         raise SeriesError(
             f"{name}: not a sound segmentation ({type(error).__name__} while reading it); "
             "save it again"
         ) from None
-    laid = on_grid(name, found, geometry.affine, volume)
-    return Drawn(laid, list(laid), named)
+    laid = on_grid(name, masks, geometry.affine, volume)
+    return DrawnMasks(laid, list(laid), named)
 
 
 def _names_images(dataset: Dataset, volume: CTVolume) -> bool:
@@ -262,7 +262,7 @@ def _derived_from(group: Dataset) -> list[ImageName]:
 
 
 def _refuse_larger(name: str, shape: Sequence[int], volume: CTVolume) -> None:
-    """Refuse by what a header declares, before anything is allocated."""
+    """Refuse a mask whose header declares too many voxels, before anything is allocated."""
     if not 0 < math.prod(shape) <= MAX_TIMES_LARGER * volume.hu.size:
         raise GeometryError(
             f"{name}: {' x '.join(map(str, shape))} voxels are on another grid than the image's; "

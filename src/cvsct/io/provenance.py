@@ -1,7 +1,7 @@
-"""Where a series came from: whether this program derived it, from which images, to look like what.
+"""Origin of a series: whether this program derived it, from which images, for which scanner.
 
-The roles of an evaluation are checked by it: arguments that were exchanged, or a source that is
-not what was harmonized, give figures that mean nothing.
+The roles of an evaluation are checked by it: if arguments are exchanged, or the source is not
+what was harmonized, the figures mean nothing.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _ACQUIRED = "109101"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a series says of its making.
+    """Origin of a series, as far as its headers or its UID map tell.
 
     Args:
         ours: whether this program derived it.
-        made_like: the scanners that it was made to look like, as the derivation tells.
-        acquired_by: what made the images it was derived from, if not itself.
+        made_like: scanners that it was made to look like, in the words of its derivation.
+        acquired_by: scanner of the images that it was derived from, or of its own.
         images: names of its images.
         sources: names of the images that it was derived from.
         source_series: the series that it was derived from, where images have no names.
@@ -55,12 +55,12 @@ def origin_of(series: SeriesFiles, volume: CTVolume) -> Origin:
     if not volume.headers:
         return _nifti_origin(series, volume)
     header = volume.headers[0]
-    told = MADE_LIKE.search(text(header, "DerivationDescription"))
+    derivation = MADE_LIKE.search(text(header, "DerivationDescription"))
     ours = is_derived_here(header)
     return Origin(
         volume.series_uid,
         ours,
-        told[1] if ours and told else "",
+        derivation[1] if ours and derivation else "",
         _acquired_by(header) if ours else volume.acquisition,
         frozenset(slices_by_name(volume)) - _sources(volume),
         _sources(volume) if ours else frozenset(),
@@ -68,7 +68,7 @@ def origin_of(series: SeriesFiles, volume: CTVolume) -> Origin:
 
 
 def check_roles(roles: Mapping[str, Sequence[Origin]]) -> list[str]:
-    """What a reader must know of the parts that series play in an evaluation.
+    """Check the roles of series in an evaluation; returns notes for its reader.
 
     Args:
         roles: origins of the series by role: `harmonized`, `target`, and where given `source`,
@@ -77,10 +77,10 @@ def check_roles(roles: Mapping[str, Sequence[Origin]]) -> list[str]:
     Raises:
         EvaluationError: if arguments were exchanged, or the source is not what was harmonized.
     """
-    ours = [each for each in roles["harmonized"] if each.ours]
+    ours = [origin for origin in roles["harmonized"] if origin.ours]
     notes = []
     for role in ("source", "target", "retest"):
-        derived = [each for each in roles.get(role, ()) if each.ours]
+        derived = [origin for origin in roles.get(role, ()) if origin.ours]
         if derived and not ours:
             raise EvaluationError(
                 f"the series given as {role} were written by `cvsct harmonize`, those given as "
@@ -98,12 +98,12 @@ def check_roles(roles: Mapping[str, Sequence[Origin]]) -> list[str]:
             "written by `cvsct harmonize`: give what it wrote, unless another program's images "
             "are meant"
         )
-    targets = {each.series_uid for each in roles["target"]}
-    same = sum(each.series_uid in targets for each in roles["harmonized"])
+    targets = {origin.series_uid for origin in roles["target"]}
+    same = sum(origin.series_uid in targets for origin in roles["harmonized"])
     if same:
         notes.append(f"{same} series are given as harmonized and as target alike")
-    for number, each in enumerate(roles["harmonized"], start=1):
-        _refuse_other_source(number, each, roles.get("source", ()))
+    for number, origin in enumerate(roles["harmonized"], start=1):
+        _refuse_other_source(number, origin, roles.get("source", ()))
     return notes + _directions(ours, roles["target"])
 
 
@@ -112,11 +112,11 @@ def _refuse_other_source(number: int, harmonized: Origin, sources: Sequence[Orig
     if not sources or not harmonized.ours:
         return
     if harmonized.sources:
-        related = any(harmonized.sources & each.images for each in sources if each.images)
-        comparable = any(each.images for each in sources)
+        related = any(harmonized.sources & source.images for source in sources if source.images)
+        comparable = any(source.images for source in sources)
     else:
-        related = any(each.series_uid in harmonized.source_series for each in sources)
-        comparable = bool(harmonized.source_series) and not any(each.images for each in sources)
+        related = any(source.series_uid in harmonized.source_series for source in sources)
+        comparable = bool(harmonized.source_series) and not any(source.images for source in sources)
     if comparable and not related:
         raise EvaluationError(
             f"harmonized series {number} was not derived from any of the {len(sources)} series "
@@ -125,13 +125,13 @@ def _refuse_other_source(number: int, harmonized: Origin, sources: Sequence[Orig
 
 
 def _directions(ours: Sequence[Origin], targets: Sequence[Origin]) -> list[str]:
-    """Whether series were made to look like the scanner they came from, and not like the target."""
-    wanted = {_scanner_and_kernel(str(each.acquired_by)) for each in targets}
+    """A note if series were made to look like their own scanner, and not like the target."""
+    wanted = {_scanner_and_kernel(str(target.acquired_by)) for target in targets}
     turned = [
-        each
-        for each in ours
-        if (like := {_scanner_and_kernel(one) for one in each.made_like.split("; ")})
-        and _scanner_and_kernel(str(each.acquired_by)) in like
+        origin
+        for origin in ours
+        if (like := {_scanner_and_kernel(scanner) for scanner in origin.made_like.split("; ")})
+        and _scanner_and_kernel(str(origin.acquired_by)) in like
         and not like & wanted
     ]
     if not turned:
@@ -144,13 +144,13 @@ def _directions(ours: Sequence[Origin], targets: Sequence[Origin]) -> list[str]:
 
 
 def _scanner_and_kernel(about: str) -> str:
-    """An acquisition's words without the tube voltage, as plain ASCII."""
+    """Description of an acquisition without the tube voltage, in ASCII and without case."""
     words = about.encode("ascii", "replace").decode().replace("\\", "/")
     return re.sub(r",? [0-9.]+ kVp$", "", words).strip().casefold()
 
 
 def _acquired_by(header: Dataset) -> Acquisition:
-    """The scanner behind a derived image; the kernel is kept in its own place."""
+    """The scanner that acquired the source of a derived image, with the image's kernel and kVp."""
     for item in items(header, "ContributingEquipmentSequence"):
         purposes = items(item, "PurposeOfReferenceCodeSequence")
         if any(text(code, "CodeValue") == _ACQUIRED for code in purposes):
@@ -168,20 +168,20 @@ def _nifti_origin(series: SeriesFiles, volume: CTVolume) -> Origin:
     if not is_harmonized(series):
         return Origin(volume.series_uid)
     uid_map = _uid_map(path.parent)
-    told = MADE_LIKE.search(str(uid_map.get("derivation", "")))
-    of_nifti = "derivation" in uid_map  # else it stands beside the DICOM series that it repeats
-    known = uid_map.get("series", {})
+    derivation = MADE_LIKE.search(str(uid_map.get("derivation", "")))
+    of_nifti = "derivation" in uid_map  # else it repeats the DICOM series beside it
+    source_series = uid_map.get("series", {})
     return Origin(
         volume.series_uid,
         ours=True,
-        made_like=told[1] if told else "",
-        source_series=frozenset(map(str, known)) if of_nifti else frozenset(),
+        made_like=derivation[1] if derivation else "",
+        source_series=frozenset(map(str, source_series)) if of_nifti else frozenset(),
     )
 
 
 def _uid_map(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / UID_MAP).read_text(encoding="utf-8"))
+        content = json.loads((folder / UID_MAP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -1,7 +1,7 @@
 """CT on disk, DICOM or NIfTI, to volumes in HU; every refusal names the file and the reason.
 
 `io.catalog` reads headers and groups files, `read_series` turns one group into a volume
-(`io.dicom.stack` does it part by part), and `read_facts` says what one header tells of it.
+(`io.dicom.stack` does it part by part), and `read_facts` gives facts about it from one header.
 `read_tree` goes on after a series it must refuse, `read_all` stops at the first.
 """
 
@@ -50,7 +50,7 @@ def read_series(series: SeriesFiles) -> CTVolume:
 
 
 def read_facts(series: SeriesFiles) -> ScanFacts:
-    """What one header tells of a series; whether its files belong together, only reading tells.
+    """Facts about a series from one header; whether its files belong together is not checked.
 
     Raises:
         SeriesError, GeometryError: if that header must be refused.

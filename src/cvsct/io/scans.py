@@ -17,7 +17,7 @@ class SeriesOnDisk:
 
     Args:
         series: in the order in which they are read.
-        facts: what one header tells of each.
+        facts: from one header of each.
     """
 
     series: tuple[SeriesFiles, ...]
@@ -32,8 +32,8 @@ class SeriesOnDisk:
         Raises:
             SeriesError, GeometryError: at the first series that must be refused.
         """
-        for each in self.series:
-            yield read_series(each)
+        for series in self.series:
+            yield read_series(series)
 
 
 def open_scans(path: Path) -> SeriesOnDisk:

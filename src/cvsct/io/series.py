@@ -1,4 +1,4 @@
-"""What a series is opened as and derived to, whichever way it is stored."""
+"""Opening and derived writing of a series, whether it is DICOM or NIfTI."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cvsct.core.errors import SeriesError
-from cvsct.io.dicom.air import refuse_no_hu
 from cvsct.io.dicom.derive import Derivation, is_derived_here
 from cvsct.io.dicom.enhanced import FrameStack, open_enhanced
 from cvsct.io.dicom.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, label, read_dataset
+from cvsct.io.dicom.hu_check import refuse_no_hu
 from cvsct.io.dicom.stack import SeriesFiles, Stack, open_stack
 from cvsct.io.dicom.write import DerivedWriter
 from cvsct.io.nifti.header import is_nifti, read_nifti_header
@@ -17,13 +17,13 @@ from cvsct.io.nifti.read import NiftiStack, open_nifti
 from cvsct.io.nifti.write import DESCRIPTION, NiftiWriter
 
 Opened = Stack | FrameStack | NiftiStack
-"""Each gives some of its slices, or all, as a volume: `read(start, stop)`."""
+"""A series whose headers were checked; `read(start, stop)` gives slices of it as a volume."""
 
 
 def open_series(series: SeriesFiles) -> Opened:
-    """Read and check a series' headers, and that its values are HU; the rest is read when asked.
+    """Check a series' headers, and that its values are HU; other pixels are read on request.
 
-    A slice of DICOM is decoded for that, more only where it shows neither air nor fat.
+    Of DICOM one slice is decoded for that, and more only if it shows neither air nor fat.
 
     Raises:
         SeriesError: if a file is not sound, the files do not belong together or are no HU.
@@ -37,7 +37,7 @@ def open_series(series: SeriesFiles) -> Opened:
 
 
 def open_headers(series: SeriesFiles) -> Opened:
-    """What the headers of a series tell, checked as by `open_series`; no pixel is decoded.
+    """Check the headers of a series as `open_series` does; no pixel is decoded.
 
     Raises:
         SeriesError: if a file is not sound, or the files do not belong together.
@@ -59,13 +59,13 @@ def _name(series: SeriesFiles) -> str:
 def derived_writer(
     source: Opened, folder: Path, derivation: Derivation, series: SeriesFiles
 ) -> DerivedWriter | NiftiWriter:
-    """What writes a series' new values as files of the kind it was read from.
+    """A writer of derived files of the kind that the series was read from.
 
     Args:
-        series: what the source was opened from.
+        series: the files that the source was opened from.
 
     Raises:
-        SeriesError: if the source's values must be looked at first, and are not sound.
+        SeriesError: if the source's values must be read first, and are not sound.
     """
     if isinstance(source, NiftiStack):
         return NiftiWriter(folder, derivation, source, series.name)
@@ -73,10 +73,10 @@ def derived_writer(
 
 
 def is_harmonized(series: SeriesFiles) -> bool:
-    """Whether this program made the series, as far as its first file tells.
+    """Whether this program made the series, by its first file.
 
     Raises:
-        SeriesError: if that cannot be read.
+        SeriesError: if that file cannot be read.
     """
     path = series.files[0]
     if is_nifti(path):
@@ -87,7 +87,7 @@ def is_harmonized(series: SeriesFiles) -> bool:
 
 
 def input_path(series: SeriesFiles, root: Path) -> str:
-    """Where a series lies under `root`: its one file, or the folder of its files."""
+    """Path of a series relative to `root`: its only file, or the folder of its files."""
     first = series.files[0].absolute()
     place = first if len(series.files) == 1 else first.parent
     return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name

@@ -1,8 +1,8 @@
-"""What a file, a folder or a tree holds: every CT series, and a census of them by protocol.
+"""Survey of a file, a folder or a tree: every CT series, and a census of them by protocol.
 
-Whether a series can be read is found out by reading it, so what is told here is what the other
-commands will say. Technical attributes alone are among the answers, beside the day of the study
-and a hash of the patient; reasons for a refusal name files.
+Each series is read in full, so a refusal here is the refusal that the other commands give. The
+results hold technical attributes, the day of the study and a hash of the patient; reasons for a
+refusal name files.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from cvsct.io.read import SeriesFiles, read_facts, read_series
 
 
 @dataclass(frozen=True)
-class Surveyed:
-    """One series.
+class SurveyedSeries:
+    """Description of one series that was surveyed.
 
     Args:
         refused: why it cannot be read; empty where it can.
@@ -32,8 +32,8 @@ class Surveyed:
         spacing_mm: between slices; None where the series cannot be read, or is a single slice.
         thickness_mm: 0 where the file does not say.
         padded: whether pixels are marked as padding.
-        notes: what is odd about a series that can be read.
-        patient: hash of who is shown, the same in all scans of one patient; empty where unknown.
+        notes: remarks on a series that can be read.
+        patient: hash, the same for all scans of one patient; empty where unknown.
         study_date: `YYYY-MM-DD`; empty where the file does not say.
     """
 
@@ -51,7 +51,7 @@ class Surveyed:
     study_date: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The description as JSON values."""
         slices, rows, columns = self.shape or (None, None, None)
         return {
             "series_uid": self.series_uid,
@@ -81,8 +81,8 @@ class CensusRow:
 
     Args:
         kvp, thickness_mm: 0 where files do not say.
-        n_patients: distinct ones; series of unknown patients do not count.
-        n_refused: series among them that cannot be read; theirs are no slices.
+        n_patients: distinct patients; series of unknown patients do not count.
+        n_refused: series that cannot be read; their slices do not count.
         first_date, last_date: of studies, `YYYY-MM-DD`; empty where no file says.
     """
 
@@ -98,30 +98,30 @@ class CensusRow:
     last_date: str
 
 
-def census(series: Sequence[Surveyed]) -> list[CensusRow]:
+def census(series: Sequence[SurveyedSeries]) -> list[CensusRow]:
     """Count series by protocol, the largest group first.
 
     Example:
-        >>> one = Surveyed("1.2", 3, shape=(3, 512, 512), thickness_mm=5.0)
-        >>> [(row.n_series, row.n_slices) for row in census([one, one])]
+        >>> series = SurveyedSeries("1.2", 3, shape=(3, 512, 512), thickness_mm=5.0)
+        >>> [(row.n_series, row.n_slices) for row in census([series, series])]
         [(2, 6)]
     """
-    groups: defaultdict[tuple[str, str, float, float], list[Surveyed]] = defaultdict(list)
-    for each in series:
-        made = each.acquisition
-        protocol = made.scanner, made.kernel, made.kvp, round(each.thickness_mm or 0.0, 2)
-        groups[protocol].append(each)
+    groups: defaultdict[tuple[str, str, float, float], list[SurveyedSeries]] = defaultdict(list)
+    for member in series:
+        acquisition, thickness_mm = member.acquisition, round(member.thickness_mm or 0.0, 2)
+        protocol = acquisition.scanner, acquisition.kernel, acquisition.kvp, thickness_mm
+        groups[protocol].append(member)
     rows = []
     for protocol, members in groups.items():
-        dates = sorted(filter(None, (each.study_date for each in members)))
-        readable = [each for each in members if not each.refused]
+        dates = sorted(filter(None, (member.study_date for member in members)))
+        readable = [member for member in members if not member.refused]
         rows.append(
             CensusRow(
                 *protocol,
-                n_patients=len({each.patient for each in members} - {""}),
+                n_patients=len({member.patient for member in members} - {""}),
                 n_series=len(members),
                 n_refused=len(members) - len(readable),
-                n_slices=sum(each.shape[0] for each in readable if each.shape),
+                n_slices=sum(member.shape[0] for member in readable if member.shape),
                 first_date=dates[0] if dates else "",
                 last_date=dates[-1] if dates else "",
             )
@@ -129,21 +129,23 @@ def census(series: Sequence[Surveyed]) -> list[CensusRow]:
     return sorted(rows, key=lambda row: (-row.n_series, row.scanner, row.kernel, row.kvp))
 
 
-def survey(found: Sequence[SeriesFiles], progress: Progress = silent) -> Iterator[Surveyed]:
-    """Look at every series that `catalog` found, one in memory at a time."""
-    for number, series in enumerate(found, 1):
-        yield _surveyed(series)
-        progress("reading", number, len(found))
+def survey(series: Sequence[SeriesFiles], progress: Progress = silent) -> Iterator[SurveyedSeries]:
+    """Read and describe every series that `catalog` found, one in memory at a time."""
+    for number, files in enumerate(series, 1):
+        yield _survey_series(files)
+        progress("reading", number, len(series))
 
 
-def _surveyed(series: SeriesFiles) -> Surveyed:
-    about = Surveyed(series.series_uid, len(series.files), study_date=_study_date(series))
+def _survey_series(series: SeriesFiles) -> SurveyedSeries:
+    description = SurveyedSeries(
+        series.series_uid, len(series.files), study_date=_study_date(series)
+    )
     try:
         volume = read_series(series)
     except CvsctError as error:
-        return _by_header(about, series, str(error))
+        return _describe_refused(description, series, str(error))
     return replace(
-        about,
+        description,
         acquisition=volume.acquisition,
         shape=(volume.hu.shape[0], volume.hu.shape[1], volume.hu.shape[2]),
         pixel_mm=volume.geometry.pixel_mm,
@@ -156,7 +158,7 @@ def _surveyed(series: SeriesFiles) -> Surveyed:
 
 
 def _study_date(series: SeriesFiles) -> str:
-    """Day of the study, or of the acquisition; empty where the first file tells none."""
+    """Day of the study, or of the acquisition; empty if the first file has neither."""
     file = series.files[0]
     if is_nifti(file):
         return ""
@@ -171,14 +173,16 @@ def _study_date(series: SeriesFiles) -> str:
     return ""
 
 
-def _by_header(about: Surveyed, series: SeriesFiles, reason: str) -> Surveyed:
-    """What the first header tells of a series that is refused, where it tells anything."""
+def _describe_refused(
+    description: SurveyedSeries, series: SeriesFiles, reason: str
+) -> SurveyedSeries:
+    """Describe a refused series by its first header, if that can be read."""
     try:
         facts = read_facts(series)
     except CvsctError:
-        return replace(about, refused=reason)
+        return replace(description, refused=reason)
     return replace(
-        about,
+        description,
         refused=reason,
         acquisition=facts.acquisition,
         shape=facts.shape,

@@ -77,7 +77,7 @@ def walk(path: Path, tally: Tally) -> list[Path]:
 
 
 def _entries(entries: list[os.DirEntry[str]], tally: Tally) -> Iterator[tuple[Path, int, _Key]]:
-    """Folders and regular files with what they are and what tells them apart from others.
+    """Folders and regular files, each with its mode and the key that identifies it.
 
     Links come after what is there for real, which gives a file its name.
     """
@@ -101,7 +101,7 @@ def _entries(entries: list[os.DirEntry[str]], tally: Tally) -> Iterator[tuple[Pa
 
 
 def _key(path: Path, about: os.stat_result) -> _Key:
-    """What a file or folder is known by under all its names."""
+    """Key of a file or folder that is the same under all its names."""
     return (about.st_dev, about.st_ino) if about.st_ino else os.path.realpath(path)
 
 

@@ -1,1 +1,1 @@
-"""The model folder: bundle, card, hashes, models that come with the package."""
+"""Model folders: bundle and card, hashes, checks, and the models that come with the package."""

@@ -39,9 +39,9 @@ Direction = Literal["a2b", "b2a"]
 DIRECTIONS: tuple[Direction, Direction] = ("a2b", "b2a")
 GRAPH_FILES: dict[str, str] = {direction: f"{direction}.onnx" for direction in DIRECTIONS}
 MEASURED = "measured"
-"""Of a model's training figures, those on scans it has not seen: a table in its card."""
+"""Key in `training` of figures on unseen scans, a table in the card."""
 CENSUS = "census"
-"""Of a model's training figures, the scans it learned from: a table and warnings in its card."""
+"""Key in `training` of the census of training scans, a table and warnings in the card."""
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
 MAX_BYTES = {
     CONFIG_FILE: 4 * 2**20,
@@ -49,7 +49,7 @@ MAX_BYTES = {
     CARD_FILE: 4 * 2**20,
     **dict.fromkeys(GRAPH_FILES.values(), 64 * 2**20),
 }
-"""What a model's files may have; the largest model here has 100 MiB of weights."""
+"""Largest size of each file of a model; the largest model here has 100 MiB of weights."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,20 @@ class Domain:
 
     @classmethod
     def of(cls, scans: Scans) -> Domain:
-        """Describe the training scans; those on disk are not read for it."""
+        """Describe training scans by their headers; no pixels are read."""
         return cls.from_facts(facts_of(scans))
 
     @classmethod
     def from_facts(cls, facts: Sequence[ScanFacts]) -> Domain:
-        """Distinct acquisitions, lowest and highest spacing."""
-        pixels = [round(math.sqrt(each.pixel_mm[0] * each.pixel_mm[1]), 4) for each in facts]
-        thick = [round(each.thickness_mm, 4) for each in facts]
+        """Describe training scans by distinct acquisitions, and lowest and highest spacings."""
+        pixels = [round(math.sqrt(scan.pixel_mm[0] * scan.pixel_mm[1]), 4) for scan in facts]
+        thick = [round(scan.thickness_mm, 4) for scan in facts]
         return cls(
-            scanners=tuple(sorted({str(each.acquisition) for each in facts})),
+            scanners=tuple(sorted({str(scan.acquisition) for scan in facts})),
             pixel_mm=(min(pixels), max(pixels)),
             thickness_mm=(min(thick), max(thick)),
             n_series=len(facts),
-            n_slices=sum(each.shape[0] for each in facts),
+            n_slices=sum(scan.shape[0] for scan in facts),
         )
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained model, independent of the library that trained it.
+    """Trained model, independent of the library that trained it.
 
     Args:
         method: its row of the METHODS table.
@@ -96,9 +96,9 @@ class Bundle:
         target: domain B.
         training: preset, seed and figures of the training; plain JSON values.
         graphs: ONNX files by direction, `a2b` and `b2a`; a model may have none.
-        guard: what tells scans and slices that it must not be trusted with (`cvsct.guard`): limits
-            by side and direction, what each was calibrated on, and what is known of both sides;
-            plain JSON values, empty where nothing was calibrated.
+        guard: calibration of the guards (`cvsct.guard`): limits by side and direction, what each
+            was calibrated on, and the reference of both sides; plain JSON values, empty where
+            nothing was calibrated.
         sha256: hash over all files, set when the bundle was written or read.
     """
 
@@ -165,7 +165,7 @@ class Bundle:
                     f"{folder}: model format {about['format']}, this version reads {FORMAT}; "
                     "train it again or install the matching cvsct"
                 )
-            _refuse_unfit(about, weights)
+            _refuse_wrong_types(about, weights)
             return cls(
                 method=about["method"],
                 settings=about["settings"],
@@ -214,7 +214,7 @@ class Bundle:
         )
 
 
-def _refuse_unfit(about: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
+def _refuse_wrong_types(about: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
     """Refuse values of other types than `write` writes, and weights that are no numbers.
 
     Raises:
@@ -254,23 +254,25 @@ def _census_section(census: dict[str, Any]) -> str:
         ("What may spoil the model:", census.get("warnings", [])),
         ("Left out, for they had to be refused:", census.get("left_out", [])),
     )
-    said = "".join(
-        f"\n{title}\n\n" + "".join(f"- {html.escape(each, quote=False)}\n" for each in some)
-        for title, some in lists
-        if some
+    listing = "".join(
+        f"\n{title}\n\n" + "".join(f"- {html.escape(entry, quote=False)}\n" for entry in entries)
+        for title, entries in lists
+        if entries
     )
-    return f"## Scans it learned from\n\n{_table(census['scans'])}\n{said}\n"
+    return f"## Scans it learned from\n\n{_table(census['scans'])}\n{listing}\n"
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    heads = list(rows[0])
-    cells = ([html.escape(_no_bar(row[head]), quote=False) for head in heads] for row in rows)
-    lines = [heads, ["---"] * len(heads), *cells]
-    return "\n".join(f"| {' | '.join(each)} |" for each in lines)
+    headings = list(rows[0])
+    cells = (
+        [html.escape(_cell_text(row[heading]), quote=False) for heading in headings] for row in rows
+    )
+    lines = [headings, ["---"] * len(headings), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _no_bar(value: Any) -> str:
-    """Text that ends no cell of a table."""
+def _cell_text(value: Any) -> str:
+    """Text for a cell of a table, on one line and without the separator."""
     return one_line(str(value)).replace("|", "/")
 
 
@@ -279,7 +281,8 @@ def _guard_section(guard: dict[str, Any]) -> str:
     if not guard:
         return ""
     rows = "\n".join(
-        f"| {of} | {name} | {limit:g} | {_seen(guard, of, name)} | {guard['calibrated_on'][of]} |"
+        f"| {of} | {name} | {limit:g} | {_largest_held_out(guard, of, name)} "
+        f"| {guard['calibrated_on'][of]} |"
         for of, limits in guard["limits"].items()
         for name, limit in limits.items()
     )
@@ -293,7 +296,7 @@ def _guard_section(guard: dict[str, Any]) -> str:
     )
 
 
-def _seen(guard: dict[str, Any], of: str, name: str) -> str:
+def _largest_held_out(guard: dict[str, Any], of: str, name: str) -> str:
     held_out = guard["known"].get(of, {}).get("held_out", {})
     return f"{held_out[name]:g}" if name in held_out else "-"
 

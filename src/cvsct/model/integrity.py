@@ -1,4 +1,4 @@
-"""The files of a model folder, each read once and checked before anything is made of it.
+"""Integrity of a model folder: each file is read once and checked before it is used.
 
 Whoever can write a model can write its hashes too: they find damage, not malice. So what a file
 may do is bounded as well: its size, where it may lie, and what an ONNX graph may refer to.
@@ -21,16 +21,21 @@ MAX_SUMS_BYTES = 2**20
 def read_files(
     folder: Path, sums_file: str, limits: Mapping[str, int], optional: Collection[str] = ()
 ) -> tuple[str, dict[str, bytes]]:
-    """The sums, and the content of each of a model's files, found to be as the sums say.
+    """Read the files of a model and check them against their hashes.
 
     Other files may lie in the folder, a training's checkpoints among them; none is opened.
 
     Args:
-        limits: bytes that a file may have, by name.
-        optional: which of them a model may be without.
+        folder: of the model.
+        sums_file: name of the list of hashes.
+        limits: largest size in bytes of each file, by name.
+        optional: names of files that a model may lack.
+
+    Returns:
+        The text of the list of hashes, and the content of each file by name.
 
     Raises:
-        ModelError: if one is missing, altered, too large, or not a file of this folder.
+        ModelError: if a file is missing, altered, too large, or not a file of this folder.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model folder; name one that `cvsct train` has written")
@@ -40,31 +45,33 @@ def read_files(
             "`cvsct train ... --resume`, or name another folder"
         )
     try:
-        sums = _content(folder, sums_file, MAX_SUMS_BYTES).decode("ascii")
+        sums = _read_regular_file(folder, sums_file, MAX_SUMS_BYTES).decode("ascii")
     except UnicodeDecodeError:
         raise ModelError(f"{folder}: {sums_file} is no list of hashes; copy it again") from None
-    listed = {name: digest for digest, _, name in (x.partition("  ") for x in sums.splitlines())}
+    listed = {
+        name: digest for digest, _, name in (line.partition("  ") for line in sums.splitlines())
+    }
     foreign = listed.keys() - limits.keys()
     if foreign:
         raise ModelError(
             f"{folder}: {sums_file} lists {len(foreign)} files that no model has; copy the model "
             "again from its source"
         )
-    found = {}
+    contents = {}
     for name, limit in limits.items():
         if name in optional and name not in listed:
             continue
-        found[name] = _content(folder, name, limit)
-        if hashlib.sha256(found[name]).hexdigest() != listed.get(name):
+        contents[name] = _read_regular_file(folder, name, limit)
+        if hashlib.sha256(contents[name]).hexdigest() != listed.get(name):
             raise ModelError(
                 f"{folder}: {name} does not match its hash in {sums_file}; the model was altered "
                 "or damaged, copy it again from its source"
             )
-    return sums, found
+    return sums, contents
 
 
-def _content(folder: Path, name: str, limit: int) -> bytes:
-    """A regular file's bytes; a link is not followed, for it can lead anywhere."""
+def _read_regular_file(folder: Path, name: str, limit: int) -> bytes:
+    """Read a regular file of the folder; links are refused, as they can lead anywhere."""
     try:
         descriptor = open_no_link(folder / name)
     except FileNotFoundError:
@@ -78,12 +85,12 @@ def _content(folder: Path, name: str, limit: int) -> bytes:
             f"{folder}: {name} cannot be read ({reason}); copy the model with the files themselves"
         ) from None
     with os.fdopen(descriptor, "rb") as stream:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise ModelError(f"{folder}: {name} is no regular file; copy the model folder again")
-        if about.st_size > limit:
+        if status.st_size > limit:
             raise ModelError(
-                f"{folder}: {name} has {about.st_size} bytes, no model more than {limit}; "
+                f"{folder}: {name} has {status.st_size} bytes, no model more than {limit}; "
                 "copy it again from its source"
             )
-        return stream.read(about.st_size)  # `limit` would be allocated
+        return stream.read(status.st_size)  # `limit` would be allocated

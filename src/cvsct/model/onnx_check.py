@@ -1,4 +1,4 @@
-"""What an ONNX graph refers to, found in its bytes before any engine reads them.
+"""Check that an ONNX graph refers to nothing outside itself, before any engine reads it.
 
 A graph may name files for its tensors (`external_data`) and operators of other libraries; an engine
 would open the files, wherever they are. Ours does neither. ONNX is a protocol buffer, so a walk
@@ -15,7 +15,7 @@ from cvsct.core.errors import ModelError
 DOMAINS = ("", "ai.onnx")
 """Names of the standard's own operators."""
 MAX_DEPTH = 8
-"""Of graphs in operators of graphs; ours have none."""
+"""Deepest nesting of graphs in operators; graphs of this program have none."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -30,19 +30,23 @@ _PARTS: Mapping[str, Mapping[int, str]] = {
     "tensor": {},
     "opset": {},
 }
-"""By kind of message: the fields that hold messages, and of which kind."""
+"""Fields that hold messages, and the kind of these, by kind of message."""
 _DOMAIN = {"node": 7, "opset": 1, "function": 1}
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 
 
 def refuse_foreign(name: str, graph: bytes) -> None:
-    """Refuse a graph that leads out of itself: to files, or to operators that are not ONNX's.
+    """Refuse a graph that refers to other files, or to operators that are not ONNX's.
+
+    Args:
+        name: of the graph, for the message.
+        graph: bytes of the ONNX file.
 
     Raises:
-        ModelError: if it does, or cannot be followed to its end.
+        ModelError: if it does, or is no complete ONNX graph.
     """
     try:
-        reason = _foreign(memoryview(graph), "model", 0)
+        reason = _reason_to_refuse(memoryview(graph), "model", 0)
     except (ValueError, IndexError):
         reason = "is no ONNX graph"
     if reason:
@@ -52,8 +56,8 @@ def refuse_foreign(name: str, graph: bytes) -> None:
         )
 
 
-def _foreign(message: memoryview, kind: str, depth: int) -> str:
-    """Why a message leads out of the graph, or an empty text."""
+def _reason_to_refuse(message: memoryview, kind: str, depth: int) -> str:
+    """Reason why a message refers to something outside the graph; empty if it does not."""
     if depth > 4 * MAX_DEPTH:  # graph, node, attribute, graph
         raise ValueError("nested too deep")
     for number, value in _fields(message):
@@ -61,10 +65,12 @@ def _foreign(message: memoryview, kind: str, depth: int) -> str:
             return "keeps values in another file"
         if not isinstance(value, memoryview):
             continue
-        if number == _DOMAIN.get(kind) and bytes(value) not in {x.encode() for x in DOMAINS}:
+        if number == _DOMAIN.get(kind) and bytes(value) not in {
+            domain.encode() for domain in DOMAINS
+        }:
             return "uses operators of another library"
         part = _PARTS[kind].get(number)
-        reason = _foreign(value, part, depth + 1) if part else ""
+        reason = _reason_to_refuse(value, part, depth + 1) if part else ""
         if reason:
             return reason
     return ""
@@ -72,31 +78,32 @@ def _foreign(message: memoryview, kind: str, depth: int) -> str:
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field; values of a length as bytes, not copied."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
+    offset = 0
+    while offset < len(message):
+        key, offset = _varint(message, offset)
         number, wire = key >> 3, key & 7
         value: int | memoryview = 0
         if wire == _VARINT:
-            value, at = _varint(message, at)
+            value, offset = _varint(message, offset)
         elif wire == _LENGTH:
-            length, at = _varint(message, at)
-            value, at = message[at : at + length], at + length
+            length, offset = _varint(message, offset)
+            value, offset = message[offset : offset + length], offset + length
         elif wire in (_FIXED32, _FIXED64):
-            at += 4 if wire == _FIXED32 else 8
+            offset += 4 if wire == _FIXED32 else 8
         else:
             raise ValueError("a wire type that is none")
-        if at > len(message):
+        if offset > len(message):
             raise ValueError("cut short")
         yield number, value
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
+def _varint(message: memoryview, offset: int) -> tuple[int, int]:
+    """Value of a variable-length integer, and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
-        byte = message[at]
-        at += 1
+        byte = message[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
+            return value, offset
     raise ValueError("a number that does not end")

@@ -15,14 +15,14 @@ def bundled_names() -> tuple[str, ...]:
     """Names of the models that come with this version, in alphabetical order."""
     if not ROOT.is_dir():
         return ()
-    return tuple(sorted(each.name for each in ROOT.iterdir() if (each / SUMS_FILE).is_file()))
+    return tuple(sorted(folder.name for folder in ROOT.iterdir() if (folder / SUMS_FILE).is_file()))
 
 
 def bundled(name: str) -> Path:
-    """The folder of a model by its name.
+    """Folder of a bundled model by its name.
 
     Raises:
-        ModelError: if there is none of that name, with those there are.
+        ModelError: if no bundled model has that name; the message lists those there are.
     """
     names = bundled_names()
     if name not in names:
@@ -34,7 +34,7 @@ def bundled(name: str) -> Path:
 
 
 def model_folder(given: Path) -> Path:
-    """What `--model` means: a folder, or where there is none of that name a bundled model.
+    """Folder of the model that `--model` names: a folder, or else a bundled model.
 
     Raises:
         UsageError: if it is neither.

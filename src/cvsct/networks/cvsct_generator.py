@@ -29,7 +29,7 @@ LEAK = 0.2
 
 
 class GeneratorConfig(Settings):
-    """What a generator of unpaired training is built from."""
+    """Settings of a generator of unpaired training."""
 
     architecture: Literal["cvs-ct", "resnet-9"] = "cvs-ct"
     """The paper's, or CycleGAN's public ResNet-9 as a second baseline."""
@@ -44,7 +44,7 @@ class GeneratorConfig(Settings):
     """CBAM after each pair; off for the paper's first ablation and in `resnet-9`."""
 
     norm: Literal["none", "instance"] = "none"
-    """Instance normalisation after each hidden convolution. The paper names none, and it makes a
+    """Instance normalization after each hidden convolution. The paper names none, and it makes a
     slice's result depend on what else it shows; `resnet-9` always has it."""
 
     reduction: int = Field(default=16, ge=1)
@@ -71,7 +71,7 @@ class GeneratorConfig(Settings):
         return given
 
     @model_validator(mode="after")
-    def _refuse_what_resnet_has_not(self) -> GeneratorConfig:
+    def _refuse_settings_resnet_lacks(self) -> GeneratorConfig:
         if self.architecture == "resnet-9" and self.attention:
             raise ValueError(
                 "resnet-9 has no attention; train cyclegan or cvsct-1, or set "
@@ -80,14 +80,14 @@ class GeneratorConfig(Settings):
         if self.architecture == "resnet-9" and self.blocks != BLOCKS:
             raise ValueError(f"resnet-9 has {BLOCKS} blocks, not {self.blocks}; leave blocks out")
         if self.architecture == "resnet-9" and self.norm == "none":
-            raise ValueError("resnet-9 has instance normalisation; leave generator.norm out")
+            raise ValueError("resnet-9 has instance normalization; leave generator.norm out")
         return self
 
 
 class SameConv(nn.Conv2d):
     """A stride-1 convolution that keeps the image size, zero-padded.
 
-    A kernel of even size has no centre: it must be padded one pixel more on one side, and moves
+    A kernel of even size has no center: it must be padded one pixel more on one side, and moves
     the image half a pixel to the other. `lean` says which side gets the odd pixel, so that a
     chain of layers can alternate and stay in place.
     """
@@ -163,7 +163,7 @@ class Generator(nn.Module):
 PairedGeneratorConfig: TypeAlias = Annotated[
     ResidualCNNConfig | UNetConfig | VGGUNetConfig, Field(discriminator="architecture")
 ]
-"""What a generator of paired training is built from: its `architecture` says which."""
+"""Settings of a generator of paired training, told apart by `architecture`."""
 
 AnyConfig: TypeAlias = GeneratorConfig | ResidualCNNConfig | UNetConfig | VGGUNetConfig
 CycleGenerator: TypeAlias = Generator | ResNetGenerator
@@ -210,7 +210,7 @@ def build_generator(config: AnyConfig) -> AnyGenerator:
 def scale_to_data(generator: CycleGenerator, images: Float[Tensor, "n 1 h w"]) -> None:
     """Scale each hidden convolution so that its output has unit variance on these images.
 
-    Layer-sequential unit-variance initialisation (Mishkin and Matas, ICLR 2016). With default
+    Layer-sequential unit-variance initialization (Mishkin and Matas, ICLR 2016). With default
     weights the six sigmoid gates shrink the features about a thousandfold and the network hardly
     trains. ResNet-9's instance norm does that itself: only its head is scaled. The head of a
     residual generator starts at zero: the identity.

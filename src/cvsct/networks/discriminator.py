@@ -17,7 +17,7 @@ from cvsct.networks.cvsct_generator import LEAK
 
 
 class DiscriminatorConfig(Settings):
-    """What a discriminator is built from."""
+    """Settings of a discriminator."""
 
     widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512)
     """Filters of each hidden convolution."""
@@ -36,7 +36,7 @@ class DiscriminatorConfig(Settings):
     """The CT number that the gain leaves at zero."""
 
     kaiming: bool = False
-    """Kaiming initialisation in place of PyTorch's default."""
+    """Kaiming initialization in place of PyTorch's default."""
 
     def map_size(self, patch_px: int) -> int:
         """Side of the score map for a square patch of that many pixels a side.
@@ -88,12 +88,12 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Float[Tensor, "n images h w"]) -> Float[Tensor, "n 1 y x"]:
         """A map of scores, 1x1 for 80x80 patches with the default strides."""
-        return self.judge(image)[0]
+        return self.scores_and_features(image)[0]
 
-    def judge(
+    def scores_and_features(
         self, image: Float[Tensor, "n images h w"]
     ) -> tuple[Float[Tensor, "n 1 y x"], list[Float[Tensor, "n c v u"]]]:
-        """The map of scores, and the features of each hidden layer."""
+        """Map of scores, and the features of each hidden layer."""
         if self.config.input_gain != 1:
             image = (image - self.centre) * self.config.input_gain
         features = []

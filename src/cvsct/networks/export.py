@@ -25,13 +25,13 @@ from cvsct.networks.cvsct_generator import AnyGenerator, build_generator, read_c
 logger = logging.getLogger(__name__)
 
 OPSET = 17
-"""Of 2022; holds every operator used here, and OpenVINO reads it."""
+"""ONNX operator set of 2022; holds every operator used here, and OpenVINO reads it."""
 
 TOLERANCE = 1e-4
 """Largest difference from PyTorch in [-1, 1]: 0.1 HU on the default window."""
 
 MAX_BYTES = 16 * 2**20
-"""Of one graph. ResNet-9 at its published width has 43 MiB and gets none."""
+"""Largest size of one graph. ResNet-9 at its published width has 43 MiB and gets none."""
 
 PROBES = ((1, 1, 96, 80), (2, 1, 61, 45))
 """Images the graph is checked on: another size and batch than it was traced with, even and odd."""
@@ -62,7 +62,7 @@ def rebuild_generator(bundle: Bundle, direction: str) -> AnyGenerator:
 
 
 def with_graphs(bundle: Bundle) -> Bundle:
-    """The model with a graph of each direction it has, or with a note of why it has none.
+    """Add an ONNX graph of each direction to a model, or a note of why it has none.
 
     Never raises for a graph that cannot be made: a training is worth more than its export.
     """

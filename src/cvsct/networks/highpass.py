@@ -1,4 +1,4 @@
-"""What a residual generator may change: everything but the low frequencies.
+"""High-pass filter of a residual generator, so that it cannot change low frequencies.
 
 Two scanners agree on what large areas read (both are calibrated on water), and nothing in the
 losses of unpaired training holds them there: a target patient with less fat pulls every organ up.
@@ -19,7 +19,7 @@ REACH_SIGMA = 3.0
 
 
 def reach_px(sigma_px: float) -> int:
-    """How far the filter looks; an image must be larger."""
+    """Radius of the filter in pixels; an image must be larger."""
     return max(1, math.ceil(REACH_SIGMA * sigma_px))
 
 
@@ -44,7 +44,7 @@ class HighPass(nn.Module):
 
     @staticmethod
     def after(head: nn.Conv2d, sigma_px: float) -> nn.Module:
-        """The filter for what this convolution finds; for 0 what lets everything pass.
+        """Filter for the output of a convolution; for 0 the identity.
 
         The convolution's bias is frozen: the filter takes it out again, so its gradient is
         rounding noise, which Adam would blow up to whole steps.

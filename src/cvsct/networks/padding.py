@@ -1,4 +1,4 @@
-"""Any image size for networks that halve and double it."""
+"""Padding by reflection, for networks that halve and double the image size."""
 
 from __future__ import annotations
 

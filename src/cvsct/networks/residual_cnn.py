@@ -19,7 +19,7 @@ from cvsct.core.settings import Settings
 
 
 class ResidualCNNConfig(Settings):
-    """What the residual CNN is built from."""
+    """Settings of the residual CNN."""
 
     architecture: Literal["residual-cnn"] = "residual-cnn"
     """Which network it is."""
@@ -32,7 +32,7 @@ class ResidualCNNConfig(Settings):
 
 
 class ResidualCNN(nn.Module):
-    """Image in, image plus what the convolutions find out; both in [-1, 1] of the HU window."""
+    """Image in, image plus the output of the convolutions out; both in [-1, 1] of the HU window."""
 
     def __init__(self, config: ResidualCNNConfig) -> None:
         super().__init__()

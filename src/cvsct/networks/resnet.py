@@ -5,7 +5,7 @@ c7s1-1, with instance norm, ReLU, reflection padding and weights drawn from N(0,
 in and out in place of three. 11,365,633 parameters at the published width.
 
 Instance norm is kept as published. It takes mean and variance over the whole image it is given, so
-a slice with air and table around the patient is normalised otherwise than the soft-tissue patches
+a slice with air and table around the patient is normalized otherwise than the soft-tissue patches
 of the training, and a slice cut into tiles would come back otherwise than whole.
 """
 

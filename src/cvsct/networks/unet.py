@@ -2,7 +2,7 @@
 
 Isola et al., CVPR 2017, appendix 6.1.1: 4x4 convolutions of stride 2 down (LeakyReLU 0.2) and up
 (ReLU), each level's features joined to those that come back up to it, 64-128-256-512-512-...
-filters, normalisation but at the first and the innermost, weights drawn from N(0, 0.02). At batch
+filters, normalization but at the first and the innermost, weights drawn from N(0, 0.02). At batch
 1, as published, its batch norm is instance norm. Left out: dropout, which pix2pix keeps on at test
 time as its noise: the same scan must give the same image.
 """
@@ -23,11 +23,11 @@ from cvsct.networks.padding import reflected
 LEAK = 0.2
 INITIAL_SD = 0.02
 WIDEST = 8
-"""Filters grow to so many times the first level's."""
+"""Largest number of filters, as a multiple of the first level's."""
 
 
 class UNetConfig(Settings):
-    """What a U-Net is built from."""
+    """Settings of a U-Net."""
 
     architecture: Literal["unet"] = "unet"
     """Which network it is."""
@@ -39,8 +39,8 @@ class UNetConfig(Settings):
     """Halvings; a side of at least `2^(depth - 1) + 1` px is needed."""
 
     norm: Literal["none", "instance"] = "instance"
-    """Instance normalisation as in pix2pix. It takes mean and variance over the image it is given,
-    so a slice with air around is normalised otherwise than a patch of tissue."""
+    """Instance normalization as in pix2pix. It takes mean and variance over the image it is given,
+    so a slice with air around is normalized otherwise than a patch of tissue."""
 
     residual: bool = False
     """Add the input to the output, which pix2pix does not. The network then learns the difference
@@ -84,7 +84,7 @@ class UNet(nn.Module):
         return torch.clamp(image + change, -1.0, 1.0) if self.residual else change
 
     def latent(self, image: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n c y x"]:
-        """The innermost features: what the U-Net makes of an image before it goes back up."""
+        """Innermost features of an image: output of the last encoder level."""
         return self._encoded(reflected(image, self.step_px))[-1]
 
     def _encoded(self, image: Tensor) -> list[Tensor]:

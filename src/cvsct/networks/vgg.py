@@ -23,8 +23,8 @@ WIDTHS = (64, 128, 256, 512, 512)
 """Filters of each block's convolutions."""
 
 
-def places(network: Network) -> list[tuple[int, int]]:
-    """Block and place of each convolution, both counted from 1, in network order."""
+def convolution_positions(network: Network) -> list[tuple[int, int]]:
+    """Block of each convolution and its position in it, both from 1, in network order."""
     return [
         (block, place)
         for block, count in enumerate(CONVOLUTIONS[network], 1)
@@ -34,11 +34,11 @@ def places(network: Network) -> list[tuple[int, int]]:
 
 def layer_names(network: Network) -> list[str]:
     """Every ReLU layer's name, such as `relu2_1`, in network order."""
-    return [f"relu{block}_{place}" for block, place in places(network)]
+    return [f"relu{block}_{place}" for block, place in convolution_positions(network)]
 
 
 class VGG(nn.Module):
-    """Feature maps of chosen ReLU layers of a frozen VGG for grey images in [0, 1].
+    """Feature maps of chosen ReLU layers of a frozen VGG for gray images in [0, 1].
 
     Args:
         layers: names such as `relu2_1`. The network ends at the last.
@@ -57,7 +57,10 @@ class VGG(nn.Module):
             )
         self.layers = tuple(name for name in known if name in layers)
         self.names = known[: known.index(self.layers[-1]) + 1]
-        widths = [3, *(WIDTHS[block - 1] for block, _ in places(network)[: len(self.names)])]
+        widths = [
+            3,
+            *(WIDTHS[block - 1] for block, _ in convolution_positions(network)[: len(self.names)]),
+        ]
         self.convolutions = nn.ModuleList(
             nn.Conv2d(*pair, 3, padding=1) for pair in pairwise(widths)
         )
@@ -71,11 +74,11 @@ class VGG(nn.Module):
     def forward(self, grey: Float[Tensor, "n 1 h w"]) -> list[Float[Tensor, "n c y x"]]:
         """Feature maps of the chosen layers."""
         maps = grey * self.gain - self.mean
-        found = []
+        features = []
         for name, convolution in zip(self.names, self.convolutions, strict=True):
             if name.endswith("_1") and name != "relu1_1":
                 maps = functional.max_pool2d(maps, 2)
             maps = functional.relu(convolution(maps))
             if name in self.layers:
-                found.append(maps)
-        return found
+                features.append(maps)
+        return features

@@ -3,9 +3,9 @@
 Selim et al., "CT Image Harmonization for Enhancing Radiomics Studies", BIBM 2021 (arXiv
 2107.01337), and the authors' public code: from each of VGG's first four blocks the last features
 pass a 3x3 convolution to half as many channels, those of the block below are convolved, doubled in
-size (nearest neighbour) and joined to them; a 1x1 convolution and tanh end it. The code has VGG19;
+size (nearest neighbor) and joined to them; a 1x1 convolution and tanh end it. The code has VGG19;
 the paper says "pre-trained and trainable layers": pre-trained ones stay frozen here. Its batch norm
-is instance norm here, so that a slice does not depend on others; its input, repeated grey, gets
+is instance norm here, so that a slice does not depend on others; its input, repeated gray, gets
 VGG's own preprocessing, which the code leaves out.
 
 The frozen weights are part of the model, so that a model folder needs no other file.
@@ -27,7 +27,7 @@ from cvsct.networks.vgg import VGG, WIDTHS, Network, layer_names
 
 
 class VGGUNetConfig(Settings):
-    """What a U-Net on a frozen VGG is built from."""
+    """Settings of a U-Net with a frozen VGG as encoder."""
 
     architecture: Literal["vgg-unet"] = "vgg-unet"
     """Which network it is."""
@@ -43,7 +43,7 @@ class VGGUNetConfig(Settings):
     """The trainable convolutions have VGG's channels divided by this."""
 
     norm: Literal["none", "instance"] = "instance"
-    """Instance normalisation after the convolution of each block's features."""
+    """Instance normalization after the convolution of each block's features."""
 
     residual: bool = False
     """Add the input to the output, which the authors do not."""
@@ -110,6 +110,6 @@ class VGGUNet(nn.Module):
             self.scale[index] = 1 / features.square().mean().sqrt().clamp_min(1e-6)
 
     def _encoded(self, image: Tensor) -> list[Tensor]:
-        with torch.autocast(image.device.type, enabled=False):  # bf16 has one grey level of 255
-            found = self.encoder((image.to(self.scale.dtype) + 1) / 2)
-        return [features * self.scale[index] for index, features in enumerate(found)]
+        with torch.autocast(image.device.type, enabled=False):  # bf16 has one gray level of 255
+            layers = self.encoder((image.to(self.scale.dtype) + 1) / 2)
+        return [features * self.scale[index] for index, features in enumerate(layers)]

@@ -1,6 +1,6 @@
-"""A training's state on disk: one atomic file holds all that a restart needs.
+"""Checkpoint of a training: one file, written atomically, holds all that a restart needs.
 
-Networks, optimisers, statistics, the random stream, the count of steps and the best model so far.
+Networks, optimizers, statistics, the random stream, the count of steps and the best model so far.
 A training that is killed at any moment goes on from its last checkpoint and, on the CPU, ends as
 if nothing had happened.
 """
@@ -30,13 +30,13 @@ KEPT_FOLDER = "kept"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a validation found.
+class ValidationResult:
+    """Result of one validation during a training.
 
     Args:
-        step: after which step.
-        figures: all that it measured; `score` decides which model is best, the lowest.
-        weights: what `Step.weights` gave then; kept of the best alone.
+        step: number of steps done before it.
+        figures: measured values by name; the model of the lowest `score` is the best.
+        weights: of the model (`Step.weights`); kept of the best model alone.
     """
 
     step: int
@@ -46,11 +46,15 @@ class Measured:
 
 @dataclass
 class Run:
-    """A training under way: its folder, random stream, and how far it has come.
+    """State of a training in progress.
 
     Args:
+        folder: of the model and the checkpoint.
         config: all that shapes the result; a resumed training must have the same.
+        rng: random stream of the batches.
         writes: whether this process writes files; of several ranks only the first.
+        steps, minutes: how much is done.
+        best, latest: validation of the lowest score, and the last one.
     """
 
     folder: Path
@@ -59,8 +63,8 @@ class Run:
     writes: bool = True
     steps: int = 0
     minutes: float = 0.0
-    best: Measured | None = None
-    latest: Measured | None = None
+    best: ValidationResult | None = None
+    latest: ValidationResult | None = None
 
     def save(self, step: Step) -> None:
         """Write the checkpoint atomically; a full disk leaves the last one intact."""
@@ -77,20 +81,24 @@ class Run:
             },
         )
 
-    def judge(self, figures: Mapping[str, float], step: Step, keep: bool = False) -> None:
-        """Take note of a validation; the best model so far is kept, also in `best.pt`.
+    def record_validation(
+        self, figures: Mapping[str, float], step: Step, keep: bool = False
+    ) -> None:
+        """Record a validation; the best model so far is kept, also in `best.pt`.
 
         Args:
-            keep: keep this one's model in `kept/` whatever comes, named by its step.
+            figures: measured values by name, with `score`.
+            step: the step that was validated.
+            keep: also keep this model in `kept/`, named by its step.
         """
         weights = {name: value.detach().cpu().clone() for name, value in step.weights().items()}
-        now = Measured(self.steps, dict(figures), weights)
+        result = ValidationResult(self.steps, dict(figures), weights)
         if keep:
-            self._write(kept_name(self.steps), asdict(now))
-        self.latest = replace(now, weights={})
+            self._write(kept_name(self.steps), asdict(result))
+        self.latest = replace(result, weights={})
         if self.best is None or figures["score"] < self.best.figures["score"]:
-            self.best = now
-            self._write(BEST_FILE, asdict(now))
+            self.best = result
+            self._write(BEST_FILE, asdict(result))
 
     def resume(self, step: Step) -> None:
         """Go on from the folder's checkpoint.
@@ -104,30 +112,31 @@ class Run:
             raise TrainingError(
                 f"{self.folder}: nothing to resume, no {CHECKPOINT_FILE}; train without --resume"
             )
-        saved = _loaded(path)
-        with _understood(path):
+        saved = _load(path)
+        with _refuse_unreadable(path):
             before = json.loads(saved["config"])
         if config_hash(before) != config_hash(self.config):
             raise TrainingError(
                 f"{self.folder}: was trained with other settings "
                 f"({_difference(before, self.config)}); give the same, or train into a new folder"
             )
-        with _understood(path):
+        with _refuse_unreadable(path):
             step.restore(saved["step"])
             self.rng.bit_generator.state = json.loads(saved["rng"])
             self.steps, self.minutes = int(saved["steps"]), float(saved["minutes"])
             self.best, self.latest = (
-                Measured(**saved[name]) if saved[name] else None for name in ("best", "latest")
+                ValidationResult(**saved[name]) if saved[name] else None
+                for name in ("best", "latest")
             )
         if self.writes:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Remove what a killed process wrote after the checkpoint: it will be done again."""
+        """Remove what a killed process wrote after the checkpoint; those steps are done again."""
         forget_later(self.folder, self.steps)
         for name in (CHECKPOINT_FILE, BEST_FILE):
-            for left in self.folder.glob(f".{name}.*.partial"):
-                left.unlink(missing_ok=True)
+            for partial in self.folder.glob(f".{name}.*.partial"):
+                partial.unlink(missing_ok=True)
         if self.best:
             self._write(BEST_FILE, asdict(self.best))
         else:
@@ -152,35 +161,35 @@ class Run:
 
 
 def kept_name(steps: int) -> str:
-    """Where in the model folder the weights after so many steps are kept; sorts by step."""
+    """Path in the model folder of weights kept after so many steps; names sort by step."""
     return f"{KEPT_FOLDER}/step-{steps:08d}.pt"
 
 
-def kept_models(folder: Path) -> list[Measured]:
-    """What a training has kept of its way, in order of steps."""
-    found = []
+def kept_models(folder: Path) -> list[ValidationResult]:
+    """Validations whose models a training has kept, in order of steps."""
+    results = []
     for path in sorted((folder / KEPT_FOLDER).glob("step-*.pt")):
-        with _understood(path):
-            found.append(Measured(**_loaded(path)))
-    return found
+        with _refuse_unreadable(path):
+            results.append(ValidationResult(**_load(path)))
+    return results
 
 
-def _loaded(path: Path) -> dict[str, Any]:
-    """What a file holds: tensors and plain values, for `weights_only` runs no code of the file's.
+def _load(path: Path) -> dict[str, Any]:
+    """Load tensors and plain values from a file; `weights_only` runs no code of the file.
 
     Raises:
         TrainingError: if it holds anything else.
     """
-    with _understood(path):
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(found, dict):
+    with _refuse_unreadable(path):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
             raise TypeError
-        return found
+        return content
 
 
 @contextlib.contextmanager
-def _understood(path: Path) -> Iterator[None]:
-    """Turn what a file of another making raises into a refusal."""
+def _refuse_unreadable(path: Path) -> Iterator[None]:
+    """Turn any error in reading a foreign file into a refusal."""
     try:
         yield
     except TrainingError:

@@ -1,4 +1,4 @@
-"""When a discriminator is dead: it goes on being trained and teaches the generators nothing.
+"""Detection of a collapsed discriminator, which no longer teaches the generators anything.
 
 With least squares a discriminator at chance reads about 0.25 and that is success: it cannot tell
 translated patches from real ones. Two other states are failures and never end by themselves.
@@ -21,8 +21,8 @@ NO_GRADIENT = 1e-5
 """Norm of a discriminator's gradient; one that still learns has 1e-2 and more, also at chance."""
 
 
-class HealthConfig(Settings):
-    """When a discriminator is given up."""
+class CollapseConfig(Settings):
+    """When a training is stopped because a discriminator has collapsed."""
 
     dead_steps: int = Field(default=3000, ge=0)
     """So many steps in a row in one of the two states, won or stuck; 0 never gives up."""
@@ -31,19 +31,19 @@ class HealthConfig(Settings):
     """The loss below which a discriminator has won. Chance is 0.25."""
 
 
-class Health:
-    """Watches discriminators by their loss and gradient norm, step by step."""
+class CollapseMonitor:
+    """Monitor of discriminators by their loss and gradient norm, step by step."""
 
-    def __init__(self, config: HealthConfig) -> None:
+    def __init__(self, config: CollapseConfig) -> None:
         self.config = config
         self.won: dict[str, int] = {}
         self.stuck: dict[str, int] = {}
 
     def check(self, losses: Mapping[str, float], gradients: Mapping[str, float]) -> None:
-        """Take note of one step: each discriminator's loss and gradient norm by its name.
+        """Check one step: each discriminator's loss and gradient norm by its name.
 
         Raises:
-            TrainingError: for one that has been dead too long.
+            TrainingError: for a discriminator that has been collapsed for too many steps.
         """
         for name, loss in losses.items():
             won, stuck = loss < self.config.dead_loss, gradients[name] <= NO_GRADIENT
@@ -69,9 +69,9 @@ class Health:
             )
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """State for a checkpoint."""
         return {"won": dict(self.won), "stuck": dict(self.stuck)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's state."""
+        """Restore the state from a checkpoint."""
         self.won, self.stuck = dict(state["won"]), dict(state["stuck"])

@@ -1,10 +1,10 @@
-"""Several processes train as one: `torchrun --nproc_per_node=N -m cvsct.cli train ...`.
+"""Training of one model by several processes: `torchrun --nproc_per_node=N -m cvsct.cli train ...`.
 
 Every rank holds all networks and draws the same random numbers. It computes its slice of each
 batch; whatever is a mean over the batch is averaged here, so that N ranks learn what one process
 learns from the whole batch. A GAN's step backpropagates through networks that are frozen in turn
 and run several times a pass, which DistributedDataParallel's hooks are not made for: gradients
-are averaged by hand, in one flat bucket an optimiser.
+are averaged by hand, in one flat bucket an optimizer.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, batch: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "m 1 h w"]:
-        """The slice of a batch that is this rank's; ranks take theirs in order."""
+        """Slice of a batch that this rank computes; ranks take their slices in order."""
         return batch.chunk(self.size)[self.rank]
 
     def gather(self, part: Float[Tensor, "m 1 h w"]) -> Float[Tensor, "n 1 h w"]:
@@ -51,7 +51,7 @@ class Ranks:
         if self.size == 1:
             return part
         parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in self]
-        with self._together():
+        with self._collective():
             distributed.all_gather(parts, part.contiguous())
         return torch.cat(parts)
 
@@ -60,34 +60,34 @@ class Ranks:
         if self.size == 1:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with self._together():
+        with self._collective():
             distributed.all_reduce(flat)
         flat /= self.size
         _fill(tensors, flat)
 
-    def agree_(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by rank 0's."""
         if self.size == 1:
             return
         for tensor in tensors:
             flat = tensor.reshape(-1).clone()
-            with self._together():
+            with self._collective():
                 distributed.broadcast(flat, 0)
             _fill([tensor], flat)
 
-    def agreed(self, value: float) -> float:
-        """Rank 0's value."""
+    def value_of_first_rank(self, value: float) -> float:
+        """Value of rank 0, on every rank."""
         if self.size == 1:
             return value
-        held = torch.tensor([value], dtype=torch.float64, device=self.device)
-        self.agree_([held])
-        return float(held)
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        self.broadcast_([shared])
+        return float(shared)
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.size))
 
     @contextlib.contextmanager
-    def _together(self) -> Iterator[None]:
+    def _collective(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
@@ -102,7 +102,7 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def joined(meet_at: str = "env://") -> Iterator[Ranks]:
+def join_ranks(meet_at: str = "env://") -> Iterator[Ranks]:
     """The ranks that torchrun has started, until the block ends; one where it has not.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a training says of itself: JSON lines always, TensorBoard where it is installed."""
+"""Log of a training: JSON lines always, TensorBoard where it is installed."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ LOG = "train.jsonl"
 VALIDATION_LOG = "validation.jsonl"
 BOARD_FOLDER = "tensorboard"
 BOARD_EVERY_S = 1.0
-"""TensorBoard's scalars thin out to this; the JSON lines hold every step."""
+"""Shortest time between TensorBoard's scalars; the JSON lines hold every step."""
 
 Picture = Float[np.ndarray, "rows columns"]
 
 
-class Record:
-    """Writes a training's log, from its first step or from where it was resumed.
+class TrainingLog:
+    """Log of a training, from its first step or from where it was resumed.
 
     Args:
         folder: the model folder; `train.jsonl` gets a line a step, `validation.jsonl` one a
             validation, `tensorboard/` scalars and pictures.
         steps: how many steps were done before.
-        writes: False for a rank that leaves it to the first.
+        writes: False for all ranks but the first.
     """
 
     def __init__(self, folder: Path, steps: int = 0, writes: bool = True) -> None:
@@ -39,7 +39,7 @@ class Record:
         self._board = _open_board(folder / BOARD_FOLDER, steps) if writes else None
         self._shown_at = -np.inf
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> TrainingLog:
         return self
 
     def __exit__(
@@ -84,7 +84,7 @@ class Record:
 
 
 def last_means(folder: Path, steps: int) -> dict[str, float]:
-    """The mean of each value the log holds, over the last tenth of the steps, at least ten.
+    """Mean of each logged value over the last tenth of the steps, at least ten.
 
     A value that only some steps have, such as a discriminator's that rests, is a mean over these.
     """
@@ -98,7 +98,7 @@ def last_means(folder: Path, steps: int) -> dict[str, float]:
 
 
 def forget_later(folder: Path, steps: int) -> None:
-    """Drop log lines of steps after `steps`, and a line that a kill cut short."""
+    """Drop log lines of steps after `steps`, and an incomplete last line."""
     for path in (folder / LOG, folder / VALIDATION_LOG):
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= steps]
         if kept or path.exists():

@@ -1,4 +1,4 @@
-"""The training loop: precision and losses are the step's business, files and time are here."""
+"""Training loop: runs steps, and writes checkpoints and logs; it knows no loss."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cvsct.core.progress import Progress
 from cvsct.core.settings import Settings
 from cvsct.training.checkpoint import Run
 from cvsct.training.distributed import ALONE, Ranks
-from cvsct.training.logging import Record, last_means
+from cvsct.training.logging import TrainingLog, last_means
 from cvsct.training.protocols import AnyStep, Batches, Step, Validator
 
 
 class Schedule(Settings):
-    """When a training does what is no training. Nothing here changes what the weights become."""
+    """Schedule of checkpoints, validations and pictures; it does not change what is learned."""
 
     save_steps: int = Field(default=0, ge=0)
     """Write a checkpoint each time so many steps are done; 0 is never."""
@@ -52,26 +52,26 @@ class Schedule(Settings):
 
 @dataclass(frozen=True)
 class Limits:
-    """When a training ends: after so many steps, or minutes, whichever is first."""
+    """Limits of a training in steps and in minutes; the first that is reached ends it."""
 
     steps: int
     minutes: float | None = None
 
     def fraction_done(self, steps: int, minutes: float) -> float:
-        """Share of the training that is over, in [0, 1]."""
+        """Fraction of the training that is done, in [0, 1]."""
         by_time = minutes / self.minutes if self.minutes else 0.0
         return min(1.0, max(steps / self.steps, by_time))
 
 
-class Every:
-    """Tells when something is due: at each so many steps, or after so much time; 0 is never."""
+class Interval:
+    """Interval of steps or of seconds at which an action is due; 0 is never."""
 
     def __init__(self, steps: int, seconds: float) -> None:
         self._steps, self._seconds = steps, seconds
         self._last = time.monotonic()
 
     def due(self, steps: int) -> bool:
-        """Whether it is due now; the time then counts anew."""
+        """Whether the action is due after so many steps; if so, the time starts again."""
         now = time.monotonic()
         by_time = self._seconds > 0 and now - self._last >= self._seconds
         if by_time or (self._steps > 0 and steps % self._steps == 0):
@@ -90,10 +90,17 @@ def train(
     validator: Validator[AnyStep] | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Run steps until a limit; log each, save and measure now and then and at the end.
+    """Run training steps until a limit, with checkpoints, validations and a log.
 
     Args:
-        validator: measures and shows the model, on the first rank alone, when the schedule says.
+        run: state of the training, which is advanced.
+        step: one training step of the method.
+        batches: source of the batches of each step.
+        limits: when the training ends.
+        progress: called after each step as (name, done, total).
+        schedule: when checkpoints and validations are due.
+        validator: measures and shows the model, on the first rank alone.
+        ranks: processes that train together.
 
     Returns:
         The mean of each logged value over the last tenth of the steps, at least ten; empty on
@@ -105,24 +112,28 @@ def train(
         TerminatedError: when SIGTERM asked the process to end, once the step under way is saved.
     """
     schedule = schedule or Schedule()
-    judge = validator if schedule.validates and ranks.first else None
-    save = Every(schedule.save_steps, schedule.save_seconds)
-    validate = Every(schedule.validate_steps, schedule.validate_minutes * 60)
-    paint = Every(0, schedule.pictures_minutes * 60)
-    before, begun = run.minutes, time.monotonic()
+    scheduled_validator = validator if schedule.validates and ranks.first else None
+    save = Interval(schedule.save_steps, schedule.save_seconds)
+    validate = Interval(schedule.validate_steps, schedule.validate_minutes * 60)
+    show_pictures = Interval(0, schedule.pictures_minutes * 60)
+    minutes_before, started = run.minutes, time.monotonic()
     if run.steps == 0:
         run.save(step)
-    with Record(run.folder, run.steps, run.writes) as record, _termination() as asked_to_end:
+    with TrainingLog(run.folder, run.steps, run.writes) as log, _termination() as asked_to_end:
         while (done := limits.fraction_done(run.steps, run.minutes)) < 1:
             values = _advance(run, step, batches, done)
-            run.minutes = ranks.agreed(before + (time.monotonic() - begun) / 60)
-            record.step(run.steps, {"minutes": round(run.minutes, 4), **values})
+            run.minutes = ranks.value_of_first_rank(
+                minutes_before + (time.monotonic() - started) / 60
+            )
+            log.step(run.steps, {"minutes": round(run.minutes, 4), **values})
             progress("training", round(done * limits.steps), limits.steps)
-            if judge is not None and validate.due(run.steps):
-                _measure(run, step, judge, record, schedule.keep_models)
-            if validator is not None and record.shows_pictures and paint.due(run.steps):
-                record.pictures(run.steps, validator.pictures(step))
-            ending = ranks.agreed(float(asked_to_end())) > 0  # all end after the same step
+            if scheduled_validator is not None and validate.due(run.steps):
+                _measure(run, step, scheduled_validator, log, schedule.keep_models)
+            if validator is not None and log.shows_pictures and show_pictures.due(run.steps):
+                log.pictures(run.steps, validator.pictures(step))
+            ending = (
+                ranks.value_of_first_rank(float(asked_to_end())) > 0
+            )  # all end after the same step
             if save.due(run.steps) or ending:
                 run.save(step)
             if ending:
@@ -130,9 +141,9 @@ def train(
                     f"asked to end (SIGTERM) after step {run.steps}; the checkpoint in "
                     f"{run.folder} holds all of them, go on from it with --resume"
                 )
-        measured = run.latest.step if run.latest else -1
-        if judge is not None and measured != run.steps:
-            _measure(run, step, judge, record, schedule.keep_models)
+        last_validated = run.latest.step if run.latest else -1
+        if scheduled_validator is not None and last_validated != run.steps:
+            _measure(run, step, scheduled_validator, log, schedule.keep_models)
         run.save(step)
     progress("training", limits.steps, limits.steps)
     return last_means(run.folder, run.steps) if run.writes else {}
@@ -140,25 +151,25 @@ def train(
 
 @contextlib.contextmanager
 def _termination() -> Iterator[Callable[[], bool]]:
-    """Within the block SIGTERM ends nothing; whether it came is what the value given tells.
+    """Within the block SIGTERM is only noted; the function given tells whether it was received.
 
     It is how SLURM, Docker and torchrun end a process, with time left to save. Only a main thread
     can take signals; elsewhere nothing changes.
     """
-    came: list[int] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _advance(run: Run, step: Step, batches: Batches, done: float) -> dict[str, float]:
-    """One step, and the seconds it took; stops where it cannot go on."""
-    begun = time.monotonic()
+    """Run one step; its logged values and the seconds it took."""
+    started = time.monotonic()
     try:
         a, b = batches.draw(run.rng)
         values = step(a, b, done, run.rng)
@@ -166,16 +177,16 @@ def _advance(run: Run, step: Step, batches: Batches, done: float) -> dict[str, f
         raise TrainingError(f"training stopped at step {run.steps + 1}: {error}") from error
     run.steps += 1
     _stop_if_diverged(values, run)
-    return {**values, "seconds": round(time.monotonic() - begun, 4)}
+    return {**values, "seconds": round(time.monotonic() - started, 4)}
 
 
 def _measure(
-    run: Run, step: AnyStep, validator: Validator[AnyStep], record: Record, keep: bool
+    run: Run, step: AnyStep, validator: Validator[AnyStep], log: TrainingLog, keep: bool
 ) -> None:
     figures = validator(step)
     _stop_if_diverged(figures, run)
-    record.validation(run.steps, figures)
-    run.judge(figures, step, keep)
+    log.validation(run.steps, figures)
+    run.record_validation(figures, step, keep)
 
 
 def _stop_if_diverged(values: Mapping[str, float], run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The losses as pure functions: tensors in, scalar out.
+"""Losses of the trainings as pure functions of tensors.
 
 Equation numbers are the CVS-CT paper's. Weights are applied by the step that adds them up.
 """
@@ -59,28 +59,28 @@ def mean_squared(images: Float[Tensor, "n 1 h w"], wanted: Float[Tensor, "n 1 h 
     return (images - wanted).square().mean()
 
 
-def latent_distance(found: Float[Tensor, "n c y x"], wanted: Float[Tensor, "n c y x"]) -> Scalar:
+def latent_distance(features: Float[Tensor, "n c y x"], wanted: Float[Tensor, "n c y x"]) -> Scalar:
     """Squared distance of latent features over the energy of those wanted, a mean over images.
 
     Relative, so that no encoder can make it small by making its features small.
     """
-    found, wanted = at_least_single(found), at_least_single(wanted)
+    features, wanted = at_least_single(features), at_least_single(wanted)
     energy = wanted.detach().square().sum(dim=(1, 2, 3)).clamp_min(1e-12)
-    return ((found - wanted).square().sum(dim=(1, 2, 3)) / energy).mean()
+    return ((features - wanted).square().sum(dim=(1, 2, 3)) / energy).mean()
 
 
 def feature_distance(
-    ones: Sequence[Float[Tensor, "n _ _ _"]], others: Sequence[Float[Tensor, "n _ _ _"]]
+    first: Sequence[Float[Tensor, "n _ _ _"]], second: Sequence[Float[Tensor, "n _ _ _"]]
 ) -> Scalar:
-    """How far apart a discriminator's features of two sets of images are: 0 where they are equal.
+    """Distance of a discriminator's features of two sets of images: 0 where they are equal.
 
     Mean absolute difference over the mean absolute value of both, a mean over layers; at most 2.
     """
     layers = []
-    for pair in zip(ones, others, strict=True):
-        one, other = map(at_least_single, pair)
-        size = (one.abs().mean() + other.abs().mean()) / 2
-        layers.append((one - other).abs().mean() / size.clamp_min(1e-12))
+    for pair in zip(first, second, strict=True):
+        a, b = map(at_least_single, pair)
+        size = (a.abs().mean() + b.abs().mean()) / 2
+        layers.append((a - b).abs().mean() / size.clamp_min(1e-12))
     return torch.stack(layers).mean()
 
 
@@ -91,7 +91,7 @@ def gram(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c c"]:
     return flat @ flat.transpose(1, 2) / (channels * height * width)
 
 
-def domain_distances(
+def gram_distances(
     fake_grams: Sequence[Float[Tensor, "..."]], target_grams: Sequence[Float[Tensor, "..."]]
 ) -> Float[Tensor, " layers"]:
     """Mean squared difference of Gram matrices, one value a layer (eqs 1 and 2)."""

@@ -1,4 +1,4 @@
-"""Networks of a step and their optimisers: run, taught and saved alike in every family."""
+"""Networks of a training step with their optimizers, shared by all families of methods."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cvsct.training.settings import TrainingConfig
 Images = Float[Tensor, "n 1 h w"]
 
 
-class Learner:
-    """One optimiser: gradients averaged over the ranks, and a rate that falls to 0 at the end.
+class NetworkOptimizer:
+    """Adam optimizer of some networks, with gradients averaged over ranks and a decaying rate.
 
     Args:
-        nets: networks by name; it learns all their parameters.
+        nets: networks by name; all their parameters are trained.
         rate: learning rate at the beginning.
         betas: Adam's.
         decay_from: the fraction of the training after which the rate falls linearly; 1 is never.
@@ -41,12 +41,12 @@ class Learner:
         everything = [p for parameters in self.parameters.values() for p in parameters]
         self.adam = torch.optim.Adam(everything, lr=rate, betas=betas, fused=True)
 
-    def clear(self) -> None:
-        """Forget gradients; those of several backward passes add up until then."""
+    def zero_grad(self) -> None:
+        """Reset gradients; those of several backward passes add up until then."""
         self.adam.zero_grad(set_to_none=True)
 
-    def learn(self, fraction_done: float) -> dict[str, Tensor]:
-        """Move the weights by the gradients gathered.
+    def update(self, fraction_done: float) -> dict[str, Tensor]:
+        """Update the weights by the accumulated gradients.
 
         Returns:
             Norm of each network's gradient over the whole batch.
@@ -55,34 +55,34 @@ class Learner:
             name: [p.grad for p in parameters if p.grad is not None]
             for name, parameters in self.parameters.items()
         }
-        self.ranks.average_([each for some in gradients.values() for each in some])
+        self.ranks.average_([gradient for group in gradients.values() for gradient in group])
         for group in self.adam.param_groups:
             group["lr"] = self.rate(fraction_done)
         self.adam.step()
-        return {name: get_total_norm(some) for name, some in gradients.items()}
+        return {name: get_total_norm(group) for name, group in gradients.items()}
 
     def rate(self, fraction_done: float) -> float:
-        """The learning rate when so much of the training is over."""
+        """Learning rate at a fraction of the training."""
         if fraction_done <= self.decay_from:
             return self.start
         return self.start * max(0.0, (1 - fraction_done) / (1 - self.decay_from))
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """State for a checkpoint."""
         return self.adam.state_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's state."""
+        """Restore the state from a checkpoint."""
         self.adam.load_state_dict(state)
 
 
-class Team:
-    """Networks on their device, one optimiser for each group of them, and averaged weights.
+class NetworkSet:
+    """Networks on their device, one optimizer for each group of them, and averaged weights.
 
     Args:
         nets: every network by its name; their weights become the first rank's.
         models: names of those that a model is made of: `a2b`, or `a2b` and `b2a`.
-        learners: by name, which networks an optimiser teaches, and its learning rate.
+        trained: for each optimizer by name, the networks it trains and its learning rate.
         ranks: the processes that train together.
     """
 
@@ -90,7 +90,7 @@ class Team:
         self,
         nets: Mapping[str, nn.Module],
         models: Sequence[str],
-        learners: Mapping[str, tuple[Sequence[str], float]],
+        trained: Mapping[str, tuple[Sequence[str], float]],
         config: TrainingConfig,
         ranks: Ranks,
     ) -> None:
@@ -98,52 +98,55 @@ class Team:
         self.models = tuple(models)
         self.nets = nn.ModuleDict(nets)
         self.nets.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        ranks.agree_(self.nets.state_dict().values())
+        ranks.broadcast_(self.nets.state_dict().values())
         self.averaged = {name: tensor.clone() for name, tensor in self.model_state().items()}
         betas = (config.beta1, config.beta2)
-        self.learners = {
-            name: Learner(
-                {each: self.nets[each] for each in taught}, rate, betas, config.decay_from, ranks
+        self.optimizers = {
+            name: NetworkOptimizer(
+                {net: self.nets[net] for net in names}, rate, betas, config.decay_from, ranks
             )
-            for name, (taught, rate) in learners.items()
+            for name, (names, rate) in trained.items()
         }
         self.bf16 = config.precision == "bf16" or (
             config.precision == "auto" and bf16_is_fast(ranks.device)
         )
 
-    def here(self, images: Images) -> Images:
-        """The images on the team's device, in the layout that convolutions are fastest on."""
+    def to_device(self, images: Images) -> Images:
+        """Images on the networks' device, in the memory layout that convolutions are fastest on."""
         moved: Tensor = images.to(self.device, memory_format=torch.channels_last)
         return moved
 
     def precision(self) -> torch.autocast:
-        """Where networks run: bf16 where that is fast or asked for."""
+        """Context in which networks run: bf16 where that is fast or asked for."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def let_learn(self, names: Sequence[str], learn: bool) -> None:
-        """Whether gradients are computed for these networks' weights."""
+    def set_trainable(self, names: Sequence[str], trainable: bool) -> None:
+        """Set whether gradients are computed for these networks' weights."""
         for name in names:
-            self.nets[name].requires_grad_(learn)
+            self.nets[name].requires_grad_(trainable)
 
     def backward(self, terms: Mapping[str, Tensor], parts: int) -> dict[str, Tensor]:
-        """Add one part's share to the gradients; the terms, without their graph."""
+        """Add the gradients of one part of a batch; returns its terms without their graph."""
         loss = torch.stack(list(terms.values())).sum() / parts
         loss.backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
 
     def rates(self, fraction_done: float) -> dict[str, float]:
-        """Each optimiser's learning rate, to be logged."""
-        return {f"rate_{name}": each.rate(fraction_done) for name, each in self.learners.items()}
+        """Each optimizer's learning rate, to be logged."""
+        return {
+            f"rate_{name}": optimizer.rate(fraction_done)
+            for name, optimizer in self.optimizers.items()
+        }
 
     def read_out(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Numbers, of the whole batch, in one transfer."""
+        """Values as numbers, averaged over the ranks, in one transfer from the device."""
         stacked = torch.stack([losses.at_least_single(value) for value in values.values()])
         self.ranks.average_([stacked])
         return dict(zip(values, stacked.tolist(), strict=True))
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Take the models' weights into their running average."""
+        """Update the running average of the models' weights."""
         for name, tensor in self.model_state().items():
             self.averaged[name].lerp_(tensor, 1 - self.config.average)
 
@@ -157,7 +160,7 @@ class Team:
 
     @torch.no_grad()
     def translate(self, direction: str, images: Images) -> Images:
-        """Translate as the finished model would, with averaged weights.
+        """Translate images with the averaged weights, as the finished model would.
 
         Args:
             direction: `a2b` or `b2a`.
@@ -169,35 +172,35 @@ class Team:
             if name.startswith(prefix)
         }
         with self.precision():
-            made = [
+            translated = [
                 functional_call(self.nets[direction], weights, part)
                 for part in torch.split(images, max(1, self.config.batch // self.config.accumulate))
             ]
-        return torch.cat(made).float()
+        return torch.cat(translated).float()
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """State for a checkpoint."""
         return {
             "nets": self.nets.state_dict(),
             "averaged": self.averaged,
-            "optimisers": {name: each.state() for name, each in self.learners.items()},
+            "optimisers": {name: optimizer.state() for name, optimizer in self.optimizers.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up a checkpoint's state."""
+        """Restore the state from a checkpoint."""
         self.nets.load_state_dict(state["nets"])
         self.averaged.update(state["averaged"])
-        for name, each in self.learners.items():
-            each.restore(state["optimisers"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.restore(state["optimisers"][name])
 
 
 def mean_terms(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Each term's mean over the parts of a batch."""
+    """Mean of each term over the parts of a batch."""
     return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
 
 
 def on_device(device: torch.device, value: Any) -> Any:
-    """Nested lists and dictionaries with their tensors on the device."""
+    """Move all tensors of nested lists and dictionaries to a device."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):

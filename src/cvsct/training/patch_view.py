@@ -1,4 +1,4 @@
-"""Patches as validation sees them: as CT numbers, as texture spectra and as pictures."""
+"""Views of patches for validation: CT numbers, texture spectra and pictures."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cvsct.training.logging import Picture
 Images = Float[Tensor, "n 1 h w"]
 
 PURE_TISSUE = 0.95
-"""Share of soft tissue from which a patch counts for the spectrum, as in the evaluation's."""
+"""Smallest share of soft tissue of a patch that counts for the spectrum, as in evaluations."""
 
 MIN_PURE_PATCHES = 8
-"""Where there are fewer, spectra are of all patches."""
+"""Fewest pure patches; with fewer, spectra are of all patches."""
 
 FLOOR_DB = 0.5
-"""Domains whose spectra lie closer than this are alike: nothing is divided by less."""
+"""Smallest distance of two domains' spectra that a score is divided by."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class PatchView:
         spacing = (self.pixel_mm, self.pixel_mm)
         apart = Geometry(np.zeros((len(hu), 3)), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), spacing, 0.0)
         volume = CTVolume(hu, apart)
-        found = patch_spectra(volume, frequencies, hu.shape[-1], "soft", min_fraction=0.0)
-        return mean_over_patches(found.log_power)
+        spectra = patch_spectra(volume, frequencies, hu.shape[-1], "soft", min_fraction=0.0)
+        return mean_over_patches(spectra.log_power)
 
-    def grey(self, images: Images) -> Picture:
+    def gray(self, images: Images) -> Picture:
         """The first of the patches as a picture in [0, 1]."""
         low, high = SOFT_TISSUE_WINDOW.limits_hu
-        grey: Picture = np.clip((self.hu(images[:1])[0] - low) / (high - low), 0, 1)
-        return grey
+        gray: Picture = np.clip((self.hu(images[:1])[0] - low) / (high - low), 0, 1)
+        return gray

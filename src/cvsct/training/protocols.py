@@ -1,4 +1,4 @@
-"""What a family of methods brings to a training: a step, its batches, and a validator."""
+"""Protocols of a family of methods for the training loop: step, batches and validator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cvsct.training.logging import Picture
 
 @runtime_checkable
 class Step(Protocol):
-    """What a training repeats."""
+    """One training step of a method, called until the training ends."""
 
     def __call__(
         self, a: Any, b: Any, fraction_done: float, rng: np.random.Generator
@@ -20,18 +20,18 @@ class Step(Protocol):
         """Train on one batch of each domain; returns loss terms and what else is to be logged."""
 
     def weights(self) -> dict[str, Tensor]:
-        """What the model would be if the training ended now."""
+        """Weights of the model if the training ended now."""
 
     def state(self) -> dict[str, Any]:
-        """All that must survive a restart."""
+        """State for a checkpoint."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state."""
+        """Restore the state from a checkpoint."""
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """What a step is trained on."""
+    """Source of the batches that a step is trained on."""
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Draw this rank's slice of the next batch of each domain, in [-1, 1] of the HU window."""
@@ -43,7 +43,7 @@ MeasuredStep_contra = TypeVar("MeasuredStep_contra", contravariant=True)
 
 @runtime_checkable
 class Validator(Protocol[MeasuredStep_contra]):
-    """Measures a step's model, and shows what it does."""
+    """Validation of a step's model, by figures and by pictures."""
 
     def __call__(self, step: MeasuredStep_contra, /) -> dict[str, float]:
         """Figures; `score` decides which model is kept, the lowest, and the rest is logged."""

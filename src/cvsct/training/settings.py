@@ -8,12 +8,12 @@ from pydantic import Field
 
 from cvsct.core.settings import Settings
 from cvsct.core.volume import HUWindow
-from cvsct.training.collapse_monitor import HealthConfig
+from cvsct.training.collapse_monitor import CollapseConfig
 from cvsct.training.loop import Schedule
 
 
 class TrainingConfig(Settings):
-    """What shapes a training of any family."""
+    """Settings that trainings of all families share."""
 
     window_hu: tuple[float, float] = (-1000.0, 900.0)
     """The HU range that networks see as -1 to 1; voxels outside come back unchanged."""
@@ -64,11 +64,11 @@ class TrainingConfig(Settings):
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Share of each domain's slices that is held out for measuring the model."""
 
-    health: HealthConfig = HealthConfig()
-    """When a discriminator is given up."""
+    health: CollapseConfig = CollapseConfig()
+    """When a training is stopped because a discriminator has collapsed."""
 
     schedule: Schedule = Schedule()
-    """When the training saves, measures and shows what it does."""
+    """When the training writes checkpoints, validates and shows pictures."""
 
     @property
     def window(self) -> HUWindow:

@@ -1,4 +1,4 @@
-"""The domain loss of CVS-CT: how far translated patches' texture is from the target scanner's.
+"""Texture loss of CVS-CT (the paper's domain loss), from Gram matrices of VGG features.
 
 Eqs 1 to 3: Gram matrices of VGG feature maps, compared by their mean squared difference. What
 the figures behind the presets are is in notebook/decisions/.
@@ -24,8 +24,8 @@ from cvsct.training.vgg_weights import find_weights, load_vgg
 Images = Float[Tensor, "n 1 h w"]
 
 
-class DomainConfig(Settings):
-    """The texture ("domain") loss, eqs 1 to 3."""
+class TextureLossConfig(Settings):
+    """Settings of the texture loss (the paper's domain loss), eqs 1 to 3."""
 
     network: Network = "vgg16"
     """Whose features are compared: VGG16 or VGG19, both trained on ImageNet."""
@@ -53,7 +53,7 @@ class DomainConfig(Settings):
     Gram matrix."""
 
 
-class DomainLoss(nn.Module):
+class TextureLoss(nn.Module):
     """Distance of translated patches' Gram matrices from the target's, eqs 1 to 3.
 
     One object serves both directions; `side` names the target domain. Running means and units are
@@ -63,7 +63,7 @@ class DomainLoss(nn.Module):
     MEMORY = 0.8
     """Weight of the past in the running mean of translated Gram matrices."""
 
-    def __init__(self, config: DomainConfig, window: HUWindow, ranks: Ranks = ALONE) -> None:
+    def __init__(self, config: TextureLossConfig, window: HUWindow, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.config, self.ranks = config, ranks
         path = find_weights(config.weights, config.network, config.download)
@@ -80,8 +80,8 @@ class DomainLoss(nn.Module):
 
     def grams(self, images: Images) -> list[Float[Tensor, "n c c"]]:
         """Gram matrices of each image at the chosen layers."""
-        grey = (images * self.gain + self.offset).clamp(0, 1)
-        return [losses.gram(features) for features in self.features(grey)]
+        gray = (images * self.gain + self.offset).clamp(0, 1)
+        return [losses.gram(features) for features in self.features(gray)]
 
     @torch.no_grad()
     def mean_grams(self, images: Images) -> list[Float[Tensor, "1 c c"]]:
@@ -90,16 +90,16 @@ class DomainLoss(nn.Module):
         return [torch.cat(layer).mean(dim=0, keepdim=True) for layer in zip(*parts, strict=True)]
 
     def learn_target(self, side: str, images: Images) -> None:
-        """Take a domain's mean Gram matrices from a large sample of its patches."""
+        """Learn the mean Gram matrices of a domain from a large sample of its patches."""
         self.target[side] = self.mean_grams(images)
 
     def needs_survey(self, side: str) -> bool:
-        """Whether one part of a batch cannot be computed before all parts have been looked at."""
+        """Whether `survey` must see all parts of a batch before the loss of one is computed."""
         return self.config.against == "domain" or side not in self.unit
 
     @torch.no_grad()
     def survey(self, parts: Iterable[tuple[Images, Images]], side: str) -> None:
-        """Look at all parts of a batch: translated images, and real ones of their domain."""
+        """Measure all parts of a batch beforehand: translated and real images of one domain."""
         if self.config.against == "domain":
             means = [[gram.mean(dim=0, keepdim=True) for gram in self.grams(f)] for f, _ in parts]
             whole = [torch.stack(layer).mean(dim=0) for layer in zip(*means, strict=True)]
@@ -107,28 +107,28 @@ class DomainLoss(nn.Module):
             self.surveyed[side] = whole
             self._set_unit(side, self._with_memory(side, whole), self.target[side])
         else:
-            found = [(self.grams(fake), self.grams(real)) for fake, real in parts]
+            part_grams = [(self.grams(fake), self.grams(real)) for fake, real in parts]
             fakes, reals = (
                 [torch.cat(layer) for layer in zip(*grams, strict=True)]
-                for grams in zip(*found, strict=True)
+                for grams in zip(*part_grams, strict=True)
             )
             self._set_unit(side, fakes, reals)
 
     def forward(self, fake: Images, real: Images, side: str) -> losses.Scalar:
-        """The loss of translated images, with real ones of the domain they should be in."""
-        found = self.grams(fake)
+        """Loss of translated images, given real ones of the domain they should be in."""
+        fake_grams = self.grams(fake)
         if self.config.against == "batch":
             with torch.no_grad():
                 wanted = self.grams(real)
         else:
             wanted = self.target[side]
-            means = [gram.mean(dim=0, keepdim=True) for gram in found]
-            found = self._with_memory(side, self._of_whole_batch(side, means))
-        self._set_unit(side, found, wanted)
-        return (losses.domain_distances(found, wanted) / self.unit[side]).mean()
+            means = [gram.mean(dim=0, keepdim=True) for gram in fake_grams]
+            fake_grams = self._with_memory(side, self._of_whole_batch(side, means))
+        self._set_unit(side, fake_grams, wanted)
+        return (losses.gram_distances(fake_grams, wanted) / self.unit[side]).mean()
 
     def finish_step(self) -> None:
-        """Take the batch that was just learned into the running means."""
+        """Add the batch of this step to the running means."""
         for side, means in self.latest.items():
             self.recent[side] = self._with_memory(side, means)
         self.latest, self.surveyed = {}, {}
@@ -158,21 +158,21 @@ class DomainLoss(nn.Module):
         ]
 
     @torch.no_grad()
-    def _set_unit(self, side: str, found: list[Tensor], wanted: list[Tensor]) -> None:
+    def _set_unit(self, side: str, fake_grams: list[Tensor], wanted: list[Tensor]) -> None:
         if side in self.unit:
             return
         if self.config.scale == "start":
-            unit = losses.domain_distances(found, wanted)
+            unit = losses.gram_distances(fake_grams, wanted)
         else:
             unit = torch.stack([gram.square().mean() for gram in wanted])
         self.ranks.average_([unit])
         self.unit[side] = unit.clamp_min(1e-12)
 
     def statistics(self) -> dict[str, Any]:
-        """What it has learned from data, for a checkpoint."""
+        """Statistics learned from data, for a checkpoint."""
         return {"target": self.target, "recent": self.recent, "unit": self.unit}
 
     def restore(self, statistics: dict[str, Any]) -> None:
-        """Take up statistics from a checkpoint."""
+        """Restore the statistics from a checkpoint."""
         self.target, self.recent = statistics["target"], statistics["recent"]
         self.unit = statistics["unit"]

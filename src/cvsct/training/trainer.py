@@ -1,4 +1,4 @@
-"""Parts of the way from scans to a model that all families of methods share.
+"""Parts of training from scans to a model that all families of methods share.
 
 Each family's `train_*` function reads from top to bottom and calls these: what was asked for, the
 stores of the scans, the run and its checkpoint, and the model with what it records of its training.
@@ -54,19 +54,19 @@ def refuse_unequal_shares(config: TrainingConfig, ranks: Ranks) -> None:
         )
 
 
-def as_heard(request: TrainingRequest, ranks: Ranks) -> TrainingRequest:
-    """The request, of which only the first rank tells progress and notes."""
-    return request if ranks.first else replace(request, progress=silent, note=_unsaid)
+def quiet_unless_first(request: TrainingRequest, ranks: Ranks) -> TrainingRequest:
+    """Request whose progress and notes are silent on all ranks but the first."""
+    return request if ranks.first else replace(request, progress=silent, note=_discard_note)
 
 
-def _unsaid(message: str) -> None:
-    """A note that another rank gives."""
+def _discard_note(message: str) -> None:
+    """Drop a note, which the first rank gives."""
 
 
 def open_stores(
     source: Scans, target: Scans, request: TrainingRequest, config: TrainingConfig
 ) -> Stores:
-    """Store both domains in `request.out`, or take up the stores that are there.
+    """Store both domains in `request.out`, or open the stores that are there.
 
     Raises:
         TrainingError: if nothing can be learned from the scans, or the disk is too small.
@@ -85,8 +85,8 @@ def open_stores(
 
 
 @contextlib.contextmanager
-def nothing_left_if_refused(request: TrainingRequest, ranks: Ranks) -> Iterator[None]:
-    """Within the block a refusal removes the stores, unless an earlier run may go on with them."""
+def remove_stores_if_refused(request: TrainingRequest, ranks: Ranks) -> Iterator[None]:
+    """Remove the stores if the block raises a refusal, unless an earlier run is being resumed."""
     try:
         yield
     except CvsctError:
@@ -96,15 +96,15 @@ def nothing_left_if_refused(request: TrainingRequest, ranks: Ranks) -> Iterator[
 
 
 def typical_pixel_mm(store: Store) -> float:
-    """Median over slices; the domains were found alike within a few percent."""
-    spacing = [float(np.sqrt(np.prod(each.pixel_mm))) for each in store.facts]
-    return float(np.median(np.repeat(spacing, [each.shape[0] for each in store.facts])))
+    """Median pixel spacing over all slices of a store, in mm."""
+    spacing = [float(np.sqrt(np.prod(scan.pixel_mm))) for scan in store.facts]
+    return float(np.median(np.repeat(spacing, [scan.shape[0] for scan in store.facts])))
 
 
 def start_run(
     request: TrainingRequest, config: TrainingConfig, stores: Stores, step: Step, ranks: Ranks
 ) -> Run:
-    """The run from its first step, or from the checkpoint in `request.out` where that is asked.
+    """Start a training run, or resume it from the checkpoint in `request.out` if that is asked.
 
     Raises:
         TrainingError: if there is nothing to resume, or it was trained with other settings.
@@ -134,7 +134,7 @@ def finished_model(
     ranks: Ranks,
     record: Mapping[str, Any],
 ) -> Bundle:
-    """The model of a training that has ended; its stores are removed.
+    """Build the model of a finished training and remove its stores.
 
     Args:
         record: what the family adds to the model's record of its training; plain JSON values.
@@ -165,7 +165,7 @@ def finished_model(
 def training_record(
     run: Run, losses: Mapping[str, float], bf16: bool, held_out: str
 ) -> dict[str, Any]:
-    """What the losses were, and which step's weights were kept and why.
+    """Record of losses and of the step whose weights were kept, for the model.
 
     Args:
         losses: means over the last steps.

@@ -1,4 +1,4 @@
-"""The weights of an ImageNet VGG: where they are found, and how they are read.
+"""Weights of an ImageNet VGG network: finding the file, downloading and reading it.
 
 They are in a file, of this project's format or torchvision's. Nothing is downloaded unless the user
 has asked for it. The network itself is in `networks/vgg.py`.
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from cvsct.core.errors import TrainingError
-from cvsct.networks.vgg import VGG, Network, places
+from cvsct.networks.vgg import VGG, Network, convolution_positions
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ MEAN_RGB, SD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 MAX_BYTES = 2**30
-"""Of a file of weights, unpacked; torchvision's of VGG19 has 0.55 GB."""
+"""Largest size of a file of weights, unpacked; torchvision's of VGG19 has 0.55 GB."""
 
 NEEDED_BY = {"domain": "the domain loss", "vgg": "the frozen encoder"}
-"""Who needs the weights, by the setting that names their file."""
+"""Part that needs the weights, by the setting that names their file."""
 
 _UNREADABLE = (
     OSError,
@@ -115,13 +115,13 @@ def load_vgg(path: Path, layers: Sequence[str], network: Network = "vgg16") -> V
 
 @torch.no_grad()
 def fill(vgg: VGG, path: Path, network: Network) -> None:
-    """Give a network the weights of a file, and its preprocessing.
+    """Fill a network with the weights of a file and their preprocessing.
 
     Raises:
         TrainingError: if the file does not hold its weights.
     """
-    convolutions = [each for each in vgg.convolutions if isinstance(each, nn.Conv2d)]
-    weights, form = _read(path, network, [tuple(each.parameters()) for each in convolutions])
+    convolutions = [layer for layer in vgg.convolutions if isinstance(layer, nn.Conv2d)]
+    weights, form = _read(path, network, [tuple(layer.parameters()) for layer in convolutions])
     for convolution, values in zip(convolutions, weights, strict=True):
         for parameter, value in zip(convolution.parameters(), values, strict=True):
             parameter.copy_(value)
@@ -152,7 +152,7 @@ def _read(
     path: Path, network: Network, wanted: Sequence[tuple[Tensor, ...]]
 ) -> tuple[list[tuple[Tensor, Tensor]], _Format]:
     """Kernels and biases of a file's first convolutions, as many as `wanted` and like them."""
-    order = places(network)
+    order = convolution_positions(network)
     try:
         _refuse_large(path)
         if path.suffix == ".npz":
@@ -164,8 +164,8 @@ def _read(
             names = [f"features.{2 * n + block - 1}" for n, (block, _) in enumerate(order)]
             held = _state_dict(path)
         _refuse_other_network(held, form.kernel, names)
-        found = [
-            (_like(held, name + form.kernel, kernel), _like(held, name + form.bias, bias))
+        weights = [
+            (_checked(held, name + form.kernel, kernel), _checked(held, name + form.bias, bias))
             for name, (kernel, bias) in zip(names, wanted, strict=False)
         ]
     except _UNREADABLE as error:
@@ -175,7 +175,7 @@ def _read(
             f"{path}: not {network.upper()} convolution weights ({reason}); expected torchvision's "
             f"{PUBLISHED[network]} or an .npz as in docs/training.md"
         ) from error
-    return found, form
+    return weights, form
 
 
 def _refuse_large(path: Path) -> None:
@@ -183,7 +183,7 @@ def _refuse_large(path: Path) -> None:
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            size = sum(each.file_size for each in archive.infolist())
+            size = sum(member.file_size for member in archive.infolist())
     if size > MAX_BYTES:
         raise ValueError(f"{size} bytes, more than {MAX_BYTES}")
 
@@ -200,16 +200,16 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_other_network(held: Mapping[str, Tensor], ending: str, names: Sequence[str]) -> None:
-    """A file may end early, but must not skip a convolution or have one more."""
-    found = {name.removesuffix(ending) for name in held if name.endswith(ending)}
-    more, fewer = found - set(names), set(names[: len(found)]) - found
-    if more:
-        raise ValueError(f"this network has no {', '.join(sorted(more))}")
-    if fewer:
-        raise ValueError(f"no {', '.join(sorted(fewer))}")
+    """Refuse weights that skip a convolution or have one more; a file may end early."""
+    in_file = {name.removesuffix(ending) for name in held if name.endswith(ending)}
+    extra, missing = in_file - set(names), set(names[: len(in_file)]) - in_file
+    if extra:
+        raise ValueError(f"this network has no {', '.join(sorted(extra))}")
+    if missing:
+        raise ValueError(f"no {', '.join(sorted(missing))}")
 
 
-def _like(held: Mapping[str, Tensor], name: str, wanted: Tensor) -> Tensor:
+def _checked(held: Mapping[str, Tensor], name: str, wanted: Tensor) -> Tensor:
     values = held[name]
     if values.shape != wanted.shape:
         raise ValueError(f"{name} has shape {tuple(values.shape)}, expected {tuple(wanted.shape)}")
@@ -218,15 +218,15 @@ def _like(held: Mapping[str, Tensor], name: str, wanted: Tensor) -> Tensor:
     return values
 
 
-def _download(place: Path, setting: str) -> None:
+def _download(file: Path, setting: str) -> None:
     """Fetch torchvision's file; it appears under its name only when its hash is right."""
-    url = PUBLISHED_AT + place.name
-    digits = place.stem.rpartition("-")[2]
-    logger.info("fetching %s into %s", url, place.parent)
+    url = PUBLISHED_AT + file.name
+    digits = file.stem.rpartition("-")[2]
+    logger.info("fetching %s into %s", url, file.parent)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(
-            url, str(place), hash_prefix=digits, progress=sys.stderr.isatty()
+            url, str(file), hash_prefix=digits, progress=sys.stderr.isatty()
         )
     except (OSError, HTTPException, RuntimeError) as error:
         raise TrainingError(

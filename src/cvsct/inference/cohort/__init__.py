@@ -1,1 +1,1 @@
-"""Many series, each harmonized once whatever dies on the way."""
+"""Harmonization of many series, each exactly once even if processes die."""

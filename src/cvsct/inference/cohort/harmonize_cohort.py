@@ -1,4 +1,4 @@
-"""Series harmonized by workers, with what was done written down: one series, or many."""
+"""Harmonization of one series or of many by workers, with journal, table and manifest."""
 
 from __future__ import annotations
 
@@ -33,17 +33,21 @@ from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.methods.volume_mapping import Engine
 
 MAX_DEATHS = 10
-"""Workers that end one after the other without having loaded the model."""
+"""Number of workers that may die in a row before they have loaded the model."""
 
 
 @dataclass
 class Cohort:
-    """The work of one run: which series, by what model, and what is told and written of it.
+    """Work of one run: the series, the model, and where its results are reported.
 
     Args:
-        series: by their keys in the journal; of a shard, those that it does.
-        root: INPUT, which paths in tables are relative to.
+        series: the series of the run, or of its shard, by their keys in the journal.
+        root: the input folder, to which paths in tables are relative.
+        harmonizer: harmonizes one series in a worker.
+        loaded: the model, ready in this process.
         manifest: written to the output folder at the end.
+        progress: called with `(task, done, total)`.
+        note: called with remarks for the user.
     """
 
     series: Mapping[str, SeriesFiles]
@@ -62,26 +66,31 @@ class Cohort:
         shard: Shard,
         table: SeriesTable | None = None,
     ) -> CohortSummary:
-        """Harmonize what the journal has waiting, and write the manifest of all, or of the shard.
+        """Harmonize the waiting series of a journal, and write the manifest of the run or shard.
 
         Raises:
-            CvsctError: if going on is of no use.
+            CvsctError: if an error occurs that every series would meet.
         """
         with self.manifest.timed("harmonising"):
-            ran = run_jobs(
+            engine = run_jobs(
                 self.series, journal, workers, out.absolute(), self.progress, self.note, table
             )
         summary = summarize(journal, self.series)
-        self._write_manifest(out, summary, _count(workers), ran, shard)
+        self._write_manifest(out, summary, _count(workers), engine, shard)
         if shard.name and join_manifests(out, shard.count):
             self.note(f"all {shard.count} shards are done: {out / MANIFEST}")
         return summary
 
     def _write_manifest(
-        self, out: Path, summary: CohortSummary, n_workers: int, ran: Engine | None, shard: Shard
+        self,
+        out: Path,
+        summary: CohortSummary,
+        n_workers: int,
+        used_engine: Engine | None,
+        shard: Shard,
     ) -> None:
-        engine = ran or self.loaded.mapping.engine
-        self.manifest.inputs = {"series": [each.series_uid for each in summary.outcomes]}
+        engine = used_engine or self.loaded.mapping.engine
+        self.manifest.inputs = {"series": [outcome.series_uid for outcome in summary.outcomes]}
         self.manifest.figures = {
             **summary.figures(n_workers),
             **({"engine": engine.to_json()} if engine else {}),
@@ -91,10 +100,10 @@ class Cohort:
 
 
 def harmonize_whole(cohort: Cohort, out: Path) -> CohortSummary:
-    """Harmonize in this process; `out` appears with all of the series, or not at all.
+    """Harmonize in this process, with an atomic output folder.
 
     Raises:
-        CvsctError: if a series must be refused.
+        CvsctError: if a series cannot be read, or the guard refuses it; `out` is not made then.
     """
     engine = cohort.loaded.mapping.engine
     if engine:
@@ -119,16 +128,19 @@ def harmonize_growing(
     scheduler: str,
     retry: bool,
 ) -> CohortSummary:
-    """Harmonize what is not done yet in `out`, which keeps what is done whatever happens.
+    """Harmonize the series that are missing in `out`; finished series are kept after any failure.
 
     Args:
-        workers: processes, 0 for one a core.
-        scheduler: of a Dask cluster that works instead of processes; may be empty.
-        retry: have those tried again that failed.
+        cohort: the work of this run.
+        out: the output folder, new or started by the same plan.
+        shard: the part of the series that this run harmonizes.
+        workers: number of processes; 0 for one per core.
+        scheduler: address of a Dask scheduler whose workers replace processes; may be empty.
+        retry: try failed series again.
 
     Raises:
-        UsageError: if `out` holds something else, another plan, or another run is at work in it.
-        CvsctError: if going on is of no use; what is done is kept.
+        UsageError: if `out` holds something else or another plan, or another run writes to it.
+        CvsctError: if an error occurs that every series would meet; finished series are kept.
     """
     harmonizer, manifest = cohort.harmonizer, cohort.manifest
     plan = {
@@ -139,7 +151,7 @@ def harmonize_growing(
         "shards": shard.count,
         **({"timestamp": harmonizer.timestamp} if harmonizer.timestamp else {}),
     }
-    keep = True
+    keep_output = True
     new = not out.exists() or {path.name for path in out.iterdir()} == {TIMESTAMP}
     with (
         contextlib.closing(_workers(cohort, workers, scheduler)) as pool,
@@ -158,9 +170,9 @@ def harmonize_growing(
                     summary = cohort.run(out, journal, pool, shard, table)
                     table.write(journal)
                 finally:
-                    keep = bool(shard.name) or journal.n_open() < len(cohort.series)
+                    keep_output = bool(shard.name) or journal.n_open() < len(cohort.series)
         finally:
-            if not keep:  # a run that has come to the end of no series leaves nothing
+            if not keep_output:  # a run that finished no series leaves nothing behind
                 _remove(out)
     return summary
 
@@ -172,17 +184,17 @@ def _remove(out: Path) -> None:
 
 @contextlib.contextmanager
 def _no_empty_folder_left(out: Path, new: bool) -> Iterator[None]:
-    """Remove a folder that is new and empty at the end; its lock must be gone by then."""
+    """Remove a new folder that is empty at the end, after its lock is removed."""
     try:
         yield
     finally:
         if new:
-            with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # the folder is not empty
                 out.rmdir()
 
 
 def _workers(cohort: Cohort, count: int, scheduler: str) -> Processes[Job] | DaskWorkers:
-    """What does the work. Processes part the cores among them."""
+    """Create the pool of workers; processes share the cores equally."""
     if scheduler:
         return DaskWorkers(scheduler, cohort.harmonizer)
     cores = usable_cores()
@@ -198,7 +210,7 @@ def _workers(cohort: Cohort, count: int, scheduler: str) -> Processes[Job] | Das
 
 
 def _count(workers: Workers) -> int:
-    """How many have worked at the same time."""
+    """Number of workers that worked at the same time."""
     if isinstance(workers, DaskWorkers):
         return max(1, workers.most)
     return workers.workers if isinstance(workers, Processes) else 1

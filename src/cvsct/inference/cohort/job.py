@@ -1,4 +1,4 @@
-"""What a worker does with one series of a cohort; everything here travels between processes."""
+"""Work on one series of a cohort; all classes here are sent between processes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from cvsct.model.bundle import Bundle, Direction
 
 @dataclass(frozen=True)
 class Job:
-    """One series, and the folder that this try of it writes.
+    """One attempt to harmonize one series.
 
     Args:
-        key: of the series in the journal.
-        place: nobody else's; given its final name only by who keeps the journal.
+        key: key of the series in the journal.
+        series: the files of the series.
+        place: temporary folder of this attempt, which the process with the journal renames.
     """
 
     key: str
@@ -38,12 +39,13 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a worker reports of a series that it has written.
+    """Result of a job: a series that was harmonized and written.
 
     Args:
-        sha256: of the folder that was written (`core.files.folder_sha256`).
-        seconds: it took.
-        engine: what ran the network, where there is one.
+        outcome: outcome of the series.
+        sha256: hash of the folder that was written (`core.files.folder_sha256`).
+        seconds: wall time of the job.
+        engine: the engine that ran the network; None for a method without a network.
     """
 
     outcome: Outcome
@@ -54,7 +56,7 @@ class JobResult:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready for one direction: its mapping, and its guard with what the user set."""
+    """A model ready for one direction: its mapping, and its guard with the user's settings."""
 
     bundle: Bundle
     mapping: VolumeMapping
@@ -63,14 +65,18 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class SeriesHarmonizer:
-    """Harmonizes one series after the other: a model by its folder and hash, and its options.
+    """Function object that harmonizes one series after the other, in any process.
 
     Args:
+        model: the model folder.
+        model_sha256: hash that the model must have.
+        reverse: whether to map from B to A.
         options: engine, precision and threads of a network.
-        nifti: write derived DICOM as NIfTI too.
-        guard: what the user set about the model's guards, in the words of `--guard`.
-        force: harmonize even what this program derived.
-        timestamp: as in `Derivation`.
+        keep_equipment: whether derived images keep Manufacturer and model of the scanner.
+        nifti: also write derived DICOM as NIfTI.
+        guard: settings of the guard, as values of `--guard`.
+        force: also harmonize series that this program has derived.
+        timestamp: time of making of derived images, as in `Derivation`.
     """
 
     model: Path
@@ -84,10 +90,10 @@ class SeriesHarmonizer:
     timestamp: str = ""
 
     def bundle(self) -> Bundle:
-        """The model, read from its folder.
+        """Read the model from its folder.
 
         Raises:
-            CvsctError: if it cannot be read, or is not the one that was meant.
+            CvsctError: if it cannot be read, or its hash is not `model_sha256`.
         """
         bundle = Bundle.read(self.model)
         if bundle.sha256 != self.model_sha256:
@@ -95,35 +101,36 @@ class SeriesHarmonizer:
         return bundle
 
     def load(self, bundle: Bundle) -> LoadedModel:
-        """The model made ready, with what the user set about its guard.
+        """Make a model ready for one direction, with the user's settings of its guard.
 
         Raises:
-            CvsctError: if the model cannot be used here, or the user's words set nothing.
+            CvsctError: if the model cannot run on this machine, or a guard setting is unknown.
         """
         direction: Direction = "b2a" if self.reverse else "a2b"
         mapping = find_method(bundle.method).load(bundle, direction, self.options)
         return LoadedModel(bundle, mapping, Guard.of(bundle, self.reverse, self.guard))
 
     def derivation(self, loaded: LoadedModel) -> Derivation:
-        """What derived images say of how they were made."""
+        """Derivation that images of the loaded model record."""
         return derivation_of(
             loaded.bundle, loaded.mapping, self.reverse, self.keep_equipment, self.timestamp
         )
 
     def __call__(self, job: Job) -> Generator[int, None, JobResult]:
-        """Write a job's folder with the model of this process; tells how many slices are new.
+        """Do a job with the model of this process, which is loaded once.
 
-        The first number is 0, once the model is there.
+        Yields:
+            The number of slices that are newly done; first 0, once the model is loaded.
 
         Raises:
             HopelessError: if the model cannot be used.
-            CvsctError: if the series must be refused; nothing of it is left.
-            OSError: if it cannot be written.
+            CvsctError: if the series cannot be harmonized; its folder is removed.
+            OSError: if the folder cannot be written.
         """
         return (yield from self.run(job, _loaded(self)))
 
     def run(self, job: Job, loaded: LoadedModel) -> Generator[int, None, JobResult]:
-        """The same with a model that is loaded already."""
+        """Do a job with a model that is already loaded; as `__call__` otherwise."""
         yield 0
         started = time.perf_counter()
         shutil.rmtree(job.place, ignore_errors=True)
@@ -138,7 +145,7 @@ class SeriesHarmonizer:
             raise SeriesError(
                 f"{label(job.series.files[0])}: not enough memory; use fewer workers"
             ) from None
-        except Exception as error:  # its text may quote an attribute's value, its place does not
+        except Exception as error:  # its text may quote an attribute value
             raise SeriesError(f"{label(job.series.files[0])}: {unexpected(error)}") from None
         seconds = time.perf_counter() - started
         return JobResult(outcome, folder_sha256(job.place), seconds, loaded.mapping.engine)
@@ -146,7 +153,7 @@ class SeriesHarmonizer:
 
 @functools.lru_cache(maxsize=1)
 def _loaded(harmonizer: SeriesHarmonizer) -> LoadedModel:
-    """The model of this worker process, loaded once."""
+    """Load the model of this worker process, once."""
     try:
         return harmonizer.load(harmonizer.bundle())
     except CvsctError as error:

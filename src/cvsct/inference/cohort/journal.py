@@ -1,8 +1,8 @@
-"""The journal of a cohort: what became of every series, in one SQLite file that outlives any crash.
+"""Journal of a cohort: the state of every series, in one SQLite file that survives crashes.
 
-One process keeps it: it leases series to its workers, renews the leases while it lives and records
-the ends. A lease is lost at once with the process that held it on this machine, and by time where
-another machine's run held it. A row holds the hash of a series' UID and nothing else of a patient.
+One process writes it: it leases series to its workers, renews the leases while it runs, and records
+outcomes. The leases of a process that has ended on this machine are freed by the next run here;
+those of another machine expire. A row identifies a series by a hash of its UID, and no patient.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from typing import Any
 from cvsct.core.errors import CvsctError
 
 MAX_DEATHS = 3
-"""Workers that a series may cost before it is quarantined."""
+"""Number of workers that may die with a series before it is quarantined."""
 LEASE_S = 120.0
+"""Time after which a lease expires that is not renewed."""
 RENEW_S = 10.0
+"""Interval at which leases are renewed."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS series (
@@ -48,13 +50,16 @@ CREATE INDEX IF NOT EXISTS by_status ON series (present, status, deaths);
 
 @dataclass(frozen=True)
 class Entry:
-    """A series that is done.
+    """Recorded result of a series that is done.
 
     Args:
-        sha256: of the folder it was written to (`core.files.folder_sha256`).
-        seconds: it took its worker.
-        guard: what guards had to say of it, as JSON; empty where none was at work.
-        notes: what was odd about it, as JSON; empty where nothing was.
+        sha256: hash of the folder of the derived series (`core.files.folder_sha256`).
+        derived_uid: Series Instance UID of the derived series.
+        n_slices: number of slices.
+        mean_change_hu: mean absolute change of the voxels, in HU.
+        seconds: wall time of the worker.
+        guard: findings of the guard as JSON; empty without a guard.
+        notes: remarks on the source series as JSON; empty where there are none.
     """
 
     sha256: str
@@ -68,12 +73,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """A series as the journal knows it.
+    """Row of the journal: the state of one series.
 
     Args:
         key: hash of its Series Instance UID.
         status: `waiting`, `leased`, `done`, `failed` or `quarantined`.
-        entry: of one that is done, zeros otherwise.
+        error: why it failed or was quarantined.
+        entry: result of a series that is done; empty values otherwise.
     """
 
     key: str
@@ -86,49 +92,49 @@ class Journal:
     """An open journal.
 
     Args:
-        path: on a disk that no other process writes this file on; made where it is not there.
-            `:memory:` for a journal that nobody needs once it is closed.
-        host: this machine's name.
+        path: the file, which only one process writes; created if it does not exist. `:memory:`
+            for a journal that is discarded when it is closed.
+        host: name of this machine; empty to ask the system.
 
     Raises:
-        CvsctError: if the file cannot be opened, here and in every method.
+        CvsctError: if the file cannot be read or written, here and in every method.
     """
 
     def __init__(self, path: Path, host: str = "") -> None:
         self.path = path
         self._host = host or socket.gethostname()
         self._owner = f"{self._host}:{os.getpid()}"
-        with self._told():
+        with self._sqlite_errors_explained():
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
-            there = {row[1] for row in self._db.execute("PRAGMA table_info(series)")}
-            for name in ("guard", "notes"):  # a run begun by a version without these goes on
-                if name not in there:
+            columns = {row[1] for row in self._db.execute("PRAGMA table_info(series)")}
+            for name in ("guard", "notes"):  # missing in journals of older versions
+                if name not in columns:
                     self._db.execute(
                         f"ALTER TABLE series ADD COLUMN {name} TEXT NOT NULL DEFAULT ''"
                     )
 
     @property
     def name(self) -> str:
-        """Of its file, without the suffix."""
+        """Name of the journal's file, without the suffix."""
         return self.path.stem.strip(":")
 
     @property
     def outlives_the_run(self) -> bool:
-        """Whether another run can go on from it."""
+        """Whether another run can continue from this journal."""
         return self.path != Path(":memory:")
 
     def close(self) -> None:
-        """Give back what is still leased, and close the file."""
+        """Free all leases of this process, and close the file."""
         with contextlib.suppress(CvsctError), self._writing() as db:
             db.execute("UPDATE series SET status='waiting' WHERE " + _OURS, (self._owner,))
         self._db.close()
 
     def begin(self, keys: Iterable[str]) -> None:
-        """Take in these series, and the leases that runs on this machine have left behind.
+        """Register the series of this run, and free leases that ended runs on this machine left.
 
-        Call it only while no other run on this machine can be at work with the same file.
+        Call it only while no other run on this machine can use the same file.
         """
         with self._writing() as db:
             db.execute(
@@ -143,7 +149,7 @@ class Journal:
             )
 
     def forgive(self) -> None:
-        """Have series that failed or were quarantined tried again."""
+        """Set failed and quarantined series back to waiting, so that they are tried again."""
         with self._writing() as db:
             db.execute(
                 "UPDATE series SET status='waiting', deaths=0, error='' "
@@ -151,43 +157,43 @@ class Journal:
             )
 
     def lease(self) -> tuple[str, int] | None:
-        """Take the next series: its key, and how often it has been leased; none where none is."""
+        """Lease the next series; returns its key and number of leases, None if none is waiting."""
         with self._writing() as db:
-            found: tuple[str, int] | None = db.execute(
+            leased: tuple[str, int] | None = db.execute(
                 "SELECT key, leases + 1 FROM series WHERE present=1 AND status='waiting' "
                 "ORDER BY deaths, rowid LIMIT 1"  # the order of the index
             ).fetchone()
-            if not found:
-                found = db.execute(
+            if not leased:
+                leased = db.execute(
                     "SELECT key, leases + 1 FROM series WHERE present=1 AND status='leased' "
                     "AND owner!=? AND until<? LIMIT 1",
                     (self._owner, time.time()),
                 ).fetchone()
-            if found:
+            if leased:
                 db.execute(
                     "UPDATE series SET status='leased', leases=leases+1, owner=?, until=? "
                     "WHERE key=?",
-                    (self._owner, time.time() + LEASE_S, found[0]),
+                    (self._owner, time.time() + LEASE_S, leased[0]),
                 )
-        return found
+        return leased
 
     def renew(self) -> None:
-        """Keep what is leased to this process for another `LEASE_S`."""
+        """Extend all leases of this process by `LEASE_S`."""
         with self._writing() as db:
             db.execute(
                 "UPDATE series SET until=? WHERE " + _OURS, (time.time() + LEASE_S, self._owner)
             )
 
     def holds(self, key: str) -> bool:
-        """Whether the lease of a series is still this process's."""
-        with self._told():
-            found = self._db.execute(
+        """Whether this process still holds the lease of a series."""
+        with self._sqlite_errors_explained():
+            row = self._db.execute(
                 "SELECT 1 FROM series WHERE key=? AND " + _OURS, (key, self._owner)
             ).fetchone()
-        return found is not None
+        return row is not None
 
     def done(self, key: str, entry: Entry) -> None:
-        """Record a series as done; nothing where its lease has been lost."""
+        """Record a series as done, unless its lease has been lost."""
         with self._writing() as db:
             db.execute(
                 "UPDATE series SET status='done', error='', sha256=?, derived_uid=?, n_slices=?, "
@@ -200,7 +206,7 @@ class Journal:
             )
 
     def failed(self, key: str, error: str) -> None:
-        """Record why a series cannot be harmonised; that is final."""
+        """Record why a series cannot be harmonized; it is not tried again."""
         with self._writing() as db:
             db.execute(
                 "UPDATE series SET status='failed', error=? WHERE key=? AND " + _OURS,
@@ -208,10 +214,12 @@ class Journal:
             )
 
     def died(self, key: str, error: str, guilty: bool) -> None:
-        """Give a series back whose worker has died; quarantine it after `MAX_DEATHS`.
+        """Free a series whose worker has died; quarantine it after `MAX_DEATHS` deaths.
 
         Args:
-            guilty: whether the worker had begun with it, so that it may be the cause.
+            key: key of the series.
+            error: description of the death.
+            guilty: whether the worker had started the series, so that it may be the cause.
         """
         with self._writing() as db:
             db.execute(
@@ -221,29 +229,29 @@ class Journal:
             )
 
     def reopen(self, key: str) -> None:
-        """Have a series made again whose folder is not what was recorded."""
+        """Set a series back to waiting because its folder differs from what was recorded."""
         with self._writing() as db:
             db.execute("UPDATE series SET status='waiting', sha256='' WHERE key=?", (key,))
 
     def rows(self) -> Iterator[Row]:
-        """The series taken in, in the order in which they came."""
-        with self._told():
+        """Rows of the registered series, in the order of their registration."""
+        with self._sqlite_errors_explained():
             for row in self._db.execute(f"{_SELECT} WHERE present=1 ORDER BY rowid"):
                 yield _row_of(row)
 
     def row(self, key: str) -> Row:
-        """One of the series taken in."""
-        with self._told():
+        """Row of one registered series."""
+        with self._sqlite_errors_explained():
             return _row_of(self._db.execute(f"{_SELECT} WHERE key=?", (key,)).fetchone())
 
     def n_open(self) -> int:
-        """Series that are waiting or being worked on."""
+        """Number of series that are waiting or leased."""
         counts = self.counts()
         return counts.get("waiting", 0) + counts.get("leased", 0)
 
     def counts(self) -> dict[str, int]:
-        """How many series have each status."""
-        with self._told():
+        """Number of series by status."""
+        with self._sqlite_errors_explained():
             return dict(
                 self._db.execute(
                     "SELECT status, COUNT(*) FROM series WHERE present=1 GROUP BY status"
@@ -252,8 +260,8 @@ class Journal:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk when the block has ended."""
-        with self._told():
+        """One transaction, which is on disk when the block has ended."""
+        with self._sqlite_errors_explained():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -264,7 +272,8 @@ class Journal:
                 raise
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _sqlite_errors_explained(self) -> Iterator[None]:
+        """Turn errors of SQLite into messages for the user."""
         try:
             yield
         except sqlite3.Error as error:

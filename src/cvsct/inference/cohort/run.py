@@ -1,9 +1,8 @@
-"""Many series, each harmonized once whatever dies on the way.
+"""Harmonization of many series, each exactly once even if processes die.
 
-A journal leases series one at a time to workers: processes on this machine, those of a Dask
-cluster, or this process itself. A worker writes a hidden folder of its own. This process alone
-gives it its name and records it, so that a series is done when its row says so, and a rerun makes
-only what is missing.
+A journal leases series one at a time to workers: processes on this machine, workers of a Dask
+cluster, or this process itself. A worker writes a hidden folder. Only this process renames it and
+records the series as done, so that a later run makes only the series that are missing.
 """
 
 from __future__ import annotations
@@ -38,39 +37,42 @@ JOURNAL = "journal.sqlite"
 
 @runtime_checkable
 class Workers(Protocol):
-    """What works on jobs: `core.workers.Processes`, `InProcess`, or `dask.DaskWorkers`."""
+    """Pool that works on jobs: `core.workers.Processes`, `InProcess`, or `dask.DaskWorkers`."""
 
     @property
     def in_flight(self) -> list[Job]:
-        """Jobs being worked on."""
+        """Jobs that are being worked on."""
         ...
 
     def free_slots(self) -> int:
-        """How many jobs they would take now."""
+        """Number of jobs that can be submitted now."""
         ...
 
     def submit(self, item: Job, /) -> None:
-        """Have a job worked on."""
+        """Start work on a job."""
         ...
 
     def poll(self, timeout_s: float | None = None) -> list[Report[Job]]:
-        """Wait for reports, so long at most."""
+        """Wait for reports, at most for `timeout_s`."""
         ...
 
     def close(self) -> None:
-        """Let go of all workers."""
+        """End or release all workers."""
         ...
 
 
 @contextlib.contextmanager
 def open_journal(out: Path, shard: Shard, keys: Sequence[str], retry: bool) -> Iterator[Journal]:
-    """The shard's journal with these series taken in, in a folder that this run has locked.
+    """Open the journal of a shard and register its series; the folder is locked by this run.
 
     Args:
-        retry: have those tried again that failed.
+        out: the output folder.
+        shard: the part of the series that this run harmonizes.
+        keys: keys of the series.
+        retry: try failed series again.
     """
     for name in {MANIFEST, part_of(MANIFEST, shard.name)}:
-        (out / name).unlink(missing_ok=True)  # it tells of a run that has ended
+        (out / name).unlink(missing_ok=True)  # describes an earlier run
     with contextlib.closing(Journal(out / part_of(JOURNAL, shard.name))) as journal:
         journal.begin(keys)
         if retry:
@@ -80,14 +82,14 @@ def open_journal(out: Path, shard: Shard, keys: Sequence[str], retry: bool) -> I
 
 @contextlib.contextmanager
 def journal_in_memory(keys: Sequence[str]) -> Iterator[Journal]:
-    """A journal for series that appear together or not at all, so that nothing must outlive it."""
+    """Open a journal in memory, for series whose output is atomic as a whole."""
     with contextlib.closing(Journal(Path(":memory:"))) as journal:
         journal.begin(keys)
         yield journal
 
 
 def verify(journal: Journal, out: Path, progress: Progress = silent) -> list[str]:
-    """Have every series made again that was done and is not what was recorded; gives their keys."""
+    """Reopen finished series whose folders differ from the journal; returns their keys."""
     done = [row for row in journal.rows() if row.status == "done"]
     changed = []
     for i, row in enumerate(done):
@@ -102,28 +104,28 @@ def verify(journal: Journal, out: Path, progress: Progress = silent) -> list[str
 
 
 class _SliceProgress:
-    """Progress of a cohort in slices; those of a series that failed no longer count."""
+    """Progress of a cohort in slices; slices of failed series do not count."""
 
     def __init__(
-        self, series: Mapping[str, SeriesFiles], keys: Sequence[str], tell: Progress
+        self, series: Mapping[str, SeriesFiles], keys: Sequence[str], progress: Progress
     ) -> None:
         self._slices = {key: series[key].n_slices for key in keys}
         self._done, self._total = Counter[str](), sum(self._slices.values())
-        self._tell, self._told = tell, (-1, -1)
+        self._progress, self._reported = progress, (-1, -1)
         self._show()
 
     def add(self, key: str, slices: int) -> None:
-        """Slices of a series that are newly done."""
+        """Count slices of a series that are newly done."""
         self._done[key] += slices
         self._show()
 
     def finish(self, key: str) -> None:
-        """A series is done, whether or not its slices were told."""
+        """Count all slices of a series that is done, reported or not."""
         self._done[key] = self._slices[key]
         self._show()
 
     def drop(self, key: str, final: bool) -> None:
-        """A series has failed; `final` where it is not tried again."""
+        """Uncount a series that has failed; `final` if it is not tried again."""
         self._done.pop(key, None)
         if final:
             self._total -= self._slices[key]
@@ -131,9 +133,9 @@ class _SliceProgress:
 
     def _show(self) -> None:
         now = self._done.total(), self._total
-        if self._total and now != self._told:
-            self._tell("harmonizing", *now)
-        self._told = now
+        if self._total and now != self._reported:
+            self._progress("harmonizing", *now)
+        self._reported = now
 
 
 def run_jobs(
@@ -145,15 +147,23 @@ def run_jobs(
     note: Callable[[str], None] = log_note,
     table: SeriesTable | None = None,
 ) -> Engine | None:
-    """Harmonize every series that the journal has waiting; gives what ran the network.
+    """Harmonize every waiting series of a journal.
 
     Args:
-        series: by their keys in the journal.
-        table: told of each series that has come to its end.
+        series: the series by their keys in the journal.
+        journal: leases series and records outcomes.
+        workers: the pool that does the work.
+        out: the output folder.
+        progress: called with `(task, done, total)`, in slices.
+        note: called with remarks for the user.
+        table: gets a row for each series that is done or has failed.
+
+    Returns:
+        The engine that ran the network; None for a method without a network.
 
     Raises:
-        CvsctError: if going on is of no use.
-        StoppedError: if the user stopped it.
+        CvsctError: if an error occurs that every series would meet.
+        StoppedError: if the user stopped the run.
     """
     staging = out / f".{journal.name}"
     engine: Engine | None = None
@@ -179,7 +189,7 @@ def run_jobs(
                     journal.renew()
                     renewed = time.monotonic()
     except KeyboardInterrupt:
-        raise StoppedError(f"stopped{_what_is_kept(journal)}") from None
+        raise StoppedError(f"stopped{_kept_series(journal)}") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -192,7 +202,7 @@ def _record(
     note: Callable[[str], None],
     slices: _SliceProgress,
 ) -> Engine | None:
-    """Enter a report into the journal; a series that is done gets its place first."""
+    """Record a report in the journal; a finished series is first moved to its final folder."""
     key = report.item.key
     if report.kind == "step":
         started.add(key)
@@ -200,7 +210,7 @@ def _record(
             slices.add(key, report.amount)
         return None
     if report.kind == "fatal":
-        raise CvsctError(f"{report.message}{_what_is_kept(journal)}")
+        raise CvsctError(f"{report.message}{_kept_series(journal)}")
     engine = None
     if report.details:
         logger.info("series %s: %s\n%s", key, report.message, report.details)
@@ -212,20 +222,20 @@ def _record(
         journal.died(key, report.message, guilty=key in started)
         slices.drop(key, final=journal.row(key).status == "quarantined")
     elif journal.holds(key):
-        engine = _keep(report, journal, out)
+        engine = _move_and_record(report, journal, out)
         slices.finish(key)
     started.discard(key)
     return engine
 
 
-def _keep(report: Report[Job], journal: Journal, out: Path) -> Engine | None:
-    """Give a series that a worker has written its place, and record it as done."""
+def _move_and_record(report: Report[Job], journal: Journal, out: Path) -> Engine | None:
+    """Move a finished series to its final folder, and record it as done."""
     key, result = report.item.key, report.result
     assert isinstance(result, JobResult)
-    place = out / key
-    if place.exists():  # of a run that was killed before it could record it
-        shutil.rmtree(place)
-    rename(report.item.place, place)
+    final_folder = out / key
+    if final_folder.exists():  # from a run that was killed before it could record the series
+        shutil.rmtree(final_folder)
+    rename(report.item.place, final_folder)
     sync_folder(out)
     outcome = result.outcome
     logger.info("series %s: %d slices in %.2f s", key, outcome.n_slices, result.seconds)
@@ -244,7 +254,8 @@ def _keep(report: Report[Job], journal: Journal, out: Path) -> Engine | None:
     return result.engine
 
 
-def _what_is_kept(journal: Journal) -> str:
+def _kept_series(journal: Journal) -> str:
+    """How many series are kept when a run ends early, as the end of a message."""
     if not journal.outlives_the_run:
         return "; nothing is kept"
     done = journal.counts().get("done", 0)

@@ -1,4 +1,4 @@
-"""`series.csv`: one row a series of a cohort, written as the series come to their ends."""
+"""The table `series.csv` of a cohort: one row per series, written as series are finished."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ SERIES_TABLE = "series.csv"
 COLUMNS = ("path", "series_uid", "status", "reason", "folder", "derived_uid", "slices",
            "seconds")  # fmt: skip
 ENDED = ("done", "failed", "quarantined")
+"""Status of a series that is not worked on any more."""
 
 
 class SeriesTable:
-    """The table of a run, or of its shard. It holds paths of INPUT: the user alone can read it.
+    """The table of a run or of its shard. It holds input paths, so only the user can read it.
 
     Args:
-        out: the folder it lies in.
-        root: what paths are relative to.
-        part: name of the shard, empty for the whole.
+        out: the output folder.
+        series: the series by their keys in the journal.
+        root: the input folder, to which paths are relative.
+        part: name of the shard; empty for the whole.
     """
 
     def __init__(
@@ -36,13 +38,13 @@ class SeriesTable:
         self._series, self._root = series, root.absolute()
 
     def write(self, journal: Journal) -> None:
-        """The whole table of what has come to its end, in the order of the series."""
+        """Write the whole table of the finished and failed series, in the order of the series."""
         ended = {row.key: row for row in journal.rows() if row.status in ENDED}
         rows = [self._cells(ended[key]) for key in self._series if key in ended]
         write_atomic(self.path, _csv([COLUMNS, *rows]), private=True)
 
     def append(self, row: Row) -> None:
-        """One more series, if it has come to its end."""
+        """Append a row for a series that is finished or has failed."""
         if row.status in ENDED:
             with self.path.open("a", encoding="utf-8", newline="") as stream:
                 stream.write(_csv([self._cells(row)]))
@@ -64,7 +66,7 @@ class SeriesTable:
 
 
 def join_tables(out: Path, parts: Iterable[str]) -> None:
-    """One `series.csv` of all shards', which stay."""
+    """Join the tables of all shards to one `series.csv`; the tables of the shards stay."""
     rows: list[list[str]] = []
     for part in parts:
         text = (out / part_of(SERIES_TABLE, part)).read_text(encoding="utf-8")

@@ -23,9 +23,9 @@ class CohortSummary:
     """Outcome of every series of a cohort run, or of a shard of it.
 
     Args:
-        outcomes: of every series, in the order of their UIDs.
-        quarantined: keys of those that cost too many workers.
-        busy_s: what the workers spent on those that are done.
+        outcomes: one outcome per series, in the order of their UIDs.
+        quarantined: keys of series that were given up because too many workers died with them.
+        busy_s: seconds that workers spent on the series that are done.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -34,25 +34,25 @@ class CohortSummary:
 
     @property
     def failed(self) -> list[Outcome]:
-        """Those without a derived series."""
-        return [each for each in self.outcomes if each.error]
+        """Outcomes of the series that were not harmonized."""
+        return [outcome for outcome in self.outcomes if outcome.error]
 
     @property
     def n_done(self) -> int:
-        """Series written."""
+        """Number of series that were harmonized."""
         return len(self.outcomes) - len(self.failed)
 
     @property
     def n_slices(self) -> int:
-        """Slices written."""
-        return sum(each.n_slices for each in self.outcomes)
+        """Number of slices that were harmonized."""
+        return sum(outcome.n_slices for outcome in self.outcomes)
 
     def figures(self, workers: int) -> dict[str, Any]:
-        """For the manifest; speed is that of so many workers, their start not counted."""
+        """Figures for the manifest; the speed is that of all workers, without their start."""
         rows = []
-        for each in self.outcomes:
-            quarantined = {"quarantined": True} if each.folder in self.quarantined else {}
-            rows.append({**each.to_json(), **quarantined})
+        for outcome in self.outcomes:
+            quarantined = {"quarantined": True} if outcome.folder in self.quarantined else {}
+            rows.append({**outcome.to_json(), **quarantined})
         speed = workers * self.n_slices / self.busy_s if self.busy_s else 0.0
         return {
             "series": rows,
@@ -66,7 +66,7 @@ class CohortSummary:
 
 
 def summarize(journal: Journal, series: Mapping[str, SeriesFiles]) -> CohortSummary:
-    """Read from the journal what became of every series."""
+    """Summarize the outcomes of all series from a journal."""
     outcomes, busy_s = {}, 0.0
     quarantined = set()
     for row in journal.rows():
@@ -91,7 +91,7 @@ def summarize(journal: Journal, series: Mapping[str, SeriesFiles]) -> CohortSumm
 
 
 def join_manifests(out: Path, shards: int) -> bool:
-    """Write `manifest.json` of all shards once each has its own; tells whether it has."""
+    """Write `manifest.json` of all shards if each has its own; returns whether it was written."""
     paths = [out / part_of(MANIFEST, Shard(i + 1, shards).name) for i in range(shards)]
     try:
         parts = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
@@ -99,20 +99,22 @@ def join_manifests(out: Path, shards: int) -> bool:
         return False
     figures = [part["figures"] for part in parts]
     rows = sorted(
-        (row for each in figures for row in each["series"]),
+        (row for part_figures in figures for row in part_figures["series"]),
         key=lambda row: str(row["source_series_uid"]),
     )
-    whole = parts[-1] | {
+    joined = parts[-1] | {
         "created": min(part["created"] for part in parts),
         "inputs": {"series": [row["source_series_uid"] for row in rows]},
         "figures": {
             "series": rows,
             **{
-                name: sum(each[name] for each in figures)
+                name: sum(part_figures[name] for part_figures in figures)
                 for name in ("n_slices", "n_done", "n_failed", "n_quarantined")
             },
             "shards": shards,
-            "engines": [each["engine"] for each in figures if "engine" in each],
+            "engines": [
+                part_figures["engine"] for part_figures in figures if "engine" in part_figures
+            ],
         },
         "timings_s": {
             name: round(sum(part["timings_s"].get(name, 0.0) for part in parts), 3)
@@ -120,5 +122,5 @@ def join_manifests(out: Path, shards: int) -> bool:
         },
     }
     join_tables(out, [Shard(i + 1, shards).name for i in range(shards)])
-    write_json(out / MANIFEST, whole)
+    write_json(out / MANIFEST, joined)
     return True

@@ -1,1 +1,1 @@
-"""What runs a network: OpenVINO or PyTorch."""
+"""Engines that run a network: OpenVINO and PyTorch."""

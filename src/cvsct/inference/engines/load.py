@@ -1,7 +1,7 @@
-"""Runs a trained network over a volume, whole slices at a time, on the engine that suits.
+"""Loading of a trained network on an engine, as a mapping of whole slices.
 
-Whole slices, because CBAM's channel gate averages over the image: a tile would see another gate.
-HU come and go in float32; only `HUWindow` knows how a network sees them.
+Slices are not tiled: the channel gate of CBAM averages over the image, so that a tile would have
+another gate. Input and output are float32 HU; `HUWindow` converts them for the network.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from cvsct.methods.volume_mapping import Engine, VolumeMapping
 from cvsct.model.bundle import Bundle
 
 MAX_PIXEL_RATIO = 1.05
-"""As in training: scans whose pixels differ by more are another grid to a network."""
+"""Largest ratio of pixel sizes at which scans are on one grid for a network, as in training."""
 
-ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("fp32", "bf16")
+"""Values of `--precision`."""
 
 
 @runtime_checkable
 class Network(Protocol):
-    """One direction of a model on an engine: images in [-1, 1] to images in [-1, 1]."""
+    """Generator of one direction on an engine; images in [-1, 1] become images in [-1, 1]."""
 
     slices_at_once: int
     engine: Engine
@@ -36,14 +36,14 @@ class Network(Protocol):
     def __call__(
         self, images: Float32[np.ndarray, "slices rows columns"]
     ) -> Float32[np.ndarray, "slices rows columns"]:
-        """Translate images of one size, each as if it were alone."""
+        """Translate images of one size, each independently of the others."""
         ...
 
 
 def load_network(
     bundle: Bundle, reverse: bool, engine: str, precision: str = "fp32", threads: int = 0
 ) -> VolumeMapping:
-    """What maps a volume's HU through the bundle's generator.
+    """Load the generator of a model as a mapping from HU to HU.
 
     Args:
         bundle: a trained network.
@@ -53,17 +53,17 @@ def load_network(
             model holds a graph, else PyTorch.
         precision: `fp32`; engines then agree within 0.01 HU. `bf16` is about twice as fast and
             errs by some HU.
-        threads: of the processor; 0 is what `core.platform.usable_cores` counts and PyTorch's own
-        choice.
+        threads: number of processor threads; 0 for `core.platform.usable_cores` with OpenVINO,
+            and for PyTorch's own choice.
 
     Raises:
-        UsageError: if engine or precision is not one this model and machine can run.
-        MissingExtraError: if torch is needed and not installed.
+        UsageError: if this model or machine cannot run the engine or precision.
+        MissingExtraError: if PyTorch is needed and not installed.
         ModelError: if the weights do not fit the settings.
     """
-    for given, known, what in ((engine, ENGINES, "engine"), (precision, PRECISIONS, "precision")):
+    for given, known, option in ((engine, ENGINES, "engine"), (precision, PRECISIONS, "precision")):
         if given not in known:
-            raise UsageError(f"no {what} {given!r}; choose one of {', '.join(known)}")
+            raise UsageError(f"no {option} {given!r}; choose one of {', '.join(known)}")
     network = _network(bundle, "b2a" if reverse else "a2b", engine, precision, threads)
     window = _window(bundle)
     pixel_mm = bundle.settings.get("resample_mm")
@@ -81,13 +81,21 @@ def load_network(
 
 
 def _network(bundle: Bundle, direction: str, engine: str, precision: str, threads: int) -> Network:
-    if engine == "openvino" and direction not in bundle.graphs:
-        raise UsageError("this model holds no ONNX graph for OpenVINO; use --engine torch")
-    gpu = engine != "openvino" and _gpu_is_there()
-    if direction in bundle.graphs and engine != "torch" and not gpu:
-        from cvsct.inference.engines.openvino import OpenVINONetwork  # noqa: PLC0415
+    """The network on the engine that was asked for, or on the one that suits this machine."""
+    if engine == "auto":
+        engine = "openvino" if direction in bundle.graphs and not _gpu_is_there() else "torch"
+    return _LOADERS[engine](bundle, direction, precision, threads)
 
-        return OpenVINONetwork(bundle.graphs[direction], precision, threads or usable_cores())
+
+def _openvino_network(bundle: Bundle, direction: str, precision: str, threads: int) -> Network:
+    if direction not in bundle.graphs:
+        raise UsageError("this model holds no ONNX graph for OpenVINO; use --engine torch")
+    from cvsct.inference.engines.openvino import OpenVINONetwork  # noqa: PLC0415
+
+    return OpenVINONetwork(bundle.graphs[direction], precision, threads or usable_cores())
+
+
+def _torch_network(bundle: Bundle, direction: str, precision: str, threads: int) -> Network:
     try:
         import torch  # noqa: PLC0415
 
@@ -102,11 +110,19 @@ def _network(bundle: Bundle, direction: str, engine: str, precision: str, thread
     if threads:
         torch.set_num_threads(threads)
     network = rebuild_generator(bundle, direction)
-    return TorchNetwork(network, precision, torch.device("cuda" if gpu else "cpu"))
+    device = torch.device("cuda" if _gpu_is_there() else "cpu")
+    return TorchNetwork(network, precision, device)
+
+
+_LOADERS = {"openvino": _openvino_network, "torch": _torch_network}
+"""Engines by name: a new one is a row here, and its module beside this one."""
+
+ENGINES = ("auto", *_LOADERS)
+"""Values of `--engine`."""
 
 
 def _gpu_is_there() -> bool:
-    """Whether PyTorch sees a CUDA GPU; without a driver it is not even imported, which is slow."""
+    """Whether PyTorch sees a CUDA GPU; without a driver it is not imported, which is slow."""
     try:
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
         import torch  # noqa: PLC0415
@@ -125,7 +141,7 @@ def _window(bundle: Bundle) -> HUWindow:
 
 
 def _refuse_other_pixels(volume: CTVolume, pixel_mm: float | None) -> None:
-    """A network that was trained on resampled scans knows pixels of that size only."""
+    """Refuse pixels of another size than the resampled scans that a network was trained on."""
     ratio = 1.0 if pixel_mm is None else volume.pixel_mm / pixel_mm
     if max(ratio, 1 / ratio) > MAX_PIXEL_RATIO:
         raise ModelError(

@@ -1,7 +1,7 @@
-"""A model's ONNX graph on OpenVINO: the processor's engine, and the one that needs no PyTorch.
+"""OpenVINO engine, which runs the ONNX graph of a model on the processor without PyTorch.
 
-Slices are independent, so several are in the works at the same time, each on few threads: threads
-of one slice wait for each other at every layer, and for whatever else a core has to do.
+Several slices are computed at the same time, each on few threads: threads of one slice wait for
+each other at every layer, and for whatever else a core has to do.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from cvsct.core.errors import ModelError, UsageError
 from cvsct.methods.volume_mapping import Engine
 
 MAX_STREAMS = 4
-"""A slice of 512 x 512 in the works holds 140 MB."""
+"""Largest number of slices at a time; one of 512 x 512 takes 140 MB."""
 
 SLICE_PX = 512**2
+"""Pixels of the usual slice."""
 
 
 def streams_for(cores: int, pixels: int) -> int:
-    """How many slices of so many pixels to work on at a time; memory stays that of four of 512."""
+    """Number of slices to compute at a time, so that memory stays below four of 512 x 512."""
     return max(1, min(cores, MAX_STREAMS, MAX_STREAMS * SLICE_PX // pixels))
 
 
 class OpenVINONetwork:
-    """One direction's graph, compiled for the size of the images it is given.
+    """Generator of one direction on OpenVINO, compiled for the size of the images.
 
     Args:
-        graph: ONNX, images in [-1, 1] to images in [-1, 1].
+        graph: ONNX graph that maps images in [-1, 1] to images in [-1, 1].
         precision: `fp32` or `bf16`.
-        cores: how many to use.
+        cores: number of processor cores to use.
 
     Raises:
         UsageError: if this processor does not compute in bf16.
@@ -68,7 +69,7 @@ class OpenVINONetwork:
     def __call__(
         self, images: Float32[np.ndarray, "slices rows columns"]
     ) -> Float32[np.ndarray, "slices rows columns"]:
-        """Translate images in [-1, 1].
+        """Translate images in [-1, 1], each independently of the others.
 
         Raises:
             ModelError: if the network cannot take images of that size.
@@ -77,19 +78,19 @@ class OpenVINONetwork:
         if self._size != (rows, columns):
             self._queue = self._compile(rows, columns)
             self._size = (rows, columns)
-        made = np.empty_like(images)
+        translated = np.empty_like(images)
 
         def keep(request: Any, index: int) -> None:
-            made[index] = request.get_output_tensor(0).data[0, 0]
+            translated[index] = request.get_output_tensor(0).data[0, 0]
 
         self._queue.set_callback(keep)
         for index, image in enumerate(images):
             self._queue.start_async({0: image[None, None]}, index)
         self._queue.wait_all()
-        return made
+        return translated
 
     def _compile(self, rows: int, columns: int) -> Any:
-        """A fixed size takes a quarter less memory than a free one."""
+        """Compile the graph for one size, which takes a quarter less memory than a free size."""
         streams = streams_for(self._cores, rows * columns)
         try:
             self._model.reshape([1, 1, rows, columns])

@@ -1,4 +1,4 @@
-"""A model's network on PyTorch: the reference on the processor, and the engine of a CUDA GPU."""
+"""PyTorch engine: the reference on the processor, and the engine of a CUDA GPU."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cvsct.core.errors import ModelError
 from cvsct.methods.volume_mapping import Engine
 
 WARM_UP = 3
-"""Calls before a CUDA graph is recorded, in which libraries set up what recording forbids."""
+"""Number of calls before a CUDA graph is recorded, for setup that recording forbids."""
 
 
 class TorchNetwork:
-    """One direction's network, eager on the processor, as a CUDA graph on a GPU.
+    """Generator of one direction on PyTorch: eager on the processor, a CUDA graph on a GPU.
 
-    fp32 on a GPU is fp32: TF32, PyTorch's default there, errs by more than 0.01 HU.
+    TF32, PyTorch's default for fp32 on a GPU, is switched off: it errs by more than 0.01 HU.
 
     Args:
-        network: ready to be run.
+        network: the generator with its weights.
         precision: `fp32` or `bf16`.
         device: the processor or a CUDA GPU.
     """
@@ -52,19 +52,19 @@ class TorchNetwork:
         Raises:
             ModelError: if the network cannot take images of that size.
         """
-        made = np.empty_like(images)
+        translated = np.empty_like(images)
         try:
             with torch.inference_mode():
-                for plane, image in zip(made, images, strict=True):
-                    given = torch.from_numpy(image)[None, None]
-                    plane[:] = self._translate(given)[0, 0].float().cpu().numpy()
+                for output, image in zip(translated, images, strict=True):
+                    image_tensor = torch.from_numpy(image)[None, None]
+                    output[:] = self._translate(image_tensor)[0, 0].float().cpu().numpy()
         except RuntimeError as error:
             rows, columns = images.shape[1:]
             raise ModelError(
                 f"the network cannot run on images of {rows} x {columns} "
                 f"({' '.join(str(error).split())[:200]})"
             ) from error
-        return made
+        return translated
 
     def _translate(self, image: Tensor) -> Tensor:
         if self._device.type != "cuda":
@@ -83,11 +83,11 @@ class TorchNetwork:
             enabled=self._precision == "bf16",
             cache_enabled=False,
         ):
-            made: Tensor = self._network(image)
-        return made
+            translated: Tensor = self._network(image)
+        return translated
 
     def _record(self, image: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
-        """The network as one CUDA graph: its sixty kernels are launched by one call."""
+        """Record the network as one CUDA graph, so that one call launches its sixty kernels."""
         static = image.to(self._device, memory_format=torch.channels_last)
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
@@ -97,17 +97,17 @@ class TorchNetwork:
         torch.cuda.current_stream(self._device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with _exact(), torch.cuda.graph(graph):
-            made = self._run(static)
+            translated = self._run(static)
 
         def replay() -> Tensor:
             graph.replay()
-            return made
+            return translated
 
         return static, replay
 
 
 def _exact() -> AbstractContextManager[None]:
-    """No TF32, and the same algorithm every time: the same words give the same bytes."""
+    """Switch off TF32 and nondeterministic algorithms, so that every run gives the same bytes."""
     flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )

@@ -1,4 +1,4 @@
-"""Slices that are read one by one, put together as a volume."""
+"""Assembly of a volume from slices that are read one by one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cvsct.core.volume import CTVolume, Geometry, OpenedScan
 from cvsct.io.dicom.pixels import Slice
 
 MAX_VOXELS = 2**31
-"""8 GiB of float32: more than 8000 slices of 512 x 512."""
+"""Most voxels of a volume: 8 GiB of float32, more than 8000 slices of 512 x 512."""
 
 
 def volume_of(
     slices: Iterable[tuple[Slice, Dataset]], shape: tuple[int, int, int], geometry: Geometry
 ) -> CTVolume:
-    """Slices as they are read, with their headers, as a volume."""
+    """A volume of slices and their headers."""
     hu = np.empty(shape, dtype=np.float32)
     padding = np.zeros(shape, dtype=bool)
     padding_stored, headers = [], []

@@ -35,9 +35,9 @@ from cvsct.io.dicom.header import quiet, text
 MEMORY_BYTES = 2 * 2**30
 """Address space of the child, its libraries included, where the system can limit it."""
 SECONDS = 10.0
-"""For one frame, and a second more for each 2^20 voxels."""
+"""Time limit of one frame, with a second more for each 2^20 voxels."""
 START_SECONDS = 120.0
-"""A child starts in half a second; on a machine that is overloaded it may take long."""
+"""Time limit of a child's start, which takes half a second unless the machine is overloaded."""
 
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 _END_OF_IMAGE = b"\xff\xd9"
@@ -187,7 +187,7 @@ class _Decoder:
             self._close()
 
     def leave(self) -> None:
-        """Let go of a child that is another process's, after a fork."""
+        """Release a child that belongs to another process, after a fork."""
         if self._child is not None:
             self._child.leave()
 

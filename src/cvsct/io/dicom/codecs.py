@@ -56,7 +56,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, limit_bytes: int) -> None:
 
 
 def confine(limit_bytes: int) -> None:
-    """Limit what this process may take, and what it may say: core dumps and messages show data."""
+    """Limit the memory of this process, and disable core dumps and messages, which show data."""
     from cvsct.core.platform import forbid_core_dumps, limit_memory  # noqa: PLC0415
 
     forbid_core_dumps()

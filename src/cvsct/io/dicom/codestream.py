@@ -1,4 +1,4 @@
-"""What a compressed frame says of its own size, read without a codec."""
+"""Size of a compressed frame by its codestream, read without a codec."""
 
 from __future__ import annotations
 

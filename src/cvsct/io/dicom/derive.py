@@ -1,4 +1,4 @@
-"""The header of a derived CT image: what is kept of the source's, told anew, or removed.
+"""The header of a derived CT image: attributes kept from the source, set anew, or removed.
 
 Sources: PS3.3 C.7.6.1 (General Image), C.7.5.1 (General Equipment), C.12.1 (SOP Common);
 PS3.16 for the codes of the DICOM scheme.
@@ -28,10 +28,10 @@ SCHEME = "99CVSCT"
 DERIVED_CODE = "HARMONISE"
 ACQUIRED_BY, PROCESSED_BY = "109101", "109102"
 """Purposes of Contributing Equipment in the scheme DCM: acquisition, processing."""
-MOST_DESCRIPTION = 64
-"""Characters of the VR LO."""
-MOST_COMMENT_BYTES = 10_240
-"""Of the VR LT, in characters; no character has less than a byte."""
+MAX_DESCRIPTION_CHARS = 64
+"""Longest value of the VR LO (PS3.5 section 6.2), which Series Description has."""
+MAX_COMMENT_BYTES = 10_240
+"""Longest value of the VR LT: 10,240 characters, each of a byte or more."""
 
 _EQUIPMENT = (
     "Manufacturer",
@@ -47,7 +47,7 @@ _EQUIPMENT = (
     "DateOfLastCalibration",
     "TimeOfLastCalibration",
 )
-"""What Contributing Equipment Sequence says about a scanner (PS3.3 C.12.1)."""
+"""Attributes of a scanner in Contributing Equipment Sequence (PS3.3 C.12.1)."""
 _SCANNER_ONLY = tuple(keyword for keyword in _EQUIPMENT if not keyword.startswith("Institution"))
 _REMOVED = frozenset(
     int(Tag(keyword))
@@ -67,11 +67,11 @@ _REMOVED = frozenset(
         "DataSetTrailingPadding",
     )
 )
-_MADE_WHEN = tuple(
+_CREATION_TIMES = tuple(
     (f"{what}Date", f"{what}Time") for what in ("InstanceCreation", "Series", "Content")
 )
-"""When the images were made; the source's are false of what is derived from it (all optional)."""
-_CONVERTED = "ConversionSourceAttributesSequence"
+"""Dates and times of creation; the source's do not hold for a derived image (all optional)."""
+_CONVERSION_SOURCE = "ConversionSourceAttributesSequence"
 _LOSSY_SYNTAXES = {
     "1.2.840.10008.1.2.4.50": "ISO_10918_1",
     "1.2.840.10008.1.2.4.51": "ISO_10918_1",
@@ -81,11 +81,11 @@ _LOSSY_SYNTAXES = {
 
 @dataclass(frozen=True)
 class Derivation:
-    """What was done to a series, for the header of its result.
+    """The method, model and settings that a derived series records in its headers.
 
     Args:
         method: row of the METHODS table.
-        target: what the images were made to look like, by technical attributes only.
+        target: scanners and kernels that the images were made to look like.
         config_sha256: hash of all settings that shape the pixels, direction included.
         keep_equipment: keep the scanner as Manufacturer, for users who batch by it.
         timestamp: when the images were made, as 14 digits (`20261128093000`); empty leaves it out.
@@ -101,17 +101,17 @@ class Derivation:
     timestamp: str = ""
 
     def uid(self, source_uid: str, role: str, content: Hashable = None) -> str:
-        """The UID of what is derived from `source_uid`.
+        """UID of an object derived from one with `source_uid`.
 
         Args:
-            content: what tells images apart whose source shares its UID with others.
+            content: distinguishes images whose source shares its UID with others.
         """
         made_by = (self.model_sha256, self.config_sha256, self.target, self.keep_equipment)
-        further = tuple(each for each in (self.timestamp, content) if each)
+        further = tuple(part for part in (self.timestamp, content) if part)
         return uid_of(role, source_uid, *made_by, *further)
 
     def series_number(self, source: int | None) -> int:
-        """Another number for each model, setting and source, whose last three digits it keeps.
+        """Series Number by model, settings and source; it ends in the source's last three digits.
 
         Example: series 2 becomes 483911002 by one model and 177203002 by another.
         """
@@ -135,7 +135,7 @@ class Derivation:
 
 def source_of(header: Dataset) -> tuple[str, int]:
     """The SOP Instance UID of the file that a slice came from, and its frame, 0 for the whole."""
-    converted = header.get(_CONVERTED)
+    converted = header.get(_CONVERSION_SOURCE)
     if not converted:
         return text(header, "SOPInstanceUID"), 0
     return text(converted[0], "ReferencedSOPInstanceUID"), converted[0].ReferencedFrameNumber
@@ -152,39 +152,39 @@ def is_derived_here(header: Dataset) -> bool:
             == (DERIVED_CODE, SCHEME)
             for code in codes
         )
-        or any(text(each, "Manufacturer") == SOFTWARE for each in equipment)
+        or any(text(item, "Manufacturer") == SOFTWARE for item in equipment)
     )
 
 
 def derived_header(
     source: Dataset, encoding: Encoding, derivation: Derivation, instance_uid: str
 ) -> Dataset:
-    """The source's header with the derivation told, attribute by attribute (PS3.3 A.3, C.7.6.1)."""
+    """The header of a derived image: the source's, with the derivation (PS3.3 A.3, C.7.6.1)."""
     header = copied(source, leave_out=_REMOVED, signed=encoding.signed)
     header.SOPInstanceUID = instance_uid
     header.SeriesInstanceUID = derivation.uid(text(source, "SeriesInstanceUID"), "series")
     header.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
     header.SeriesNumber = derivation.series_number(whole(source, "SeriesNumber"))
-    _tell_description(header, source, derivation)
-    _tell_time(header, derivation)
-    _tell_derivation(header, source, derivation)
-    _tell_equipment(header, source, derivation)
+    _set_description(header, source, derivation)
+    _set_time(header, derivation)
+    _set_derivation(header, source, derivation)
+    _set_equipment(header, source, derivation)
     _correct_pixel_attributes(header, source, encoding)
     return header
 
 
-def _tell_description(header: Dataset, source: Dataset, derivation: Derivation) -> None:
-    """Series Description: what was done, then the source's own words, neither cut within a word.
+def _set_description(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+    """Set Series Description: the method, then the source's description, not cut within a word.
 
-    The source's are kept in its character set where that can be written back.
+    The source's words keep its character set where that can be written back.
     """
     ours = _whole_words(
         _plain(f"{RESEARCH}: {derivation.method} to {derivation.short_target}", 1024),
-        MOST_DESCRIPTION,
+        MAX_DESCRIPTION_CHARS,
     )
-    theirs = _whole_words(text(source, "SeriesDescription"), MOST_DESCRIPTION - len(ours) - 2)
+    theirs = _whole_words(text(source, "SeriesDescription"), MAX_DESCRIPTION_CHARS - len(ours) - 2)
     value = f"{ours}; {theirs}" if theirs else ours
-    encoded = _plain(value, MOST_DESCRIPTION).encode()
+    encoded = _plain(value, MAX_DESCRIPTION_CHARS).encode()
     if not value.isascii() and value.isprintable() and "\\" not in value:
         with quiet():
             try:
@@ -200,16 +200,16 @@ def _tell_description(header: Dataset, source: Dataset, derivation: Derivation) 
 
 
 def _whole_words(value: str, length: int) -> str:
-    """As many whole words as fit, with dots where some are left out; nothing where none fits."""
+    """As many whole words as fit, with dots if some are left out; empty if none fits."""
     if len(value) <= length:
         return value
     kept = value[: max(length - 3, 0) + 1].rpartition(" ")[0].rstrip(" ,;")
     return f"{kept}..." if kept else ""
 
 
-def _tell_time(header: Dataset, derivation: Derivation) -> None:
-    """The dates and times at which images were made: one for all, or none."""
-    for date, time in _MADE_WHEN:
+def _set_time(header: Dataset, derivation: Derivation) -> None:
+    """Set the dates and times of creation to the derivation's timestamp, or remove them."""
+    for date, time in _CREATION_TIMES:
         for keyword in (date, time):
             if keyword in header:
                 del header[keyword]
@@ -218,22 +218,22 @@ def _tell_time(header: Dataset, derivation: Derivation) -> None:
             setattr(header, time, derivation.timestamp[8:])
 
 
-def tell_remark(header: Dataset, remark: str) -> None:
-    """Begin Image Comments (0020,4000), which viewers show, with a remark; the source's follow.
+def prepend_remark(header: Dataset, remark: str) -> None:
+    """Put a remark before the source's Image Comments (0020,4000), which viewers show.
 
-    Those are kept as the bytes they are: plain ASCII before them is right in any character set.
+    The source's comments keep their bytes: plain ASCII before them is right in any character set.
     """
     element = header.get_item("ImageComments")
     before = element.value if element is not None else b""
     before = before if isinstance(before, bytes) else str(before or "").encode("ascii", "replace")
     parts = [_plain(remark, 1024).encode(), before.strip()]
-    value = b"\r\n".join(part for part in parts if part)[:MOST_COMMENT_BYTES]
+    value = b"\r\n".join(part for part in parts if part)[:MAX_COMMENT_BYTES]
     value += b" " * (len(value) % 2)
     tag = Tag("ImageComments")
     header[tag] = RawDataElement(tag, "LT", len(value), value, 0, False, True)
 
 
-def _tell_derivation(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+def _set_derivation(header: Dataset, source: Dataset, derivation: Derivation) -> None:
     before = text(source, "DerivationDescription")
     about = str(derivation) + (f" Source: {before}" if before else "")
     header.DerivationDescription = _plain(about, 1024)
@@ -250,7 +250,7 @@ def _tell_derivation(header: Dataset, source: Dataset, derivation: Derivation) -
     image.ReferencedSOPClassUID = CT_IMAGE
     image.ReferencedSOPInstanceUID, frame = source_of(source)
     if frame:
-        image.ReferencedSOPClassUID = source[_CONVERTED].value[0].ReferencedSOPClassUID
+        image.ReferencedSOPClassUID = source[_CONVERSION_SOURCE].value[0].ReferencedSOPClassUID
         image.ReferencedFrameNumber = frame
     image.SpatialLocationsPreserved = "YES"
     image.PurposeOfReferenceCodeSequence = [
@@ -259,8 +259,8 @@ def _tell_derivation(header: Dataset, source: Dataset, derivation: Derivation) -
     header.SourceImageSequence = Sequence([image])
 
 
-def _tell_equipment(header: Dataset, source: Dataset, derivation: Derivation) -> None:
-    """Who made the images: the scanner acquired (109101), this program processed (109102)."""
+def _set_equipment(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+    """Set the equipment: the scanner acquired (109101), this program processed (109102)."""
     scanner = Dataset()
     for keyword in _EQUIPMENT:
         element = header.get_item(keyword)
@@ -291,7 +291,7 @@ def _tell_equipment(header: Dataset, source: Dataset, derivation: Derivation) ->
 
 
 def _correct_pixel_attributes(header: Dataset, source: Dataset, encoding: Encoding) -> None:
-    """Attributes that must agree with pixels that are now plain 16-bit values."""
+    """Correct the attributes that describe pixels, which are now plain 16-bit values."""
     for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
         value = whole(source, keyword)
         if keyword in header:

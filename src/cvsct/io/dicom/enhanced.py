@@ -73,7 +73,7 @@ _PALETTE = range(0x00281101, 0x00281204)
 
 @dataclass(frozen=True)
 class FrameStack:
-    """A multi-frame file that was found sound as far as its header tells, in slice order.
+    """A multi-frame file whose header was checked, in slice order.
 
     Args:
         order: the frame, from 0, of each slice.
@@ -162,7 +162,7 @@ def open_enhanced(path: Path) -> FrameStack:
         unspecified |= unit_of(header) == UNSPECIFIED
         planes.append(plane_of(where, header))
         encodings.append(encodings[0] if encoding == encodings[0] else encoding)
-    geometry, order, odd = arrange(planes, scan.episodes)
+    geometry, order, odd = arrange(planes, scan.slice_acquisitions)
     return FrameStack(
         series_uid=text(dataset, "SeriesInstanceUID"),
         path=path,
@@ -177,12 +177,12 @@ def open_enhanced(path: Path) -> FrameStack:
 
 
 def _marks_of(dataset: Dataset, frame: int) -> dict[str, str]:
-    """What tells a frame's acquisition and has no place in the header of a classic slice."""
-    told = {}
+    """Values that distinguish a frame's acquisition and have no attribute in a classic header."""
+    marks = {}
     for content in _items(_items(dataset, _PER_FRAME)[frame], "FrameContentSequence")[:1]:
-        told["Stack ID"] = text(content, "StackID")
-        told["Temporal Position Index"] = text(content, "TemporalPositionIndex")
-    return {what: mark for what, mark in told.items() if mark}
+        marks["Stack ID"] = text(content, "StackID")
+        marks["Temporal Position Index"] = text(content, "TemporalPositionIndex")
+    return {attribute: mark for attribute, mark in marks.items() if mark}
 
 
 def _refuse_short(name: str, path: Path, dataset: FileDataset, frames: int) -> None:
@@ -237,7 +237,7 @@ def _take(header: Dataset, tag: BaseTag, source: Dataset) -> None:
 
 
 def _take_group(header: Dataset, group: Dataset) -> None:
-    """What one set of functional groups says, under the names that a classic slice has for it."""
+    """Copy the attributes of functional groups to those of a classic slice."""
     for keyword in _GROUPS:
         for item in _items(group, keyword)[:1]:
             for tag in item.keys():  # noqa: SIM118
@@ -268,11 +268,11 @@ def _per_frame(name: str, dataset: Dataset) -> list[Dataset]:
         SeriesError: if there are none, or not as many as frames.
     """
     with quiet():
-        found = _items(dataset, _PER_FRAME)
+        groups = _items(dataset, _PER_FRAME)
     declared = whole(dataset, "NumberOfFrames")
-    if not found or len(found) != declared:
+    if not groups or len(groups) != declared:
         raise SeriesError(
-            f"{name}: {len(found)} functional groups for {declared or 'unknown'} frames, expected "
+            f"{name}: {len(groups)} functional groups for {declared or 'unknown'} frames, expected "
             "one a frame; export it as classic CT, one file a slice"
         )
-    return found
+    return groups

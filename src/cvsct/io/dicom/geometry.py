@@ -1,4 +1,4 @@
-"""Where slices lie, and whether they form one regular volume (DICOM PS3.3 C.7.6.2).
+"""Geometry of slices, and the check that they form one regular volume (DICOM PS3.3 C.7.6.2).
 
 Slices are ordered by their position along the common normal, never by file name or Instance
 Number. Whatever would make distances wrong is refused with the file and the figure.
@@ -18,20 +18,20 @@ from cvsct.core.errors import GeometryError
 from cvsct.core.volume import Geometry
 from cvsct.io.dicom.header import number, numbers, text
 from cvsct.io.dicom.interleaved import refuse_interleaved
-from cvsct.io.dicom.one_scan import APART, Episode
+from cvsct.io.dicom.one_scan import SEPARATE_REMEDY, SliceAcquisition
 from cvsct.io.dicom.spacing import SAME_POSITION_MM, refuse_uneven, tolerance_mm
 
 SAME_DIRECTION = 1e-3
 SAME_PIXEL_MM = 1e-4
 AXIAL_LIMIT_DEGREES = 45.0
-FARTHEST_MM = 1e5
-"""No table of a scanner is 100 m long; sums and squares of what is below stay numbers."""
+MAX_DISTANCE_MM = 1e5
+"""Largest coordinate; no scanner's table is 100 m long, and squares of it stay finite."""
 WIDEST_PIXEL_MM = 100.0
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One slice's place in the patient, as its file states it."""
+    """Position and orientation of one slice in the patient, from its header."""
 
     name: str
     position_mm: Float[np.ndarray, "3"]
@@ -56,9 +56,9 @@ def plane_of(name: str, dataset: Dataset) -> Plane:
     position = _required(name, dataset, "ImagePositionPatient", 3)
     orientation = np.array(_required(name, dataset, "ImageOrientationPatient", 6))
     pixel = _required(name, dataset, "PixelSpacing", 2)
-    if max(map(abs, (*position, number(dataset, "SliceThickness") or 0.0))) > FARTHEST_MM:
+    if max(map(abs, (*position, number(dataset, "SliceThickness") or 0.0))) > MAX_DISTANCE_MM:
         raise GeometryError(
-            f"{name}: a position or thickness beyond any scanner's reach ({FARTHEST_MM:g} mm); "
+            f"{name}: a position or thickness beyond any scanner's reach ({MAX_DISTANCE_MM:g} mm); "
             "re-export the series"
         )
     orientation = orientation.clip(-2, 2)  # lengths of more than 1 are refused, whatever they are
@@ -93,12 +93,13 @@ def plane_of(name: str, dataset: Dataset) -> Plane:
 
 
 def arrange(
-    planes: Sequence[Plane], episodes: Sequence[Episode] = ()
+    planes: Sequence[Plane], slice_acquisitions: Sequence[SliceAcquisition] = ()
 ) -> tuple[Geometry, list[int], tuple[str, ...]]:
     """Order slices along their normal.
 
     Args:
-        episodes: when each was acquired; acquisitions that lie between each other are refused.
+        slice_acquisitions: when and in which acquisition each was made; acquisitions that alternate
+            along the normal are refused.
 
     Returns:
         The volume's geometry, for each of its slices the index into `planes`, and what is odd.
@@ -113,8 +114,10 @@ def arrange(
     along = np.array([plane.position_mm @ first.normal for plane in planes])
     order = [int(i) for i in np.argsort(along, kind="stable")]
     ordered = [planes[i] for i in order]
-    _refuse_duplicates(ordered, along[order], [episodes[i] for i in order] if episodes else ())
-    notes = refuse_interleaved([episodes[i] for i in order]) if episodes else ()
+    _refuse_duplicates(
+        ordered, along[order], [slice_acquisitions[i] for i in order] if slice_acquisitions else ()
+    )
+    notes = refuse_interleaved([slice_acquisitions[i] for i in order]) if slice_acquisitions else ()
     if len(planes) > 1:
         refuse_uneven([plane.name for plane in ordered], along[order])
         _refuse_sheared(ordered, along[order])
@@ -145,37 +148,41 @@ def _refuse_mixed(first: Plane, plane: Plane) -> None:
         angle = math.degrees(math.acos(np.clip(plane.normal @ first.normal, -1, 1)))
         raise GeometryError(
             f"{plane.name}: mixed orientation (normal turned by {angle:.1f} degrees against "
-            f"{first.name}); {APART}"
+            f"{first.name}); {SEPARATE_REMEDY}"
         )
     if max(abs(a - b) for a, b in zip(plane.pixel_mm, first.pixel_mm, strict=True)) > SAME_PIXEL_MM:
         raise GeometryError(
             f"{plane.name}: mixed pixel spacing ({plane.pixel_mm[0]:g} x {plane.pixel_mm[1]:g} mm, "
             f"{first.name} has {first.pixel_mm[0]:g} x {first.pixel_mm[1]:g} mm); "
-            f"{APART}"
+            f"{SEPARATE_REMEDY}"
         )
     if abs(plane.thickness_mm - first.thickness_mm) > SAME_POSITION_MM:
         raise GeometryError(
             f"{plane.name}: mixed slice thickness ({plane.thickness_mm:g} mm, {first.name} has "
-            f"{first.thickness_mm:g} mm); {APART}"
+            f"{first.thickness_mm:g} mm); {SEPARATE_REMEDY}"
         )
     if plane.frame_of_reference != first.frame_of_reference:
         raise GeometryError(
             f"{plane.name}: mixed frame of reference (another one than {first.name}), so positions "
-            f"do not compare; {APART}"
+            f"do not compare; {SEPARATE_REMEDY}"
         )
 
 
 def _refuse_duplicates(
-    planes: Sequence[Plane], along_mm: Float[np.ndarray, " slices"], episodes: Sequence[Episode]
+    planes: Sequence[Plane],
+    along_mm: Float[np.ndarray, " slices"],
+    slice_acquisitions: Sequence[SliceAcquisition],
 ) -> None:
     for i, step in enumerate(np.diff(along_mm)):
         if step >= SAME_POSITION_MM:
             continue
-        differs = episodes[i + 1].differs(episodes[i]) if episodes else ""
+        differs = (
+            slice_acquisitions[i + 1].differs(slice_acquisitions[i]) if slice_acquisitions else ""
+        )
         cause = f"two acquisitions, {differs} differs" if differs else "of the same acquisition"
         raise GeometryError(
             f"{planes[i + 1].name}: duplicate position, {step:.3f} mm from {planes[i].name} "
-            f"({cause}); {APART if differs else 'remove the copy'}"
+            f"({cause}); {SEPARATE_REMEDY if differs else 'remove the copy'}"
         )
 
 

@@ -27,7 +27,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from cvsct.core.errors import SeriesError
-from cvsct.io.dicom.headless import Start, start_of
+from cvsct.io.dicom.without_preamble import Start, start_of
 from cvsct.io.file_kinds import foreign
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -42,19 +42,19 @@ SCAN_TAGS = [
 ]
 
 MAX_FILE_BYTES = 256 * 2**20
-"""A slice of 4096 x 4096 voxels is 32 MiB; nothing eight times that size is one slice."""
+"""Largest file of one slice: eight times a slice of 4096 x 4096 voxels."""
 MAX_MULTIFRAME_BYTES = 4 * 2**30
-"""8000 frames of 512 x 512."""
+"""Largest multi-frame file: 8000 frames of 512 x 512."""
 MAX_ITEMS = 2**18
-"""Of all sequences of a file, and fragments of pixels; 8000 frames have a third of this. Each takes
-a kilobyte and 10 us, however empty it is."""
+"""Most items of all sequences of a file, fragments of pixels included; 8000 frames have a third of
+it. Each item takes a kilobyte and 10 us, however empty it is."""
 
 UID_CHARACTERS = 64
-MOST_UID_CHARACTERS = 128
-"""Longer UIDs than the standard's are read, for software that removes identities writes them."""
+MAX_UID_CHARACTERS = 128
+"""Longest UID that is read; anonymizing software writes longer ones than the standard allows."""
 
 MAX_DIGITS = 6
-"""In a file name that messages tell; a patient's number or birth date has more."""
+"""Most digits of a file name that messages show; a patient's number or birth date has more."""
 _FILE_SUFFIXES = frozenset(
     re.findall(r"\w+", "dcm dicom dic ima img nii gz nrrd nhdr mha mhd zip tar seg txt csv")
 )
@@ -68,7 +68,7 @@ _FILE_WORDS = _FILE_SUFFIXES | frozenset(
         odd x y z n""",
     )
 )
-"""Words that name no person; a name that holds another one is not told."""
+"""Words that name no person; a file name with any other word is not shown."""
 
 _ITEM, _BIG_ENDIAN_ITEM = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
 _LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
@@ -86,7 +86,7 @@ _NOT_SLICES = {
 
 
 class _Silence:
-    """Counts who asks for silence: the first to enter silences, the last to leave restores.
+    """Silences pydicom and the codecs for all threads: the first silences, the last one restores.
 
     Warning filters and log levels are the process's. Threads that each set and restored their own
     would let a warning through in one while another leaves.
@@ -253,7 +253,7 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 
 def is_uid(value: str) -> bool:
-    """Whether a text can serve as a UID: digits and dots, or a hash that an anonymiser put there.
+    """Whether a text can serve as a UID: digits and dots, or a hash that an anonymizer put there.
 
     PS3.5 section 9.1 allows digits alone and 64 characters, but files with hexadecimal UIDs are
     common, and so are those to which a prefix was added. Slashes and other characters are never
@@ -266,7 +266,7 @@ def odd_uid(value: str) -> str:
     """Why a text cannot serve as a UID, in words without it; empty where it can."""
     if not value:
         return "absent or empty"
-    if len(value) > MOST_UID_CHARACTERS:
+    if len(value) > MAX_UID_CHARACTERS:
         return f"{len(value)} characters, {UID_CHARACTERS} are allowed"
     if re.fullmatch(r"[0-9A-Za-z]+([.-][0-9A-Za-z]+)*", value) is None:
         return "characters other than digits and dots"
@@ -331,6 +331,6 @@ def _refuse_large(path: Path, limit_bytes: int, start: Start) -> None:
 
 
 def _items_in(content: bytes | mmap.mmap, syntax: str) -> int:
-    """How many items begin there, counted to the limit; pixels may look like one, once in 2^32."""
+    """Number of items in the bytes, up to the limit; random pixels look like one, once in 2^32."""
     mark = _BIG_ENDIAN_ITEM if syntax == ExplicitVRBigEndian else _ITEM
     return sum(1 for _ in itertools.islice(re.finditer(mark, content), MAX_ITEMS + 1))

@@ -15,109 +15,117 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import SeriesError
-from cvsct.io.dicom.one_scan import ACQUIRED, APART, CREATED, Episode
+from cvsct.io.dicom.one_scan import ACQUIRED, CREATED, SEPARATE_REMEDY, SliceAcquisition
 
-LEAST_PAUSE_S = {ACQUIRED: 1.0, CREATED: 30.0}
-"""Between two acquisitions. Images of one are created in any order, within seconds."""
-MANY_TIMES = 5.0
-"""How much longer a pause is than the longest time between two images of one acquisition."""
-MOST_INTERLEAVED = 4
-_LEAST_RETURNS = {ACQUIRED: 1, CREATED: 2}
-"""A single image may be created again later."""
-_REPEATS = 2
-"""Slices that share a time on average, where time is one of an acquisition and not of a slice."""
+MIN_PAUSE_S = {ACQUIRED: 1.0, CREATED: 30.0}
+"""Shortest pause between two acquisitions; images of one are created within seconds."""
+MIN_PAUSE_RATIO = 5.0
+"""Least ratio of a pause to the longest time between two images of one acquisition."""
+MAX_INTERLEAVED = 4
+_MIN_RETURNS = {ACQUIRED: 1, CREATED: 2}
+"""Returns to an earlier acquisition that prove alternation; one image may be created again."""
+_MIN_SLICES_PER_TIME = 2
+"""Mean number of slices that share a time, if the time is of an acquisition, not of a slice."""
 
 
-def refuse_interleaved(episodes: Sequence[Episode]) -> tuple[str, ...]:
-    """Refuse slices, in order of position, whose acquisitions lie between each other.
+def refuse_interleaved(slice_acquisitions: Sequence[SliceAcquisition]) -> tuple[str, ...]:
+    """Refuse slices, in order of position, whose acquisitions alternate along the table.
 
     Returns:
-        What is odd about their order and still one scan.
+        Notes on an unusual order that is still one scan.
 
     Raises:
-        SeriesError: naming the first slice that is out of turn, and what tells it.
+        SeriesError: naming the first slice that is out of turn, and the attribute that shows it.
     """
     notes = []
-    for what in dict.fromkeys(mark for episode in episodes for mark in episode.marks):
-        told = [episode for episode in episodes if episode.marks.get(what)]
-        marks = [episode.marks[what] for episode in told]
-        again = _returns(marks)
-        if not again:
+    for attribute in dict.fromkeys(
+        mark for acquisition in slice_acquisitions for mark in acquisition.marks
+    ):
+        marked = [
+            acquisition for acquisition in slice_acquisitions if acquisition.marks.get(attribute)
+        ]
+        marks = [acquisition.marks[attribute] for acquisition in marked]
+        returns_at = _returns(marks)
+        if not returns_at:
             continue
         if not _only_swapped(marks):
-            _refuse(told, marks, again[0], what)
-        notes.append(f"two neighboring slices are exchanged between acquisitions ({what})")
-    for what in (ACQUIRED, CREATED):
-        timed = [episode for episode in episodes if what in episode.times_s]
-        times_s = [episode.times_s[what] for episode in timed]
-        for found in _by_time(times_s, what):
-            again = _returns(found)
-            if len(again) >= _LEAST_RETURNS[what] and not _only_swapped(found):
-                _refuse(timed, found, again[0], what)
+            _refuse(marked, marks, returns_at[0], attribute)
+        notes.append(f"two neighboring slices are exchanged between acquisitions ({attribute})")
+    for attribute in (ACQUIRED, CREATED):
+        timed = [
+            acquisition for acquisition in slice_acquisitions if attribute in acquisition.times_s
+        ]
+        times_s = [acquisition.times_s[attribute] for acquisition in timed]
+        for numbers in _by_time(times_s, attribute):
+            returns_at = _returns(numbers)
+            if len(returns_at) >= _MIN_RETURNS[attribute] and not _only_swapped(numbers):
+                _refuse(timed, numbers, returns_at[0], attribute)
     return tuple(notes)
 
 
-def _refuse(told: Sequence[Episode], marks: Sequence[Hashable], i: int, what: str) -> Never:
+def _refuse(
+    marked: Sequence[SliceAcquisition], marks: Sequence[Hashable], i: int, attribute: str
+) -> Never:
     raise SeriesError(
-        f"{told[i].name}: {len(set(marks))} acquisitions interleaved ({what} alternates along the "
-        f"table, {len(_returns(marks))} times back to an earlier one); {APART}"
+        f"{marked[i].name}: {len(set(marks))} acquisitions interleaved ({attribute} alternates "
+        f"along the table, {len(_returns(marks))} times back to an earlier one); {SEPARATE_REMEDY}"
     )
 
 
 def _returns(marks: Sequence[Hashable]) -> list[int]:
-    """Where a mark comes again after another one came between."""
+    """Indices at which a mark returns after another one."""
     seen: set[Hashable] = set()
-    found = []
+    returns = []
     for i, mark in enumerate(marks):
         if mark in seen and mark != marks[i - 1]:
-            found.append(i)
+            returns.append(i)
         seen.add(mark)
-    return found
+    return returns
 
 
 def _only_swapped(marks: Sequence[Hashable]) -> bool:
-    """Whether it takes one exchange of two neighbors, of many slices, to have each in turn."""
+    """Whether exchanging two neighbors, among many slices, puts all acquisitions in turn."""
     if len(marks) < 3 * len(set(marks)):
         return False
     for i in _returns(marks):
         for k in (i - 1, i):
-            tried = list(marks)
-            tried[k - 1 : k + 1] = reversed(tried[k - 1 : k + 1])
-            if not _returns(tried):
+            exchanged = list(marks)
+            exchanged[k - 1 : k + 1] = reversed(exchanged[k - 1 : k + 1])
+            if not _returns(exchanged):
                 return True
     return False
 
 
-def _by_time(times_s: Sequence[float], what: str) -> Iterator[list[int]]:
-    """Acquisitions as their times may tell them apart: a number for each slice."""
+def _by_time(times_s: Sequence[float], attribute: str) -> Iterator[list[int]]:
+    """Possible divisions into acquisitions by time: for each, a number for every slice."""
     if len(times_s) < 3:
         return
-    if what == ACQUIRED:
+    if attribute == ACQUIRED:
         yield from _in_turn(times_s)
     ordered = np.sort(np.array(times_s))
     gaps_s = np.diff(ordered)
-    starts = ordered[1:][gaps_s > LEAST_PAUSE_S[what]]
-    if (len(starts) + 1) * _REPEATS <= len(times_s):
-        yield _places(times_s, starts)
-    usual_s = float(np.sort(gaps_s)[-MOST_INTERLEAVED]) if len(gaps_s) >= MOST_INTERLEAVED else 0.0
-    pauses = ordered[1:][gaps_s > max(LEAST_PAUSE_S[what], MANY_TIMES * usual_s)]
-    if 0 < len(pauses) < MOST_INTERLEAVED:
-        yield _places(times_s, pauses)
+    starts = ordered[1:][gaps_s > MIN_PAUSE_S[attribute]]
+    if (len(starts) + 1) * _MIN_SLICES_PER_TIME <= len(times_s):
+        yield _numbers_by_start(times_s, starts)
+    usual_s = float(np.sort(gaps_s)[-MAX_INTERLEAVED]) if len(gaps_s) >= MAX_INTERLEAVED else 0.0
+    pauses = ordered[1:][gaps_s > max(MIN_PAUSE_S[attribute], MIN_PAUSE_RATIO * usual_s)]
+    if 0 < len(pauses) < MAX_INTERLEAVED:
+        yield _numbers_by_start(times_s, pauses)
 
 
-def _places(times_s: Sequence[float], starts: Float[np.ndarray, " pauses"]) -> list[int]:
-    """Which acquisition each time is of, where each but the first begins at one of `starts`."""
-    return [int(place) for place in np.searchsorted(starts, times_s, side="right")]
+def _numbers_by_start(times_s: Sequence[float], starts: Float[np.ndarray, " pauses"]) -> list[int]:
+    """Number of the acquisition of each time, where all but the first begin at `starts`."""
+    return [int(number) for number in np.searchsorted(starts, times_s, side="right")]
 
 
 def _in_turn(times_s: Sequence[float]) -> Iterator[list[int]]:
     """Every second, third or fourth slice as an acquisition of its own, one after the other."""
-    for count in range(2, MOST_INTERLEAVED + 1):
+    for count in range(2, MAX_INTERLEAVED + 1):
         if len(times_s) < 2 * count:
             return
         parts = [times_s[first::count] for first in range(count)]
         along = all(list(part) in (sorted(part), sorted(part, reverse=True)) for part in parts)
         spans = sorted((min(part), max(part)) for part in parts)
-        apart = all(one[1] < other[0] for one, other in itertools.pairwise(spans))
+        apart = all(span[1] < following[0] for span, following in itertools.pairwise(spans))
         if along and apart:
             yield [i % count for i in range(len(times_s))]

@@ -2,9 +2,9 @@
 
 UIDs alone do not show it: software that removes identities has given two patients the same, and
 archives have put two acquisitions into one series. `OneScan` takes the header of each slice and
-refuses one that differs in what a scan has once; what only acquisitions have once is kept as an
-`Episode`, for slices in order of position (`io.dicom.interleaved`). Values are compared, never
-told.
+refuses one that differs in an attribute that a scan has once. Attributes that an acquisition has
+once are kept as a `SliceAcquisition`, to be compared in order of position
+(`io.dicom.interleaved`). Values are compared, never printed.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from pydicom import Dataset
 from cvsct.core.errors import SeriesError
 from cvsct.io.dicom.header import number, quiet, text
 
-ALIKE = 0.8
-"""Share of letters that two spellings of one name have in common (Ratcliff and Obershelp)."""
+MIN_NAME_SIMILARITY = 0.8
+"""Least share of letters that two spellings of one name have in common (Ratcliff, Obershelp)."""
 SAME_TILT_DEGREES = 0.5
 _EPOCH = datetime(1900, 1, 1)
 
-_OF_A_PERSON = {
+_PERSON_ATTRIBUTES = {
     "PatientID": "Patient ID",
     "PatientBirthDate": "birth date",
     "PatientSex": "sex",
     "PatientAge": "age",
     "PatientName": "name",
 }
-_OF_A_STUDY = {"StudyDate": "Study Date", "AccessionNumber": "Accession Number"}
-_OF_A_SERIES = {
+_STUDY_ATTRIBUTES = {"StudyDate": "Study Date", "AccessionNumber": "Accession Number"}
+_SERIES_ATTRIBUTES = {
     "SeriesNumber": ("series", "Series Number"),
     "DeviceSerialNumber": ("scanner", "serial number"),
     "PatientPosition": ("patient position", "Patient Position"),
     "ReconstructionAlgorithm": ("reconstruction", "Reconstruction Algorithm"),
 }
-_EPISODES = {
+_ACQUISITION_ATTRIBUTES = {
     "AcquisitionNumber": "Acquisition Number",
     "AcquisitionUID": "Acquisition UID",
     "IrradiationEventUID": "Irradiation Event UID",
@@ -52,19 +52,19 @@ _EPISODES = {
     "SpiralPitchFactor": "pitch",
     "TotalCollimationWidth": "collimation",
 }
-"""What an acquisition has once, and the next acquisition of the same series may have otherwise."""
-APART = "put the files of each into a folder that is an INPUT of its own"
-"""What helps where files of one Series Instance UID are not one scan."""
+"""Attributes with one value in an acquisition, and maybe another in the next one of a series."""
+SEPARATE_REMEDY = "put the files of each into a folder that is an INPUT of its own"
+"""Remedy, in messages, where files of one Series Instance UID are not one scan."""
 ACQUIRED, CREATED = "Acquisition Time", "Content Time"
 
 
 @dataclass(frozen=True)
-class Episode:
-    """What a slice's header says of when and in which acquisition it was made.
+class SliceAcquisition:
+    """The acquisition that a slice belongs to and its times, as far as its header tells.
 
     Args:
-        name: the slice's, in messages.
-        marks: what acquisitions are told apart by, where the header says it.
+        name: of the slice, in messages.
+        marks: values that distinguish acquisitions, by attribute; those that the header has.
         times_s: seconds since some day, of the acquisition and of the image.
     """
 
@@ -72,32 +72,32 @@ class Episode:
     marks: Mapping[str, str]
     times_s: Mapping[str, float]
 
-    def differs(self, other: Episode) -> str:
-        """The first thing in which two slices' acquisitions differ, in words; empty where none."""
-        for what, mark in self.marks.items():
-            if mark and other.marks.get(what, mark) != mark:
-                return what
-        at, then = self.times_s.get(ACQUIRED), other.times_s.get(ACQUIRED)
-        return ACQUIRED if None not in (at, then) and at != then else ""
+    def differs(self, other: SliceAcquisition) -> str:
+        """Name of the first attribute in which two acquisitions differ, or an empty text."""
+        for attribute, mark in self.marks.items():
+            if mark and other.marks.get(attribute, mark) != mark:
+                return attribute
+        time_s, other_s = self.times_s.get(ACQUIRED), other.times_s.get(ACQUIRED)
+        return ACQUIRED if None not in (time_s, other_s) and time_s != other_s else ""
 
 
 @dataclass
 class OneScan:
-    """What the slices seen so far have in common.
+    """Attributes that all slices of a scan share, compared as slices are added.
 
     Args:
-        episodes: of each slice, in the order in which they came.
+        slice_acquisitions: one for each slice, in the order of the calls of `add`.
     """
 
-    episodes: list[Episode] = field(default_factory=list)
+    slice_acquisitions: list[SliceAcquisition] = field(default_factory=list)
     _known: dict[str, tuple[str, str]] = field(default_factory=dict)
     """The first value of each attribute that has one, and the slice that has it."""
 
     def add(self, name: str, header: Dataset, marks: Mapping[str, str] | None = None) -> None:
-        """Take in a slice.
+        """Add a slice, or refuse it.
 
         Args:
-            marks: what tells its acquisition besides its header.
+            marks: values that distinguish its acquisition and are not in its header.
 
         Raises:
             SeriesError: if it cannot be of the same scan as those before, naming what differs.
@@ -107,23 +107,28 @@ class OneScan:
 
     def _add(self, name: str, header: Dataset, marks: Mapping[str, str]) -> None:
         self._refuse_other_person(name, header)
-        for keyword, what in _OF_A_STUDY.items():
+        for keyword, what in _STUDY_ATTRIBUTES.items():
             self._refuse_other(name, keyword, text(header, keyword), "study", what)
-        for keyword, (kind, what) in _OF_A_SERIES.items():
+        for keyword, (kind, what) in _SERIES_ATTRIBUTES.items():
             self._refuse_other(name, keyword, text(header, keyword).upper(), kind, what)
         kinds = "\\".join(text(header, "ImageType").upper().split("\\")[2:])
         self._refuse_other(name, "ImageType", kinds, "image type", "Image Type")
         self._refuse_other_tilt(name, number(header, "GantryDetectorTilt"))
-        told = {what: text(header, keyword) for keyword, what in _EPISODES.items()}
-        self.episodes.append(
-            Episode(name, {**{k: v for k, v in told.items() if v}, **marks}, _times(header))
+        marks_of_header = {
+            attribute: text(header, keyword)
+            for keyword, attribute in _ACQUISITION_ATTRIBUTES.items()
+        }
+        self.slice_acquisitions.append(
+            SliceAcquisition(
+                name, {**{k: v for k, v in marks_of_header.items() if v}, **marks}, _times(header)
+            )
         )
 
     def _refuse_other_person(self, name: str, header: Dataset) -> None:
-        first = {key: self._known.get(key, ("", "")) for key in _OF_A_PERSON}
-        values = {keyword: text(header, keyword) for keyword in _OF_A_PERSON}
+        first = {key: self._known.get(key, ("", "")) for key in _PERSON_ATTRIBUTES}
+        values = {keyword: text(header, keyword) for keyword in _PERSON_ATTRIBUTES}
         id_same = _same_id(values["PatientID"], first["PatientID"][0])
-        for keyword, what in _OF_A_PERSON.items():
+        for keyword, what in _PERSON_ATTRIBUTES.items():
             value, (known, where) = values[keyword], first[keyword]
             if not value:
                 continue
@@ -132,7 +137,7 @@ class OneScan:
             elif not _of_one_person(keyword, value, known, id_same):
                 raise SeriesError(
                     f"{name}: mixed patient (another {what} than {where}); two persons share a "
-                    f"Series Instance UID: {APART}"
+                    f"Series Instance UID: {SEPARATE_REMEDY}"
                 )
 
     def _refuse_other(self, name: str, keyword: str, value: str, kind: str, what: str) -> None:
@@ -140,7 +145,9 @@ class OneScan:
             return
         known, where = self._known.setdefault(keyword, (value, name))
         if value != known:
-            raise SeriesError(f"{name}: mixed {kind} (another {what} than {where}); {APART}")
+            raise SeriesError(
+                f"{name}: mixed {kind} (another {what} than {where}); {SEPARATE_REMEDY}"
+            )
 
     def _refuse_other_tilt(self, name: str, tilt: float | None) -> None:
         if tilt is None:
@@ -149,30 +156,32 @@ class OneScan:
         if abs(float(known) - tilt) > SAME_TILT_DEGREES:
             raise SeriesError(
                 f"{name}: mixed gantry tilt ({tilt:g} degrees, {where} has {float(known):g}); "
-                f"{APART}"
+                f"{SEPARATE_REMEDY}"
             )
 
 
-def _same_id(one: str, other: str) -> bool:
-    return bool(one) and one.strip().casefold() == other.strip().casefold()
+def _same_id(patient_id: str, other: str) -> bool:
+    return bool(patient_id) and patient_id.strip().casefold() == other.strip().casefold()
 
 
-def _of_one_person(keyword: str, one: str, other: str, id_same: bool) -> bool:
-    """Whether two values that are both there can be the same person's."""
+def _of_one_person(keyword: str, value: str, other: str, id_same: bool) -> bool:
+    """Whether two values of an attribute can belong to one person; both are present."""
     if keyword == "PatientID":
         return id_same
     if keyword == "PatientSex":
-        return {one.upper(), other.upper()} != {"M", "F"}  # other letters say that it is unknown
+        return {value.upper(), other.upper()} != {"M", "F"}  # other letters say that it is unknown
     if keyword != "PatientName":
-        one, other = (re.sub(r"[^0-9A-Za-z]", "", value).lstrip("0") for value in (one, other))
-        return one == other
-    words, known = _words(one), _words(other)
+        value, other = (
+            re.sub(r"[^0-9A-Za-z]", "", spelling).lstrip("0") for spelling in (value, other)
+        )
+        return value == other
+    words, known = _words(value), _words(other)
     if words <= known or known <= words:
         return True
-    if not id_same or _digits(one) != _digits(other):
+    if not id_same or _digits(value) != _digits(other):
         return False
     spelled = " ".join(sorted(words)), " ".join(sorted(known))
-    return SequenceMatcher(None, *spelled).ratio() >= ALIKE
+    return SequenceMatcher(None, *spelled).ratio() >= MIN_NAME_SIMILARITY
 
 
 def _digits(name: str) -> list[str]:
@@ -180,7 +189,7 @@ def _digits(name: str) -> list[str]:
 
 
 def _words(name: str) -> set[str]:
-    """The words of a name as spellings of it share them: no case, accent, order or punctuation."""
+    """The words of a name without case, accents, order and punctuation."""
     plain = unicodedata.normalize("NFKD", (name.split("=", maxsplit=1)[0] or name).casefold())
     plain = "".join(char for char in plain if not unicodedata.combining(char))
     for written, as_one in (("ae", "a"), ("oe", "o"), ("ue", "u")):
@@ -193,13 +202,13 @@ def _times(header: Dataset) -> dict[str, float]:
         text(header, "AcquisitionDate") + text(header, "AcquisitionTime")
     )
     created = text(header, "ContentDate") + text(header, "ContentTime")
-    found = {ACQUIRED: _seconds(acquired), CREATED: _seconds(created)}
-    return {what: at for what, at in found.items() if at is not None}
+    times_s = {ACQUIRED: _seconds(acquired), CREATED: _seconds(created)}
+    return {attribute: time_s for attribute, time_s in times_s.items() if time_s is not None}
 
 
-def _seconds(told: str) -> float | None:
-    """Seconds since 1900 of a DICOM date and time, of a time alone since midnight."""
-    parts = re.match(r"(\d{8})?(\d{2})(\d{2})(\d{2}(?:\.\d+)?)?", re.sub("[:-]", "", told))
+def _seconds(date_and_time: str) -> float | None:
+    """Seconds since 1900 of a DICOM date and time, or since midnight of a time alone."""
+    parts = re.match(r"(\d{8})?(\d{2})(\d{2})(\d{2}(?:\.\d+)?)?", re.sub("[:-]", "", date_and_time))
     if not parts:
         return None
     date, hour, minute, second = parts.groups()
@@ -207,5 +216,5 @@ def _seconds(told: str) -> float | None:
         day = datetime.strptime(date, "%Y%m%d") if date else _EPOCH
     except ValueError:
         return None
-    passed_s = (day - _EPOCH).total_seconds()
-    return passed_s + int(hour) * 3600 + int(minute) * 60 + float(second or 0)
+    day_s = (day - _EPOCH).total_seconds()
+    return day_s + int(hour) * 3600 + int(minute) * 60 + float(second or 0)

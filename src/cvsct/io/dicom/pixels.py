@@ -22,10 +22,10 @@ from cvsct.io.dicom.header import number, quiet, text, whole
 from cvsct.io.dicom.units import not_hu
 
 SOLID_PX = 5
-"""Side of the smallest square of padding where the declared value could also be measured air."""
+"""Smallest side in pixels of a square of padding, if its value could also be measured air."""
 MAX_SIDE = 4096
-FARTHEST_HU = 1e6
-"""Of what a slice could store: 16 bits of extended CT numbers reach 3e5 at a slope of 10."""
+MAX_STORED_HU = 1e6
+"""Largest HU that a slice may store; extended CT numbers of 16 bits reach 3e5 at a slope of 10."""
 FLATTEST_SLOPE = 1e-6
 
 
@@ -68,7 +68,7 @@ def encoding_of(name: str, dataset: Dataset) -> Encoding:
     """Check what the header says about the pixels, before any is decoded.
 
     Raises:
-        SeriesError: if the slice is not single-frame, 12 to 16 bit greyscale with a rescale to HU.
+        SeriesError: if the slice is not single-frame, 12 to 16 bit grayscale with a rescale to HU.
     """
     reason = not_hu(dataset)
     if reason:
@@ -82,8 +82,8 @@ def encoding_of(name: str, dataset: Dataset) -> Encoding:
     photometric = text(dataset, "PhotometricInterpretation")
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise SeriesError(
-            f"{name}: a colour image or screen copy ({samples or 'unknown'} samples a pixel), "
-            "expected one greyscale sample; name the original CT series"
+            f"{name}: a color image or screen copy ({samples or 'unknown'} samples a pixel), "
+            "expected one grayscale sample; name the original CT series"
         )
     allocated, bits = whole(dataset, "BitsAllocated"), whole(dataset, "BitsStored")
     if allocated != 16 or bits is None or not 12 <= bits <= 16:
@@ -107,7 +107,7 @@ def encoding_of(name: str, dataset: Dataset) -> Encoding:
         slope is None
         or intercept is None
         or abs(slope) < FLATTEST_SLOPE
-        or abs(slope) * 2**bits + abs(intercept) > FARTHEST_HU
+        or abs(slope) * 2**bits + abs(intercept) > MAX_STORED_HU
     ):
         raise SeriesError(
             f"{name}: no usable Rescale Slope and Intercept, so no HU; re-export the series"
@@ -232,7 +232,7 @@ def _pixel_bytes(dataset: FileDataset) -> bytes:
 
 
 def _padding(dataset: Dataset, signed: bool) -> tuple[int, int] | None:
-    """Declared padding as raw values; writers mix up signed and unsigned (PS3.3 C.7.5.1.1.2)."""
+    """Declared padding as raw values; some confuse signed and unsigned (PS3.3 C.7.5.1.1.2)."""
     value = whole(dataset, "PixelPaddingValue")
     if value is None:
         return None
@@ -265,6 +265,6 @@ def _low_bits(raw: Int[np.ndarray, "rows columns"], encoding: Encoding) -> np.nd
 
 
 def _has_overlay_bits(dataset: Dataset) -> bool:
-    """Whether an overlay lives in the unused bits: it then has a place there, and no own data."""
+    """Whether an overlay is stored in the unused bits: with a bit position and no own data."""
     groups = range(0x6000, 0x6020, 2)
     return any((g, 0x0102) in dataset and (g, 0x3000) not in dataset for g in groups)

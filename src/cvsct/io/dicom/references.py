@@ -1,4 +1,4 @@
-"""Images of a volume by the SOP Instance UIDs under which what is drawn on them names them."""
+"""References to images by SOP Instance UID: slices of a volume, and images that an object names."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def slices_by_name(volume: CTVolume) -> dict[ImageName, int]:
     it was derived from one image at the same place (PS3.3 C.7.6.1.1.3), that of its source: what
     was drawn before harmonization fits the harmonized images.
     """
-    found: dict[ImageName, int] = {}
+    slices: dict[ImageName, int] = {}
     for index, header in enumerate(volume.headers):
         for name in (*source_images(header), *_own_names(header)):
-            found[name] = index
-    return found
+            slices[name] = index
+    return slices
 
 
 def source_images(header: Dataset) -> list[ImageName]:

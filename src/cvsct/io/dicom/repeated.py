@@ -1,4 +1,4 @@
-"""Images that share a SOP Instance UID, as careless anonymisers leave them.
+"""Images that share a SOP Instance UID, as careless anonymizers leave them.
 
 The standard says that the UID of an image is its own (PS3.3 C.12.1.1.1), and derived UIDs follow
 from it. Where it is not, the position along the normal and the stored values tell images apart;
@@ -21,7 +21,7 @@ from cvsct.io.series import open_series
 
 
 def mark_repeated(series: Sequence[SeriesFiles], repeated: Iterable[str]) -> list[SeriesFiles]:
-    """The series, each with the UIDs of its own that are not unique, copies refused by name.
+    """Mark each series with its UIDs that are not unique, and refuse series that hold copies.
 
     Args:
         series: all that were found under one path, so that every part of a cohort knows the same.
@@ -32,8 +32,8 @@ def mark_repeated(series: Sequence[SeriesFiles], repeated: Iterable[str]) -> lis
     if not repeated:
         return list(series)
     holders: dict[str, list[tuple[int, Path]]] = defaultdict(list)
-    for number, each in enumerate(series):
-        for path, uid in _uids(each):
+    for number, files in enumerate(series):
+        for path, uid in _uids(files):
             if uid in repeated:
                 holders[uid].append((number, path))
     own: dict[int, set[str]] = defaultdict(set)
@@ -43,9 +43,9 @@ def mark_repeated(series: Sequence[SeriesFiles], repeated: Iterable[str]) -> lis
     refused = dict(_copies(series, holders))
     return [
         replace(
-            each, repeated=frozenset(own[number]), refused=each.refused or refused.get(number, "")
+            files, repeated=frozenset(own[number]), refused=files.refused or refused.get(number, "")
         )
-        for number, each in enumerate(series)
+        for number, files in enumerate(series)
     ]
 
 

@@ -71,15 +71,15 @@ def _header(volume: CTVolume, i: int, study: SimulatedStudy, instance: int) -> D
     """Everything but the pixels, module by module (PS3.3 table A.3-1)."""
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 100"
-    _tell_body(ds, study)
-    _tell_series(ds, volume, study)
-    _tell_image(ds, volume, study, instance)
-    _tell_plane(ds, volume, i)
-    _tell_exposure(ds, volume, study)
+    _set_body(ds, study)
+    _set_series(ds, volume, study)
+    _set_image(ds, volume, study, instance)
+    _set_plane(ds, volume, i)
+    _set_exposure(ds, volume, study)
     return ds
 
 
-def _tell_body(ds: Dataset, study: SimulatedStudy) -> None:
+def _set_body(ds: Dataset, study: SimulatedStudy) -> None:
     """Patient, General Study and Frame of Reference (C.7.1.1, C.7.2.1, C.7.4.1)."""
     ds.PatientName = f"VIRTUAL^{study.body}"
     ds.PatientID = f"cvsct-{study.body}"
@@ -93,7 +93,7 @@ def _tell_body(ds: Dataset, study: SimulatedStudy) -> None:
     ds.PositionReferenceIndicator = ""
 
 
-def _tell_series(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
+def _set_series(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     """General Series and General Equipment (C.7.3.1, C.7.5.1)."""
     made_by = volume.acquisition
     ds.Modality = "CT"
@@ -114,7 +114,7 @@ def _tell_series(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     ds.SoftwareVersions = f"cvsct {__version__}"
 
 
-def _tell_image(ds: Dataset, volume: CTVolume, study: SimulatedStudy, instance: int) -> None:
+def _set_image(ds: Dataset, volume: CTVolume, study: SimulatedStudy, instance: int) -> None:
     """General Image, CT Image's pixels and SOP Common (C.7.6.1, C.8.2.1, C.12.1)."""
     ds.SOPClassUID = CT_IMAGE
     ds.SOPInstanceUID = uid_of("instance", _series_uid(volume, study), instance)
@@ -136,7 +136,7 @@ def _tell_image(ds: Dataset, volume: CTVolume, study: SimulatedStudy, instance: 
     ds.WindowCenterWidthExplanation = list(_WINDOWS)
 
 
-def _tell_plane(ds: Dataset, volume: CTVolume, i: int) -> None:
+def _set_plane(ds: Dataset, volume: CTVolume, i: int) -> None:
     """Image Plane (C.7.6.2)."""
     where = volume.geometry
     ds.PixelSpacing = _decimals(*where.pixel_mm)
@@ -147,7 +147,7 @@ def _tell_plane(ds: Dataset, volume: CTVolume, i: int) -> None:
     ds.SpacingBetweenSlices = _decimal(where.spacing_mm)
 
 
-def _tell_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
+def _set_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     """The acquisition part of CT Image (C.8.2.1)."""
     ds.ScanOptions = "AXIAL MODE" if study.pitch is None else "HELICAL MODE"
     if study.pitch is not None:

@@ -1,4 +1,4 @@
-"""Whether slices in order of position are evenly apart, and what it is where they are not.
+"""Check that slices are evenly spaced, with the cause if they are not.
 
 Slices are missing, or the scan was planned with two spacings: both are told apart, because what
 helps is not the same.
@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import GeometryError
-from cvsct.io.dicom.one_scan import APART
+from cvsct.io.dicom.one_scan import SEPARATE_REMEDY
 
 SPACING_TOLERANCE_MM = 0.1
 SPACING_TOLERANCE = 0.01
 SAME_POSITION_MM = 0.01
 LEAST_RUN = 3
-"""Equal distances in a row that are a spacing of their own; at an end of the series two are."""
+"""Number of equal distances that count as a spacing of its own; at an end of the series, two."""
 
 
 def refuse_uneven(names: Sequence[str], along_mm: Float[np.ndarray, " slices"]) -> None:
@@ -42,7 +42,7 @@ def refuse_uneven(names: Sequence[str], along_mm: Float[np.ndarray, " slices"]) 
         raise GeometryError(
             f"{names[i]}: slice distance changes from {from_mm:g} to {to_mm:g} mm after slice "
             f"{i + 1} of {len(names)} (this file, by position), expected one distance; each part "
-            f"can be read alone: {APART}"
+            f"can be read alone: {SEPARATE_REMEDY}"
         )
     i = int(np.argmax(uneven))
     told = (
@@ -64,12 +64,12 @@ def refuse_uneven(names: Sequence[str], along_mm: Float[np.ndarray, " slices"]) 
 
 
 def tolerance_mm(expected_mm: float) -> float:
-    """By how much a distance may differ from what is expected."""
+    """Largest difference of a distance from the expected one."""
     return max(SPACING_TOLERANCE_MM, SPACING_TOLERANCE * expected_mm)
 
 
 def _change(steps_mm: Float[np.ndarray, " steps"]) -> tuple[int, float, float] | None:
-    """Where one spacing follows another: the slice before it, and both; None where none does."""
+    """A change of spacing: the slice before it, and both spacings; None if there is none."""
     starts = [0]
     for i in range(1, len(steps_mm)):
         before = float(steps_mm[starts[-1]])
@@ -85,7 +85,7 @@ def _change(steps_mm: Float[np.ndarray, " steps"]) -> tuple[int, float, float] |
 
 
 def _missing(steps_mm: Float[np.ndarray, " steps"], expected_mm: float) -> int:
-    """How many slices are missing, if each distance is the usual one or several of it; else 0."""
+    """Number of missing slices, if each distance is a multiple of the usual one; else 0."""
     times = np.rint(steps_mm / expected_mm)
     off_mm = np.abs(steps_mm - times * expected_mm)
     whole = times >= 1

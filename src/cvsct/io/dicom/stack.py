@@ -29,15 +29,15 @@ from cvsct.io.dicom.header import (
     read_dataset,
     text,
 )
-from cvsct.io.dicom.one_scan import APART, OneScan
+from cvsct.io.dicom.one_scan import SEPARATE_REMEDY, OneScan
 from cvsct.io.dicom.pixels import Encoding, Slice, encoding_of, read_pixels
 from cvsct.io.dicom.units import UNSPECIFIED, unit_of, without_material
 
 _PIXELS_BEGIN = Tag("FloatPixelData")
-"""From here on (7FE0,0008) a data set holds pixels and what follows them, and no header."""
+"""First tag (7FE0,0008) of pixels and what follows them; the header ends before it."""
 
-MAX_WORDS = 256
-"""Of a maker, model or kernel; the standard allows 64, a kernel may have several values."""
+MAX_ACQUISITION_CHARS = 256
+"""Most characters of a manufacturer, model or kernel; a kernel may have several values of 64."""
 
 _SAME_IN_SERIES = {
     "StudyInstanceUID": "study",
@@ -70,13 +70,13 @@ class SeriesFiles:
 
     @property
     def n_slices(self) -> int:
-        """As far as headers tell."""
+        """Number of slices: frames of a multi-frame or NIfTI file, else files."""
         return self.frames or len(self.files)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A series that was found sound as far as headers tell, in slice order.
+    """A DICOM series whose headers were checked, in slice order.
 
     Args:
         series_uid: Series Instance UID of the source.
@@ -159,7 +159,7 @@ def open_stack(series: SeriesFiles) -> Stack:
         planes.append(plane)
         encodings.append(first_encoding if encoding == first_encoding else encoding)
         uids.append(text(header, "SOPInstanceUID"))
-    geometry, order, odd = arrange(planes, scan.episodes)
+    geometry, order, odd = arrange(planes, scan.slice_acquisitions)
     return Stack(
         series_uid=series.series_uid,
         files=tuple(series.files[i] for i in order),
@@ -223,17 +223,21 @@ def refuse_mixed(
     if size != first_size:
         raise GeometryError(
             f"{name}: mixed size ({size[0]} x {size[1]} voxels, {first_name} has {first_size[0]} x "
-            f"{first_size[1]}); {APART}"
+            f"{first_size[1]}); {SEPARATE_REMEDY}"
         )
     for keyword, what in _SAME_IN_SERIES.items():
         if text(header, keyword) != text(first, keyword):
-            raise SeriesError(f"{name}: mixed {what} (another one than {first_name}); {APART}")
+            raise SeriesError(
+                f"{name}: mixed {what} (another one than {first_name}); {SEPARATE_REMEDY}"
+            )
     if number(header, "KVP") != number(first, "KVP"):
-        raise SeriesError(f"{name}: mixed tube voltage (another KVP than {first_name}); {APART}")
+        raise SeriesError(
+            f"{name}: mixed tube voltage (another KVP than {first_name}); {SEPARATE_REMEDY}"
+        )
 
 
 def refuse_odd_uid(name: str, header: Dataset, keyword: str) -> None:
-    """Refuse a UID that cannot be one; it is never told, for it may hold anything."""
+    """Refuse a text that cannot be a UID; it is never printed, for it may hold anything."""
     reason = odd_uid(text(header, keyword))
     if reason:
         raise SeriesError(
@@ -243,7 +247,7 @@ def refuse_odd_uid(name: str, header: Dataset, keyword: str) -> None:
 
 
 def notes_of(header: Dataset) -> Iterator[str]:
-    """What is odd about a slice's header and does not keep it from being read."""
+    """Notes on a slice's header that is unusual and can still be read."""
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
         length = len(text(header, keyword))
         if length > UID_CHARACTERS:
@@ -253,11 +257,11 @@ def notes_of(header: Dataset) -> Iterator[str]:
 
 
 def acquisition_of(header: Dataset) -> Acquisition:
-    """What made the images, as far as the header says; it goes into reports and onto terminals."""
+    """Scanner, kernel and kVp from a header, made safe for reports and terminals."""
     return Acquisition(
-        manufacturer=one_line(text(header, "Manufacturer"))[:MAX_WORDS],
-        model=one_line(text(header, "ManufacturerModelName"))[:MAX_WORDS],
-        kernel=one_line(text(header, "ConvolutionKernel"))[:MAX_WORDS],
+        manufacturer=one_line(text(header, "Manufacturer"))[:MAX_ACQUISITION_CHARS],
+        model=one_line(text(header, "ManufacturerModelName"))[:MAX_ACQUISITION_CHARS],
+        kernel=one_line(text(header, "ConvolutionKernel"))[:MAX_ACQUISITION_CHARS],
         kvp=number(header, "KVP") or 0.0,
     )
 

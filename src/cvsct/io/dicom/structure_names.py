@@ -44,7 +44,7 @@ def choose(titles: Sequence[str], patterns: Sequence[str]) -> tuple[list[str], l
     return list(chosen), idle
 
 
-def refuse_idle(name: str, patterns: Sequence[str], titles: Sequence[str]) -> None:
+def refuse_unmatched(name: str, patterns: Sequence[str], titles: Sequence[str]) -> None:
     """Refuse a name or pattern that chooses nothing, with what there is.
 
     Raises:

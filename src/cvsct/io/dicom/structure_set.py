@@ -18,7 +18,7 @@ from cvsct.core.errors import GeometryError, SeriesError
 from cvsct.core.progress import Note
 from cvsct.core.volume import CTVolume
 from cvsct.io.affine import is_other_frame, refuse_other_frame
-from cvsct.io.dicom.contours import Canvas, Fate, Structure, add_contour
+from cvsct.io.dicom.contours import Canvas, Omission, Structure, add_contour
 from cvsct.io.dicom.header import text
 from cvsct.io.dicom.references import items, slices_by_name
 from cvsct.io.dicom.structure_names import choose, title_of
@@ -26,20 +26,20 @@ from cvsct.io.dicom.structure_names import choose, title_of
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 
 _MISPLACED = {
-    Fate.BETWEEN: "lies in no slice of the image (its contours are between two, or across)",
-    Fate.OUTSIDE: "lies outside the image",
-    Fate.ELSEWHERE: "lies elsewhere than the images that its contours name",
+    Omission.BETWEEN: "lies in no slice of the image (its contours are between two, or across)",
+    Omission.OUTSIDE: "lies outside the image",
+    Omission.ELSEWHERE: "lies elsewhere than the images that its contours name",
 }
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Masks that a file holds.
+class DrawnMasks:
+    """Masks of one file on the grid of a volume.
 
     Args:
-        masks: by the names of structures or segments; of those wanted.
-        titles: of all that it lists.
-        named: whether it names images of the volume by SOP Instance UID.
+        masks: of the structures or segments wanted, by title.
+        titles: of all structures or segments in the file.
+        named: whether the file names images of the volume by SOP Instance UID.
     """
 
     masks: Mapping[str, Bool[np.ndarray, "_ _ _"]]
@@ -49,7 +49,7 @@ class Drawn:
 
 def contour_masks(
     name: str, dataset: Dataset, volume: CTVolume, patterns: Sequence[str], note: Note
-) -> Drawn:
+) -> DrawnMasks:
     """Masks of the structures that hold any voxel of the image, by ROI name.
 
     Args:
@@ -63,7 +63,7 @@ def contour_masks(
     titles, frames, drawn, unlisted = _listed(dataset)
     wanted, _ = choose(list(titles.values()), patterns)
     if patterns and not wanted:
-        return Drawn({}, list(titles.values()))
+        return DrawnMasks({}, list(titles.values()))
     canvas = Canvas(volume.shape, np.linalg.inv(volume.affine), slices_by_name(volume))
     structures = {title: Structure() for title in wanted}
     for number, contours in drawn:
@@ -74,12 +74,12 @@ def contour_masks(
     measured = {t: s.mask for t, s in structures.items() if s.mask is not None and s.measured}
     if not measured:
         _refuse(name, structures, frames, unlisted, volume)
-    named = any(one.named for one in structures.values())
+    named = any(structure.named for structure in structures.values())
     if not named and not all([volume.geometry.frame_of_reference, *frames.values()]):
         note(f"{name}: no frame of reference to compare, placed by position alone")
     for remark in _remarks(structures, unlisted):
         note(f"{name}: {remark}")
-    return Drawn(measured, list(titles.values()), named)
+    return DrawnMasks(measured, list(titles.values()), named)
 
 
 def _listed(
@@ -94,8 +94,8 @@ def _listed(
         frames[number] = text(roi, "ReferencedFrameOfReferenceUID")
     drawn = []
     unlisted = 0
-    for each in items(dataset, "ROIContourSequence"):
-        number, contours = text(each, "ReferencedROINumber"), items(each, "ContourSequence")
+    for roi in items(dataset, "ROIContourSequence"):
+        number, contours = text(roi, "ReferencedROINumber"), items(roi, "ContourSequence")
         if number in titles:
             drawn.append((number, contours))
         else:
@@ -104,45 +104,45 @@ def _listed(
 
 
 def _remarks(structures: Mapping[str, Structure], unlisted: int) -> list[str]:
-    """What a user must know of structures that were not measured as they were drawn."""
-    found = []
+    """Remarks on structures that were not measured as they were drawn."""
+    remarks = []
     by_name = [t for t, s in structures.items() if s.measured and s.taken_by_name]
     if by_name:
-        found.append(
+        remarks.append(
             "drawn in another frame of reference, taken because contours name images of this "
             f"series at their place: {_quoted(by_name)}"
         )
     cut = [f"{t!r} ({s.cut} of {s.contours} contours)" for t, s in structures.items() if s.cut]
     if cut:
-        found.append(f"cut to the image: {', '.join(cut)}")
-    for fate in Fate:
+        remarks.append(f"cut to the image: {', '.join(cut)}")
+    for omission in Omission:
         lost = [
-            f"{t!r} ({s.fates[fate]} of {s.contours})"
+            f"{t!r} ({s.omissions[omission]} of {s.contours})"
             for t, s in structures.items()
-            if s.measured and s.fates[fate]
+            if s.measured and s.omissions[omission]
         ]
         if lost:
-            found.append(f"left out contours that {fate.value}: {', '.join(lost)}")
+            remarks.append(f"left out contours that {omission.value}: {', '.join(lost)}")
     gone = [f"{t!r} ({_why_not(s)})" for t, s in structures.items() if not s.measured]
     if gone:
-        found.append(f"left out structures: {', '.join(gone)}")
+        remarks.append(f"left out structures: {', '.join(gone)}")
     misnamed = [f"{t!r} ({s.misnamed})" for t, s in structures.items() if s.misnamed]
     if misnamed:
-        found.append(
+        remarks.append(
             "contours that name another image of the series than the one at their place; their "
             f"place counts: {', '.join(misnamed)}"
         )
     if unlisted:
-        found.append(f"left out {unlisted} contours of an ROI that it does not list")
-    return found
+        remarks.append(f"left out {unlisted} contours of an ROI that it does not list")
+    return remarks
 
 
 def _why_not(structure: Structure) -> str:
-    if not structure.fates:
+    if not structure.omissions:
         return "without contours" if not structure.contours else "its contours cancel out"
-    fate, count = structure.fates.most_common(1)[0]
+    omission, count = structure.omissions.most_common(1)[0]
     number = "all" if count == structure.contours else str(count)
-    return f"{number} of {structure.contours} contours {fate.value}"
+    return f"{number} of {structure.contours} contours {omission.value}"
 
 
 def _quoted(titles: Sequence[str]) -> str:
@@ -156,28 +156,28 @@ def _refuse(
     unlisted: int,
     volume: CTVolume,
 ) -> None:
-    """Say why nothing could be measured, by what is wrong with most contours.
+    """Refuse a file of which nothing can be measured, by the commonest fault of its contours.
 
     Raises:
         SeriesError, GeometryError: always.
     """
-    fates = sum((one.fates for one in structures.values()), Counter[Fate]())
-    told = f"structure {next(iter(structures))!r}" if len(structures) == 1 else "every structure"
-    fate = fates.most_common(1)[0][0] if fates else None
-    if fate is None and unlisted:
+    omissions = sum((structure.omissions for structure in structures.values()), Counter[Omission]())
+    subject = f"structure {next(iter(structures))!r}" if len(structures) == 1 else "every structure"
+    omission = omissions.most_common(1)[0][0] if omissions else None
+    if omission is None and unlisted:
         raise SeriesError(f"{name}: contours of an ROI that it does not list; save it again")
-    if fate is Fate.FOREIGN:
+    if omission is Omission.FOREIGN:
         for frame in frames.values():
             refuse_other_frame(name, frame, volume)
-    if fate is Fate.DAMAGED:
-        raise SeriesError(f"{name}: the contours of {told} {fate.value}; save it again")
-    if fate in _MISPLACED:
-        raise GeometryError(f"{name}: {told} {_MISPLACED[fate]}; draw it on this series")
+    if omission is Omission.DAMAGED:
+        raise SeriesError(f"{name}: the contours of {subject} {omission.value}; save it again")
+    if omission in _MISPLACED:
+        raise GeometryError(f"{name}: {subject} {_MISPLACED[omission]}; draw it on this series")
     raise GeometryError(
         f"{name}: the mask is empty ({_why_not_any(structures)}); check that it was saved"
     )
 
 
 def _why_not_any(structures: Mapping[str, Structure]) -> str:
-    reasons = list(dict.fromkeys(_why_not(one) for one in structures.values()))
+    reasons = list(dict.fromkeys(_why_not(structure) for structure in structures.values()))
     return "; ".join(reasons[:3]) or "no structures"

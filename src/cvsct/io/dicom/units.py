@@ -1,9 +1,10 @@
-r"""Whether a CT image's values are CT numbers in Hounsfield units, as its header says.
+r"""Check by the header that a CT image's values are CT numbers in Hounsfield units.
 
 Not every CT Image holds HU: spectral scanners and perfusion software write maps of effective
 atomic number, iodine or blood flow as CT Images. The header tells in Rescale Type (PS3.3
 C.11.1.1.2), in Image Type from value 3 on (C.8.2.1.1.1, C.8.15.2.1.1.5, both of Supplement 188)
-and in Real World Value Mapping. What no header tells, `io.dicom.air` finds in the values.
+and in Real World Value Mapping. Maps that no header marks are found by their values
+(`io.dicom.hu_check`).
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ _COMMON_WORDS = frozenset(
     UNSPECIFIED UNITLESS GRAY GY CGY DOSE DENSITY IODINE WATER""",
     )
 )
-"""Other words told in a refusal; any other is free text, which may hold anything."""
+"""Other words that a refusal may repeat; the rest is free text, which may hold anything."""
 
 _NAMES = ("hounsfield", "hounsfieldunit", "hounsfieldunits")
 _MISSPELLED = 2
-"""Letters by which a spelling of the unit's name may differ."""
+"""Most letters by which a spelling of the unit's name may differ."""
 _BESIDE = frozenset(
     re.findall(r"\w+", "unit units u value values number numbers scale ct unite unites einheit")
 )
@@ -71,7 +72,7 @@ _MAP_WORDS = {
 _MAP_OF = {word: kind for kind, words in _MAP_WORDS.items() for word in words.split()}
 _TAKEN_AWAY = frozenset(re.findall(r"\w+", "REMOVED REMOVAL NO NON WITHOUT VNC SUPPRESSED MINUS"))
 REMOVED = ("MAT_REMOVED", "VNC")
-"""Image Type of images as if a material were absent, in HU."""
+"""Values of Image Type for virtual images without a material, in HU."""
 
 
 def unit_of(dataset: Dataset) -> str:
@@ -88,7 +89,7 @@ def not_hu(dataset: Dataset) -> str:
     if kind:
         return kind
     if not unit_of(dataset):
-        return f"Rescale Type is not HU but {_told(text(dataset, 'RescaleType'))}"
+        return f"Rescale Type is not HU but {_unit_in_words(text(dataset, 'RescaleType'))}"
     codes = _mapped_units(dataset)
     if codes and not text(dataset, "RescaleType") and not any(map(_is_hu_code, codes)):
         return "Real World Value Mapping names another unit than HU"
@@ -135,8 +136,8 @@ def _from_third(image_type: str) -> list[str]:
     return [value.strip().upper() for value in image_type.split("\\")[2:]]
 
 
-def _told(word: str) -> str:
-    """The unit in words, where they are known to be a unit's."""
+def _unit_in_words(word: str) -> str:
+    """A Rescale Type in words; a text that is not a known unit is never repeated."""
     term = word.strip().upper()
     if term in _UNITS:
         return f"{term} ({_UNITS[term]})"

@@ -1,4 +1,4 @@
-"""A volume's new values written as a derived CT series beside its source.
+"""Writing of a volume's new values as a derived CT series.
 
 Everything a rerun could change is left out, so the same input gives the same bytes: identifiers
 are hashes of the source's, and dates of making the images are absent or given by the caller.
@@ -19,7 +19,7 @@ from pydicom import Dataset
 from cvsct.core.errors import GeometryError, SeriesError
 from cvsct.core.files import write_atomic, write_json
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
-from cvsct.io.dicom.derive import Derivation, derived_header, source_of, tell_remark
+from cvsct.io.dicom.derive import Derivation, derived_header, prepend_remark, source_of
 from cvsct.io.dicom.geometry import plane_of
 from cvsct.io.dicom.header import quiet, text
 from cvsct.io.dicom.pixels import Encoding, encoding_of
@@ -114,7 +114,7 @@ class DerivedWriter:
             write_atomic(path, content, private=True)
 
     def _identity(self, part: CTVolume, i: int) -> tuple[str, str]:
-        """What a slice is called in the UID map, and the derived SOP Instance UID."""
+        """Key of a slice in the UID map, and its derived SOP Instance UID."""
         header = part.headers[i]
         uid, (source_uid, frame) = text(header, "SOPInstanceUID"), source_of(header)
         known_as = f"{source_uid}#{frame}" if frame else source_uid
@@ -131,10 +131,10 @@ class DerivedWriter:
             SeriesError: if there are not as many files as slices.
         """
         source_series, series_uid = self._series
-        there = sum(file.is_file() for file in set(self._files))
-        if there != self._n_slices:
+        n_files = sum(file.is_file() for file in set(self._files))
+        if n_files != self._n_slices:
             raise SeriesError(
-                f"{there} files were written for {self._n_slices} slices; check the disk and run "
+                f"{n_files} files were written for {self._n_slices} slices; check the disk and run "
                 "it again"
             )
         uid_map: dict[str, Any] = {
@@ -231,7 +231,7 @@ def _slice_bytes(
             dataset = derived_header(header, encoding, derivation, instance_uid)
             dataset.InstanceNumber = place[0]
             if remark:
-                tell_remark(dataset, remark)
+                prepend_remark(dataset, remark)
             dataset.add_new("PixelData", "OW", stored.tobytes())
             return file_bytes(dataset, file_meta(dataset.SOPInstanceUID))
     except Exception as error:  # pydicom raises many kinds, and quotes values in their text

@@ -1,4 +1,4 @@
-"""What a NIfTI file's header says, and its stored values, without trusting either.
+"""Header and stored values of a NIfTI file, read without trusting either.
 
 nibabel interprets the header; bytes are read here, so that what is declared is capped before
 anything is allocated or inflated, and so that header and extensions can be written back as they
@@ -25,9 +25,9 @@ from cvsct.io.file_kinds import EMPTY, NIFTI, NIFTI_MARKS, PACKED, UNKNOWN, is_g
 
 SUFFIXES = (".nii", ".nii.gz")
 MAX_BYTES = 4 * 2**30
-"""Of voxels: 8000 slices of 512 x 512 as 16-bit numbers."""
+"""Largest size of the voxels: 8000 slices of 512 x 512 as 16-bit numbers."""
 MAX_RATIO = 200
-"""Compressed CT shrinks to a third; what grows more than this is no measurement."""
+"""Largest ratio of inflated to compressed bytes; compressed CT shrinks to a third."""
 MAX_EXTENSION_BYTES = 16 * 2**20
 
 _LABEL_INTENT = 1002
@@ -44,12 +44,12 @@ def not_a_scan(header: Any) -> str:
         return "a label map"
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize < 2:
-        return "an image of colours, complex numbers or 8 bits"
+        return "an image of colors, complex numbers or 8 bits"
     return ""
 
 
 def refuse_large(name: str, path: Path, header: Any) -> None:
-    """Refuse by what the header declares, before anything is allocated."""
+    """Refuse a header that declares too many voxels, before anything is allocated."""
     sizes = sizes_of(header)
     if len(sizes) < 3 or any(size != 1 for size in sizes[3:]):
         raise SeriesError(
@@ -100,7 +100,7 @@ def opened(path: Path) -> Iterator[BufferedIOBase]:
 
 @contextmanager
 def refusing(name: str) -> Iterator[None]:
-    """Turn what a damaged file raises, whose text may quote it, into a refusal."""
+    """Turn an exception of a damaged file into a refusal that does not quote the file."""
     try:
         yield
     except CvsctError:
@@ -158,7 +158,7 @@ def read_nifti_header(path: Path) -> tuple[Any, bytes]:
 
 
 def _but(path: Path) -> str:
-    """What a file is instead of NIfTI, and what to do, as the end of a message."""
+    """End of a message: the kind of a file that is not NIfTI, and the remedy."""
     kind = kind_of(path)
     if kind in (NIFTI, PACKED, UNKNOWN):  # bytes that begin as something else does
         return "; save the scan as .nii or .nii.gz"

@@ -33,17 +33,17 @@ from cvsct.io.nifti.header import (
     sizes_of,
 )
 
-FARTHEST_HU = 1e5
+MAX_HU = 1e5
 
 TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""NIfTI counts mm to the right and front where DICOM counts to the left and back."""
+"""Turns NIfTI's axes (right, anterior, superior) into DICOM's (left, posterior, superior)."""
 
 _MILLIMETRES = ("mm", "unknown")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a file's axes become ours.
+    """Permutation and directions that turn a file's axes into slices, rows and columns.
 
     Args:
         axes: the file's axes that are our slices, rows and columns.
@@ -61,7 +61,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class NiftiStack:
-    """A NIfTI scan that was found sound as far as its header tells.
+    """A NIfTI scan whose header was checked.
 
     Args:
         series_uid: follows from the file's bytes: NIfTI has none.
@@ -107,7 +107,7 @@ class NiftiStack:
         ends = sorted(float(end) * slope + intercept for end in (voxels.min(), voxels.max()))
         if not all(map(math.isfinite, ends)):
             raise SeriesError(f"{name}: values that are not finite; replace them by air, -1024 HU")
-        if ends[0] > TISSUE_WITHOUT_FAT.low_hu or max(-ends[0], ends[1]) > FARTHEST_HU:
+        if ends[0] > TISSUE_WITHOUT_FAT.low_hu or max(-ends[0], ends[1]) > MAX_HU:
             raise SeriesError(
                 f"{name}: values from {ends[0]:g} to {ends[1]:g}, expected HU with air near -1000; "
                 "this is a mask or another kind of image, or its scaling is wrong"
@@ -147,7 +147,7 @@ class NiftiStack:
 
 
 def open_nifti(path: Path) -> NiftiStack:
-    """Read and check a file's header, and hash its bytes; no voxel is looked at.
+    """Read and check a file's header, and hash its bytes; voxels are not checked.
 
     Raises:
         SeriesError: if the file is damaged, no single 3-D image, or larger than any scan.
@@ -215,6 +215,6 @@ def _place(name: str, header: Any) -> tuple[Grid, Geometry]:
 
 
 def _unit_normal(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, " 3"]:
-    """One mm out of the plane of an image whose header knows no third axis."""
+    """Step of 1 mm along the normal of an image whose header has no third axis."""
     normal: Float[np.ndarray, " 3"] = np.cross(affine[:3, 0], affine[:3, 1])
     return normal / max(float(np.linalg.norm(normal)), 1e-12)

@@ -1,4 +1,4 @@
-"""NIfTI out: a NIfTI scan's new values under its own header, or a DICOM series as NIfTI.
+"""Writing of NIfTI: a NIfTI scan's new values under its own header, or a DICOM series.
 
 Bytes follow from the input alone: no date, no name and no user's setting is in them.
 """
@@ -30,34 +30,34 @@ from cvsct.io.nifti.read import TO_LPS, NiftiStack
 
 DESCRIPTION = b"cvsct derived, research use only"
 HARMONIZED = "_harmonized"
-"""Added to the name of a NIfTI source."""
+"""Suffix added to the name of a NIfTI source."""
 SLICES_AT_ONCE = 16
 _FASTEST = 1
-"""gzip's level, as nibabel's: a tenth larger than the default, three times as fast."""
+"""Level of gzip, as in nibabel: files a tenth larger than by default, in a third of the time."""
 
 
 def named_alone(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
-    """The series, each NIfTI with the name of its file for outputs, unique among them.
+    """The series, each NIfTI with a unique name for its outputs, made from its file's name.
 
     Where several files have one name, in folders of their own, a hash of the bytes is added.
     """
-    stems = [_stem(each.files[0]) if is_nifti(each.files[0]) else "" for each in series]
+    stems = [_stem(files.files[0]) if is_nifti(files.files[0]) else "" for files in series]
     counts = Counter(stem.casefold() for stem in stems)
     return [
-        replace(each, name=stem if counts[stem.casefold()] == 1 else f"{stem}_{_short(each)}")
+        replace(files, name=stem if counts[stem.casefold()] == 1 else f"{stem}_{_short(files)}")
         if stem
-        else each
-        for each, stem in zip(series, stems, strict=True)
+        else files
+        for files, stem in zip(series, stems, strict=True)
     ]
 
 
 def output_name(name: str, source: Path) -> str:
-    """The file that a NIfTI source called `name` becomes; empty where it has no name."""
+    """Name of the output of a NIfTI source called `name`; empty if it has no name."""
     return f"{name}{HARMONIZED}{output_suffix(source)}" if name else ""
 
 
 def output_suffix(source: Path) -> str:
-    """Compressed where the source is, whatever its name says."""
+    """Suffix of the output, compressed if the source is, whatever the source's suffix."""
     return ".nii.gz" if is_gzip(source) else ".nii"
 
 
@@ -181,10 +181,16 @@ def write_nifti(stack: Stack, path: Path) -> None:
 
 
 def _hu_type(stack: Stack) -> str:
-    every = set(stack.encodings)
-    ends = [each.slope * end + each.intercept for each in every for end in each.limits]
+    encodings = set(stack.encodings)
+    ends = [
+        encoding.slope * end + encoding.intercept
+        for encoding in encodings
+        for end in encoding.limits
+    ]
     whole = all(
-        float(value).is_integer() for each in every for value in (each.slope, each.intercept)
+        float(value).is_integer()
+        for encoding in encodings
+        for value in (encoding.slope, encoding.intercept)
     )
     return "<i2" if whole and min(ends) >= -(2**15) and max(ends) < 2**15 else "<f4"
 

@@ -1,4 +1,4 @@
-"""What shapes a training of the cycle family: settings, and the presets that fill them in."""
+"""Settings of the cycle family of trainings, and their presets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cvsct.networks.cvsct_generator import GeneratorConfig
 from cvsct.networks.discriminator import DiscriminatorConfig
 from cvsct.networks.highpass import reach_px
 from cvsct.training.settings import TrainingConfig
-from cvsct.training.texture_loss import DomainConfig
+from cvsct.training.texture_loss import TextureLossConfig
 
 
 class CycleConfig(TrainingConfig):
@@ -24,17 +24,17 @@ class CycleConfig(TrainingConfig):
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     """The critic of each domain."""
 
-    domain: DomainConfig = DomainConfig()
+    domain: TextureLossConfig = TextureLossConfig()
     """The texture ("domain") loss."""
 
     weight_adversarial: float = Field(default=1.0, ge=0)
-    """Weight of what a discriminator makes of translated patches."""
+    """Weight of the adversarial loss of translated patches."""
 
     weight_cycle: float = Field(default=1.0, ge=0)
-    """Weight of what there and back leaves of a patch."""
+    """Weight of the cycle loss: difference of a patch from itself after both directions."""
 
     weight_identity: float = Field(default=0.5, ge=0)
-    """Weight of what is changed in patches that are the target's already."""
+    """Weight of the identity loss: change of patches that are the target's already."""
 
     weight_domain: float = Field(default=1.0, ge=0)
     """Weight of the texture ("domain") loss; 0 trains without it."""
@@ -47,12 +47,12 @@ class CycleConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _refuse_small_patches(self) -> CycleConfig:
-        held = self.generator.hold_low_px if self.generator.residual else 0.0
-        if held and self.patch_px <= reach_px(held):
+        hold_px = self.generator.hold_low_px if self.generator.residual else 0.0
+        if hold_px and self.patch_px <= reach_px(hold_px):
             raise ValueError(
                 f"patches of {self.patch_px} px are too small to hold their low frequencies with "
-                f"generator.hold_low_px={held:g}, which looks {reach_px(held)} px far; set larger "
-                "patches, or a smaller hold_low_px"
+                f"generator.hold_low_px={hold_px:g}, which looks {reach_px(hold_px)} px far; set "
+                "larger patches, or a smaller hold_low_px"
             )
         return self
 

@@ -1,7 +1,7 @@
-"""The training step of the cycle family: CVS-CT and its ablations.
+"""Training step of the cycle family: CVS-CT and its ablations.
 
-A step owns networks, optimisers and whatever statistics its losses keep; it is told the batches
-and returns its weighted loss terms. It knows nothing of files, time or progress.
+A step owns networks, optimizers and the statistics of its losses; it is given the batches and
+returns its weighted loss terms. It knows nothing of files, time or progress.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from cvsct.networks.cvsct_generator import build_generator, scale_to_data
 from cvsct.networks.discriminator import Discriminator
 from cvsct.training import losses
-from cvsct.training.collapse_monitor import Health
+from cvsct.training.collapse_monitor import CollapseMonitor
 from cvsct.training.cyclegan.settings import CycleConfig
 from cvsct.training.distributed import ALONE, Ranks
-from cvsct.training.networks import Images, Team, bf16_is_fast, mean_terms, on_device
-from cvsct.training.texture_loss import DomainLoss
+from cvsct.training.networks import Images, NetworkSet, bf16_is_fast, mean_terms, on_device
+from cvsct.training.texture_loss import TextureLoss
 
 __all__ = ["CRITICS", "CyclePass", "CycleStep", "Images", "bf16_is_fast", "cycle_pass"]
 
@@ -32,7 +32,7 @@ CRITICS = ("critic_a", "critic_b")
 
 @dataclass(frozen=True)
 class CyclePass:
-    """What both generators made of one batch."""
+    """Images that both generators make of one batch."""
 
     fake_b: Images
     fake_a: Images
@@ -43,14 +43,14 @@ class CyclePass:
 
 
 def cycle_pass(a2b: nn.Module, b2a: nn.Module, a: Images, b: Images) -> CyclePass:
-    """Translate, come back, and leave alone; translation and identity in one call each."""
+    """Run both generators for translation, cycle and identity; the first and last in one call."""
     fake_b, same_b = a2b(torch.cat((a, b))).tensor_split((len(a),))
     fake_a, same_a = b2a(torch.cat((b, a))).tensor_split((len(b),))
     return CyclePass(fake_b, fake_a, b2a(fake_b), a2b(fake_a), same_a, same_b)
 
 
 class ImagePool:
-    """Earlier translated images, shown to a discriminator again so that it does not forget them.
+    """Pool of earlier translated images, which are shown to a discriminator again.
 
     Up to `size` images (Shrivastava et al. 2017, section 2.3; CycleGAN has 50).
     """
@@ -60,7 +60,7 @@ class ImagePool:
         self.images: list[Tensor] = []
 
     def exchange(self, fresh: Images, rng: np.random.Generator) -> Images:
-        """Half of the images are swapped for stored ones once the pool is full."""
+        """Swap half of the images, on average, for stored ones once the pool is full."""
         if self.size == 0:
             return fresh
         given = []
@@ -78,7 +78,7 @@ class ImagePool:
 
 
 class CycleStep:
-    """Networks, optimisers and losses of CVS-CT (eq. 8), one call a step.
+    """Networks, optimizers and losses of CVS-CT (eq. 8); each call is one training step.
 
     Args:
         sample_a: patches of domain A from which scales and texture are taken.
@@ -94,7 +94,7 @@ class CycleStep:
         if config.scale_to_data:
             scale_to_data(generators["a2b"], sample_a[:16])
             scale_to_data(generators["b2a"], sample_b[:16])
-        self.team = Team(
+        self.networks = NetworkSet(
             {**generators, **critics},
             ("a2b", "b2a"),
             {
@@ -104,18 +104,24 @@ class CycleStep:
             config,
             ranks,
         )
-        self.nets, self.averaged, self.bf16 = self.team.nets, self.team.averaged, self.team.bf16
+        self.nets, self.averaged, self.bf16 = (
+            self.networks.nets,
+            self.networks.averaged,
+            self.networks.bf16,
+        )
         self.device = device = ranks.device
-        self.domain: DomainLoss | None = None
+        self.texture_loss: TextureLoss | None = None
         if config.weight_domain:
-            self.domain = DomainLoss(config.domain, config.window, ranks)
-            self.domain.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.texture_loss = TextureLoss(config.domain, config.window, ranks)
+            self.texture_loss.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             if config.domain.against == "domain":
-                self.domain.learn_target("a", sample_a.to(device))
-                self.domain.learn_target("b", sample_b.to(device))
-                ranks.agree_([gram for side in self.domain.target.values() for gram in side])
+                self.texture_loss.learn_target("a", sample_a.to(device))
+                self.texture_loss.learn_target("b", sample_b.to(device))
+                ranks.broadcast_(
+                    [gram for side in self.texture_loss.target.values() for gram in side]
+                )
         self.pools = {side: ImagePool(config.pool) for side in "ab"}
-        self.health = Health(config.health)
+        self.collapse_monitor = CollapseMonitor(config.health)
 
     def __call__(
         self, a: Images, b: Images, fraction_done: float, rng: np.random.Generator
@@ -133,116 +139,120 @@ class CycleStep:
         Raises:
             TrainingError: when a discriminator has been dead too long.
         """
-        a, b = (self.team.here(x) for x in (a, b))
+        a, b = (self.networks.to_device(x) for x in (a, b))
         parts = list(zip(*(x.chunk(self.config.accumulate) for x in (a, b)), strict=True))
-        terms, fakes = self._teach_generators(parts)
-        norms = self.team.learners["generators"].learn(fraction_done)
-        self.team.update_average()
-        terms |= self._teach_critics(parts, fakes, rng)
-        norms |= self.team.learners["critics"].learn(fraction_done)
+        terms, fakes = self._train_generators(parts)
+        norms = self.networks.optimizers["generators"].update(fraction_done)
+        self.networks.update_average()
+        terms |= self._train_critics(parts, fakes, rng)
+        norms |= self.networks.optimizers["critics"].update(fraction_done)
         gradients = {f"gradient_{name}": norm for name, norm in norms.items()}
-        values = self.team.read_out(terms | gradients)
-        self.health.check(
+        values = self.networks.read_out(terms | gradients)
+        self.collapse_monitor.check(
             {name: values[name] for name in CRITICS},
             {name: values[f"gradient_{name}"] for name in CRITICS},
         )
-        return values | self.team.rates(fraction_done)
+        return values | self.networks.rates(fraction_done)
 
-    def _teach_generators(self, parts: list[Pair]) -> tuple[dict[str, Tensor], list[Pair]]:
+    def _train_generators(self, parts: list[Pair]) -> tuple[dict[str, Tensor], list[Pair]]:
         """Gradients of all parts; the weighted terms, and what was translated."""
-        self.team.let_learn(CRITICS, False)
-        self.team.learners["generators"].clear()
-        if self.domain and len(parts) > 1:
-            self._survey(self.domain, parts)
+        self.networks.set_trainable(CRITICS, False)
+        self.networks.optimizers["generators"].zero_grad()
+        if self.texture_loss and len(parts) > 1:
+            self._survey(self.texture_loss, parts)
         gathered, fakes = [], []
         for a, b in parts:
-            with self.team.precision():
-                made = cycle_pass(self.nets["a2b"], self.nets["b2a"], a, b)
-                terms = self._generator_terms(made, a, b)
-            gathered.append(self.team.backward(terms, len(parts)))
-            fakes.append((made.fake_a.detach(), made.fake_b.detach()))
-        if self.domain:
-            self.domain.finish_step()
+            with self.networks.precision():
+                translation = cycle_pass(self.nets["a2b"], self.nets["b2a"], a, b)
+                terms = self._generator_terms(translation, a, b)
+            gathered.append(self.networks.backward(terms, len(parts)))
+            fakes.append((translation.fake_a.detach(), translation.fake_b.detach()))
+        if self.texture_loss:
+            self.texture_loss.finish_step()
         return mean_terms(gathered), fakes
 
-    def _teach_critics(
+    def _train_critics(
         self, parts: list[Pair], fakes: list[Pair], rng: np.random.Generator
     ) -> dict[str, Tensor]:
         """Gradients of all parts; translated images pass through the pools as one whole batch."""
-        self.team.let_learn(CRITICS, True)
-        self.team.learners["critics"].clear()
+        self.networks.set_trainable(CRITICS, True)
+        self.networks.optimizers["critics"].zero_grad()
         shown = [
             self.ranks.share(
-                self.pools[side].exchange(self.ranks.gather(torch.cat(made)), rng)
+                self.pools[side].exchange(self.ranks.gather(torch.cat(translation)), rng)
             ).chunk(len(parts))
-            for side, made in zip("ab", zip(*fakes, strict=True), strict=True)
+            for side, translation in zip("ab", zip(*fakes, strict=True), strict=True)
         ]
         gathered = []
         for reals, shown_a, shown_b in zip(parts, *shown, strict=True):
             terms = {}
-            with self.team.precision():
+            with self.networks.precision():
                 for name, real, fake in zip(CRITICS, reals, (shown_a, shown_b), strict=True):
                     scores = self._scores(name, torch.cat((real, fake)))
                     terms[name] = losses.discriminator_adversarial(*scores.chunk(2))
-            gathered.append(self.team.backward(terms, len(parts)))
+            gathered.append(self.networks.backward(terms, len(parts)))
         return mean_terms(gathered)
 
-    def _generator_terms(self, made: CyclePass, a: Images, b: Images) -> dict[str, Tensor]:
+    def _generator_terms(self, translation: CyclePass, a: Images, b: Images) -> dict[str, Tensor]:
         config = self.config
         adversarial = losses.generator_adversarial
         terms = {
             "adversarial_a2b": config.weight_adversarial
-            * adversarial(self._scores("critic_b", made.fake_b)),
+            * adversarial(self._scores("critic_b", translation.fake_b)),
             "adversarial_b2a": config.weight_adversarial
-            * adversarial(self._scores("critic_a", made.fake_a)),
-            "cycle_a": config.weight_cycle * losses.mean_absolute(made.back_a, a),
-            "cycle_b": config.weight_cycle * losses.mean_absolute(made.back_b, b),
-            "identity_a": config.weight_identity * losses.mean_absolute(made.same_a, a),
-            "identity_b": config.weight_identity * losses.mean_absolute(made.same_b, b),
+            * adversarial(self._scores("critic_a", translation.fake_a)),
+            "cycle_a": config.weight_cycle * losses.mean_absolute(translation.back_a, a),
+            "cycle_b": config.weight_cycle * losses.mean_absolute(translation.back_b, b),
+            "identity_a": config.weight_identity * losses.mean_absolute(translation.same_a, a),
+            "identity_b": config.weight_identity * losses.mean_absolute(translation.same_b, b),
         }
-        if self.domain is not None:
-            terms["domain_a2b"] = config.weight_domain * self.domain(made.fake_b, b, "b")
-            terms["domain_b2a"] = config.weight_domain * self.domain(made.fake_a, a, "a")
+        if self.texture_loss is not None:
+            terms["domain_a2b"] = config.weight_domain * self.texture_loss(
+                translation.fake_b, b, "b"
+            )
+            terms["domain_b2a"] = config.weight_domain * self.texture_loss(
+                translation.fake_a, a, "a"
+            )
         return terms
 
     @torch.no_grad()
-    def _survey(self, domain: DomainLoss, parts: list[Pair]) -> None:
-        with self.team.precision():
-            if domain.needs_survey("b"):
-                domain.survey([(self.nets["a2b"](a), b) for a, b in parts], "b")
-            if domain.needs_survey("a"):
-                domain.survey([(self.nets["b2a"](b), a) for a, b in parts], "a")
+    def _survey(self, texture_loss: TextureLoss, parts: list[Pair]) -> None:
+        with self.networks.precision():
+            if texture_loss.needs_survey("b"):
+                texture_loss.survey([(self.nets["a2b"](a), b) for a, b in parts], "b")
+            if texture_loss.needs_survey("a"):
+                texture_loss.survey([(self.nets["b2a"](b), a) for a, b in parts], "a")
 
     def _scores(self, critic: str, images: Images) -> Tensor:
         return losses.at_least_single(self.nets[critic](images))
 
     def generator_state(self) -> dict[str, Tensor]:
         """Weights of both generators as trained, by `a2b.` and `b2a.` names."""
-        return self.team.model_state()
+        return self.networks.model_state()
 
     def translate(self, direction: str, images: Images) -> Images:
         """Translate (`a2b`, `b2a`) as the finished model would, with averaged weights."""
-        return self.team.translate(direction, images)
+        return self.networks.translate(direction, images)
 
     def weights(self) -> dict[str, Tensor]:
         """Averaged weights of both generators: what a model is made of."""
         return self.averaged
 
     def state(self) -> dict[str, Any]:
-        """Everything a checkpoint needs to go on."""
+        """State for a checkpoint."""
         return {
-            **self.team.state(),
+            **self.networks.state(),
             "pools": {side: pool.images for side, pool in self.pools.items()},
-            "domain": self.domain.statistics() if self.domain else {},
-            "health": self.health.state(),
+            "domain": self.texture_loss.statistics() if self.texture_loss else {},
+            "health": self.collapse_monitor.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's state."""
+        """Restore the state from a checkpoint."""
         state = on_device(self.ranks.device, state)
-        self.team.restore(state)
+        self.networks.restore(state)
         for side, pool in self.pools.items():
             pool.images = state["pools"][side]
-        if self.domain:
-            self.domain.restore(state["domain"])
-        self.health.restore(state["health"])
+        if self.texture_loss:
+            self.texture_loss.restore(state["domain"])
+        self.collapse_monitor.restore(state["health"])

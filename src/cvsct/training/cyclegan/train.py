@@ -14,18 +14,18 @@ from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import Bundle
 from cvsct.training.cyclegan.settings import CycleConfig, cycle_config
 from cvsct.training.cyclegan.step import CycleStep, Images
-from cvsct.training.cyclegan.validation import CycleValidator, Sample
+from cvsct.training.cyclegan.validation import CycleValidator, DomainPatches
 from cvsct.training.data.sampler import PatchSampler
-from cvsct.training.distributed import Ranks, joined
+from cvsct.training.distributed import Ranks, join_ranks
 from cvsct.training.loop import Limits, train
 from cvsct.training.trainer import (
     NONE_HELD_OUT,
     Stores,
-    as_heard,
     finished_model,
-    nothing_left_if_refused,
     open_stores,
+    quiet_unless_first,
     refuse_unequal_shares,
+    remove_stores_if_refused,
     requested_settings,
     start_run,
     training_record,
@@ -49,15 +49,17 @@ def train_cycle(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
         TrainingError: for scans without soft tissue, missing VGG weights, or divergence.
     """
     config = cycle_config(request.preset, requested_settings(request))
-    with joined() as ranks:
+    with join_ranks() as ranks:
         refuse_unequal_shares(config, ranks)
-        request = as_heard(request, ranks)
+        request = quiet_unless_first(request, ranks)
         stores = open_stores(source, target, request, config)
-        with nothing_left_if_refused(request, ranks):
-            everyone = _samplers(stores, config)
-            split = _split(everyone, config, request)
+        with remove_stores_if_refused(request, ranks):
+            all_samplers = _samplers(stores, config)
+            split = _split(all_samplers, config, request)
             step = _build_step(config, split.training, request.seed, ranks)
-            validator = _build_validator(config, split.validation, everyone, request.seed, ranks)
+            validator = _build_validator(
+                config, split.validation, all_samplers, request.seed, ranks
+            )
         batches = UnpairedBatches(split.training, config.batch, ranks)
         run = start_run(request, config, stores, step, ranks)
         limits = Limits(config.max_steps, request.max_minutes)
@@ -65,8 +67,8 @@ def train_cycle(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
             run, step, batches, limits, request.progress, config.schedule, validator, ranks
         )
         record = training_record(run, losses, step.bf16, split.how)
-        if step.domain:
-            record["vgg_sha256"] = step.domain.weights_sha256
+        if step.texture_loss:
+            record["vgg_sha256"] = step.texture_loss.weights_sha256
         return finished_model(request, config, stores, run, step, ranks, record)
 
 
@@ -93,7 +95,7 @@ class UnpairedBatches:
 
 @dataclass(frozen=True)
 class Split:
-    """Samplers of what is learned from and of what is held out, and how they were parted."""
+    """Samplers of the training and of the validation patches, and how they were split."""
 
     training: Samplers
     validation: Samplers
@@ -105,18 +107,18 @@ def _samplers(stores: Stores, config: CycleConfig) -> Samplers:
     return a, b
 
 
-def _split(everyone: Samplers, config: CycleConfig, request: TrainingRequest) -> Split:
+def _split(all_samplers: Samplers, config: CycleConfig, request: TrainingRequest) -> Split:
     """Patients to learn from and to validate on; the same ones where too few can be held out."""
     if config.validation_fraction == 0:
-        return Split(everyone, everyone, NONE_HELD_OUT)
+        return Split(all_samplers, all_samplers, NONE_HELD_OUT)
     try:
         a, b = (
             sampler.split(config.validation_fraction, random_stream(request.seed, "split"))
-            for sampler in everyone
+            for sampler in all_samplers
         )
     except TrainingError as error:
         request.note(f"{error}; validating on the patches that are learned from")
-        return Split(everyone, everyone, NONE_HELD_OUT)
+        return Split(all_samplers, all_samplers, NONE_HELD_OUT)
     return Split((a.training, b.training), (a.validation, b.validation), f"a: {a.how}; b: {b.how}")
 
 
@@ -133,19 +135,19 @@ def _build_step(config: CycleConfig, learned: Samplers, seed: int, ranks: Ranks)
 
 
 def _build_validator(
-    config: CycleConfig, held_out: Samplers, everyone: Samplers, seed: int, ranks: Ranks
+    config: CycleConfig, held_out: Samplers, all_samplers: Samplers, seed: int, ranks: Ranks
 ) -> CycleValidator:
     """The validator, with its fixed patches on the device."""
     count = config.validation_patches
     a, b = (
-        Sample(
-            unit=_fixed_patches(few, count, random_stream(seed, "validation", side), ranks),
-            pixel_mm=typical_pixel_mm(few.store),
-            every=_fixed_patches(
-                every, 2 * count, random_stream(seed, "validation spectra", side), ranks
+        DomainPatches(
+            unit=_fixed_patches(validated, count, random_stream(seed, "validation", side), ranks),
+            pixel_mm=typical_pixel_mm(validated.store),
+            spectrum_patches=_fixed_patches(
+                all_patients, 2 * count, random_stream(seed, "validation spectra", side), ranks
             ),
         )
-        for side, few, every in zip("ab", held_out, everyone, strict=True)
+        for side, validated, all_patients in zip("ab", held_out, all_samplers, strict=True)
     )
     return CycleValidator(a, b, config.window)
 

@@ -1,4 +1,4 @@
-"""How good a model of unpaired training is, measured without pairs while it trains.
+"""Validation of unpaired training: figures of a model, measured without pairs while it trains.
 
 A GAN's losses do not say: each network's depends on the other's. These figures do not move with
 the discriminators. All come from the averaged generators on fixed patches, held out where there
@@ -21,94 +21,101 @@ from cvsct.core.spectra import distance_band_per_mm, distance_db, texture_freque
 from cvsct.core.volume import HUWindow
 from cvsct.training.logging import Picture
 from cvsct.training.patch_view import FLOOR_DB, Images, PatchView
-from cvsct.training.texture_loss import DomainLoss
+from cvsct.training.texture_loss import TextureLoss
 
 BIAS_UNIT_HU = 10.0
 
 
 @runtime_checkable
-class Translating(Protocol):
-    """What is measured: a step with generators of both directions.
+class Translator(Protocol):
+    """Step with generators of both directions, as the validator needs it.
 
     Attributes:
-        domain: texture features, where it has some.
+        texture_loss: texture features, where it has some.
     """
 
-    domain: DomainLoss | None
+    texture_loss: TextureLoss | None
 
     def translate(self, direction: str, images: Images) -> Images:
         """Translate (`a2b`, `b2a`) as the finished model would."""
 
 
 @dataclass(frozen=True)
-class Sample:
+class DomainPatches:
     """Fixed patches of one domain.
 
     Args:
         unit: in [-1, 1] of the window, of held-out patients where there are any.
         pixel_mm: their pixel spacing, or what is typical of the domain.
-        every: patches of every patient, for spectra; `unit` where there are none. A spectrum is a
-            mean that no network can learn by heart, and one body alone is unlike the others by
-            more than a trained model is from its target.
+        spectrum_patches: patches of every patient, for spectra; `unit` where there are none. No
+            network can memorize a spectrum, which is a mean, and the spectrum of one body differs
+            from that of others by more than a trained model's from its target's.
     """
 
     unit: Images
     pixel_mm: float
-    every: Float[Tensor, "many 1 h w"] | None = None
+    spectrum_patches: Float[Tensor, "many 1 h w"] | None = None
 
     @property
     def texture(self) -> Float[Tensor, "_ 1 h w"]:
         """Patches whose spectrum stands for the domain."""
-        return self.unit if self.every is None else self.every
+        return self.unit if self.spectrum_patches is None else self.spectrum_patches
 
 
 class CycleValidator:
-    """Measures what a step's generators would do to patches of both domains.
+    """Validator of a step's generators on fixed patches of both domains.
 
     Args:
         a: patches of domain A, on the step's device.
         b: patches of domain B.
     """
 
-    def __init__(self, a: Sample, b: Sample, window: HUWindow) -> None:
+    def __init__(self, a: DomainPatches, b: DomainPatches, window: HUWindow) -> None:
         self.samples = {"a": a, "b": b}
-        self.views = {side: PatchView(window, each.pixel_mm) for side, each in self.samples.items()}
+        self.views = {
+            side: PatchView(window, patches.pixel_mm) for side, patches in self.samples.items()
+        }
         self.half_hu = self.views["a"].half_hu
         size_px = a.unit.shape[-1]
         spacings = (a.pixel_mm, b.pixel_mm)
         self.frequencies = texture_frequencies(size_px, spacings)
         self.band = distance_band_per_mm(spacings)
         self.pure = {
-            side: self.views[side].pure(each.texture) for side, each in self.samples.items()
+            side: self.views[side].pure(patches.texture) for side, patches in self.samples.items()
         }
         self._target_grams: dict[str, list[Tensor]] = {}
 
-    def __call__(self, step: Translating) -> dict[str, float]:
+    def __call__(self, step: Translator) -> dict[str, float]:
         """Figures of both directions, and the score: 1 for a model that does nothing.
 
         Returns:
             For each direction (`_a2b`, `_b2a`): `spectrum_db`, the distance of translated texture
             from the target's; `gram`, the same by VGG features where the step has them; `bias_hu`
             and `bias_p95_hu`, by how much a patch's mean moves; `idempotence_hu`, how much patches
-            that are the target's already are changed; `cycle_hu`, what there and back leaves.
+            that are the target's already are changed; `cycle_hu`, how far patches are from
+            themselves after both directions.
         """
-        forth, back = (self._one_way(step, *way) for way in (("a", "b"), ("b", "a")))
+        forward, backward = (
+            self._measure_direction(step, *sides) for sides in (("a", "b"), ("b", "a"))
+        )
         scores = [
-            way["spectrum_db"] / max(self.input_db, FLOOR_DB)
-            + way["bias_hu"] / BIAS_UNIT_HU
-            + way["idempotence_hu"] / self.texture_hu
-            for way in (forth, back)
+            figures["spectrum_db"] / max(self.input_db, FLOOR_DB)
+            + figures["bias_hu"] / BIAS_UNIT_HU
+            + figures["idempotence_hu"] / self.texture_hu
+            for figures in (forward, backward)
         ]
         return {
             "score": sum(scores) / 2,
-            **{f"{name}_a2b": value for name, value in forth.items()},
-            **{f"{name}_b2a": value for name, value in back.items()},
+            **{f"{name}_a2b": value for name, value in forward.items()},
+            **{f"{name}_b2a": value for name, value in backward.items()},
         }
 
     @cached_property
     def input_db(self) -> float:
         """Distance of the domains' texture before anything is done."""
-        power = {side: self._log_power(each.texture, side) for side, each in self.samples.items()}
+        power = {
+            side: self._log_power(patches.texture, side) for side, patches in self.samples.items()
+        }
         return distance_db(self.frequencies, power["a"], power["b"], self.band)
 
     @cached_property
@@ -118,12 +125,12 @@ class CycleValidator:
         What changes images that need nothing done by as much has failed.
         """
         hu = [
-            self.views[side].hu(each.texture)[self.pure[side]]
-            for side, each in self.samples.items()
+            self.views[side].hu(patches.texture)[self.pure[side]]
+            for side, patches in self.samples.items()
         ]
-        return float(np.mean([(one - blurred(one)).std() for one in hu]))
+        return float(np.mean([(side_hu - blurred(side_hu)).std() for side_hu in hu]))
 
-    def pictures(self, step: Translating) -> dict[str, Picture]:
+    def pictures(self, step: Translator) -> dict[str, Picture]:
         """One patch of each domain as it is, translated, and beside a real one of the other."""
         shown = {}
         for source, target in (("a", "b"), ("b", "a")):
@@ -132,16 +139,18 @@ class CycleValidator:
             for number, (name, image) in enumerate(
                 zip(("source", "translated", "target"), images, strict=True), 1
             ):
-                shown[f"{source}2{target}/{number}_{name}"] = self.views[source].grey(image)
+                shown[f"{source}2{target}/{number}_{name}"] = self.views[source].gray(image)
         return shown
 
-    def _one_way(self, step: Translating, source: str, target: str) -> dict[str, float]:
-        way, back = f"{source}2{target}", f"{target}2{source}"
+    def _measure_direction(self, step: Translator, source: str, target: str) -> dict[str, float]:
+        direction, inverse = f"{source}2{target}", f"{target}2{source}"
         real, wanted = self.samples[source].unit, self.samples[target].unit
-        made = step.translate(way, real)
-        every = self.samples[source].every
-        textured = made if every is None else step.translate(way, every)
-        shift_hu = self.half_hu * (made - real).mean(dim=(1, 2, 3)).abs().cpu().numpy()
+        translated = step.translate(direction, real)
+        spectrum_patches = self.samples[source].spectrum_patches
+        textured = (
+            translated if spectrum_patches is None else step.translate(direction, spectrum_patches)
+        )
+        shift_hu = self.half_hu * (translated - real).mean(dim=(1, 2, 3)).abs().cpu().numpy()
         figures = {
             "spectrum_db": distance_db(
                 self.frequencies,
@@ -151,21 +160,21 @@ class CycleValidator:
             ),
             "bias_hu": float(shift_hu.mean()),
             "bias_p95_hu": float(np.percentile(shift_hu, 95)),
-            "idempotence_hu": self._difference_hu(step.translate(way, wanted), wanted),
-            "cycle_hu": self._difference_hu(step.translate(back, made), real),
+            "idempotence_hu": self._difference_hu(step.translate(direction, wanted), wanted),
+            "cycle_hu": self._difference_hu(step.translate(inverse, translated), real),
         }
-        if step.domain is not None:
-            figures["gram"] = self._gram(step.domain, made, target)
+        if step.texture_loss is not None:
+            figures["gram"] = self._gram(step.texture_loss, translated, target)
         return figures
 
     def _difference_hu(self, images: Images, wanted: Images) -> float:
         return self.half_hu * float((images - wanted).abs().mean())
 
-    def _gram(self, domain: DomainLoss, made: Images, target: str) -> float:
+    def _gram(self, texture_loss: TextureLoss, translated: Images, target: str) -> float:
         """Squared distance of mean Gram matrices over the target's energy, a mean over layers."""
         if target not in self._target_grams:
-            self._target_grams[target] = domain.mean_grams(self.samples[target].unit)
-        pairs = zip(domain.mean_grams(made), self._target_grams[target], strict=True)
+            self._target_grams[target] = texture_loss.mean_grams(self.samples[target].unit)
+        pairs = zip(texture_loss.mean_grams(translated), self._target_grams[target], strict=True)
         layers = [(now - want).square().sum() / want.square().sum() for now, want in pairs]
         return float(torch.stack(layers).mean())
 

@@ -27,7 +27,7 @@ HEAD = ("side", "scanner", "kernel", "kVp", "thickness mm", "pixel mm", "patient
 
 @dataclass(frozen=True)
 class Census:
-    """What a model is to learn from.
+    """Census of a training set, as rows of a table and warnings.
 
     Args:
         rows: as many cells each as `HEAD`; one for each scanner and kernel of a side.
@@ -44,8 +44,8 @@ class Census:
         return cls(
             rows=tuple(row for side, facts in sides.items() for row in _rows(side, facts)),
             warnings=(
-                *(text for side, facts in sides.items() for text in _within(side, facts)),
-                *_between(source, target),
+                *(text for side, facts in sides.items() for text in _side_warnings(side, facts)),
+                *_difference_warnings(source, target),
             ),
         )
 
@@ -58,8 +58,8 @@ class Census:
 
 
 def few_slices(side: str, facts: Sequence[ScanFacts]) -> str:
-    """Says that a side has few slices; empty where it has enough."""
-    slices = sum(each.shape[0] for each in facts)
+    """Warning that a side has few slices; empty where it has enough."""
+    slices = sum(scan.shape[0] for scan in facts)
     if slices >= FEW_SLICES:
         return ""
     if slices == 1:
@@ -68,8 +68,8 @@ def few_slices(side: str, facts: Sequence[ScanFacts]) -> str:
 
 
 def thickness_apart(source: Sequence[ScanFacts], target: Sequence[ScanFacts]) -> str:
-    """Says that slices of the two sides are of unlike thickness; empty where they are not."""
-    a, b = (median_over_slices([each.thickness_mm for each in side], side)
+    """Warning that slice thickness differs between the sides; empty where it does not."""
+    a, b = (median_over_slices([scan.thickness_mm for scan in side], side)
             for side in (source, target))  # fmt: skip
     if min(a, b) <= 0 or not _factor_apart(a, b):
         return ""
@@ -80,8 +80,8 @@ def thickness_apart(source: Sequence[ScanFacts], target: Sequence[ScanFacts]) ->
 
 
 def median_over_slices(values: Sequence[float], facts: Sequence[ScanFacts]) -> float:
-    """The median of a value of series, each as often as it has slices."""
-    return float(np.median(np.repeat(values, [each.shape[0] for each in facts])))
+    """Median over slices of a value that each series has."""
+    return float(np.median(np.repeat(values, [scan.shape[0] for scan in facts])))
 
 
 def _factor_apart(a: float, b: float) -> bool:
@@ -90,31 +90,31 @@ def _factor_apart(a: float, b: float) -> bool:
 
 def _rows(side: str, facts: Sequence[ScanFacts]) -> list[tuple[str, ...]]:
     groups: dict[tuple[str, str], list[ScanFacts]] = {}
-    for each in facts:
-        made = each.acquisition
-        groups.setdefault((made.scanner or "unknown", made.kernel or "unknown"), []).append(each)
+    for scan in facts:
+        scanner, kernel = scan.acquisition.scanner, scan.acquisition.kernel
+        groups.setdefault((scanner or "unknown", kernel or "unknown"), []).append(scan)
     ordered = sorted(groups.items())
     shown = ordered if len(ordered) <= MOST_ROWS else ordered[: MOST_ROWS - 1]
-    rows = [_row(side, *names, some) for names, some in shown]
-    rest = [each for _, some in ordered[len(shown) :] for each in some]
+    rows = [_row(side, *names, scans) for names, scans in shown]
+    rest = [scan for _, scans in ordered[len(shown) :] for scan in scans]
     if rest:
         rows.append(_row(side, f"{len(ordered) - len(shown)} more", "various", rest))
     return rows
 
 
 def _row(side: str, scanner: str, kernel: str, facts: Sequence[ScanFacts]) -> tuple[str, ...]:
-    voltages = sorted({each.acquisition.kvp for each in facts} - {0.0})
-    patients = {each.patient for each in facts} - {""}
+    voltages = sorted({scan.acquisition.kvp for scan in facts} - {0.0})
+    patients = {scan.patient for scan in facts} - {""}
     return (
         side,
         scanner,
         kernel,
-        ", ".join(f"{each:g}" for each in voltages) or "unknown",
-        _span([each.thickness_mm for each in facts if each.thickness_mm]),
-        _span([mm for each in facts for mm in each.pixel_mm]),
+        ", ".join(f"{voltage:g}" for voltage in voltages) or "unknown",
+        _span([scan.thickness_mm for scan in facts if scan.thickness_mm]),
+        _span([mm for scan in facts for mm in scan.pixel_mm]),
         str(len(patients) or "unknown"),
         str(len(facts)),
-        str(sum(each.shape[0] for each in facts)),
+        str(sum(scan.shape[0] for scan in facts)),
     )
 
 
@@ -125,31 +125,39 @@ def _span(lengths: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _within(side: str, facts: Sequence[ScanFacts]) -> Iterator[str]:
-    """What one side mixes or lacks."""
+def _side_warnings(side: str, facts: Sequence[ScanFacts]) -> Iterator[str]:
+    """Warnings on one side: few slices, mixed kernels, scanners, voltages or thicknesses."""
     few = few_slices(side, facts)
     if few:
         yield few
-    made = [each.acquisition for each in facts]
-    kernels = {"".join(each.kernel.casefold().split()): each.kernel for each in made if each.kernel}
+    acquisitions = [scan.acquisition for scan in facts]
+    names = [acquisition.kernel for acquisition in acquisitions if acquisition.kernel]
+    kernels = {"".join(name.casefold().split()): name for name in names}
     if len(kernels) > 1:
         named = _listed(sorted(kernels.values()))
         yield f"the {side} mixes kernels {named}: the model learns their mean; give one"
-    models = {each.model.casefold(): each.scanner for each in made if each.model}
+    models = {
+        acquisition.model.casefold(): acquisition.scanner
+        for acquisition in acquisitions
+        if acquisition.model
+    }
     if len(models) > 1:
         named = _listed(sorted(models.values()))
         yield f"the {side} mixes scanners {named}: the model learns their mean; give one"
-    voltages = sorted({each.kvp for each in made if each.kvp})
+    voltages = sorted({acquisition.kvp for acquisition in acquisitions if acquisition.kvp})
     if len(voltages) > 1:
-        named = _listed([f"{each:g}" for each in voltages])
+        named = _listed([f"{voltage:g}" for voltage in voltages])
         yield f"the {side} mixes tube voltages of {named} kVp: noise differs between them"
-    thick = sorted({each.thickness_mm for each in facts if each.thickness_mm > 0})
+    thick = sorted({scan.thickness_mm for scan in facts if scan.thickness_mm > 0})
     if thick and _factor_apart(thick[0], thick[-1]):
         yield (
             f"the {side} mixes slices of {_span(thick)} mm thickness: thin ones are noisier and "
             "sharper; give one thickness"
         )
-    unnamed = sum(not (each.manufacturer or each.model or each.kernel) for each in made)
+    unnamed = sum(
+        not (acquisition.manufacturer or acquisition.model or acquisition.kernel)
+        for acquisition in acquisitions
+    )
     if unnamed:
         yield (
             f"{unnamed} of {len(facts)} series of the {side} name no scanner and no kernel, as "
@@ -157,12 +165,12 @@ def _within(side: str, facts: Sequence[ScanFacts]) -> Iterator[str]:
         )
 
 
-def _between(source: Sequence[ScanFacts], target: Sequence[ScanFacts]) -> Iterator[str]:
-    """What lies between the sides besides their scanners."""
+def _difference_warnings(source: Sequence[ScanFacts], target: Sequence[ScanFacts]) -> Iterator[str]:
+    """Warnings on differences between the sides other than their scanners."""
     apart = thickness_apart(source, target)
     if apart:
         yield apart
-    a, b = (sorted({each.acquisition.kvp for each in side} - {0.0}) for side in (source, target))
+    a, b = (sorted({scan.acquisition.kvp for scan in side} - {0.0}) for side in (source, target))
     if a and b and not set(a) & set(b):
         names = [_listed([f"{kvp:g}" for kvp in side]) for side in (a, b)]
         yield (

@@ -1,4 +1,4 @@
-"""Where one series lies in a store: in its files, and in space."""
+"""Entry of one series in a store: its offsets in the files, and its geometry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cvsct.core.volume import Acquisition, Geometry
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one series lies in the files and in space; pairs with those of another store.
+    """Offsets of one series in the files of a store, and its geometry, by which series pair.
 
     Args:
         dtype: how its HU are stored.
@@ -37,14 +37,14 @@ class Entry:
         return self.offset + int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
     def to_json(self) -> dict[str, Any]:
-        """For the index."""
+        """JSON values for the index of a store."""
         about = asdict(self)
         about["geometry"]["positions_mm"] = self.geometry.positions_mm.tolist()
         return about
 
     @classmethod
     def from_json(cls, about: dict[str, Any]) -> Entry:
-        """What the index holds, floats exactly as they were.
+        """Entry from the values of the index; floats are exact.
 
         Raises:
             KeyError, TypeError, ValueError: where the index is of another format.
@@ -63,5 +63,5 @@ class Entry:
 
 
 def hashed(frame_of_reference: str) -> str:
-    """Equal for equal frames of reference; empty where unknown."""
+    """Hash of a frame of reference; empty where unknown."""
     return frame_of_reference and hashlib.sha256(frame_of_reference.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Pairs of patches, of one place on both scanners, drawn by seed: what paired methods learn from.
+"""Pairs of patches of the same position on both scanners, drawn by seed, for paired methods.
 
 Slices pair as in an evaluation, by geometry (`cvsct.core.pairing`), unless their patients are known
 to differ, and images must show one body (`cvsct.core.same_body`). Places are the source's.
@@ -17,8 +17,8 @@ from cvsct.core.same_body import likeness
 from cvsct.core.volume import HUWindow
 from cvsct.training.data.sampler import (
     Patches,
+    PatchPosition,
     PatchSampler,
-    Place,
     cut_turned,
     cut_upright,
     random_turns,
@@ -33,7 +33,7 @@ REMEDY = (
 
 
 class PairSampler:
-    """Draws the same patches from two stores, each of the source's places with the same chance.
+    """Sampler of pairs of patches from two stores, uniform over the positions in the source.
 
     Args:
         stores: source and target.
@@ -58,20 +58,23 @@ class PairSampler:
             TrainingError: if none pair, if it cannot be told which do, if those that do show
                 other patients or bodies, or too little soft tissue.
         """
-        who = tuple(each.patient for each in source.facts), tuple(p.patient for p in target.facts)
+        patients = (
+            tuple(scan.patient for scan in source.facts),
+            tuple(scan.patient for scan in target.facts),
+        )
         try:
-            found = pair_volumes(source.entries, target.entries, patients=who)
+            volume_pairs = pair_volumes(source.entries, target.entries, patients=patients)
         except GeometryError as error:
             raise TrainingError(f"the scans do not pair: {error}; or else {REMEDY}") from error
-        if not found:
-            reason = unpaired_reason(source.entries, target.entries, patients=who)
+        if not volume_pairs:
+            reason = unpaired_reason(source.entries, target.entries, patients=patients)
             raise TrainingError(f"the scans are unpaired: {reason}; {REMEDY}")
-        for pair in found:
+        for pair in volume_pairs:
             _refuse_other_body(source, target, pair)
         pairs = [
-            (source.first(each.first) + i, target.first(each.second) + j)
-            for each in found
-            for i, j in each.slices
+            (source.first(pair.first) + i, target.first(pair.second) + j)
+            for pair in volume_pairs
+            for i, j in pair.slices
         ]
         sampler = cls((source, target), window, np.array(sorted(pairs)))
         if not len(sampler):
@@ -82,17 +85,17 @@ class PairSampler:
         return sampler
 
     def __len__(self) -> int:
-        """How many places patches are drawn from."""
+        """Number of positions that patches are drawn from."""
         return len(self._source)
 
     @property
     def n_pairs(self) -> int:
-        """How many pairs of slices there are."""
+        """Number of pairs of slices."""
         return len(self.pairs)
 
     @property
     def unpaired(self) -> tuple[int, int]:
-        """How many slices of the source and of the target have no partner."""
+        """Numbers of slices without a partner, of the source and of the target."""
         source, target = (
             len(store) - len(np.unique(self.pairs[:, side]))
             for side, store in enumerate(self.stores)
@@ -101,8 +104,8 @@ class PairSampler:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user must know of the pairs: who has no partner, and what was only assumed."""
-        found = [
+        """Notes for the user: slices without a partner, and what was assumed in pairing."""
+        notes = [
             f"{lost} of {len(store)} slices of the {name} have no partner and are left out"
             for name, lost, store in zip(
                 ("source", "target"), self.unpaired, self.stores, strict=True
@@ -115,20 +118,20 @@ class PairSampler:
             for series in np.unique(store.series[self.pairs[:, side]])
         )
         if not all(used):
-            found.append(
+            notes.append(
                 "some series name no frame of reference: slices were paired by position alone, "
                 "which holds only if both sides show the same body"
             )
-        return tuple(found)
+        return tuple(notes)
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[Patches, Patches]:
         """Patches of the source and of the target in [-1, 1], both of a pair turned alike."""
-        places = self._source.places(count, rng)
+        positions = self._source.draw_positions(count, rng)
         turns = random_turns(count, rng)
         source, target = self.stores
         return (
-            cut_turned(source, self.window, places, turns),
-            cut_turned(target, self.window, self._partners(places), turns),
+            cut_turned(source, self.window, positions, turns),
+            cut_turned(target, self.window, self._partners(positions), turns),
         )
 
     def validation_patches(
@@ -137,29 +140,29 @@ class PairSampler:
         """Pairs of patches that are not turned, the same for the same seed.
 
         Args:
-            size_px: side of larger crops about the same centres, moved inwards at the edge.
+            size_px: side of larger crops about the same centers, moved inwards at the edge.
 
         Raises:
             TrainingError: if a slice is smaller.
         """
-        places = self._source.places(count, rng)
+        positions = self._source.draw_positions(count, rng)
         source, target = self.stores
         return (
-            cut_upright(source, self.window, places, size_px),
-            cut_upright(target, self.window, self._partners(places), size_px),
+            cut_upright(source, self.window, positions, size_px),
+            cut_upright(target, self.window, self._partners(positions), size_px),
         )
 
     def slice_hu(
         self, which: int
     ) -> tuple[Float32[np.ndarray, "rows columns"], Float32[np.ndarray, "rows columns"]]:
-        """Both slices of one of `pairs` as a whole, in HU."""
+        """Whole slices of the pair number `which`, of source and target, in HU."""
         source, target = (
             store.plane(int(number)).astype(np.float32)
             for store, number in zip(self.stores, self.pairs[which], strict=True)
         )
         return source, target
 
-    def split(self, validation_fraction: float, rng: np.random.Generator) -> PairParts:
+    def split(self, validation_fraction: float, rng: np.random.Generator) -> PairSamplerSplit:
         """Part the pairs into patients to learn from and patients held out, by the source's slices.
 
         Raises:
@@ -170,16 +173,16 @@ class PairSampler:
             PairSampler(self.stores, self.window, self.pairs[np.isin(self.pairs[:, 0], part)])
             for part in (parts.training, parts.validation)
         )
-        return PairParts(training, validation, parts.how)
+        return PairSamplerSplit(training, validation, parts.how)
 
-    def _partners(self, places: list[Place]) -> list[Place]:
-        """The same places in the target."""
-        return [(int(self._partner[index]), row, column) for index, row, column in places]
+    def _partners(self, positions: list[PatchPosition]) -> list[PatchPosition]:
+        """Positions in the target that correspond to positions in the source."""
+        return [(int(self._partner[index]), row, column) for index, row, column in positions]
 
 
 @dataclass(frozen=True)
-class PairParts:
-    """Samplers of what is learned from and of what is held out, and how they were parted."""
+class PairSamplerSplit:
+    """Samplers of the training and of the validation pairs, and how they were split."""
 
     training: PairSampler
     validation: PairSampler
@@ -187,7 +190,7 @@ class PairParts:
 
 
 def _refuse_other_body(source: Store, target: Store, pair: VolumePair) -> None:
-    """Refuse two series that lie at one place and show different things there.
+    """Refuse two series at the same position that show different bodies.
 
     Raises:
         TrainingError: naming the series.
@@ -195,15 +198,16 @@ def _refuse_other_body(source: Store, target: Store, pair: VolumePair) -> None:
     where = target.entries[pair.second].geometry
     rows_mm, columns_mm = where.pixel_mm
     first, second = source.first(pair.first), target.first(pair.second)
-    found = likeness(
+    comparison = likeness(
         lambda i: source.plane(first + i),
         lambda j: target.plane(second + j),
         pair.slices,
         where.z_mm,
         float(np.sqrt(rows_mm * columns_mm)),
     )
-    if found.difference:
+    if comparison.difference:
         raise TrainingError(
             f"the scans do not pair: series {pair.first + 1} of the source and series "
-            f"{pair.second + 1} of the target lie at one place but {found.difference}; {REMEDY}"
+            f"{pair.second + 1} of the target lie at one place but {comparison.difference}; "
+            f"{REMEDY}"
         )

@@ -1,4 +1,4 @@
-"""Where soft-tissue patches start in a slice, and a bit for each place.
+"""Grid of candidate patches in a slice, with one bit for each that is soft tissue.
 
 A patch is kept when at most a fifth of it is air or bone (the paper's authors' earlier patch
 maker), told on a blurred image so that noise has no say in it.
@@ -41,10 +41,10 @@ class PatchRule:
         return f"{self.size_px} px with {self.min_tissue:.0%} soft tissue"
 
 
-def find_places(
+def find_patch_starts(
     plane: Float[np.ndarray, "rows columns"], rule: PatchRule
 ) -> Bool[np.ndarray, "down across"]:
-    """True at each place of the grid where a patch may start.
+    """Mask of the grid points of a slice at which a patch may start.
 
     Raises:
         GeometryError: if the slice is smaller than a patch.

@@ -25,7 +25,7 @@ MAX_PIXEL_RATIO = 1.05
 NOTED_PIXEL_RATIO = 1.005
 MIN_SLICES = 2
 FEW_BATCHES = 4
-"""A domain of fewer places than so many batches is noted: the batches are much alike."""
+"""Number of batches below which the patches of a domain are noted as few."""
 
 
 def open_domains(
@@ -38,7 +38,7 @@ def open_domains(
     progress: Progress = silent,
     note: Note = log_note,
 ) -> tuple[Store, Store]:
-    """Store both domains in `out`, or take up the stores that are there.
+    """Store both domains in `out`, or open the stores that are there.
 
     Processes that open the same folder wait for the first, which writes. What is refused leaves
     nothing behind; `close_domains` removes the stores when the training has finished.
@@ -63,7 +63,7 @@ def open_domains(
     out.mkdir(parents=True, exist_ok=True)
     cache.mkdir(mode=0o700, exist_ok=True)  # it holds patients' images
     try:
-        with _alone(cache):
+        with _locked(cache):
             _check_disk(cache, facts, rule, resample_mm)
             a, b = (
                 open_store(cache / name, scans, rule, resample_mm, progress, name)
@@ -93,7 +93,7 @@ def close_domains(out: Path) -> None:
 
 
 def _check_slices(name: str, facts: Sequence[ScanFacts], note: Note) -> None:
-    slices = sum(each.shape[0] for each in facts)
+    slices = sum(scan.shape[0] for scan in facts)
     if slices < MIN_SLICES:
         raise TrainingError(
             f"the {name} holds {slices} slice{'s' * (slices != 1)}, of {MIN_SLICES} needed: the "
@@ -149,8 +149,8 @@ def _check_disk(
 
 
 @contextlib.contextmanager
-def _alone(cache: Path) -> Iterator[None]:
-    """One process at a time; the lock goes with the process that holds it."""
+def _locked(cache: Path) -> Iterator[None]:
+    """Hold the lock of a folder; it is released when the process that holds it ends."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # some network disks know no locks
             stack.enter_context(file_lock(cache / ".lock", wait=True))

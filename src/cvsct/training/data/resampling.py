@@ -20,7 +20,7 @@ def resampled_shape(
 
 
 def resampled(volume: CTVolume, to_mm: float) -> CTVolume:
-    """The volume in pixels of exactly `to_mm`, about the same centre, by a cubic spline.
+    """The volume in pixels of exactly `to_mm`, about the same center, by a cubic spline.
 
     Towards coarser pixels it is smoothed first, by half the excess of the ratio in pixels, as
     scikit-image's `resize` does: else noise would be folded into lower frequencies. Values are

@@ -19,12 +19,12 @@ from cvsct.training.data.store import Store
 
 Patches = Float32[np.ndarray, "count 1 size size"]
 Turns = Int8[np.ndarray, "count 3"]
-Place = tuple[int, int, int]
-"""Number of a slice, first row and first column of a patch."""
+PatchPosition = tuple[int, int, int]
+"""Position of a patch: number of its slice, first row and first column."""
 
 
 class PatchSampler:
-    """Draws patches from a store, each possible place with the same chance.
+    """Sampler of patches from a store, uniform over all possible positions.
 
     Args:
         store: slices of one domain.
@@ -41,13 +41,13 @@ class PatchSampler:
         self._ends = np.cumsum(store.counts[self.slices])
 
     def __len__(self) -> int:
-        """How many places patches are drawn from."""
+        """Number of positions that patches are drawn from."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def draw(self, count: int, rng: np.random.Generator) -> Patches:
         """Patches in [-1, 1], each flipped and transposed at random."""
-        places = self.places(count, rng)
-        return cut_turned(self.store, self.window, places, random_turns(count, rng))
+        positions = self.draw_positions(count, rng)
+        return cut_turned(self.store, self.window, positions, random_turns(count, rng))
 
     def validation_patches(
         self, count: int, rng: np.random.Generator, size_px: int | None = None
@@ -55,32 +55,32 @@ class PatchSampler:
         """Patches that are not turned, the same for the same seed.
 
         Args:
-            size_px: side of larger crops about the same centres, moved inwards at the edge.
+            size_px: side of larger crops about the same centers, moved inwards at the edge.
 
         Raises:
             TrainingError: if a slice is smaller.
         """
-        return cut_upright(self.store, self.window, self.places(count, rng), size_px)
+        return cut_upright(self.store, self.window, self.draw_positions(count, rng), size_px)
 
     def slice_hu(self, which: int) -> Float32[np.ndarray, "rows columns"]:
-        """One of `slices` as a whole, in HU."""
+        """Whole slice number `which` of `slices`, in HU."""
         return self.store.plane(int(self.slices[which])).astype(np.float32)
 
-    def split(self, validation_fraction: float, rng: np.random.Generator) -> Parts:
+    def split(self, validation_fraction: float, rng: np.random.Generator) -> SamplerSplit:
         """Part the whole store into patients to learn from and patients held out.
 
         Raises:
             TrainingError: if either part would be without patches.
         """
         parts = split_slices(self.store, validation_fraction, rng)
-        return Parts(
+        return SamplerSplit(
             PatchSampler(self.store, self.window, parts.training),
             PatchSampler(self.store, self.window, parts.validation),
             parts.how,
         )
 
-    def places(self, count: int, rng: np.random.Generator) -> list[Place]:
-        """Places drawn with equal chances."""
+    def draw_positions(self, count: int, rng: np.random.Generator) -> list[PatchPosition]:
+        """Draw positions, all with the same probability."""
         ranks = rng.integers(len(self), size=count)
         which = np.searchsorted(self._ends, ranks, side="right")
         indices = self.slices[which]
@@ -92,8 +92,8 @@ class PatchSampler:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Samplers of what is learned from and of what is held out, and how they were parted."""
+class SamplerSplit:
+    """Samplers of the training and of the validation patches, and how they were split."""
 
     training: PatchSampler
     validation: PatchSampler
@@ -105,28 +105,30 @@ def random_turns(count: int, rng: np.random.Generator) -> Turns:
     return rng.integers(2, size=(count, 3), dtype=np.int8)
 
 
-def cut_turned(store: Store, window: HUWindow, places: Sequence[Place], turns: Turns) -> Patches:
-    """Patches of a store at these places, each turned as told."""
+def cut_turned(
+    store: Store, window: HUWindow, positions: Sequence[PatchPosition], turns: Turns
+) -> Patches:
+    """Patches of a store at the given positions, each flipped and transposed as given."""
     size = store.rule.size_px
-    patches = np.empty((len(places), 1, size, size), dtype=np.float32)
-    for patch, (index, row, column), turn in zip(patches, places, turns, strict=True):
+    patches = np.empty((len(positions), 1, size, size), dtype=np.float32)
+    for patch, (index, row, column), turn in zip(patches, positions, turns, strict=True):
         cut = store.plane(index)[row : row + size, column : column + size]
         patch[0] = window.to_unit(_turned(cut, *turn.tolist()).astype(np.float32))
     return patches
 
 
 def cut_upright(
-    store: Store, window: HUWindow, places: Sequence[Place], size_px: int | None = None
+    store: Store, window: HUWindow, positions: Sequence[PatchPosition], size_px: int | None = None
 ) -> Patches:
-    """Patches as they lie in their slices, or crops of another size about the same centres.
+    """Patches as they lie in their slices, or crops of another size about the same centers.
 
     Raises:
         TrainingError: if a slice is smaller than a crop.
     """
     own = store.rule.size_px
     size = own if size_px is None else size_px
-    patches = np.empty((len(places), 1, size, size), dtype=np.float32)
-    for patch, (index, *corner) in zip(patches, places, strict=True):
+    patches = np.empty((len(positions), 1, size, size), dtype=np.float32)
+    for patch, (index, *corner) in zip(patches, positions, strict=True):
         plane = store.plane(index)
         if min(plane.shape) < size:
             raise TrainingError(

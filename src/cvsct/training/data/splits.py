@@ -1,4 +1,4 @@
-"""What is held out for validation: whole patients, or the upper part of the only one."""
+"""Split of slices for validation: whole patients, or the upper part of a single one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def split_slices(
     among = np.arange(len(store)) if slices is None else slices
     frames = store.frames[[store.first(i) for i in range(len(store.facts))]].tolist()
     patients = np.array(
-        [each.patient or f"frame {frame}" for each, frame in zip(store.facts, frames, strict=True)],
+        [scan.patient or f"frame {frame}" for scan, frame in zip(store.facts, frames, strict=True)],
         dtype=object,
     )[store.series[among]]
     useful = list(dict.fromkeys(patients[store.counts[among] > 0]))
@@ -70,7 +70,7 @@ def split_slices(
 
 
 def _choose(patients: np.ndarray, order: list[str], fraction: float) -> list[str]:
-    """Patients in this order who fit into the share; where none fits, the one of fewest slices."""
+    """First patients whose slices fit the fraction; where none fits, the one of fewest slices."""
     slices = {who: int((patients == who).sum()) for who in order}
     room = fraction * len(patients)
     chosen = []

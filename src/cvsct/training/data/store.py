@@ -1,4 +1,4 @@
-"""The voxels of one domain in a file that is mapped into memory, so that they need not fit there.
+"""Voxels of one domain in a memory-mapped file, so that they need not fit into memory.
 
 One pass over the scans writes all that training needs to draw patches at random:
 
@@ -30,7 +30,7 @@ from cvsct.core.files import config_hash, new_folder, write_json
 from cvsct.core.progress import Progress, silent
 from cvsct.core.volume import CTVolume, ScanFacts, Scans, facts_of
 from cvsct.training.data.entry import Entry, hashed
-from cvsct.training.data.patch_grid import PatchRule, corner, find_places
+from cvsct.training.data.patch_grid import PatchRule, corner, find_patch_starts
 from cvsct.training.data.resampling import resampled, resampled_shape
 
 FORMAT = 2
@@ -39,7 +39,7 @@ ALIGNMENT = 4096
 
 
 class Store:
-    """The slices of one domain, numbered through, and the places where patches start.
+    """Slices of one domain, numbered consecutively, and the positions where patches may start.
 
     Args:
         folder: what `open_store` has written.
@@ -51,24 +51,27 @@ class Store:
         self.folder, self.facts, self.fingerprint = folder, facts, fingerprint
         about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         self.rule = PatchRule(**about["rule"])
-        self.entries = entries = tuple(Entry.from_json(each) for each in about["series"])
+        self.entries = entries = tuple(Entry.from_json(value) for value in about["series"])
         voxels, places = (
             np.asarray(np.memmap(folder / name, np.uint8, "r")) for name in (VOXELS, PLACES)
         )
         self._stacks: list[Num[np.ndarray, "slices rows columns"]] = [
-            voxels[each.offset : each.end].view(each.dtype).reshape(each.shape) for each in entries
+            voxels[entry.offset : entry.end].view(entry.dtype).reshape(entry.shape)
+            for entry in entries
         ]
-        self._grids = [self.rule.grid(*each.shape[1:]) for each in entries]
+        self._grids = [self.rule.grid(*entry.shape[1:]) for entry in entries]
         self._bits = [
-            places[each.places_offset :][: each.shape[0] * _packed(grid)].reshape(each.shape[0], -1)
-            for each, grid in zip(entries, self._grids, strict=True)
+            places[entry.places_offset :][: entry.shape[0] * _packed(grid)].reshape(
+                entry.shape[0], -1
+            )
+            for entry, grid in zip(entries, self._grids, strict=True)
         ]
-        lengths = [each.shape[0] for each in entries]
+        lengths = [entry.shape[0] for entry in entries]
         self.series = np.repeat(np.arange(len(entries)), lengths)
-        self.counts = np.concatenate([np.array(each.counts, np.int64) for each in entries])
-        self.z_mm = np.concatenate([each.geometry.z_mm for each in entries])
+        self.counts = np.concatenate([np.array(entry.counts, np.int64) for entry in entries])
+        self.z_mm = np.concatenate([entry.geometry.z_mm for entry in entries])
         frames = [
-            each.geometry.frame_of_reference or f"series {i}" for i, each in enumerate(entries)
+            entry.geometry.frame_of_reference or f"series {i}" for i, entry in enumerate(entries)
         ]
         self.frames = np.repeat(np.unique(frames, return_inverse=True)[1], lengths)
         self._first = np.concatenate([[0], np.cumsum(lengths)])
@@ -78,7 +81,7 @@ class Store:
         return Store, (self.folder, self.facts, self.fingerprint)
 
     def __len__(self) -> int:
-        """How many slices there are."""
+        """Number of slices."""
         return len(self.series)
 
     def first(self, series: int) -> int:
@@ -86,7 +89,7 @@ class Store:
         return int(self._first[series])
 
     def plane(self, index: int) -> Num[np.ndarray, "rows columns"]:
-        """HU of a slice as they are stored, read when they are used."""
+        """CT numbers of a slice in HU; the file is read when they are used."""
         series = int(self.series[index])
         plane: Num[np.ndarray, "rows columns"] = self._stacks[series][index - self._first[series]]
         return plane
@@ -106,7 +109,7 @@ def open_store(
     progress: Progress = silent,
     name: str = "scans",
 ) -> Store:
-    """The store in `folder` if it was made from these scans in this way, else a new one.
+    """Open the store in `folder` if it holds these scans with this rule, else write a new one.
 
     Args:
         resample_mm: pixel size to which every slice is brought; as they are where `None`.
@@ -122,7 +125,7 @@ def open_store(
         shutil.rmtree(folder, ignore_errors=True)
         about = {
             "format": FORMAT,
-            "made_from": _made_from(facts, rule, resample_mm),
+            "made_from": _origin_hash(facts, rule, resample_mm),
             "rule": asdict(rule),
         }
         with new_folder(folder) as partial:
@@ -139,21 +142,21 @@ def is_current(
     try:
         about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         size = (folder / VOXELS).stat().st_size
-        end = max(Entry.from_json(each).end for each in about["series"])
-        known = about["format"] == FORMAT and size == end and all(each.stamp for each in facts)
-        return bool(known and about["made_from"] == _made_from(facts, rule, resample_mm))
+        end = max(Entry.from_json(value).end for value in about["series"])
+        known = about["format"] == FORMAT and size == end and all(scan.stamp for scan in facts)
+        return bool(known and about["made_from"] == _origin_hash(facts, rule, resample_mm))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def fingerprint(facts: Sequence[ScanFacts]) -> str:
-    """Tells one set of scans from another, in whatever order, without naming them."""
-    return config_hash({"series": sorted((each.series_uid, *each.shape) for each in facts)})[:12]
+    """Hash of a set of scans, independent of their order and without their names."""
+    return config_hash({"series": sorted((scan.series_uid, *scan.shape) for scan in facts)})[:12]
 
 
 def bytes_needed(facts: Sequence[ScanFacts], resample_mm: float | None) -> int:
-    """Room for the voxels of a store, as int16, and an eightieth of that for the places."""
-    voxels = sum(int(np.prod(each.shape)) for each in _as_stored(facts, resample_mm))
+    """Bytes that a store needs: voxels as int16, and an eightieth of that for patch positions."""
+    voxels = sum(int(np.prod(scan.shape)) for scan in _as_stored(facts, resample_mm))
     return 2 * voxels + voxels // 40 + ALIGNMENT * len(facts)
 
 
@@ -162,22 +165,22 @@ def _as_stored(facts: Sequence[ScanFacts], resample_mm: float | None) -> tuple[S
         return tuple(facts)
     return tuple(
         replace(
-            each,
-            shape=resampled_shape(each.shape, each.pixel_mm, resample_mm),
+            scan,
+            shape=resampled_shape(scan.shape, scan.pixel_mm, resample_mm),
             pixel_mm=(resample_mm, resample_mm),
         )
-        for each in facts
+        for scan in facts
     )
 
 
-def _made_from(facts: Sequence[ScanFacts], rule: PatchRule, resample_mm: float | None) -> str:
-    series = [(each.series_uid, *each.shape, each.stamp) for each in facts]
+def _origin_hash(facts: Sequence[ScanFacts], rule: PatchRule, resample_mm: float | None) -> str:
+    series = [(scan.series_uid, *scan.shape, scan.stamp) for scan in facts]
     return config_hash({"series": series, "rule": asdict(rule), "resample_mm": resample_mm})
 
 
 @dataclass
 class _Writer:
-    """Appends one series after the other to the open files."""
+    """Writer of a store, which appends one series after the other to the open files."""
 
     voxels: IO[bytes]
     places: IO[bytes]
@@ -214,7 +217,7 @@ class _Writer:
 
     def _places(self, plane: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "down across"]:
         try:
-            return find_places(plane, self.rule)
+            return find_patch_starts(plane, self.rule)
         except GeometryError as error:
             raise TrainingError(
                 f"series {self.done} of the {self.name}: {error}; set smaller patches"

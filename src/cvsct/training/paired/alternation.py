@@ -1,4 +1,4 @@
-"""GANai's alternating training: who learns and who rests, and the networks that are kept.
+"""Alternating training of GANai: phases of generator and discriminators, and kept networks.
 
 Liang et al., bioRxiv 460188, 2018, and its authors' public code: training goes in phases. In one
 only the discriminators learn, until they tell real from translated without doubt; in the next only
@@ -24,7 +24,7 @@ State = dict[str, Tensor]
 
 
 class AlternationConfig(Settings):
-    """How generator and discriminators take turns."""
+    """Settings of the alternation of generator and discriminators."""
 
     phase_steps: int = Field(default=0, ge=0)
     """A phase has at most so many steps; 0 has no phases, both learn in each step."""
@@ -41,7 +41,7 @@ class AlternationConfig(Settings):
 
 
 class Alternation:
-    """Whose turn it is, for how long it has been, and weights of earlier networks by name."""
+    """State of the alternation: whose turn it is, since when, and weights of earlier networks."""
 
     def __init__(self, config: AlternationConfig) -> None:
         self.config = config
@@ -55,13 +55,13 @@ class Alternation:
 
     def generator_to_show(self, name: str, rng: np.random.Generator) -> State | None:
         """Weights of an earlier generator whose images are shown in this step, or None."""
-        held = self.earlier(name)
-        if not held or rng.random() >= self.config.earlier_share:
+        earlier = self.earlier(name)
+        if not earlier or rng.random() >= self.config.earlier_share:
             return None
-        return held[int(rng.integers(len(held)))]
+        return earlier[int(rng.integers(len(earlier)))]
 
     def convinced(self, of_real: float, of_fake: float) -> bool:
-        """Whether what discriminators read is what this phase is for."""
+        """Whether the mean scores of the discriminators reach the goal of this phase."""
         if self.turn == "generator":
             return of_fake > self.config.enough
         return of_real > self.config.enough and of_fake < 1 - self.config.enough
@@ -84,9 +84,9 @@ class Alternation:
         return True
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """State for a checkpoint."""
         return {"turn": self.turn, "steps": self.steps, "kept": self.kept}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's state."""
+        """Restore the state from a checkpoint."""
         self.turn, self.steps, self.kept = state["turn"], state["steps"], state["kept"]

@@ -1,4 +1,4 @@
-"""What shapes a training of the paired family: settings, and the presets that fill them in.
+"""Settings of the paired family of trainings, and their presets.
 
 The methods differ in what their rows of METHODS set. Facts of the papers and what was chosen where
 they are silent are listed in docs/methods.md.
@@ -30,7 +30,7 @@ _PATCH_GAN: dict[str, Any] = {
     "strides": (2, 2, 2, 1),
     "sigmoid": False,
 }
-"""pix2pix's discriminator of 70 px patches (appendix 6.1.2), without its normalisation."""
+"""pix2pix's discriminator of 70 px patches (appendix 6.1.2), without its normalization."""
 
 
 class VGGFile(Settings):

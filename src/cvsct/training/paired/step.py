@@ -1,4 +1,4 @@
-"""The training step of the paired family: a generator that is shown what it should have made.
+"""Training step of the paired family: a generator is trained on pairs of source and target.
 
 One step serves choe-cnn, cgan (pix2pix), ganai, stan-ct and radiomicgan; what they differ in are
 settings (`cvsct.training.paired.settings`).
@@ -21,9 +21,9 @@ from cvsct.networks.discriminator import Discriminator
 from cvsct.networks.unet import UNet
 from cvsct.networks.vgg_unet import VGGUNet
 from cvsct.training import losses
-from cvsct.training.collapse_monitor import Health
+from cvsct.training.collapse_monitor import CollapseMonitor
 from cvsct.training.distributed import ALONE, Ranks
-from cvsct.training.networks import Images, Team, mean_terms, on_device
+from cvsct.training.networks import Images, NetworkSet, mean_terms, on_device
 from cvsct.training.paired.alternation import Alternation, State
 from cvsct.training.paired.settings import PairedConfig
 from cvsct.training.vgg_weights import fill, find_weights
@@ -45,7 +45,7 @@ PIXEL_LOSS = {"l1": losses.mean_absolute, "l2": losses.mean_squared}
 
 
 class PairedStep:
-    """Networks, optimisers and losses of a paired method, one call a step.
+    """Networks, optimizers and losses of a paired method; each call is one training step.
 
     Args:
         sample: patches of the source, from which a frozen encoder's scales are taken.
@@ -63,15 +63,18 @@ class PairedStep:
         if isinstance(generator, VGGUNet):
             self.vgg_sha256 = _fill_encoder(generator, config)
             generator.scale_to_data(sample)
-        learners: dict[str, tuple[tuple[str, ...], float]] = {
+        trained: dict[str, tuple[tuple[str, ...], float]] = {
             "generator": ((MODEL,), config.learning_rate)
         }
         if self.critics:
-            learners["critics"] = (self.critics, config.learning_rate_discriminator)
+            trained["critics"] = (self.critics, config.learning_rate_discriminator)
         nets = {MODEL: generator, **{name: _critic(name, config) for name in self.critics}}
-        self.team = Team(nets, (MODEL,), learners, config, ranks)
-        self.nets, self.bf16 = self.team.nets, self.team.bf16
-        self.turns, self.health = Alternation(config.alternation), Health(config.health)
+        self.networks = NetworkSet(nets, (MODEL,), trained, config, ranks)
+        self.nets, self.bf16 = self.networks.nets, self.networks.bf16
+        self.alternation, self.collapse_monitor = (
+            Alternation(config.alternation),
+            CollapseMonitor(config.health),
+        )
 
     def __call__(
         self, a: Images, b: Images, fraction_done: float, rng: np.random.Generator
@@ -91,54 +94,56 @@ class PairedStep:
         Raises:
             TrainingError: when a discriminator has been dead too long.
         """
-        images = (self._windowed(self.team.here(x), fraction_done) for x in (a, b))
+        images = (self._windowed(self.networks.to_device(x), fraction_done) for x in (a, b))
         parts = list(zip(*(x.chunk(self.config.accumulate) for x in images), strict=True))
-        said: dict[str, Tensor] = {}
-        turn, fakes = self.turns.turn, None
+        logged: dict[str, Tensor] = {}
+        turn, fakes = self.alternation.turn, None
         if turn != "critics":
-            terms, fakes = self._teach_generator(parts)
-            said |= terms | self._learned("generator", fraction_done)
-            self.team.update_average()
+            terms, fakes = self._train_generator(parts)
+            logged |= terms | self._update_weights("generator", fraction_done)
+            self.networks.update_average()
         if self.critics and turn != "generator":
-            fakes = fakes or self._translated(parts, self.turns.generator_to_show(MODEL, rng))
-            said |= self._teach_critics(parts, fakes) | self._learned("critics", fraction_done)
-        values = self.team.read_out(said)
+            fakes = fakes or self._translated(parts, self.alternation.generator_to_show(MODEL, rng))
+            logged |= self._train_critics(parts, fakes) | self._update_weights(
+                "critics", fraction_done
+            )
+        values = self.networks.read_out(logged)
         learned = [name for name in self.critics if name in values]
-        self.health.check(
+        self.collapse_monitor.check(
             {name: values[name] for name in learned},
             {name: values[f"gradient_{name}"] for name in learned},
         )
         if turn != "both":
             self._end_step(values)
-        return values | self.team.rates(fraction_done)
+        return values | self.networks.rates(fraction_done)
 
-    def _teach_generator(self, parts: list[Pair]) -> tuple[dict[str, Tensor], list[Images]]:
+    def _train_generator(self, parts: list[Pair]) -> tuple[dict[str, Tensor], list[Images]]:
         """Gradients of all parts; the weighted terms with what is read, and what was translated."""
-        self.team.let_learn(self.critics, False)
-        self.team.learners["generator"].clear()
+        self.networks.set_trainable(self.critics, False)
+        self.networks.optimizers["generator"].zero_grad()
         gathered, fakes = [], []
         for a, b in parts:
-            with self.team.precision():
+            with self.networks.precision():
                 fake = self.nets[MODEL](a)
                 terms, read = self._generator_terms(fake, a, b)
-            gathered.append(self.team.backward(terms, len(parts)) | read)
+            gathered.append(self.networks.backward(terms, len(parts)) | read)
             fakes.append(fake.detach())
         return mean_terms(gathered), fakes
 
-    def _teach_critics(self, parts: list[Pair], fakes: list[Images]) -> dict[str, Tensor]:
+    def _train_critics(self, parts: list[Pair], fakes: list[Images]) -> dict[str, Tensor]:
         """Gradients of all parts; the weighted terms with what is read."""
-        self.team.let_learn(self.critics, True)
-        self.team.learners["critics"].clear()
+        self.networks.set_trainable(self.critics, True)
+        self.networks.optimizers["critics"].zero_grad()
         gathered = []
         for (a, b), fake in zip(parts, fakes, strict=True):
             terms: dict[str, Tensor] = {}
             read: dict[str, Tensor] = {}
-            with self.team.precision():
+            with self.networks.precision():
                 for name in self.critics:
                     own, seen = self._critic_terms(name, a, b, fake)
                     terms |= own
                     read |= seen
-            gathered.append(self.team.backward(terms, len(parts)) | read)
+            gathered.append(self.networks.backward(terms, len(parts)) | read)
         return mean_terms(gathered)
 
     def _generator_terms(
@@ -149,12 +154,12 @@ class PairedStep:
         read = {}
         for name in self.critics:
             # every discriminator that is kept must be convinced too
-            held: list[State | None] = [None, *self.turns.earlier(name)]
+            held: list[State | None] = [None, *self.alternation.earlier(name)]
             scores = [self._scores(name, a, fake, weights)[0] for weights in held]
-            fooled = [GENERATOR_LOSS[config.adversarial](each) for each in scores]
+            fooled = [GENERATOR_LOSS[config.adversarial](score) for score in scores]
             view = name.removeprefix("critic_")
             terms[f"adversarial_{view}"] = config.weight_adversarial * torch.stack(fooled).mean()
-            read[f"fools_{view}"] = torch.stack([self._reading(each) for each in scores]).min()
+            read[f"fools_{view}"] = torch.stack([self._reading(score) for score in scores]).min()
         if config.weight_latent:
             network = self.nets[MODEL]
             assert isinstance(network, UNet)
@@ -172,10 +177,10 @@ class PairedStep:
         real, translated = scores.chunk(2)
         terms = {name: CRITIC_LOSS[self.config.adversarial](real, translated)}
         if self.config.weight_feature:
-            apart = losses.feature_distance(
-                *zip(*(each.chunk(2) for each in features), strict=True)
+            difference = losses.feature_distance(
+                *zip(*(layer.chunk(2) for layer in features), strict=True)
             )
-            terms[f"features_{view}"] = self.config.weight_feature * (1 - apart).clamp_min(0)
+            terms[f"features_{view}"] = self.config.weight_feature * (1 - difference).clamp_min(0)
         return terms, {
             f"real_{view}": self._reading(real),
             f"fake_{view}": self._reading(translated),
@@ -190,39 +195,41 @@ class PairedStep:
         assert isinstance(critic, Discriminator)
         if weights is not None:
             return losses.at_least_single(functional_call(critic, weights, (seen,))), []
-        scores, features = critic.judge(seen)
+        scores, features = critic.scores_and_features(seen)
         return losses.at_least_single(scores), features
 
     def _reading(self, scores: Tensor) -> Tensor:
-        """What a discriminator takes the images for, on average: 1 real, 0 translated."""
+        """Mean score of images as a discriminator reads them: 1 real, 0 translated."""
         scores = scores.detach()
         return (scores.sigmoid() if self.config.adversarial == "cross-entropy" else scores).mean()
 
     @torch.no_grad()
     def _translated(self, parts: list[Pair], weights: State | None) -> list[Images]:
-        """What the generator makes, or an earlier one."""
+        """Images translated by the generator, or by an earlier one where weights are given."""
         network = self.nets[MODEL]
-        with self.team.precision():
+        with self.networks.precision():
             if weights is None:
                 return [network(a) for a, _ in parts]
             return [functional_call(network, weights, (a,)) for a, _ in parts]
 
-    def _learned(self, learner: str, fraction_done: float) -> dict[str, Tensor]:
-        norms = self.team.learners[learner].learn(fraction_done)
+    def _update_weights(self, optimizer: str, fraction_done: float) -> dict[str, Tensor]:
+        norms = self.networks.optimizers[optimizer].update(fraction_done)
         return {f"gradient_{name}": norm for name, norm in norms.items()}
 
     def _end_step(self, values: Mapping[str, float]) -> None:
         views = [name.removeprefix("critic_") for name in self.critics]
-        if self.turns.turn == "generator":
-            convinced = self.turns.convinced(0.0, min(values[f"fools_{view}"] for view in views))
+        if self.alternation.turn == "generator":
+            convinced = self.alternation.convinced(
+                0.0, min(values[f"fools_{view}"] for view in views)
+            )
             resting = self.critics
         else:
-            convinced = self.turns.convinced(
+            convinced = self.alternation.convinced(
                 min(values[f"real_{view}"] for view in views),
                 max(values[f"fake_{view}"] for view in views),
             )
             resting = (MODEL,)
-        self.turns.end_step(convinced, {name: self.nets[name] for name in resting})
+        self.alternation.end_step(convinced, {name: self.nets[name] for name in resting})
 
     def _windowed(self, images: Images, fraction_done: float) -> Images:
         """The images in the window of this stage of the training."""
@@ -234,7 +241,7 @@ class PairedStep:
 
     def translate(self, direction: str, images: Images) -> Images:
         """Translate (`a2b`) as the finished model would, with averaged weights."""
-        return self.team.translate(direction, images)
+        return self.networks.translate(direction, images)
 
     def weights(self) -> dict[str, Tensor]:
         """Averaged weights of the generator: what a model is made of.
@@ -244,23 +251,23 @@ class PairedStep:
         """
         return {
             name: tensor.half() if name.startswith(ENCODER) else tensor
-            for name, tensor in self.team.averaged.items()
+            for name, tensor in self.networks.averaged.items()
         }
 
     def state(self) -> dict[str, Any]:
-        """Everything a checkpoint needs to go on."""
+        """State for a checkpoint."""
         return {
-            **self.team.state(),
-            "turns": self.turns.state(),
-            "health": self.health.state(),
+            **self.networks.state(),
+            "turns": self.alternation.state(),
+            "health": self.collapse_monitor.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's state."""
+        """Restore the state from a checkpoint."""
         state = on_device(self.ranks.device, state)
-        self.team.restore(state)
-        self.turns.restore(state["turns"])
-        self.health.restore(state["health"])
+        self.networks.restore(state)
+        self.alternation.restore(state["turns"])
+        self.collapse_monitor.restore(state["health"])
 
 
 def narrowed(images: Images, share: float, window: HUWindow, centre_hu: float | None) -> Images:

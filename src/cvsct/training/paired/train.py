@@ -12,8 +12,8 @@ from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Scans
 from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import Bundle
-from cvsct.training.data.pairs import PairParts, PairSampler
-from cvsct.training.distributed import Ranks, joined
+from cvsct.training.data.pairs import PairSampler, PairSamplerSplit
+from cvsct.training.distributed import Ranks, join_ranks
 from cvsct.training.loop import Limits, train
 from cvsct.training.networks import Images
 from cvsct.training.paired.settings import PairedConfig, paired_config
@@ -22,11 +22,11 @@ from cvsct.training.paired.validation import PairValidator
 from cvsct.training.trainer import (
     NONE_HELD_OUT,
     Stores,
-    as_heard,
     finished_model,
-    nothing_left_if_refused,
     open_stores,
+    quiet_unless_first,
     refuse_unequal_shares,
+    remove_stores_if_refused,
     requested_settings,
     start_run,
     training_record,
@@ -49,11 +49,11 @@ def train_paired(source: Scans, target: Scans, request: TrainingRequest) -> Bund
             divergence.
     """
     config = paired_config(request.preset, requested_settings(request))
-    with joined() as ranks:
+    with join_ranks() as ranks:
         refuse_unequal_shares(config, ranks)
-        request = as_heard(request, ranks)
+        request = quiet_unless_first(request, ranks)
         stores = open_stores(source, target, request, config)
-        with nothing_left_if_refused(request, ranks):
+        with remove_stores_if_refused(request, ranks):
             pairs = _pair(stores, config, request)
             split = _split(pairs, config, request)
             step = _build_step(config, split.training, request.seed, ranks)
@@ -99,15 +99,15 @@ def _pair(stores: Stores, config: PairedConfig, request: TrainingRequest) -> Pai
     return pairs
 
 
-def _split(pairs: PairSampler, config: PairedConfig, request: TrainingRequest) -> PairParts:
+def _split(pairs: PairSampler, config: PairedConfig, request: TrainingRequest) -> PairSamplerSplit:
     """Pairs to learn from and to validate on; the same ones where too few can be held out."""
     if config.validation_fraction == 0:
-        return PairParts(pairs, pairs, NONE_HELD_OUT)
+        return PairSamplerSplit(pairs, pairs, NONE_HELD_OUT)
     try:
         return pairs.split(config.validation_fraction, random_stream(request.seed, "split"))
     except TrainingError as error:
         request.note(f"{error}; validating on the pairs that are learned from")
-        return PairParts(pairs, pairs, NONE_HELD_OUT)
+        return PairSamplerSplit(pairs, pairs, NONE_HELD_OUT)
 
 
 def _build_step(config: PairedConfig, learned: PairSampler, seed: int, ranks: Ranks) -> PairedStep:

@@ -1,4 +1,4 @@
-"""How good a model of paired training is, measured on held-out pairs while it trains.
+"""Validation of paired training: figures of a model on held-out pairs while it trains.
 
 Paired methods are taught by a distance of pixels. A model that is chosen by that alone may be the
 one that blurs best: where the target is sharper or noisier, what cannot be foreseen costs least
@@ -19,15 +19,15 @@ from cvsct.training.patch_view import FLOOR_DB, Images, PatchView
 
 
 @runtime_checkable
-class TranslatingPairs(Protocol):
-    """What is measured: a step with a generator from source to target."""
+class PairTranslator(Protocol):
+    """Step with a generator from source to target, as the validator needs it."""
 
     def translate(self, direction: str, images: Images) -> Images:
         """Translate (`a2b`) as the finished model would."""
 
 
 class PairValidator:
-    """Measures what a step's generator makes of source patches, against the target's.
+    """Validator of a step's generator: translated source patches against those of the target.
 
     Args:
         a: source patches in [-1, 1] of the window, on the step's device.
@@ -43,7 +43,7 @@ class PairValidator:
         self.band = distance_band_per_mm(spacings)
         self.pure = self.view.pure(b)
 
-    def __call__(self, step: TranslatingPairs) -> dict[str, float]:
+    def __call__(self, step: PairTranslator) -> dict[str, float]:
         """Figures, and the score: 1 for a model that does nothing, 0 for a perfect one.
 
         Returns:
@@ -51,11 +51,11 @@ class PairValidator:
             window; `spectrum_db`, distance of texture from the target's; `bias_hu`, mean
             difference. The first three also of the `input`.
         """
-        made = step.translate("a2b", self.a)
-        figures = self._figures(made)
+        translated = step.translate("a2b", self.a)
+        figures = self._figures(translated)
         error = figures["error_hu"] / max(self.input["error_hu"], 1e-6)
         texture = figures["spectrum_db"] / max(self.input["spectrum_db"], FLOOR_DB)
-        bias_hu = self.view.half_hu * float((made - self.b).mean())
+        bias_hu = self.view.half_hu * float((translated - self.b).mean())
         return {
             "score": (error + texture) / 2,
             **figures,
@@ -65,14 +65,18 @@ class PairValidator:
 
     @cached_property
     def input(self) -> dict[str, float]:
-        """What the source's patches measure before anything is done."""
+        """Figures of the source patches before translation."""
         return self._figures(self.a)
 
-    def pictures(self, step: TranslatingPairs) -> dict[str, Picture]:
+    def pictures(self, step: PairTranslator) -> dict[str, Picture]:
         """One patch of the source, translated, and of the target."""
-        one = self.a[:1]
-        shown = {"1_source": one, "2_translated": step.translate("a2b", one), "3_target": self.b}
-        return {f"a2b/{name}": self.view.grey(image) for name, image in shown.items()}
+        source = self.a[:1]
+        shown = {
+            "1_source": source,
+            "2_translated": step.translate("a2b", source),
+            "3_target": self.b,
+        }
+        return {f"a2b/{name}": self.view.gray(image) for name, image in shown.items()}
 
     def _figures(self, images: Images) -> dict[str, float]:
         difference = (images - self.b).double()

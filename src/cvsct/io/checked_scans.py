@@ -1,7 +1,7 @@
-"""Scans looked at before anything is learned from them: the sound ones, and all that are not.
+"""Check of all scans before a training: the sound ones, and the refusals of the others.
 
-A training meets a series that must be refused only when it comes to it. Here every series is
-opened first, so that all refusals are known at once.
+Every series is opened first, so that all refusals are known at once, and not one by one while
+a training reads its scans.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from cvsct.io.scans import SeriesOnDisk
 from cvsct.io.series import is_harmonized, open_series
 
 SLICES_AT_ONCE = 16
-"""Of a series whose pixels are tried; what was read is let go."""
+"""Slices read at once when pixels are checked; they are not kept."""
 
 
 @dataclass(frozen=True)
-class Examined:
-    """The series under a path.
+class CheckedScans:
+    """The series under a path, sound or refused.
 
     Args:
-        scans: those that are sound.
-        refused: why the others are not, by their number, as `cvsct inspect` counts them.
-        harmonized: of the sound ones those that this program made, by their number.
+        scans: the sound series.
+        refused: reasons for the others, by number in the order of `cvsct inspect`.
+        harmonized: the sound series that this program made, by number.
         left_out: files under the path that are no part of any series.
     """
 
@@ -50,25 +50,25 @@ class Examined:
         return _on_disk(kept)
 
 
-def examine(
+def check_series(
     path: Path, pixels: bool = False, progress: Progress = silent, what: str = "checking"
-) -> Examined:
-    """Open every series under a path; those that must be refused are told, not raised.
+) -> CheckedScans:
+    """Open every series under a path and collect the refusals.
 
     Args:
         pixels: read all pixels too, for damage that no header shows.
-        what: is done, for progress.
+        what: name of the stage, for progress.
 
     Raises:
         SeriesError: if there is no CT series at all.
     """
     listed = catalog(path)
-    found = listed.series
+    all_series = listed.series
     sound: list[tuple[SeriesFiles, ScanFacts]] = []
     refused: dict[int, str] = {}
     ours: dict[int, SeriesFiles] = {}
-    progress(what, 0, len(found))
-    for number, series in enumerate(found, 1):
+    progress(what, 0, len(all_series))
+    for number, series in enumerate(all_series, 1):
         try:
             facts = _facts_of_sound(series, pixels)
             if is_harmonized(series):
@@ -79,16 +79,16 @@ def examine(
         except OSError as error:
             why = error.strerror or type(error).__name__
             refused[number] = f"{label(series.files[0])}: {why}"
-        progress(what, number, len(found))
-    return Examined(_on_disk(sound), refused, ours, listed.left_out)
+        progress(what, number, len(all_series))
+    return CheckedScans(_on_disk(sound), refused, ours, listed.left_out)
 
 
 def _on_disk(pairs: Sequence[tuple[SeriesFiles, ScanFacts]]) -> SeriesOnDisk:
-    return SeriesOnDisk(tuple(one for one, _ in pairs), tuple(facts for _, facts in pairs))
+    return SeriesOnDisk(tuple(series for series, _ in pairs), tuple(facts for _, facts in pairs))
 
 
 def _facts_of_sound(series: SeriesFiles, pixels: bool) -> ScanFacts:
-    """What headers tell of a series after all of it was checked.
+    """Facts from the headers of a series, after the whole series was checked.
 
     Raises:
         CvsctError, OSError: if it is not sound.

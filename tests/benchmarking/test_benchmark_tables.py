@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cvsct.benchmarking.page import headline, league_html, league_markdown
+from cvsct.benchmarking.page import benchmark_html, benchmark_markdown, headline
 from cvsct.benchmarking.published_results import QUALITY, TABLE_2, TABLE_3
 from cvsct.benchmarking.results import INPUT, RETEST, Benchmark, Result
 from cvsct.benchmarking.tables import ranking, tables
@@ -41,7 +41,7 @@ def result(method: str, seed: int, direction: int, ccc: float, psnr: float, sd: 
     )
 
 
-def made(like_the_paper: bool = True) -> Benchmark:
+def made(on_paper_scanners: bool = True) -> Benchmark:
     return Benchmark(
         directions=("GE to Siemens", "Siemens to GE"),
         results=(
@@ -51,7 +51,7 @@ def made(like_the_paper: bool = True) -> Benchmark:
             result("spectrum", 0, 1, 0.5, 33.0, 0.1),
         ),
         budget="30 minutes.",
-        like_the_paper=like_the_paper,
+        on_paper_scanners=on_paper_scanners,
     )
 
 
@@ -154,7 +154,7 @@ def test_a_table_says_the_same_in_every_form() -> None:
     assert list(csv.reader(io.StringIO(table.to_csv()))) == [["name", "a|b"], ["x & y", "1"]]
     assert "| name | a\\|b |" in table.to_markdown()
     assert "1 < 2." in table.to_markdown()
-    page = league_html(made(), [table], {})
+    page = benchmark_html(made(), [table], {})
     assert "<h2>A &lt;b&gt; title</h2>" in page
     assert '<tr class="marked">' in page
     assert '<p class="footnote">1 &lt; 2.</p>' in page
@@ -165,10 +165,10 @@ def test_a_table_says_the_same_in_every_form() -> None:
 
 def test_the_page_is_one_file_and_names_what_failed() -> None:
     found = made()
-    page = league_html(found, tables(found), {"ganai, seed 0": "needs <paired> scans"})
+    page = benchmark_html(found, tables(found), {"ganai, seed 0": "needs <paired> scans"})
     assert "needs &lt;paired&gt; scans" in page
     assert "http" not in page
     assert 'href="results/cvsct-1/a2b/report/report.html"' in page
-    assert "Failed: ganai, seed 0" in league_markdown(
+    assert "Failed: ganai, seed 0" in benchmark_markdown(
         found, tables(found), {"ganai, seed 0": "needs pairs"}
     )

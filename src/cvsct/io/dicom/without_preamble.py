@@ -1,4 +1,4 @@
-"""DICOM without the file header of PS3.10: no preamble, no mark, perhaps no file meta group.
+"""Recognition of DICOM without the file header of PS3.10 (preamble, mark, file meta group).
 
 Old archives and research exports hold bare data sets. What begins with sound elements up to the
 SOP Class UID is taken for one; nothing else is, for pydicom would read any bytes as elements.
@@ -24,7 +24,7 @@ from pydicom.uid import (
 MARKED_AT = 132
 """Where the file meta group begins behind a preamble and the DICM mark (PS3.10 section 7.1)."""
 _HEAD_BYTES = 8192
-"""In which the elements up to the SOP Class UID must lie."""
+"""Length of the beginning of a file in which the SOP Class UID must lie."""
 _META, _IDENTIFYING = 0x0002, 0x0008
 _TRANSFER_SYNTAX, _MEDIA_CLASS, _SOP_CLASS = 0x00020010, 0x00020002, 0x00080016
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR",
@@ -39,7 +39,7 @@ class Start:
 
     Args:
         at: byte of the file meta group, or of the data set where there is none.
-        syntax: transfer syntax as found out; empty where a DICM mark makes that unnecessary.
+        syntax: transfer syntax as deduced; empty where a DICM mark makes that unnecessary.
     """
 
     at: int
@@ -64,7 +64,7 @@ class _Element:
 
 
 def start_of(path: Path) -> Start | None:
-    """Where a file's elements begin; nothing where the file is not DICOM.
+    """Find where a file's elements begin; None if the file is not DICOM.
 
     Raises:
         OSError: if the file cannot be read.
@@ -78,7 +78,7 @@ def start_of(path: Path) -> Start | None:
 
 
 def _bare_syntax(head: bytes, size: int) -> str:
-    """The transfer syntax of elements that begin with the first byte; empty where there are none.
+    """The transfer syntax of elements that begin with the first byte; empty if there are none.
 
     Args:
         size: of the file, which no element may exceed.
@@ -110,7 +110,7 @@ def _bare_syntax(head: bytes, size: int) -> str:
 
 
 def _has_class(head: bytes, at: int, size: int, syntax: str) -> bool:
-    """Whether a data set begins there: known elements in order up to a SOP Class UID."""
+    """Whether a data set begins at a byte: known elements in order up to a SOP Class UID."""
     for element in _elements(head, at, size, syntax):
         if element.tag == _SOP_CLASS:
             return bool(_uid(head, element))
@@ -120,7 +120,7 @@ def _has_class(head: bytes, at: int, size: int, syntax: str) -> bool:
 
 
 def _elements(head: bytes, at: int, size: int, syntax: str) -> Iterator[_Element]:
-    """Elements one after the other, to the first that is none."""
+    """Elements one after the other, up to the first bytes that are not an element."""
     last = -1
     while at + 8 <= len(head):
         element = _element(head, at, syntax)
