@@ -190,12 +190,12 @@ def test_the_noise_index_is_that_of_the_slice_it_is_meant_for() -> None:
     sensitivity = SliceSensitivity(Z_FILTER, ROW_MM, 1.2)
     paths = scanner.paths(cylinder(90.0, 256), EXTENT_MM)
 
-    def read(number: int) -> dict[float, np.ndarray]:
+    def read(number: int) -> dict[float, WaterPaths]:
         rng = np.random.default_rng([11, number + 1000])
         return scanner.acquire(
             paths, {120.0: 100.0}, sensitivity.photons_mm, lambda _: rng,
             modulate=True, variance_share=sensitivity.variance_share(),
-        ).water_mm  # fmt: skip
+        ).water  # fmt: skip
 
     reader = HelicalReader(sensitivity, read, 6.0)
     slices = [slice_at(scanner, reader, 6.0 * i) for i in range(6)]
