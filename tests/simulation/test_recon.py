@@ -98,8 +98,8 @@ def test_detected_signal_and_its_variance_match_a_plain_sum() -> None:
     detector = Detector(profile, 100.0, sampling.fan_rad, sampling.readings_per_rotation)
     paths = np.zeros((2, 400, len(sampling.fan_rad)), np.float32)
     paths[0], paths[1] = 180.0, 12.0
-    quiet = detector.readings(paths, 100.0, 1.0, None)
-    noisy = detector.readings(paths, 100.0, 1.0, np.random.default_rng(0))
+    quiet = detector.readings([paths], 100.0, 1.0, None)
+    noisy = detector.readings([paths], 100.0, 1.0, np.random.default_rng(0))
 
     spectrum = profile.spectrum(100.0)
     energies = spectrum.energies_kev[:, None]
@@ -123,7 +123,7 @@ def test_detected_signal_and_its_variance_match_a_plain_sum() -> None:
     variance = (photons * energies**2).sum(axis=0) + profile.detector.electronic_noise_kev**2 / 0.6
     assert quiet[0] == pytest.approx(mean, rel=2e-5)
     assert noisy.var(axis=0).mean() == pytest.approx(variance.mean(), rel=0.01)
-    assert np.array_equal(noisy, detector.readings(paths, 100.0, 1.0, np.random.default_rng(0)))
+    assert np.array_equal(noisy, detector.readings([paths], 100.0, 1.0, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize("name", [GE, SIEMENS])

@@ -20,6 +20,8 @@ from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation import run as campaign
 from cvsct.simulation.benchmark import Options, Scan, Subject
 from cvsct.simulation.physics.definition import ScannerProfile
+from cvsct.simulation.physics.scan import Acquired
+from cvsct.simulation.physics.tube_current import Exposure
 from cvsct.simulation.plan import plan
 from cvsct.simulation.render_task import Physics
 
@@ -58,17 +60,29 @@ class FakeScanner:
     profile: ScannerProfile
     seconds: float = 0.0
 
-    def images(
-        self, amounts: np.ndarray, extent_mm: float, exposures: Any, kernels: Any,
-        thickness_mm: float, grid: Any, rng_of: Any,
-    ) -> dict[tuple[float, str], np.ndarray]:  # fmt: skip
+    def paths(self, amounts: np.ndarray, extent_mm: float) -> tuple[np.ndarray, ...]:
+        return (amounts,)
+
+    def acquire(
+        self, paths: tuple[np.ndarray, ...], exposures: Any, thickness_mm: float,
+        rng_of: Any, modulate: bool,
+    ) -> Acquired:  # fmt: skip
         time.sleep(self.seconds)
+        level = 100 * float(paths[0].mean())
+        water = {
+            kvp: (level + rng_of(kvp).normal(0, 1000 / mas, (512, 512))).astype(np.float32)
+            for kvp, mas in exposures.items()
+        }
+        return Acquired(water, {kvp: Exposure(mas) for kvp, mas in exposures.items()})
+
+    def reconstruct(
+        self, water_mm: Any, kernels: Any, grid: Any
+    ) -> dict[tuple[float, str], np.ndarray]:
         found = {}
-        for kvp, mas in exposures.items():
-            noise = rng_of(kvp).normal(0, 1000 / mas, (grid.size_px, grid.size_px))
+        for kvp, water in water_mm.items():
             for kernel in kernels:
-                level = 100 * float(amounts.mean()) + len(kernel) + grid.centre_mm[0]
-                image = (level + noise).astype(np.float32)
+                level = len(kernel) + grid.centre_mm[0]
+                image = (level + water[: grid.size_px, : grid.size_px]).astype(np.float32)
                 image[0] = -1000  # air, as every CT shows
                 found[kvp, kernel] = image
         return found

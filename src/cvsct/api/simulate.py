@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from cvsct.core.errors import need_extra
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.io.dicom.simulated import write_simulated
-from cvsct.simulation.benchmark import PARTS, Options
+from cvsct.simulation.benchmark import PARTS, Options, ScanMode
 from cvsct.simulation.plan import plan
 from cvsct.simulation.render_task import load_simulator
 from cvsct.simulation.run import Outcome, planned, run_campaign
@@ -28,6 +27,10 @@ def simulate(
     parenchyma: bool = False,
     fov_mm: float = 350,
     dry_run: bool = False,
+    table: bool = False,
+    arms: str = "up",
+    tube_current: bool = False,
+    helical: bool = False,
     progress: Progress = silent,
     note: Note = log_note,
 ) -> Outcome:
@@ -47,9 +50,15 @@ def simulate(
         parenchyma: lung tissue in the phantom, not air alone.
         fov_mm: field of view.
         dry_run: count what would be made; write nothing.
+        table: lay the bodies on a table.
+        arms: `up` is out of the scan, `side` along the body.
+        tube_current: let the tube current follow the attenuation; needs a scanner whose definition
+            has a section `tube_current`.
+        helical: slices from a helical scan; needs a definition with a section `helical`.
 
     Raises:
-        UsageError: for a scale or part that does not exist, or an `out` that holds something else.
+        UsageError: for a scale, part or place of the arms that does not exist, a scanner that
+            cannot do what is asked, or an `out` that holds something else.
         SimulationError: if it cannot start; single scans that fail are in the outcome.
 
     Example:
@@ -57,7 +66,8 @@ def simulate(
         >>> outcome.n_images > 0, outcome.failed
         (True, {})
     """
-    options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
+    mode = ScanMode(table, arms, tube_current, helical)
+    options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm), mode)
     chosen = tuple(parts)
     need_extra("simulate", "simulate")
     scans = plan(scale, seed, options, chosen or PARTS)
@@ -66,7 +76,7 @@ def simulate(
         return planned(scans)
     return run_campaign(
         scans,
-        {"scale": scale, "seed": seed, "parts": ",".join(chosen) or "all", **asdict(options)},
+        {"scale": scale, "seed": seed, "parts": ",".join(chosen) or "all", **options.record()},
         Path(out),
         write_simulated,
         workers,

@@ -44,6 +44,12 @@ def simulate(
         ),
     ] = "",
     fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
+    table: Annotated[bool, typer.Option("--table", help="Bodies lie on a table.")] = False,
+    arms: Annotated[str, typer.Option(help="up: out of the scan; side: along the body.")] = "up",
+    tube_current: Annotated[
+        bool, typer.Option("--tube-current", help="Tube current follows the attenuation.")
+    ] = False,
+    helical: Annotated[bool, typer.Option("--helical", help="Slices from a helical scan.")] = False,
 ) -> None:
     """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
     from cvsct.api.simulate import simulate as run
@@ -52,6 +58,7 @@ def simulate(
     outcome = run(
         out, scale=scale, parts=parts.split(",") if parts else (), seed=seed, workers=workers,
         mas=mas, match_dose=match_dose, shift_px=shift_px, parenchyma=parenchyma, fov_mm=fov_mm,
+        table=table, arms=arms, tube_current=tube_current, helical=helical,
         dry_run=is_dry_run(), progress=progress(), note=report_line,
     )  # fmt: skip
     speed = f", {outcome.images_per_s:g} images/s"

@@ -6,8 +6,10 @@ Folders: `train/<scanner>`, `test/<scanner>`, `repeat/<scanner>`, `paired/<scann
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from cvsct.core.errors import UsageError
 
 from cvsct.core.names import portable_name
 
@@ -25,6 +27,8 @@ PARTS = (TRAIN, TEST, REPEAT, KERNELS_TRAIN, KERNELS_TEST, KERNELS_REPEAT)
 FILE_HEADER_BYTES = 4096
 """A file's size above its pixels, rounded up to a block."""
 
+ARMS = ("up", "side")
+
 BodyKind = Literal["lungman", "patient"]
 
 
@@ -40,6 +44,35 @@ class Subject:
     def name(self) -> str:
         """Safe as a folder name and unique among bodies."""
         return f"{self.kind}-{self.seed:04d}" + ("-parenchyma" if self.parenchyma else "")
+
+
+@dataclass(frozen=True)
+class ScanMode:
+    """How a body is scanned, beyond an axial slice of it alone at a constant current.
+
+    Args:
+        table: the body lies on a table.
+        arms: `up` is out of the scan, `side` along the body.
+        tube_current: the current follows the attenuation, as the scanner's definition says.
+        helical: readings on a helix, as the definition says; slices are weighted sums of them.
+    """
+
+    table: bool = False
+    arms: str = "up"
+    tube_current: bool = False
+    helical: bool = False
+
+    def __post_init__(self) -> None:
+        if self.arms not in ARMS:
+            raise UsageError(f"arms {self.arms!r}; choose one of {', '.join(ARMS)}")
+
+    @property
+    def has_surroundings(self) -> bool:
+        """Whether anything lies in the beam beside the body."""
+        return self.table or self.arms == "side"
+
+
+PLAIN = ScanMode()
 
 
 @dataclass(frozen=True)
@@ -66,6 +99,7 @@ class Scan:
         shift_mm: how far the image grid lies from the isocentre in x and y: misregistration that
             the headers do not tell.
         raster_px: side of the raster that is projected.
+        mode: table, arms, tube current and helix.
     """
 
     part: str
@@ -83,6 +117,14 @@ class Scan:
     matrix_px: int
     raster_px: int
     shift_mm: tuple[float, float] = (0.0, 0.0)
+    mode: ScanMode = PLAIN
+
+    def record(self) -> dict[str, Any]:
+        """All values as plain data, without the mode of a plain scan."""
+        values = asdict(self)
+        if self.mode == PLAIN:
+            del values["mode"]
+        return values
 
     @property
     def name(self) -> str:
@@ -135,6 +177,7 @@ class Options:
         match_dose: give the Siemens scanner the mAs that make its CTDIvol the GE scanner's.
         shift_px: misregistration of the test pair: how far the Siemens images lie to the side.
         parenchyma: lungs with texture and vessels' mist instead of air.
+        mode: table, arms, tube current and helix, for all scans.
     """
 
     mas: float = 100.0
@@ -142,3 +185,10 @@ class Options:
     shift_px: float = 0.0
     parenchyma: bool = False
     fov_mm: float = 350.0
+    mode: ScanMode = PLAIN
+
+    def record(self) -> dict[str, Any]:
+        """The choices by name, without the mode of plain scans."""
+        values = asdict(self)
+        mode = values.pop("mode")
+        return values if self.mode == PLAIN else {**values, **mode}

@@ -38,6 +38,7 @@ from cvsct.simulation.benchmark import (
     BodyKind,
     Options,
     Scan,
+    ScanMode,
     Subject,
 )
 from cvsct.simulation.physics.definition import load_profile
@@ -179,7 +180,7 @@ def plan(
     """Every scan of the benchmark at one scale, without the pairs, or of the parts given.
 
     Raises:
-        UsageError: if there is no such scale or part.
+        UsageError: if there is no such scale or part, or a scanner cannot scan in that mode.
     """
     if scale not in SCALES:
         raise UsageError(f"no scale {scale!r}; choose one of {', '.join(SCALES)}")
@@ -215,9 +216,22 @@ def plan(
                     matrix_px=size.matrix_px,
                     raster_px=size.raster_px,
                     shift_mm=(beside * options.shift_px * options.fov_mm / size.matrix_px, 0.0),
+                    mode=options.mode,
                 )
             )
-    return tuple(scan for scan in scans if scan.part in parts)
+    chosen = tuple(scan for scan in scans if scan.part in parts)
+    for scanner in {scan.scanner: None for scan in chosen}:
+        _refuse_mode(options.mode, scanner)
+    return chosen
+
+
+def _refuse_mode(mode: ScanMode, scanner: str) -> None:
+    profile = load_profile(scanner)
+    for asked, section in ((mode.tube_current, "tube_current"), (mode.helical, "helical")):
+        if asked and getattr(profile, section) is None:
+            raise UsageError(
+                f"{scanner} has no section {section} in its definition, so it cannot be asked for"
+            )
 
 
 def _shares(slices: int, bodies: int) -> list[int]:

@@ -7,26 +7,37 @@ and a slice whose files are there already need not be made again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from cvsct import __version__
-from cvsct.core.errors import GeometryError, MissingExtraError
+from cvsct.core.errors import GeometryError, MissingExtraError, UsageError
 from cvsct.core.files import config_hash
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Acquisition, CTVolume, Geometry, SimulatedStudy
-from cvsct.simulation.benchmark import Scan, Series, Subject
+from cvsct.simulation.benchmark import Scan, ScanMode, Series, Subject
 from cvsct.simulation.ground_truth import HasNodules, write_body
+from cvsct.simulation.phantom.surroundings import BodyOutline, Surroundings, beside
 from cvsct.simulation.physics.definition import ScannerProfile, load_profile
+
+if TYPE_CHECKING:
+    from cvsct.simulation.physics.helical import HelicalReader, SliceSensitivity
 
 RASTER_MM = 400.0
 """Side of the square that is projected; no body is wider."""
+WIDE_RASTER_MM = 500.0
+"""The same with a table or arms around the body."""
+OUTLINE_SLICES, OUTLINE_PX = 7, 128
+"""Slices from which the outline of a body is taken, and pixels of their side."""
+KEPT_PATHS_BYTES = 192 * 2**20
+"""Projections a process keeps: a repeated scan differs in its noise alone."""
 OVERSCAN_MM = 20.0
 """How far a stack may reach beyond the range of a chest scan; the body goes on there."""
 
@@ -46,7 +57,15 @@ class Phantom(HasNodules, Protocol):
 class Scanner(Protocol):
     """What a campaign needs of a virtual scanner; see `scan.VirtualScanner`."""
 
-    def images(self, *about: Any, **more: Any) -> dict[tuple[float, str], np.ndarray]:
+    def paths(self, amounts: np.ndarray, extent_mm: float) -> tuple[np.ndarray, ...]:
+        """Paths through the basis materials of each reading."""
+
+    def acquire(self, paths: Sequence[np.ndarray], *about: Any, **more: Any) -> Any:
+        """Water paths and exposures by tube voltage; see `scan.Acquired`."""
+
+    def reconstruct(
+        self, water_mm: Mapping[float, Any], kernels: Sequence[str], grid: Any
+    ) -> dict[tuple[float, str], np.ndarray]:
         """HU by tube voltage and kernel."""
 
 
@@ -123,11 +142,13 @@ class Imaging:
         write_body(self.out, scan.body, body)
         _refuse_beyond(scan, body)
         studies = {series: study_of(scan, series) for series in scan.series()}
+        slices = _Slices(scan, body, scanner, self.physics)
         for i in piece.indices:
-            images = _images(scan, i, body, scanner)
+            images, loads = slices.images(i)
             for series, study in studies.items():
+                told = _with_load(study, scan, series.kvp, loads[series.kvp])
                 volume = _volume(scan, i, body, series, images[series.kvp, series.kernel])
-                self.write(volume, hidden(self.out, series), study, i + 1)
+                self.write(volume, hidden(self.out, series), told, i + 1)
             yield len(studies)
 
 
@@ -141,14 +162,15 @@ def study_of(scan: Scan, series: Series) -> SimulatedStudy:
     """What the headers of a series say of its acquisition."""
     profile = profile_of(scan.scanner)
     geometry, protocol = profile.geometry, profile.protocol
-    about = {"cvsct": __version__, "scan": asdict(scan), "profile": profile.model_dump(mode="json")}
+    about = {"cvsct": __version__, "scan": scan.record(), "profile": profile.record()}
+    helical = profile.helical if scan.mode.helical else None
     return SimulatedStudy(
         body=scan.body.name,
         identity=config_hash(about),
         series_number=series.number,
         mas=series.mas,
         rotation_s=protocol.rotation_s,
-        ctdi_vol_mgy=protocol.ctdi_vol_mgy_per_100mas[series.kvp] * series.mas / 100,
+        ctdi_vol_mgy=_ctdi_vol_mgy(scan, series.kvp, series.mas),
         source_isocentre_mm=geometry.source_isocentre_mm,
         source_detector_mm=geometry.source_detector_mm,
         collection_diameter_mm=2
@@ -156,7 +178,22 @@ def study_of(scan: Scan, series: Series) -> SimulatedStudy:
         * float(np.sin(geometry.fan_angle_rad / 2)),
         focal_spot_mm=profile.tube.focal_spot_mm,
         filter_type="BODY",
+        pitch=helical.pitch if helical else None,
+        modulation="XYZ_EC" if scan.mode.tube_current else "NONE",
     )
+
+
+def _ctdi_vol_mgy(scan: Scan, kvp: float, mas: float) -> float:
+    profile = profile_of(scan.scanner)
+    dose_mgy = profile.protocol.ctdi_vol_mgy_per_100mas[kvp] * mas / 100
+    return dose_mgy / profile.helical.pitch if scan.mode.helical and profile.helical else dose_mgy
+
+
+def _with_load(study: SimulatedStudy, scan: Scan, kvp: float, mas: float) -> SimulatedStudy:
+    """What the headers of a slice say, whose tube load may have been another."""
+    if not scan.mode.tube_current:
+        return study
+    return replace(study, mas=mas, ctdi_vol_mgy=_ctdi_vol_mgy(scan, kvp, mas))
 
 
 def _refuse_beyond(scan: Scan, body: Phantom) -> None:
@@ -170,25 +207,144 @@ def _refuse_beyond(scan: Scan, body: Phantom) -> None:
         )
 
 
-def _images(
-    scan: Scan, i: int, body: Phantom, scanner: Scanner
-) -> dict[tuple[float, str], Float[np.ndarray, "rows columns"]]:
-    """One slice at every kVp and with every kernel."""
-    from cvsct.simulation.phantom.phantom import RasterGrid  # noqa: PLC0415 - brings numba
-    from cvsct.simulation.physics.scan import ImageGrid  # noqa: PLC0415
+class _KeptPaths:
+    """Projections of the last slices, within a budget of memory."""
 
-    amounts = body.slab(
-        _z_mm(scan, i, body), scan.thickness_mm, RasterGrid(scan.raster_px, RASTER_MM)
-    )
-    return scanner.images(
-        amounts,
-        RASTER_MM,
-        exposures=dict(zip(scan.kvps, scan.mas, strict=True)),
-        kernels=scan.kernels,
-        thickness_mm=scan.thickness_mm,
-        grid=ImageGrid(scan.matrix_px, scan.fov_mm, scan.shift_mm),
-        rng_of=lambda kvp: random_stream(scan.noise_seed, str(scan), f"slice {i}", f"{kvp:g} kVp"),
-    )
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, ...], tuple[np.ndarray, ...]] = OrderedDict()
+
+    def get(
+        self, key: tuple[Any, ...], make: Callable[[], tuple[np.ndarray, ...]]
+    ) -> tuple[np.ndarray, ...]:
+        """What is kept under a key, made where it is not."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        self._kept.move_to_end(key)
+        while len(self._kept) > 1 and self._n_bytes() > KEPT_PATHS_BYTES:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def _n_bytes(self) -> int:
+        return sum(part.nbytes for paths in self._kept.values() for part in paths)
+
+
+_KEPT_PATHS = _KeptPaths()
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """The slices of one scan."""
+
+    scan: Scan
+    body: Phantom
+    scanner: Scanner
+    physics: Physics
+    _loads: dict[int, dict[float, float]] = field(default_factory=dict)
+
+    def images(
+        self, i: int
+    ) -> tuple[dict[tuple[float, str], Float[np.ndarray, "rows columns"]], dict[float, float]]:
+        """One slice at every kVp and with every kernel, and the tube's load at every kVp."""
+        from cvsct.simulation.physics.scan import ImageGrid  # noqa: PLC0415 - brings numba
+
+        scan = self.scan
+        if scan.mode.helical:
+            z_mm = scan.z_mm(i)
+            water = self._helical.slice(z_mm)
+            numbers = self._sensitivity.weights(z_mm)
+            loads = {
+                kvp: sum(share * self._loads[k][kvp] for k, share in numbers.items())
+                for kvp in scan.kvps
+            }
+        else:
+            acquired = self._acquire(
+                scan.z_mm(i), scan.thickness_mm, scan.thickness_mm, str(scan), f"slice {i}"
+            )
+            water, loads = acquired.water_mm, _loads(acquired)
+        grid = ImageGrid(scan.matrix_px, scan.fov_mm, scan.shift_mm)
+        return self.scanner.reconstruct(water, scan.kernels, grid), loads
+
+    @cached_property
+    def _sensitivity(self) -> SliceSensitivity:
+        from cvsct.simulation.physics.helical import SliceSensitivity  # noqa: PLC0415
+
+        profile = profile_of(self.scan.scanner)
+        if profile.helical is None:
+            raise UsageError(
+                f"{profile.name} has no section helical; add one to its definition, or scan axially"
+            )
+        return SliceSensitivity(profile.helical, profile.detector.row_mm, self.scan.thickness_mm)
+
+    @cached_property
+    def _helical(self) -> HelicalReader:
+        from cvsct.simulation.physics.helical import HelicalReader  # noqa: PLC0415
+
+        return HelicalReader(self._sensitivity, self._read, self.scan.thickness_mm)
+
+    def _read(self, number: int) -> dict[float, Any]:
+        """One reading of the lattice; its noise is the same for every thickness."""
+        sensitivity = self._sensitivity
+        acquired = self._acquire(
+            number * sensitivity.sample_mm, sensitivity.row_mm, sensitivity.photons_mm,
+            f"{self.scan.role}/{self.scan.body.name}", f"reading {number}",
+        )  # fmt: skip
+        self._loads[number] = _loads(acquired)
+        water: dict[float, Any] = acquired.water_mm
+        return water
+
+    def _acquire(self, z_mm: float, thickness_mm: float, photons_mm: float, *stream: str) -> Any:
+        """Readings of one rotation at z from the middle of the body's range.
+
+        Args:
+            thickness_mm: of the slab whose mean is projected.
+            photons_mm: thickness of an axial slice with as many photons.
+            stream: names of the random stream.
+        """
+        scan = self.scan
+        key = (
+            self.physics, scan.scanner, scan.body, z_mm, thickness_mm, scan.raster_px,
+            scan.mode.table, scan.mode.arms,
+        )  # fmt: skip
+        paths = _KEPT_PATHS.get(key, lambda: self._paths(z_mm, thickness_mm))
+        return self.scanner.acquire(
+            paths,
+            dict(zip(scan.kvps, scan.mas, strict=True)),
+            photons_mm,
+            rng_of=lambda kvp: random_stream(scan.noise_seed, *stream, f"{kvp:g} kVp"),
+            modulate=scan.mode.tube_current,
+        )
+
+    def _paths(self, z_mm: float, thickness_mm: float) -> tuple[np.ndarray, ...]:
+        from cvsct.simulation.phantom.phantom import RasterGrid  # noqa: PLC0415 - brings numba
+
+        scan = self.scan
+        middle_mm = sum(self.body.z_range_mm) / 2
+        grid = RasterGrid(scan.raster_px, RASTER_MM)
+        amounts = self.body.slab(middle_mm + z_mm, thickness_mm, grid)
+        if not scan.mode.has_surroundings:
+            return self.scanner.paths(amounts, RASTER_MM)
+        around = _surroundings(self.physics, scan.body, scan.mode, scan.raster_px)
+        return self.scanner.paths(beside(amounts, around), WIDE_RASTER_MM)
+
+
+def _loads(acquired: Any) -> dict[float, float]:
+    return {kvp: exposure.mas for kvp, exposure in acquired.exposures.items()}
+
+
+@lru_cache(maxsize=1)
+def _surroundings(
+    physics: Physics, subject: Subject, mode: ScanMode, raster_px: int
+) -> Float32[np.ndarray, "2 rows columns"]:
+    """Table and arms around a body, the same at every z."""
+    from cvsct.simulation.phantom.phantom import RasterGrid  # noqa: PLC0415 - brings numba
+
+    body = _body(physics, subject)
+    places = np.linspace(*body.z_range_mm, OUTLINE_SLICES)
+    grid = RasterGrid(OUTLINE_PX, RASTER_MM)
+    filled = np.any([body.slab(z, 1.0, grid).any(axis=0) for z in places], axis=0)
+    outline = BodyOutline.of(filled, RASTER_MM)
+    wide_px = round(raster_px * WIDE_RASTER_MM / RASTER_MM)
+    return Surroundings(outline, mode.table, mode.arms).amounts(wide_px, WIDE_RASTER_MM)
 
 
 def _volume(

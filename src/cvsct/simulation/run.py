@@ -15,6 +15,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,8 @@ def _record(scans: Sequence[Scan], config: Mapping[str, Any]) -> dict[str, Any]:
     record = {
         "cvsct": __version__,
         **config,
-        "scanners": {name: each.model_dump(mode="json") for name, each in profiles.items()},
-        "scans": [asdict(scan) for scan in scans],
+        "scanners": {name: each.record() for name, each in profiles.items()},
+        "scans": [scan.record() for scan in scans],
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
@@ -234,11 +235,18 @@ def _pieces(missing: Mapping[Scan, tuple[int, ...]], workers: int) -> list[Piece
         of_body[scan.body] += count
     even = sum(images.values()) // (workers * PIECES_A_WORKER)
     pieces = []
-    for scan in sorted(missing, key=lambda each: (-of_body[each.body], each.body.seed)):
+    for scan in missing:
         todo = missing[scan]
         step = max(1, min(MAX_PIECE_IMAGES, even) * scan.slices // scan.n_images)
         pieces += [Piece(scan, todo[i : i + step]) for i in range(0, len(todo), step)]
-    return pieces
+    return sorted(pieces, key=partial(_place_in_queue, of_body))
+
+
+def _place_in_queue(of_body: Mapping[Subject, int], piece: Piece) -> tuple[Any, ...]:
+    """Bodies by their work; a slice and its repeat together, so that one projection serves both."""
+    scan = piece.scan
+    body = (-of_body[scan.body], scan.body.seed)
+    return (*body, scan.scanner, scan.thickness_mm, piece.indices[0], scan.number)
 
 
 def _body_of(piece: Piece) -> Subject:

@@ -102,7 +102,7 @@ def _tell_series(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     ds.SeriesDate, ds.SeriesTime = _DATE, _TIME
     what = f"{made_by.kernel} {made_by.kvp:g} kVp {volume.geometry.thickness_mm:g} mm"
     ds.SeriesDescription = f"{_RESEARCH}: {what}"[:64]
-    ds.ProtocolName = "Virtual thorax, axial"
+    ds.ProtocolName = f"Virtual thorax, {'axial' if study.pitch is None else 'helical'}"
     ds.BodyPartExamined = "CHEST"
     ds.PatientPosition = "HFS"
     ds.Manufacturer = made_by.manufacturer
@@ -147,14 +147,16 @@ def _tell_plane(ds: Dataset, volume: CTVolume, i: int) -> None:
 
 def _tell_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     """The acquisition part of CT Image (C.8.2.1)."""
-    ds.ScanOptions = "AXIAL MODE"
+    ds.ScanOptions = "AXIAL MODE" if study.pitch is None else "HELICAL MODE"
+    if study.pitch is not None:
+        ds.SpiralPitchFactor = study.pitch
     ds.KVP = _decimal(volume.acquisition.kvp)
     ds.ConvolutionKernel = volume.acquisition.kernel
     ds.ExposureTime = round(study.rotation_s * 1000)
     ds.XRayTubeCurrent = round(study.mas / study.rotation_s)
     ds.Exposure = round(study.mas)
     ds.ExposureInuAs = round(study.mas * 1000)
-    ds.ExposureModulationType = "NONE"
+    ds.ExposureModulationType = study.modulation
     ds.RevolutionTime = study.rotation_s
     ds.RotationDirection = "CW"
     ds.GantryDetectorTilt = ds.TableHeight = "0"

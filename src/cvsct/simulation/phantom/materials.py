@@ -169,6 +169,13 @@ ALUMINIUM = _tissue("aluminium", "Al 100", 2.699)
 TITANIUM = _tissue("titanium", "Ti 100", 4.54)
 GRAPHITE = _tissue("graphite", "C 100", 1.70)
 
+# The patient's table: sandwich of carbon fibre in epoxy (60 % fibre by volume) and rigid foam; the
+# densities are common ones of such materials.
+CARBON_FIBRE = _mixture(
+    "carbon-fibre", ((0.68, {"C": 1}), (0.32, {"C": 21, "H": 24, "O": 4})), 1.55
+)
+TABLE_FOAM = _compound("table-foam", {"C": 25, "H": 42, "N": 2, "O": 6}, 0.06)
+
 GOS = _compound("gos", {"Gd": 2, "O": 2, "S": 1}, 7.34)
 """Gadolinium oxysulphide, Siemens' ultra-fast ceramic; its dopants are left out."""
 LUTETIUM_GARNET = _compound("lutetium-garnet", {"Lu": 12, "Tb": 3, "Al": 25, "O": 60}, 6.6)
@@ -180,7 +187,7 @@ MATERIALS: dict[str, Material] = {
     for material in (
         WATER, POLYURETHANE, BONE_EPOXY, ADIPOSE, MUSCLE, BLOOD, SOFT_TISSUE, LUNG, LIVER,
         RED_MARROW, YELLOW_MARROW, CARTILAGE, CORTICAL_BONE, SPONGIOSA, ALUMINIUM, TITANIUM,
-        GRAPHITE, GOS, LUTETIUM_GARNET,
+        GRAPHITE, CARBON_FIBRE, TABLE_FOAM, GOS, LUTETIUM_GARNET,
     )
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -53,6 +53,8 @@ class GantryGeometry(_Section):
         views: readings of each channel in one rotation, a multiple of 4.
         sampling: how the spacing of rays is halved: a detector shifted by a quarter of a channel,
             or a source that jumps sideways.
+        sub_views: positions of the turning gantry over which the intensity of each reading is
+            averaged; 1 is a gantry that stands still for each view.
     """
 
     source_isocentre_mm: Positive
@@ -61,6 +63,7 @@ class GantryGeometry(_Section):
     channel_mm: Positive
     views: Annotated[int, Field(ge=16, multiple_of=4)]
     sampling: Literal["quarter-offset", "flying-focal-spot"]
+    sub_views: Annotated[int, Field(ge=1, le=32)] = 1
 
     @model_validator(mode="after")
     def _detector_is_beyond_the_isocentre(self) -> GantryGeometry:
@@ -199,12 +202,134 @@ class Protocol(_Section):
     ctdi_vol_mgy_per_100mas: dict[Positive, Positive]
 
 
+TUBE_CURRENT_LAWS: dict[str, dict[str, float]] = {
+    "siemens-care-dose4d-weak": {"angular_exponent": 0.5, "z_exponent": 0.25},
+    "siemens-care-dose4d-average": {"angular_exponent": 0.5, "z_exponent": 0.5},
+    "siemens-care-dose4d-strong": {"angular_exponent": 0.5, "z_exponent": 0.75},
+    "ge-smartma": {"angular_exponent": 0.5},
+    "philips-doseright": {"angular_exponent": 0.5, "z_exponent": 0.7},
+    "canon-sureexposure-3d": {"angular_exponent": 0.5, "z_exponent": 1.0},
+}
+"""Exponents of tube-current modulation by vendor.
+
+The angular exponent 0.5 is where a given dose makes the least noise (Gies et al., Med Phys 26,
+1999). Along z an exponent of 0 is constant dose and 1 constant noise; Siemens' operating manuals
+draw their three strengths between these limits without numbers, so 0.25, 0.5 and 0.75 are chosen.
+GE's AutomA keeps the noise constant by its noise index, Canon's SureExposure its standard
+deviation; the 0.7 of Philips, which keeps the quality of a reference image, is chosen.
+"""
+
+
+class TubeCurrent(_Section):
+    """Modulation of the tube current by the object's attenuation, angular and along z.
+
+    The current of a view is the mean of its rotation times its attenuation over the rotation's
+    mean attenuation, to the power `angular_exponent`. The mean of a rotation follows either the
+    attenuation of a reference (`z_exponent` and `reference_water_mm`) or a noise index.
+
+    Args:
+        law: one of `TUBE_CURRENT_LAWS`; what it says can be overridden by the fields below.
+        reference_water_mm: water path of the reference, whose mean attenuation gets the mAs asked.
+        noise_index: standard deviation (HU) at the centre of a water-equivalent object's image
+            with `noise_index_kernel` and the slice thickness of the scan (GE's definition).
+        minimum_ma, maximum_ma: limits of the current, in each view.
+    """
+
+    law: str | None = None
+    angular_exponent: Annotated[float, Field(ge=0, le=1)]
+    z_exponent: Annotated[float, Field(ge=0, le=1)] | None = None
+    reference_water_mm: Positive | None = None
+    noise_index: Positive | None = None
+    noise_index_kernel: str | None = None
+    minimum_ma: NotNegative
+    maximum_ma: Positive
+
+    @model_validator(mode="before")
+    @classmethod
+    def _law_gives_what_is_not_there(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("law") is None:
+            return values
+        law = values["law"]
+        if law not in TUBE_CURRENT_LAWS:
+            raise ValueError(f"law must be one of {', '.join(TUBE_CURRENT_LAWS)}, not {law!r}")
+        return {**TUBE_CURRENT_LAWS[law], **values}
+
+    @model_validator(mode="after")
+    def _one_rule_along_z(self) -> TubeCurrent:
+        by_reference = self.z_exponent is not None and self.reference_water_mm is not None
+        by_index = self.noise_index is not None and self.noise_index_kernel is not None
+        given = (
+            self.z_exponent, self.reference_water_mm, self.noise_index, self.noise_index_kernel,
+        )  # fmt: skip
+        if by_reference == by_index or sum(value is not None for value in given) != 2:
+            raise ValueError(
+                "give either z_exponent (or a law that has one) and reference_water_mm, "
+                "or noise_index and noise_index_kernel"
+            )
+        if not self.minimum_ma < self.maximum_ma:
+            raise ValueError("minimum_ma must lie below maximum_ma")
+        return self
+
+
+class Scatter(_Section):
+    """Scattered radiation, and a correction that leaves part of it.
+
+    Args:
+        ratio: scatter-to-primary ratio on the central ray behind 30 cm of water, at any voltage.
+        forward_rad: standard deviation of the blur of singly scattered photons at the detector.
+        multiple_rad: that of photons scattered more than once.
+        multiple_water_mm: water path at which 1/e of the scatter is still single.
+        residue: share of the scatter that the correction leaves; 0 is a perfect correction,
+            1 none, a negative share is over-correction.
+        correction_noise: relative standard deviation of the correction's estimate, which varies
+            from view to view and smoothly along a view.
+    """
+
+    ratio: Positive
+    forward_rad: Positive
+    multiple_rad: Positive
+    multiple_water_mm: Positive
+    residue: Annotated[float, Field(ge=-1, le=1)]
+    correction_noise: NotNegative
+
+
+class BeamHardening(_Section):
+    """What the correction of beam hardening is made for, other than water to the fifth order.
+
+    Args:
+        calibration_material: whose paths the correction makes linear; 20 cm of water read as
+            20 cm of water whatever it is.
+        calibration_order: order of each channel's polynomial; a low one leaves cupping.
+        bone_correction: share of the hardening by bone that is taken away; 0 is a scanner with a
+            water correction alone, 1 a perfect correction, more is over-correction.
+    """
+
+    calibration_material: MaterialName = "water"
+    calibration_order: Annotated[int, Field(ge=1, le=5)] = 5
+    bone_correction: Annotated[float, Field(ge=0, le=1.5)] = 0.0
+
+
+class Helical(_Section):
+    """A scan on a helix: how its readings become slices.
+
+    Args:
+        pitch: table feed in one rotation over the collimation.
+        interpolation: between readings one turn apart (360LI), half a turn apart (180LI), or to
+            a width that does not depend on the pitch (z-filter).
+    """
+
+    pitch: Annotated[float, Field(gt=0, le=3)]
+    interpolation: Literal["360LI", "180LI", "z-filter"]
+
+
 class ScannerProfile(_Section):
     """One scanner.
 
     Args:
         name: how it is called here; manufacturer, model and software are written to DICOM.
         kernels: by the name that goes to DICOM's Convolution Kernel.
+        tone_hu: pairs of a CT number and what this scanner's calibration adds to it, rising in
+            the first; between them the offset follows a monotone curve, beyond them it stays.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -217,6 +342,29 @@ class ScannerProfile(_Section):
     bowtie: Bowtie
     kernels: Annotated[dict[str, Kernel], Field(min_length=1)]
     protocol: Protocol
+    tube_current: TubeCurrent | None = None
+    scatter: Scatter | None = None
+    beam_hardening: BeamHardening | None = None
+    helical: Helical | None = None
+    tone_hu: Annotated[tuple[tuple[float, float], ...], Field(min_length=2)] | None = None
+
+    @model_validator(mode="after")
+    def _noise_index_names_a_kernel(self) -> ScannerProfile:
+        name = self.tube_current and self.tube_current.noise_index_kernel
+        if name and name not in self.kernels:
+            known = ", ".join(sorted(self.kernels))
+            raise ValueError(f"tube_current.noise_index_kernel must be one of {known}, not {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _tones_keep_their_order(self) -> ScannerProfile:
+        if self.tone_hu is not None:
+            hu, offset = np.array(self.tone_hu).T
+            if not ((np.diff(hu) > 0).all() and (np.diff(hu + offset) > 0).all()):
+                raise ValueError(
+                    "tone_hu must rise in the CT number, and so must CT number plus offset"
+                )
+        return self
 
     @model_validator(mode="after")
     def _every_voltage_has_a_dose(self) -> ScannerProfile:
@@ -240,6 +388,13 @@ class ScannerProfile(_Section):
                 "apart or forbids some of these characters; give them other names"
             )
         return self
+
+    def record(self) -> dict[str, Any]:
+        """All values as plain JSON, without the optional sections that this scanner lacks."""
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        if self.geometry.sub_views == 1:
+            del plain["geometry"]["sub_views"]
+        return plain
 
     def spectrum(self, kvp: float, bin_kev: float = 4.0) -> Spectrum:
         """The tube's spectrum on the central ray, before the bowtie.

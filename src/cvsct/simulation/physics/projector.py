@@ -28,6 +28,7 @@ class FanGeometry:
         elements: detector elements side by side.
         element_rad: angle one element subtends at the source.
         offset_rad: fan angle of the middle of the detector.
+        turn_rad: angle of the source at the first view.
     """
 
     source_isocentre_mm: float
@@ -35,6 +36,7 @@ class FanGeometry:
     elements: int
     element_rad: float
     offset_rad: float = 0.0
+    turn_rad: float = 0.0
 
     @cached_property
     def boundary_rad(self) -> Float64[np.ndarray, " boundaries"]:
@@ -50,7 +52,7 @@ class FanGeometry:
     @cached_property
     def view_rad(self) -> Float64[np.ndarray, " views"]:
         """Angle of the source at each view."""
-        return np.arange(self.views) * (2 * np.pi / self.views)
+        return self.turn_rad + np.arange(self.views) * (2 * np.pi / self.views)
 
     @property
     def radius_mm(self) -> float:
@@ -138,7 +140,7 @@ class _Part:
     factors: Float32[np.ndarray, " elements"]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)
 def _all_parts(fan: FanGeometry, size: int, pixel_mm: float) -> tuple[tuple[_Part, ...], ...]:
     """The parts of every view, kept from slice to slice."""
     return tuple(_parts(fan, view, size, pixel_mm) for view in range(fan.views))

@@ -8,7 +8,7 @@ beyond 0.85 lp/mm would be aliased (the trap in the design's prototype).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -84,6 +84,17 @@ class Sampling:
             element_rad=pitch / 2,
             offset_rad=0.0 if self._flying else pitch / 4,
         )
+
+    @cached_property
+    def sub_fans(self) -> tuple[FanGeometry, ...]:
+        """The fan at the positions of the gantry while a reading is taken, about its middle.
+
+        The two spots of a flying focal spot share the time of a view.
+        """
+        count = self.profile.geometry.sub_views
+        step_rad = 2 * np.pi / self.readings_per_rotation / count
+        turns = (np.arange(count) - (count - 1) / 2) * step_rad
+        return tuple(replace(self.fan, turn_rad=float(turn)) for turn in turns)
 
     @property
     def step(self) -> int:
@@ -241,10 +252,7 @@ class Reconstructor:
             ramp = np.zeros(self._length)  # Kak and Slaney eq. 3.61: exact at zero frequency
             ramp[n % 2 == 1] = -1 / (np.pi * n[n % 2 == 1] * SAMPLE_MM) ** 2
             ramp[0] = 1 / (2 * SAMPLE_MM) ** 2
-            f = fft.rfftfreq(self._length, SAMPLE_MM)
-            low, high = TAPER_LP_MM
-            taper = 0.5 + 0.5 * np.cos(np.pi * np.clip((f - low) / (high - low), 0, 1))
-            gain = kernel.modulation(f) / np.maximum(self.blur(f), DIVISOR_FLOOR) * taper
+            gain = self._gain(kernel, fft.rfftfreq(self._length, SAMPLE_MM))
             angle = 2 * np.pi / self.sampling.fan.views
             # Twice as many samples come back as went in, so the inverse FFT halves them.
             scale = 2 * SAMPLE_MM * angle
@@ -253,6 +261,35 @@ class Reconstructor:
 
     def blur(self, f_lp_mm: Float64[np.ndarray, " f"]) -> Float64[np.ndarray, " f"]:
         """Modulation of the whole chain at the isocentre, before the kernel."""
+        result = self._resampling(f_lp_mm)
+        result *= self.sampling.blur(f_lp_mm)
+        return result
+
+    def noise_gain(self, kernel: Kernel) -> float:
+        """HU^2 at the image's centre for each mm^2 of variance of the readings, summed over views.
+
+        Readings are independent; filtered back-projection adds the squares of its weights.
+        """
+        fan = self.sampling.fan
+        f = np.linspace(0.0, TAPER_LP_MM[1], 2001)
+        transfer = f * self._gain(kernel, f) * self._resampling(f)
+        power = 2 * float(np.trapezoid(transfer**2, f))
+        # An angle's samples are opposite rays in turn, or (flying spot) the mean of the two.
+        per_view = 1 / 4 if self.sampling.readings_per_rotation > fan.views else 1 / 2
+        angle = 2 * np.pi / fan.views
+        return 1e6 * angle**2 * self.sampling.half_channel_mm * power * per_view
+
+    def _gain(
+        self, kernel: Kernel, f_lp_mm: Float64[np.ndarray, " f"]
+    ) -> Float64[np.ndarray, " f"]:
+        """Kernel and correction of the system's blur, tapered to zero."""
+        low, high = TAPER_LP_MM
+        taper = 0.5 + 0.5 * np.cos(np.pi * np.clip((f_lp_mm - low) / (high - low), 0, 1))
+        blur = np.maximum(self.blur(f_lp_mm), DIVISOR_FLOOR)
+        return np.asarray(kernel.modulation(f_lp_mm) / blur * taper)
+
+    def _resampling(self, f_lp_mm: Float64[np.ndarray, " f"]) -> Float64[np.ndarray, " f"]:
+        """Modulation of the interpolations between readings and image."""
         phase = 2 * np.pi * f_lp_mm * self.sampling.half_channel_mm
         between = np.linspace(0, 1, 33)[:-1] + (TAPS // 2 - 1)
         offsets = np.arange(TAPS) - between[:, None]
@@ -260,7 +297,6 @@ class Reconstructor:
         interpolation = gathered.sum(axis=2).mean(axis=1)
         back_projection = np.sinc(f_lp_mm * SAMPLE_MM / 2) ** 2
         result: Float64[np.ndarray, " f"] = interpolation * back_projection
-        result *= self.sampling.blur(f_lp_mm)
         return result
 
 

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from jaxtyping import Float32
 
+from cvsct.core.errors import UsageError
 from cvsct.simulation.phantom.materials import BASIS, Material
 from cvsct.simulation.physics.definition import ScannerProfile
-from cvsct.simulation.physics.detector import Detector
+from cvsct.simulation.physics.detector import Detector, Paths, Sinogram
 from cvsct.simulation.physics.projector import project
 from cvsct.simulation.physics.recon import ImageGrid, Reconstructor
+from cvsct.simulation.physics.tone import toned
+from cvsct.simulation.physics.tube_current import Exposure, modulated
 
-__all__ = ["ImageGrid", "VirtualScanner"]
+__all__ = ["Acquired", "ImageGrid", "VirtualScanner"]
 
 Image = Float32[np.ndarray, "rows columns"]
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """What a scanner knows after one rotation, by tube voltage.
+
+    Args:
+        water_mm: readings as mm of water.
+        exposures: load of the tube.
+    """
+
+    water_mm: dict[float, Sinogram]
+    exposures: dict[float, Exposure]
 
 
 class VirtualScanner:
@@ -62,16 +79,98 @@ class VirtualScanner:
             UsageError: if the scanner has no such kernel or tube voltage.
             GeometryError: if object or image reach beyond what the detector sees.
         """
-        chosen = {name: self.profile.kernel(name) for name in kernels}
-        paths = self._sampling.readings(project(amounts, extent_mm, self._sampling.fan))
-        found = {}
+        for name in kernels:
+            self.profile.kernel(name)
+        paths = self.paths(amounts, extent_mm)
+        acquired = self.acquire(paths, exposures, thickness_mm, rng_of)
+        return self.reconstruct(acquired.water_mm, kernels, grid)
+
+    def paths(
+        self, amounts: Float32[np.ndarray, "2 size size"], extent_mm: float
+    ) -> tuple[Paths, ...]:
+        """Mean paths through the basis materials of each reading, for every sub-view.
+
+        Raises:
+            GeometryError: if the object reaches beyond what the detector sees.
+        """
+        return tuple(
+            self._sampling.readings(project(amounts, extent_mm, fan))
+            for fan in self._sampling.sub_fans
+        )
+
+    def acquire(
+        self,
+        paths: Sequence[Paths],
+        exposures: Mapping[float, float],
+        thickness_mm: float,
+        rng_of: Callable[[float], np.random.Generator | None],
+        modulate: bool = False,
+    ) -> Acquired:
+        """Take the readings of one rotation at each tube voltage.
+
+        Args:
+            paths: what `paths` gave.
+            exposures: for each tube voltage in kVp its mAs.
+            thickness_mm: slice thickness; scales the photons.
+            rng_of: the random stream for a tube voltage's noise; None is a scan without noise.
+            modulate: let the tube current follow the attenuation.
+
+        Raises:
+            UsageError: if the scanner has no such tube voltage, or cannot modulate its current.
+        """
+        water: dict[float, Sinogram] = {}
+        loads: dict[float, Exposure] = {}
+        hardening = self.profile.beam_hardening
         for kvp, mas in exposures.items():
             detector = self._detector(kvp)
-            readings = detector.readings(paths, mas, thickness_mm, rng_of(kvp))
-            spectra = self._reconstructor.spectra(detector.water_mm(readings, mas, thickness_mm))
+            exposure = Exposure(mas)
+            if modulate:
+                exposure = self._modulated(detector, paths, mas, thickness_mm)
+            about = (exposure.mas, thickness_mm)
+            readings = detector.readings(paths, *about, rng_of(kvp), exposure.shares)
+            water[kvp] = detector.water_mm(readings, *about, exposure.shares)
+            if hardening is not None and hardening.bone_correction > 0:
+                wrong_mm = detector.bone_hardening_mm(paths)
+                water[kvp] -= np.float32(hardening.bone_correction) * wrong_mm
+            loads[kvp] = exposure
+        return Acquired(water, loads)
+
+    def reconstruct(
+        self, water_mm: Mapping[float, Sinogram], kernels: Sequence[str], grid: ImageGrid
+    ) -> dict[tuple[float, str], Image]:
+        """Images by tube voltage and kernel.
+
+        Raises:
+            UsageError: if the scanner has no such kernel.
+            GeometryError: if the image reaches beyond what the detector sees.
+        """
+        chosen = {name: self.profile.kernel(name) for name in kernels}
+        found = {}
+        for kvp, water in water_mm.items():
+            spectra = self._reconstructor.spectra(water)
             for name, kernel in chosen.items():
-                found[kvp, name] = self._reconstructor.image(spectra, kernel, grid)
+                image = self._reconstructor.image(spectra, kernel, grid)
+                if self.profile.tone_hu is not None:
+                    image = toned(image, self.profile.tone_hu)
+                found[kvp, name] = image
         return found
+
+    def _modulated(
+        self, detector: Detector, paths: Sequence[Paths], mas: float, thickness_mm: float
+    ) -> Exposure:
+        law = self.profile.tube_current
+        if law is None:
+            raise UsageError(
+                f"{self.profile.name} has no section tube_current; add one to its definition, or "
+                "scan with a constant current"
+            )
+        gain = 0.0
+        if law.noise_index_kernel is not None:
+            gain = self._reconstructor.noise_gain(self.profile.kernel(law.noise_index_kernel))
+        logs, noise = detector.central_noise(paths, thickness_mm, gain)
+        reference = detector.log_behind_water(law.reference_water_mm or 0.0)
+        rotation_s = self.profile.protocol.rotation_s
+        return modulated(law, logs, reference, mas, rotation_s, noise)
 
     def _new_detector(self, kvp: float) -> Detector:
         sampling = self._sampling

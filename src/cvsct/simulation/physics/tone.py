@@ -1,0 +1,24 @@
+"""Differences of calibration between scanners, as an explicit curve on CT numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32
+from scipy.interpolate import PchipInterpolator
+
+
+def toned(
+    image_hu: Float32[np.ndarray, "rows columns"], tone_hu: Sequence[tuple[float, float]]
+) -> Float32[np.ndarray, "rows columns"]:
+    """The image with each CT number's offset added.
+
+    Args:
+        tone_hu: pairs of CT number and offset, rising in the first. Between them the offset is
+            Fritsch and Carlson's monotone cubic (SIAM J Numer Anal 17, 1980), which never leaves
+            the range of its neighbours; beyond them it stays that of the last.
+    """
+    hu, offset = np.array(tone_hu, dtype=np.float64).T
+    inside = np.clip(image_hu, hu[0], hu[-1])
+    return np.asarray(image_hu + PchipInterpolator(hu, offset)(inside), dtype=np.float32)
