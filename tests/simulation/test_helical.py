@@ -48,8 +48,13 @@ def disc_readings(
     return HelicalReader(sensitivity, read, 0.1)
 
 
-@pytest.mark.parametrize("thickness_mm", [0.6, 1.0, 1.5, 3.0, 5.0])
-def test_a_thin_disc_is_as_wide_along_z_as_the_nominal_thickness(thickness_mm: float) -> None:
+@pytest.mark.parametrize(
+    ("thickness_mm", "within"), [(0.6, 0.15), (1.0, 0.05), (1.5, 0.05), (3.0, 0.02), (5.0, 0.02)]
+)
+def test_a_thin_disc_is_as_wide_along_z_as_the_nominal_thickness(
+    thickness_mm: float, within: float
+) -> None:
+    """The thinnest slice is wider where it falls between the readings of the lattice."""
     scanner = water_scanner(SIEMENS, geometry=COARSE)
     sensitivity = SliceSensitivity(Z_FILTER, ROW_MM, thickness_mm)
     reader = disc_readings(scanner, sensitivity, 0.1)
@@ -58,7 +63,7 @@ def test_a_thin_disc_is_as_wide_along_z_as_the_nominal_thickness(thickness_mm: f
     for place in z:
         image = scanner.reconstruct(reader.slice(place), ("Br40",), ImageGrid(16, 12.0))
         curve.append(float(image[120.0, "Br40"].mean()) + 1000)
-    assert width_mm(z, np.array(curve)) == pytest.approx(thickness_mm, rel=0.05, abs=0.06)
+    assert width_mm(z, np.array(curve)) == pytest.approx(thickness_mm, rel=within)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +117,12 @@ def noisy_reader(scanner: VirtualScanner, sensitivity: SliceSensitivity) -> Heli
     return HelicalReader(sensitivity, read, 0.1)
 
 
+def without_noise(scanner: VirtualScanner) -> np.ndarray:
+    paths = scanner.paths(cylinder(80.0, 128), EXTENT_MM)
+    water = scanner.acquire(paths, {120.0: 200.0}, 1.0, lambda _: None).water_mm
+    return scanner.reconstruct(water, ("Standard",), GRID)[120.0, "Standard"]
+
+
 def slice_at(scanner: VirtualScanner, reader: HelicalReader, z_mm: float) -> np.ndarray:
     return scanner.reconstruct(reader.slice(z_mm), ("Standard",), GRID)[120.0, "Standard"]
 
@@ -146,7 +157,8 @@ def test_noise_of_overlapping_slices_is_shared_and_of_apart_ones_is_not() -> Non
     scanner = water_scanner(SIEMENS, geometry=COARSE)
     sensitivity = SliceSensitivity(Z_FILTER, ROW_MM, 1.5)
     reader = noisy_reader(scanner, sensitivity)
-    here, near, far = (slice_at(scanner, reader, z) for z in (0.0, 0.75, 6.0))
+    object_alone = without_noise(scanner)
+    here, near, far = (slice_at(scanner, reader, z) - object_alone for z in (0.0, 0.75, 6.0))
     weights = [sensitivity.weights(z) for z in (0.0, 0.75)]
     shared = sum(share * weights[1].get(k, 0.0) for k, share in weights[0].items())
     norm = np.sqrt(np.prod([sum(v**2 for v in each.values()) for each in weights]))
