@@ -181,6 +181,7 @@ class Reconstructor:
     def __init__(self, profile: ScannerProfile) -> None:
         self.sampling = Sampling(profile)
         count = int(2 * self.sampling.fan.radius_mm / SAMPLE_MM) // 2 * 2 - 2 * TAPS
+        count = min(count, int(2 * self._gathered_mm() / SAMPLE_MM) // 2 * 2)
         self._places_mm = (np.arange(count) - (count - 1) / 2) * SAMPLE_MM
         self._first, self._taps = self._interpolation()
         self._length = fft.next_fast_len(2 * count, real=True)
@@ -232,6 +233,15 @@ class Reconstructor:
                 f"the image's corners lie {reach:.0f} mm from the isocentre, the detector sees "
                 f"{limit:.0f} mm; choose a smaller field of view, or shift it less"
             )
+
+    def _gathered_mm(self) -> float:
+        """Distance from the isocentre up to which an interpolated sample has all its neighbours.
+
+        It matters where channels are much wider than the samples.
+        """
+        fan = self.sampling.fan
+        steps = (self.sampling.parallel_count - 1) / 2 - TAPS // 2
+        return float(fan.source_isocentre_mm * np.sin(steps * fan.element_rad))
 
     def _interpolation(
         self,

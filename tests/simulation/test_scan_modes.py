@@ -1,0 +1,130 @@
+"""Whole scans in every mode: the same bytes whatever the workers, and headers that tell the mode."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cvsct.core.errors import UsageError
+from cvsct.io.dicom.simulated import write_simulated
+from cvsct.io.read import read_all
+from cvsct.simulation import run as campaign
+from cvsct.simulation.benchmark import PLAIN, TEST, Options, Scan, ScanMode
+from cvsct.simulation.plan import plan
+
+OWN = "own.toml"
+FULL = ScanMode(table=True, arms="side", tube_current=True, helical=True)
+COARSE = {"channels = 888": "channels = 222", "channel_mm = 1.0239": "channel_mm = 4.0956",
+          "views = 984 ": "views = 120 "}  # fmt: skip
+SECTIONS = """
+[helical]
+pitch = 0.9
+interpolation = "180LI"
+
+[tube_current]
+law = "ge-smartma"
+noise_index = 30.0
+noise_index_kernel = "Lung"
+minimum_ma = 10
+maximum_ma = 5000
+
+[scatter]
+ratio = 0.08
+forward_rad = 0.1
+multiple_rad = 0.3
+multiple_water_mm = 200.0
+residue = 0.1
+correction_noise = 0.05
+
+[beam_hardening]
+bone_correction = 0.8
+"""
+
+
+@pytest.fixture
+def own_scanner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A coarse scanner with every section, as a user's file beside the output."""
+    folder = resources.files("cvsct.simulation.physics") / "profiles"
+    text = (folder / "ge-revolution-evo.toml").read_text()
+    for old, new in COARSE.items():
+        assert old in text
+        text = text.replace(old, new)
+    text = text.replace("[geometry]", "tone_hu = [[-1000, 0], [0, 3], [100, 5]]\n\n[geometry]")
+    (tmp_path / OWN).write_text(text + SECTIONS)
+    monkeypatch.chdir(tmp_path)
+    return OWN
+
+
+def scans_of(scanner: str, mode: ScanMode, *thicknesses_mm: float) -> tuple[Scan, ...]:
+    (like,) = (each for each in plan("tiny", 0, parts=(TEST,)) if each.scanner.startswith("ge"))
+    return tuple(
+        replace(
+            like, number=i, scanner=scanner, thickness_mm=mm, first_mm=-20.0, slices=2, mode=mode,
+            matrix_px=64, raster_px=128, kvps=(120.0,), mas=(100.0,),
+        )
+        for i, mm in enumerate(thicknesses_mm)
+    )  # fmt: skip
+
+
+def content(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.dcm")}
+
+
+def test_thin_and_thick_series_of_a_helical_scan_are_the_same_whatever_the_workers(
+    own_scanner: str, tmp_path: Path
+) -> None:
+    scans = scans_of(own_scanner, FULL, 1.25, 2.5)
+    for workers in (1, 2):
+        outcome = campaign.run_campaign(
+            scans, {}, tmp_path / str(workers), write_simulated, workers=workers
+        )
+        assert not outcome.failed
+    made = content(tmp_path / "1")
+    assert len(made) == 4
+    assert made == content(tmp_path / "2")
+    thin, thick = sorted(read_all(tmp_path / "1"), key=lambda each: each.geometry.thickness_mm)
+    header = thick.headers[0]
+    assert header.ScanOptions == "HELICAL MODE"
+    assert float(header.SpiralPitchFactor) == 0.9
+    assert header.ExposureModulationType == "XYZ_EC"
+    loads = [float(each.ExposureInuAs) for each in (*thin.headers, *thick.headers)]
+    assert len(set(loads)) > 1
+    inside = np.s_[:, 24:40, 24:40]
+    assert thick.hu[inside].mean() == pytest.approx(thin.hu[inside].mean(), abs=40)
+    assert thick.hu[:, :2, 28:36].mean() == pytest.approx(-1000, abs=60)
+
+
+def test_table_and_arms_are_seen_and_shift_no_slice(own_scanner: str, tmp_path: Path) -> None:
+    images = {}
+    for name, mode in (("plain", PLAIN), ("around", ScanMode(table=True, arms="side"))):
+        campaign.run_campaign(
+            scans_of(own_scanner, mode, 5.0), {}, tmp_path / name, write_simulated, workers=1
+        )
+        (volume,) = read_all(tmp_path / name)
+        images[name] = volume.hu
+    more = images["around"] - images["plain"]
+    assert more[:, -14:].max() > 100, "the table lies at the back of the image"
+    lung = images["plain"] < -900
+    body = images["plain"] > -200
+    assert abs(np.median(more[body])) < 30
+    assert lung.any()
+
+
+def test_a_mode_that_a_scanner_lacks_is_refused_by_name() -> None:
+    for mode, section in ((ScanMode(helical=True), "helical"), (FULL, "tube_current")):
+        with pytest.raises(UsageError, match=f"ge-revolution-evo has no section {section}"):
+            plan("tiny", 0, Options(mode=mode))
+    with pytest.raises(UsageError, match="arms 'down'; choose one of up, side"):
+        ScanMode(arms="down")
+
+
+def test_a_plain_scans_record_knows_nothing_of_modes() -> None:
+    (scan, *_) = plan("tiny", 0)
+    assert "mode" not in scan.record()
+    assert replace(scan, mode=ScanMode(table=True)).record()["mode"]["table"] is True
+    assert "table" not in Options().record()
+    assert Options(mode=ScanMode(arms="side")).record()["arms"] == "side"
