@@ -179,3 +179,26 @@ def test_noise_of_the_thinnest_slice_over_an_axial_one(interpolation: str, varia
     ]
     assert np.mean(found) == pytest.approx(variance, rel=0.2)
     assert np.mean(found) < variance
+
+
+def test_the_noise_index_is_that_of_the_slice_it_is_meant_for() -> None:
+    """A water cylinder scanned on a helix, its slices' noise against the index."""
+    law = {
+        "law": "ge-smartma", "noise_index": 15.0, "noise_index_kernel": "Standard",
+        "minimum_ma": 1.0, "maximum_ma": 5000.0,
+    }  # fmt: skip
+    scanner = water_scanner(SIEMENS, tube_current=law)
+    sensitivity = SliceSensitivity(Z_FILTER, ROW_MM, 1.2)
+    paths = scanner.paths(cylinder(90.0, 256), EXTENT_MM)
+
+    def read(number: int) -> dict[float, np.ndarray]:
+        rng = np.random.default_rng([11, number + 1000])
+        return scanner.acquire(
+            paths, {120.0: 100.0}, sensitivity.photons_mm, lambda _: rng,
+            modulate=True, variance_share=sensitivity.variance_share(),
+        ).water_mm  # fmt: skip
+
+    reader = HelicalReader(sensitivity, read, 6.0)
+    slices = [slice_at(scanner, reader, 6.0 * i) for i in range(6)]
+    noise = np.std([a - b for a, b in zip(slices[::2], slices[1::2], strict=True)]) / np.sqrt(2)
+    assert noise == pytest.approx(15.0, rel=0.1)

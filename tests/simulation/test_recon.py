@@ -11,7 +11,7 @@ from cvsct.core.errors import GeometryError, UsageError
 from cvsct.simulation.phantom.materials import BASIS, BONE_EPOXY, POLYURETHANE, WATER, Material
 from cvsct.simulation.physics.definition import load_profile
 from cvsct.simulation.physics.detector import Detector
-from cvsct.simulation.physics.recon import ImageGrid, Sampling
+from cvsct.simulation.physics.recon import ImageGrid, Reconstructor, Sampling
 from cvsct.simulation.physics.scan import VirtualScanner
 from tests.support.slices import crossing, disc, disc_spectrum, radial
 
@@ -227,6 +227,23 @@ def test_a_small_field_of_view_is_the_same_image_sampled_elsewhere() -> None:
         for grid in (whole, part)
     ]
     assert images[0][32:64, 64:96] == pytest.approx(images[1], abs=0.5)
+
+
+def test_interpolation_never_reads_beyond_the_detector() -> None:
+    """Of readings that are all 1 every sample is 1, wide as the channels may be."""
+    geometry = load_profile(SIEMENS).geometry
+    for width in (1, 4, 10):
+        wide = {"channels": geometry.channels // width, "channel_mm": geometry.channel_mm * width}
+        profile = load_profile(SIEMENS).model_copy(
+            update={"geometry": geometry.model_copy(update={**wide, "views": 16})}
+        )
+        reconstructor = Reconstructor(profile)
+        readings = np.ones((16, len(Sampling(profile).fan_rad)), np.float32)
+        samples = np.fft.irfft(reconstructor.spectra(readings), axis=1)
+        count = round(float(samples[0].sum()))
+        assert samples[:, :count] == pytest.approx(1.0, abs=1e-3)
+        assert samples[:, count:] == pytest.approx(0.0, abs=1e-3)
+        assert count * 0.25 > 450
 
 
 def test_refusals_name_what_there_is() -> None:

@@ -1,4 +1,4 @@
-"""Whole scans in every mode: the same bytes whatever the workers, and headers that tell the mode."""
+"""Whole scans in every mode: the same bytes whatever the workers, headers that tell the mode."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ SECTIONS = """
 pitch = 0.9
 interpolation = "180LI"
 
+[kernels.Standard]
+cutoff_lp_mm = 0.10
+exponent = 2.5
+
 [tube_current]
 law = "ge-smartma"
-noise_index = 30.0
-noise_index_kernel = "Lung"
+noise_index = 6.0
+noise_index_kernel = "Standard"
+noise_index_thickness_mm = 2.5
 minimum_ma = 10
 maximum_ma = 5000
 
@@ -65,6 +70,7 @@ def scans_of(scanner: str, mode: ScanMode, *thicknesses_mm: float) -> tuple[Scan
         replace(
             like, number=i, scanner=scanner, thickness_mm=mm, first_mm=-20.0, slices=2, mode=mode,
             matrix_px=64, raster_px=128, kvps=(120.0,), mas=(100.0,),
+            kernels=("Standard",),
         )
         for i, mm in enumerate(thicknesses_mm)
     )  # fmt: skip

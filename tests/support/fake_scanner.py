@@ -65,7 +65,7 @@ class FakeScanner:
 
     def acquire(
         self, paths: tuple[np.ndarray, ...], exposures: Any, thickness_mm: float,
-        rng_of: Any, modulate: bool,
+        rng_of: Any, modulate: bool, variance_share: float,
     ) -> Acquired:  # fmt: skip
         time.sleep(self.seconds)
         level = 100 * float(paths[0].mean())

@@ -312,7 +312,19 @@ class _Slices:
             photons_mm,
             rng_of=lambda kvp: random_stream(scan.noise_seed, *stream, f"{kvp:g} kVp"),
             modulate=scan.mode.tube_current,
+            variance_share=self._variance_share,
         )
+
+    @cached_property
+    def _variance_share(self) -> float:
+        """Noise variance of the slice that a noise index is meant for over that of a reading."""
+        if not (self.scan.mode.helical and self.scan.mode.tube_current):
+            return 1.0
+        law = profile_of(self.scan.scanner).tube_current
+        meant_mm = law.noise_index_thickness_mm if law else None
+        if meant_mm is None:
+            return self._sensitivity.variance_share()
+        return replace(self._sensitivity, thickness_mm=meant_mm).variance_share()
 
     def _paths(self, z_mm: float, thickness_mm: float) -> tuple[np.ndarray, ...]:
         from cvsct.simulation.phantom.phantom import RasterGrid  # noqa: PLC0415 - brings numba

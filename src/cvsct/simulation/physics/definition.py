@@ -231,7 +231,9 @@ class TubeCurrent(_Section):
         law: one of `TUBE_CURRENT_LAWS`; what it says can be overridden by the fields below.
         reference_water_mm: water path of the reference, whose mean attenuation gets the mAs asked.
         noise_index: standard deviation (HU) at the centre of a water-equivalent object's image
-            with `noise_index_kernel` and the slice thickness of the scan (GE's definition).
+            with `noise_index_kernel` (GE's definition).
+        noise_index_thickness_mm: slice thickness that a helical scan's index is meant for, so that
+            thin and thick series share one current; without it, and axially, the scan's own.
         minimum_ma, maximum_ma: limits of the current, in each view.
     """
 
@@ -241,6 +243,7 @@ class TubeCurrent(_Section):
     reference_water_mm: Positive | None = None
     noise_index: Positive | None = None
     noise_index_kernel: str | None = None
+    noise_index_thickness_mm: Positive | None = None
     minimum_ma: NotNegative
     maximum_ma: Positive
 

@@ -98,6 +98,11 @@ class SliceSensitivity:
         shares = np.diff(self._cumulated(borders))
         return {int(k): float(share) for k, share in zip(numbers, shares, strict=True) if share > 0}
 
+    def variance_share(self) -> float:
+        """Noise variance of a slice over that of one reading, the mean over its places."""
+        places = np.linspace(0.0, self.sample_mm, 9)[:-1]
+        return float(np.mean([sum(w**2 for w in self.weights(z).values()) for z in places]))
+
     def profile(self, z_mm: Curve) -> Curve:
         """Sensitivity at these distances from the slice, 1 mm^-1 in area, of a dense lattice."""
         return self._profile(z_mm, self.mean_mm)

@@ -105,6 +105,7 @@ class VirtualScanner:
         thickness_mm: float,
         rng_of: Callable[[float], np.random.Generator | None],
         modulate: bool = False,
+        variance_share: float = 1.0,
     ) -> Acquired:
         """Take the readings of one rotation at each tube voltage.
 
@@ -114,6 +115,8 @@ class VirtualScanner:
             thickness_mm: slice thickness; scales the photons.
             rng_of: the random stream for a tube voltage's noise; None is a scan without noise.
             modulate: let the tube current follow the attenuation.
+            variance_share: noise variance of the slice that a noise index is meant for over that
+                of these readings alone; below 1 where a slice is a sum of several.
 
         Raises:
             UsageError: if the scanner has no such tube voltage, or cannot modulate its current.
@@ -125,7 +128,7 @@ class VirtualScanner:
             detector = self._detector(kvp)
             exposure = Exposure(mas)
             if modulate:
-                exposure = self._modulated(detector, paths, mas, thickness_mm)
+                exposure = self._modulated(detector, paths, mas, thickness_mm, variance_share)
             about = (exposure.mas, thickness_mm)
             readings = detector.readings(paths, *about, rng_of(kvp), exposure.shares)
             water[kvp] = detector.water_mm(readings, *about, exposure.shares)
@@ -156,7 +159,12 @@ class VirtualScanner:
         return found
 
     def _modulated(
-        self, detector: Detector, paths: Sequence[Paths], mas: float, thickness_mm: float
+        self,
+        detector: Detector,
+        paths: Sequence[Paths],
+        mas: float,
+        thickness_mm: float,
+        variance_share: float,
     ) -> Exposure:
         law = self.profile.tube_current
         if law is None:
@@ -166,7 +174,8 @@ class VirtualScanner:
             )
         gain = 0.0
         if law.noise_index_kernel is not None:
-            gain = self._reconstructor.noise_gain(self.profile.kernel(law.noise_index_kernel))
+            kernel = self.profile.kernel(law.noise_index_kernel)
+            gain = variance_share * self._reconstructor.noise_gain(kernel)
         logs, noise = detector.central_noise(paths, thickness_mm, gain)
         reference = detector.log_behind_water(law.reference_water_mm or 0.0)
         rotation_s = self.profile.protocol.rotation_s
