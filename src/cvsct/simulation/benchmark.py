@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cvsct.core.errors import UsageError
-
 from cvsct.core.names import portable_name
 
 GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"
