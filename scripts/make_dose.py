@@ -1,4 +1,4 @@
-"""CTDIvol of the scanners' profiles by Monte Carlo: the dose tables that the profiles hold.
+"""CTDIvol of the scanners' definitions by Monte Carlo: the dose tables that the definitions hold.
 
     python scripts/make_dose.py [--profile NAME_OR_FILE ...] [--histories 2e7] [--seed 1]
 
@@ -7,7 +7,7 @@ CTDI100 (IEC 60601-2-44; AAPM report 96) is the air kerma of one axial rotation 
 central one and two thirds of the peripheral one, in the 32 cm acrylic phantom; CTDIvol is CTDIw
 over the pitch, here 1 (rotations side by side).
 
-Photons leave a fixed source within the detector's fan, through the profile's filters and bowtie,
+Photons leave a fixed source within the detector's fan, through the definition's filters and bowtie,
 and are followed by analog transport: photoelectric absorption and Compton scattering. For a
 rotating tube the score of a rod is that of the ring at its radius. Each collision in the scored
 ring adds E mu_en/rho(air) / mu(acrylic): the collision estimator of fluence times the absorption
@@ -223,7 +223,7 @@ def main() -> None:
         profile = load_profile(name)
         held = profile.protocol.ctdi_vol_mgy_per_100mas
         print(f"{profile.name}, mGy per {MAS:g} mAs")
-        print("| kVp | free in air | centre | edge | CTDIw | standard error | profile holds |")
+        print("| kVp | free in air | centre | edge | CTDIw | standard error | definition holds |")
         print("|---" * 7 + "|")
         found = []
         for kvp in profile.tube.kvp:

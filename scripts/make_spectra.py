@@ -4,7 +4,7 @@
     /tmp/spekvenv/bin/python scripts/make_spectra.py src/cvsct/simulation/physics/spectra
 
 spekpy (MIT licence; Poludniowski et al., Med Phys 48:3630, 2021) is no dependency of this project.
-Nothing but the anode filters these spectra, so a profile states its whole filtration.
+Nothing but the anode filters these spectra, so a definition states its whole filtration.
 """
 
 from __future__ import annotations

@@ -230,5 +230,5 @@ def _body(physics: Physics, subject: Subject) -> Phantom:
 
 @lru_cache
 def profile_of(name: str) -> ScannerProfile:
-    """A scanner's profile, read once."""
+    """A scanner's definition, read once."""
     return load_profile(name)

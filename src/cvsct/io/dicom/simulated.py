@@ -53,7 +53,7 @@ def write_simulated(
         if not np.isfinite(hu).all():
             raise SeriesError(
                 f"slice {first + i} of {study.body}: {int((~np.isfinite(hu)).sum())} values are "
-                "not finite, expected HU everywhere; check the scanner's profile"
+                "not finite, expected HU everywhere; check the scanner's definition"
             )
         dataset = _header(volume, i, study, first + i)
         dataset.Rows, dataset.Columns = hu.shape

@@ -45,7 +45,7 @@ class Material:
     """A homogeneous material.
 
     Args:
-        name: what profiles and phantoms call it.
+        name: what definitions and phantoms call it.
         composition: element symbol and mass fraction, in any order; the fractions sum to 1.
         density_g_cm3: mass density.
     """

@@ -1,6 +1,6 @@
 """A scanner as data: what its TOML file says, checked, with units in the names.
 
-Adding a scanner is one file: copy one of `profiles/`, change it, and give its path where a name
+Adding a scanner is one file: copy one of `definitions/`, change it, and give its path where a name
 is asked for. Each value there carries its source, or the word "chosen".
 """
 
@@ -22,7 +22,7 @@ from cvsct.core.names import portable_name
 from cvsct.simulation.phantom.materials import WATER, material_named
 from cvsct.simulation.physics.spectrum import Spectrum, tube_spectrum
 
-FOLDER = "profiles"
+FOLDER = "definitions"
 BOWTIE_KEV = 60.0
 """The energy at which a bowtie's thickness is expressed in water."""
 

@@ -29,7 +29,7 @@ class Detector:
 
     Args:
         profile: tube, bowtie and scintillator.
-        kvp: one of the profile's.
+        kvp: one of the definition's.
         fan_rad: fan angle of each reading of a view.
         readings_per_rotation: among which the rotation's mAs are shared.
         basis: the materials whose paths it is given.

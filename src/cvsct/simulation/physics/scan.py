@@ -23,7 +23,7 @@ class VirtualScanner:
     """One scanner, ready to image slices. Calibration tables are made once and kept.
 
     Args:
-        profile: what the scanner is; see `profiles/`.
+        profile: what the scanner is; see `definitions/`.
         basis: the materials that a slice's two maps give amounts of.
     """
 

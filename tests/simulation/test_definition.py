@@ -25,7 +25,7 @@ GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"
 @pytest.fixture
 def own_file(tmp_path: Path) -> Path:
     """A user's scanner: a copy of the bundled one."""
-    source = resources.files("cvsct.simulation.physics") / "profiles" / f"{GE}.toml"
+    source = resources.files("cvsct.simulation.physics") / "definitions" / f"{GE}.toml"
     path = tmp_path / "mine.toml"
     path.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     return path
@@ -134,7 +134,7 @@ def test_dose_is_matched_by_mas() -> None:
     assert ge.mas_for(9.3, 120.0) == pytest.approx(100, rel=0.02)
 
 
-def test_a_profile_is_frozen() -> None:
+def test_a_definition_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load_profile(GE).geometry.views = 1
 
