@@ -23,6 +23,8 @@ from cvsct.simulation.phantom.materials import WATER, material_named
 from cvsct.simulation.physics.spectrum import Spectrum, tube_spectrum
 
 FOLDER = "definitions"
+FBP = "fbp"
+"""The word for filtered back-projection, the reconstruction that every scanner has."""
 BOWTIE_KEV = 60.0
 """The energy at which a bowtie's thickness is expressed in water."""
 
@@ -199,12 +201,68 @@ class Protocol(_Section):
     ctdi_vol_mgy_per_100mas: dict[Positive, Positive]
 
 
+class Iterative(_Section):
+    """One strength of a family of statistical iterative reconstructions.
+
+    Args:
+        blend: share of the iterative image in what is shown; the rest is filtered back-projection.
+        balance: spatial frequency at which smoothing and data balance, over the kernel's cutoff.
+    """
+
+    blend: Annotated[float, Field(gt=0, le=1)]
+    balance: Positive
+
+
+class Denoised(_Section):
+    """One strength of a family of denoisers of the filtered back-projection's image.
+
+    Args:
+        blend: share of the denoised image in what is shown.
+        threshold: differences up to about this count as noise, in its standard deviations.
+    """
+
+    blend: Annotated[float, Field(gt=0, le=1)]
+    threshold: Positive
+
+
+Strength = Iterative | Denoised
+
+
+class Reconstruction(_Section):
+    """What a scanner offers beside filtered back-projection.
+
+    Args:
+        family: what the maker calls it.
+        edge: differences of neighbours beyond this count as edges, in standard deviations of the
+            filtered back-projection's noise.
+        dose_exponent: how smoothing grows with the noise variance over that of a reference scan
+            (25 cm of water, 100 mAs, 5 mm).
+        iterative, denoised: strengths, weakest first; `iterative-1` is the first.
+    """
+
+    family: Annotated[str, Field(min_length=1, max_length=16)]
+    edge: Positive
+    dose_exponent: NotNegative
+    iterative: Annotated[tuple[Iterative, ...], Field(max_length=9)] = ()
+    denoised: Annotated[tuple[Denoised, ...], Field(max_length=9)] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The reconstructions there are, in the words that a plan uses."""
+        return tuple(
+            f"{kind}-{level}"
+            for kind, strengths in (("iterative", self.iterative), ("denoised", self.denoised))
+            for level in range(1, len(strengths) + 1)
+        )
+
+
 class ScannerProfile(_Section):
     """One scanner.
 
     Args:
         name: how it is called here; manufacturer, model and software are written to DICOM.
         kernels: by the name that goes to DICOM's Convolution Kernel.
+        reconstruction: what there is beside filtered back-projection, if anything.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -217,6 +275,7 @@ class ScannerProfile(_Section):
     bowtie: Bowtie
     kernels: Annotated[dict[str, Kernel], Field(min_length=1)]
     protocol: Protocol
+    reconstruction: Reconstruction | None = None
 
     @model_validator(mode="after")
     def _every_voltage_has_a_dose(self) -> ScannerProfile:
@@ -265,6 +324,24 @@ class ScannerProfile(_Section):
                 f"{self.name} has no kernel {name!r}; it has {', '.join(sorted(self.kernels))}"
             )
         return self.kernels[name]
+
+    def strength(self, name: str) -> Strength | None:
+        """Parameters of a reconstruction, such as `iterative-3`; None for `fbp`.
+
+        Raises:
+            UsageError: if there is none of that name, listing those there are.
+        """
+        offered = self.reconstruction
+        known = (FBP, *(offered.names if offered else ()))
+        if name not in known:
+            raise UsageError(
+                f"{self.name} has no reconstruction {name!r}; it has {', '.join(known)}"
+            )
+        if name == FBP or offered is None:
+            return None
+        kind, level = name.split("-")
+        strengths = offered.iterative if kind == "iterative" else offered.denoised
+        return strengths[int(level) - 1]
 
     def mas_for(self, ctdi_vol_mgy: float, kvp: float) -> float:
         """Tube load of one rotation that gives this dose in the 32 cm body phantom.

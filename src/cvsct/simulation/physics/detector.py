@@ -19,6 +19,8 @@ from cvsct.simulation.physics.spectrum import Spectrum
 
 LONGEST_WATER_MM = 450.0
 """Water paths that the calibration covers."""
+REFERENCE_SCAN = (250.0, 100.0, 5.0)
+"""Water in mm, mAs and slice thickness in mm for which strengths of noise reduction are told."""
 CALIBRATION_ORDER = 5
 CALIBRATION_PATHS = 91
 
@@ -151,3 +153,45 @@ class Detector:
             result,
         )
         return result
+
+    @cached_property
+    def _kev_of_noise(self) -> Float64[np.ndarray, " readings"]:
+        """Variance that each detected keV brings without an object: sum E^2 N over sum E N."""
+        energies = self._spectrum.energies_kev[:, None]
+        result: Float64[np.ndarray, " readings"] = (self._photons * energies**2).sum(axis=0)
+        return np.asarray(result / self._blank)
+
+    def water_variance_mm2(
+        self,
+        readings: Float32[np.ndarray, "views readings"],
+        mas: float,
+        thickness_mm: float,
+    ) -> Float32[np.ndarray, "views readings"]:
+        """Variance of each water path as a scanner can know it: from its one noisy reading.
+
+        Photons' and electronic noise, through the logarithm and the water correction. The energy
+        of a photon is taken as the blank beam's, since the object's hardening is not known.
+        """
+        result = np.empty_like(readings)
+        dark_kev = self._dark_kev(thickness_mm)
+        rays.water_variances(
+            readings,
+            (self._blank * mas * thickness_mm).astype(np.float32),
+            np.float32(dark_kev),
+            self._kev_of_noise.astype(np.float32),
+            np.float32(dark_kev**2),
+            self._calibration.astype(np.float32),
+            result,
+        )
+        return result
+
+    @cached_property
+    def reference_variance_mm2(self) -> float:
+        """Variance of a central ray's water path in the reference scan."""
+        water_mm, mas, thickness_mm = REFERENCE_SCAN
+        middle = len(self.fan_rad) // 2
+        energies = self._spectrum.energies_kev
+        through = np.exp(-water_mm * WATER.attenuation_per_mm(energies))
+        signal = float((self._photons[:, middle] * energies * through).sum())
+        reading = np.full((1, len(self.fan_rad)), signal * mas * thickness_mm, np.float32)
+        return float(self.water_variance_mm2(reading, mas, thickness_mm)[0, middle])

@@ -311,3 +311,190 @@ def water_paths(readings, blank, floor, coefficients, out):
             for k in range(order - 1, -1, -1):
                 total = (total + coefficients[c, k]) * p
             out[v, c] = total
+
+
+@njit(cache=True, fastmath=True)
+def water_variances(readings, blank, floor, energy, dark, coefficients, out):
+    """Variance of each water path, from its reading: photons' and electronic noise, propagated.
+
+    Args:
+        readings: (views, channels), keV; values below `floor` count as `floor`.
+        blank: (channels,) readings without an object.
+        energy: (channels,) sum E^2 N over sum E N, the variance that a detected keV brings.
+        dark: variance of the electronic noise, keV^2.
+        coefficients: (channels, order): of p, p^2, ... the water path's polynomial.
+        out: (views, channels), written.
+    """
+    order = coefficients.shape[1]
+    for v in range(readings.shape[0]):
+        for c in range(readings.shape[1]):
+            signal = max(readings[v, c], floor)
+            p = math.log(blank[c] / signal)
+            slope = 0.0
+            for k in range(order - 1, -1, -1):
+                slope = slope * p + (k + 1) * coefficients[c, k]
+            out[v, c] = (energy[c] * signal + dark) * (slope / signal) ** 2
+
+
+@njit(cache=True, fastmath=True)
+def _sample_places(start, step, index, part):
+    """Where equally spaced pixels of a row fall among samples; the adjoint pair shares it."""
+    for c in range(index.shape[0]):
+        t = start + np.float32(c) * step
+        index[c] = np.int32(t)
+        part[c] = t - np.float32(index[c])
+
+
+@njit(cache=True, fastmath=True)
+def spread_parallel(image, flipped, cosines, sines, step, middle, out):
+    """Parallel projections of a square image, each pixel shared between its two samples.
+
+    Args:
+        image: (size, size); `flipped` its transpose, contiguous.
+        step: pixel over sample distance.
+        middle: sample on which the image's centre falls.
+        out: (angles, samples), written. Samples must reach beyond the image's corners.
+    """
+    size, samples = image.shape[0], out.shape[1]
+    index, part = np.empty(size, np.int32), np.empty(size, np.float32)
+    near, far = np.empty_like(out[0]), np.empty_like(out[0])
+    half = (size - 1) / 2
+    for a in range(out.shape[0]):
+        upright = abs(cosines[a]) >= abs(sines[a])
+        source = image if upright else flipped
+        along = step * (cosines[a] if upright else sines[a])
+        across = step * (sines[a] if upright else cosines[a])
+        near[:] = 0.0
+        far[:] = 0.0
+        for r in range(size):
+            start = np.float32(middle - half * along + (r - half) * across)
+            _sample_places(start, np.float32(along), index, part)
+            row = source[r]
+            for c in range(size):
+                part[c] *= row[c]
+            for c in range(size):
+                i = np.uint32(index[c])
+                near[i] += row[c] - part[c]
+                far[i] += part[c]
+        out[a, 0] = near[0]
+        for s in range(1, samples):
+            out[a, s] = near[s] + far[s - 1]
+
+
+@njit(cache=True, fastmath=True)
+def gather_parallel(values, cosines, sines, step, middle, image, flipped):
+    """The transpose of `spread_parallel`, added to an image and to a transposed one.
+
+    Args:
+        values: (angles, samples).
+        image, flipped: (size, size); the result is `image` plus the transpose of `flipped`.
+    """
+    size, angles = image.shape[0], values.shape[0]
+    p_index, p_part = np.empty(size, np.int32), np.empty(size, np.float32)
+    q_index, q_part = np.empty(size, np.int32), np.empty(size, np.float32)
+    one, half = np.uint32(1), (size - 1) / 2
+    a = 0
+    while a < angles:
+        upright = abs(cosines[a]) >= abs(sines[a])
+        b = min(a + 1, angles - 1)
+        both = b > a and (abs(cosines[b]) >= abs(sines[b])) == upright
+        target = image if upright else flipped
+        p_along = step * (cosines[a] if upright else sines[a])
+        p_across = step * (sines[a] if upright else cosines[a])
+        q_along = step * (cosines[b] if upright else sines[b])
+        q_across = step * (sines[b] if upright else cosines[b])
+        p, q = values[a], values[b]
+        for r in range(size):
+            start = np.float32(middle - half * p_along + (r - half) * p_across)
+            _sample_places(start, np.float32(p_along), p_index, p_part)
+            row = target[r]
+            if both:
+                start = np.float32(middle - half * q_along + (r - half) * q_across)
+                _sample_places(start, np.float32(q_along), q_index, q_part)
+                for c in range(size):
+                    i, j = np.uint32(p_index[c]), np.uint32(q_index[c])
+                    from_p = p[i] + p_part[c] * (p[i + one] - p[i])
+                    row[c] += from_p + q[j] + q_part[c] * (q[j + one] - q[j])
+            else:
+                for c in range(size):
+                    i = np.uint32(p_index[c])
+                    row[c] += p[i] + p_part[c] * (p[i + one] - p[i])
+        a += 2 if both else 1
+
+
+@njit(cache=True, fastmath=True)
+def resample_rows(values, first, step, out):
+    """Linear interpolation of each row at equally spaced places; 0 off the row.
+
+    Args:
+        values: (rows, samples).
+        first: (rows,) index, with a fraction, of each row's first place.
+        step: distance of places in samples.
+        out: (rows, places), written.
+    """
+    last = values.shape[1] - 1
+    for r in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            place = first[r] + k * step
+            if place < 0 or place >= last:
+                out[r, k] = 0.0
+            else:
+                i = int(place)
+                part = np.float32(place - i)
+                out[r, k] = values[r, i] + part * (values[r, i + 1] - values[r, i])
+
+
+@njit(cache=True, fastmath=True)
+def penalty_gradient(image, root, sharpness, out):
+    """Gradient of the edge-preserving penalty of each pixel against its 8 neighbours.
+
+    A pair's potential is `root_j root_k share delta^2 (sqrt(1 + (t / delta)^2) - 1)` of its
+    difference t, with 1 / delta the mean of the two pixels' `sharpness` and share 1, or 1 / sqrt(2)
+    on the diagonal.
+
+    Args:
+        image, root, sharpness: (rows, columns).
+        out: (rows, columns), written.
+    """
+    rows, columns = image.shape
+    out[:] = 0.0
+    pull = np.empty_like(image[0])
+    one, half = np.float32(1.0), np.float32(0.5)
+    for r in range(rows):
+        for k in range(4):
+            down, right = (0 if k == 0 else 1), (1 if k == 0 else k - 2)
+            if r + down == rows:
+                continue
+            share = one if down * right == 0 else np.float32(math.sqrt(0.5))
+            here, there = max(0, -right), max(0, right)
+            count = columns - abs(right)
+            a, b = image[r, here : here + count], image[r + down, there : there + count]
+            p, q = root[r, here : here + count], root[r + down, there : there + count]
+            u, v = sharpness[r, here : here + count], sharpness[r + down, there : there + count]
+            to, back = out[r, here : here + count], out[r + down, there : there + count]
+            for c in range(count):
+                t = a[c] - b[c]
+                steep = t * (u[c] + v[c]) * half
+                pull[c] = share * p[c] * q[c] * t / np.sqrt(one + steep * steep)
+            for c in range(count):
+                to[c] += pull[c]
+            for c in range(count):
+                back[c] -= pull[c]
+
+
+@njit(cache=True, fastmath=True)
+def penalty_value(image, root, sharpness):
+    """Sum of the potentials of `penalty_gradient` over all pairs of neighbours."""
+    rows, columns = image.shape
+    total = 0.0
+    for k in range(4):
+        down, right = (0 if k == 0 else 1), (1 if k == 0 else k - 2)
+        share = 1.0 if down * right == 0 else math.sqrt(0.5)
+        first, last = max(0, -right), columns - max(0, right)
+        for r in range(rows - down):
+            for c in range(first, last):
+                t = image[r, c] - image[r + down, c + right]
+                per = (sharpness[r, c] + sharpness[r + down, c + right]) / 2
+                weight = share * root[r, c] * root[r + down, c + right] / per**2
+                total += weight * (math.sqrt(1 + (t * per) ** 2) - 1)
+    return total

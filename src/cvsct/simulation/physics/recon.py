@@ -8,6 +8,7 @@ beyond 0.85 lp/mm would be aliased (the trap in the design's prototype).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +28,13 @@ TAPS = 6
 DIVISOR_FLOOR = 0.2
 TAPER_LP_MM = (1.25, 1.40)
 """The filter divides by the system's own blur, at most fivefold, and ends in a cosine taper."""
+
+
+Modulation = Callable[[Float64[np.ndarray, " f"]], Float64[np.ndarray, " f"]]
+"""A gain at frequencies in lp/mm."""
+Rows = tuple[Float64[np.ndarray, " angles"], float, int]
+"""Rays of each angle: the first one's distance from the isocentre in mm, their own distance, their
+number."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,27 @@ class Sampling:
         both[:, 1::2] = near
         return both
 
+    def parallel_variance(
+        self,
+        variance_mm2: Float32[np.ndarray, "views readings"],
+        t_mm: Float64[np.ndarray, "angles samples"],
+    ) -> Float32[np.ndarray, "angles samples"]:
+        """Variance of the parallel samples at these distances, from the readings' own.
+
+        Each ray takes the nearest reading on either side: a quarter offset interleaves the two, a
+        flying spot averages them, which halves the variance.
+        """
+        fan, count = self.fan, len(self.fan_rad)
+        angle = np.arcsin(np.clip(t_mm / fan.source_isocentre_mm, -1, 1))
+        first, pitch = self.fan_rad[0], self.step * fan.element_rad
+        turn = np.arange(len(t_mm))[:, None]
+        total = np.zeros(t_mm.shape, np.float32)
+        for side, start in ((1, 0), (-1, fan.views // 2)):
+            reading = np.clip(np.rint((side * angle - first) / pitch), 0, count - 1).astype(int)
+            view = np.rint(side * angle * (fan.views / (2 * np.pi))).astype(int) + turn + start
+            total += variance_mm2[view % fan.views, reading]
+        return total / np.float32(4 if self._flying else 2)
+
     @property
     def parallel_count(self) -> int:
         """Samples of one angle that `parallel` gives, symmetric about the isocentre."""
@@ -177,6 +206,16 @@ class Reconstructor:
             2 * np.pi / self.sampling.fan.views
         )
         self._filters: dict[str, Float32[np.ndarray, " frequencies"]] = {}
+
+    @property
+    def angles_rad(self) -> Float64[np.ndarray, " angles"]:
+        """Of the parallel projections, over half a turn."""
+        return self._angles
+
+    @property
+    def reach_mm(self) -> float:
+        """Distance from the isocentre to the last parallel sample."""
+        return float(self._places_mm[-1])
 
     def spectra(
         self, water_mm: Float32[np.ndarray, "views readings"]
@@ -213,6 +252,66 @@ class Reconstructor:
         )
         return 1000 * water - 1000
 
+    def projections(
+        self,
+        spectra: Complex64[np.ndarray, "angles frequencies"],
+        kernel: Kernel,
+        rows: Rows,
+        gain_of: Modulation,
+    ) -> Float32[np.ndarray, "angles samples"]:
+        """Water paths with a kernel's modulation and another filter's.
+
+        Args:
+            rows: the rays; 0 is read beyond the detector.
+            gain_of: the other filter's gain at frequencies in lp/mm.
+        """
+        f = fft.rfftfreq(self._length, SAMPLE_MM)
+        # Twice as many samples come back as went in, so the inverse FFT halves them.
+        gain = (2 * self._gain(kernel) * gain_of(f)).astype(np.float32)
+        return self._sampled(spectra, gain, rows)
+
+    def filtered(
+        self,
+        spectra: Complex64[np.ndarray, "angles frequencies"],
+        kernel: Kernel,
+        rows: Rows,
+    ) -> Float32[np.ndarray, "angles samples"]:
+        """What back-projection sums, along these rays."""
+        return self._sampled(spectra, self._filter(kernel), rows)
+
+    def _sampled(
+        self,
+        spectra: Complex64[np.ndarray, "angles frequencies"],
+        gain: Float32[np.ndarray, " frequencies"],
+        rows: Rows,
+    ) -> Float32[np.ndarray, "angles samples"]:
+        """Filtered projections, linear between samples, 0 beyond the detector."""
+        first_mm, step_mm, count = rows
+        filtered = fft.irfft(spectra * gain, n=2 * self._length, axis=1)
+        result = np.empty((len(first_mm), count), np.float32)
+        rays.resample_rows(
+            filtered[:, : 2 * len(self._places_mm)],
+            (first_mm - self._places_mm[0]) / (SAMPLE_MM / 2),
+            step_mm / (SAMPLE_MM / 2),
+            result,
+        )
+        return result
+
+    def noise_gain(self, kernel: Kernel) -> float:
+        """Variance of a pixel, over the mean variance of the parallel samples through it.
+
+        White noise through ramp and kernel (Kak and Slaney, section 5.3), in amounts of water.
+        """
+        f = fft.rfftfreq(self._length, SAMPLE_MM)
+        power = 2 * (f[1] - f[0]) * float((f**2 * self._gain(kernel) ** 2).sum())
+        return float(np.pi**2 / len(self._angles) * self.sampling.half_channel_mm * power)
+
+    def data_gain(self, kernel: Kernel, gain_of: Modulation) -> float:
+        """Variance of `projections`, over that of the parallel samples."""
+        f = fft.rfftfreq(self._length, SAMPLE_MM)
+        passed = self._gain(kernel) * gain_of(f)
+        return float(2 * (f[1] - f[0]) * float((passed**2).sum()) * self.sampling.half_channel_mm)
+
     def _refuse_beyond(self, grid: ImageGrid) -> None:
         corner = [np.abs(grid.axis_mm(axis)).max() for axis in (0, 1)]
         reach, limit = float(np.hypot(*corner)), float(self._places_mm[-1]) - SAMPLE_MM
@@ -241,15 +340,20 @@ class Reconstructor:
             ramp = np.zeros(self._length)  # Kak and Slaney eq. 3.61: exact at zero frequency
             ramp[n % 2 == 1] = -1 / (np.pi * n[n % 2 == 1] * SAMPLE_MM) ** 2
             ramp[0] = 1 / (2 * SAMPLE_MM) ** 2
-            f = fft.rfftfreq(self._length, SAMPLE_MM)
-            low, high = TAPER_LP_MM
-            taper = 0.5 + 0.5 * np.cos(np.pi * np.clip((f - low) / (high - low), 0, 1))
-            gain = kernel.modulation(f) / np.maximum(self.blur(f), DIVISOR_FLOOR) * taper
+            gain = self._gain(kernel)
             angle = 2 * np.pi / self.sampling.fan.views
             # Twice as many samples come back as went in, so the inverse FFT halves them.
             scale = 2 * SAMPLE_MM * angle
             self._filters[key] = (np.real(fft.rfft(ramp)) * gain * scale).astype(np.float32)
         return self._filters[key]
+
+    def _gain(self, kernel: Kernel) -> Float64[np.ndarray, " frequencies"]:
+        """What a kernel makes of the projections: its modulation over the system's own."""
+        f = fft.rfftfreq(self._length, SAMPLE_MM)
+        low, high = TAPER_LP_MM
+        taper = 0.5 + 0.5 * np.cos(np.pi * np.clip((f - low) / (high - low), 0, 1))
+        blur = np.maximum(self.blur(f), DIVISOR_FLOOR)
+        return np.asarray(kernel.modulation(f) / blur * taper)
 
     def blur(self, f_lp_mm: Float64[np.ndarray, " f"]) -> Float64[np.ndarray, " f"]:
         """Modulation of the whole chain at the isocentre, before the kernel."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from jaxtyping import Float32
 
 from cvsct.simulation.phantom.materials import BASIS, Material
-from cvsct.simulation.physics.definition import ScannerProfile
+from cvsct.simulation.physics.definition import FBP, Iterative, ScannerProfile, Strength
+from cvsct.simulation.physics.denoiser import denoised
 from cvsct.simulation.physics.detector import Detector
+from cvsct.simulation.physics.iterative import Measured, StatisticalReconstruction
 from cvsct.simulation.physics.projector import project
 from cvsct.simulation.physics.recon import ImageGrid, Reconstructor
 
@@ -62,16 +64,61 @@ class VirtualScanner:
             UsageError: if the scanner has no such kernel or tube voltage.
             GeometryError: if object or image reach beyond what the detector sees.
         """
+        every = self.reconstructed(
+            amounts, extent_mm, exposures, kernels, (FBP,), thickness_mm, grid, rng_of
+        )
+        return {(kvp, kernel): image for (kvp, kernel, _), image in every.items()}
+
+    def reconstructed(
+        self,
+        amounts: Float32[np.ndarray, "2 size size"],
+        extent_mm: float,
+        exposures: Mapping[float, float],
+        kernels: Sequence[str],
+        reconstructions: Sequence[str],
+        thickness_mm: float,
+        grid: ImageGrid,
+        rng_of: Callable[[float], np.random.Generator | None],
+    ) -> dict[tuple[float, str, str], Image]:
+        """As `images`, each set of readings reconstructed in several ways.
+
+        Args:
+            reconstructions: `fbp`, and what the scanner's definition offers (`iterative-3`).
+
+        Returns:
+            HU by tube voltage, kernel and reconstruction.
+
+        Raises:
+            UsageError: if the scanner has no such kernel, reconstruction or tube voltage.
+            GeometryError: if object or image reach beyond what the detector sees.
+        """
         chosen = {name: self.profile.kernel(name) for name in kernels}
+        strengths = {name: self.profile.strength(name) for name in reconstructions}
         paths = self._sampling.readings(project(amounts, extent_mm, self._sampling.fan))
         found = {}
         for kvp, mas in exposures.items():
             detector = self._detector(kvp)
             readings = detector.readings(paths, mas, thickness_mm, rng_of(kvp))
             spectra = self._reconstructor.spectra(detector.water_mm(readings, mas, thickness_mm))
-            for name, kernel in chosen.items():
-                found[kvp, name] = self._reconstructor.image(spectra, kernel, grid)
+            measured = Measured(
+                spectra,
+                partial(detector.water_variance_mm2, readings, mas, thickness_mm),
+                detector.reference_variance_mm2,
+            )
+            for kernel_name, kernel in chosen.items():
+                fbp = self._reconstructor.image(spectra, kernel, grid)
+                task = StatisticalReconstruction(self._reconstructor, measured, kernel, grid, fbp)
+                for name, strength in strengths.items():
+                    found[kvp, kernel_name, name] = self._image(task, strength)
         return found
+
+    def _image(self, task: StatisticalReconstruction, strength: Strength | None) -> Image:
+        family = self.profile.reconstruction
+        if strength is None or family is None:
+            return task.fbp
+        if isinstance(strength, Iterative):
+            return task.image(family, strength)
+        return denoised(task.fbp, task.noise_hu, strength)
 
     def _new_detector(self, kvp: float) -> Detector:
         sampling = self._sampling
