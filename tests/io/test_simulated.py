@@ -142,3 +142,18 @@ def test_the_validators_find_no_error(tmp_path: Path, program: str) -> None:
         lines = (done.stdout + done.stderr).splitlines()
         errors = {line for line in lines if line.startswith("Error")}
         assert errors <= NEWER_THAN_THE_VALIDATOR
+
+
+def test_a_strength_is_told_as_siemens_tells_it(tmp_path: Path) -> None:
+    """Beside the kernel, so that no reader takes the series for filtered back-projection."""
+    plain = write_simulated(scan(SIEMENS), tmp_path / "fbp", STUDY)
+    told = write_simulated(
+        scan(SIEMENS), tmp_path / "it", replace(STUDY, reconstruction="ADMIRE 3")
+    )
+    before, after = dcmread(plain[0]), dcmread(told[0])
+    assert before.ConvolutionKernel == "Bl64"
+    assert list(after.ConvolutionKernel) == ["Bl64", "ADMIRE 3"]
+    assert str(after.SeriesDescription).endswith("Bl64 120 kVp 1.25 mm ADMIRE 3")
+    assert before.SeriesInstanceUID != after.SeriesInstanceUID
+    kernels = {read_all(tmp_path / name)[0].acquisition.kernel for name in ("fbp", "it")}
+    assert len(kernels) == 2

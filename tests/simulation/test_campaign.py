@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from pydicom import dcmread
 
 from cvsct.core.errors import SimulationError, UsageError
 from cvsct.core.resumable import PLAN
@@ -168,6 +169,26 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_is_there(whole: Path, tmp_path: Pat
     assert err.count("Traceback") == 1, err
     simulate(tiny(), CONFIG, out, workers=1, physics=FAKE)
     assert content(out) == content(whole)
+
+
+def test_one_acquisition_in_several_reconstructions(whole: Path, tmp_path: Path) -> None:
+    several = tiny(0, Options(reconstructions=("fbp", "iterative-3")))
+    outcome = simulate(several, CONFIG, tmp_path / "several", workers=2, physics=FAKE)
+    assert outcome.n_images == 2 * sum(scan.n_images for scan in tiny())
+    folders = {path.parent for path in (tmp_path / "several" / "test").rglob("*.dcm")}
+    for folder in folders:
+        if folder.name.endswith("_iterative-3"):
+            beside = folder.with_name(folder.name.removesuffix("_iterative-3"))
+            (fbp,), (other,) = read_all(beside), read_all(folder)
+            assert other.acquisition.kernel != fbp.acquisition.kernel
+            same = whole / beside.relative_to(tmp_path / "several")
+            pixels = [dcmread(path / "0001.dcm").PixelData for path in (beside, same)]
+            assert pixels[0] == pixels[1]
+    assert sum(folder.name.endswith("_iterative-3") for folder in folders) == len(folders) / 2
+    with pytest.raises(UsageError, match="no reconstruction 'iterative-7'"):
+        tiny(0, Options(reconstructions=("iterative-7",)))
+    with pytest.raises(UsageError, match="each once"):
+        tiny(0, Options(reconstructions=("fbp", "fbp")))
 
 
 def test_nothing_is_made_twice(whole: Path, tmp_path: Path) -> None:

@@ -58,10 +58,10 @@ class FakeScanner:
     profile: ScannerProfile
     seconds: float = 0.0
 
-    def images(
+    def reconstructed(
         self, amounts: np.ndarray, extent_mm: float, exposures: Any, kernels: Any,
-        thickness_mm: float, grid: Any, rng_of: Any,
-    ) -> dict[tuple[float, str], np.ndarray]:  # fmt: skip
+        reconstructions: Any, thickness_mm: float, grid: Any, rng_of: Any,
+    ) -> dict[tuple[float, str, str], np.ndarray]:  # fmt: skip
         time.sleep(self.seconds)
         found = {}
         for kvp, mas in exposures.items():
@@ -70,7 +70,8 @@ class FakeScanner:
                 level = 100 * float(amounts.mean()) + len(kernel) + grid.centre_mm[0]
                 image = (level + noise).astype(np.float32)
                 image[0] = -1000  # air, as every CT shows
-                found[kvp, kernel] = image
+                for how in reconstructions:
+                    found[kvp, kernel, how] = image if how == "fbp" else image / 2
         return found
 
 

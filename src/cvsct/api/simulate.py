@@ -28,6 +28,7 @@ def simulate(
     parenchyma: bool = False,
     fov_mm: float = 350,
     dry_run: bool = False,
+    reconstructions: Sequence[str] = ("fbp",),
     progress: Progress = silent,
     note: Note = log_note,
 ) -> Outcome:
@@ -47,6 +48,8 @@ def simulate(
         parenchyma: lung tissue in the phantom, not air alone.
         fov_mm: field of view.
         dry_run: count what would be made; write nothing.
+        reconstructions: of each acquisition: `fbp`, `iterative-1` to `iterative-5`, `denoised-1` to
+            `denoised-3`; each but the first adds its name to its series' folders.
 
     Raises:
         UsageError: for a scale or part that does not exist, or an `out` that holds something else.
@@ -57,7 +60,9 @@ def simulate(
         >>> outcome.n_images > 0, outcome.failed
         (True, {})
     """
-    options = Options(float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm))
+    options = Options(
+        float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm), tuple(reconstructions)
+    )
     chosen = tuple(parts)
     need_extra("simulate", "simulate")
     scans = plan(scale, seed, options, chosen or PARTS)

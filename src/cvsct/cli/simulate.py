@@ -44,6 +44,13 @@ def simulate(
         ),
     ] = "",
     fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
+    reconstructions: Annotated[
+        str,
+        typer.Option(
+            help="Of each acquisition, by commas: fbp, iterative-1 to iterative-5, denoised-1 to "
+            "denoised-3."
+        ),
+    ] = "fbp",
 ) -> None:
     """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
     from cvsct.api.simulate import simulate as run
@@ -52,6 +59,7 @@ def simulate(
     outcome = run(
         out, scale=scale, parts=parts.split(",") if parts else (), seed=seed, workers=workers,
         mas=mas, match_dose=match_dose, shift_px=shift_px, parenchyma=parenchyma, fov_mm=fov_mm,
+        reconstructions=reconstructions.split(","),
         dry_run=is_dry_run(), progress=progress(), note=report_line,
     )  # fmt: skip
     speed = f", {outcome.images_per_s:g} images/s"

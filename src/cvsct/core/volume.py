@@ -149,6 +149,8 @@ class SimulatedStudy:
         collection_diameter_mm: the circle that every view sees (Data Collection Diameter).
         collimation_mm: width of one detector row at the isocentre; 0 where the model has no rows.
         filter_type: the beam-shaping filter.
+        reconstruction: what was done beside filtered back-projection, in the maker's words
+            (`ADMIRE 3`); empty where nothing was.
     """
 
     body: str
@@ -163,6 +165,7 @@ class SimulatedStudy:
     focal_spot_mm: float
     filter_type: str
     collimation_mm: float = 0.0
+    reconstruction: str = ""
 
     @staticmethod
     def file_name(instance: int) -> str:

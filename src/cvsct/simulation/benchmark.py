@@ -7,6 +7,7 @@ Folders: `train/<scanner>`, `test/<scanner>`, `repeat/<scanner>`, `paired/<scann
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from cvsct.core.names import portable_name
@@ -24,6 +25,8 @@ PARTS = (TRAIN, TEST, REPEAT, KERNELS_TRAIN, KERNELS_TEST, KERNELS_REPEAT)
 
 FILE_HEADER_BYTES = 4096
 """A file's size above its pixels, rounded up to a block."""
+FBP = "fbp"
+"""The word for filtered back-projection, the reconstruction that every scanner has."""
 
 BodyKind = Literal["lungman", "patient"]
 
@@ -51,6 +54,7 @@ class Series:
     kernel: str
     folder: str
     number: int
+    reconstruction: str = FBP
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Scan:
         shift_mm: how far the image grid lies from the isocentre in x and y: misregistration that
             the headers do not tell.
         raster_px: side of the raster that is projected.
+        reconstructions: each set of readings is reconstructed in each of these ways: `fbp`, and
+            what the scanner's definition offers (`iterative-3`, `denoised-1`).
     """
 
     part: str
@@ -83,6 +89,7 @@ class Scan:
     matrix_px: int
     raster_px: int
     shift_mm: tuple[float, float] = (0.0, 0.0)
+    reconstructions: tuple[str, ...] = (FBP,)
 
     @property
     def name(self) -> str:
@@ -99,8 +106,8 @@ class Scan:
 
     @property
     def n_images(self) -> int:
-        """Slices times kVp times kernels."""
-        return self.slices * len(self.kvps) * len(self.kernels)
+        """Slices times kVp times kernels times reconstructions."""
+        return self.slices * len(self.kvps) * len(self.kernels) * len(self.reconstructions)
 
     @property
     def n_bytes(self) -> int:
@@ -117,12 +124,13 @@ class Scan:
         by_kernel = self.part.startswith(f"{KERNELS}/")
         found: list[Series] = []
         for kvp, mas in zip(self.kvps, self.mas, strict=True):
-            for kernel in self.kernels:
+            for kernel, how in product(self.kernels, self.reconstructions):
                 safe = portable_name(kernel)
                 parent = f"{self.part}/{safe if by_kernel else scanner}"
                 name = f"{self.body.name}_{kvp:g}kVp_{self.thickness_mm:g}mm_{safe}"
+                folder = f"{parent}/{name}" + (f"_{how}" if how != FBP else "")
                 number = 100 * (self.number + 1) + len(found) + 1
-                found.append(Series(kvp, mas, kernel, f"{parent}/{name}", number))
+                found.append(Series(kvp, mas, kernel, folder, number, how))
         return tuple(found)
 
 
@@ -135,6 +143,7 @@ class Options:
         match_dose: give the Siemens scanner the mAs that make its CTDIvol the GE scanner's.
         shift_px: misregistration of the test pair: how far the Siemens images lie to the side.
         parenchyma: lungs with texture and vessels' mist instead of air.
+        reconstructions: the ways in which each acquisition is reconstructed.
     """
 
     mas: float = 100.0
@@ -142,3 +151,4 @@ class Options:
     shift_px: float = 0.0
     parenchyma: bool = False
     fov_mm: float = 350.0
+    reconstructions: tuple[str, ...] = (FBP,)

@@ -215,9 +215,26 @@ def plan(
                     matrix_px=size.matrix_px,
                     raster_px=size.raster_px,
                     shift_mm=(beside * options.shift_px * options.fov_mm / size.matrix_px, 0.0),
+                    reconstructions=_known(row.scanner, options.reconstructions),
                 )
             )
     return tuple(scan for scan in scans if scan.part in parts)
+
+
+def _known(scanner: str, reconstructions: tuple[str, ...]) -> tuple[str, ...]:
+    """The same, if the scanner has them all and none is named twice.
+
+    Raises:
+        UsageError: otherwise.
+    """
+    if not reconstructions or len(set(reconstructions)) < len(reconstructions):
+        raise UsageError(
+            f"reconstructions {', '.join(reconstructions) or 'none'}; expected one or more, each "
+            "once"
+        )
+    for name in reconstructions:
+        load_profile(scanner).strength(name)
+    return reconstructions
 
 
 def _shares(slices: int, bodies: int) -> list[int]:

@@ -21,7 +21,7 @@ from cvsct.core.errors import GeometryError, MissingExtraError
 from cvsct.core.files import config_hash
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Acquisition, CTVolume, Geometry, SimulatedStudy
-from cvsct.simulation.benchmark import Scan, Series, Subject
+from cvsct.simulation.benchmark import FBP, Scan, Series, Subject
 from cvsct.simulation.ground_truth import HasNodules, write_body
 from cvsct.simulation.physics.definition import ScannerProfile, load_profile
 
@@ -46,8 +46,8 @@ class Phantom(HasNodules, Protocol):
 class Scanner(Protocol):
     """What a campaign needs of a virtual scanner; see `scan.VirtualScanner`."""
 
-    def images(self, *about: Any, **more: Any) -> dict[tuple[float, str], np.ndarray]:
-        """HU by tube voltage and kernel."""
+    def reconstructed(self, *about: Any, **more: Any) -> dict[tuple[float, str, str], np.ndarray]:
+        """HU by tube voltage, kernel and reconstruction."""
 
 
 def _new_body(subject: Subject) -> Phantom:
@@ -126,7 +126,7 @@ class Imaging:
         for i in piece.indices:
             images = _images(scan, i, body, scanner)
             for series, study in studies.items():
-                volume = _volume(scan, i, body, series, images[series.kvp, series.kernel])
+                volume = _volume(scan, i, body, series, images[_key(series)])
                 self.write(volume, hidden(self.out, series), study, i + 1)
             yield len(studies)
 
@@ -141,7 +141,12 @@ def study_of(scan: Scan, series: Series) -> SimulatedStudy:
     """What the headers of a series say of its acquisition."""
     profile = profile_of(scan.scanner)
     geometry, protocol = profile.geometry, profile.protocol
-    about = {"cvsct": __version__, "scan": asdict(scan), "profile": profile.model_dump(mode="json")}
+    of_scan, of_scanner = asdict(scan), profile.model_dump(mode="json")
+    del of_scan["reconstructions"]  # what else is made of the readings shapes no pixel of this one
+    offered = of_scanner.pop("reconstruction")
+    about = {"cvsct": __version__, "scan": of_scan, "profile": of_scanner}
+    if series.reconstruction != FBP:
+        about["reconstruction"] = [series.reconstruction, offered]
     return SimulatedStudy(
         body=scan.body.name,
         identity=config_hash(about),
@@ -156,6 +161,7 @@ def study_of(scan: Scan, series: Series) -> SimulatedStudy:
         * float(np.sin(geometry.fan_angle_rad / 2)),
         focal_spot_mm=profile.tube.focal_spot_mm,
         filter_type="BODY",
+        reconstruction=profile.told_reconstruction(series.reconstruction),
     )
 
 
@@ -172,23 +178,28 @@ def _refuse_beyond(scan: Scan, body: Phantom) -> None:
 
 def _images(
     scan: Scan, i: int, body: Phantom, scanner: Scanner
-) -> dict[tuple[float, str], Float[np.ndarray, "rows columns"]]:
-    """One slice at every kVp and with every kernel."""
+) -> dict[tuple[float, str, str], Float[np.ndarray, "rows columns"]]:
+    """One slice at every kVp, with every kernel, in every reconstruction."""
     from cvsct.simulation.phantom.phantom import RasterGrid  # noqa: PLC0415 - brings numba
     from cvsct.simulation.physics.scan import ImageGrid  # noqa: PLC0415
 
     amounts = body.slab(
         _z_mm(scan, i, body), scan.thickness_mm, RasterGrid(scan.raster_px, RASTER_MM)
     )
-    return scanner.images(
+    return scanner.reconstructed(
         amounts,
         RASTER_MM,
         exposures=dict(zip(scan.kvps, scan.mas, strict=True)),
         kernels=scan.kernels,
+        reconstructions=scan.reconstructions,
         thickness_mm=scan.thickness_mm,
         grid=ImageGrid(scan.matrix_px, scan.fov_mm, scan.shift_mm),
         rng_of=lambda kvp: random_stream(scan.noise_seed, str(scan), f"slice {i}", f"{kvp:g} kVp"),
     )
+
+
+def _key(series: Series) -> tuple[float, str, str]:
+    return series.kvp, series.kernel, series.reconstruction
 
 
 def _volume(

@@ -101,6 +101,8 @@ def _tell_series(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     ds.SeriesNumber = study.series_number
     ds.SeriesDate, ds.SeriesTime = _DATE, _TIME
     what = f"{made_by.kernel} {made_by.kvp:g} kVp {volume.geometry.thickness_mm:g} mm"
+    if study.reconstruction:
+        what += f" {study.reconstruction}"
     ds.SeriesDescription = f"{_RESEARCH}: {what}"[:64]
     ds.ProtocolName = "Virtual thorax, axial"
     ds.BodyPartExamined = "CHEST"
@@ -149,7 +151,11 @@ def _tell_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None
     """The acquisition part of CT Image (C.8.2.1)."""
     ds.ScanOptions = "AXIAL MODE"
     ds.KVP = _decimal(volume.acquisition.kvp)
-    ds.ConvolutionKernel = volume.acquisition.kernel
+    # Reconstruction Algorithm (0018,9315) belongs to Enhanced CT's macros (C.8.15.3.6), not to this
+    # IOD. Siemens tells the strength as the kernel's second value, which readers take for another
+    # kernel, as they should; the other makers hide it in private groups.
+    kernel = volume.acquisition.kernel
+    ds.ConvolutionKernel = [kernel, study.reconstruction] if study.reconstruction else kernel
     ds.ExposureTime = round(study.rotation_s * 1000)
     ds.XRayTubeCurrent = round(study.mas / study.rotation_s)
     ds.Exposure = round(study.mas)
@@ -176,7 +182,8 @@ def _tell_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None
 def _series_uid(volume: CTVolume, study: SimulatedStudy) -> str:
     made_by = volume.acquisition
     scanner = made_by.manufacturer, made_by.model
-    return uid_of("series", study.body, study.identity, *scanner, made_by.kernel, made_by.kvp)
+    how = (study.reconstruction,) if study.reconstruction else ()
+    return uid_of("series", study.body, study.identity, *scanner, made_by.kernel, made_by.kvp, *how)
 
 
 def _decimals(*values: float) -> list[str]:

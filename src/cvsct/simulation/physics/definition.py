@@ -19,12 +19,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from cvsct.core.errors import UsageError
 from cvsct.core.names import portable_name
+from cvsct.simulation.benchmark import FBP
 from cvsct.simulation.phantom.materials import WATER, material_named
 from cvsct.simulation.physics.spectrum import Spectrum, tube_spectrum
 
 FOLDER = "definitions"
-FBP = "fbp"
-"""The word for filtered back-projection, the reconstruction that every scanner has."""
 BOWTIE_KEV = 60.0
 """The energy at which a bowtie's thickness is expressed in water."""
 
@@ -240,7 +239,7 @@ class Reconstruction(_Section):
         iterative, denoised: strengths, weakest first; `iterative-1` is the first.
     """
 
-    family: Annotated[str, Field(min_length=1, max_length=16)]
+    family: Annotated[str, Field(min_length=1, max_length=14)]
     edge: Positive
     dose_exponent: NotNegative
     iterative: Annotated[tuple[Iterative, ...], Field(max_length=9)] = ()
@@ -342,6 +341,13 @@ class ScannerProfile(_Section):
         kind, level = name.split("-")
         strengths = offered.iterative if kind == "iterative" else offered.denoised
         return strengths[int(level) - 1]
+
+    def told_reconstruction(self, name: str) -> str:
+        """What DICOM says of a reconstruction: `ADMIRE 3`; nothing of filtered back-projection."""
+        if name == FBP or self.reconstruction is None:
+            return ""
+        kind, level = name.split("-")
+        return f"{self.reconstruction.family if kind == 'iterative' else 'Denoised'} {level}"
 
     def mas_for(self, ctdi_vol_mgy: float, kvp: float) -> float:
         """Tube load of one rotation that gives this dose in the 32 cm body phantom.

@@ -34,7 +34,7 @@ from cvsct.simulation.physics import ray_kernels as rays
 from cvsct.simulation.physics.definition import Iterative, Kernel, Reconstruction
 from cvsct.simulation.physics.recon import ImageGrid, Reconstructor, Rows
 
-NEIGHBOURS_CURVATURE = (1 + np.sqrt(2)) * (2 * np.pi) ** 2
+NEIGHBOURS_CURVATURE = float((1 + np.sqrt(2)) * (2 * np.pi) ** 2)
 """Of 8 neighbours' squared differences, per (frequency times pixel) squared, at low frequencies."""
 SAMPLES_A_PIXEL = 5
 """Samples of a projection over a pixel. With 5, rows of pixels beat with the samples at frequencies

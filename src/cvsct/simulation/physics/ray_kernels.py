@@ -357,7 +357,7 @@ def spread_parallel(image, flipped, cosines, sines, step, middle, out):
     """
     size, samples = image.shape[0], out.shape[1]
     index, part = np.empty(size, np.int32), np.empty(size, np.float32)
-    near, far = np.empty_like(out[0]), np.empty_like(out[0])
+    near, far, shared = np.empty_like(out[0]), np.empty_like(out[0]), np.empty_like(image[0])
     half = (size - 1) / 2
     for a in range(out.shape[0]):
         upright = abs(cosines[a]) >= abs(sines[a])
@@ -371,11 +371,11 @@ def spread_parallel(image, flipped, cosines, sines, step, middle, out):
             _sample_places(start, np.float32(along), index, part)
             row = source[r]
             for c in range(size):
-                part[c] *= row[c]
+                shared[c] = part[c] * row[c]
             for c in range(size):
                 i = np.uint32(index[c])
-                near[i] += row[c] - part[c]
-                far[i] += part[c]
+                near[i] += row[c] - shared[c]
+                far[i] += shared[c]
         out[a, 0] = near[0]
         for s in range(1, samples):
             out[a, s] = near[s] + far[s - 1]

@@ -8,8 +8,9 @@ from functools import cache, partial
 import numpy as np
 from jaxtyping import Float32
 
+from cvsct.simulation.benchmark import FBP
 from cvsct.simulation.phantom.materials import BASIS, Material
-from cvsct.simulation.physics.definition import FBP, Iterative, ScannerProfile, Strength
+from cvsct.simulation.physics.definition import Iterative, ScannerProfile, Strength
 from cvsct.simulation.physics.denoiser import denoised
 from cvsct.simulation.physics.detector import Detector
 from cvsct.simulation.physics.iterative import Measured, StatisticalReconstruction
