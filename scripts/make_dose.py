@@ -1,6 +1,6 @@
 """CTDIvol of the scanners' definitions by Monte Carlo: the dose tables that the definitions hold.
 
-    python scripts/make_dose.py [--profile NAME_OR_FILE ...] [--histories 2e7] [--seed 1]
+    python scripts/make_dose.py [--definition NAME_OR_FILE ...] [--histories 2e7] [--seed 1]
 
 CTDI100 (IEC 60601-2-44; AAPM report 96) is the air kerma of one axial rotation along the middle
 100 mm of a chamber, integrated over z and divided by the beam's width; CTDIw is a third of the
@@ -30,7 +30,7 @@ import xraydb
 from numba import njit
 
 from cvsct.simulation.phantom.materials import material_named
-from cvsct.simulation.physics.definition import ScannerProfile, load_profile, profile_names
+from cvsct.simulation.physics.definition import ScannerDefinition, definition_names, load_definition
 
 # The phantom: 32 cm wide, 15 cm long (IEC asks for 14 or more), holes of 13 mm, the outer ones'
 # axes 10 mm below the surface. The rod in the middle is taken wider than its hole: the dose is
@@ -179,14 +179,14 @@ def coefficients() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return parts[0], parts[1], air
 
 
-def dose(profile: ScannerProfile, kvp: float, histories: int, seed: int) -> Dose:
+def dose(definition: ScannerDefinition, kvp: float, histories: int, seed: int) -> Dose:
     """CTDI of one voltage, from batches with streams of their own."""
     photo, compt, air = coefficients()
-    spectrum = profile.spectrum(kvp, bin_kev=1.0)
-    energies, source_mm = spectrum.energies_kev, profile.geometry.source_isocentre_mm
-    half_fan = profile.geometry.fan_angle_rad / 2
-    per_mm = material_named(profile.bowtie.material).attenuation_per_mm(energies)
-    bowtie = np.exp(-np.outer(per_mm, profile.bowtie_mm(np.linspace(0, half_fan, BOWTIE_STEPS))))
+    spectrum = definition.spectrum(kvp, bin_kev=1.0)
+    energies, source_mm = spectrum.energies_kev, definition.geometry.source_isocentre_mm
+    half_fan = definition.geometry.fan_angle_rad / 2
+    per_mm = material_named(definition.bowtie.material).attenuation_per_mm(energies)
+    bowtie = np.exp(-np.outer(per_mm, definition.bowtie_mm(np.linspace(0, half_fan, BOWTIE_STEPS))))
     cumulated = np.cumsum(spectrum.photons) / spectrum.photons.sum()
     rods = np.array(
         [
@@ -215,19 +215,21 @@ def dose(profile: ScannerProfile, kvp: float, histories: int, seed: int) -> Dose
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", nargs="+", default=profile_names(), metavar="NAME_OR_FILE")
+    parser.add_argument(
+        "--definition", nargs="+", default=definition_names(), metavar="NAME_OR_FILE"
+    )
     parser.add_argument("--histories", type=float, default=2e7, help="photons a voltage")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    for name in arguments.profile:
-        profile = load_profile(name)
-        held = profile.protocol.ctdi_vol_mgy_per_100mas
-        print(f"{profile.name}, mGy per {MAS:g} mAs")
+    for name in arguments.definition:
+        definition = load_definition(name)
+        held = definition.protocol.ctdi_vol_mgy_per_100mas
+        print(f"{definition.name}, mGy per {MAS:g} mAs")
         print("| kVp | free in air | centre | edge | CTDIw | standard error | definition holds |")
         print("|---" * 7 + "|")
         found = []
-        for kvp in profile.tube.kvp:
-            one = dose(profile, kvp, int(arguments.histories), arguments.seed)
+        for kvp in definition.tube.kvp:
+            one = dose(definition, kvp, int(arguments.histories), arguments.seed)
             found.append(one)
             print(
                 f"| {kvp:g} | {one.free_in_air:.2f} | {one.centre:.3f} | {one.edge:.3f} "

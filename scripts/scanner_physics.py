@@ -29,7 +29,7 @@ from cvsct.simulation.phantom.materials import (
     material_named,
 )
 from cvsct.simulation.phantom.objects import disc_amounts
-from cvsct.simulation.physics.definition import ScannerProfile, load_profile, profile_names
+from cvsct.simulation.physics.definition import ScannerDefinition, definition_names, load_definition
 from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 
 KVP, MAS, THICK_MM = 120.0, 100.0, 5.0
@@ -54,11 +54,11 @@ Curves = tuple[np.ndarray, np.ndarray, np.ndarray]  # frequencies, target, measu
 
 @cache
 def scanner(name: str, second: Material) -> VirtualScanner:
-    return VirtualScanner(load_profile(name), (WATER, second))
+    return VirtualScanner(load_definition(name), (WATER, second))
 
 
 def images(
-    profile: ScannerProfile,
+    definition: ScannerDefinition,
     amounts: Sequence[np.ndarray],
     grid: ImageGrid,
     second: Material = BONE_EPOXY,
@@ -71,8 +71,8 @@ def images(
     """Images by voltage and kernel of amounts of water and, if given, of a second material."""
     maps = np.zeros((2, *amounts[0].shape), np.float32)
     maps[: len(amounts)] = amounts
-    return scanner(profile.name, second).images(
-        maps, extent_mm, dict.fromkeys(kvps, mas), list(profile.kernels), thickness_mm, grid,
+    return scanner(definition.name, second).images(
+        maps, extent_mm, dict.fromkeys(kvps, mas), list(definition.kernels), thickness_mm, grid,
         lambda kvp: None if seed is None else np.random.default_rng([seed, int(kvp)]),
     )  # fmt: skip
 
@@ -83,13 +83,13 @@ def ring_mean(image: np.ndarray, grid: ImageGrid, low_mm: float, high_mm: float)
     return float(image[(r >= low_mm) & (r < high_mm)].mean())
 
 
-def wire(profile: ScannerProfile, x_mm: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def wire(definition: ScannerDefinition, x_mm: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Frequencies, and for each kernel the modulation of a wire by frequency down and across."""
     extent = SMALL_EXTENT_MM + 2 * x_mm
     size = round(extent / SMALL_EXTENT_MM * SMALL_PX)
     grid = ImageGrid(WIRE_PX, WIRE_GRID_MM, (x_mm, 0.0))
     amounts = WIRE_AMOUNT * disc_amounts(size, extent, WIRE_MM, (x_mm, 0.0))
-    found = images(profile, [amounts], grid, extent_mm=extent)
+    found = images(definition, [amounts], grid, extent_mm=extent)
     f = np.fft.fftfreq(grid.size_px, grid.pixel_mm)
     x = 2 * np.pi * np.maximum(np.hypot(f[None], f[:, None]), 1e-9) * WIRE_MM
     pixel = np.sinc(f * extent / size)
@@ -100,17 +100,17 @@ def wire(profile: ScannerProfile, x_mm: float) -> tuple[np.ndarray, dict[str, np
     }
 
 
-def resolution(profile: ScannerProfile) -> tuple[Rows, dict[str, Curves]]:
+def resolution(definition: ScannerDefinition) -> tuple[Rows, dict[str, Curves]]:
     """Rows of the table and the curves of each kernel, by wires and by a disc of water in air."""
-    f, middle = wire(profile, 0.0)
-    _, off = wire(profile, OFF_MM)
+    f, middle = wire(definition, 0.0)
+    _, off = wire(definition, OFF_MM)
     disc = disc_amounts(2 * SMALL_PX, 2 * SMALL_EXTENT_MM, EDGE_MM, EDGE_AT_MM)
     grid = ImageGrid(WIRE_PX, SMALL_EXTENT_MM, EDGE_AT_MM)
-    discs = images(profile, [disc], grid, extent_mm=2 * SMALL_EXTENT_MM)
+    discs = images(definition, [disc], grid, extent_mm=2 * SMALL_EXTENT_MM)
     radius = np.hypot(f[None], f[:, None])
     kept = f[: np.searchsorted(f[: len(f) // 2], 1.4)]
     rows, curves = [], {}
-    for kernel, shape in profile.kernels.items():
+    for kernel, shape in definition.kernels.items():
         rings = [np.abs(radius - each) <= kept[1] / 2 for each in kept]
         mean = np.array([middle[kernel][ring].mean() for ring in rings])
         curves[kernel] = kept, shape.modulation(kept), mean
@@ -127,15 +127,15 @@ def resolution(profile: ScannerProfile) -> tuple[Rows, dict[str, Curves]]:
     return rows, curves
 
 
-def noise(profile: ScannerProfile) -> tuple[Rows, dict[str, NoisePower]]:
+def noise(definition: ScannerDefinition) -> tuple[Rows, dict[str, NoisePower]]:
     """Rows of the table, in the middle of 25 cm of water; for each kernel that of thin slices."""
     water = disc_amounts(512, EXTENT_MM, BODY_MM)
     grid = ImageGrid(NOISE_PX, NOISE_PX * NOISE_PIXEL_MM)
     rows, thin = [], {}
-    for mm in (profile.detector.row_mm, THICK_MM):
+    for mm in (definition.detector.row_mm, THICK_MM):
         seeds = range(NOISE_SEEDS)
-        scans = [images(profile, [water], grid, thickness_mm=mm, seed=seed) for seed in seeds]
-        for kernel in profile.kernels:
+        scans = [images(definition, [water], grid, thickness_mm=mm, seed=seed) for seed in seeds]
+        for kernel in definition.kernels:
             regions = np.array([scan[KVP, kernel] for scan in scans])
             one = noise_power_spectrum(regions, NOISE_PIXEL_MM, NOISE_RINGS)
             thin.setdefault(kernel, one)
@@ -144,58 +144,58 @@ def noise(profile: ScannerProfile) -> tuple[Rows, dict[str, NoisePower]]:
     return rows, thin
 
 
-def water_and_air(profile: ScannerProfile) -> Rows:
+def water_and_air(definition: ScannerDefinition) -> Rows:
     """By voltage the CT numbers of 25 cm of water and of the air around it, without noise."""
-    grid, kernel = ImageGrid(), next(iter(profile.kernels))
+    grid, kernel = ImageGrid(), next(iter(definition.kernels))
     water = disc_amounts(1024, EXTENT_MM, BODY_MM)
-    found = images(profile, [water], grid, kvps=profile.tube.kvp)
+    found = images(definition, [water], grid, kvps=definition.tube.kvp)
     places = ((0, 30), (60, 75), (105, 119), (135, 170))
     return [
         [f"{kvp:g}", *(f"{ring_mean(found[kvp, kernel], grid, *place):+.2f}" for place in places)]
-        for kvp in profile.tube.kvp
+        for kvp in definition.tube.kvp
     ]
 
 
-def expected_hu(profile: ScannerProfile, kvp: float, material: Material) -> float:
+def expected_hu(definition: ScannerDefinition, kvp: float, material: Material) -> float:
     """CT number of an insert amid 25 cm of water, from the water that replaces it on one ray."""
-    spectrum = profile.spectrum(kvp, bin_kev=1.0)
+    spectrum = definition.spectrum(kvp, bin_kev=1.0)
     kev = spectrum.energies_kev
     water, own = WATER.attenuation_per_mm(kev), material.attenuation_per_mm(kev)
-    bowtie = material_named(profile.bowtie.material).attenuation_per_mm(kev)
-    around = bowtie * profile.bowtie_mm(np.zeros(1)) + 2 * (BODY_MM - EDGE_MM) * water
-    seen = spectrum.photons * profile.detector.absorbed_share(kev) * kev * np.exp(-around)
+    bowtie = material_named(definition.bowtie.material).attenuation_per_mm(kev)
+    around = bowtie * definition.bowtie_mm(np.zeros(1)) + 2 * (BODY_MM - EDGE_MM) * water
+    seen = spectrum.photons * definition.detector.absorbed_share(kev) * kev * np.exp(-around)
     paths_mm = np.linspace(0, 4 * EDGE_MM, 601)
     logs = -np.log(np.exp(-np.outer(paths_mm, water)) @ seen)
     same_mm = np.interp(-np.log(np.exp(-2 * EDGE_MM * own) @ seen), logs, paths_mm)
     return float(1000 * (same_mm / (2 * EDGE_MM) - 1))
 
 
-def materials(profile: ScannerProfile) -> Rows:
+def materials(definition: ScannerDefinition) -> Rows:
     """By voltage a cylinder of polyurethane; inserts of it and of epoxy, measured and expected."""
     body = disc_amounts(1024, EXTENT_MM, BODY_MM)
     insert = disc_amounts(1024, EXTENT_MM, EDGE_MM)
-    grid, kernel, kvps = ImageGrid(128, 60.0), next(iter(profile.kernels)), profile.tube.kvp
+    grid, kernel, kvps = ImageGrid(128, 60.0), next(iter(definition.kernels)), definition.tube.kvp
     found = [
-        images(profile, [0 * body, body], grid, POLYURETHANE, kvps=kvps),
-        images(profile, [body - insert, insert], grid, POLYURETHANE, kvps=kvps),
-        images(profile, [body - insert, insert], grid, BONE_EPOXY, kvps=kvps),
+        images(definition, [0 * body, body], grid, POLYURETHANE, kvps=kvps),
+        images(definition, [body - insert, insert], grid, POLYURETHANE, kvps=kvps),
+        images(definition, [body - insert, insert], grid, BONE_EPOXY, kvps=kvps),
     ]
     rows = []
     for kvp in kvps:
         values = [ring_mean(each[kvp, kernel], grid, 0, 10) for each in found]
-        values.insert(2, expected_hu(profile, kvp, POLYURETHANE))
-        values.append(expected_hu(profile, kvp, BONE_EPOXY))
+        values.insert(2, expected_hu(definition, kvp, POLYURETHANE))
+        values.append(expected_hu(definition, kvp, BONE_EPOXY))
         rows.append([f"{kvp:g}", *(f"{value:+.1f}" for value in values)])
     return rows
 
 
-def loads(profile: ScannerProfile) -> tuple[Rows, dict[float, np.ndarray]]:
+def loads(definition: ScannerDefinition) -> tuple[Rows, dict[float, np.ndarray]]:
     """By voltage the noise in the middle of 32 cm of water, 5 mm slices, for each tube load."""
     water = disc_amounts(512, EXTENT_MM, LARGE_MM)
     grid = ImageGrid(NOISE_PX, NOISE_PX * NOISE_PIXEL_MM)
-    kernel, rows, found = next(iter(profile.kernels)), [], {}
+    kernel, rows, found = next(iter(definition.kernels)), [], {}
     scans = [
-        images(profile, [water], grid, kvps=LOAD_KVPS, mas=mas, seed=seed)
+        images(definition, [water], grid, kvps=LOAD_KVPS, mas=mas, seed=seed)
         for mas in LOADS_MAS
         for seed in range(LOAD_SEEDS)
     ]
@@ -284,14 +284,20 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     found: list[Rows] = [[] for _ in TABLES]
     curves, noises, by_load = {}, {}, {}
-    for profile in map(load_profile, profile_names()):
-        name = profile.manufacturer.split()[0].capitalize().replace("Ge", "GE")
-        sharpness, shapes = resolution(profile)
-        deviations, thin = noise(profile)
-        electronics, by_load[name] = loads(profile)
-        curves |= {f"{name} {kernel}": shapes[kernel] for kernel in profile.kernels}
-        noises |= {f"{name} {kernel}": thin[kernel] for kernel in profile.kernels}
-        parts = (sharpness, deviations, water_and_air(profile), materials(profile), electronics)
+    for definition in map(load_definition, definition_names()):
+        name = definition.manufacturer.split()[0].capitalize().replace("Ge", "GE")
+        sharpness, shapes = resolution(definition)
+        deviations, thin = noise(definition)
+        electronics, by_load[name] = loads(definition)
+        curves |= {f"{name} {kernel}": shapes[kernel] for kernel in definition.kernels}
+        noises |= {f"{name} {kernel}": thin[kernel] for kernel in definition.kernels}
+        parts = (
+            sharpness,
+            deviations,
+            water_and_air(definition),
+            materials(definition),
+            electronics,
+        )
         for rows, part in zip(found, parts, strict=True):
             rows += [[name, *row] for row in part]
     draw_kernels(curves, noises, out / "mtf_nps.png")

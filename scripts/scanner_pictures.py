@@ -24,7 +24,7 @@ from cvsct.core.masks import LUNG_WINDOW, SOFT_TISSUE_WINDOW
 from cvsct.core.seeding import random_stream
 from cvsct.io.read import read_all
 from cvsct.simulation.phantom.phantom import RasterGrid, lungman, patient
-from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.definition import load_definition
 from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 
 WINDOWS = {"lung": LUNG_WINDOW.limits_hu, "soft tissue": SOFT_TISSUE_WINDOW.limits_hu}
@@ -56,7 +56,7 @@ def main() -> None:
     slab = body.slab(z_mm, args.thickness, RasterGrid())
     images: dict[str, np.ndarray] = {}
     for name, kernels in SCANS:
-        found = VirtualScanner(load_profile(name)).images(
+        found = VirtualScanner(load_definition(name)).images(
             slab,
             RasterGrid().extent_mm,
             {KVP: MAS},

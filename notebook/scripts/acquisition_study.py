@@ -21,7 +21,7 @@ from cvsct.simulation.phantom.materials import BASIS, BONE_EPOXY, WATER, Materia
 from cvsct.simulation.phantom.objects import disc_amounts
 from cvsct.simulation.phantom.phantom import RasterGrid, patient
 from cvsct.simulation.phantom.surroundings import BodyOutline, Surroundings, beside
-from cvsct.simulation.physics.definition import Helical, ScannerProfile, load_profile
+from cvsct.simulation.physics.definition import Helical, ScannerDefinition, load_definition
 from cvsct.simulation.physics.helical import SliceSensitivity
 from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 
@@ -46,10 +46,10 @@ STYLES = ("-", "--", "-.", ":")
 
 def scanner(basis: tuple[Material, Material] = BASIS, **changes: Any) -> VirtualScanner:
     """The scanner with a standard kernel and some sections changed."""
-    plain = {**load_profile(NAME).record()}
+    plain = {**load_definition(NAME).record()}
     plain["geometry"]["sub_views"] = changes.pop("sub_views", 1)
     plain["kernels"]["Standard"] = STANDARD
-    return VirtualScanner(ScannerProfile.model_validate({**plain, **changes}), basis)
+    return VirtualScanner(ScannerDefinition.model_validate({**plain, **changes}), basis)
 
 
 def image_of(
@@ -98,7 +98,7 @@ def tube_current(views: Axes, along: Axes) -> dict[str, Any]:
             exposure = acquired.exposures[KVP]
             loads.append(exposure.mas)
             if z == places[6] and exposure.shares is not None:
-                current = exposure.mas * exposure.shares / virtual.profile.protocol.rotation_s
+                current = exposure.mas * exposure.shares / virtual.definition.protocol.rotation_s
                 turn = np.arange(len(current)) * 360 / len(current)
                 views.plot(turn, current, style, label=name)
         along.plot(places, noise, style, marker="o", markersize=3, label=name)
@@ -188,13 +188,13 @@ def wire(panels: list[Axes]) -> dict[str, float]:
 
 
 def sensitivity(axes: Axes) -> dict[str, float]:
-    """Slice sensitivity profiles, their widths over the nominal thickness."""
+    """Slice sensitivities, their widths over the nominal thickness."""
     z = np.linspace(-4.5, 4.5, 3601)
     widths = {}
     cases = (("180LI", 0.625 * 1.03), ("180LI", 1.25), ("z-filter", 2.5), ("z-filter", 5.0))
     for style, (interpolation, nominal) in zip(STYLES, cases, strict=True):
         helical = Helical.model_validate({"pitch": 0.98, "interpolation": interpolation})
-        curve = SliceSensitivity(helical, 0.625, nominal).profile(z)
+        curve = SliceSensitivity(helical, 0.625, nominal).curve(z)
         above = z[curve > curve.max() / 2]
         name = f"{interpolation}, {nominal:.3g} mm"
         widths[name] = round(float(above[-1] - above[0]), 3)

@@ -23,7 +23,7 @@ from matplotlib.ticker import NullLocator
 from cvsct.simulation.phantom.materials import BASIS, BONE_EPOXY, WATER, Material
 from cvsct.simulation.phantom.objects import disc_amounts
 from cvsct.simulation.phantom.phantom import RasterGrid, patient
-from cvsct.simulation.physics.definition import load_profile, profile_names
+from cvsct.simulation.physics.definition import definition_names, load_definition
 from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 
 EXTENT_MM, RASTER_PX, BODY_MM, THICK_MM, KVP = 400.0, 512, 125.0, 5.0, 120.0
@@ -40,7 +40,7 @@ Images = dict[str, np.ndarray]
 
 @cache
 def scanner(name: str, basis: tuple[Material, Material]) -> VirtualScanner:
-    return VirtualScanner(load_profile(name), basis)
+    return VirtualScanner(load_definition(name), basis)
 
 
 def images(
@@ -101,7 +101,7 @@ def seconds(name: str, strengths: tuple[str, ...], repeats: int = 5) -> float:
     amounts = np.zeros((2, RASTER_PX, RASTER_PX), np.float32)
     amounts[0] = disc_amounts(RASTER_PX, EXTENT_MM, BODY_MM)
     virtual = scanner(name, (WATER, BONE_EPOXY))
-    kernel = next(iter(virtual.profile.kernels))
+    kernel = next(iter(virtual.definition.kernels))
 
     def took(kvps: tuple[float, ...]) -> float:
         start = time.perf_counter()
@@ -111,7 +111,7 @@ def seconds(name: str, strengths: tuple[str, ...], repeats: int = 5) -> float:
         )  # fmt: skip
         return time.perf_counter() - start
 
-    kvps = virtual.profile.tube.kvp[:3]
+    kvps = virtual.definition.tube.kvp[:3]
     took(kvps)
     return float(np.median([(took(kvps) - took(kvps[:1])) / 2 for _ in range(repeats)]))
 
@@ -125,12 +125,12 @@ def bias(name: str, kernel: str) -> dict[str, float]:
     amounts[0] -= disc_amounts(RASTER_PX, EXTENT_MM, 18.0, places[1]) + amounts[1]
     virtual, grid = scanner(name, (WATER, BONE_EPOXY)), ImageGrid(256, 140.0)
     found = virtual.reconstructed(
-        amounts, EXTENT_MM, dict.fromkeys(virtual.profile.tube.kvp, 100.0), (kernel,),
+        amounts, EXTENT_MM, dict.fromkeys(virtual.definition.tube.kvp, 100.0), (kernel,),
         ("fbp", "iterative-5"), THICK_MM, grid, lambda kvp: np.random.default_rng(0),
     )  # fmt: skip
     x, y = grid.axis_mm(0)[None], grid.axis_mm(1)[:, None]
     shifts = {}
-    for kvp in virtual.profile.tube.kvp:
+    for kvp in virtual.definition.tube.kvp:
         difference = found[kvp, kernel, "iterative-5"] - found[kvp, kernel, "fbp"]
         means = [difference[np.hypot(x - a, y - b) < 14].mean() for a, b in places]
         shifts[f"{kvp:g}"] = round(float(np.abs(means).max()), 2)
@@ -214,11 +214,12 @@ def main() -> None:
     slice_figure(name, kernel, args.out)
 
     told["largest_hu_shift"] = {
-        each: {k: bias(each, k) for k in load_profile(each).kernels} for each in profile_names()
+        each: {k: bias(each, k) for k in load_definition(each).kernels}
+        for each in definition_names()
     }
     times = {
         each: (seconds(each, ("fbp",)), seconds(each, ("fbp", "iterative-5")))
-        for each in profile_names()
+        for each in definition_names()
     }
     told["seconds"] = {
         each: {"fbp": fbp, "iterative": both, "ratio": both / fbp}

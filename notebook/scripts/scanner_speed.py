@@ -20,7 +20,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from cvsct.simulation.phantom.phantom import Phantom, RasterGrid, lungman, patient
-from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.definition import load_definition
 from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 from cvsct.simulation.plan import plan
 
@@ -30,7 +30,7 @@ SCANNERS = {"ge-revolution-evo": "Lung", "siemens-somatom-force": "Bl64"}
 
 @cache
 def virtual_scanner(name: str) -> VirtualScanner:
-    return VirtualScanner(load_profile(name))
+    return VirtualScanner(load_definition(name))
 
 
 @cache

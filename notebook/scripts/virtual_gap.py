@@ -27,7 +27,7 @@ from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Acquisition, CTVolume, Geometry
 from cvsct.evaluation.report.write import EvaluationSettings, evaluate, metrics
 from cvsct.simulation.phantom.phantom import Phantom, RasterGrid, lungman, patient
-from cvsct.simulation.physics.definition import ScannerProfile, load_profile
+from cvsct.simulation.physics.definition import ScannerDefinition, load_definition
 from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 
 CLASSES = ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm")
@@ -67,15 +67,15 @@ def phantom(body: str, seed: int) -> Phantom:
 
 @cache
 def virtual_scanner(name: str, change: str) -> VirtualScanner:
-    profile = load_profile(name)
-    ge = load_profile("ge-revolution-evo")
+    definition = load_definition(name)
+    ge = load_definition("ge-revolution-evo")
     changes: dict[str, dict[str, Any]] = {
         "": {},
         "tone": {"tube": ge.tube, "bowtie": ge.bowtie, "detector": ge.detector},
-        "resolution": {"kernels": {**profile.kernels, **ge.kernels}},
+        "resolution": {"kernels": {**definition.kernels, **ge.kernels}},
         "noise": {},
     }
-    changed: ScannerProfile = profile.model_copy(update=changes[change])
+    changed: ScannerDefinition = definition.model_copy(update=changes[change])
     return VirtualScanner(changed)
 
 

@@ -23,7 +23,7 @@ from cvsct.simulation.benchmark import (
     Scan,
     Subject,
 )
-from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.definition import load_definition
 from cvsct.simulation.plan import SCALES, plan
 
 KERNELS = ("Bl64", "Br40")
@@ -207,10 +207,10 @@ def test_the_demo_is_small_enough() -> None:
 @pytest.mark.parametrize("scale", list(SCALES))
 def test_the_scanners_can_do_what_is_planned(scale: str) -> None:
     for scan in plan(scale, 0, parts=(*PARTS, PAIRED)):
-        profile = load_profile(scan.scanner)
-        assert scan.thickness_mm in profile.protocol.thicknesses_mm
-        assert set(scan.kvps) <= set(profile.tube.kvp)
-        assert set(scan.kernels) <= set(profile.kernels)
+        definition = load_definition(scan.scanner)
+        assert scan.thickness_mm in definition.protocol.thicknesses_mm
+        assert set(scan.kvps) <= set(definition.tube.kvp)
+        assert set(scan.kernels) <= set(definition.kernels)
 
 
 def test_dose_is_matched_by_ctdi_vol_on_request() -> None:
@@ -219,7 +219,7 @@ def test_dose_is_matched_by_ctdi_vol_on_request() -> None:
     for scan in plan("tiny", 0, Options(mas=80.0, match_dose=True)):
         for kvp, mas in zip(scan.kvps, scan.mas, strict=True):
             doses = [
-                load_profile(name).protocol.ctdi_vol_mgy_per_100mas[kvp] * its / 100
+                load_definition(name).protocol.ctdi_vol_mgy_per_100mas[kvp] * its / 100
                 for name, its in ((GE, 80), (scan.scanner, mas))
             ]
             assert doses[0] == pytest.approx(doses[1])

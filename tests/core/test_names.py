@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cvsct.benchmarking.runner import WAYS
+from cvsct.benchmarking.runner import DIRECTION_FOLDERS
 from cvsct.core.names import MAX_NAME, portable_name
 from cvsct.core.resumable import part_of
 from cvsct.inference.cohort.shards import Shard
@@ -16,7 +16,7 @@ from cvsct.io.nifti.write import named_alone, output_name
 from cvsct.io.read import find_series
 from cvsct.methods.registry import METHODS
 from cvsct.simulation.benchmark import Scan, Subject
-from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.definition import load_definition
 
 HOSTILE = (
     *("CON", "nul", "COM1", "lpt9.x", "Aux.tar", "PRN ", "COM\u00b9", "conin$"),
@@ -109,16 +109,16 @@ def test_simulated_series_have_folders_for_every_system(text: str) -> None:
 
 
 def test_kernels_that_would_share_a_folder_are_refused() -> None:
-    profile = load_profile("siemens-somatom-force")
-    kernel = next(iter(profile.kernels.values()))
-    again = {**profile.model_dump(), "kernels": {"Br:40": kernel, "br?40": kernel}}
+    definition = load_definition("siemens-somatom-force")
+    kernel = next(iter(definition.kernels.values()))
+    again = {**definition.model_dump(), "kernels": {"Br:40": kernel, "br?40": kernel}}
     with pytest.raises(ValueError, match="would share a folder"):
-        type(profile).model_validate(again)
+        type(definition).model_validate(again)
 
 
 def test_every_other_name_is_ours() -> None:
     ours = [
-        *(f"{method}-12" for method in METHODS), *WAYS, folder_name("1.2.840/../x:y"),
+        *(f"{method}-12" for method in METHODS), *DIRECTION_FOLDERS, folder_name("1.2.840/../x:y"),
         part_of("plan.json", Shard(3, 400_000).name), part_of("journal.sqlite", Shard(1, 2).name),
     ]  # fmt: skip
     assert [name for name in ours if not holds_everywhere(name)] == []

@@ -9,15 +9,15 @@ import pytest
 
 from cvsct.core.errors import UsageError
 from cvsct.simulation.phantom.materials import BONE_EPOXY, WATER
-from cvsct.simulation.physics.definition import ScannerProfile, Scatter
+from cvsct.simulation.physics.definition import ScannerDefinition, Scatter
 from cvsct.simulation.physics.recon import ImageGrid
 from cvsct.simulation.physics.scan import VirtualScanner
 from cvsct.simulation.physics.scatter import ScatterModel
 from tests.support.slices import disc
 from tests.support.water import (
     EXTENT_MM,
+    changed_definition,
     cylinder,
-    definition,
     ellipse,
     signal_behind,
     water_scanner,
@@ -63,8 +63,8 @@ def test_lateral_over_ap_current_is_the_ratio_of_attenuations_to_the_exponent(
     logs = []
     for along, across in ((320.0, 110.0), (220.0, 160.0)):
         path = along * np.sqrt(1 - (offset / across) ** 2)
-        fan = np.arcsin(offset / scanner.profile.geometry.source_isocentre_mm)
-        logs.append(-np.log(signal_behind(scanner.profile, 120.0, path, fan)).mean())
+        fan = np.arcsin(offset / scanner.definition.geometry.source_isocentre_mm)
+        logs.append(-np.log(signal_behind(scanner.definition, 120.0, path, fan)).mean())
     quarter = len(shares) // 4
     for lateral, ap in ((quarter, 0), (3 * quarter, 2 * quarter)):
         expected = np.exp(exponent * (logs[0] - logs[1]))
@@ -102,10 +102,10 @@ def test_the_current_stays_within_its_limits() -> None:
         120.0
     ]
     assert exposure.shares is not None
-    current = exposure.mas * exposure.shares / scanner.profile.protocol.rotation_s
+    current = exposure.mas * exposure.shares / scanner.definition.protocol.rotation_s
     assert current.min() == pytest.approx(150.0)
     assert current.max() == pytest.approx(260.0)
-    assert exposure.mas == pytest.approx(current.mean() * scanner.profile.protocol.rotation_s)
+    assert exposure.mas == pytest.approx(current.mean() * scanner.definition.protocol.rotation_s)
 
 
 def test_a_scanner_without_the_section_refuses_to_modulate() -> None:
@@ -127,28 +127,28 @@ def test_a_scanner_without_the_section_refuses_to_modulate() -> None:
 )
 def test_a_law_that_cannot_be_followed_is_refused(section: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        definition(GE, tube_current=section)
+        changed_definition(GE, tube_current=section)
 
 
 def expected_scatter(
-    profile: ScannerProfile, kvp: float, radius_mm: float, fan: np.ndarray
+    definition: ScannerDefinition, kvp: float, radius_mm: float, fan: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Water paths, primary and scattered signal over the blank one, from plain integrals.
 
     The definition's formula in float64 without any grid of readings: potential = signal times its
     logarithm, split by exp(-water path at 30 cm's attenuation), each part folded with a Gaussian.
     """
-    isocentre = profile.geometry.source_isocentre_mm
+    isocentre = definition.geometry.source_isocentre_mm
 
     def parts(radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         path = 2 * np.sqrt(np.maximum(radius**2 - (isocentre * np.sin(fan)) ** 2, 0))
-        through = signal_behind(profile, kvp, path, fan)
-        bowtie = signal_behind_bowtie(profile, kvp, fan)
+        through = signal_behind(definition, kvp, path, fan)
+        bowtie = signal_behind_bowtie(definition, kvp, fan)
         return path, through, through * bowtie, -np.log(through)
 
     reference_log = parts(150.0)[3][len(fan) // 2]
-    scale_log = profile.scatter.multiple_water_mm * reference_log / 300.0  # type: ignore[union-attr]
-    section = profile.scatter
+    scale_log = definition.scatter.multiple_water_mm * reference_log / 300.0  # type: ignore[union-attr]
+    section = definition.scatter
     assert section is not None
 
     def folded(signal: np.ndarray, log: np.ndarray) -> np.ndarray:
@@ -167,14 +167,14 @@ def expected_scatter(
     return path, signal, scale * folded(signal, log)
 
 
-def signal_behind_bowtie(profile: ScannerProfile, kvp: float, fan: np.ndarray) -> np.ndarray:
+def signal_behind_bowtie(definition: ScannerDefinition, kvp: float, fan: np.ndarray) -> np.ndarray:
     """Signal without an object over that of the central ray."""
     from tests.support.water import ALUMINIUM
 
-    spectrum = profile.spectrum(kvp, bin_kev=1.0)
+    spectrum = definition.spectrum(kvp, bin_kev=1.0)
     energies = spectrum.energies_kev
-    weights = spectrum.photons * profile.detector.absorbed_share(energies) * energies
-    bowtie = np.outer(profile.bowtie_mm(fan), ALUMINIUM.attenuation_per_mm(energies))
+    weights = spectrum.photons * definition.detector.absorbed_share(energies) * energies
+    bowtie = np.outer(definition.bowtie_mm(fan), ALUMINIUM.attenuation_per_mm(energies))
     return (weights * np.exp(-bowtie)).sum(axis=1) / weights.sum()
 
 
@@ -182,18 +182,18 @@ def signal_behind_bowtie(profile: ScannerProfile, kvp: float, fan: np.ndarray) -
 def test_scatter_that_is_left_darkens_the_middle_of_water_as_reckoned(residue: float) -> None:
     """Each reading's path from the signal with what is left, then an inverse Abel transform."""
     scanner = water_scanner(GE, scatter={**SCATTER, "residue": residue})
-    profile = scanner.profile
-    half = profile.geometry.fan_angle_rad / 2
+    definition = scanner.definition
+    half = definition.geometry.fan_angle_rad / 2
     fan = np.linspace(-half, half, 401)
-    path, primary, scatter = expected_scatter(profile, 120.0, 150.0, fan)
+    path, primary, scatter = expected_scatter(definition, 120.0, 150.0, fan)
     water = np.linspace(0, 450, 181)
     seen = np.empty_like(fan)
     for i, angle in enumerate(fan):
-        logs = -np.log(signal_behind(profile, 120.0, water, np.full(len(water), angle)))
+        logs = -np.log(signal_behind(definition, 120.0, water, np.full(len(water), angle)))
         left = np.log(primary[i] / (primary[i] + residue * scatter[i]))
         true = np.interp(path[i], water, logs)
         seen[i] = np.interp(true + left, logs, water) - path[i]
-    isocentre = profile.geometry.source_isocentre_mm
+    isocentre = definition.geometry.source_isocentre_mm
     angles = ((np.arange(2000) + 0.5) / 2000 - 0.5) * np.pi
     distance = isocentre * np.sin(half) * 0.999 * np.sin(angles)
     error = np.interp(np.arcsin(distance / isocentre), fan, seen)
@@ -259,7 +259,7 @@ def test_inserts_follow_the_tone_curve() -> None:
 )
 def test_a_tone_curve_that_turns_back_is_refused(curve: tuple[tuple[float, float], ...]) -> None:
     with pytest.raises(ValueError, match="tone_hu"):
-        definition(GE, tone_hu=curve)
+        changed_definition(GE, tone_hu=curve)
 
 
 DENSITY = 2.5
@@ -288,10 +288,10 @@ def test_bone_correction_takes_the_dark_band_away_by_its_share() -> None:
     assert bands[0.0] < -4.0
     assert bands[1.0] == pytest.approx(0.0, abs=0.5)
     assert bands[0.5] == pytest.approx(bands[0.0] / 2, abs=0.3)
-    profile = definition(SIEMENS)
-    spectrum = profile.spectrum(120.0, bin_kev=1.0)
+    definition = changed_definition(SIEMENS)
+    spectrum = definition.spectrum(120.0, bin_kev=1.0)
     energies = spectrum.energies_kev
-    seen = spectrum.photons * profile.detector.absorbed_share(energies) * energies
+    seen = spectrum.photons * definition.detector.absorbed_share(energies) * energies
     seen = seen * np.exp(-200.0 * WATER.attenuation_per_mm(energies))
     energy = np.array([np.average(energies, weights=seen)])
     ratio = BONE_EPOXY.attenuation_per_mm(energy) / WATER.attenuation_per_mm(energy)
@@ -311,10 +311,10 @@ def test_a_low_order_of_calibration_leaves_cupping_and_20_cm_of_water_right() ->
     assert cups[1] > 20.0
     assert cups[1] > 5 * abs(cups[2])
     assert cups[5] == pytest.approx(0.0, abs=0.5)
-    profile = definition(GE, beam_hardening={"calibration_order": 1})
+    definition = changed_definition(GE, beam_hardening={"calibration_order": 1})
     from cvsct.simulation.physics.detector import Detector
 
-    middle = Detector(profile, 120.0, np.array([-0.0005, 0.0005]), 984, (WATER, BONE_EPOXY))
+    middle = Detector(definition, 120.0, np.array([-0.0005, 0.0005]), 984, (WATER, BONE_EPOXY))
     paths = np.zeros((2, 1, 2), np.float32)
     paths[0] = 200.0
     readings = middle.readings([paths], 1e6, 1.0, None)
@@ -334,7 +334,11 @@ def tangential_blur_mm(radius_mm: float) -> float:
     soft = {"Soft": {"cutoff_lp_mm": 15.0 / radius_mm, "exponent": 2.5}}
     modulations = []
     for count in (1, 7):
-        geometry = {**definition(GE).geometry.model_dump(), "views": 240, "sub_views": count}
+        geometry = {
+            **changed_definition(GE).geometry.model_dump(),
+            "views": 240,
+            "sub_views": count,
+        }
         image = water_scanner(GE, geometry=geometry, kernels=soft).images(
             amounts, extent, {120.0: 100.0}, ("Soft",), 5.0, grid, lambda _: None
         )[120.0, "Soft"]
@@ -388,4 +392,4 @@ def test_one_sub_view_is_the_still_gantry_to_the_bit() -> None:
     )[120.0, "Lung"]  # fmt: skip
     assert np.array_equal(images[0], still)
     assert not np.array_equal(images[1], still)
-    assert definition(GE).record() == definition(GE, sub_views=1).record()
+    assert changed_definition(GE).record() == changed_definition(GE, sub_views=1).record()

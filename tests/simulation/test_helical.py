@@ -81,8 +81,8 @@ def test_the_thinnest_slice_widens_with_the_pitch_as_published(
     helical = Helical.model_validate({"pitch": pitch, "interpolation": interpolation})
     thinnest = SliceSensitivity(helical, 1.0, published)
     z = np.linspace(-3, 3, 2401)
-    assert width_mm(z, thinnest.profile(z)) == pytest.approx(published, rel=0.05)
-    assert np.trapezoid(thinnest.profile(z), z) == pytest.approx(1.0, rel=1e-3)
+    assert width_mm(z, thinnest.curve(z)) == pytest.approx(published, rel=0.05)
+    assert np.trapezoid(thinnest.curve(z), z) == pytest.approx(1.0, rel=1e-3)
     with pytest.raises(UsageError, match="give no less than"):
         SliceSensitivity(helical, 1.0, 0.9 * published).weights(0.0)
 
@@ -93,7 +93,7 @@ def test_a_z_filters_slice_does_not_depend_on_the_pitch() -> None:
         SliceSensitivity(Helical(pitch=pitch, interpolation="z-filter"), ROW_MM, 2.0)
         for pitch in (0.5, 1.5)
     )
-    assert np.array_equal(slow.profile(z), fast.profile(z))
+    assert np.array_equal(slow.curve(z), fast.curve(z))
     assert slow.photons_mm == pytest.approx(3 * fast.photons_mm)
 
 

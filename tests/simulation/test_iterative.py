@@ -9,7 +9,7 @@ import pytest
 
 from cvsct.core.errors import UsageError
 from cvsct.simulation.phantom.materials import BONE_EPOXY, WATER
-from cvsct.simulation.physics.definition import Iterative, load_profile, profile_names
+from cvsct.simulation.physics.definition import Iterative, definition_names, load_definition
 from cvsct.simulation.physics.detector import Detector
 from cvsct.simulation.physics.iterative import (
     ParallelProjector,
@@ -161,7 +161,7 @@ def test_twice_the_surrogate_majorises_the_data() -> None:
 
 @cache
 def scanner(name: str) -> VirtualScanner:
-    return VirtualScanner(load_profile(name), (WATER, BONE_EPOXY))
+    return VirtualScanner(load_definition(name), (WATER, BONE_EPOXY))
 
 
 @cache
@@ -172,7 +172,7 @@ def images(
     amounts = np.zeros((2, 512, 512), np.float32)
     amounts[0] = disc(512, EXTENT_MM, BODY_MM)
     amounts[0] += contrast * disc(512, EXTENT_MM, RODS_MM, ROD_AT_MM)
-    kernel = BR40 if name == SIEMENS else next(iter(load_profile(name).kernels))
+    kernel = BR40 if name == SIEMENS else next(iter(load_definition(name).kernels))
     virtual = scanner(name)
     acquired = virtual.acquire(
         virtual.paths(amounts, EXTENT_MM), {120.0: mas}, 5.0,
@@ -211,9 +211,9 @@ def test_noise_falls_and_turns_coarser_with_strength() -> None:
 
 def test_noise_is_foretold_by_the_readings() -> None:
     """The map that thresholds and strengths refer to, against the spread over many scans."""
-    sampling = Sampling(load_profile(SIEMENS))
+    sampling = Sampling(load_definition(SIEMENS))
     detector = Detector(
-        load_profile(SIEMENS),
+        load_definition(SIEMENS),
         120.0,
         sampling.fan_rad,
         sampling.readings_per_rotation,
@@ -233,8 +233,8 @@ def edge_mtf50(found: list[np.ndarray]) -> float:
     r = np.hypot(GRID.axis_mm(0)[None] - ROD_AT_MM[0], GRID.axis_mm(1)[:, None] - ROD_AT_MM[1])
     edges = np.arange(RODS_MM - 9, RODS_MM + 9, 0.2)
     bins = np.digitize(r, edges)
-    profile = np.array([image[bins == i].mean() for i in range(1, len(edges))])
-    spread = np.gradient(profile) * np.hanning(len(profile))
+    edge = np.array([image[bins == i].mean() for i in range(1, len(edges))])
+    spread = np.gradient(edge) * np.hanning(len(edge))
     modulation = np.abs(np.fft.rfft(spread, 2048))
     f = np.fft.rfftfreq(2048, 0.2)
     below = int(np.flatnonzero(modulation < modulation[0] / 2)[0])
@@ -285,7 +285,7 @@ def hu_shift(name: str, kvp: float, kernel: str) -> dict[str, float]:
     amounts[0] -= hole + insert
     amounts[1] = insert
     grid = ImageGrid(256, 140.0)
-    last = load_profile(name).reconstruction.names  # type: ignore[union-attr]
+    last = load_definition(name).reconstruction.names  # type: ignore[union-attr]
     strength = [each for each in last if each.startswith("iterative")][-1]
     virtual = scanner(name)
     acquired = virtual.acquire(
@@ -301,16 +301,16 @@ def hu_shift(name: str, kvp: float, kernel: str) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("name", profile_names())
+@pytest.mark.parametrize("name", definition_names())
 def test_ct_numbers_stay_at_120_kvp(name: str) -> None:
-    kernel = next(iter(load_profile(name).kernels))
+    kernel = next(iter(load_definition(name).kernels))
     assert all(abs(shift) < 2 for shift in hu_shift(name, 120.0, kernel).values())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", profile_names())
+@pytest.mark.parametrize("name", definition_names())
 def test_ct_numbers_stay_at_every_voltage_with_every_kernel(name: str) -> None:
-    definition = load_profile(name)
+    definition = load_definition(name)
     for kvp in definition.tube.kvp:
         for kernel in definition.kernels:
             shifts = hu_shift(name, kvp, kernel)
@@ -318,7 +318,7 @@ def test_ct_numbers_stay_at_every_voltage_with_every_kernel(name: str) -> None:
 
 
 def test_the_words_for_strengths_and_what_there_is() -> None:
-    definition = load_profile(SIEMENS)
+    definition = load_definition(SIEMENS)
     assert definition.strength("fbp") is None
     strength = definition.strength("iterative-2")
     assert isinstance(strength, Iterative)

@@ -9,7 +9,7 @@ import pytest
 
 from cvsct.core.errors import GeometryError, UsageError
 from cvsct.simulation.phantom.materials import BASIS, BONE_EPOXY, POLYURETHANE, WATER, Material
-from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.definition import load_definition
 from cvsct.simulation.physics.detector import Detector
 from cvsct.simulation.physics.recon import ImageGrid, Reconstructor, Sampling
 from cvsct.simulation.physics.scan import VirtualScanner
@@ -23,7 +23,7 @@ EXTENT_MM = 400.0
 @cache
 def scanner(name: str, soft: Material = POLYURETHANE) -> VirtualScanner:
     """A scanner whose first map holds amounts of `soft`."""
-    return VirtualScanner(load_profile(name), (soft, BONE_EPOXY))
+    return VirtualScanner(load_definition(name), (soft, BONE_EPOXY))
 
 
 @cache
@@ -66,22 +66,22 @@ def test_polyurethane_follows_the_attenuation_tables(name: str) -> None:
     Each ray at the distance t = R sin a through a cylinder of polyurethane reads as p(t) mm of
     water, behind its own thickness of bowtie. The middle is then -1/pi times the integral of p'/t.
     """
-    profile = load_profile(name)
+    definition = load_definition(name)
     aluminium = Material("aluminium", (("Al", 1.0),), 2.699)
     angles = ((np.arange(800) + 0.5) / 800 - 0.5) * np.pi  # both sides of the middle
     t_mm, chord_mm = 125 * np.sin(angles), 250 * np.cos(angles)
-    fan = np.arcsin(t_mm / profile.geometry.source_isocentre_mm)
+    fan = np.arcsin(t_mm / definition.geometry.source_isocentre_mm)
     water_mm = np.linspace(0, 300, 301)
     measured, expected = [], []
     for kvp in (70.0, 120.0, 140.0):
-        spectrum = profile.spectrum(kvp, bin_kev=1.0)
+        spectrum = definition.spectrum(kvp, bin_kev=1.0)
         energies = spectrum.energies_kev
-        weights = spectrum.photons * profile.detector.absorbed_share(energies) * energies
+        weights = spectrum.photons * definition.detector.absorbed_share(energies) * energies
         al, water, soft = (
             each.attenuation_per_mm(energies) for each in (aluminium, WATER, POLYURETHANE)
         )
         p = np.empty(len(angles))
-        for i, bowtie_mm in enumerate(profile.bowtie_mm(fan)):
+        for i, bowtie_mm in enumerate(definition.bowtie_mm(fan)):
             seen = weights * np.exp(-al * bowtie_mm)
             logs = -np.log(np.exp(-np.outer(water_mm, water)) @ seen)
             p[i] = np.interp(-np.log(np.exp(-soft * chord_mm[i]) @ seen), logs, water_mm)
@@ -93,25 +93,25 @@ def test_polyurethane_follows_the_attenuation_tables(name: str) -> None:
 
 
 def test_detected_signal_and_its_variance_match_a_plain_sum() -> None:
-    profile = load_profile(SIEMENS)
-    sampling = Sampling(profile)
-    detector = Detector(profile, 100.0, sampling.fan_rad, sampling.readings_per_rotation)
+    definition = load_definition(SIEMENS)
+    sampling = Sampling(definition)
+    detector = Detector(definition, 100.0, sampling.fan_rad, sampling.readings_per_rotation)
     paths = np.zeros((2, 400, len(sampling.fan_rad)), np.float32)
     paths[0], paths[1] = 180.0, 12.0
     quiet = detector.readings([paths], 100.0, 1.0, None)
     noisy = detector.readings([paths], 100.0, 1.0, np.random.default_rng(0))
 
-    spectrum = profile.spectrum(100.0)
+    spectrum = definition.spectrum(100.0)
     energies = spectrum.energies_kev[:, None]
     distance, isocentre = (
-        profile.geometry.source_detector_mm,
-        profile.geometry.source_isocentre_mm,
+        definition.geometry.source_detector_mm,
+        definition.geometry.source_isocentre_mm,
     )
-    area = profile.geometry.channel_mm * (distance / isocentre) * (1000 / distance) ** 2
+    area = definition.geometry.channel_mm * (distance / isocentre) * (1000 / distance) ** 2
     bowtie = Material("aluminium", (("Al", 1.0),), 2.699).attenuation_per_mm(energies[:, 0])
     photons = (
-        (spectrum.photons * profile.detector.absorbed_share(energies[:, 0]))[:, None]
-        * np.exp(-np.outer(bowtie, profile.bowtie_mm(sampling.fan_rad)))
+        (spectrum.photons * definition.detector.absorbed_share(energies[:, 0]))[:, None]
+        * np.exp(-np.outer(bowtie, definition.bowtie_mm(sampling.fan_rad)))
         * (area * 100.0 / (2 * 1152))
     )
     through = sum(
@@ -120,7 +120,9 @@ def test_detected_signal_and_its_variance_match_a_plain_sum() -> None:
     )
     photons *= np.exp(-through)[:, None]
     mean = (photons * energies).sum(axis=0)
-    variance = (photons * energies**2).sum(axis=0) + profile.detector.electronic_noise_kev**2 / 0.6
+    variance = (photons * energies**2).sum(
+        axis=0
+    ) + definition.detector.electronic_noise_kev**2 / 0.6
     assert quiet.energy_kev[0] == pytest.approx(mean, rel=2e-5)
     assert noisy.energy_kev.var(axis=0).mean() == pytest.approx(variance.mean(), rel=0.01)
     again = detector.readings([paths], 100.0, 1.0, np.random.default_rng(0))
@@ -181,7 +183,7 @@ def test_mtf50_and_mtf10_are_the_kernels_own(name: str, kernel: str) -> None:
     measured, radius = modulation(*wire_image(name, kernel, (0.0, 0.0)))
     f = np.arange(0.05, 1.4, 0.025)
     curve = radial(measured, radius, f)
-    target = load_profile(name).kernel(kernel).modulation(f)
+    target = load_definition(name).kernel(kernel).modulation(f)
     for level in (0.5, 0.1):
         assert crossing(f, curve, level) == pytest.approx(crossing(f, target, level), rel=0.05)
     assert curve[:8] == pytest.approx(target[:8], rel=0.02)
@@ -201,7 +203,7 @@ def test_no_detector_aliasing_off_centre(
     image, grid = wire_image(name, kernel, (at_mm, 0.0))
     measured, _ = modulation(image, grid)
     f = np.fft.fftfreq(grid.size_px, grid.pixel_mm)[1:60]
-    target = load_profile(name).kernel(kernel).modulation(f)
+    target = load_definition(name).kernel(kernel).modulation(f)
     radially = measured[0, 1:60]
     assert crossing(f, radially, 0.1) == pytest.approx(crossing(f, target, 0.1), rel=0.05)
     place = (np.arange(grid.size_px) - (grid.size_px - 1) / 2) * grid.pixel_mm
@@ -232,14 +234,14 @@ def test_a_small_field_of_view_is_the_same_image_sampled_elsewhere() -> None:
 
 def test_interpolation_never_reads_beyond_the_detector() -> None:
     """Of readings that are all 1 every sample is 1, wide as the channels may be."""
-    geometry = load_profile(SIEMENS).geometry
+    geometry = load_definition(SIEMENS).geometry
     for width in (1, 4, 10):
         wide = {"channels": geometry.channels // width, "channel_mm": geometry.channel_mm * width}
-        profile = load_profile(SIEMENS).model_copy(
+        definition = load_definition(SIEMENS).model_copy(
             update={"geometry": geometry.model_copy(update={**wide, "views": 16})}
         )
-        reconstructor = Reconstructor(profile)
-        readings = np.ones((16, len(Sampling(profile).fan_rad)), np.float32)
+        reconstructor = Reconstructor(definition)
+        readings = np.ones((16, len(Sampling(definition).fan_rad)), np.float32)
         samples = np.fft.irfft(reconstructor.spectra(readings), axis=1)
         count = round(float(samples[0].sum()))
         assert samples[:, :count] == pytest.approx(1.0, abs=1e-3)

@@ -9,7 +9,7 @@ from cvsct.core.errors import GeometryError
 from cvsct.simulation.phantom import surroundings
 from cvsct.simulation.phantom.materials import BASIS, CARBON_FIBRE, TABLE_FOAM
 from cvsct.simulation.phantom.surroundings import BodyOutline, Surroundings, beside
-from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.definition import load_definition
 from cvsct.simulation.physics.scan import VirtualScanner
 
 OUTLINE = BodyOutline(0.0, 0.0, 165.0, 110.0)
@@ -26,7 +26,7 @@ def attenuation(amounts: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", ["ge-revolution-evo", "siemens-somatom-force"])
 def test_the_table_attenuates_the_ap_ray_as_its_layers_do(name: str) -> None:
     table = Surroundings(OUTLINE, table=True, arms="up").amounts(SIZE, EXTENT_MM)
-    (paths,) = VirtualScanner(load_profile(name)).paths(table, EXTENT_MM)
+    (paths,) = VirtualScanner(load_definition(name)).paths(table, EXTENT_MM)
     middle = paths.shape[2] // 2
     skin = 2 * surroundings.TABLE_SKIN_MM
     expected = skin * float(CARBON_FIBRE.attenuation_per_mm(KEV)[0]) + (

@@ -19,7 +19,7 @@ from cvsct.core.volume import CTVolume, SimulatedStudy
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation import run as campaign
 from cvsct.simulation.benchmark import Options, Scan, Subject
-from cvsct.simulation.physics.definition import ScannerProfile
+from cvsct.simulation.physics.definition import ScannerDefinition
 from cvsct.simulation.physics.detector import WaterPaths
 from cvsct.simulation.physics.scan import Acquired
 from cvsct.simulation.physics.tube_current import Exposure
@@ -62,7 +62,7 @@ def water_paths(mm: np.ndarray) -> WaterPaths:
 class FakeScanner:
     """HU that depend on all that they should depend on, and on nothing else."""
 
-    profile: ScannerProfile
+    definition: ScannerDefinition
     seconds: float = 0.0
 
     def paths(self, amounts: np.ndarray, extent_mm: float) -> tuple[np.ndarray, ...]:
@@ -94,8 +94,8 @@ class FakeScanner:
         return found
 
 
-def slow_scanner(profile: ScannerProfile) -> FakeScanner:
-    return FakeScanner(profile, 0.02)
+def slow_scanner(definition: ScannerDefinition) -> FakeScanner:
+    return FakeScanner(definition, 0.02)
 
 
 def body_failing_for_5(subject: Subject) -> FakePhantom:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cvsct.simulation.phantom.materials import BONE_EPOXY, WATER, Material
-from cvsct.simulation.physics.definition import Kernel, ScannerProfile, load_profile
+from cvsct.simulation.physics.definition import Kernel, ScannerDefinition, load_definition
 from cvsct.simulation.physics.scan import VirtualScanner
 from tests.support.slices import disc
 
@@ -17,19 +17,19 @@ STANDARD = Kernel(cutoff_lp_mm=0.42, exponent=2.5)
 ALUMINIUM = Material("aluminium", (("Al", 1.0),), 2.699)
 
 
-def definition(name: str, **changes: Any) -> ScannerProfile:
+def changed_definition(name: str, **changes: Any) -> ScannerDefinition:
     """A scanner of the package with a standard kernel and some sections changed."""
-    scanner = load_profile(name)
+    scanner = load_definition(name)
     plain = {**scanner.record(), **changes}
     plain["kernels"] = {**plain["kernels"], "Standard": STANDARD.model_dump()}
     if "sub_views" in plain:
         plain["geometry"]["sub_views"] = plain.pop("sub_views")
-    return ScannerProfile.model_validate(plain)
+    return ScannerDefinition.model_validate(plain)
 
 
 def water_scanner(name: str, **changes: Any) -> VirtualScanner:
     """A scanner whose first map holds amounts of water."""
-    return VirtualScanner(definition(name, **changes), (WATER, BONE_EPOXY))
+    return VirtualScanner(changed_definition(name, **changes), (WATER, BONE_EPOXY))
 
 
 def cylinder(radius_mm: float, size: int = 512) -> np.ndarray:
@@ -49,7 +49,7 @@ def ellipse(half_x_mm: float, half_y_mm: float, size: int = 512) -> np.ndarray:
 
 
 def signal_behind(
-    scanner: ScannerProfile, kvp: float, water_mm: np.ndarray, fan_rad: np.ndarray
+    scanner: ScannerDefinition, kvp: float, water_mm: np.ndarray, fan_rad: np.ndarray
 ) -> np.ndarray:
     """Energy detected behind these water paths over that without them, in 1 keV bins."""
     spectrum = scanner.spectrum(kvp, bin_kev=1.0)

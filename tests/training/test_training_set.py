@@ -15,7 +15,7 @@ from cvsct.core.volume import Acquisition, ScanFacts
 from cvsct.guard.training_set import check_manufacturers
 from cvsct.io.read import find_series
 from cvsct.model.bundle import Bundle
-from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.definition import load_definition
 from cvsct.simulation.plan import SCALES, plan
 from cvsct.training.data.census import Census
 from tests.conftest import phantom_hu
@@ -323,7 +323,7 @@ def test_the_benchmarks_own_scans_are_of_one_maker_a_side(scale: str) -> None:
     """At every scale; that their tissue is alike is seen where they are simulated."""
     sides: dict[str, list[ScanFacts]] = {}
     for scan in plan(scale, 0, parts=("train", "paired", "kernels/train")):
-        maker = load_profile(scan.scanner).manufacturer
+        maker = load_definition(scan.scanner).manufacturer
         for series in scan.series():
             sides.setdefault(str(Path(series.folder).parent), []).append(facts(maker=maker))
     assert len(sides) == 6

@@ -41,7 +41,7 @@ from cvsct.simulation.benchmark import (
     ScanMode,
     Subject,
 )
-from cvsct.simulation.physics.definition import load_profile
+from cvsct.simulation.physics.definition import load_definition
 
 BODIES_PER_SEED = 10_000
 """Bodies of the benchmark with seed s have the seeds from s times this on."""
@@ -227,9 +227,9 @@ def plan(
 
 
 def _refuse_mode(mode: ScanMode, scanner: str) -> None:
-    profile = load_profile(scanner)
+    definition = load_definition(scanner)
     for asked, section in ((mode.tube_current, "tube_current"), (mode.helical, "helical")):
-        if asked and getattr(profile, section) is None:
+        if asked and getattr(definition, section) is None:
             raise UsageError(
                 f"{scanner} has no section {section} in its definition, so it cannot be asked for"
             )
@@ -247,7 +247,7 @@ def _known(scanner: str, reconstructions: tuple[str, ...]) -> tuple[str, ...]:
             "once"
         )
     for name in reconstructions:
-        load_profile(scanner).strength(name)
+        load_definition(scanner).strength(name)
     return reconstructions
 
 
@@ -259,5 +259,5 @@ def _shares(slices: int, bodies: int) -> list[int]:
 def _mas(scanner: str, kvp: float, options: Options) -> float:
     if not options.match_dose or scanner == GE:
         return options.mas
-    dose_mgy = load_profile(GE).protocol.ctdi_vol_mgy_per_100mas[kvp] * options.mas / 100
-    return load_profile(scanner).mas_for(dose_mgy, kvp)
+    dose_mgy = load_definition(GE).protocol.ctdi_vol_mgy_per_100mas[kvp] * options.mas / 100
+    return load_definition(scanner).mas_for(dose_mgy, kvp)

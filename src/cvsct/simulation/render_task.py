@@ -25,7 +25,7 @@ from cvsct.core.volume import Acquisition, CTVolume, Geometry, SimulatedStudy
 from cvsct.simulation.benchmark import FBP, Scan, ScanMode, Series, Subject
 from cvsct.simulation.ground_truth import HasNodules, write_body
 from cvsct.simulation.phantom.surroundings import BodyOutline, Surroundings, beside
-from cvsct.simulation.physics.definition import ScannerProfile, load_profile
+from cvsct.simulation.physics.definition import ScannerDefinition, load_definition
 
 if TYPE_CHECKING:
     from cvsct.simulation.physics.helical import HelicalReader, SliceSensitivity
@@ -81,10 +81,10 @@ def _new_body(subject: Subject) -> Phantom:
     return phantom.patient(subject.seed)
 
 
-def _new_scanner(profile: ScannerProfile) -> Scanner:
+def _new_scanner(definition: ScannerDefinition) -> Scanner:
     from cvsct.simulation.physics.scan import VirtualScanner  # noqa: PLC0415 - brings numba
 
-    return VirtualScanner(profile)
+    return VirtualScanner(definition)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Physics:
     """What makes bodies and scanners; functions by name, so that worker processes find them."""
 
     body: Callable[[Subject], Phantom] = _new_body
-    scanner: Callable[[ScannerProfile], Scanner] = _new_scanner
+    scanner: Callable[[ScannerDefinition], Scanner] = _new_scanner
 
 
 REAL = Physics()
@@ -164,8 +164,8 @@ def hidden(out: Path, series: Series) -> Path:
 
 def study_of(scan: Scan, series: Series) -> SimulatedStudy:
     """What the headers of a series say of its acquisition."""
-    profile = profile_of(scan.scanner)
-    geometry, protocol = profile.geometry, profile.protocol
+    definition = definition_of(scan.scanner)
+    geometry, protocol = definition.geometry, definition.protocol
     of_scan = scan.record()
     of_scan.pop("reconstructions", None)  # what else is made of the readings shapes no pixel
     of_scanner = definition_record(scan, (series.reconstruction,))
@@ -173,7 +173,7 @@ def study_of(scan: Scan, series: Series) -> SimulatedStudy:
     about = {"cvsct": __version__, "scan": of_scan, "profile": of_scanner}
     if series.reconstruction != FBP:
         about["reconstruction"] = [series.reconstruction, offered]
-    helical = profile.helical if scan.mode.helical else None
+    helical = definition.helical if scan.mode.helical else None
     return SimulatedStudy(
         body=scan.body.name,
         identity=config_hash(about),
@@ -186,9 +186,9 @@ def study_of(scan: Scan, series: Series) -> SimulatedStudy:
         collection_diameter_mm=2
         * geometry.source_isocentre_mm
         * float(np.sin(geometry.fan_angle_rad / 2)),
-        focal_spot_mm=profile.tube.focal_spot_mm,
+        focal_spot_mm=definition.tube.focal_spot_mm,
         filter_type="BODY",
-        reconstruction=profile.told_reconstruction(series.reconstruction),
+        reconstruction=definition.told_reconstruction(series.reconstruction),
         pitch=helical.pitch if helical else None,
         modulation="XYZ_EC" if scan.mode.tube_current else "NONE",
     )
@@ -201,14 +201,18 @@ def definition_record(scan: Scan, reconstructions: Sequence[str]) -> dict[str, A
         "helical": scan.mode.helical,
         "reconstruction": any(name != FBP for name in reconstructions),
     }
-    record = profile_of(scan.scanner).record()
+    record = definition_of(scan.scanner).record()
     return {name: value for name, value in record.items() if used.get(name, True)}
 
 
 def _ctdi_vol_mgy(scan: Scan, kvp: float, mas: float) -> float:
-    profile = profile_of(scan.scanner)
-    dose_mgy = profile.protocol.ctdi_vol_mgy_per_100mas[kvp] * mas / 100
-    return dose_mgy / profile.helical.pitch if scan.mode.helical and profile.helical else dose_mgy
+    definition = definition_of(scan.scanner)
+    dose_mgy = definition.protocol.ctdi_vol_mgy_per_100mas[kvp] * mas / 100
+    return (
+        dose_mgy / definition.helical.pitch
+        if scan.mode.helical and definition.helical
+        else dose_mgy
+    )
 
 
 def _with_load(study: SimulatedStudy, scan: Scan, kvp: float, mas: float) -> SimulatedStudy:
@@ -290,12 +294,15 @@ class _Slices:
     def _sensitivity(self) -> SliceSensitivity:
         from cvsct.simulation.physics.helical import SliceSensitivity  # noqa: PLC0415
 
-        profile = profile_of(self.scan.scanner)
-        if profile.helical is None:
+        definition = definition_of(self.scan.scanner)
+        if definition.helical is None:
             raise UsageError(
-                f"{profile.name} has no section helical; add one to its definition, or scan axially"
+                f"{definition.name} has no section helical; add one to its definition, or scan "
+                "axially"
             )
-        return SliceSensitivity(profile.helical, profile.detector.row_mm, self.scan.thickness_mm)
+        return SliceSensitivity(
+            definition.helical, definition.detector.row_mm, self.scan.thickness_mm
+        )
 
     @cached_property
     def _helical(self) -> HelicalReader:
@@ -342,7 +349,7 @@ class _Slices:
         """Noise variance of the slice that a noise index is meant for over that of a reading."""
         if not (self.scan.mode.helical and self.scan.mode.tube_current):
             return 1.0
-        law = profile_of(self.scan.scanner).tube_current
+        law = definition_of(self.scan.scanner).tube_current
         meant_mm = law.noise_index_thickness_mm if law else None
         if meant_mm is None:
             return self._sensitivity.variance_share()
@@ -394,7 +401,7 @@ def _volume(
     """
     pixel_mm = scan.fov_mm / scan.matrix_px
     first_mm = -scan.fov_mm / 2 + pixel_mm / 2
-    profile = profile_of(scan.scanner)
+    definition = definition_of(scan.scanner)
     return CTVolume(
         hu=hu[None].astype(np.float32),
         geometry=Geometry(
@@ -404,7 +411,9 @@ def _volume(
             pixel_mm=(pixel_mm, pixel_mm),
             thickness_mm=scan.thickness_mm,
         ),
-        acquisition=Acquisition(profile.manufacturer, profile.model, series.kernel, series.kvp),
+        acquisition=Acquisition(
+            definition.manufacturer, definition.model, series.kernel, series.kvp
+        ),
     )
 
 
@@ -414,7 +423,7 @@ def _z_mm(scan: Scan, i: int, body: Phantom) -> float:
 
 @lru_cache(maxsize=2)
 def _scanner(physics: Physics, name: str) -> Scanner:
-    return physics.scanner(profile_of(name))
+    return physics.scanner(definition_of(name))
 
 
 @lru_cache(maxsize=1)
@@ -423,6 +432,6 @@ def _body(physics: Physics, subject: Subject) -> Phantom:
 
 
 @lru_cache
-def profile_of(name: str) -> ScannerProfile:
+def definition_of(name: str) -> ScannerDefinition:
     """A scanner's definition, read once."""
-    return load_profile(name)
+    return load_definition(name)

@@ -381,7 +381,7 @@ class Helical(_Section):
     interpolation: Literal["360LI", "180LI", "z-filter"]
 
 
-class ScannerProfile(_Section):
+class ScannerDefinition(_Section):
     """One scanner.
 
     Args:
@@ -410,7 +410,7 @@ class ScannerProfile(_Section):
     tone_hu: Annotated[tuple[tuple[float, float], ...], Field(min_length=2)] | None = None
 
     @model_validator(mode="after")
-    def _noise_index_names_a_kernel(self) -> ScannerProfile:
+    def _noise_index_names_a_kernel(self) -> ScannerDefinition:
         name = self.tube_current and self.tube_current.noise_index_kernel
         if name and name not in self.kernels:
             known = ", ".join(sorted(self.kernels))
@@ -418,7 +418,7 @@ class ScannerProfile(_Section):
         return self
 
     @model_validator(mode="after")
-    def _tones_keep_their_order(self) -> ScannerProfile:
+    def _tones_keep_their_order(self) -> ScannerDefinition:
         if self.tone_hu is not None:
             hu, offset = np.array(self.tone_hu).T
             if not ((np.diff(hu) > 0).all() and (np.diff(hu + offset) > 0).all()):
@@ -428,7 +428,7 @@ class ScannerProfile(_Section):
         return self
 
     @model_validator(mode="after")
-    def _every_voltage_has_a_dose(self) -> ScannerProfile:
+    def _every_voltage_has_a_dose(self) -> ScannerDefinition:
         missing = set(self.tube.kvp) ^ set(self.protocol.ctdi_vol_mgy_per_100mas)
         if missing:
             raise ValueError(
@@ -438,7 +438,7 @@ class ScannerProfile(_Section):
         return self
 
     @model_validator(mode="after")
-    def _every_kernel_has_a_folder(self) -> ScannerProfile:
+    def _every_kernel_has_a_folder(self) -> ScannerDefinition:
         folders = Counter(portable_name(name).casefold() for name in self.kernels)
         same = [
             name for name in sorted(self.kernels) if folders[portable_name(name).casefold()] > 1
@@ -522,34 +522,34 @@ class ScannerProfile(_Section):
             raise UsageError(f"{self.name} has no {kvp:g} kVp; it has {known}")
 
 
-def profile_names() -> tuple[str, ...]:
+def definition_names() -> tuple[str, ...]:
     """The scanners that come with the package."""
     files = (resources.files(__package__) / FOLDER).iterdir()
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
-def load_profile(name_or_path: str | Path) -> ScannerProfile:
-    """Read a scanner: one of `profile_names`, or a TOML file of the user's.
+def load_definition(name_or_path: str | Path) -> ScannerDefinition:
+    """Read a scanner: one of `definition_names`, or a TOML file of the user's.
 
     Raises:
         UsageError: if there is none, or it is not right; names the file and each wrong field.
     """
     name = str(name_or_path)
     file = resources.files(__package__) / FOLDER / f"{name}.toml"
-    if name not in profile_names():
+    if name not in definition_names():
         file = Path(name_or_path)
         if not file.is_file():
             raise UsageError(
                 f"no scanner {name!r}: there is no such file, and the scanners that come with "
-                f"cvsct are {', '.join(profile_names())}"
+                f"cvsct are {', '.join(definition_names())}"
             )
     try:
-        return ScannerProfile.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+        return ScannerDefinition.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: not a TOML file: {error}") from None
     except ValidationError as error:
         faults = "; ".join(_fault(dict(item)) for item in error.errors(include_url=False))
-        example = resources.files(__package__) / FOLDER / f"{profile_names()[0]}.toml"
+        example = resources.files(__package__) / FOLDER / f"{definition_names()[0]}.toml"
         raise UsageError(f"{file}: {faults}; for every field and its unit see {example}") from None
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float32, Float64
 
 from cvsct.simulation.phantom.materials import BASIS, WATER, Material, material_named
 from cvsct.simulation.physics import ray_kernels as rays
-from cvsct.simulation.physics.definition import BeamHardening, ScannerProfile
+from cvsct.simulation.physics.definition import BeamHardening, ScannerDefinition
 from cvsct.simulation.physics.scatter import REFERENCE_WATER_MM, ScatterModel
 from cvsct.simulation.physics.spectrum import Spectrum
 from cvsct.simulation.physics.tube_current import CENTRAL_MM, CentralNoise
@@ -72,14 +72,14 @@ class Detector:
     """The detector of one scanner at one tube voltage.
 
     Args:
-        profile: tube, bowtie and scintillator.
+        definition: tube, bowtie and scintillator.
         kvp: one of the definition's.
         fan_rad: fan angle of each reading of a view.
         readings_per_rotation: among which the rotation's mAs are shared.
         basis: the materials whose paths it is given.
     """
 
-    profile: ScannerProfile
+    definition: ScannerDefinition
     kvp: float
     fan_rad: Float64[np.ndarray, " readings"]
     readings_per_rotation: int
@@ -92,20 +92,20 @@ class Detector:
         Fluence on the central ray at 1 m, thinned by the square of the distance, through the
         bowtie, onto an element as wide as a channel, times what the scintillator absorbs.
         """
-        geometry, energies = self.profile.geometry, self._spectrum.energies_kev
+        geometry, energies = self.definition.geometry, self._spectrum.energies_kev
         distance = geometry.source_detector_mm
         width_mm = geometry.channel_rad * distance
         height_per_slice_mm = distance / geometry.source_isocentre_mm
         area = width_mm * height_per_slice_mm * (1000.0 / distance) ** 2
-        bowtie = material_named(self.profile.bowtie.material).attenuation_per_mm(energies)
-        through = np.exp(-np.outer(bowtie, self.profile.bowtie_mm(self.fan_rad)))
-        photons = self._spectrum.photons * self.profile.detector.absorbed_share(energies)
+        bowtie = material_named(self.definition.bowtie.material).attenuation_per_mm(energies)
+        through = np.exp(-np.outer(bowtie, self.definition.bowtie_mm(self.fan_rad)))
+        photons = self._spectrum.photons * self.definition.detector.absorbed_share(energies)
         result: Float64[np.ndarray, "energies readings"] = photons[:, None] * through
         return result * (area / self.readings_per_rotation)
 
     @cached_property
     def _spectrum(self) -> Spectrum:
-        return self.profile.spectrum(self.kvp)
+        return self.definition.spectrum(self.kvp)
 
     @cached_property
     def _attenuation(self) -> tuple[Float32[np.ndarray, " energies"], ...]:
@@ -129,7 +129,7 @@ class Detector:
 
     @property
     def _hardening(self) -> BeamHardening:
-        return self.profile.beam_hardening or BeamHardening()
+        return self.definition.beam_hardening or BeamHardening()
 
     @cached_property
     def _calibration(self) -> Float64[np.ndarray, "readings order"]:
@@ -165,10 +165,10 @@ class Detector:
 
     @cached_property
     def _scatter(self) -> ScatterModel | None:
-        section = self.profile.scatter
+        section = self.definition.scatter
         if section is None:
             return None
-        distance_mm = self.profile.geometry.source_isocentre_mm * np.sin(self.fan_rad)
+        distance_mm = self.definition.geometry.source_isocentre_mm * np.sin(self.fan_rad)
         half_mm = np.sqrt(np.maximum((REFERENCE_WATER_MM / 2) ** 2 - distance_mm**2, 0))
         per_mm = WATER.attenuation_per_mm(self._spectrum.energies_kev)
         through = np.exp(-np.outer(per_mm, 2 * half_mm))
@@ -255,7 +255,7 @@ class Detector:
 
     def _dark_kev(self, thickness_mm: float) -> float:
         """Electronic noise of a reading: its rows' variances add."""
-        detector = self.profile.detector
+        detector = self.definition.detector
         return detector.electronic_noise_kev * float(np.sqrt(thickness_mm / detector.row_mm))
 
     def water_mm(self, readings: Readings) -> Sinogram:
@@ -368,6 +368,6 @@ class Detector:
     @cached_property
     def _central(self) -> tuple[int, int]:
         """The readings near the isocentre."""
-        distance_mm = self.profile.geometry.source_isocentre_mm * np.sin(np.abs(self.fan_rad))
+        distance_mm = self.definition.geometry.source_isocentre_mm * np.sin(np.abs(self.fan_rad))
         inside = np.flatnonzero(distance_mm <= CENTRAL_MM)
         return int(inside[0]), int(inside[-1]) + 1

@@ -8,7 +8,7 @@ them, so that thin and thick series of one scan share their noise, and so do sli
 The weights follow the slice sensitivity of a single row of the same width and pitch (Polacin,
 Kalender and Marchal, Radiology 185, 1992): a triangle that reaches one feed (360LI) or half a feed
 (180LI) to either side. A z-filter's triangle reaches half a row whatever the pitch. A thicker
-slice is the mean of such over a width that makes the whole profile's full width at half maximum
+slice is the mean of such over a width that makes the whole sensitivity's full width at half maximum
 the nominal thickness.
 """
 
@@ -103,7 +103,7 @@ class SliceSensitivity:
         places = np.linspace(0.0, self.sample_mm, 9)[:-1]
         return float(np.mean([sum(w**2 for w in self.weights(z).values()) for z in places]))
 
-    def profile(self, z_mm: Curve) -> Curve:
+    def curve(self, z_mm: Curve) -> Curve:
         """Sensitivity at these distances from the slice, 1 mm^-1 in area, of a dense lattice."""
         return self._profile(z_mm, self.mean_mm)
 

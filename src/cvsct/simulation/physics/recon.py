@@ -18,7 +18,7 @@ from scipy import fft
 
 from cvsct.core.errors import GeometryError
 from cvsct.simulation.physics import ray_kernels as rays
-from cvsct.simulation.physics.definition import Kernel, ScannerProfile
+from cvsct.simulation.physics.definition import Kernel, ScannerDefinition
 from cvsct.simulation.physics.projector import FanGeometry
 
 SAMPLE_MM = 0.25
@@ -71,19 +71,19 @@ class Sampling:
     weight `a` gives the focal spot the variance of a uniform one, as it is seen at the isocentre.
 
     Args:
-        profile: geometry and focal spot.
+        definition: geometry and focal spot.
     """
 
-    profile: ScannerProfile
+    definition: ScannerDefinition
 
     @property
     def _flying(self) -> bool:
-        return self.profile.geometry.sampling == "flying-focal-spot"
+        return self.definition.geometry.sampling == "flying-focal-spot"
 
     @cached_property
     def fan(self) -> FanGeometry:
         """The projector's view of the scanner: elements of half a channel."""
-        geometry = self.profile.geometry
+        geometry = self.definition.geometry
         pitch = geometry.channel_rad
         return FanGeometry(
             source_isocentre_mm=geometry.source_isocentre_mm,
@@ -99,7 +99,7 @@ class Sampling:
 
         The two spots of a flying focal spot share the time of a view.
         """
-        count = self.profile.geometry.sub_views
+        count = self.definition.geometry.sub_views
         step_rad = 2 * np.pi / self.readings_per_rotation / count
         turns = (np.arange(count) - (count - 1) / 2) * step_rad
         return tuple(replace(self.fan, turn_rad=float(turn)) for turn in turns)
@@ -127,9 +127,9 @@ class Sampling:
     @property
     def focal_weight(self) -> float:
         """The outer weight `a` of a reading's four elements."""
-        geometry = self.profile.geometry
+        geometry = self.definition.geometry
         magnified = 1 - geometry.source_isocentre_mm / geometry.source_detector_mm
-        seen_mm = self.profile.tube.focal_spot_mm * magnified
+        seen_mm = self.definition.tube.focal_spot_mm * magnified
         return float(seen_mm**2 / 24 / self.half_channel_mm**2)
 
     def readings(
@@ -204,11 +204,11 @@ class Reconstructor:
     """Filtered back-projection for one scanner, all that does not depend on the data kept.
 
     Args:
-        profile: geometry and kernels.
+        definition: geometry and kernels.
     """
 
-    def __init__(self, profile: ScannerProfile) -> None:
-        self.sampling = Sampling(profile)
+    def __init__(self, definition: ScannerDefinition) -> None:
+        self.sampling = Sampling(definition)
         count = int(2 * self.sampling.fan.radius_mm / SAMPLE_MM) // 2 * 2 - 2 * TAPS
         count = min(count, int(2 * self._gathered_mm() / SAMPLE_MM) // 2 * 2)
         self._places_mm = (np.arange(count) - (count - 1) / 2) * SAMPLE_MM

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from cvsct.core.errors import UsageError
 from cvsct.simulation.benchmark import FBP
 from cvsct.simulation.phantom.materials import BASIS, Material
-from cvsct.simulation.physics.definition import Iterative, ScannerProfile, Strength
+from cvsct.simulation.physics.definition import Iterative, ScannerDefinition, Strength
 from cvsct.simulation.physics.denoiser import denoised
 from cvsct.simulation.physics.detector import Detector, Paths, WaterPaths
 from cvsct.simulation.physics.iterative import Measured, StatisticalReconstruction
@@ -43,13 +43,15 @@ class VirtualScanner:
     """One scanner, ready to image slices. Calibration tables are made once and kept.
 
     Args:
-        profile: what the scanner is; see `definitions/`.
+        definition: what the scanner is; see `definitions/`.
         basis: the materials that a slice's two maps give amounts of.
     """
 
-    def __init__(self, profile: ScannerProfile, basis: tuple[Material, Material] = BASIS) -> None:
-        self.profile = profile
-        self._reconstructor = Reconstructor(profile)
+    def __init__(
+        self, definition: ScannerDefinition, basis: tuple[Material, Material] = BASIS
+    ) -> None:
+        self.definition = definition
+        self._reconstructor = Reconstructor(definition)
         self._sampling = self._reconstructor.sampling
         self._basis = basis
         self._detector = cache(self._new_detector)
@@ -83,7 +85,7 @@ class VirtualScanner:
             GeometryError: if object or image reach beyond what the detector sees.
         """
         for name in kernels:
-            self.profile.kernel(name)
+            self.definition.kernel(name)
         acquired = self.acquire(self.paths(amounts, extent_mm), exposures, thickness_mm, rng_of)
         every = self.reconstruct(acquired.water, kernels, grid)
         return {(kvp, kernel): image for (kvp, kernel, _), image in every.items()}
@@ -126,7 +128,7 @@ class VirtualScanner:
         """
         water: dict[float, WaterPaths] = {}
         loads: dict[float, Exposure] = {}
-        hardening = self.profile.beam_hardening
+        hardening = self.definition.beam_hardening
         for kvp, mas in exposures.items():
             detector = self._detector(kvp)
             exposure = Exposure(mas)
@@ -160,8 +162,8 @@ class VirtualScanner:
             UsageError: if the scanner has no such kernel or reconstruction.
             GeometryError: if the image reaches beyond what the detector sees.
         """
-        chosen = {name: self.profile.kernel(name) for name in kernels}
-        strengths = {name: self.profile.strength(name) for name in reconstructions}
+        chosen = {name: self.definition.kernel(name) for name in kernels}
+        strengths = {name: self.definition.strength(name) for name in reconstructions}
         images: dict[tuple[float, str, str], Image] = {}
         for kvp, paths in water.items():
             spectra = self._reconstructor.spectra(paths.mm)
@@ -171,13 +173,13 @@ class VirtualScanner:
                 task = StatisticalReconstruction(self._reconstructor, measured, kernel, grid, fbp)
                 for name, strength in strengths.items():
                     image = self._image(task, strength)
-                    if self.profile.tone_hu is not None:
-                        image = toned(image, self.profile.tone_hu)
+                    if self.definition.tone_hu is not None:
+                        image = toned(image, self.definition.tone_hu)
                     images[kvp, kernel_name, name] = image
         return images
 
     def _image(self, task: StatisticalReconstruction, strength: Strength | None) -> Image:
-        family = self.profile.reconstruction
+        family = self.definition.reconstruction
         if strength is None or family is None:
             return task.fbp
         if isinstance(strength, Iterative):
@@ -192,23 +194,23 @@ class VirtualScanner:
         thickness_mm: float,
         variance_share: float,
     ) -> Exposure:
-        law = self.profile.tube_current
+        law = self.definition.tube_current
         if law is None:
             raise UsageError(
-                f"{self.profile.name} has no section tube_current; add one to its definition, or "
-                "scan with a constant current"
+                f"{self.definition.name} has no section tube_current; add one to its definition, "
+                "or scan with a constant current"
             )
         gain = 0.0
         if law.noise_index_kernel is not None:
-            kernel = self.profile.kernel(law.noise_index_kernel)
+            kernel = self.definition.kernel(law.noise_index_kernel)
             gain = variance_share * self._reconstructor.central_noise_gain(kernel)
         logs, noise = detector.central_noise(paths, thickness_mm, gain)
         reference = detector.log_behind_water(law.reference_water_mm or 0.0)
-        rotation_s = self.profile.protocol.rotation_s
+        rotation_s = self.definition.protocol.rotation_s
         return modulated(law, logs, reference, mas, rotation_s, noise)
 
     def _new_detector(self, kvp: float) -> Detector:
         sampling = self._sampling
         return Detector(
-            self.profile, kvp, sampling.fan_rad, sampling.readings_per_rotation, self._basis
+            self.definition, kvp, sampling.fan_rad, sampling.readings_per_rotation, self._basis
         )
