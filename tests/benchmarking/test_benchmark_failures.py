@@ -162,8 +162,10 @@ FAILURES = {
 @pytest.mark.parametrize(
     ("step", "failure"),
     [
-        *(("train", "crash"), ("train", "exit"), ("harmonize", "exit"), ("harmonize", "memory")),
-        *(("evaluate", "disk"), ("evaluate", "crash")),
+        *(("train", "crash"), ("harmonize", "memory"), ("evaluate", "disk")),
+        pytest.param("train", "exit", marks=pytest.mark.slow),
+        pytest.param("harmonize", "exit", marks=pytest.mark.slow),
+        pytest.param("evaluate", "crash", marks=pytest.mark.slow),
     ],
 )
 def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(

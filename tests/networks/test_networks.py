@@ -124,7 +124,7 @@ def test_resnet_has_no_attention_and_nine_blocks() -> None:
         GeneratorConfig(architecture="resnet-9", attention=True)
     with pytest.raises(ValidationError, match="resnet-9 has 9 blocks, not 6"):
         GeneratorConfig(architecture="resnet-9", blocks=6)
-    with pytest.raises(ValidationError, match="resnet-9 has instance normalisation"):
+    with pytest.raises(ValidationError, match="resnet-9 has instance normalization"):
         GeneratorConfig(architecture="resnet-9", norm="none")
 
 
