@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cvsct.core.masks import SOFT_TISSUE_WINDOW
+from cvsct.core.sampling import spread
 from cvsct.core.sides import SIDES
 from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.report import figures
@@ -169,8 +170,7 @@ def _texture_figures(evaluation: Evaluation) -> list[dict[str, str]]:
 def _examples(evaluation: Evaluation) -> list[tuple[SharedSlices, int]]:
     """Slices to show, evenly spaced through all that are shared."""
     places = [(one, i) for one in evaluation.shared for i in range(len(one.harmonized.hu))]
-    count = min(evaluation.settings.examples, len(places))
-    return [places[(2 * k + 1) * len(places) // (2 * count)] for k in range(count)]
+    return [places[i] for i in spread(len(places), evaluation.settings.examples)]
 
 
 def _viewer_data(examples: Sequence[tuple[SharedSlices, int]]) -> str:

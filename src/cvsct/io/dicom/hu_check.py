@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from cvsct.core.errors import SeriesError
 from cvsct.core.masks import AIR_VOXELS, TISSUE_WITHOUT_FAT
+from cvsct.core.sampling import spread
 from cvsct.core.volume import CTVolume
 from cvsct.io.dicom.pixels import Encoding
 
@@ -95,8 +96,7 @@ def _groups(encodings: Sequence[Encoding]) -> list[list[int]]:
     for able in (True, False):
         indices = [i for i, encoding in enumerate(encodings) if _can_hold_air(encoding) is able]
         if indices:
-            count = min(len(indices), MAX_SLICES_CHECKED)
-            chosen = [indices[(2 * k + 1) * len(indices) // (2 * count)] for k in range(count)]
+            chosen = [indices[i] for i in spread(len(indices), MAX_SLICES_CHECKED)]
             groups.append(sorted(chosen, key=lambda i: abs(i - indices[len(indices) // 2])))
     return groups
 
