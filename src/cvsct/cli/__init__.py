@@ -17,6 +17,7 @@ from cvsct import __version__
 from cvsct.cli.benchmark import benchmark
 from cvsct.cli.command import AsJson, Config, LogFile, Quiet, Verbose, with_common_options
 from cvsct.cli.console import (
+    EXIT_FAILED,
     EXIT_SOME_FAILED,
     EXIT_STOPPED,
     EXIT_USAGE,
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CvsctError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
-        _fail(explain(error), CvsctError.exit_code)
+        _fail(explain(error), EXIT_FAILED)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped; output that was not whole is gone", EXIT_STOPPED)
     except Exception as error:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from cvsct.cli.console import configure
-from cvsct.core.errors import StoppedError, UsageError
+from cvsct.core.errors import UsageError
 from cvsct.core.text import did_you_mean
 
 PANEL = "Options of every command"
@@ -143,10 +143,7 @@ def with_common_options(function: Callable[..., None], writes: bool) -> Callable
         options = {name: given.pop(name) for name in common}
         options.pop("config")  # read before any other option, by its callback
         configure(**options)
-        try:
-            function(**given)
-        except KeyboardInterrupt:
-            raise StoppedError("stopped; nothing of what was not whole is left") from None
+        function(**given)
 
     run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in (*own, *added)}

@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cvsct.core.errors import UsageError, one_line
+from cvsct.core.errors import CvsctError, StoppedError, UsageError, one_line
 from cvsct.core.sides import OLD_NAMES_GO_IN
 
-EXIT_FAILED, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_STOPPED = 1, 2, 3, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = (
+    error.exit_code for error in (CvsctError, UsageError, StoppedError)
+)
+EXIT_SOME_FAILED = 3
 
 _PACKAGE = logging.getLogger("cvsct")
 _LOGGER = logging.getLogger("cvsct.cli")
-_PRINTED_LOGGER = "cvsct.cli"
 _Value = TypeVar("_Value")
 
 
@@ -85,7 +87,7 @@ def configure(
     if verbose and not _settings.verbose:
         _settings.verbose = True
         handler = logging.StreamHandler(sys.stderr)
-        handler.addFilter(lambda record: record.name != _PRINTED_LOGGER)  # printed already
+        handler.addFilter(lambda record: record.name != _LOGGER.name)  # printed already
         _add_handler(handler, "%(asctime)s %(message)s", "%H:%M:%S")
     if log_file is not None and log_file not in _settings.log_files:
         _settings.log_files.append(log_file)
@@ -114,11 +116,6 @@ def is_quiet() -> bool:
 def is_verbose() -> bool:
     """Whether the user asked for more than is printed by default, paths among it."""
     return _settings.verbose
-
-
-def is_json() -> bool:
-    """Whether stdout holds the result as JSON and nothing else."""
-    return _settings.as_json
 
 
 def is_dry_run() -> bool:
