@@ -14,12 +14,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from cvsct.cli.progress_display import progress
-
+from cvsct.cli.progress import progress
+from cvsct.core.errors import need_extra
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation.benchmark import KERNELS, TRAIN, BodyKind, Scan, Subject
 from cvsct.simulation.plan import BODIES_PER_SEED, plan
-from cvsct.simulation.render_task import load_simulator
 from cvsct.simulation.run import run_campaign
 
 SEED = 90
@@ -56,7 +55,7 @@ def make(out: Path, workers: int) -> None:
     Raises:
         SystemExit: if a scan failed.
     """
-    load_simulator()
+    need_extra("simulate", "simulate")
     config = {"scans": "bundled", "seed": SEED}
     outcome = run_campaign(
         scans(), config, out, write_simulated, workers, progress(), announce=print

@@ -10,7 +10,6 @@ from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation.benchmark import PARTS, Options, ScanMode
 from cvsct.simulation.plan import plan
-from cvsct.simulation.render_task import load_simulator
 from cvsct.simulation.run import Outcome, planned, run_campaign
 
 
@@ -84,7 +83,6 @@ def simulate(
     chosen = tuple(parts)
     need_extra("simulate", "simulate")
     scans = plan(scale, seed, options, chosen or PARTS)
-    load_simulator()
     if dry_run:
         return planned(scans)
     return run_campaign(

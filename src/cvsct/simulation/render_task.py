@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from cvsct import __version__
-from cvsct.core.errors import GeometryError, MissingExtraError, UsageError
+from cvsct.core.errors import GeometryError, UsageError
 from cvsct.core.files import config_hash
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Acquisition, CTVolume, Geometry, SimulatedStudy
@@ -96,22 +96,6 @@ class Physics:
 
 
 REAL = Physics()
-
-
-def load_simulator() -> None:
-    """Import what the physics needs, before anything is written.
-
-    Raises:
-        MissingExtraError: if a library of the extra `simulate` is not installed.
-    """
-    try:
-        from cvsct.simulation.phantom import phantom  # noqa: F401, PLC0415
-        from cvsct.simulation.physics import scan  # noqa: F401, PLC0415
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"simulate needs {error.name}, which is not installed; "
-            "install it with: pip install 'cvsct[simulate]'"
-        ) from error
 
 
 @dataclass(frozen=True)
