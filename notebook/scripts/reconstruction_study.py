@@ -43,6 +43,26 @@ def scanner(name: str, basis: tuple[Material, Material]) -> VirtualScanner:
     return VirtualScanner(load_definition(name), basis)
 
 
+def reconstructed(
+    virtual: VirtualScanner,
+    amounts: np.ndarray,
+    extent_mm: float,
+    exposures: dict[float, float],
+    kernel: str,
+    strengths: tuple[str, ...],
+    grid: ImageGrid,
+    seed: int,
+) -> dict[tuple[float, str, str], np.ndarray]:
+    """One slice, each acquisition in several reconstructions."""
+    acquired = virtual.acquire(
+        virtual.paths(amounts, extent_mm),
+        exposures,
+        THICK_MM,
+        lambda kvp: np.random.default_rng(seed),
+    )
+    return virtual.reconstruct(acquired.water, (kernel,), grid, strengths)
+
+
 def images(
     name: str, kernel: str, contrast: float, mas: float, seed: int, strengths: tuple[str, ...]
 ) -> Images:
@@ -50,10 +70,8 @@ def images(
     amounts = np.zeros((2, RASTER_PX, RASTER_PX), np.float32)
     amounts[0] = disc_amounts(RASTER_PX, EXTENT_MM, BODY_MM)
     amounts[0] += contrast * disc_amounts(RASTER_PX, EXTENT_MM, ROD_MM, ROD_AT_MM)
-    found = scanner(name, (WATER, BONE_EPOXY)).reconstructed(
-        amounts, EXTENT_MM, {KVP: mas}, (kernel,), strengths, THICK_MM, GRID,
-        lambda kvp: np.random.default_rng(seed),
-    )  # fmt: skip
+    virtual = scanner(name, (WATER, BONE_EPOXY))
+    found = reconstructed(virtual, amounts, EXTENT_MM, {KVP: mas}, kernel, strengths, GRID, seed)
     return {how: image for (_, _, how), image in found.items()}
 
 
@@ -105,10 +123,8 @@ def seconds(name: str, strengths: tuple[str, ...], repeats: int = 5) -> float:
 
     def took(kvps: tuple[float, ...]) -> float:
         start = time.perf_counter()
-        virtual.reconstructed(
-            amounts, EXTENT_MM, dict.fromkeys(kvps, 100.0), (kernel,), strengths, THICK_MM,
-            ImageGrid(), lambda kvp: np.random.default_rng(0),
-        )  # fmt: skip
+        loads = dict.fromkeys(kvps, 100.0)
+        reconstructed(virtual, amounts, EXTENT_MM, loads, kernel, strengths, ImageGrid(), 0)
         return time.perf_counter() - start
 
     kvps = virtual.definition.tube.kvp[:3]
@@ -124,10 +140,9 @@ def bias(name: str, kernel: str) -> dict[str, float]:
     amounts[1] = disc_amounts(RASTER_PX, EXTENT_MM, 18.0, places[2])
     amounts[0] -= disc_amounts(RASTER_PX, EXTENT_MM, 18.0, places[1]) + amounts[1]
     virtual, grid = scanner(name, (WATER, BONE_EPOXY)), ImageGrid(256, 140.0)
-    found = virtual.reconstructed(
-        amounts, EXTENT_MM, dict.fromkeys(virtual.definition.tube.kvp, 100.0), (kernel,),
-        ("fbp", "iterative-5"), THICK_MM, grid, lambda kvp: np.random.default_rng(0),
-    )  # fmt: skip
+    loads = dict.fromkeys(virtual.definition.tube.kvp, 100.0)
+    strengths = ("fbp", "iterative-5")
+    found = reconstructed(virtual, amounts, EXTENT_MM, loads, kernel, strengths, grid, 0)
     x, y = grid.axis_mm(0)[None], grid.axis_mm(1)[:, None]
     shifts = {}
     for kvp in virtual.definition.tube.kvp:
@@ -142,10 +157,9 @@ def slice_figure(name: str, kernel: str, out: Path) -> None:
     low, high = body.z_range_mm
     amounts = body.slab((low + high) / 2, THICK_MM, RasterGrid())
     shown = ("fbp", "denoised-3", "iterative-3", "iterative-5")
-    found = scanner(name, BASIS).reconstructed(
-        amounts, RasterGrid().extent_mm, {KVP: 30.0}, (kernel,), shown, THICK_MM, ImageGrid(),
-        lambda kvp: np.random.default_rng(0),
-    )  # fmt: skip
+    extent_mm, load = RasterGrid().extent_mm, {KVP: 30.0}
+    virtual = scanner(name, BASIS)
+    found = reconstructed(virtual, amounts, extent_mm, load, kernel, shown, ImageGrid(), 0)
     figure = Figure(figsize=(12, 2.6), layout="constrained")
     for axis, how in zip(figure.subplots(1, 4), shown, strict=True):
         axis.imshow(found[KVP, kernel, how][130:430, 60:460], cmap="gray", vmin=-160, vmax=240)
