@@ -8,9 +8,9 @@ from pathlib import Path
 from cvsct.core.errors import need_extra
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.io.dicom.simulated import write_simulated
-from cvsct.simulation.benchmark import PARTS, Options, ScanMode
+from cvsct.simulation.benchmark import PARTS, ScanMode, SimulationOptions
 from cvsct.simulation.plan import plan
-from cvsct.simulation.run import Outcome, planned, run_campaign
+from cvsct.simulation.run import SimulationResult, expected_result, run_simulation
 
 
 def simulate(
@@ -33,7 +33,7 @@ def simulate(
     dry_run: bool = False,
     progress: Progress = silent,
     note: Note = log_note,
-) -> Outcome:
+) -> SimulationResult:
     """Simulate CT scans of virtual bodies on two virtual scanners, as DICOM.
 
     `docs/virtual_scanner.md` describes physics and bodies. The same call continues a simulation
@@ -63,7 +63,8 @@ def simulate(
         note: called with each remark that the user should read.
 
     Returns:
-        An `Outcome`: `n_images` in the folder, and `failed`, the reason of each scan that failed.
+        A `SimulationResult`: numbers of images (`n_images`; `n_new` of them from this call),
+        `n_series` and `n_bodies`, and `failed`, the reason of each scan that failed.
 
     Raises:
         UsageError: if a scale, a part or a place of the arms does not exist, a scanner cannot do
@@ -72,25 +73,25 @@ def simulate(
         SimulationError: if the simulation cannot start.
 
     Example:
-        >>> outcome = cvsct.simulate(out, scale="tiny", parts=["test"], workers=1)
-        >>> outcome.n_images > 0, outcome.failed
+        >>> result = cvsct.simulate(out, scale="tiny", parts=["test"], workers=1)
+        >>> result.n_images > 0, result.failed
         (True, {})
     """
-    options = Options(
+    options = SimulationOptions(
         float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm), tuple(reconstructions),
         ScanMode(table, arms, tube_current, helical),
     )  # fmt: skip
-    chosen = tuple(parts)
+    named_parts = tuple(parts)
     need_extra("simulate", "simulate")
-    scans = plan(scale, seed, options, chosen or PARTS)
+    scans = plan(scale, seed, options, named_parts or PARTS)
     if dry_run:
-        return planned(scans)
-    return run_campaign(
+        return expected_result(scans)
+    return run_simulation(
         scans,
-        {"scale": scale, "seed": seed, "parts": ",".join(chosen) or "all", **options.record()},
+        {"scale": scale, "seed": seed, "parts": ",".join(named_parts) or "all", **options.record()},
         Path(out),
         write_simulated,
         workers,
         progress,
-        announce=note,
+        note=note,
     )

@@ -1,17 +1,17 @@
-"""What each scale of the benchmark scans.
+"""Plan of the scans of the simulated benchmark, at the scales `tiny`, `demo` and `paper`.
 
-`paper` is Table 1 of the paper with virtual bodies in the place of its Lungman phantom and its
+`paper` follows Table 1 of the paper, with virtual bodies in place of its Lungman phantom and its
 patients: GE Lung and Siemens Bl64 of different bodies to train on (unpaired), the same 50 slices
 of one unseen body on both scanners to test on, and the kernel experiment (Bl64 against Br40 on one
-scanner). What the paper could not have is the repeat: each test scan once more, with other noise,
-which is the best that any method can reach. The numbers of slices a thickness, which the paper does
-not give, are chosen so that its totals come out exactly. `demo` and `tiny` have the same parts,
-smaller.
+scanner). The paper has no repeat scans: here each test scan is repeated with other noise, which
+bounds what any method can reach. The paper gives no numbers of slices per thickness; they are
+chosen so that its totals come out exactly. `demo` and `tiny` have the same parts with fewer and
+smaller images.
 
-Beside the paper, and made only when asked for: `paired`, for methods that learn from pairs, which
-no patient could give without a second dose. The same bodies lie on both scanners, others than those
-of `train` and of the test; in `demo` and `tiny` as many, with as many slices, as `train` has for
-each scanner.
+The part `paired` is planned only on request. It serves methods that learn from pairs, which no
+patient could give without a second dose: the same bodies are scanned on both scanners, and none of
+them occurs in another part. In `demo` and `tiny` it has as many bodies and slices as `train` has
+for each scanner.
 """
 
 from __future__ import annotations
@@ -36,24 +36,32 @@ from cvsct.simulation.benchmark import (
     TEST,
     TRAIN,
     BodyKind,
-    Options,
     Scan,
     ScanMode,
+    SimulationOptions,
     Subject,
 )
 from cvsct.simulation.physics.definition import load_definition
 
 BODIES_PER_SEED = 10_000
-"""Bodies of the benchmark with seed s have the seeds from s times this on."""
+"""Number of body seeds reserved for each benchmark seed s; its bodies count from s times this."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """Slices of one thickness on one scanner.
+    """Row of a scale's table: scans of one thickness on one scanner.
 
     Args:
-        slices: positions in all, spread evenly over the bodies.
-        same_body: rows with the same word here scan the same bodies; others their own.
+        part: part of the benchmark.
+        scanner: name of the scanner's definition.
+        kernels: names of the reconstruction kernels.
+        kind: kind of the bodies.
+        thickness_mm: slice thickness.
+        slices: number of slice positions, spread evenly over the bodies.
+        bodies: number of bodies.
+        kvps: tube voltages in kV.
+        same_body: rows with the same name here scan the same bodies; a row without a name has
+            bodies of its own.
     """
 
     part: str
@@ -69,15 +77,19 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Scale:
+    """Rows of a scale, with the sides of the image matrix and of the projected raster."""
+
     rows: tuple[_Row, ...]
     matrix_px: int = 512
     raster_px: int = 1024
 
 
 def _lungman_paper() -> tuple[_Row, ...]:
-    """GE 11,070 images, Siemens 7,290, each at five kVp; 250 pairs to test on.
+    """Rows of the phantoms at the paper's scale.
 
-    No stack is longer than 250 mm; the chest of the phantom is 235 mm long and more.
+    They give 11,070 training images of the GE scanner and 7,290 of the Siemens scanner, each at
+    five tube voltages, and 250 pairs to test on. No stack is longer than 250 mm; the chest of the
+    phantom is at least 235 mm long.
     """
     ge = {0.625: (800, 2), 1.25: (600, 3), 2.5: (400, 4), 3.75: (214, 4), 5.0: (200, 4)}
     siemens = {1.0: (600, 3), 1.5: (458, 3), 3.0: (240, 3), 5.0: (160, 4)}
@@ -90,28 +102,30 @@ def _lungman_paper() -> tuple[_Row, ...]:
 
 
 def _patients_paper() -> tuple[_Row, ...]:
-    """Siemens: 1,866 images for the main benchmark, 2 x 4,790 for the kernels, 200 pairs.
+    """Rows of the patient-like bodies at the paper's scale, all on the Siemens scanner.
 
-    No stack is longer than 200 mm; the smallest patient's chest is 180 mm long.
+    They give 1,866 training images for the main benchmark, 2 x 4,790 for the kernel experiment, and
+    200 pairs to test on. No stack is longer than 200 mm; the smallest patient's chest is 180 mm
+    long.
     """
-    main = {1.0: (700, 4), 1.5: (500, 4), 3.0: (366, 6), 5.0: (300, 8)}
-    kernel = {0.5: (2000, 5), 1.0: (1400, 7), 1.5: (890, 7), 3.0: (500, 8)}
+    main_scans = {1.0: (700, 4), 1.5: (500, 4), 3.0: (366, 6), 5.0: (300, 8)}
+    kernel_scans = {0.5: (2000, 5), 1.0: (1400, 7), 1.5: (890, 7), 3.0: (500, 8)}
     return (
-        *(_Row(TRAIN, SIEMENS, BL64, "patient", mm, *n) for mm, n in main.items()),
+        *(_Row(TRAIN, SIEMENS, BL64, "patient", mm, *n) for mm, n in main_scans.items()),
         *(
-            _Row(KERNELS_TRAIN, SIEMENS, one, "patient", mm, *n)
-            for one in (BL64, BR40)
-            for mm, n in kernel.items()
+            _Row(KERNELS_TRAIN, SIEMENS, kernel, "patient", mm, *n)
+            for kernel in (BL64, BR40)
+            for mm, n in kernel_scans.items()
         ),
         *(
             _Row(KERNELS_TEST, SIEMENS, BL64 + BR40, "patient", mm, 50, same_body=KERNELS_TEST)
-            for mm in kernel
+            for mm in kernel_scans
         ),
     )
 
 
 def _small(slices: int, kernel_slices: int, more_kvps: tuple[float, ...]) -> tuple[_Row, ...]:
-    """Every part once: each scanner a phantom and a patient-like body, `slices` of 5 mm each."""
+    """Rows of every part: a phantom and a patient-like body per scanner, `slices` of 5 mm each."""
     lungman_kvps = (*more_kvps, 120.0)
     return (
         *(
@@ -123,7 +137,10 @@ def _small(slices: int, kernel_slices: int, more_kvps: tuple[float, ...]) -> tup
                 _Row(TEST, scanner, kernel, "lungman", 5.0, slices, same_body=TEST),
             )
         ),
-        *(_Row(KERNELS_TRAIN, SIEMENS, one, "patient", 3.0, kernel_slices) for one in (BL64, BR40)),
+        *(
+            _Row(KERNELS_TRAIN, SIEMENS, kernel, "patient", 3.0, kernel_slices)
+            for kernel in (BL64, BR40)
+        ),
         _Row(
             KERNELS_TEST,
             SIEMENS,
@@ -139,20 +156,23 @@ def _small(slices: int, kernel_slices: int, more_kvps: tuple[float, ...]) -> tup
 def _paired(
     slices: int, bodies: int = 1, lungman_kvps: tuple[float, ...] = (120.0,)
 ) -> tuple[_Row, ...]:
-    """Phantoms and patient-like bodies, `bodies` and `slices` of each, all on both scanners.
+    """Rows of the paired part: `bodies` of each kind with `slices` in all, on both scanners.
 
-    At the paper's scale 200 positions of 5 mm at 120 kVp, 25 of each of eight bodies.
+    At the paper's scale they give 200 positions of 5 mm at 120 kVp, 25 of each of eight bodies.
     """
-    row = _Row(PAIRED, GE, LUNG, "lungman", 5.0, slices, bodies, lungman_kvps, "paired phantoms")
-    ge = (row, replace(row, kind="patient", kvps=(120.0,), same_body="paired patients"))
-    return (*ge, *(replace(each, scanner=SIEMENS, kernels=BL64) for each in ge))
+    phantoms = _Row(
+        PAIRED, GE, LUNG, "lungman", 5.0, slices, bodies, lungman_kvps, "paired phantoms"
+    )
+    patients = replace(phantoms, kind="patient", kvps=(120.0,), same_body="paired patients")
+    ge = (phantoms, patients)
+    return (*ge, *(replace(row, scanner=SIEMENS, kernels=BL64) for row in ge))
 
 
 def _with_repeats(rows: tuple[_Row, ...]) -> tuple[_Row, ...]:
-    """Every test scan once more; its noise is another, for its stream is named by the part."""
-    repeats = {TEST: REPEAT, KERNELS_TEST: KERNELS_REPEAT}
-    again = [replace(row, part=repeats[row.part]) for row in rows if row.part in repeats]
-    return (*rows, *again)
+    """Add a repeat of every test scan, whose noise differs as its random stream names the part."""
+    repeat_of = {TEST: REPEAT, KERNELS_TEST: KERNELS_REPEAT}
+    repeats = [replace(row, part=repeat_of[row.part]) for row in rows if row.part in repeat_of]
+    return (*rows, *repeats)
 
 
 _TINY_KVPS = (80.0,)
@@ -168,19 +188,33 @@ SCALES = {
         (*_with_repeats((*_lungman_paper(), *_patients_paper())), *_paired(100, bodies=4))
     ),
 }
-"""Rows are only ever appended: a body's seed is its place among all."""
+"""Rows of each scale. Append only: the seed of a body follows from its place among all bodies."""
 
 
-DEFAULTS = Options()
+DEFAULT_OPTIONS = SimulationOptions()
 
 
 def plan(
-    scale: str, seed: int, options: Options = DEFAULTS, parts: Sequence[str] = PARTS
+    scale: str,
+    seed: int,
+    options: SimulationOptions = DEFAULT_OPTIONS,
+    parts: Sequence[str] = PARTS,
 ) -> tuple[Scan, ...]:
-    """Every scan of the benchmark at one scale, without the pairs, or of the parts given.
+    """Plan the scans of the benchmark.
+
+    Args:
+        scale: `tiny`, `demo` or `paper`.
+        seed: seed of bodies and noise.
+        options: options of all scans.
+        parts: parts to plan; by default all but `paired`.
+
+    Returns:
+        The scans, in a fixed order. A scan has the same number and body whatever parts are asked
+        for.
 
     Raises:
-        UsageError: if there is no such scale or part, or a scanner cannot scan in that mode.
+        UsageError: if there is no such scale or part, or a scanner lacks the mode or the
+            reconstructions that are asked for.
     """
     if scale not in SCALES:
         raise UsageError(f"no scale {scale!r}; choose one of {', '.join(SCALES)}")
@@ -196,9 +230,9 @@ def plan(
     for row in size.rows:
         for i, slices in enumerate(_shares(row.slices, row.bodies)):
             body = Subject(row.kind, BODIES_PER_SEED * seed + len(bodies) + 1, options.parenchyma)
-            which = f"{row.same_body} {i}" if row.same_body else str(len(bodies))
-            body = bodies.setdefault(which, body)
-            beside = row.part in (TEST, REPEAT) and row.scanner == SIEMENS
+            body_key = f"{row.same_body} {i}" if row.same_body else str(len(bodies))
+            body = bodies.setdefault(body_key, body)
+            is_shifted = row.part in (TEST, REPEAT) and row.scanner == SIEMENS
             scans.append(
                 Scan(
                     part=row.part,
@@ -215,28 +249,29 @@ def plan(
                     fov_mm=options.fov_mm,
                     matrix_px=size.matrix_px,
                     raster_px=size.raster_px,
-                    shift_mm=(beside * options.shift_px * options.fov_mm / size.matrix_px, 0.0),
-                    reconstructions=_known(row.scanner, options.reconstructions),
+                    shift_mm=(is_shifted * options.shift_px * options.fov_mm / size.matrix_px, 0.0),
+                    reconstructions=_check_reconstructions(row.scanner, options.reconstructions),
                     mode=options.mode,
                 )
             )
-    chosen = tuple(scan for scan in scans if scan.part in parts)
-    for scanner in {scan.scanner: None for scan in chosen}:
-        _refuse_mode(options.mode, scanner)
-    return chosen
+    planned = tuple(scan for scan in scans if scan.part in parts)
+    for scanner in {scan.scanner: None for scan in planned}:
+        _check_mode(options.mode, scanner)
+    return planned
 
 
-def _refuse_mode(mode: ScanMode, scanner: str) -> None:
+def _check_mode(mode: ScanMode, scanner: str) -> None:
+    """Raise UsageError if the scanner's definition lacks a section that the mode needs."""
     definition = load_definition(scanner)
-    for asked, section in ((mode.tube_current, "tube_current"), (mode.helical, "helical")):
-        if asked and getattr(definition, section) is None:
+    for is_needed, section in ((mode.tube_current, "tube_current"), (mode.helical, "helical")):
+        if is_needed and getattr(definition, section) is None:
             raise UsageError(
                 f"{scanner} has no section {section} in its definition, so it cannot be asked for"
             )
 
 
-def _known(scanner: str, reconstructions: tuple[str, ...]) -> tuple[str, ...]:
-    """The same, if the scanner has them all and none is named twice.
+def _check_reconstructions(scanner: str, reconstructions: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the reconstructions if the scanner offers all of them and each is named once.
 
     Raises:
         UsageError: otherwise.
@@ -252,11 +287,12 @@ def _known(scanner: str, reconstructions: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _shares(slices: int, bodies: int) -> list[int]:
-    """Slices of each body, as even as whole numbers allow."""
+    """Numbers of slices of each body, as equal as whole numbers allow."""
     return [slices // bodies + (i < slices % bodies) for i in range(bodies)]
 
 
-def _mas(scanner: str, kvp: float, options: Options) -> float:
+def _mas(scanner: str, kvp: float, options: SimulationOptions) -> float:
+    """Tube load of a scanner in mAs, matched to the dose of the GE scanner on request."""
     if not options.match_dose or scanner == GE:
         return options.mas
     dose_mgy = load_definition(GE).protocol.ctdi_vol_mgy_per_100mas[kvp] * options.mas / 100
