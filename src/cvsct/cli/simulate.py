@@ -38,9 +38,10 @@ def simulate(
     parts: Annotated[
         str,
         typer.Option(
-            help="Only these, by commas: train, test, repeat, kernels/train, kernels/test, "
-            "kernels/repeat; and paired, which is made only when named: the same bodies on both "
-            "scanners to train on."
+            help="Only these, by commas: train, test, repeat, kernels; and what is made only when "
+            "named: paired (one set of bodies on both scanners), pairs (two scanners or settings "
+            "that differ in one respect; or one of them, such as pairs/dose), study (patients of "
+            "five hospitals, with masks)."
         ),
     ] = "",
     fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
