@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cvsct.benchmarking import runner
+from cvsct.benchmarking import train_and_evaluate
 from cvsct.core.errors import TerminatedError
 from cvsct.methods.registry import METHODS, find_method
 from tests.conftest import phantom_hu
@@ -173,7 +173,7 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
     step: str, failure: str,
 ) -> None:  # fmt: skip
     fail, says = FAILURES[failure]
-    whole: Callable[..., Any] = getattr(runner, step)
+    whole: Callable[..., Any] = getattr(train_and_evaluate, step)
     out = tmp_path / "out"
 
     def failing(*about: Any, **more: Any) -> None:
@@ -181,7 +181,7 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
             fail()
         whole(*about, **more)
 
-    monkeypatch.setattr(runner, step, failing)
+    monkeypatch.setattr(train_and_evaluate, step, failing)
     code, _, err = run(*words(unpaired, out, "histogram,input"))
     assert code == 3, err
     record = json.loads((out / "results.json").read_text())
@@ -193,7 +193,7 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
     assert "Jane" not in err
     assert "Jane" not in json.dumps(record)
     assert "Traceback" not in err
-    monkeypatch.setattr(runner, step, whole)
+    monkeypatch.setattr(train_and_evaluate, step, whole)
     code, _, err = run(*words(unpaired, out, "histogram,input"))
     assert code == 0, err
     record = json.loads((out / "results.json").read_text())
@@ -220,13 +220,13 @@ def test_only_a_request_to_end_ends_it(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "evaluate", interrupted)
+    monkeypatch.setattr(train_and_evaluate, "evaluate", interrupted)
     assert run(*words(unpaired, tmp_path / "out", "input"))[0] not in (0, 3)
 
     def asked(*_: object, **__: object) -> None:
         raise TerminatedError("asked to end")
 
-    monkeypatch.setattr(runner, "evaluate", asked)
+    monkeypatch.setattr(train_and_evaluate, "evaluate", asked)
     assert run(*words(unpaired, tmp_path / "out", "input"))[0] == 1
     assert not (tmp_path / "out" / "results.json").exists()
 
@@ -243,7 +243,7 @@ def test_a_cohort_of_which_a_series_failed_is_no_result_and_tried_again(
         body(data / "test" / side / "2", 5, blur_px, "1.9.5")
     good = [file.read_bytes() for file in sorted((data / "test" / "A" / "2").iterdir())]
     out = tmp_path / "out"
-    whole = runner.harmonize
+    whole = train_and_evaluate.harmonize
 
     def damaging(scans: Path, *about: Any, **more: Any) -> None:
         """A disk that cannot read some pixels for once."""
@@ -254,11 +254,11 @@ def test_a_cohort_of_which_a_series_failed_is_no_result_and_tried_again(
         finally:
             file.write_bytes(good[1])
 
-    monkeypatch.setattr(runner, "harmonize", damaging)
+    monkeypatch.setattr(train_and_evaluate, "harmonize", damaging)
     code, _, err = run(*words(data, out, "input"))
     assert code == 1, err
     assert "1 series of test/A could not be harmonised" in err
-    monkeypatch.setattr(runner, "harmonize", whole)
+    monkeypatch.setattr(train_and_evaluate, "harmonize", whole)
     code, _, err = run(*words(data, out, "input"))
     assert code == 0, err
     images = json.loads((out / "results/input-0/a2b/images/manifest.json").read_text())

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cvsct.benchmarking import results as benchmark_results
-from cvsct.benchmarking import runner
+from cvsct.benchmarking import train_and_evaluate
 from cvsct.benchmarking.folder import fit_s
 from cvsct.core.errors import TerminatedError
 from cvsct.io.read import read_all
@@ -147,9 +147,9 @@ def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
         out.mkdir()
         (out / "metrics.json").write_text(json.dumps(metrics(0.8, 30.0)))
 
-    monkeypatch.setattr(runner, "evaluate", evaluate)
+    monkeypatch.setattr(train_and_evaluate, "evaluate", evaluate)
     for made_of_features in ("combat", "leads"):
-        monkeypatch.setattr(runner.BenchmarkRunner, made_of_features, lambda *_: [])
+        monkeypatch.setattr(train_and_evaluate.BenchmarkSteps, made_of_features, lambda *_: [])
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
         out.mkdir(parents=True)
         (out / "manifest.json").write_text(json.dumps({"figures": {"slices_per_s": 4.0}}))
 
-    monkeypatch.setattr(runner, "harmonize", harmonize)
+    monkeypatch.setattr(train_and_evaluate, "harmonize", harmonize)
 
 
 def with_pairs(data: Path, root: Path) -> Path:
@@ -238,13 +238,13 @@ def test_a_direction_has_equal_minutes_whichever_way_a_method_trains(
     both = replace(twin, name="both", kind="unpaired", reversible=True)
     monkeypatch.setitem(METHODS, "both", both)
     given: dict[str, list[tuple[float, int]]] = {}
-    whole = runner.train
+    whole = train_and_evaluate.train
 
     def train(name: str, *about: object, max_minutes: float, max_steps: int, **more: Any) -> None:
         given.setdefault(name, []).append((max_minutes, max_steps))
         whole(name, *about, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runner, "train", train)
+    monkeypatch.setattr(train_and_evaluate, "train", train)
     out = tmp_path / "out"
     budget = ("--max-minutes", 0.5, "--max-steps", 7)
     code, printed, err = run(*words(data, out, "twin,both", *budget))
@@ -274,7 +274,7 @@ def test_a_benchmark_asked_to_end_begins_nothing_else(
         begun.append(method)
         raise TerminatedError("asked to end")
 
-    monkeypatch.setattr(runner, "train", asked_to_end)
+    monkeypatch.setattr(train_and_evaluate, "train", asked_to_end)
     code, _, err = run(*words(data, tmp_path / "out", "input,histogram"))
     assert (code, begun) == (1, ["input"])
     assert "asked to end" in err

@@ -22,8 +22,8 @@ from cvsct.benchmarking.folder import (
 )
 from cvsct.benchmarking.page import benchmark_html, benchmark_markdown
 from cvsct.benchmarking.results import Benchmark
-from cvsct.benchmarking.runner import BenchmarkRunner, reason_of
 from cvsct.benchmarking.tables import ranking, tables
+from cvsct.benchmarking.train_and_evaluate import BenchmarkSteps, reason_of
 from cvsct.benchmarking.unpaired import unpaired_table
 from cvsct.core.errors import (
     CvsctError,
@@ -143,7 +143,7 @@ def benchmark(
     }
     unlearnable = _methods_without_pairs(data, names, kinds, parts, note, failure)
     budget = {"max_steps": max_steps, "max_minutes": max_minutes}
-    runner = BenchmarkRunner(
+    steps = BenchmarkSteps(
         data, out, names, parts, preset, settings or {}, budget, rois, workers, allowed, progress,
         note,
     )  # fmt: skip
@@ -155,30 +155,30 @@ def benchmark(
     ]
     if dry_run:
         for number, (name, seed, direction) in enumerate(jobs, start=1):
-            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {runner.directions[direction]}")
-        return BenchmarkResult(out, runner.benchmark([], []), (), {})
+            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {steps.directions[direction]}")
+        return BenchmarkResult(out, steps.benchmark([], []), (), {})
     free = "methods and seeds may be added"
     # what was trained elsewhere, on a GPU perhaps, is taken up; paired scans may come later
     with locked_output(out, plan, "benchmark", free, beforehand=[MODELS], later=[PAIRED]):
         results, failed = [], {}
         lost: list[tuple[str, int]] = []
         for number, (name, seed, direction) in enumerate(jobs, start=1):
-            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {runner.directions[direction]}")
+            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {steps.directions[direction]}")
             try:
                 if name in unlearnable:
                     raise TrainingError(unlearnable[name])
-                results.append(runner.result(name, seed, direction))
+                results.append(steps.result(name, seed, direction))
             except TerminatedError:
                 raise
             except (Exception, SystemExit) as error:  # one method's failure is not the others'
                 reason = reason_of(error)
-                failed[f"{name}, seed {seed}, {runner.directions[direction]}"] = reason
+                failed[f"{name}, seed {seed}, {steps.directions[direction]}"] = reason
                 lost.append((name, direction))
                 failure(reason)
         if not results:
             raise CvsctError(f"every method failed; the first: {next(iter(failed.values()))}")
-        found = runner.benchmark([*results, *runner.combat(results)], lost)
-        for name, content in _documents(found, runner.leads(results), failed).items():
+        found = steps.benchmark([*results, *steps.combat(results)], lost)
+        for name, content in _documents(found, steps.leads(results), failed).items():
             write_atomic(out / name, content)
         write_json(out / "results.json", _record(found, plan, failed))
     rankings = (make(found, way) for way in (0, 1) for make in (ranking, unpaired_table))

@@ -24,7 +24,11 @@ from cvsct.evaluation.guards import Guarded
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.image.quality import ImageQuality, image_quality
 from cvsct.evaluation.image.texture import Texture, texture_or_reason, tissue_hu
-from cvsct.evaluation.physics import Examination, examine, examine_apart
+from cvsct.evaluation.physics_measurements import (
+    PhysicsMeasurements,
+    measure_physics,
+    measure_physics_unpaired,
+)
 from cvsct.evaluation.remarks import Remarks, coverage_notes, idle_notes, region_notes
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.shared_slices import (
@@ -76,7 +80,7 @@ class Evaluation:
     retest: Comparison | None = field(repr=False)
     features: dict[str, FeatureTable] = field(repr=False)
     texture: Texture | None = field(repr=False)
-    examination: Examination = field(repr=False)
+    physics: PhysicsMeasurements = field(repr=False)
     soft_tissue_hu: dict[str, float | None]
     scanners: dict[str, str]
     extraction: dict[str, Any]
@@ -183,7 +187,7 @@ def evaluate(
         }
         progress("evaluate: physics", 2, 4)
         through = _slices_compared(shared, target_harmonized, settings) if target_harmonized else []
-        found = examine(shared, regions, features, nodules, through, settings.seed)
+        found = measure_physics(shared, regions, features, nodules, through, settings.seed)
     else:
         note(f"not paired: {pairing.unpaired_because}; texture spectra and mean HU are compared")
         told.tell(idle_notes(settings, retest, target_harmonized, nodules))
@@ -197,7 +201,7 @@ def evaluate(
         ]
         notes = []
         sides.pop("retest", None)
-        found = examine_apart(shared, target, settings.seed)
+        found = measure_physics_unpaired(shared, target, settings.seed)
     notes += found.notes
     progress("evaluate: texture", 3, 4)
     texture, remark = _texture(sides, settings, bool(pairs))
@@ -217,7 +221,7 @@ def evaluate(
         retest=compared.get("retest"),
         features=features,
         texture=texture,
-        examination=found,
+        physics=found,
         soft_tissue_hu=tissue,
         scanners={
             side: "; ".join(sorted({str(volume.acquisition) for volume in volumes}))

@@ -23,7 +23,7 @@ def image_tables(evaluation: Evaluation) -> list[Table]:
         return []
     labels = tuple(LABELS[side] for side in sides)
     quality = [one.quality for one in sides.values()]
-    found = evaluation.examination
+    found = evaluation.physics
     left = [found.residuals[side] for side in sides]
     rows = [("body", *(size(one.body) for one in left))]
     rows += [(tissue, *(size(one.tissues[tissue]) for one in left)) for tissue in TISSUES]
@@ -52,7 +52,7 @@ def image_tables(evaluation: Evaluation) -> list[Table]:
 
 def physics_tables(evaluation: Evaluation) -> list[Table]:
     """Noise, resolution, CT numbers, places, lesions: one row a question."""
-    found = evaluation.examination
+    found = evaluation.physics
     tables = [_sides_table(evaluation), _bias_table(evaluation), _nodule_table(evaluation)]
     if found.idempotence is not None:
         change = found.idempotence.change
@@ -79,7 +79,7 @@ def physics_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def _sides_table(evaluation: Evaluation) -> Table | None:
-    found = evaluation.examination
+    found = evaluation.physics
     sides = list(evaluation.scanners)
     lines: list[tuple[str, Callable[[str], str]]] = [
         ("noise (HU)", lambda s: _of(found.noise, s, lambda o: o.power.sd_hu, ".1f")),
@@ -134,7 +134,7 @@ def _sides_table(evaluation: Evaluation) -> Table | None:
 
 
 def _bias_table(evaluation: Evaluation) -> Table | None:
-    found = evaluation.examination
+    found = evaluation.physics
     if not found.bias:
         return None
     first = next(iter(found.bias.values()))
@@ -162,7 +162,7 @@ def _bias_table(evaluation: Evaluation) -> Table | None:
 
 
 def _nodule_table(evaluation: Evaluation) -> Table | None:
-    nodules = evaluation.examination.nodules
+    nodules = evaluation.physics.nodules
     if nodules is None or not any(one.seen for one in nodules.summary.values()):
         return None
     sides = nodules.summary

@@ -129,7 +129,7 @@ def _slice_figures(
 
 
 def _physics_figures(evaluation: Evaluation) -> list[dict[str, str]]:
-    found = evaluation.examination
+    found = evaluation.physics
     drawn = []
     if found.noise:
         figure = figures.new_figure(6.5, 3.4)

@@ -74,7 +74,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
                     for side, power in texture.power_db.items()
                 },
             },
-            "physics": evaluation.examination.to_json(),
+            "physics": evaluation.physics.to_json(),
             "settings": evaluation.settings.model_dump(mode="json"),
             "extraction": evaluation.extraction,
             "research_use_only": True,

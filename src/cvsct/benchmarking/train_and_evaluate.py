@@ -43,7 +43,7 @@ PAPER_PAIR = ("ge-revolution-evo", "siemens-somatom-force")
 
 
 @dataclass(frozen=True)
-class BenchmarkRunner:
+class BenchmarkSteps:
     """Folders and options of a benchmark, and its steps for one method, seed and direction.
 
     Args:

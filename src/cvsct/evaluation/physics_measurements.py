@@ -35,7 +35,7 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Examination:
+class PhysicsMeasurements:
     """Answers by side (`source`, `harmonized`, `retest`, `target`); empty where there is none.
 
     Args:
@@ -85,14 +85,14 @@ class Examination:
         }
 
 
-def examine(
+def measure_physics(
     shared: Sequence[SharedSlices],
     regions: Sequence[Placed],
     features: Mapping[str, FeatureTable],
     nodules: Sequence[NoduleTruth] = (),
     target_harmonized: Sequence[CTVolume] = (),
     seed: int = 0,
-) -> Examination:
+) -> PhysicsMeasurements:
     """Examine sides that show the same slices.
 
     Args:
@@ -116,7 +116,7 @@ def examine(
                        slices, seed=seed)
         for name in names
     }  # fmt: skip
-    return Examination(
+    return PhysicsMeasurements(
         bias={name: bias_by_tissue(pairs, maps) for name, pairs in against.items()},
         residuals={name: residuals(pairs, maps) for name, pairs in against.items()},
         shift=_told(shift),
@@ -132,9 +132,9 @@ def examine(
     )
 
 
-def examine_apart(
+def measure_physics_unpaired(
     shared: Sequence[SharedSlices], target: Sequence[CTVolume], seed: int = 0
-) -> Examination:
+) -> PhysicsMeasurements:
     """What can be told where the target shows another body: noise and edges, side by side.
 
     Args:
@@ -155,7 +155,7 @@ def examine_apart(
             edges.setdefault(kind, {}).update(some)
     own = [(one.harmonized, images_of(one, "source")) for one in shared]
     moved = asked.of("shift", alignment, own) if own else None
-    return Examination(
+    return PhysicsMeasurements(
         noise=noise,
         edges=edges,
         shift={"moved": moved} if moved else {},
