@@ -257,7 +257,7 @@ def test_a_cohort_of_which_a_series_failed_is_no_result_and_tried_again(
     monkeypatch.setattr(train_and_evaluate, "harmonize", damaging)
     code, _, err = run(*words(data, out, "input"))
     assert code == 1, err
-    assert "1 series of test/A could not be harmonised" in err
+    assert "1 series of test/A could not be harmonized" in err
     monkeypatch.setattr(train_and_evaluate, "harmonize", whole)
     code, _, err = run(*words(data, out, "input"))
     assert code == 0, err

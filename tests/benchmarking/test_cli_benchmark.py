@@ -372,4 +372,4 @@ def test_a_target_that_was_not_put_through_is_refused(run: Run, data: Path, tmp_
         *evaluate_words(data, tmp_path / "e", "--target-harmonized", tmp_path / "part")
     )
     assert code == 1
-    assert "harmonise the target's folder" in err
+    assert "harmonize the target's folder" in err

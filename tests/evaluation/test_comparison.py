@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvsct.core.errors import EvaluationError
-from cvsct.evaluation.agreement.comparison import changes, shares, way_to_retest
+from cvsct.evaluation.agreement.comparison import changes, reproducible_shares, way_to_retest
 from cvsct.evaluation.agreement.concordance import (
-    Across,
+    AcrossRegions,
     Agreement,
     ClassAgreement,
-    across,
+    across_regions,
     lin_ccc,
 )
 from cvsct.evaluation.agreement.paired_tests import holm, paired_tests
-from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, Missing, Patch, extract
+from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, MissingValue, Patch, extract
 
 COLUMNS = len(CLASSES) * 2
 
@@ -29,7 +29,9 @@ COLUMNS = len(CLASSES) * 2
 def table(values: np.ndarray) -> FeatureTable:
     per_class = values.shape[1] // len(CLASSES)
     names = tuple(f"{name}_F{i}" for name in CLASSES for i in range(per_class))
-    missing = tuple(Missing(int(r), names[c], "test") for r, c in np.argwhere(np.isnan(values)))
+    missing = tuple(
+        MissingValue(int(r), names[c], "test") for r, c in np.argwhere(np.isnan(values))
+    )
     return FeatureTable(names, values, missing)
 
 
@@ -43,7 +45,7 @@ def target() -> FeatureTable:
     return table(np.random.default_rng(0).normal(size=(30, COLUMNS)))
 
 
-def result(values: list[float | None], samples: np.ndarray | None = None) -> Across:
+def result(values: list[float | None], samples: np.ndarray | None = None) -> AcrossRegions:
     """A comparison with these concordances, one feature a class."""
     drawn = np.zeros((4, len(values))) if samples is None else samples
     features = tuple(
@@ -56,17 +58,17 @@ def result(values: list[float | None], samples: np.ndarray | None = None) -> Acr
         name: ClassAgreement(ccc, None, None, 1, 0)
         for name, ccc in zip(CLASSES, values, strict=True)
     }
-    return Across(features, classes, mean, drawn.mean(axis=1), drawn)
+    return AcrossRegions(features, classes, mean, drawn.mean(axis=1), drawn)
 
 
 def test_shares_by_hand() -> None:
     one = result([0.85, 0.8499, 0.90, 0.95, None, -0.2])
-    low, high = shares(one)
+    low, high = reproducible_shares(one)
     assert (low.threshold, low.count, low.n, low.undefined) == (0.85, 3, 5, 1)
     assert low.share == pytest.approx(3 / 5)
     assert (high.count, high.share) == (2, pytest.approx(2 / 5))
-    assert shares(one, feature_class="glcm")[0].count == 0
-    (empty, _) = shares(result([None] * 6))
+    assert reproducible_shares(one, feature_class="glcm")[0].count == 0
+    (empty, _) = reproducible_shares(result([None] * 6))
     assert (empty.share, empty.n, empty.undefined) == (None, 0, 6)
     json.dumps([each.to_json() for each in (low, empty)], allow_nan=False)
 
@@ -115,7 +117,7 @@ def test_the_way_of_real_resamples_holds_the_truth(target: FeatureTable) -> None
     far = rng.normal(size=target.values.shape)
     source, method = table(target.values + far), table(target.values + 0.5 * far)
     retest = noisy(target, 0.1, 9)
-    sides = [across(one, target, 300) for one in (method, source, retest)]
+    sides = [across_regions(one, target, 300) for one in (method, source, retest)]
     way = way_to_retest(*sides)
     assert way.share is not None
     assert way.low is not None
@@ -131,7 +133,7 @@ def test_what_got_worse_and_what_clearly_did(target: FeatureTable) -> None:
     values[:, 3] = target.values[:, 3] + 3.0 * np.random.default_rng(7).normal(size=30)
     values[:, 5] = source.values[:, 5] + 1e-3 * np.random.default_rng(8).normal(size=30)
     method = table(values)
-    found = changes(across(method, target, 400), across(source, target, 400))
+    found = changes(across_regions(method, target, 400), across_regions(source, target, 400))
     assert found.features[0].feature == method.names[3]
     assert found.features[0].clear
     assert [one.feature for one in found.clearly_worse] == [method.names[3]]
@@ -148,13 +150,13 @@ def test_undefined_features_are_counted_not_compared(target: FeatureTable) -> No
     constant = target.values.copy()
     constant[:, 2] = 1.0
     flat_target, flat = table(constant), table(constant + np.eye(1, COLUMNS, 4)[0])
-    found = changes(across(flat, flat_target, 50), across(flat, flat_target, 50))
+    found = changes(across_regions(flat, flat_target, 50), across_regions(flat, flat_target, 50))
     assert found.undefined == 1
     assert len(found.features) == COLUMNS - 1
 
 
 def test_resamples_that_do_not_pair_are_refused(target: FeatureTable) -> None:
-    long, short = across(target, target, 20), across(target, target, 10)
+    long, short = across_regions(target, target, 20), across_regions(target, target, 10)
     with pytest.raises(EvaluationError, match="one seed and one number of resamples"):
         changes(long, short)
     with pytest.raises(EvaluationError, match="one seed and one number of resamples"):
@@ -237,20 +239,20 @@ def test_groups_are_exchanged_and_resampled_whole(target: FeatureTable) -> None:
     found = paired_tests(methods, target, permutations=400, groups=groups)
     assert found.units == 3
     assert min(one.p for one in found.tests) > 0.2  # 2 / 2**3 at best
-    plain = across(methods["b"], target, 300)
-    grouped = across(methods["b"], target, 300, groups=groups)
+    plain = across_regions(methods["b"], target, 300)
+    grouped = across_regions(methods["b"], target, 300, groups=groups)
     assert grouped.ccc == pytest.approx(plain.ccc)
     assert not np.array_equal(grouped.samples, plain.samples)
     copies = table(np.repeat(methods["b"].values, 4, axis=0))
     goal = table(np.repeat(target.values, 4, axis=0))
-    honest = across(copies, goal, 600, groups=np.repeat(np.arange(30), 4))
-    naive = across(copies, goal, 600)
+    honest = across_regions(copies, goal, 600, groups=np.repeat(np.arange(30), 4))
+    naive = across_regions(copies, goal, 600)
     assert honest.samples.std() == pytest.approx(plain.samples.std(), rel=0.15)
     assert naive.samples.std() < 0.7 * honest.samples.std()  # copies are no new patients
     with pytest.raises(EvaluationError, match="all regions are of one group"):
-        across(methods["b"], target, 10, groups=np.zeros(30))
+        across_regions(methods["b"], target, 10, groups=np.zeros(30))
     with pytest.raises(EvaluationError, match="2 groups for 30 regions"):
-        across(methods["b"], target, 10, groups=np.arange(2))
+        across_regions(methods["b"], target, 10, groups=np.arange(2))
 
 
 def test_missing_values_leave_their_region_out_of_that_feature(target: FeatureTable) -> None:
@@ -286,15 +288,15 @@ def test_constant_regions_reach_no_mean_and_no_test() -> None:
     one, other, mixed = (
         extract(patches) for patches in (goal, [*goal[:3], *flat[:3]], [*flat[:3], *goal[3:]])
     )
-    result = across(other, one, 50)
+    result = across_regions(other, one, 50)
     skewness = next(each for each in result.features if each.feature == "firstorder_Skewness")
     assert skewness.n == 3
-    nothing = across(extract(flat), one, 50)
+    nothing = across_regions(extract(flat), one, 50)
     skewness = next(each for each in nothing.features if each.feature == "firstorder_Skewness")
     assert (skewness.n, skewness.ccc) == (0, None)
-    assert shares(nothing)[0].undefined >= 9
+    assert reproducible_shares(nothing)[0].undefined >= 9
     found = paired_tests({"a": other, "b": mixed}, one, permutations=20)
     assert "firstorder_Skewness" not in {each.name for each in found.of("feature")}
-    records = (found, *shares(nothing), changes(nothing, result))
+    records = (found, *reproducible_shares(nothing), changes(nothing, result))
     for record in (*records, way_to_retest(nothing, result, result)):
         json.dumps(record.to_json(), allow_nan=False)

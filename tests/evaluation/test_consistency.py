@@ -27,7 +27,7 @@ SLICES = 8
 def scanned(noise_hu: float, seed: int, along_z: float = 0.0) -> CTVolume:
     """Slices of one body whose muscle changes by 4 HU from each to the next, and noise.
 
-    `along_z` is the correlation of neighbouring slices' noise.
+    `along_z` is the correlation of neighboring slices' noise.
     """
     grain = noise((SLICES + 1, *PLANE.shape), noise_hu, 0.3, np.random.default_rng(seed))
     shared = along_z / (0.5 + np.sqrt(0.25 - along_z**2)) if along_z else 0.0
@@ -69,7 +69,7 @@ def test_noise_correlation_along_z(along_z: float) -> None:
     assert found.noise_correlation == pytest.approx(along_z, abs=0.03)
 
 
-def test_only_neighbours_are_compared() -> None:
+def test_only_neighbors_are_compared() -> None:
     volume = scanned(20.0, 1)
     z = np.array([0.0, 5, 10, 40, 45, 90, 95, 100])
     positions = np.stack([np.zeros(SLICES), np.zeros(SLICES), z], axis=-1)

@@ -100,7 +100,7 @@ def test_an_equal_patient_id_is_no_proof(run: Run, tree: Path, tmp_path: Path) -
     assert "different bodies" in metrics["unpaired_because"]
     code, metrics, err = call(run, tmp_path / "E2", *words, "--pair")
     assert (code, metrics["paired"]) == (0, True)
-    assert "although the source of harmonised series 1 and target series 1 show" in err
+    assert "although the source of harmonized series 1 and target series 1 show" in err
     assert any("although" in each for each in metrics["notes"])
 
 
@@ -250,7 +250,7 @@ def test_what_is_checked_is_the_source_where_there_is_one() -> None:
     assert evaluate([ruined], [soft], [sharp], FAST).paired
     alone = evaluate([ruined], [soft], None, FAST)
     assert not alone.paired
-    assert "harmonised series 1 and target series 1 show different bodies" in alone.unpaired_because
+    assert "harmonized series 1 and target series 1 show different bodies" in alone.unpaired_because
 
 
 def test_of_several_series_only_those_that_show_the_same_are_compared() -> None:
@@ -264,7 +264,7 @@ def test_of_several_series_only_those_that_show_the_same_are_compared() -> None:
     )
     assert (found.paired, found.n_slices) == (True, 3)
     assert any(
-        each.startswith("left out: harmonised series 2 and target series 2") for each in remarks
+        each.startswith("left out: harmonized series 2 and target series 2") for each in remarks
     )
     assert set(remarks) <= set(found.notes)
 

@@ -15,7 +15,7 @@ from cvsct.evaluation.features import radiomics
 from cvsct.evaluation.features.cache import (
     FILE,
     FeatureCache,
-    Measured,
+    MeasuredFeatures,
     content_key,
     default_folder,
 )
@@ -160,13 +160,13 @@ def test_a_stopped_run_keeps_what_it_measured(
 def test_the_oldest_entries_go_first(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_cache, "MAX_ENTRIES", 3)
     for i in range(5):
-        cache.put({str(i): Measured(np.array([float(i)]))})
+        cache.put({str(i): MeasuredFeatures(np.array([float(i)]))})
     assert sorted(cache.get([str(i) for i in range(5)], 1)) == ["2", "3", "4"]
 
 
 def write_some(folder: Path, start: int) -> None:
     for i in range(start, start + 40):
-        FeatureCache(folder).put({str(i): Measured(np.array([float(i)]), {})})
+        FeatureCache(folder).put({str(i): MeasuredFeatures(np.array([float(i)]), {})})
 
 
 def test_several_processes_write_at_once(cache: FeatureCache) -> None:

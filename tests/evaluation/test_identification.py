@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cvsct.core.errors import EvaluationError
-from cvsct.evaluation.features.radiomics import FeatureTable, Missing
+from cvsct.evaluation.features.radiomics import FeatureTable, MissingValue
 from cvsct.evaluation.identification import identify
 
 FEATURES = 60
@@ -15,7 +15,7 @@ FEATURES = 60
 def table(values: np.ndarray) -> FeatureTable:
     names = tuple(f"glcm_F{index:02d}" for index in range(values.shape[1]))
     missing = tuple(
-        Missing(int(row), names[column], "made undefined")
+        MissingValue(int(row), names[column], "made undefined")
         for row, column in np.argwhere(np.isnan(values))
     )
     return FeatureTable(names, values, missing)
@@ -52,7 +52,7 @@ def test_the_same_table_twice_is_exactly_chance() -> None:
     same = table(places(24, 1))
     found = identify(same, same, range(24))
     assert found.accuracy == pytest.approx(0.5)
-    assert not found.told_apart
+    assert not found.above_chance
 
 
 def test_a_clear_shift_is_found_and_named() -> None:
@@ -60,7 +60,7 @@ def test_a_clear_shift_is_found_and_named() -> None:
     found = identify(table(measured(true, 1)), table(measured(true, 2, shift=1.0)), range(40))
     assert found.accuracy > 0.97
     assert found.low > 0.85
-    assert found.told_apart
+    assert found.above_chance
     shifted = {f"glcm_F{index:02d}" for index in range(0, FEATURES, 10)}
     assert {one.feature for one in found.telling} <= shifted
     assert all(one.auc < 0.5 for one in found.telling)  # the first side's values are lower
@@ -94,7 +94,7 @@ def test_undefined_and_constant_features_are_left_out_or_neutral() -> None:
     found = identify(table(first), table(second), range(30))
     assert found.left_out == 2
     assert found.features == FEATURES - 2
-    assert not found.told_apart
+    assert not found.above_chance
     first[:, 1] = 6.0  # now the constants differ
     assert identify(table(first), table(second), range(30)).accuracy > 0.9
 

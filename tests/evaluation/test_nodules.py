@@ -22,7 +22,7 @@ from cvsct.evaluation.image.nodules import (
     compare_nodules,
     measure_nodule,
     measure_nodules,
-    summarise,
+    summarize_nodules,
 )
 from tests.conftest import make_volume
 from tests.support.bodies import noise
@@ -132,11 +132,11 @@ def test_errors_are_summed_up_over_what_was_measured() -> None:
     one = truth(10.0, 100.0, (22.0, 22.0, 0.0))
     brighter = replace(one, hu=110.0)
     away = truth(10.0, 100.0, (22.0, 22.0, 99.0))
-    found = summarise(measure_nodules(sphere(one, 1.0), [one, brighter, away]))
+    found = summarize_nodules(measure_nodules(sphere(one, 1.0), [one, brighter, away]))
     assert (found.seen, found.measured) == (2, 2)
     assert found.hu_error == pytest.approx(5.0, abs=3)
     assert found.to_json()["volume_error"] == pytest.approx(0, abs=0.02)
-    nothing = summarise([])
+    nothing = summarize_nodules([])
     assert nothing.measured == 0
     assert nothing.hu_error is None
 

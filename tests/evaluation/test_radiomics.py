@@ -16,7 +16,7 @@ from cvsct.core.masks import MaskedRegion, Region, masked_regions
 from cvsct.evaluation.features import radiomics
 from cvsct.evaluation.features.radiomics import (
     FeatureTable,
-    Missing,
+    MissingValue,
     Patch,
     class_of,
     extract,
@@ -59,7 +59,7 @@ def test_first_order_features_by_numpy() -> None:
 
 
 def test_glcm_contrast_by_hand() -> None:
-    # Grey levels: 1 2 / 2 3 with 25 HU bins. Differences over the four directions at distance 1:
+    # Gray levels: 1 2 / 2 3 with 25 HU bins. Differences over the four directions at distance 1:
     # along rows 1, 1; along columns 1, 1; one diagonal 2; the other 0. Mean of (1, 1, 4, 0).
     table = extract([Patch(np.array([[10.0, 30.0], [30.0, 60.0]]))])
     assert value(table, "glcm_Contrast") == pytest.approx((1 + 1 + 4 + 0) / 4)
@@ -89,7 +89,7 @@ def test_a_constant_region_has_missing_features_with_reasons() -> None:
     assert {one.region for one in table.missing} == {1}
     reasons = {one.feature: one.reason for one in table.missing}
     assert reasons["firstorder_Skewness"] == "all pixels have one value"
-    assert reasons["ngtdm_Coarseness"] == "all pixels fall in one grey level"
+    assert reasons["ngtdm_Coarseness"] == "all pixels fall in one gray level"
     assert len(reasons) == 9
     assert np.isnan(value(table, "glcm_Correlation", 1))
     assert value(table, "firstorder_Mean", 1) == 40.0
@@ -110,9 +110,9 @@ def test_every_missing_value_has_a_reason() -> None:
 
 def test_rows_keep_their_reasons() -> None:
     table = FeatureTable(
-        ("glcm_A",), np.array([[1.0], [np.nan], [3.0]]), (Missing(1, "glcm_A", "why"),)
+        ("glcm_A",), np.array([[1.0], [np.nan], [3.0]]), (MissingValue(1, "glcm_A", "why"),)
     )
-    assert table.rows(1, 3).missing == (Missing(0, "glcm_A", "why"),)
+    assert table.rows(1, 3).missing == (MissingValue(0, "glcm_A", "why"),)
     assert table.rows(2, 3).missing == ()
 
 
@@ -164,12 +164,12 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         Patch(noise(), mask=np.zeros((16, 16), bool))
 
 
-def test_pixels_without_neighbours_have_no_texture_of_neighbours() -> None:
+def test_pixels_without_neighbors_have_no_texture_of_neighbors() -> None:
     mask = np.zeros((16, 16), bool)
     mask[::4, ::4] = True
     table = extract([Patch(noise(), mask=mask)])
     reasons = {one.feature: one.reason for one in table.missing}
-    assert reasons["ngtdm_Coarseness"] == "no two pixels are neighbours"
+    assert reasons["ngtdm_Coarseness"] == "no two pixels are neighbors"
     assert all(name in reasons for name in table.names if name.startswith(("glcm", "ngtdm")))
     assert value(table, "glszm_ZonePercentage") == 1.0
     one = np.zeros((16, 16), bool)

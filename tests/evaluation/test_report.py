@@ -19,7 +19,7 @@ from scipy import ndimage
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import soft_tissue
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.features.placement import Placed, place_regions
+from cvsct.evaluation.features.placement import PlacedRegion, place_regions
 from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.image.quality import PSNR_CAP_DB
 from cvsct.evaluation.report.verdict import verdict
@@ -164,7 +164,7 @@ def test_no_patient_identifier_reaches_a_file(tmp_path: Path) -> None:
         assert "SECRET-77" not in content
 
 
-def place(*shared: SharedSlices, seed: int = 0) -> list[Placed]:
+def place(*shared: SharedSlices, seed: int = 0) -> list[PlacedRegion]:
     return place_regions(shared, 8, 16, seed)
 
 
@@ -223,8 +223,8 @@ def test_grids_that_differ_still_compare_as_spectra() -> None:
     assert found.texture.band_per_mm == pytest.approx((0.05 / 0.9, 0.45 / 0.9))
 
 
-def test_a_source_that_was_not_harmonised_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="give the series that was harmonised"):
+def test_a_source_that_was_not_harmonized_is_refused() -> None:
+    with pytest.raises(EvaluationError, match="give the series that was harmonized"):
         evaluate([NEAR], [SOFT], [unpaired(SHARP)], FAST)
     with pytest.raises(EvaluationError, match="1 of 3 slices"):
         evaluate([NEAR], [SOFT], [SHARP.select([0, 2])], FAST)
@@ -233,7 +233,7 @@ def test_a_source_that_was_not_harmonised_is_refused() -> None:
 def test_slices_without_a_target_are_noted() -> None:
     found = evaluate([NEAR], [SOFT.select([0, 1])], None, FAST)
     assert found.n_slices == 2
-    assert any("1 of 3 harmonised slices" in note for note in found.notes)
+    assert any("1 of 3 harmonized slices" in note for note in found.notes)
 
 
 def test_nothing_to_compare() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from cvsct.evaluation.agreement.combat import crossfit_combat
-from cvsct.evaluation.agreement.comparison import shares, way_to_retest
-from cvsct.evaluation.agreement.concordance import across, within
+from cvsct.evaluation.agreement.comparison import reproducible_shares, way_to_retest
+from cvsct.evaluation.agreement.concordance import across_regions, within_regions
 from cvsct.evaluation.agreement.paired_tests import PairedTest, paired_tests
 from cvsct.evaluation.features.table_file import FeatureFile
 from cvsct.evaluation.table import Table
@@ -22,7 +22,7 @@ from cvsct.evaluation.table import Table
 def combat_metrics(file: FeatureFile, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
     """What ComBat makes of the input's features, as `metrics.json` has it for a method.
 
-    Cross-fitted over slices: no region is harmonised by a fit that saw its slice. There are no
+    Cross-fitted over slices: no region is harmonized by a fit that saw its slice. There are no
     images, so image quality is not there.
 
     Raises:
@@ -31,8 +31,8 @@ def combat_metrics(file: FeatureFile, bootstrap: int = 1000, seed: int = 0) -> d
     """
     source, target = file.features["source"], file.features["target"]
     made = crossfit_combat(source, target, seed=seed, groups=np.array(file.slices))
-    now, before = (across(side, target, bootstrap, seed) for side in (made, source))
-    by_region = within(made, target)
+    now, before = (across_regions(side, target, bootstrap, seed) for side in (made, source))
+    by_region = within_regions(made, target)
     record: dict[str, Any] = {
         "n_rois": len(target.values),
         "ccc_within": {k: v.mean if v else None for k, v in by_region.items()},
@@ -40,15 +40,15 @@ def combat_metrics(file: FeatureFile, bootstrap: int = 1000, seed: int = 0) -> d
         "ccc_across": {k: v.ccc for k, v in now.classes.items()},
         "ccc_across_mean": now.mean.ccc,
         "ccc_across_mean_interval": [now.mean.low, now.mean.high],
-        "shares": [one.to_json() for one in shares(now)],
+        "shares": [one.to_json() for one in reproducible_shares(now)],
     }
     if "retest" in file.features:
-        retest = across(file.features["retest"], target, bootstrap, seed)
+        retest = across_regions(file.features["retest"], target, bootstrap, seed)
         record["way_to_retest"] = way_to_retest(now, before, retest).to_json()
     return record
 
 
-def lead_table(files: Mapping[str, FeatureFile], direction: str, number: int) -> Table | None:
+def leader_table(files: Mapping[str, FeatureFile], direction: str, number: int) -> Table | None:
     """Every method against the one of the best concordance: the difference, and whether it is real.
 
     None where there are not two methods, or their regions differ.
@@ -59,7 +59,9 @@ def lead_table(files: Mapping[str, FeatureFile], direction: str, number: int) ->
     target = next(iter(files.values())).features["target"]
     if any(len(table.values) != len(target.values) for table in tables.values()):
         return None
-    means = {name: across(table, target, 1).mean.ccc or -1.0 for name, table in tables.items()}
+    means = {
+        name: across_regions(table, target, 1).mean.ccc or -1.0 for name, table in tables.items()
+    }
     leader = max(means, key=lambda name: means[name])
     found = paired_tests(tables, target, against=leader)
     by_class: dict[str, list[PairedTest]] = {}

@@ -144,7 +144,7 @@ def model_mb(model: Path) -> float:
 
 
 def failed_series(folder: Path) -> int | None:
-    """How many series of a harmonised folder failed; None where it is not finished."""
+    """How many series of a harmonized folder failed; None where it is not finished."""
     try:
         figures = read_manifest(folder)["figures"]
     except (OSError, ValueError, KeyError):

@@ -27,7 +27,7 @@ class Result:
         direction: place in `Benchmark.directions`.
         metrics: what `metrics.json` holds.
         fit_s: seconds the training took; None, like the others, where there was none.
-        slices_per_s: of harmonising, reading and writing included.
+        slices_per_s: of harmonizing, reading and writing included.
         model_mb: size of the model's files.
         kind: of method: classical, unpaired or paired.
         trained_on: the folder of the scans that it learned from.
@@ -90,7 +90,7 @@ def compared_methods(benchmark: Benchmark) -> tuple[str, ...]:
     return (INPUT, *benchmark.methods, RETEST)
 
 
-def figure_at(*path: str) -> Callable[[Mapping[str, Any]], Any]:
+def metric_at(*path: str) -> Callable[[Mapping[str, Any]], Any]:
     """Looks a figure up; None where it is not there."""
 
     def look(metrics: Mapping[str, Any]) -> Any:
@@ -118,7 +118,7 @@ def within_mean(metrics: Mapping[str, Any]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def mean_of(found: Sequence[Mapping[str, Any]], look: Callable[..., Any]) -> float | None:
+def mean_over_seeds(found: Sequence[Mapping[str, Any]], look: Callable[..., Any]) -> float | None:
     """Mean over seeds of those that have it."""
     values = [value for metrics in found if (value := look(metrics)) is not None]
     return float(np.mean(values)) if values else None

@@ -23,7 +23,7 @@ from cvsct.benchmarking.folder import (
 from cvsct.benchmarking.page import benchmark_html, benchmark_markdown
 from cvsct.benchmarking.results import Benchmark
 from cvsct.benchmarking.tables import ranking, tables
-from cvsct.benchmarking.train_and_evaluate import BenchmarkSteps, reason_of
+from cvsct.benchmarking.train_and_evaluate import BenchmarkSteps, failure_reason
 from cvsct.benchmarking.unpaired import unpaired_table
 from cvsct.core.errors import (
     CvsctError,
@@ -171,7 +171,7 @@ def benchmark(
             except TerminatedError:
                 raise
             except (Exception, SystemExit) as error:  # one method's failure is not the others'
-                reason = reason_of(error)
+                reason = failure_reason(error)
                 failed[f"{name}, seed {seed}, {steps.directions[direction]}"] = reason
                 lost.append((name, direction))
                 failure(reason)

@@ -20,8 +20,8 @@ from cvsct.benchmarking.results import (
     RETEST,
     Benchmark,
     compared_methods,
-    figure_at,
-    mean_of,
+    mean_over_seeds,
+    metric_at,
     share,
     within_mean,
 )
@@ -115,7 +115,7 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
     """Every method in order of its concordance across regions, with what it costs."""
     scored = sorted(
         ((name, benchmark.of(name, direction)) for name in compared_methods(benchmark)),
-        key=lambda one: -(mean_of(one[1], figure_at("ccc_across_mean")) or -np.inf),
+        key=lambda one: -(mean_over_seeds(one[1], metric_at("ccc_across_mean")) or -np.inf),
     )
     rows = []
     for name, found in scored:
@@ -129,13 +129,13 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
                 _joined([r.kind for r in learns]),
                 _joined([r.trained_on for r in learns]),
                 _interval(found),
-                _number(mean_of(found, within_mean), 2),
-                *(_percent(mean_of(found, share(i))) for i in (0, 1)),
-                _percent(mean_of(found, figure_at("way_to_retest", "share"))),
-                _number(mean_of(found, figure_at("psnr_db")), 1),
-                _number(mean_of(found, figure_at("ssim")), 3),
-                _number(mean_of(found, figure_at("ncc")), 4),
-                _signed(mean_of(found, figure_at("hu_bias"))),
+                _number(mean_over_seeds(found, within_mean), 2),
+                *(_percent(mean_over_seeds(found, share(i))) for i in (0, 1)),
+                _percent(mean_over_seeds(found, metric_at("way_to_retest", "share"))),
+                _number(mean_over_seeds(found, metric_at("psnr_db")), 1),
+                _number(mean_over_seeds(found, metric_at("ssim")), 3),
+                _number(mean_over_seeds(found, metric_at("ncc")), 4),
+                _signed(mean_over_seeds(found, metric_at("hu_bias"))),
                 _cost([r.fit_s for r in own], ".0f"),
                 _cost([1000 / r.slices_per_s if r.slices_per_s else None for r in own], ".0f"),
                 _cost([r.model_mb for r in own], ".2g"),
@@ -209,11 +209,11 @@ def _spread(found: Sequence[Mapping[str, Any]], figure: str, part: str, digits: 
         part: which of a figure that is given by class; empty for one that is not.
     """
     below = (part,) if part else ()
-    mean = mean_of(found, figure_at(figure, *below))
+    mean = mean_over_seeds(found, metric_at(figure, *below))
     if mean is None:
         return MISSING_CELL
     deviations = [
-        value for m in found if (value := figure_at(f"{figure}_sd", *below)(m)) is not None
+        value for m in found if (value := metric_at(f"{figure}_sd", *below)(m)) is not None
     ]
     sd = f" ± {np.sqrt(np.mean(np.square(deviations))):.{digits}f}" if deviations else ""
     return f"{mean:.{digits}f}{sd}"

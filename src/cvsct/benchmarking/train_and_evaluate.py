@@ -1,4 +1,4 @@
-"""What `cvsct benchmark` does for one method, seed and direction: train, harmonise, evaluate."""
+"""What `cvsct benchmark` does for one method, seed and direction: train, harmonize, evaluate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from cvsct.api.evaluate import evaluate
 from cvsct.api.harmonize import harmonize
 from cvsct.api.train import train
-from cvsct.benchmarking.features import combat_metrics, lead_table
+from cvsct.benchmarking.features import combat_metrics, leader_table
 from cvsct.benchmarking.folder import (
     MODELS,
     REPEAT,
@@ -135,7 +135,7 @@ class BenchmarkSteps:
         failed = failed_series(made)
         if failed:
             raise CvsctError(
-                f"{failed} series of {TEST}/{scans} could not be harmonised; "
+                f"{failed} series of {TEST}/{scans} could not be harmonized; "
                 f"{made.relative_to(self.out) / 'manifest.json'} tells why"
             )
 
@@ -183,7 +183,7 @@ class BenchmarkSteps:
                 found = combat_metrics(self._features(own[0]))
                 made.append(Result(COMBAT, 0, direction, found))
             except Exception as error:
-                self.note(f"no ComBat: {reason_of(error)}")
+                self.note(f"no ComBat: {failure_reason(error)}")
         return made
 
     def leads(self, results: list[Result]) -> list[Table]:
@@ -193,9 +193,9 @@ class BenchmarkSteps:
             own = [r for r in results if r.direction == direction and r.seed == 0 and paired(r)]
             try:
                 files = {one.method: self._features(one) for one in own}
-                found.append(lead_table(files, name, direction))
+                found.append(leader_table(files, name, direction))
             except Exception as error:
-                self.note(f"no test of who leads, {name}: {reason_of(error)}")
+                self.note(f"no test of who leads, {name}: {failure_reason(error)}")
         return [table for table in found if table is not None]
 
     def _features(self, result: Result) -> FeatureFile:
@@ -231,7 +231,7 @@ def paired(result: Result) -> bool:
     return not result.metrics.get("unpaired_because")
 
 
-def reason_of(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
     """Why a job failed, in words that quote no value of a file; the traceback goes to the log."""
     if isinstance(error, CvsctError):
         return str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvsct.benchmarking.results import INPUT, Benchmark, figure_at, mean_of
+from cvsct.benchmarking.results import INPUT, Benchmark, mean_over_seeds, metric_at
 from cvsct.evaluation.table import Table
 
 TARGET = "target"
@@ -25,10 +25,10 @@ def unpaired_table(benchmark: Benchmark, direction: int) -> Table | None:
     methods = [name for name in benchmark.methods if benchmark.of(name, direction)]
     methods.sort(key=lambda name: _distance(benchmark.of(name, direction)))
     rows = [
-        _row(INPUT, found[:1], "source", figure_at("input", "spectral_distance_db")),
+        _row(INPUT, found[:1], "source", metric_at("input", "spectral_distance_db")),
         *(
             _row(
-                name, benchmark.of(name, direction), "harmonized", figure_at("spectral_distance_db")
+                name, benchmark.of(name, direction), "harmonized", metric_at("spectral_distance_db")
             )
             for name in methods
         ),
@@ -64,22 +64,26 @@ def unpaired_headline(benchmark: Benchmark, direction: int) -> str:
     scores = {
         method: score
         for method in benchmark.methods
-        if (score := mean_of(benchmark.of(method, direction), figure_at("spectral_distance_db")))
+        if (
+            score := mean_over_seeds(
+                benchmark.of(method, direction), metric_at("spectral_distance_db")
+            )
+        )
         is not None
     }
     said = f"{name}: no figure of pairs, for {reason}"
     if scores:
         best = min(scores, key=lambda method: scores[method])
         said += f"; the texture of {best} comes closest to the target's, {scores[best]:.1f} dB away"
-    before = mean_of(
+    before = mean_over_seeds(
         [one.metrics for one in benchmark.results if one.direction == direction][:1],
-        figure_at("input", "spectral_distance_db"),
+        metric_at("input", "spectral_distance_db"),
     )
     return said + (f", the input's is {before:.1f} dB away." if before is not None else ".")
 
 
 def _distance(found: Sequence[Mapping[str, Any]]) -> float:
-    value = mean_of(found, figure_at("spectral_distance_db"))
+    value = mean_over_seeds(found, metric_at("spectral_distance_db"))
     return float("inf") if value is None else value
 
 
@@ -88,13 +92,13 @@ def _row(
 ) -> tuple[str, ...]:
     figures = (
         (distance, ".1f"),
-        (figure_at("physics", "noise_power", side, "sd_hu"), ".1f"),
-        (figure_at("physics", "noise_power", side, "mean_per_mm"), ".3f"),
+        (metric_at("physics", "noise_power", side, "sd_hu"), ".1f"),
+        (metric_at("physics", "noise_power", side, "mean_per_mm"), ".3f"),
         *(
-            (figure_at("physics", "edge_transfer", kind, side, "mtf50_per_mm"), ".3f")
+            (metric_at("physics", "edge_transfer", kind, side, "mtf50_per_mm"), ".3f")
             for kind in EDGES
         ),
-        (figure_at("soft_tissue_hu", side), ".1f"),
+        (metric_at("soft_tissue_hu", side), ".1f"),
     )
-    values = [(mean_of(found, look), digits) for look, digits in figures]
+    values = [(mean_over_seeds(found, look), digits) for look, digits in figures]
     return (name, *(MISSING_CELL if v is None else format(v, digits) for v, digits in values))

@@ -1,7 +1,7 @@
-"""Compare harmonised series with the target scanner's: what is measured, and on which pixels.
+"""Compare harmonized series with the target scanner's: what is measured, and on which pixels.
 
 Two modes. *Paired*, where slices of both lie on one grid at one position: image quality and
-radiomic concordance, for the harmonised series and for its source. *Unpaired*, where they do not:
+radiomic concordance, for the harmonized series and for its source. *Unpaired*, where they do not:
 texture power spectra and mean soft-tissue HU only, for nothing else compares different bodies.
 """
 
@@ -15,12 +15,17 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.agreement.concordance import Across, across, within
+from cvsct.evaluation.agreement.concordance import AcrossRegions, across_regions, within_regions
 from cvsct.evaluation.features.cache import FeatureCache
-from cvsct.evaluation.features.placement import Placed, place_masks, place_regions, place_slices
+from cvsct.evaluation.features.placement import (
+    PlacedRegion,
+    place_masks,
+    place_regions,
+    place_slices,
+)
 from cvsct.evaluation.features.radiomics import FeatureTable, extract, settings_record
 from cvsct.evaluation.features.roi import patch_of
-from cvsct.evaluation.guards import Guarded
+from cvsct.evaluation.guards import GuardRecord
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.image.quality import ImageQuality, image_quality
 from cvsct.evaluation.image.texture import Texture, texture_or_reason, tissue_hu
@@ -29,7 +34,7 @@ from cvsct.evaluation.physics_measurements import (
     measure_physics,
     measure_physics_unpaired,
 )
-from cvsct.evaluation.remarks import Remarks, coverage_notes, idle_notes, region_notes
+from cvsct.evaluation.remarks import Remarks, coverage_notes, region_notes, unused_input_notes
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.shared_slices import (
     SharedSlices,
@@ -41,7 +46,7 @@ from cvsct.evaluation.shared_slices import (
 )
 from cvsct.evaluation.spread import Spread
 
-LEAST_SPECTRUM_PX = 16
+MIN_SPECTRUM_PX = 16
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Comparison:
 
     quality: ImageQuality
     within: dict[str, Spread | None]
-    across: Across
+    across: AcrossRegions
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,14 @@ class Evaluation:
         soft_tissue_hu: mean over each side's own soft tissue.
         scanners: what made each side's images.
         notes: what a reader must know to trust the figures.
-        guards: what the model's guards said of each harmonised series, where that is known.
+        guards: what the model's guards said of each harmonized series, where that is known.
     """
 
     settings: EvaluationSettings
     unpaired_because: str
     n_slices: int
     shared: tuple[SharedSlices, ...] = field(repr=False)
-    regions: tuple[Placed, ...] = field(repr=False)
+    regions: tuple[PlacedRegion, ...] = field(repr=False)
     harmonized: Comparison | None = field(repr=False)
     input: Comparison | None = field(repr=False)
     retest: Comparison | None = field(repr=False)
@@ -85,7 +90,7 @@ class Evaluation:
     scanners: dict[str, str]
     extraction: dict[str, Any]
     notes: tuple[str, ...]
-    guards: tuple[Guarded, ...] = ()
+    guards: tuple[GuardRecord, ...] = ()
 
     @property
     def compared(self) -> dict[str, Comparison]:
@@ -133,7 +138,7 @@ def evaluate(
     note: Note = log_note,
     remarks: Sequence[str] = (),
 ) -> Evaluation:
-    """Compare harmonised series, and their source where given, with the target's.
+    """Compare harmonized series, and their source where given, with the target's.
 
     Args:
         retest: the target's scans made once more; what no method can surpass.
@@ -146,7 +151,7 @@ def evaluate(
 
     Raises:
         EvaluationError: if a side is empty, if volumes that should pair do not fit, if the source
-            is not what was harmonised, if the retest shows another body, or if there is no soft
+            is not what was harmonized, if the retest shows another body, or if there is no soft
             tissue to compare.
     """
     settings = settings or EvaluationSettings()
@@ -160,7 +165,7 @@ def evaluate(
     pairs = pairing.pairs
     told = Remarks(note, list(remarks))
     told.tell(pairing.notes)
-    regions: list[Placed] = []
+    regions: list[PlacedRegion] = []
     compared: dict[str, Comparison] = {}
     features: dict[str, FeatureTable] = {}
     if pairs:
@@ -190,7 +195,7 @@ def evaluate(
         found = measure_physics(shared, regions, features, nodules, through, settings.seed)
     else:
         note(f"not paired: {pairing.unpaired_because}; texture spectra and mean HU are compared")
-        told.tell(idle_notes(settings, retest, target_harmonized, nodules))
+        told.tell(unused_input_notes(settings, retest, target_harmonized, nodules))
         shared = [
             SharedSlices(
                 harmonized=harmonized[pair.first].select([i for i, _ in pair.slices]),
@@ -241,7 +246,7 @@ def _texture(
     """
     reasons = []
     sizes = [settings.spectrum_px // k for k in ((1,) if paired else (1, 2, 4))]
-    for size_px in (size for size in sizes if size >= LEAST_SPECTRUM_PX):
+    for size_px in (size for size in sizes if size >= MIN_SPECTRUM_PX):
         texture, why_not = texture_or_reason(sides, size_px)
         if texture is not None:
             smaller = size_px < settings.spectrum_px
@@ -266,7 +271,7 @@ def _slices_compared(
     if lost:
         raise EvaluationError(
             f"{len(lost)} of {len(targets)} target series were not put through the model, or not "
-            "all of their slices; harmonise the target's folder and give the result"
+            "all of their slices; harmonize the target's folder and give the result"
         )
     return [
         target_harmonized[found[i].second].select([j for _, j in found[i].slices])
@@ -278,7 +283,7 @@ def _place(
     shared: Sequence[SharedSlices],
     settings: EvaluationSettings,
     masks: Mapping[int, Sequence[MaskedRegion]],
-) -> list[Placed]:
+) -> list[PlacedRegion]:
     if settings.regions == "slices":
         return place_slices(shared)
     if settings.regions == "masks":
@@ -288,7 +293,7 @@ def _place(
 
 def _features(
     shared: Sequence[SharedSlices],
-    regions: Sequence[Placed],
+    regions: Sequence[PlacedRegion],
     sides: Iterable[str],
     settings: EvaluationSettings,
     cache: FeatureCache | None,
@@ -319,6 +324,8 @@ def _compare(
     ]
     return Comparison(
         quality=image_quality(pairs, settings.window),
-        within=within(features[side], features["target"]),
-        across=across(features[side], features["target"], settings.bootstrap, settings.seed),
+        within=within_regions(features[side], features["target"]),
+        across=across_regions(
+            features[side], features["target"], settings.bootstrap, settings.seed
+        ),
     )

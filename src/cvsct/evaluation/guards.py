@@ -1,4 +1,4 @@
-"""What the guards of a model said of the series it harmonised, for the report.
+"""What the guards of a model said of the series it harmonized, for the report.
 
 `cvsct harmonize` writes it into its manifest. Where that is not at hand the images themselves tell
 which of them were flagged, in Image Comments.
@@ -17,7 +17,7 @@ REMARK_PREFIX = "cvsct guard: "
 
 
 @dataclass(frozen=True)
-class Flagged:
+class FlaggedSlice:
     """A slice that was changed too much.
 
     Args:
@@ -31,7 +31,7 @@ class Flagged:
 
 
 @dataclass(frozen=True)
-class Guarded:
+class GuardRecord:
     """What was said of one series.
 
     Args:
@@ -48,36 +48,36 @@ class Guarded:
     position: float | None
     exceeded: tuple[str, ...]
     judged: int | None
-    flagged: tuple[Flagged, ...]
+    flagged: tuple[FlaggedSlice, ...]
 
     def to_json(self) -> dict[str, Any]:
         """For `metrics.json`."""
         return asdict(self) | {"exceeded": list(self.exceeded), "n_flagged": len(self.flagged)}
 
 
-def guards_of(manifest: Mapping[str, Any], volumes: Sequence[CTVolume]) -> tuple[Guarded, ...]:
-    """What is known of each harmonised series.
+def guards_of(manifest: Mapping[str, Any], volumes: Sequence[CTVolume]) -> tuple[GuardRecord, ...]:
+    """What is known of each harmonized series.
 
     Args:
         manifest: of `cvsct harmonize`, empty where there is none.
-        volumes: the harmonised series.
+        volumes: the harmonized series.
     """
     rows = manifest.get("figures", {}).get("series", [])
     told = [row for row in rows if isinstance(row, Mapping) and row.get("guard")]
     return tuple(map(_from_row, told)) if told else _from_images(volumes)
 
 
-def _from_row(row: Mapping[str, Any]) -> Guarded:
+def _from_row(row: Mapping[str, Any]) -> GuardRecord:
     scan, slices = (row["guard"].get(part, {}) for part in ("scan", "slices"))
     limits = slices.get("limits", {})
-    return Guarded(
+    return GuardRecord(
         series=str(row.get("folder", "")),
         scan=str(scan.get("kind", scan.get("verdict", ""))),
         position=scan.get("position"),
         exceeded=tuple(scan.get("exceeded", {}).values()),
         judged=slices.get("judged"),
         flagged=tuple(
-            Flagged(
+            FlaggedSlice(
                 one["slice"],
                 one["z_mm"],
                 ", ".join(
@@ -90,18 +90,18 @@ def _from_row(row: Mapping[str, Any]) -> Guarded:
     )
 
 
-def _from_images(volumes: Sequence[CTVolume]) -> tuple[Guarded, ...]:
+def _from_images(volumes: Sequence[CTVolume]) -> tuple[GuardRecord, ...]:
     found = []
     for number, volume in enumerate(volumes, 1):
         z_mm = volume.geometry.z_mm
         comments = [str(header.get("ImageComments", "")) for header in volume.headers]
         flagged = tuple(
-            Flagged(i + 1, float(z_mm[i]), text.splitlines()[0].removeprefix(REMARK_PREFIX))
+            FlaggedSlice(i + 1, float(z_mm[i]), text.splitlines()[0].removeprefix(REMARK_PREFIX))
             for i, text in enumerate(comments)
             if text.startswith(REMARK_PREFIX)
         )
         if flagged:
-            found.append(Guarded(str(number), "", None, (), None, flagged))
+            found.append(GuardRecord(str(number), "", None, (), None, flagged))
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""Can a classifier still tell which scanner features came from? After harmonising it should not.
+"""Can a classifier still tell which scanner features came from? After harmonizing it should not.
 
 A linear discriminant with a ridge (the least-squares one: Hastie, Tibshirani and Friedman, The
 Elements of Statistical Learning, 2009, section 4.3) on features' ranks. It is cross-validated with
@@ -28,7 +28,7 @@ REPEATS = 10
 RIDGE = 1.0
 """Of the correlation matrix: its eigenvalues below this count little."""
 
-LEAST_DEFINED = 0.8
+MIN_DEFINED = 0.8
 """A feature that is undefined in more of either side's regions is left out."""
 
 SCORES_KEPT = 5
@@ -75,7 +75,7 @@ class Identification:
     telling: tuple[IdentificationScore, ...]
 
     @property
-    def told_apart(self) -> bool:
+    def above_chance(self) -> bool:
         """Whether the whole interval lies above chance.
 
         Below it lies where places resemble places of the other side more than of their own.
@@ -94,7 +94,7 @@ def identify(
     second_groups: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> Identification:
-    """How well features tell two sides apart (source and target, or harmonised and target).
+    """How well features tell two sides apart (source and target, or harmonized and target).
 
     Where the sides show different bodies, bodies differ as well as scanners: read the figure
     beside that of the source, and of two sets of one scanner.
@@ -165,7 +165,7 @@ def _usable(
     enough = np.minimum(defined[side > 0].mean(axis=0), defined[side < 0].mean(axis=0))
     top = np.where(defined, values, -np.inf).max(axis=0)
     bottom = np.where(defined, values, np.inf).min(axis=0)
-    return np.asarray((enough >= LEAST_DEFINED) & (top > bottom))
+    return np.asarray((enough >= MIN_DEFINED) & (top > bottom))
 
 
 def _cross_validated(

@@ -1,4 +1,4 @@
-"""What a medical physicist asks of harmonised images, gathered for one evaluation.
+"""What a medical physicist asks of harmonized images, gathered for one evaluation.
 
 Each question is a module of its own; a question that these images cannot answer is left out, and
 `notes` says why.
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.features.placement import Placed
+from cvsct.evaluation.features.placement import PlacedRegion
 from cvsct.evaluation.features.radiomics import FeatureTable
 from cvsct.evaluation.identification import Identification, identify
 from cvsct.evaluation.image.alignment import Alignment, alignment
@@ -41,11 +41,11 @@ class PhysicsMeasurements:
     Args:
         bias: of each tissue against the target.
         residuals: what is left against the target.
-        shift: against the target, and of the harmonised images against their source under
-            `moved`: harmonising must not move anything.
+        shift: against the target, and of the harmonized images against their source under
+            `moved`: harmonizing must not move anything.
         noise: in homogeneous tissue.
         edges: transfer over natural edges, by kind.
-        consistency: of neighbouring slices.
+        consistency: of neighboring slices.
         nodules: against the phantom's truth.
         identification: how well each side is told from the target by its features.
         idempotence: what the model does to the target's own images.
@@ -87,7 +87,7 @@ class PhysicsMeasurements:
 
 def measure_physics(
     shared: Sequence[SharedSlices],
-    regions: Sequence[Placed],
+    regions: Sequence[PlacedRegion],
     features: Mapping[str, FeatureTable],
     nodules: Sequence[NoduleTruth] = (),
     target_harmonized: Sequence[CTVolume] = (),
@@ -138,7 +138,7 @@ def measure_physics_unpaired(
     """What can be told where the target shows another body: noise and edges, side by side.
 
     Args:
-        shared: harmonised slices with their source; may be empty.
+        shared: harmonized slices with their source; may be empty.
     """
     asked = _Asked()
     groups: list[dict[str, list[CTVolume]]] = [{"target": list(target)}]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cvsct.core.masks import MaskedRegion
 from cvsct.core.progress import Note
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.features.placement import Placed
+from cvsct.evaluation.features.placement import PlacedRegion
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.shared_slices import SharedSlices
@@ -38,12 +38,12 @@ def coverage_notes(harmonized: Sequence[CTVolume], shared: Sequence[SharedSlices
     used = sum(len(one.harmonized.hu) for one in shared)
     notes = []
     if used < total:
-        notes.append(f"{total - used} of {total} harmonised slices have no target slice there")
+        notes.append(f"{total - used} of {total} harmonized slices have no target slice there")
     return notes
 
 
 def region_notes(
-    regions: Sequence[Placed],
+    regions: Sequence[PlacedRegion],
     settings: EvaluationSettings,
     masks: Mapping[int, Sequence[MaskedRegion]],
 ) -> list[str]:
@@ -54,7 +54,7 @@ def region_notes(
     return [f"{lost} regions of masks lie on slices that are not compared"]
 
 
-def idle_notes(
+def unused_input_notes(
     settings: EvaluationSettings,
     retest: Sequence[CTVolume] | None,
     target_harmonized: Sequence[CTVolume],

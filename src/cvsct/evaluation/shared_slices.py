@@ -103,7 +103,7 @@ def pair_with_target(
     if not pairs:
         who = None if forced else (_patients(harmonized), _patients(target))
         reason = unpaired_reason(
-            harmonized, target, tolerance_mm, ("harmonised", "target"), patients=who
+            harmonized, target, tolerance_mm, ("harmonized", "target"), patients=who
         )
         if forced:
             raise EvaluationError(f"pairing cannot be forced: {reason}")
@@ -113,7 +113,7 @@ def pair_with_target(
     for pair in pairs:
         shown = before.get(pair.first)
         alike = _compare(pair, shown or harmonized[pair.first].hu.__getitem__, target)
-        side = "harmonised series" if shown is None else "the source of harmonised series"
+        side = "harmonized series" if shown is None else "the source of harmonized series"
         named = f"{side} {pair.first + 1} and target series {pair.second + 1}"
         reason = alike.difference
         if reason and not forced:
@@ -193,7 +193,7 @@ def with_target(
     """Cut every side to the slices it shares with the others.
 
     Args:
-        pairs: harmonised series with their targets.
+        pairs: harmonized series with their targets.
         sides: `harmonized` and `target`, and where there are any `source` and `retest`.
         forced: as in `pairs_to_compare`.
 
@@ -229,7 +229,7 @@ def with_target(
 
 
 _REMEDIES = {
-    "source": "give the series that was harmonised as source",
+    "source": "give the series that was harmonized as source",
     "retest": "give a second scan of every target series as retest",
 }
 
@@ -241,7 +241,7 @@ def _cut_alike(
     lost = sum(i not in places for i in kept)
     if pair is None or lost:
         raise EvaluationError(
-            f"{lost} of {len(kept)} slices of harmonised series {first + 1} have no {side} slice "
+            f"{lost} of {len(kept)} slices of harmonized series {first + 1} have no {side} slice "
             f"at their place; {_REMEDIES[side]}"
         )
     return volumes[pair.second].select([places[i] for i in kept])

@@ -18,5 +18,5 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Summarise at least one value."""
+        """Summarize at least one value."""
         return cls(float(np.mean(values)), float(np.std(values)), len(values))

@@ -1,7 +1,7 @@
 """ComBat: features of one scanner shifted and scaled to another's, without touching an image.
 
 The comparison that users of radiomics know best (Johnson 2007; Fortin 2018). It answers another
-question than harmonised images do, and this is what it is given: the features of regions of *both*
+question than harmonized images do, and this is what it is given: the features of regions of *both*
 scanners and the scanner's name, nothing of the pixels, and never which regions pair. It is fitted
 on held-out regions and applied to others. Two things flatter it here. Cross-fitting takes both
 scanners' features from the same places, so the two groups have the same mix of tissue; with
@@ -30,7 +30,7 @@ from cvsct.core.seeding import random_stream
 from cvsct.evaluation.agreement.concordance import refuse_other_layout
 from cvsct.evaluation.agreement.resampling import group_index
 from cvsct.evaluation.extras import load_extra
-from cvsct.evaluation.features.radiomics import FeatureTable, Missing
+from cvsct.evaluation.features.radiomics import FeatureTable, MissingValue
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class ComBat:
 
     Args:
         names: all features.
-        fitted: those that are harmonised.
+        fitted: those that are harmonized.
         slope: target = offset + slope * source, for the fitted ones.
         regions: how many regions of the source and of the target it was fitted on.
     """
@@ -90,7 +90,7 @@ class ComBat:
         for row, column in np.argwhere(np.isnan(values)):
             feature = self.names[column]
             reason = before.get((int(row), feature), _NOT_FITTED)
-            missing.append(Missing(int(row), feature, reason))
+            missing.append(MissingValue(int(row), feature, reason))
         return FeatureTable(self.names, values, tuple(missing))
 
 
@@ -137,11 +137,11 @@ def crossfit_combat(
     seed: int = 0,
     groups: Shaped[np.ndarray, " regions"] | None = None,
 ) -> FeatureTable:
-    """The source's features harmonised region by region, each by a fit that never saw it.
+    """The source's features harmonized region by region, each by a fit that never saw it.
 
     Args:
         source: features of the same regions as the target's, in the same order.
-        folds: parts into which the regions are dealt; each is harmonised by a fit on the others.
+        folds: parts into which the regions are dealt; each is harmonized by a fit on the others.
         groups: what each region belongs to, such as its patient; groups stay together.
 
     Raises:
@@ -151,17 +151,17 @@ def crossfit_combat(
     index, count = group_index(groups, len(source.values))
     parts = min(folds, count)
     if parts < 2:
-        raise EvaluationError("ComBat needs regions to learn from and others to harmonise")
+        raise EvaluationError("ComBat needs regions to learn from and others to harmonize")
     dealt = random_stream(seed, "combat", "folds").permutation(count) % parts
     fold = dealt[index]
     values = np.full(source.values.shape, np.nan)
-    missing: list[Missing] = []
+    missing: list[MissingValue] = []
     for part in range(parts):
         here, others = np.flatnonzero(fold == part), np.flatnonzero(fold != part)
         model = fit_combat(_pick(source, others), _pick(target, others))
-        harmonised = model.apply(_pick(source, here))
-        values[here] = harmonised.values
-        missing += [replace(one, region=int(here[one.region])) for one in harmonised.missing]
+        harmonized = model.apply(_pick(source, here))
+        values[here] = harmonized.values
+        missing += [replace(one, region=int(here[one.region])) for one in harmonized.missing]
     missing.sort(key=lambda one: one.region)
     return FeatureTable(source.names, values, tuple(missing))
 
@@ -171,7 +171,7 @@ def _pick(table: FeatureTable, regions: Shaped[np.ndarray, " n"]) -> FeatureTabl
     values = table.values[regions]
     reasons = {(one.region, one.feature): one.reason for one in table.missing}
     missing = tuple(
-        Missing(
+        MissingValue(
             int(row),
             table.names[column],
             reasons.get((int(regions[row]), table.names[column]), _NOT_MEASURED),

@@ -1,7 +1,7 @@
 """What a method gained: shares of features that agree, the way to the retest, and what got worse.
 
 The retest is the target scanned once more. It is compared with the target as any other side is
-(`across(retest, target)`), and no method can be asked for more.
+(`across_regions(retest, target)`), and no method can be asked for more.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import EvaluationError
-from cvsct.evaluation.agreement.concordance import Across, number_or_none
+from cvsct.evaluation.agreement.concordance import AcrossRegions, number_or_none
 from cvsct.evaluation.agreement.resampling import CONFIDENCE, interval, mean_defined
 from cvsct.evaluation.features.radiomics import class_of
 
@@ -46,8 +46,8 @@ class Share:
         return asdict(self)
 
 
-def shares(
-    result: Across, thresholds: tuple[float, ...] = THRESHOLDS, feature_class: str = ""
+def reproducible_shares(
+    result: AcrossRegions, thresholds: tuple[float, ...] = THRESHOLDS, feature_class: str = ""
 ) -> tuple[Share, ...]:
     """For each threshold, the share of features whose concordance reaches it.
 
@@ -101,7 +101,7 @@ class WayToRetest:
 
 
 def way_to_retest(
-    method: Across, source: Across, retest: Across, feature_class: str = ""
+    method: AcrossRegions, source: AcrossRegions, retest: AcrossRegions, feature_class: str = ""
 ) -> WayToRetest:
     """A method's share of the way from the input to the retest, by the mean of the classes.
 
@@ -202,7 +202,7 @@ class Changes:
         }
 
 
-def changes(method: Across, source: Across) -> Changes:
+def changes(method: AcrossRegions, source: AcrossRegions) -> Changes:
     """What a method did to each feature's concordance, with the paired bootstrap's verdict.
 
     Raises:
@@ -228,7 +228,9 @@ def changes(method: Across, source: Across) -> Changes:
     return Changes(tuple(found), len(change) - len(found))
 
 
-def _mean_of(result: Across, feature_class: str) -> tuple[float, Float[np.ndarray, " resamples"]]:
+def _mean_of(
+    result: AcrossRegions, feature_class: str
+) -> tuple[float, Float[np.ndarray, " resamples"]]:
     """A mean concordance and its resamples, of one class or of all."""
     if not feature_class:
         point = result.mean.ccc
@@ -239,7 +241,7 @@ def _mean_of(result: Across, feature_class: str) -> tuple[float, Float[np.ndarra
     return (np.nan if point is None else point), samples
 
 
-def _refuse_unpaired(*results: Across) -> None:
+def _refuse_unpaired(*results: AcrossRegions) -> None:
     names = {tuple(one.feature for one in result.features) for result in results}
     if len(names) > 1 or len({result.feature_samples.shape for result in results}) > 1:
         raise EvaluationError(

@@ -88,7 +88,7 @@ class ClassAgreement:
 
 
 @dataclass(frozen=True)
-class Across:
+class AcrossRegions:
     """Concordance over regions: each feature's, each class's mean, and the mean of the classes.
 
     Args:
@@ -109,7 +109,7 @@ class Across:
         return np.array([np.nan if one.ccc is None else one.ccc for one in self.features])
 
 
-def within(x: FeatureTable, y: FeatureTable) -> dict[str, Spread | None]:
+def within_regions(x: FeatureTable, y: FeatureTable) -> dict[str, Spread | None]:
     """For each class, concordance over its features in each region; mean and sd over regions.
 
     None for a class where no region has two features defined on both sides.
@@ -130,13 +130,13 @@ def within(x: FeatureTable, y: FeatureTable) -> dict[str, Spread | None]:
     return result
 
 
-def across(
+def across_regions(
     x: FeatureTable,
     y: FeatureTable,
     bootstrap: int = 1000,
     seed: int = 0,
     groups: Shaped[np.ndarray, " regions"] | None = None,
-) -> Across:
+) -> AcrossRegions:
     """Each feature's concordance over the regions, and class means, with bootstrap intervals.
 
     Regions are resampled together for all features, so the interval of a class mean holds their
@@ -180,10 +180,10 @@ def across(
         mean_defined(np.array(class_samples).T) if class_samples else np.full(bootstrap, np.nan)
     )
     means = np.array([np.nan if c.ccc is None else c.ccc for c in classes.values()])
-    return Across(features, classes, _summary(means, mean_samples), mean_samples, resampled)
+    return AcrossRegions(features, classes, _summary(means, mean_samples), mean_samples, resampled)
 
 
-def difference_interval(a: Across, b: Across) -> tuple[float, float] | None:
+def difference_interval(a: AcrossRegions, b: AcrossRegions) -> tuple[float, float] | None:
     """Bootstrap interval of a's mean concordance minus b's, over the same resampled regions."""
     if a.mean.ccc is None or b.mean.ccc is None:
         return None

@@ -40,7 +40,7 @@ _TABLE = "CREATE TABLE IF NOT EXISTS features (key TEXT PRIMARY KEY, entry BLOB,
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFeatures:
     """The features of one region.
 
     Args:
@@ -87,7 +87,7 @@ class FeatureCache:
 
     folder: Path = field(default_factory=default_folder)
 
-    def get(self, keys: Sequence[str], features: int) -> dict[str, Measured]:
+    def get(self, keys: Sequence[str], features: int) -> dict[str, MeasuredFeatures]:
         """What is known of these keys; entries that are damaged are left out.
 
         Args:
@@ -95,7 +95,7 @@ class FeatureCache:
         """
         if not (self.folder / FILE).exists():
             return {}
-        found: dict[str, Measured] = {}
+        found: dict[str, MeasuredFeatures] = {}
 
         def read(connection: sqlite3.Connection) -> None:
             for start in range(0, len(keys), _MAX_VARIABLES):
@@ -110,7 +110,7 @@ class FeatureCache:
         self._with_file(read)
         return found
 
-    def put(self, measured: Mapping[str, Measured]) -> None:
+    def put(self, measured: Mapping[str, MeasuredFeatures]) -> None:
         """Keep these, all or none, and drop the oldest where there are too many."""
         rows = [_encoded(key, one) for key, one in measured.items()]
 
@@ -142,13 +142,13 @@ class FeatureCache:
             logger.warning("the feature cache %s is not used: %s", path, error.strerror)
 
 
-def _encoded(key: str, measured: Measured) -> tuple[str, bytes, bytes]:
+def _encoded(key: str, measured: MeasuredFeatures) -> tuple[str, bytes, bytes]:
     values = measured.values.astype("<f8").tobytes()
     entry = values + json.dumps(dict(measured.reasons)).encode()
     return key, entry, hashlib.sha256(key.encode() + entry).digest()
 
 
-def _decoded(key: str, entry: Any, check_sum: Any, features: int) -> Measured | None:
+def _decoded(key: str, entry: Any, check_sum: Any, features: int) -> MeasuredFeatures | None:
     """One entry; None where it is not what was written."""
     size = 8 * features
     sound = isinstance(entry, bytes) and hashlib.sha256(key.encode() + entry).digest() == check_sum
@@ -156,4 +156,4 @@ def _decoded(key: str, entry: Any, check_sum: Any, features: int) -> Measured | 
         logger.warning("an entry of the feature cache is damaged and measured again")
         return None
     values = np.frombuffer(entry[:size], dtype="<f8").astype(np.float64)
-    return Measured(values, json.loads(entry[size:]))
+    return MeasuredFeatures(values, json.loads(entry[size:]))

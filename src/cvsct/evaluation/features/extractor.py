@@ -83,17 +83,17 @@ def undefined(
         if not np.isfinite(value)
     }
     inside = hu[mask].astype(np.float64)
-    if not _has_neighbours(mask):
+    if not _has_neighbors(mask):
         alone = [name for name in found if name.startswith("ngtdm_")]
-        reasons |= dict.fromkeys(alone, "no two pixels are neighbours")
+        reasons |= dict.fromkeys(alone, "no two pixels are neighbors")
     if np.ptp(np.floor(inside / bin_width_hu)) == 0:
-        reasons |= dict.fromkeys(_UNDEFINED_IF_ONE_LEVEL, "all pixels fall in one grey level")
+        reasons |= dict.fromkeys(_UNDEFINED_IF_ONE_LEVEL, "all pixels fall in one gray level")
     if np.ptp(inside) == 0:
         reasons |= dict.fromkeys(_UNDEFINED_IF_CONSTANT, "all pixels have one value")
     return reasons
 
 
-def _has_neighbours(mask: Bool[np.ndarray, "rows columns"]) -> bool:
+def _has_neighbors(mask: Bool[np.ndarray, "rows columns"]) -> bool:
     """Whether any pixel of the mask touches another, corners included."""
     _, pieces = ndimage.label(mask, structure=np.ones((3, 3)))
     return int(pieces) < int(mask.sum())

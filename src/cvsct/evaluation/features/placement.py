@@ -18,7 +18,7 @@ from cvsct.evaluation.shared_slices import SharedSlices, images_of
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedRegion:
     """A region, and which of the shared volumes it lies in."""
 
     volume: int
@@ -28,13 +28,13 @@ class Placed:
 
 def place_regions(
     shared: Sequence[SharedSlices], count: int, size_px: int, seed: int
-) -> list[Placed]:
+) -> list[PlacedRegion]:
     """Seeded regions in soft tissue as the blurred target shows it, shared out over the volumes.
 
     Raises:
         EvaluationError: if no volume has room for one.
     """
-    placed: list[Placed] = []
+    placed: list[PlacedRegion] = []
     for number, one in enumerate(shared):
         target = images_of(one, "target")
         rng = random_stream(seed, "regions", str(number))
@@ -52,7 +52,7 @@ def place_regions(
         for region in found:
             at = int(some[region.slice_index])
             where = replace(region, slice_index=at)
-            placed.append(Placed(number, float(target.geometry.z_mm[at]), where))
+            placed.append(PlacedRegion(number, float(target.geometry.z_mm[at]), where))
     if not placed:
         raise EvaluationError(
             f"no {size_px}x{size_px} px region of soft tissue in the target; "
@@ -61,14 +61,14 @@ def place_regions(
     return placed
 
 
-def place_slices(shared: Sequence[SharedSlices]) -> list[Placed]:
+def place_slices(shared: Sequence[SharedSlices]) -> list[PlacedRegion]:
     """The soft tissue of each whole slice, as the blurred target shows it.
 
     Raises:
         EvaluationError: if no slice has any.
     """
     return [
-        Placed(number, float(images_of(one, "target").geometry.z_mm[each.slice_index]), each)
+        PlacedRegion(number, float(images_of(one, "target").geometry.z_mm[each.slice_index]), each)
         for number, one in enumerate(shared)
         for each in whole_slices(images_of(one, "target"))
     ]
@@ -76,7 +76,7 @@ def place_slices(shared: Sequence[SharedSlices]) -> list[Placed]:
 
 def place_masks(
     shared: Sequence[SharedSlices], masks: Mapping[int, Sequence[MaskedRegion]]
-) -> list[Placed]:
+) -> list[PlacedRegion]:
     """The user's masks, where the slices they were drawn on are compared.
 
     Args:
@@ -93,7 +93,7 @@ def place_masks(
             if region.slice_index in at:
                 i = at[region.slice_index]
                 z_mm = float(images_of(one, "target").geometry.z_mm[i])
-                placed.append(Placed(number, z_mm, replace(region, slice_index=i)))
+                placed.append(PlacedRegion(number, z_mm, replace(region, slice_index=i)))
     if not placed:
         raise EvaluationError(
             "no mask lies on a slice that is compared; draw masks on the target series"

@@ -1,7 +1,7 @@
 """The 93 radiomic features of regions of one slice, by PyRadiomics.
 
 Six classes: 18 first-order, 24 GLCM, 14 GLDM, 16 GLRLM, 16 GLSZM and 5 NGTDM features, on HU
-without normalisation or resampling. A region is a square, a whole slice or any mask; each is given
+without normalization or resampling. A region is a square, a whole slice or any mask; each is given
 to the library as a 3-D image one slice thick.
 """
 
@@ -23,7 +23,7 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.platform import cores
 from cvsct.core.progress import Progress, silent
 from cvsct.evaluation.extras import load_extra
-from cvsct.evaluation.features.cache import FeatureCache, Measured, content_key
+from cvsct.evaluation.features.cache import FeatureCache, MeasuredFeatures, content_key
 from cvsct.evaluation.features.extractor import (
     CLASS_TYPES,
     feature_classes,
@@ -81,7 +81,7 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingValue:
     """A feature that is not defined for a region."""
 
     region: int
@@ -99,7 +99,7 @@ class FeatureTable:
 
     names: tuple[str, ...]
     values: Float[np.ndarray, "regions features"]
-    missing: tuple[Missing, ...] = ()
+    missing: tuple[MissingValue, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.missing) != int(np.isnan(self.values).sum()):
@@ -184,7 +184,7 @@ def extract(
     keys = [content_key(one.hu, one.inside, one.voxel_mm, settings) for one in patches]
     found = cache.get(keys, len(names))
     todo = {key: one for key, one in zip(keys, patches, strict=True) if key not in found}
-    fresh: dict[str, Measured] = {}
+    fresh: dict[str, MeasuredFeatures] = {}
     try:
         rows_of_todo = _each(measure, list(todo.values()), workers)
         for done, (key, row) in enumerate(zip(todo, rows_of_todo, strict=True), start=1):
@@ -199,9 +199,9 @@ def extract(
     return _table(names, [found[key] for key in keys])
 
 
-def _table(names: tuple[str, ...], rows: Sequence[Measured]) -> FeatureTable:
+def _table(names: tuple[str, ...], rows: Sequence[MeasuredFeatures]) -> FeatureTable:
     missing = [
-        Missing(region, feature, reason)
+        MissingValue(region, feature, reason)
         for region, row in enumerate(rows)
         for feature, reason in row.reasons.items()
     ]
@@ -212,8 +212,8 @@ def _table(names: tuple[str, ...], rows: Sequence[Measured]) -> FeatureTable:
 
 
 def _each(
-    measure: Callable[[Patch], Measured], patches: Sequence[Patch], workers: int
-) -> Iterator[Measured]:
+    measure: Callable[[Patch], MeasuredFeatures], patches: Sequence[Patch], workers: int
+) -> Iterator[MeasuredFeatures]:
     """Measure in this process or in several, and yield in order."""
     count = min(workers or cores(), len(patches))
     work = sum(1 + one.hu.size / _PIXELS_PER_REGION for one in patches)
@@ -232,10 +232,10 @@ def _each(
         ) from error
 
 
-def _measure(patch: Patch, names: tuple[str, ...], bin_width_hu: float) -> Measured:
+def _measure(patch: Patch, names: tuple[str, ...], bin_width_hu: float) -> MeasuredFeatures:
     """One region's values, NaN where undefined, and the reasons for those."""
     mask = patch.inside
     found = feature_values(patch.hu[None], mask[None], patch.voxel_mm, binWidth=bin_width_hu)
     reasons = undefined(patch.hu, mask, found, bin_width_hu)
     values = np.array([np.nan if name in reasons else found[name] for name in names])
-    return Measured(values, reasons)
+    return MeasuredFeatures(values, reasons)

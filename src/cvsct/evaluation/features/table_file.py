@@ -13,19 +13,19 @@ import numpy as np
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion
 from cvsct.core.sides import side_name
-from cvsct.evaluation.features.placement import Placed
-from cvsct.evaluation.features.radiomics import FeatureTable, Missing
+from cvsct.evaluation.features.placement import PlacedRegion
+from cvsct.evaluation.features.radiomics import FeatureTable, MissingValue
 from cvsct.evaluation.table import as_text
 
-PLACE = ("image", "region", "series", "z_mm", "row", "column", "rows", "columns", "label")
+PLACE_COLUMNS = ("image", "region", "series", "z_mm", "row", "column", "rows", "columns", "label")
 
 
-def features_csv(features: Mapping[str, FeatureTable], regions: Sequence[Placed]) -> str:
+def features_csv(features: Mapping[str, FeatureTable], regions: Sequence[PlacedRegion]) -> str:
     """One row a region and image; a value is empty where the feature is undefined."""
     buffer = io.StringIO()
     names = next(iter(features.values())).names if features else ()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow((*PLACE, *names))
+    writer.writerow((*PLACE_COLUMNS, *names))
     for side, table in features.items():
         for number, (place, values) in enumerate(zip(regions, table.values, strict=True)):
             where = place.region
@@ -58,21 +58,21 @@ def read_features(path: Path) -> FeatureFile:
     """
     with path.open(encoding="utf-8", newline="") as stream:
         head, *rows = csv.reader(stream)
-    names = tuple(head[len(PLACE) :])
-    if tuple(head[: len(PLACE)]) != PLACE or not names:
+    names = tuple(head[len(PLACE_COLUMNS) :])
+    if tuple(head[: len(PLACE_COLUMNS)]) != PLACE_COLUMNS or not names:
         raise EvaluationError(f"{path}: no features.csv of this version; evaluate again")
     sides: dict[str, list[list[str]]] = {}
     for row in rows:
         sides.setdefault(side_name(row[0]), []).append(row)
     features = {}
     for side, some in sides.items():
-        cells = [row[len(PLACE) :] for row in some]
+        cells = [row[len(PLACE_COLUMNS) :] for row in some]
         values = np.array([[float(cell or "nan") for cell in row] for row in cells])
         features[side] = FeatureTable(
             names,
             values,
             tuple(
-                Missing(int(region), names[column], "undefined when it was measured")
+                MissingValue(int(region), names[column], "undefined when it was measured")
                 for region, column in np.argwhere(np.isnan(values))
             ),
         )

@@ -3,7 +3,7 @@
 Cross-correlation of band-passed, windowed images, its peak found on a finer grid by a matrix
 Fourier transform (Guizar-Sicairos, Thurman and Fienup, Opt Lett 33, 2008). The band-pass takes off
 the body's bulk, whose correlation is too broad to place, and the frequencies at which kernels and
-noise differ. No phase normalisation: it would weigh frequencies that hold nothing but noise like
+noise differ. No phase normalization: it would weigh frequencies that hold nothing but noise like
 those of edges.
 """
 
@@ -30,7 +30,7 @@ TAPER = 0.2
 """Share of a slice's side over which its borders fade out, half at each end."""
 
 UPSAMPLING = 100
-LEAST_CONTRAST_HU = 1.0
+MIN_CONTRAST_HU = 1.0
 """A band-passed slice with less (root mean square) shows nothing to align."""
 
 
@@ -73,7 +73,7 @@ def slice_shift_px(
     (tests/evaluation/test_alignment.py).
     """
     image, reference = _seen(image_hu), _seen(reference_hu)
-    if min(float(np.std(image)), float(np.std(reference))) < LEAST_CONTRAST_HU:
+    if min(float(np.std(image)), float(np.std(reference))) < MIN_CONTRAST_HU:
         return None
     correlate = load_extra("skimage.registration").phase_cross_correlation
     back = correlate(reference, image, upsample_factor=UPSAMPLING, normalization=None)[0]

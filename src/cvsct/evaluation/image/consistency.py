@@ -1,6 +1,6 @@
 """Whether a method behaves along z and where it has nothing to do: flicker and idempotence.
 
-A method that works slice by slice may shift neighbouring slices by different amounts, which shows
+A method that works slice by slice may shift neighboring slices by different amounts, which shows
 as flicker when one scrolls. And what already looks like the target should come back unchanged.
 """
 
@@ -27,8 +27,8 @@ from cvsct.evaluation.image.tissues import (
     local_means,
 )
 
-NEIGHBOURS = 1.5
-"""Slices further apart than this many of the smallest gap are no neighbours."""
+NEIGHBORS = 1.5
+"""Slices further apart than this many of the smallest gap are no neighbors."""
 
 CLEAR_PX = 5
 """How far from other tissue noise is taken: nearer, an edge's sharpness would be."""
@@ -38,7 +38,7 @@ SPECTRUM_PX = 64
 
 @dataclass(frozen=True)
 class SliceConsistency:
-    """How one side's neighbouring slices differ, over soft tissue that both slices show.
+    """How one side's neighboring slices differ, over soft tissue that both slices show.
 
     Args:
         step_hu: mean absolute difference after a Gaussian blur of 8 px within the tissue; anatomy
@@ -47,9 +47,9 @@ class SliceConsistency:
             target itself, or without one.
         flicker_hu: the same figure of what the method *added* (side less source), which anatomy
             leaves out; None without a source, or for it.
-        noise_correlation: of neighbouring slices' noise (image less its blur of 2 px); None where
+        noise_correlation: of neighboring slices' noise (image less its blur of 2 px); None where
             the tissue is too narrow.
-        n_gaps: pairs of neighbouring slices.
+        n_gaps: pairs of neighboring slices.
     """
 
     step_hu: float
@@ -66,7 +66,7 @@ class SliceConsistency:
 def slice_consistency(
     sides: Mapping[str, Sequence[CTVolume]], maps: Sequence[TissueMap]
 ) -> dict[str, SliceConsistency]:
-    """Differences of neighbouring slices, by side, over the same soft tissue.
+    """Differences of neighboring slices, by side, over the same soft tissue.
 
     Args:
         sides: volumes by side (`source`, `harmonized`, `target`); volume i of every side shows the
@@ -74,7 +74,7 @@ def slice_consistency(
         maps: whose soft tissue counts: those of the target, without one of the first side.
 
     Returns:
-        Nothing where no two neighbouring slices share soft tissue.
+        Nothing where no two neighboring slices share soft tissue.
 
     Raises:
         EvaluationError: if volumes that should show the same slices differ in shape.
@@ -91,7 +91,7 @@ def slice_consistency(
                     f"{shown.hu.shape}; cut both to the slices they share"
                 )
         soft = [maps[number].masks(index)["soft"] for index in range(len(shown.hu))]
-        gaps = [_Gap.of(a, b, soft[a] & soft[b]) for a, b in _neighbours(shown)]
+        gaps = [_Gap.of(a, b, soft[a] & soft[b]) for a, b in _neighbors(shown)]
         for side, volume in same.items():
             walks[side].go(volume.hu, gaps)
         if "source" in same and "harmonized" in same:
@@ -113,7 +113,7 @@ def slice_consistency(
 
 @dataclass(frozen=True)
 class _Gap:
-    """Two neighbouring slices, the tissue they share, and what of it is clear of other tissue."""
+    """Two neighboring slices, the tissue they share, and what of it is clear of other tissue."""
 
     first: int
     second: int
@@ -127,7 +127,7 @@ class _Gap:
 
 @dataclass
 class _Walk:
-    """Sums over pairs of neighbouring slices."""
+    """Sums over pairs of neighboring slices."""
 
     steps: float = 0.0
     places: int = 0
@@ -169,11 +169,11 @@ def _grain(
     return np.asarray(noise - noise.mean())
 
 
-def _neighbours(volume: CTVolume) -> list[tuple[int, int]]:
+def _neighbors(volume: CTVolume) -> list[tuple[int, int]]:
     gaps = np.abs(np.diff(volume.geometry.z_mm))
     if not len(gaps):
         return []
-    near = np.flatnonzero(gaps <= NEIGHBOURS * gaps.min())
+    near = np.flatnonzero(gaps <= NEIGHBORS * gaps.min())
     return [(int(index), int(index) + 1) for index in near]
 
 

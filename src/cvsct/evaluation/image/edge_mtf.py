@@ -28,10 +28,10 @@ from cvsct.evaluation.image.edges import (
     EdgeKind,
     find_edges,
 )
-from cvsct.evaluation.image.mtf import STEPS_PER_PX, Modulation, edge_transform
+from cvsct.evaluation.image.mtf import STEPS_PER_PX, ModulationTransfer, edge_transform
 from cvsct.evaluation.image.noise import stacks_of
 
-LEAST_EDGES = 10
+MIN_EDGES = 10
 RESAMPLES = 100
 BINS = int(2 * REACH_PX * STEPS_PER_PX)
 SHOWN = 4
@@ -49,7 +49,7 @@ class EdgeTransfer:
             undershoot and noise blunt an edge: above a few per cent do not trust the curve.
     """
 
-    modulation: Modulation = field(repr=False)
+    modulation: ModulationTransfer = field(repr=False)
     mtf50_interval: tuple[float, float] | None
     n_edges: int
     length_mm: float
@@ -76,7 +76,7 @@ def edge_transfer(
     """Transfer function of each side by kind of edge, all sides on the same pieces of edge.
 
     About `noise.SLICES` slices are measured. Volumes of another pixel size than the first are left
-    out, and so is a kind of edge with fewer than `LEAST_EDGES` pieces.
+    out, and so is a kind of edge with fewer than `MIN_EDGES` pieces.
 
     Args:
         sides: volumes by side; volume i of every side shows the same slices. Sides of different
@@ -95,7 +95,7 @@ def edge_transfer(
     return {
         kind: {side: _transfer(some, pixel_mm, seed) for side, some in by_side.items()}
         for kind, by_side in profiles.items()
-        if all(len(some) >= LEAST_EDGES for some in by_side.values()) and by_side
+        if all(len(some) >= MIN_EDGES for some in by_side.values()) and by_side
     }
 
 
@@ -113,7 +113,7 @@ def transfer_ratio(
 
 @dataclass(frozen=True)
 class _Profile:
-    """One piece of edge: sums of distance and normalised HU of its pixels, by bin of distance."""
+    """One piece of edge: sums of distance and normalized HU of its pixels, by bin of distance."""
 
     counts: Float[np.ndarray, " bins"]
     distance: Float[np.ndarray, " bins"]
@@ -156,7 +156,7 @@ def _transfer(profiles: Sequence[_Profile], pixel_mm: float, seed: int) -> EdgeT
         for name in ("counts", "distance", "height")
     )
 
-    def modulation(weights: Float[np.ndarray, " edges"]) -> Modulation:
+    def modulation(weights: Float[np.ndarray, " edges"]) -> ModulationTransfer:
         total = weights @ counts
         filled = total > 0
         middles = (np.arange(BINS) + 0.5) / STEPS_PER_PX - REACH_PX
@@ -166,7 +166,7 @@ def _transfer(profiles: Sequence[_Profile], pixel_mm: float, seed: int) -> EdgeT
             (weights @ height)[filled] / total[filled],
         )
         f, curve = edge_transform(esf, pixel_mm)
-        return Modulation(f, curve, float(np.mean([one.contrast_hu for one in profiles])))
+        return ModulationTransfer(f, curve, float(np.mean([one.contrast_hu for one in profiles])))
 
     n = len(profiles)
     rng = random_stream(seed, "edges")

@@ -28,12 +28,12 @@ REACH_PX = 8.0
 CLEAR_PX = 4.0
 """Beyond this distance from an edge the blurred image has settled (two deviations)."""
 
-LEAST_CONTRAST_HU = 300.0
-UNEVEN = 0.15
+MIN_CONTRAST_HU = 300.0
+MAX_SIDE_VARIATION = 0.15
 """How much an edge's two sides may vary on the blurred image, as a share of its contrast."""
 
-SHARPEST_BEND_PER_PX = 1 / 20
-ROUGHEST_PX = 0.25
+MAX_CURVATURE_PER_PX = 1 / 20
+MAX_ROUGHNESS_PX = 0.25
 """Root mean square distance of a piece's contour from its parabola."""
 
 
@@ -120,14 +120,14 @@ def _edge(
     v = (piece - middle) @ normal
     parabola = np.polyfit(u, v, 2)
     rough = float(np.sqrt(np.mean((v - np.polyval(parabola, u)) ** 2)))
-    if rough > ROUGHEST_PX or 2 * abs(parabola[0]) > SHARPEST_BEND_PER_PX:
+    if rough > MAX_ROUGHNESS_PX or 2 * abs(parabola[0]) > MAX_CURVATURE_PER_PX:
         return None
     away = np.arange(CLEAR_PX, REACH_PX + 0.5)
     places = np.array([-0.4, -0.2, 0.0, 0.2, 0.4]) * LENGTH_PX
     low = _sampled(smooth, middle, normal, -away, places)
     high = _sampled(smooth, middle, normal, away, places)
     contrast = float(high.mean() - low.mean())
-    if contrast < LEAST_CONTRAST_HU or max(np.ptp(low), np.ptp(high)) > UNEVEN * contrast:
+    if contrast < MIN_CONTRAST_HU or max(np.ptp(low), np.ptp(high)) > MAX_SIDE_VARIATION * contrast:
         return None
     row, column = (round(float(value)) for value in middle - CLEAR_PX * normal)
     return Edge(

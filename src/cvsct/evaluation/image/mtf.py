@@ -18,7 +18,7 @@ STEPS_PER_PX = 10
 """Bins of the edge spread function a pixel."""
 REACH = 0.8
 """How far the edge profile reaches to both sides, as a share of the disc's radius."""
-LEAST_CONTRAST_TO_NOISE = 10.0
+MIN_CONTRAST_TO_NOISE = 10.0
 """There white noise moves the frequency at half by 7 % (one deviation; a disc of 15 mm in pixels of
 0.35 mm); at twice as much by 1.5 %."""
 FREQUENCIES = 201
@@ -26,7 +26,7 @@ CENTRING_ROUNDS = 5
 
 
 @dataclass(frozen=True)
-class Modulation:
+class ModulationTransfer:
     """Modulation transfer of an edge: what AAPM Report 233 calls the task transfer function.
 
     Args:
@@ -68,7 +68,7 @@ def modulation_transfer(
     pixel_mm: float,
     radius_mm: float,
     centre_px: tuple[float, float] | None = None,
-) -> Modulation:
+) -> ModulationTransfer:
     """Modulation transfer from the edge of a disc in uniform surroundings.
 
     Pixels are sorted by their distance from the disc's centre of mass into bins of a tenth of a
@@ -100,7 +100,7 @@ def modulation_transfer(
     edges = radius + np.arange(-steps, steps + 1) / STEPS_PER_PX
     profile = _profile(hu, distance, edges)
     f, curve = edge_transform(profile, pixel_mm)
-    return Modulation(f, curve, contrast)
+    return ModulationTransfer(f, curve, contrast)
 
 
 def edge_transform(
@@ -180,10 +180,10 @@ def _contrast(
     """
     contrast = float(hu[inside].mean() - hu[around].mean())
     noise = float(hu[around].std())
-    if not abs(contrast) > LEAST_CONTRAST_TO_NOISE * noise:
+    if not abs(contrast) > MIN_CONTRAST_TO_NOISE * noise:
         raise EvaluationError(
             f"the disc stands {contrast:.0f} HU out of its surroundings with noise of {noise:.0f} "
-            f"HU; expected {LEAST_CONTRAST_TO_NOISE:g} times the noise: average repeated scans"
+            f"HU; expected {MIN_CONTRAST_TO_NOISE:g} times the noise: average repeated scans"
         )
     return contrast
 

@@ -30,8 +30,8 @@ vessels would be counted in than blur left out."""
 RING_MM = 4.0
 """Width of the surroundings that give the background, from `REACH_MM` outwards."""
 
-LEAST_CORE_VOXELS = 5
-LARGEST_ERROR = 0.25
+MIN_CORE_VOXELS = 5
+MAX_EXCESS_ERROR = 0.25
 """Of the excess, by noise alone, one deviation; beyond, a nodule is too faint to measure."""
 
 
@@ -106,7 +106,7 @@ def measure_nodule(volume: CTVolume, truth: NoduleTruth) -> NoduleFigures:
     excess = float((hu[touched] - background).sum()) * voxel_mm3
     expected = (truth.hu - background) * truth.volume_mm3
     error = noise * voxel_mm3 * float(np.sqrt(touched.sum())) / max(abs(expected), 1e-9)
-    if error > LARGEST_ERROR:
+    if error > MAX_EXCESS_ERROR:
         return NoduleFigures(
             truth,
             background_hu=background,
@@ -122,7 +122,7 @@ def measure_nodule(volume: CTVolume, truth: NoduleTruth) -> NoduleFigures:
     )
     clear_mm2 = (truth.diameter_mm / 2) ** 2 - (np.abs(near.away_mm) + half_mm) ** 2
     core = near.in_plane_mm <= np.sqrt(np.maximum(clear_mm2, 0)) - BLUR_MM
-    if core.sum() < LEAST_CORE_VOXELS:
+    if core.sum() < MIN_CORE_VOXELS:
         inside = f"{int(core.sum())} voxels of {2 * half_mm:g} mm slices"
         return replace(
             found, reason=f"too thin: {inside} lie wholly inside its {truth.diameter_mm:g} mm"
@@ -166,7 +166,7 @@ class NoduleSummary:
         return asdict(self)
 
 
-def summarise(figures: Sequence[NoduleFigures]) -> NoduleSummary:
+def summarize_nodules(figures: Sequence[NoduleFigures]) -> NoduleSummary:
     """Errors over nodules. Compare sides only over the same nodules."""
 
     def middle(values: Sequence[float | None], size: bool = True) -> float | None:
@@ -235,7 +235,7 @@ def compare_nodules(
             )
             for one, has_excess, has_volume in zip(figures, excess, volume_told, strict=True)
         ]
-        summary[side] = summarise(common)
+        summary[side] = summarize_nodules(common)
     return NoduleComparison({side: tuple(some) for side, some in found.items()}, summary)
 
 

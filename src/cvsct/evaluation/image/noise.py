@@ -29,10 +29,10 @@ REGIONS = 200
 SLICES = 60
 """Slices measured, evenly spaced over all volumes: enough for the figures, little memory."""
 
-EVEN_SHARE = 0.05
+HOMOGENEOUS_SHARE = 0.05
 """The share of tissue whose evenness is taken as that of tissue without structure."""
 
-EVEN_MARGIN = 1.2
+HOMOGENEOUS_MARGIN = 1.2
 """A patch may be less even than that by this factor: what noise alone scatters it by."""
 
 ANATOMY_RINGS = 2
@@ -158,7 +158,9 @@ def homogeneous_regions(
     inside = covered_fraction(tissue, size_px) >= 1.0
     if not inside.any():
         return []
-    even = inside & (roughness <= EVEN_MARGIN * np.quantile(roughness[inside], EVEN_SHARE))
+    even = inside & (
+        roughness <= HOMOGENEOUS_MARGIN * np.quantile(roughness[inside], HOMOGENEOUS_SHARE)
+    )
     rng = random_stream(seed, "noise regions")
     each = -(-count // len(even))
     chosen: list[Region] = []

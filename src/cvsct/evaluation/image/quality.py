@@ -58,7 +58,7 @@ def ncc(
     target_hu: Float[np.ndarray, "target_rows target_columns"],
     window: HUWindow,
 ) -> float:
-    """Normalised cross-correlation, not mean-centred (paper, eq. 12).
+    """Normalized cross-correlation, not mean-centred (paper, eq. 12).
 
     Where a slice is all at the window's lower end it is 1 if the other is too, else 0.
     """

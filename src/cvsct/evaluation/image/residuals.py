@@ -1,7 +1,7 @@
 """What separates images from the target: residual maps on one scale, and their size by tissue.
 
 The paper's Fig. 3 shows heat maps on a scale of its own for each image. Here every map of a row
-shares one scale, in HU and symmetric about 0, so that colours compare and signs show.
+shares one scale, in HU and symmetric about 0, so that colors compare and signs show.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LIMITS_HU = (25.0, 50.0, 100.0, 200.0, 400.0, 1000.0)
 SHOWN_PERCENT = 99.0
 """Of a map's pixels within the body that its scale holds."""
 
-BEYOND_HU = 50.0
+LARGE_HU = 50.0
 BIN_HU = 0.5
 BINS = 8192
 
@@ -118,7 +118,7 @@ class _Tally:
         size = np.abs(values_hu.astype(np.float64))
         self.total += float(size.sum())
         self.squares += float(size @ size)
-        self.beyond += int((size > BEYOND_HU).sum())
+        self.beyond += int((size > LARGE_HU).sum())
         places = np.minimum(size / BIN_HU, BINS - 1).astype(np.int64)
         self.counts += np.bincount(places, minlength=BINS)
 

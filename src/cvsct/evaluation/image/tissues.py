@@ -24,16 +24,16 @@ TISSUES: tuple[Tissue, ...] = get_args(Tissue)
 RANGES: Mapping[Tissue, HURange] = {"lung": LUNG, "fat": FAT, "soft": ORGANS, "bone": BONE}
 """Of the blurred image, within the body; the upper end belongs to the next tissue."""
 
-THINNEST_PX = 3
+MIN_WIDTH_PX = 3
 """What is thinner is an edge passing through a range, not a tissue."""
 
-STEEPEST_HU_PER_PX = 40.0
+MAX_GRADIENT_HU_PER_PX = 40.0
 """Of the blurred image: steeper is an edge. That of lung has 130, noise of a lung kernel 4."""
 
 LOCAL_STEP_PX = 4
 """Half the blur: a finer grid of the local bias would say nothing more."""
 
-LEAST_SHARE = 0.1
+MIN_SHARE = 0.1
 """Of a Gaussian's weight that must lie in a tissue for its local bias there to be told."""
 
 
@@ -44,10 +44,10 @@ def tissue_masks(
     """Each tissue's voxels, as the blurred target shows them."""
     smooth = blurred(target_hu)
     steep = np.hypot(np.gradient(smooth, axis=1), np.gradient(smooth, axis=2))
-    inside = body(target_hu) & (steep <= STEEPEST_HU_PER_PX)
+    inside = body(target_hu) & (steep <= MAX_GRADIENT_HU_PER_PX)
     if padding is not None:
         inside &= ~padding
-    square = np.ones((1, THINNEST_PX, THINNEST_PX), dtype=bool)
+    square = np.ones((1, MIN_WIDTH_PX, MIN_WIDTH_PX), dtype=bool)
     return {
         tissue: ndimage.binary_opening(
             inside & (smooth >= each.low_hu) & (smooth < each.high_hu), square
@@ -157,7 +157,7 @@ def local_means(
     cells = np.stack([values * weight, weight])[:, : rows * step, : columns * step]
     coarse = cells.reshape(2, rows, step, columns, step).mean(axis=(2, 4))
     total, share = blurred(coarse, BIAS_BLUR_PX / step)
-    told = (coarse[1] > 0.5) & (share > LEAST_SHARE)
+    told = (coarse[1] > 0.5) & (share > MIN_SHARE)
     return np.asarray(total[told] / share[told])
 
 

@@ -6,13 +6,13 @@ from cvsct.evaluation.agreement.concordance import ClassAgreement
 from cvsct.evaluation.image.residuals import ResidualSize
 from cvsct.evaluation.spread import Spread
 
-NOT_THERE = "–"
+MISSING_CELL = "–"
 
 
 def size(one: ResidualSize | None) -> str:
     """Mean absolute, 95th percentile, share beyond 50 HU."""
     if one is None:
-        return NOT_THERE
+        return MISSING_CELL
     return f"{one.mean_abs_hu:.1f}; {one.p95_abs_hu:.0f}; {one.beyond_50_share:.1%}"
 
 
@@ -32,4 +32,4 @@ def spread(one: Spread | None, digits: int) -> str:
 
 def figure(value: float | None, digits: str) -> str:
     """A figure in the format given."""
-    return NOT_THERE if value is None else format(value, digits)
+    return MISSING_CELL if value is None else format(value, digits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cvsct.evaluation.agreement.comparison import changes, shares, way_to_retest
+from cvsct.evaluation.agreement.comparison import changes, reproducible_shares, way_to_retest
 from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.report.cells import figure, interval, spread
@@ -21,7 +21,7 @@ def agreement_tables(evaluation: Evaluation) -> list[Table]:
         (name, *(interval(one.across.classes[name]) for one in sides.values())) for name in CLASSES
     ]
     rows.append(("mean of classes", *(interval(one.across.mean) for one in sides.values())))
-    counted = {side: shares(one.across) for side, one in sides.items()}
+    counted = {side: reproducible_shares(one.across) for side, one in sides.items()}
     for place, share in enumerate(next(iter(counted.values()))):
         rows.append(
             (

@@ -93,7 +93,7 @@ def draw_transfer(axis: Any, sides: Mapping[str, EdgeTransfer]) -> Any:
 
 
 def draw_concordance(axis: Any, sides: Mapping[str, Mapping[str, ClassAgreement]]) -> Any:
-    """Mean concordance of each class with its 95 % interval, one colour a side."""
+    """Mean concordance of each class with its 95 % interval, one color a side."""
     classes = list(next(iter(sides.values())))
     for offset, (side, agreement) in enumerate(sides.items()):
         for row, name in enumerate(classes):

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cvsct.evaluation.evaluate import Evaluation
-from cvsct.evaluation.guards import Guarded
+from cvsct.evaluation.guards import GuardRecord
 from cvsct.evaluation.image.tissues import TISSUES
-from cvsct.evaluation.report.cells import NOT_THERE, figure, size, spread
+from cvsct.evaluation.report.cells import MISSING_CELL, figure, size, spread
 from cvsct.evaluation.report.figures import LABELS
 from cvsct.evaluation.table import Table
 
-MOST_ROWS = 60
-"""Flagged slices that are listed."""
+MAX_ROWS = 60
+"""Maximum number of flagged slices that the report lists."""
 
 
 def image_tables(evaluation: Evaluation) -> list[Table]:
@@ -104,7 +104,7 @@ def _sides_table(evaluation: Evaluation) -> Table | None:
             lambda s: _of(found.consistency, s, lambda o: o.step_over_target, ".2f"),
         ),
         (
-            "noise correlation of neighbouring slices",
+            "noise correlation of neighboring slices",
             lambda s: _of(found.consistency, s, lambda o: o.noise_correlation, "+.2f"),
         ),
         (
@@ -113,11 +113,11 @@ def _sides_table(evaluation: Evaluation) -> Table | None:
         ),
     ]
     rows = [(name, *(cell(side) for side in sides)) for name, cell in lines]
-    rows = [row for row in rows if set(row[1:]) != {NOT_THERE}]
+    rows = [row for row in rows if set(row[1:]) != {MISSING_CELL}]
     if not rows:
         return None
     moved = found.shift.get("moved")
-    footnotes = [f"Harmonising moved images by {moved.length_px:.2f} px."] if moved else []
+    footnotes = [f"Harmonizing moved images by {moved.length_px:.2f} px."] if moved else []
     flicker = found.consistency.get("harmonized")
     if flicker and flicker.flicker_hu is not None:
         footnotes.append(
@@ -145,7 +145,7 @@ def _bias_table(evaluation: Evaluation) -> Table | None:
             *(
                 f"{figure(one.mean_hu, '+.1f')}; {figure(one.local_p95_hu, '.1f')}"
                 if one.n_pixels
-                else NOT_THERE
+                else MISSING_CELL
                 for one in (each[tissue] for each in found.bias.values())
             ),
         )
@@ -203,7 +203,7 @@ def texture_table(evaluation: Evaluation) -> Table:
     )
 
 
-def guard_tables(guards: Sequence[Guarded]) -> list[Table]:
+def guard_tables(guards: Sequence[GuardRecord]) -> list[Table]:
     """A row a series, and a row for each flagged slice; no table where nothing is known."""
     if not guards:
         return []
@@ -216,10 +216,10 @@ def guard_tables(guards: Sequence[Guarded]) -> list[Table]:
             tuple(
                 (
                     each.series,
-                    each.scan.replace("_", " ") or NOT_THERE,
+                    each.scan.replace("_", " ") or MISSING_CELL,
                     figure(each.position, ".2f"),
-                    "; ".join(each.exceeded) or NOT_THERE,
-                    NOT_THERE if each.judged is None else str(each.judged),
+                    "; ".join(each.exceeded) or MISSING_CELL,
+                    MISSING_CELL if each.judged is None else str(each.judged),
                     str(len(each.flagged)),
                 )
                 for each in guards
@@ -228,7 +228,7 @@ def guard_tables(guards: Sequence[Guarded]) -> list[Table]:
     ]
     flagged = [(each.series, one) for each in guards for one in each.flagged]
     if flagged:
-        shown = flagged[:MOST_ROWS]
+        shown = flagged[:MAX_ROWS]
         tables.append(
             Table(
                 "flagged",
@@ -242,4 +242,4 @@ def guard_tables(guards: Sequence[Guarded]) -> list[Table]:
 
 
 def _of(found: Mapping[str, Any], side: str, look: Callable[[Any], Any], digits: str) -> str:
-    return figure(look(found[side]), digits) if side in found else NOT_THERE
+    return figure(look(found[side]), digits) if side in found else MISSING_CELL

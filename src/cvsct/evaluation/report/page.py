@@ -19,7 +19,7 @@ from cvsct.evaluation.report.image_tables import (
     physics_tables,
     texture_table,
 )
-from cvsct.evaluation.report.templates import render, text_of
+from cvsct.evaluation.report.templates import package_text, render
 from cvsct.evaluation.report.verdict import verdict
 from cvsct.evaluation.report.viewer import OFFSET_HU, WINDOWS, slices_for
 from cvsct.evaluation.shared_slices import SharedSlices
@@ -57,7 +57,7 @@ def report_html(evaluation: Evaluation) -> str:
         settings=evaluation.settings,
         extraction=evaluation.extraction,
         residual_hu=figures.RESIDUAL_HU,
-        script=text_of("viewer.js") if has_viewer else "",
+        script=package_text("viewer.js") if has_viewer else "",
     )
 
 

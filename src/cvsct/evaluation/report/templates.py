@@ -16,14 +16,14 @@ def render(template: str, **values: Any) -> str:
     """
     jinja = load_extra("jinja2")
     environment = jinja.Environment(
-        autoescape=True, undefined=jinja.StrictUndefined, loader=jinja.FunctionLoader(text_of)
+        autoescape=True, undefined=jinja.StrictUndefined, loader=jinja.FunctionLoader(package_text)
     )
     page: str = environment.get_template(template).render(
-        style=text_of("page.css"), version=__version__, **values
+        style=package_text("page.css"), version=__version__, **values
     )
     return page
 
 
-def text_of(name: str) -> str:
+def package_text(name: str) -> str:
     """A file of this folder: a template, the style or a script."""
     return importlib.resources.files(__package__).joinpath(name).read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Whether harmonising helped, in a sentence or two."""
+"""Whether harmonizing helped, in a sentence or two."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Verdict:
 
 
 def verdict(evaluation: Evaluation) -> Verdict:
-    """Whether harmonising helped, judged by concordance, or by spectra where nothing pairs."""
+    """Whether harmonizing helped, judged by concordance, or by spectra where nothing pairs."""
     new, old = evaluation.harmonized, evaluation.input
     if new is None:
         return _unpaired_verdict(evaluation)
@@ -39,7 +39,7 @@ def verdict(evaluation: Evaluation) -> Verdict:
         return Verdict("unclear", f"Too few regions to judge feature agreement ({where}).{shift}")
     reached = f"mean concordance {new.across.mean.ccc:.2f}"
     if old is None or old.across.mean.ccc is None:
-        text = f"Features of the harmonised images agree with the target's at {reached} ({where})."
+        text = f"Features of the harmonized images agree with the target's at {reached} ({where})."
         return Verdict(
             "unclear", f"{text} Without the source there is no before to compare.{shift}"
         )
@@ -50,11 +50,11 @@ def verdict(evaluation: Evaluation) -> Verdict:
     evidence = f"(change {change:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}; {where})."
     figures = f"{reached} {before} {evidence}{shift}"
     if low > 0:
-        text = f"Harmonising brought features closer to the target's: {figures}"
+        text = f"Harmonizing brought features closer to the target's: {figures}"
         return Verdict("unclear" if shift else "better", text)
     if high < 0:
-        return Verdict("worse", f"Harmonising took features further from the target's: {figures}")
-    return Verdict("unclear", f"Harmonising made no clear difference to features: {figures}")
+        return Verdict("worse", f"Harmonizing took features further from the target's: {figures}")
+    return Verdict("unclear", f"Harmonizing made no clear difference to features: {figures}")
 
 
 def _unpaired_verdict(evaluation: Evaluation) -> Verdict:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cvsct.core.files import write_atomic, write_json
 from cvsct.core.sides import with_old_keys
-from cvsct.evaluation.agreement.comparison import changes, shares, way_to_retest
+from cvsct.evaluation.agreement.comparison import changes, reproducible_shares, way_to_retest
 from cvsct.evaluation.evaluate import Comparison, Evaluation, evaluate
 from cvsct.evaluation.features.table_file import features_csv
 from cvsct.evaluation.report.page import report_html
@@ -100,7 +100,7 @@ def _comparison_json(comparison: Comparison | None) -> dict[str, Any]:
         "ccc_across_mean": across.mean.ccc,
         "ccc_across_mean_interval": [across.mean.low, across.mean.high],
         "ccc_across_detail": {k: v.to_json() for k, v in across.classes.items()},
-        "shares": [share.to_json() for share in shares(across)],
+        "shares": [share.to_json() for share in reproducible_shares(across)],
         "features": [feature.to_json() for feature in across.features],
     }
 
