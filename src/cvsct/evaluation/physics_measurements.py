@@ -1,7 +1,7 @@
-"""What a medical physicist asks of harmonized images, gathered for one evaluation.
+"""Physics of an evaluation: noise, resolution, CT numbers, positions, nodules, identification.
 
-Each question is a module of its own; a question that these images cannot answer is left out, and
-`notes` says why.
+Each figure is measured by a module of its own. A figure that these images do not allow is left
+out, and `notes` says why.
 """
 
 from __future__ import annotations
@@ -31,24 +31,25 @@ from cvsct.evaluation.image.residuals import Residuals, residuals
 from cvsct.evaluation.image.tissues import Tissue, TissueBias, TissueMap, bias_by_tissue
 from cvsct.evaluation.shared_slices import SharedSlices, images_of
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class PhysicsMeasurements:
-    """Answers by side (`source`, `harmonized`, `retest`, `target`); empty where there is none.
+    """Physics of each side (`source`, `harmonized`, `retest`, `target`); empty if not measured.
 
     Args:
-        bias: of each tissue against the target.
-        residuals: what is left against the target.
-        shift: against the target, and of the harmonized images against their source under
-            `moved`: harmonizing must not move anything.
-        noise: in homogeneous tissue.
-        edges: transfer over natural edges, by kind.
-        consistency: of neighboring slices.
-        nodules: against the phantom's truth.
-        identification: how well each side is told from the target by its features.
-        idempotence: what the model does to the target's own images.
+        bias: low-frequency difference from the target in each tissue.
+        residuals: difference from the target in the body and in each tissue.
+        shift: displacement against the target, and under `moved` that of the harmonized images
+            against their source: harmonization must not move anything.
+        noise: noise power in homogeneous tissue.
+        edges: modulation transfer over natural edges, by kind of edge.
+        consistency: differences of neighboring slices.
+        nodules: errors against the phantom's true nodules.
+        identification: how often a classifier tells a side from the target by its features.
+        idempotence: change that the model makes to the target's own images.
+        notes: why figures are missing.
     """
 
     bias: Mapping[str, Mapping[Tissue, TissueBias]] = field(default_factory=dict)
@@ -63,23 +64,25 @@ class PhysicsMeasurements:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Plain values, as they stand under `physics` in `metrics.json`."""
         return {
             "bias_by_tissue": {
-                side: {tissue: one.to_json() for tissue, one in some.items()}
-                for side, some in self.bias.items()
+                side: {tissue: bias.to_json() for tissue, bias in by_tissue.items()}
+                for side, by_tissue in self.bias.items()
             },
-            "residuals": {side: one.to_json() for side, one in self.residuals.items()},
-            "shift": {side: one.to_json() for side, one in self.shift.items()},
-            "noise_power": {side: one.to_json() for side, one in self.noise.items()},
+            "residuals": {side: value.to_json() for side, value in self.residuals.items()},
+            "shift": {side: value.to_json() for side, value in self.shift.items()},
+            "noise_power": {side: value.to_json() for side, value in self.noise.items()},
             "edge_transfer": {
-                kind: {side: one.to_json() for side, one in some.items()}
-                for kind, some in self.edges.items()
+                kind: {side: value.to_json() for side, value in by_side.items()}
+                for kind, by_side in self.edges.items()
             },
-            "slice_consistency": {side: one.to_json() for side, one in self.consistency.items()},
+            "slice_consistency": {
+                side: value.to_json() for side, value in self.consistency.items()
+            },
             "nodules": self.nodules.to_json() if self.nodules else None,
             "scanner_identification": {
-                side: one.to_json() for side, one in self.identification.items()
+                side: value.to_json() for side, value in self.identification.items()
             },
             "idempotence": self.idempotence.to_json() if self.idempotence else None,
         }
@@ -93,89 +96,102 @@ def measure_physics(
     target_harmonized: Sequence[CTVolume] = (),
     seed: int = 0,
 ) -> PhysicsMeasurements:
-    """Examine sides that show the same slices.
+    """Measure the physics of sides that show the same slices.
 
     Args:
-        shared: with a target.
-        regions: where features were measured; those of one slice are one place to the classifier.
-        nodules: the truth of simulated bodies, of any number of them.
+        shared: slices of every side, with a target.
+        regions: where features were measured; the regions of one slice stay together in the
+            classifier's cross-validation.
+        features: features of the regions, by side.
+        nodules: true nodules of any number of simulated bodies.
         target_harmonized: the target's slices put through the model, in the order of `shared`.
+        seed: seed of region positions, bootstraps and folds.
     """
-    asked = _Asked()
+    attempts = _Attempts()
     names = [name for name in features if name != "target"]
-    sides = {name: [images_of(one, name) for one in shared] for name in [*names, "target"]}
+    sides = {name: [images_of(slices, name) for slices in shared] for name in [*names, "target"]}
     maps = [TissueMap.of(target) for target in sides["target"]]
     against = {name: list(zip(sides[name], sides["target"], strict=True)) for name in names}
-    slices = [(place.volume, place.region.slice_index) for place in regions]
-    shift = {name: asked.of("shift", alignment, against[name]) for name in names}
+    slice_of_region = [(placed.volume, placed.region.slice_index) for placed in regions]
+    shift = {name: attempts.measure("shift", alignment, against[name]) for name in names}
     if "source" in sides:
-        own = list(zip(sides["harmonized"], sides["source"], strict=True))
-        shift["moved"] = asked.of("shift", alignment, own)
-    identified = {
-        name: asked.of("scanner identification", identify, features[name], features["target"],
-                       slices, seed=seed)
+        before_and_after = list(zip(sides["harmonized"], sides["source"], strict=True))
+        shift["moved"] = attempts.measure("shift", alignment, before_and_after)
+    identification = {
+        name: attempts.measure("scanner identification", identify, features[name],
+                               features["target"], slice_of_region, seed=seed)
         for name in names
     }  # fmt: skip
     return PhysicsMeasurements(
         bias={name: bias_by_tissue(pairs, maps) for name, pairs in against.items()},
         residuals={name: residuals(pairs, maps) for name, pairs in against.items()},
-        shift=_told(shift),
-        noise=asked.of("noise power", tissue_noise, sides, seed=seed) or {},
-        edges=asked.of("edge transfer", edge_transfer, sides, seed=seed) or {},
-        consistency=asked.of("slice consistency", slice_consistency, sides, maps) or {},
-        nodules=asked.of("nodules", compare_nodules, sides, nodules) if nodules else None,
-        identification=_told(identified),
-        idempotence=asked.of("idempotence", idempotence, sides["target"], target_harmonized, maps)
+        shift=_measured(shift),
+        noise=attempts.measure("noise power", tissue_noise, sides, seed=seed) or {},
+        edges=attempts.measure("edge transfer", edge_transfer, sides, seed=seed) or {},
+        consistency=attempts.measure("slice consistency", slice_consistency, sides, maps) or {},
+        nodules=attempts.measure("nodules", compare_nodules, sides, nodules) if nodules else None,
+        identification=_measured(identification),
+        idempotence=attempts.measure(
+            "idempotence", idempotence, sides["target"], target_harmonized, maps
+        )
         if target_harmonized
         else None,
-        notes=tuple(dict.fromkeys(asked.notes)),
+        notes=tuple(dict.fromkeys(attempts.notes)),
     )
 
 
 def measure_physics_unpaired(
     shared: Sequence[SharedSlices], target: Sequence[CTVolume], seed: int = 0
 ) -> PhysicsMeasurements:
-    """What can be told where the target shows another body: noise and edges, side by side.
+    """Measure noise and edges of sides where the target shows another body.
 
     Args:
         shared: harmonized slices with their source; may be empty.
+        target: series of the target scanner.
+        seed: seed of region positions and bootstraps.
     """
-    asked = _Asked()
+    attempts = _Attempts()
     groups: list[dict[str, list[CTVolume]]] = [{"target": list(target)}]
     if shared:
-        groups.insert(
-            0, {name: [images_of(one, name) for one in shared] for name in ("source", "harmonized")}
-        )
+        one_body = {
+            name: [images_of(slices, name) for slices in shared]
+            for name in ("source", "harmonized")
+        }
+        groups.insert(0, one_body)
     noise: dict[str, TissueNoise] = {}
     edges: dict[EdgeKind, dict[str, EdgeTransfer]] = {}
     for sides in groups:
-        noise |= asked.of("noise power", tissue_noise, sides, seed=seed) or {}
-        found = asked.of("edge transfer", edge_transfer, sides, seed=seed) or {}
-        for kind, some in found.items():
-            edges.setdefault(kind, {}).update(some)
-    own = [(one.harmonized, images_of(one, "source")) for one in shared]
-    moved = asked.of("shift", alignment, own) if own else None
+        noise |= attempts.measure("noise power", tissue_noise, sides, seed=seed) or {}
+        edges_of_group = attempts.measure("edge transfer", edge_transfer, sides, seed=seed) or {}
+        for kind, by_side in edges_of_group.items():
+            edges.setdefault(kind, {}).update(by_side)
+    before_and_after = [(slices.harmonized, images_of(slices, "source")) for slices in shared]
+    moved = attempts.measure("shift", alignment, before_and_after) if before_and_after else None
     return PhysicsMeasurements(
         noise=noise,
         edges=edges,
         shift={"moved": moved} if moved else {},
-        notes=tuple(dict.fromkeys(asked.notes)),
+        notes=tuple(dict.fromkeys(attempts.notes)),
     )
 
 
 @dataclass
-class _Asked:
-    """Questions asked so far, and which had no answer."""
+class _Attempts:
+    """Measurements that may fail alone, with a note on each that did."""
 
     notes: list[str] = field(default_factory=list)
 
-    def of(self, what: str, ask: Callable[..., Found], *about: Any, **more: Any) -> Found | None:
+    def measure(
+        self, name: str, function: Callable[..., Result], *arguments: Any, **options: Any
+    ) -> Result | None:
+        """Result of a measurement; None, with a note of the reason, where it is refused."""
         try:
-            return ask(*about, **more)
+            return function(*arguments, **options)
         except EvaluationError as error:
-            self.notes.append(f"no {what}: {error}")
+            self.notes.append(f"no {name}: {error}")
             return None
 
 
-def _told(found: Mapping[str, Found | None]) -> dict[str, Found]:
-    return {name: one for name, one in found.items() if one is not None}
+def _measured(results: Mapping[str, Result | None]) -> dict[str, Result]:
+    """The results that are not None."""
+    return {name: result for name, result in results.items() if result is not None}
