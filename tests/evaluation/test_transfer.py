@@ -42,16 +42,14 @@ def test_a_gaussian_blur_comes_back_from_skin_and_lung(
     assert set(found) == {"skin", "lung"}
     for kind, contrast_hu in (("skin", 900.0), ("lung", 890.0)):
         one = found[kind]["source"]
-        f = one.modulation.f_per_mm
-        assert one.modulation.mtf50_per_mm == pytest.approx(
-            mtf50_per_mm(sigma_px), rel=mtf50_within
-        )
+        f = one.transfer.f_per_mm
+        assert one.transfer.mtf50_per_mm == pytest.approx(mtf50_per_mm(sigma_px), rel=mtf50_within)
         below_nyquist = f < 0.5 / PIXEL_MM
         truth = np.exp(-2 * (np.pi * sigma_px * PIXEL_MM * f) ** 2)
-        assert one.modulation.mtf[below_nyquist] == pytest.approx(
+        assert one.transfer.mtf[below_nyquist] == pytest.approx(
             truth[below_nyquist], abs=mtf_within
         )
-        assert one.modulation.contrast_hu == pytest.approx(contrast_hu, rel=0.05)
+        assert one.transfer.contrast_hu == pytest.approx(contrast_hu, rel=0.05)
         assert one.n_edges > 60
         assert one.length_mm == pytest.approx(one.n_edges * 20 * PIXEL_MM)
 
@@ -72,12 +70,12 @@ def test_sides_share_their_edges_and_anatomys_blur_cancels_in_their_ratio() -> N
     found = edge_transfer({"source": [source], "target": [target]})["skin"]
     assert found["source"].n_edges == found["target"].n_edges
     ratio = transfer_ratio(found["source"], found["target"])
-    f = found["source"].modulation.f_per_mm
+    f = found["source"].transfer.f_per_mm
     truth = np.exp(-2 * (np.pi * PIXEL_MM * f) ** 2 * (0.5**2 - 0.8**2))
     seen_there = np.isfinite(ratio) & (f < 0.35)
     assert seen_there.sum() > 40
     assert ratio[seen_there] == pytest.approx(truth[seen_there], rel=0.05)
-    assert np.isnan(ratio[found["target"].modulation.mtf < 0.1]).all()
+    assert np.isnan(ratio[found["target"].transfer.mtf < 0.1]).all()
 
 
 def test_clipped_air_is_told() -> None:

@@ -83,7 +83,7 @@ def draw_noise_power(axis: Any, sides: Mapping[str, TissueNoise]) -> Any:
 def draw_transfer(axis: Any, sides: Mapping[str, EdgeTransfer]) -> Any:
     """Transfer against frequency, one line a side."""
     for side, one in sides.items():
-        axis.plot(one.modulation.f_per_mm, one.modulation.mtf, **_line(side))
+        axis.plot(one.transfer.f_per_mm, one.transfer.mtf, **_line(side))
     axis.set_xlabel("spatial frequency (cycles/mm)")
     axis.set_ylabel("transfer")
     axis.set_xlim(0, 1.2)

@@ -94,7 +94,7 @@ def _sides_table(evaluation: Evaluation) -> Table | None:
         *(
             (
                 f"{kind} edges, 50 % transfer (1/mm)",
-                lambda s, some=some: _of(some, s, lambda o: o.modulation.mtf50_per_mm, ".3f"),
+                lambda s, some=some: _of(some, s, lambda o: o.transfer.mtf50_per_mm, ".3f"),
             )
             for kind, some in found.edges.items()
         ),
