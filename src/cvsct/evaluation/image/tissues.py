@@ -31,7 +31,7 @@ MAX_GRADIENT_HU_PER_PX = 40.0
 """Largest gradient of the blurred image in a tissue; a lung's edge has 130, lung-kernel noise 4."""
 
 LOCAL_STEP_PX = 4
-"""Step of the grid on which local bias is measured: half the blur, below which nothing is gained."""
+"""Step of the grid on which local bias is measured: half the blur; a finer one adds nothing."""
 
 MIN_SHARE = 0.1
 """Smallest share of a Gaussian's weight in a tissue from which its local bias is computed."""
