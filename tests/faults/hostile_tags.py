@@ -166,7 +166,7 @@ def _reported(folder: Path) -> Iterator[str]:
     text = (folder / "report" / "report.html").read_text(encoding="utf-8")
     page = _Page()
     page.feed(text)
-    if page.found or "alert(1)" not in text or "49" in text.partition("What was compared")[2][:400]:
+    if page.found or "alert(1)" not in text or "49" in text.partition("Scans compared")[2][:400]:
         yield f"markup in the report: {page.found}"
     card = (folder / "model" / "card.md").read_text(encoding="utf-8")
     if "<script" in card or "<img" in card:
