@@ -15,7 +15,6 @@ import pytest
 
 from cvsct.benchmarking import results as benchmark_results
 from cvsct.benchmarking import train_and_evaluate
-from cvsct.benchmarking.folder import fit_s
 from cvsct.core.errors import TerminatedError
 from cvsct.io.read import read_all
 from cvsct.methods.registry import METHODS, Method, find_method
@@ -148,7 +147,7 @@ def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
         (out / "metrics.json").write_text(json.dumps(metrics(0.8, 30.0)))
 
     monkeypatch.setattr(train_and_evaluate, "evaluate", evaluate)
-    for made_of_features in ("combat", "leads"):
+    for made_of_features in ("combat", "leader_tables"):
         monkeypatch.setattr(train_and_evaluate.BenchmarkSteps, made_of_features, lambda *_: [])
 
 
@@ -259,10 +258,10 @@ def test_a_direction_has_equal_minutes_whichever_way_a_method_trains(
 def test_an_interrupted_training_counts_all_its_minutes(tmp_path: Path) -> None:
     about = {"timings_s": {"training": 50.0}, "figures": {"minutes": 2.0}}
     (tmp_path / "manifest.json").write_text(json.dumps(about))
-    assert fit_s(tmp_path) == 120.0
+    assert training_s(tmp_path) == 120.0
     about["figures"] = {}
     (tmp_path / "manifest.json").write_text(json.dumps(about))
-    assert fit_s(tmp_path) == 50.0
+    assert training_s(tmp_path) == 50.0
 
 
 def test_a_benchmark_asked_to_end_begins_nothing_else(

@@ -8,6 +8,7 @@ tissue.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,6 +106,12 @@ class Evaluation:
     extraction: dict[str, Any]
     notes: tuple[str, ...]
     guards: tuple[GuardRecord, ...] = ()
+
+    @property
+    def examination(self) -> PhysicsMeasurements:
+        """Name of `physics` before it was renamed; removed in 0.3.0."""
+        warnings.warn("`examination` is called `physics` now", DeprecationWarning, stacklevel=2)
+        return self.physics
 
     @property
     def compared(self) -> dict[str, Comparison]:
