@@ -159,7 +159,7 @@ def test_a_table_says_the_same_in_every_form() -> None:
     assert '<tr class="marked">' in page
     assert '<p class="footnote">1 &lt; 2.</p>' in page
     assert '<th scope="row">x &amp; y</th><td>1</td>' in page
-    with pytest.raises(ValueError, match="other lengths"):
+    with pytest.raises(ValueError, match="another number of cells"):
         Table("t", "", "", ("a",), (("1", "2"),))
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from cvsct.benchmarking import results as benchmark_results
 from cvsct.benchmarking import train_and_evaluate
+from cvsct.benchmarking.folder import training_s
 from cvsct.core.errors import TerminatedError
 from cvsct.io.read import read_all
 from cvsct.methods.registry import METHODS, Method, find_method

@@ -147,7 +147,7 @@ def test_masks_of_an_unpaired_evaluation_are_said_to_be_idle(
     words = ("--harmonized", tree / "H", "--target", tree / "C", "--masks", mask)
     code, metrics, err = call(run, tmp_path / "E", *words)
     assert (code, metrics["paired"]) == (0, False)
-    assert "of no use where nothing is paired, and left out: masks" in err
+    assert "not used, because nothing is paired: masks" in err
     code, metrics, _ = call(run, tmp_path / "E2", *words, "--pair", "--structures", "gt*")
     assert (code, metrics["n_rois"]) == (0, 1)
     code, _, err = call(run, tmp_path / "E3", *words[:4], "--structures", "gt*")

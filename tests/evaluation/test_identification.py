@@ -103,7 +103,7 @@ def test_what_cannot_be_told_is_refused_with_the_reason() -> None:
     values = places(6, 1)
     with pytest.raises(EvaluationError, match="5 groups for 6 regions"):
         identify(table(values), table(values), range(5))
-    with pytest.raises(EvaluationError, match="one place only"):
+    with pytest.raises(EvaluationError, match="all regions show one place"):
         identify(table(values), table(values), [0] * 6)
     with pytest.raises(EvaluationError, match="different features"):
         identify(table(values), table(values[:, :5]), range(6))
