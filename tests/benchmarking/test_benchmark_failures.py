@@ -66,8 +66,8 @@ def test_what_needs_no_pairs_is_tabled_and_the_reason_given(
     out = tmp_path / "out"
     code, printed, err = run(*words(unpaired, out, "input,histogram,spectrum"))
     assert code == 0, err
-    said = "test/A and test/B do not pair: A and B series share no frame of reference"
-    assert err.index(said) < err.index("[1/6]"), "before anything is trained"
+    note = "test/A and test/B do not pair: A and B series share no frame of reference"
+    assert err.index(note) < err.index("[1/6]"), "before anything is trained"
     for number in (1, 2):
         rows = table(out / f"unpaired{number}.csv")
         assert set(rows) == {"input", "histogram", "spectrum", "target"}
@@ -79,14 +79,14 @@ def test_what_needs_no_pairs_is_tabled_and_the_reason_given(
         ranking = table(out / f"ranking{number}.csv")
         assert ranking["spectrum"]["PSNR (dB)"] == ranking["spectrum"]["CCC across"] == "–"
         assert float(ranking["spectrum"]["fit (s)"]) >= 0
-    assert "Paired figures are not there: source and target show different patients" in printed
+    assert "There are no figures of pairs: source and target show different patients" in printed
     assert "texture of spectrum comes closest" in (out / "tables.md").read_text()
     assert "do not pair" not in (out / "benchmark.html").read_text()
-    made = [path.stat().st_mtime_ns for path in (out / "results").rglob("*") if path.is_file()]
+    written = [path.stat().st_mtime_ns for path in (out / "results").rglob("*") if path.is_file()]
     code, again, err = run(*words(unpaired, out, "input,histogram,spectrum"))
     assert code == 0, err
     assert printed.endswith(again), "the tables once more, and nothing was done again"
-    assert made == [
+    assert written == [
         path.stat().st_mtime_ns for path in (out / "results").rglob("*") if path.is_file()
     ]
 
@@ -97,8 +97,8 @@ def test_a_paired_method_without_pairs_is_told_before_and_trains_nothing(
     out = tmp_path / "out"
     code, _, err = run(*words(unpaired, out, "input,cgan"))
     assert code == 3
-    said = "train/ holds no pairs for cgan to learn from"
-    assert err.index(said) < err.index("[1/4]")
+    note = "train/ holds no pairs for cgan to learn from"
+    assert err.index(note) < err.index("[1/4]")
     assert {path.name for path in (out / "models").iterdir()} == {"input-0"}
     assert table(out / "ranking1.csv")["cgan"]["CCC across"] == "failed"
     record = json.loads((out / "results.json").read_text())
@@ -172,7 +172,7 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
     run: Run, unpaired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     step: str, failure: str,
 ) -> None:  # fmt: skip
-    fail, says = FAILURES[failure]
+    fail, reason_text = FAILURES[failure]
     whole: Callable[..., Any] = getattr(train_and_evaluate, step)
     out = tmp_path / "out"
 
@@ -186,8 +186,8 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
     assert code == 3, err
     record = json.loads((out / "results.json").read_text())
     assert set(record["failed"]) == {"histogram, seed 0, A to B", "histogram, seed 0, B to A"}
-    assert {one["method"] for one in record["results"]} >= {"input"}
-    assert all(says in reason for reason in record["failed"].values())
+    assert {result["method"] for result in record["results"]} >= {"input"}
+    assert all(reason_text in reason for reason in record["failed"].values())
     assert "Failed: histogram" in (out / "tables.md").read_text()
     assert table(out / "ranking2.csv")["histogram"]["CCC across"] == "failed"
     assert "Jane" not in err
@@ -198,7 +198,7 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
     assert code == 0, err
     record = json.loads((out / "results.json").read_text())
     assert record["failed"] == {}
-    assert "histogram" in {one["method"] for one in record["results"]}
+    assert "histogram" in {result["method"] for result in record["results"]}
 
 
 def test_a_trainer_that_raises_anything_is_one_line(
@@ -236,9 +236,9 @@ def test_a_cohort_of_which_a_series_failed_is_no_result_and_tried_again(
 ) -> None:
     data = laid_out(tmp_path / "data", one_body=True)
     for side, blur_px in (("A", 0.0), ("B", 0.8)):
-        one = list((data / "test" / side).iterdir())
+        files = list((data / "test" / side).iterdir())
         (data / "test" / side / "1").mkdir()
-        for file in one:
+        for file in files:
             file.rename(data / "test" / side / "1" / file.name)
         body(data / "test" / side / "2", 5, blur_px, "1.9.5")
     good = [file.read_bytes() for file in sorted((data / "test" / "A" / "2").iterdir())]

@@ -59,7 +59,7 @@ def test_constants() -> None:
 
 
 def test_sizes_must_agree() -> None:
-    with pytest.raises(EvaluationError, match="3 values cannot agree with 4"):
+    with pytest.raises(EvaluationError, match="3 values cannot be compared with 4"):
         lin_ccc(np.zeros(3), np.zeros(4))
 
 
@@ -85,14 +85,14 @@ def test_a_common_change_of_units_changes_nothing(x: np.ndarray, scale: float, t
 
 
 def test_identical_tables_agree_fully() -> None:
-    one = random_table()
-    result = across_regions(one, one, bootstrap=50)
+    features = random_table()
+    result = across_regions(features, features, bootstrap=50)
     for summary in (*result.classes.values(), result.mean):
         assert summary.ccc == pytest.approx(1.0)
         assert summary.low == pytest.approx(1.0)
         assert summary.high == pytest.approx(1.0)
         assert summary.undefined == 0
-    spreads = within_regions(one, one)
+    spreads = within_regions(features, features)
     assert all(
         spread is not None and spread.mean == pytest.approx(1) for spread in spreads.values()
     )
@@ -101,10 +101,10 @@ def test_identical_tables_agree_fully() -> None:
 def test_across_is_the_mean_of_each_features_concordance() -> None:
     x, y = random_table(), random_table(seed=1)
     result = across_regions(x, y, bootstrap=10)
-    each = [lin_ccc(a, b) for a, b in zip(x.values.T, y.values.T, strict=True)]
-    assert [feature.ccc for feature in result.features] == pytest.approx(each)
-    assert result.classes["glcm"].ccc == pytest.approx(np.mean(each[2:4]))
-    assert result.mean.ccc == pytest.approx(np.mean(each))
+    expected = [lin_ccc(a, b) for a, b in zip(x.values.T, y.values.T, strict=True)]
+    assert [feature.ccc for feature in result.features] == pytest.approx(expected)
+    assert result.classes["glcm"].ccc == pytest.approx(np.mean(expected[2:4]))
+    assert result.mean.ccc == pytest.approx(np.mean(expected))
     assert result.features[0].n == 10
 
 
