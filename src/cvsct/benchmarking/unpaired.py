@@ -42,7 +42,7 @@ def unpaired_table(benchmark: Benchmark, direction: int) -> Table | None:
     ]
     return Table(
         key=f"unpaired{direction + 1}",
-        title=f"Figures that need no pairs: {benchmark.directions[direction]}",
+        title=f"What can be told without pairs: {benchmark.directions[direction]}",
         caption=(
             f"There are no figures of pairs: {reason}. In order of the distance of texture spectra "
             "from the target's; noise, edges and soft tissue should come close to the target's, as "
