@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from cvsct.benchmarking.page import benchmark_html, benchmark_markdown, headline
 from cvsct.benchmarking.published_results import QUALITY, TABLE_2, TABLE_3
 from cvsct.benchmarking.results import INPUT, RETEST, Benchmark, Result
+from cvsct.benchmarking.run import BenchmarkResult
 from cvsct.benchmarking.tables import ranking, tables
 from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.table import Table
@@ -130,6 +132,12 @@ def test_a_method_of_one_way_is_told_from_one_of_both() -> None:
         assert (about["kind"], about["trained on"]) == ("paired", "paired/")
         assert about["fit (s)"] == seconds
         assert not any("pix2pix" in footnote for footnote in table.footnotes)
+
+
+def test_the_former_name_of_the_results_warns() -> None:
+    result = BenchmarkResult(Path("out"), example(), (), {})
+    with pytest.warns(DeprecationWarning, match="benchmark"):
+        assert result.found is result.benchmark
 
 
 def test_a_direction_without_results_is_left_empty() -> None:

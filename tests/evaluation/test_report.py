@@ -109,6 +109,11 @@ def test_what_is_nearer_the_target_scores_better(result: Evaluation) -> None:
     assert verdict(evaluate([SHARP], [SOFT], [NEAR], FAST)).kind == "worse"
 
 
+def test_the_former_name_of_the_physics_warns(result: Evaluation) -> None:
+    with pytest.warns(DeprecationWarning, match="physics"):
+        assert result.examination is result.physics
+
+
 def test_the_summary_fits_on_a_terminal(result: Evaluation) -> None:
     assert re.fullmatch(
         r"concordance 0\.\d\d -> 0\.\d\d, PSNR [\d.]+ -> [\d.]+ dB, HU bias .+ "

@@ -190,7 +190,7 @@ def evaluate(
     if not harmonized or not target:
         raise EvaluationError(
             f"nothing to compare: {len(harmonized)} harmonized and {len(target)} target series; "
-            "give at least one of each"
+            "give at least one series of each"
         )
     tolerance_mm = settings.z_tolerance_mm
     given = {"source": source, "harmonized": harmonized, "retest": retest, "target": target}
