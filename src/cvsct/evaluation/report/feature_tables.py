@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cvsct.evaluation.agreement.comparison import changes, reproducible_shares, way_to_retest
-from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.report.cells import agreement_cell, number_cell, spread_cell
 from cvsct.evaluation.report.figures import LABELS
+from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.table import Table
 
 

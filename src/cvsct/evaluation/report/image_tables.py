@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.guards import GuardRecord
 from cvsct.evaluation.image.tissues import TISSUES
 from cvsct.evaluation.report.cells import MISSING_CELL, number_cell, residual_cell, spread_cell
 from cvsct.evaluation.report.figures import LABELS
+from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.table import Table
 
 MAX_ROWS = 60

@@ -10,7 +10,6 @@ from typing import Any
 from cvsct.core.masks import SOFT_TISSUE_WINDOW
 from cvsct.core.sampling import spread
 from cvsct.core.sides import SIDES
-from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.report import figures
 from cvsct.evaluation.report.feature_tables import agreement_tables, feature_table
 from cvsct.evaluation.report.image_tables import (
@@ -22,6 +21,7 @@ from cvsct.evaluation.report.image_tables import (
 from cvsct.evaluation.report.templates import package_text, render
 from cvsct.evaluation.report.verdict import verdict
 from cvsct.evaluation.report.viewer import OFFSET_HU, WINDOWS, slices_for
+from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.shared_slices import SharedSlices
 from cvsct.evaluation.table import Table
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cvsct.evaluation.agreement.concordance import difference_interval
-from cvsct.evaluation.evaluate import Evaluation
+from cvsct.evaluation.result import Evaluation
 
 BIAS_WARNING_HU = 5.0
 """Shift of soft tissue from which the verdict warns, because readers and thresholds notice it."""

@@ -10,10 +10,11 @@ import numpy as np
 from cvsct.core.files import write_atomic, write_json
 from cvsct.core.sides import with_old_keys
 from cvsct.evaluation.agreement.comparison import changes, reproducible_shares, way_to_retest
-from cvsct.evaluation.evaluate import Comparison, Evaluation, evaluate
+from cvsct.evaluation.evaluate import evaluate
 from cvsct.evaluation.features.table_file import features_csv
 from cvsct.evaluation.report.page import report_html
 from cvsct.evaluation.report.verdict import verdict
+from cvsct.evaluation.result import Comparison, Evaluation
 from cvsct.evaluation.settings import EvaluationSettings
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "metrics", "write_report"]
