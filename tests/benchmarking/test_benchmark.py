@@ -100,12 +100,12 @@ def test_pairs_are_the_same_positions_of_one_body(scale: str) -> None:
 @pytest.mark.parametrize("scale", list(SCALES))
 def test_a_repeat_is_the_test_scan_but_for_its_noise(scale: str) -> None:
     scans = plan(scale, 0, Options(shift_px=1.0))
-    for part, repeat in ((TEST, REPEAT), (KERNELS_TEST, KERNELS_REPEAT)):
-        first, second = of(scans, part), of(scans, repeat)
+    for part, again in ((TEST, REPEAT), (KERNELS_TEST, KERNELS_REPEAT)):
+        first, second = of(scans, part), of(scans, again)
         assert len(first) == len(second) > 0
-        for scan, other in zip(first, second, strict=True):
-            assert replace(other, part=scan.part, number=scan.number) == scan
-            assert str(other) != str(scan), "the names of the noise's streams"
+        for one, other in zip(first, second, strict=True):
+            assert replace(other, part=one.part, number=one.number) == one
+            assert str(other) != str(one), "the names of the noise's streams"
 
 
 @pytest.mark.parametrize("scale", list(SCALES))
@@ -113,19 +113,18 @@ def test_bodies_to_learn_pairs_from_lie_on_both_scanners_and_nowhere_else(scale:
     scans = plan(scale, 0, Options(shift_px=1.0), (PAIRED,))
     ge, siemens = of(scans, PAIRED, GE), of(scans, PAIRED, SIEMENS)
     assert len(ge) + len(siemens) == len(scans)
-    for scan, other in zip(ge, siemens, strict=True):
-        shared = {"number": 0, "scanner": "", "kernels": ()}
-        assert replace(scan, **shared) == replace(other, **shared)
-        assert str(scan) != str(other), "the names of the noise's streams"
-    assert {body.kind for body in bodies(ge)} == {"lungman", "patient"}
+    for one, other in zip(ge, siemens, strict=True):
+        same = {"number": 0, "scanner": "", "kernels": ()}
+        assert replace(one, **same) == replace(other, **same)
+        assert str(one) != str(other), "the names of the noise's streams"
+    assert {each.kind for each in bodies(ge)} == {"lungman", "patient"}
     assert bodies(ge).isdisjoint(bodies(list(plan(scale, 0))))
     assert all(scan.shift_mm == (0.0, 0.0) for scan in scans)
     everything = plan(scale, 0, parts=(*PARTS, PAIRED))
-    folders = [series.folder for scan in everything for series in scan.series()]
+    folders = [each.folder for scan in everything for each in scan.series()]
     assert len(set(folders)) == len(folders)
-    assert len({series.number for scan in everything for series in scan.series()}) == len(folders)
-    parents = {folder.rpartition("/")[0] for folder in folders}
-    assert parents >= {f"paired/{GE}", f"paired/{SIEMENS}"}
+    assert len({each.number for scan in everything for each in scan.series()}) == len(folders)
+    assert {each.rpartition("/")[0] for each in folders} >= {f"paired/{GE}", f"paired/{SIEMENS}"}
 
 
 @pytest.mark.parametrize("scale", ["tiny", "demo"])
@@ -142,10 +141,10 @@ def test_there_is_as_much_to_learn_from_pairs_as_without(scale: str) -> None:
 def test_pairs_at_the_paper_s_scale() -> None:
     scans = plan("paper", 0, parts=(PAIRED,))
     for scanner in (GE, SIEMENS):
-        pairs = of(scans, PAIRED, scanner)
-        assert sum(scan.slices for scan in pairs) == images(pairs) == 200
-        assert Counter(scan.body.kind for scan in pairs) == {"lungman": 4, "patient": 4}
-        assert {(scan.thickness_mm, scan.kvps, scan.slices) for scan in pairs} == {(5, (120,), 25)}
+        one = of(scans, PAIRED, scanner)
+        assert sum(scan.slices for scan in one) == images(one) == 200
+        assert Counter(scan.body.kind for scan in one) == {"lungman": 4, "patient": 4}
+        assert {(scan.thickness_mm, scan.kvps, scan.slices) for scan in one} == {(5, (120,), 25)}
 
 
 def test_pairs_are_made_only_when_asked_for_and_change_nothing_else() -> None:
@@ -181,15 +180,15 @@ def test_parts_are_what_they_are_in_the_whole() -> None:
 @pytest.mark.parametrize("scale", list(SCALES))
 def test_every_series_has_its_own_folder_number_and_noise(scale: str) -> None:
     scans = plan(scale, 0)
-    all_series = [series for scan in scans for series in scan.series()]
-    assert max(Counter(series.folder for series in all_series).values()) == 1
-    assert max(Counter(series.number for series in all_series).values()) == 1
+    series = [each for scan in scans for each in scan.series()]
+    assert max(Counter(each.folder for each in series).values()) == 1
+    assert max(Counter(each.number for each in series).values()) == 1
     assert len({str(scan) for scan in scans}) == len(scans), "the names of the noise's streams"
-    assert {series.folder.rpartition("/")[0] for series in all_series} == {
+    assert {each.folder.rpartition("/")[0] for each in series} == {
         *(f"{part}/{scanner}" for part in (TRAIN, TEST, REPEAT) for scanner in (GE, SIEMENS)),
         *(f"kernels/{part}/{kernel}" for part in (TRAIN, TEST, REPEAT) for kernel in KERNELS),
     }
-    names = [series.folder.rpartition("/")[2].split("_") for series in all_series]
+    names = [each.folder.rpartition("/")[2].split("_") for each in series]
     assert all(name[1].endswith("kVp") and name[2].endswith("mm") for name in names)
 
 
