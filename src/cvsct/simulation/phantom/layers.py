@@ -21,7 +21,7 @@ from cvsct.simulation.phantom.shapes import Nodes, Tubes, join_tubes
 from cvsct.simulation.phantom.skeleton import Skeleton
 from cvsct.simulation.phantom.tissues import Tissue, tissue
 from cvsct.simulation.phantom.torso import Torso
-from cvsct.simulation.phantom.vessels import LungTrees
+from cvsct.simulation.phantom.vessels import LungTrees, airway_walls
 
 AIR = tissue((0.0, 0.0))
 CLEAR_MM = 2.2
@@ -153,7 +153,7 @@ def _lungs(
     share = canvas.paint_lung(window, lung, fissure, gradient, tissues["lung"])
     for tubes, stuff in (
         (trees.vessels.tubes, tissues["blood"]),
-        (_walls(trees.airways), tissues["wall"]),
+        (airway_walls(trees.airways), tissues["wall"]),
     ):
         seen = canvas.tubes(tubes, window)
         if seen is not None:
@@ -167,11 +167,6 @@ def _lungs(
             if part is not None:
                 density = (1000 + nodule.hu) / 1000
                 canvas.paint_within(place, distance, part, tissues["nodule"].scaled(density))
-
-
-def _walls(airways: Tubes) -> Tubes:
-    """Airways with their walls, a quarter of the lumen's radius thick and no less than 0.5 mm."""
-    return Tubes(airways.starts, airways.ends, airways.radii * np.float32(1.2) + np.float32(0.35))
 
 
 def _part(
