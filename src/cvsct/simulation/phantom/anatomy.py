@@ -43,6 +43,10 @@ class Body:
         grain: strength of all textures relative to the average.
         plaque: calcified plaques in the aorta.
         stomach_air: share of the stomach's height that is air.
+        septa_mm: mean thickness of the sheets of connective tissue that divide fat into lobules.
+        streaks_mm: thickness of the layers of fat between the bundles of muscles, where they are
+            thick.
+        gland_twigs: ends of the glandular tree of each breast.
     """
 
     kind: str
@@ -66,6 +70,9 @@ class Body:
     grain: float = 1.0
     plaque: int = 0
     stomach_air: float = 0.3
+    septa_mm: float = 0.0
+    streaks_mm: float = 0.0
+    gland_twigs: int = 0
 
     @property
     def is_patient(self) -> bool:
@@ -123,6 +130,9 @@ def patient_body(seed: int) -> Body:
         "cortex": 800 + marrow + rng.uniform(0, 300),
         "cartilage": rng.uniform(85, 150),
     }
+    soft = random_stream(seed, "patient", "soft parts of the body")
+    septa_mm, streaks_mm = float(soft.uniform(0.10, 0.30)), float(soft.uniform(0.3, 1.2))
+    gland_twigs = int(soft.integers(20, 220)) if female else 0
     return Body(
         kind="patient",
         seed=seed,
@@ -150,4 +160,7 @@ def patient_body(seed: int) -> Body:
         grain=float(rng.uniform(0.7, 1.3)),
         plaque=int(rng.integers(2, 12)) if rng.random() < 0.35 else 0,
         stomach_air=float(rng.uniform(0.15, 0.6)),
+        septa_mm=septa_mm,
+        streaks_mm=streaks_mm,
+        gland_twigs=gland_twigs,
     )

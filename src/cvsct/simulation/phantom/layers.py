@@ -19,6 +19,7 @@ from cvsct.simulation.phantom.organs import Organs
 from cvsct.simulation.phantom.painting import Canvas, Plane, Window
 from cvsct.simulation.phantom.shapes import Nodes, Tubes, join_tubes
 from cvsct.simulation.phantom.skeleton import Skeleton
+from cvsct.simulation.phantom.soft_parts import SoftParts
 from cvsct.simulation.phantom.tissues import Tissue, tissue
 from cvsct.simulation.phantom.torso import Torso
 from cvsct.simulation.phantom.vessels import LungTrees, airway_walls
@@ -36,6 +37,7 @@ class Anatomy:
     organs: Organs
     skeleton: Skeleton
     trees: LungTrees
+    soft_parts: SoftParts
     liver_veins: Tubes
     plaques: Tubes
     oesophagus_air: Tubes
@@ -54,16 +56,26 @@ def paint(canvas: Canvas, body: Body, anatomy: Anatomy, nodules: Sequence[Nodule
     skin = canvas.distance(torso.skin, window)
     canvas.paint(window, skin, tissues["skin"])
     if body.is_patient:
-        canvas.paint(window, skin, tissues["fat"], 1.8)
-        canvas.paint_field(torso.muscle, tissues["muscle"])
-        _fat_planes(canvas, anatomy, canvas.distance(torso.fascia, window), window, -8.0)
+        fascia = canvas.distance(torso.fascia, window)
+        canvas.paint_fat(
+            window, skin, tissues["fat"], tissues["septa"], body.septa_mm, 1.8, fascia
+        )
+        canvas.paint_tubes(anatomy.soft_parts.skin, tissues["wall"])
+        muscle = canvas.distance(torso.muscle, window)
+        canvas.paint_muscle(
+            window, muscle, fascia, tissues["muscle"], tissues["fat"], body.streaks_mm
+        )
+        _fat_planes(canvas, anatomy, fascia, window, -8.0)
     chest = canvas.window(torso.cavity, 12.0)
     if chest is not None:
         cavity = canvas.distance(torso.cavity, chest)
         under = canvas.distance(torso.diaphragm, chest)
         if body.is_patient:
             _fat_planes(canvas, anatomy, cavity, chest, 9.4)
-            canvas.paint(chest, cavity, tissues["mediastinal fat"], 0.5)
+            canvas.paint_fat(
+                chest, cavity, tissues["mediastinal fat"], tissues["septa"], body.septa_mm, 0.5
+            )
+            canvas.paint_tubes(anatomy.soft_parts.chest, tissues["wall"])
             _abdomen(canvas, body, anatomy, chest, np.maximum(cavity + 1.0, under))
             _mediastinum(canvas, anatomy)
         _lungs(canvas, body, anatomy, nodules, chest, cavity, under)
@@ -114,6 +126,7 @@ def _mediastinum(canvas: Canvas, anatomy: Anatomy) -> None:
     tissues, organs = anatomy.tissues, anatomy.organs
     canvas.paint_field(organs.fields["sac"], tissues["wall"])
     canvas.paint_field(organs.fields["sac"], tissues["mediastinal fat"], offset_mm=0.9)
+    canvas.paint_tubes(anatomy.soft_parts.heart, tissues["blood"])
     canvas.paint_field(organs.fields["heart"], tissues["myocardium"])
     canvas.paint_field(organs.fields["blood"], tissues["blood"])
     for name in ("veins", "pulmonary", "aorta"):

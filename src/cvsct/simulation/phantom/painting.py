@@ -15,8 +15,12 @@ from cvsct.simulation.phantom.tissues import Tissue
 Plane = Float32[np.ndarray, "rows columns"]
 Window = tuple[slice, slice]
 
-NOISE_CELLS_MM = ((1.5, 1.5, 1.5), (3.6, 3.6, 3.6), (13.0, 13.0, 13.0), (7.0, 2.2, 8.0))
-"""x, y, z distance of the nodes of the fine, middle, coarse and fibrous noise; chosen."""
+NOISE_CELLS_MM = (
+    (1.5, 1.5, 1.5), (3.6, 3.6, 3.6), (13.0, 13.0, 13.0), (7.0, 2.2, 8.0), (7.0, 7.0, 7.0),
+)  # fmt: skip
+"""x, y, z distance of the nodes of the fine, middle, coarse, fibrous noise and that of the fat's
+lobules; chosen. The paper's phantom has no fat and none of the last."""
+NO_PLANE = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,15 @@ class Canvas:
 
     Args:
         grid: pixels; row and column grow with y and x.
-        noise: nodes of the four noises; none for bodies without texture.
+        noise: nodes of the noises (`NOISE_CELLS_MM`); none for bodies without texture.
     """
 
     def __init__(self, z_mm: float, grid: RasterGrid, noise: tuple[Nodes, ...]) -> None:
         self.z_mm, self.grid = z_mm, grid
         self.amounts = np.zeros((2, grid.size_px, grid.size_px), np.float32)
         self._nodes = noise
-        self._noise = np.zeros((4, grid.size_px if noise else 1, grid.size_px), np.float32)
+        shape = (max(len(noise), 4), grid.size_px if noise else 1, grid.size_px)
+        self._noise = np.zeros(shape, np.float32)
 
     def weave(self, window: Window) -> None:
         """Prepare the noises within a window, before anything textured is painted there."""
@@ -158,6 +163,39 @@ class Canvas:
         if seen is not None:
             self.paint(*seen, tissue, offset_mm)
 
+    def paint_fat(
+        self,
+        window: Window,
+        distance: Plane,
+        fat: Tissue,
+        septa: Tissue,
+        septa_mm: float,
+        offset_mm: float = 0.0,
+        fascia: Plane = NO_PLANE,
+    ) -> None:
+        """Lay fat with its septa within `distance + offset_mm < 0`; see `compositing.blend_fat`."""
+        voxels.blend_fat(
+            self.amounts[0][window], self.amounts[1][window], distance, np.float32(offset_mm),
+            np.float32(self.grid.pixel_mm), fascia, fat.amounts, septa.amounts,
+            np.float32(septa_mm), self._textures(window), fat.texture,
+        )  # fmt: skip
+
+    def paint_muscle(
+        self,
+        window: Window,
+        distance: Plane,
+        fascia: Plane,
+        muscle: Tissue,
+        fat: Tissue,
+        streaks_mm: float,
+    ) -> None:
+        """Lay muscle in bundles with fat between them; see `compositing.blend_muscle`."""
+        voxels.blend_muscle(
+            self.amounts[0][window], self.amounts[1][window], distance,
+            np.float32(self.grid.pixel_mm), fascia, muscle.amounts, fat.amounts,
+            np.float32(streaks_mm), self._textures(window), muscle.texture,
+        )  # fmt: skip
+
     def paint_bone(
         self, window: Window, distance: Plane, cortex_mm: float, cortex: Tissue, marrow: Tissue
     ) -> None:
@@ -195,8 +233,8 @@ class Canvas:
         )  # fmt: skip
 
     def noise(self, kind: int, window: Window) -> Plane:
-        """One of the woven noises: 0 fine, 1 middle, 2 coarse, 3 fibrous."""
+        """One of the woven noises: 0 fine, 1 middle, 2 coarse, 3 fibrous, 4 of lobules."""
         return self._noise[(kind, *window)]
 
-    def _textures(self, window: Window) -> Float32[np.ndarray, "4 rows columns"]:
+    def _textures(self, window: Window) -> Float32[np.ndarray, "noises rows columns"]:
         return self._noise[:, window[0], window[1]] if self._nodes else self._noise

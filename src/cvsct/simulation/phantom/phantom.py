@@ -21,6 +21,7 @@ from cvsct.simulation.phantom.organs import Organs, build_organs
 from cvsct.simulation.phantom.painting import Canvas, RasterGrid
 from cvsct.simulation.phantom.shapes import Tubes, join_tubes, noise_nodes
 from cvsct.simulation.phantom.skeleton import build_skeleton
+from cvsct.simulation.phantom.soft_parts import build_soft_parts
 from cvsct.simulation.phantom.tissues import tissues_of
 from cvsct.simulation.phantom.torso import Torso, build_torso
 from cvsct.simulation.phantom.vessels import LungTrees, build_trees, grow, lung_distance
@@ -101,17 +102,18 @@ def _build(body: Body) -> Phantom:
     trees = build_trees(body, torso, organs)
     nodules, vessels = place_nodules(body, torso, organs, trees.vessels, trees.airways)
     rng = body.stream("textures")
-    textured = body.is_patient or body.parenchyma[0] > 0
+    n_noises = 5 if body.is_patient else 4 if body.parenchyma[0] > 0 else 0
     anatomy = Anatomy(
         torso=torso,
         organs=organs,
         skeleton=skeleton,
         trees=LungTrees(vessels, trees.airways),
+        soft_parts=build_soft_parts(body, torso, organs),
         liver_veins=_liver_veins(body, torso, organs),
         plaques=_plaques(body, organs.tubes["aorta"]),
         oesophagus_air=_oesophagus_air(body, organs.tubes["oesophagus"]),
         stomach_level_mm=_stomach_level(body, organs),
-        noise=tuple(noise_nodes(rng, 72) for _ in range(4)) if textured else (),
+        noise=tuple(noise_nodes(rng, 72) for _ in range(n_noises)),
         tissues=tissues_of(body),
     )
     lung = np.flatnonzero((lung_distance(torso, organs) < 0).any(axis=(1, 2)))

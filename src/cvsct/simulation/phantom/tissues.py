@@ -23,9 +23,10 @@ SMOOTH = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 # material, CT number, texture: fine, middle, coarse, fibrous noise; sheets of coarse and fibrous
 PATIENT: dict[str, tuple[str, float, tuple[float, ...]]] = {
     "skin": ("muscle", 30.0, (0.01, 0.01, 0.0, 0.0, 0.0, 0.0)),
-    "fat": ("adipose", -102.0, (0.004, 0.006, 0.006, 0.0, 0.035, 0.0)),
-    "muscle": ("muscle", 52.0, (0.006, 0.006, 0.010, 0.008, 0.0, -0.050)),
-    "mediastinal fat": ("adipose", -98.0, (0.006, 0.010, 0.010, 0.0, 0.045, 0.0)),
+    "fat": ("adipose", -102.0, (0.004, 0.005, 0.004, 0.0, 0.0, 0.0)),
+    "septa": ("muscle", 50.0, SMOOTH),
+    "muscle": ("muscle", 52.0, (0.006, 0.006, 0.008, 0.004, 0.0, 0.0)),
+    "mediastinal fat": ("adipose", -98.0, (0.006, 0.008, 0.006, 0.0, 0.0, 0.0)),
     "blood": ("blood", 40.0, (0.002, 0.002, 0.002, 0.0, 0.0, 0.0)),
     "myocardium": ("muscle", 49.0, (0.004, 0.006, 0.005, 0.004, 0.0, 0.0)),
     "liver": ("liver", 55.0, (0.004, 0.004, 0.004, 0.0, 0.0, 0.0)),
