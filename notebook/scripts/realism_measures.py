@@ -141,18 +141,30 @@ def lung_texture(s: Slice) -> Figures:
             for rise in VESSEL_RISES_HU:
                 share = float((smooth[band] > middle + rise).mean())
                 shown[f"vessels +{rise:g} at {low:g}-{high:g} mm"] = share
-    blurs = [s.smooth(sigma) for sigma in SCALES_MM]
-    parenchyma = lung & ~ndimage.binary_dilation(smooth > middle + 200, s.ball(2.0))
+    parenchyma = lung & ~ndimage.binary_dilation(smooth > middle + 100, s.ball(1.5))
     parenchyma &= ~ndimage.binary_dilation(smooth < middle - 120, s.ball(2.0))
-    for i, sigma in enumerate(SCALES_MM[:-1]):
-        detail = blurs[i] - blurs[i + 1]
-        shown[f"lung detail {sigma:g} mm"] = float(detail[lung].std())
-        shown[f"parenchyma detail {sigma:g} mm"] = float(detail[parenchyma].std())
+    for name, mask in (("lung", lung), ("parenchyma", parenchyma)):
+        blurs = [_blurred_within(s, mask, sigma) for sigma in SCALES_MM]
+        for i, sigma in enumerate(SCALES_MM[:-1]):
+            detail = blurs[i] - blurs[i + 1]
+            shown[f"{name} detail {sigma:g} mm"] = float(detail[mask].std())
+    rows, columns = np.nonzero(parenchyma)
+    terms = np.stack([np.ones(len(rows)), rows * s.pixel_mm, columns * s.pixel_mm], axis=1)
+    tilt = np.linalg.lstsq(terms, s.hu[parenchyma], rcond=None)[0]
+    shown["parenchyma front to back, HU/mm"] = float(tilt[1])
     values = s.hu[lung]
     z = (values - values.mean()) / values.std()
     shown |= {"lung SD": float(values.std()), "lung skewness": float((z**3).mean())}
     shown["lung kurtosis"] = float((z**4).mean() - 3)
     return shown | _slope(s) | _cooccurrence(s)
+
+
+def _blurred_within(s: Slice, mask: Mask, sigma_mm: float) -> Image:
+    """The image blurred by a Gaussian, from pixels of a mask alone."""
+    sigma = sigma_mm / s.pixel_mm
+    weight = ndimage.gaussian_filter(mask.astype(np.float64), sigma)
+    mean: Image = ndimage.gaussian_filter(np.where(mask, s.hu, 0.0), sigma)
+    return mean / np.maximum(weight, 0.05)
 
 
 def _squares(mask: Mask, size_px: int) -> list[tuple[slice, slice]]:

@@ -5,8 +5,8 @@ usage: OMP_NUM_THREADS=1 python notebook/scripts/realism_study.py REAL --out FOL
 
 REAL is the folder of real CT described in its README: `siemens_sensation10/B70f` and `B40f` (one
 patient, one acquisition, two kernels) and single slices in `ge_lightspeed_vct`. Bodies of kind
-`patient` are scanned at the same thickness and pixel size with the nearest kernel there is and the
-load of the headers. Writes realism.json, prints a table of ranges, and lays real beside simulated
+`patient` are scanned at the same thickness and pixel size with the nearest kernel there is, at a
+load chosen such that the noise in tissue is about that of the real slices. Writes realism.json, prints a table of ranges, and lays real beside simulated
 slices in PNGs, which must never be committed. With --before the table has the earlier run's ranges.
 """
 
@@ -68,12 +68,12 @@ def _sensation(kernel: str, similar: str) -> Protocol:
     files = {f"siemens_sensation10/{kernel}/1-{i:02d}.dcm": "left" for i in range(7, 21)}
     return Protocol(
         f"Siemens {kernel}", files, (), "siemens-somatom-force", similar, 8.0,
-        ImageGrid(512, 331.0), 85.0, "left",
+        ImageGrid(512, 331.0), 34.0, "left",
     )  # fmt: skip
 
 
 GE_FILES = {
-    "A002304": "none", "A046441": "none", "A048383": "both", "A056642": "none", "A072894": "right",
+    "A048383": "both", "A072894": "right", "A046441": "none", "A056642": "none", "A002304": "none",
 }  # fmt: skip
 PROTOCOLS = (
     _sensation("B70f", "Bl64"),
@@ -81,7 +81,7 @@ PROTOCOLS = (
     Protocol(
         "GE STANDARD", {f"ge_lightspeed_vct/{name}.dcm": side for name, side in GE_FILES.items()},
         ("ge_lightspeed_vct/A002304.dcm",), "ge-revolution-ct", "STANDARD", 5.0,
-        ImageGrid(424, 349.0), 200.0, "both",
+        ImageGrid(424, 349.0), 60.0, "both",
     ),
 )  # fmt: skip
 

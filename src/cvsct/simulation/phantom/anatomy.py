@@ -119,7 +119,7 @@ def patient_body(seed: int) -> Body:
     right = float(rng.uniform(-106, -80))
     marrow = float(rng.uniform(80, 230))
     hu = {
-        "fat": rng.uniform(-112, -92),
+        "fat": rng.uniform(-120, -100),
         "muscle": rng.uniform(42, 62),
         "blood": rng.uniform(34, 46),
         "myocardium": rng.uniform(44, 54),
@@ -151,7 +151,7 @@ def patient_body(seed: int) -> Body:
         vessel=float(rng.uniform(0.88, 1.15)),
         breast_mm=float(rng.uniform(8, 16) + 0.6 * fat_mm) if female else 0.0,
         wobble_mm=float(rng.uniform(1.2, 2.2)),
-        twigs=float(rng.uniform(1500, 2100)),
+        twigs=float(rng.uniform(1400, 1900)),
         parenchyma=(front, front + float(rng.uniform(0.04, 0.11))),
         dependent=float(rng.uniform(0.05, 0.35)) if rng.random() < 0.5 else 0.0,
         emphysema=float(rng.uniform(1.2, 2.2)) if rng.random() < 0.3 else 0.0,

@@ -180,13 +180,15 @@ def oval_distance(starts, ends, across, half_mm, z, x0, y0, step, margin, out):
 
 
 @njit(cache=True)
-def grow_tree(root, cloud, chances, growth, ahead, least, spread):
+def grow_tree(root, cloud, chances, growth, hilar, ahead, least, spread):
     """Branches from a root into a cloud of points, of which each ends one twig; see `vessels`.
 
     Args:
         root: [3]; cloud: [points, 3]; float64, the cloud is reordered.
         chances: [4 * points], uniform in [0, 1).
         growth: share of the way to the middle of its points that a branch grows.
+        hilar: by how much that is less, relatively, for the root; a branch with half of all points
+            is shortened half as much.
         ahead: how far a branch keeps to its parent's direction, 0 to 1.
         least, spread: a branch passes a share of its points between `least` and `least + spread`
             to one of its two daughters.
@@ -222,7 +224,8 @@ def grow_tree(root, cloud, chances, growth, ahead, least, spread):
         n_branches += 1
         starts[branch], parents[branch], twigs[branch] = start, parent, size
         headings[branch] = heading
-        ends[branch] = start + distance * (0.9 if size == 1 else growth) * heading
+        length = 0.9 if size == 1 else growth * (1 - hilar * size / count)
+        ends[branch] = start + distance * length * heading
         if size == 1:
             continue
         scatter = np.zeros((3, 3))

@@ -107,8 +107,10 @@ def blend_fat(soft, bone, distance, offset, width, fascia, amounts, wall, septa,
                 whole = depth + fascia[r, c]
                 if whole > 6.0:
                     middle = whole * (np.float32(0.5) + np.float32(0.10) * coarse)
-                    half = np.float32(1.2) * septa * max(
-                        np.float32(1.0) + np.float32(0.7) * lobule, np.float32(0.2)
+                    half = (
+                        np.float32(1.2)
+                        * septa
+                        * max(np.float32(1.0) + np.float32(0.7) * lobule, np.float32(0.2))
                     )
                     tissue = max(tissue, _sheet(abs(depth - middle), half, width))
             scale = np.float32(1.0) + _grain(noise, r, c, texture)
@@ -150,13 +152,17 @@ def blend_muscle(soft, bone, distance, width, fascia, amounts, fat, streaks, noi
 
 @njit(cache=True)
 def blend_bone(soft, bone, distance, width, cortex_mm, cortex, marrow, noise, texture):
-    """Lay a bone over what is there: a dense rind `cortex_mm` thick around uneven marrow."""
+    """Lay a bone over what is there: a dense rind around uneven marrow.
+
+    Args:
+        cortex_mm: [rows], thickness of the rind in each row.
+    """
     uneven = np.any(texture != 0.0)
     for r in range(soft.shape[0]):
         for c in range(soft.shape[1]):
             share = _covered(distance[r, c], width)
             if share > 0.0:
-                inner = _covered(distance[r, c] + cortex_mm, width)
+                inner = _covered(distance[r, c] + cortex_mm[r], width)
                 scale = np.float32(1.0)
                 if uneven and inner > 0.0:
                     scale += _grain(noise, r, c, texture)

@@ -21,10 +21,14 @@ from cvsct.simulation.phantom.shapes import Nodes, Tubes, join_tubes
 from cvsct.simulation.phantom.skeleton import Skeleton
 from cvsct.simulation.phantom.soft_parts import SoftParts
 from cvsct.simulation.phantom.tissues import Tissue, tissue
-from cvsct.simulation.phantom.torso import Torso
+from cvsct.simulation.phantom.torso import Torso, spine_y
 from cvsct.simulation.phantom.vessels import LungTrees, airway_walls
 
 AIR = tissue((0.0, 0.0))
+BODY_CORTEX_MM, ARCH_CORTEX_MM = 0.5, 1.8
+"""Cortex of a patient's vertebral bodies and of their arches, which begin `ARCH_BEHIND_MM` behind
+the middle of the body; chosen."""
+ARCH_BEHIND_MM = 12.0
 CLEAR_MM = 2.2
 """How far the lungs stay off bones: pleura, fascia and the periosteum."""
 
@@ -57,9 +61,7 @@ def paint(canvas: Canvas, body: Body, anatomy: Anatomy, nodules: Sequence[Nodule
     canvas.paint(window, skin, tissues["skin"])
     if body.is_patient:
         fascia = canvas.distance(torso.fascia, window)
-        canvas.paint_fat(
-            window, skin, tissues["fat"], tissues["septa"], body.septa_mm, 1.8, fascia
-        )
+        canvas.paint_fat(window, skin, tissues["fat"], tissues["septa"], body.septa_mm, 1.8, fascia)
         canvas.paint_tubes(anatomy.soft_parts.skin, tissues["wall"])
         muscle = canvas.distance(torso.muscle, window)
         canvas.paint_muscle(
@@ -106,11 +108,8 @@ def _abdomen(canvas: Canvas, body: Body, anatomy: Anatomy, window: Window, under
         distance = canvas.distance(organs["stomach"], stomach)
         canvas.paint(stomach, distance, tissues["wall"])
         canvas.paint(stomach, distance, tissues["stomach"], 3.0)
-        grid = canvas.grid
-        rows = np.arange(stomach[0].start, stomach[0].stop, dtype=np.float32)
-        y = np.float32(grid.first_mm) + np.float32(grid.pixel_mm) * rows
         level = np.float32(anatomy.stomach_level_mm)
-        gas = np.maximum(distance + 3.0, (y - level)[:, None])
+        gas = np.maximum(distance + 3.0, (canvas.rows_mm(stomach) - level)[:, None])
         canvas.paint(stomach, gas.astype(np.float32), AIR)
     canvas.paint_field(organs["liver"], tissues["liver"])
     liver = canvas.window(organs["liver"])
@@ -214,4 +213,21 @@ def _bones(canvas: Canvas, body: Body, anatomy: Anatomy) -> None:
     for field, thickness in ((bones.spine, 0.9), (bones.sternum, 1.0), (bones.scapulae, 1.3)):
         window = canvas.window(field)
         if window is not None:
-            canvas.paint_bone(window, canvas.distance(field, window), thickness, cortex, marrow)
+            cortex_mm: float | Float32[np.ndarray, " rows"] = thickness
+            if body.is_patient and field is bones.spine:
+                cortex_mm = _vertebral_cortex_mm(canvas, body, window)
+            canvas.paint_bone(window, canvas.distance(field, window), cortex_mm, cortex, marrow)
+
+
+def _vertebral_cortex_mm(
+    canvas: Canvas, body: Body, window: Window
+) -> Float32[np.ndarray, " rows"]:
+    """Thickness of the vertebrae's cortex by row: thin around the body, thick in the arch."""
+    z = canvas.z_mm / body.posture.scale[2]
+    middle = np.array([[0.0, float(spine_y(body, np.array(z))), z]])
+    behind_mm = canvas.rows_mm(window) - np.float32(body.posture.to_scanner(middle)[0, 1])
+    rise = np.clip((behind_mm - np.float32(ARCH_BEHIND_MM)) / np.float32(8.0), 0, 1)
+    cortex_mm: Float32[np.ndarray, " rows"] = (
+        np.float32(BODY_CORTEX_MM) + np.float32(ARCH_CORTEX_MM - BODY_CORTEX_MM) * rise
+    )
+    return cortex_mm

@@ -89,6 +89,14 @@ class Canvas:
         last = int(np.clip(np.floor((high_mm - start) / step) + 1, first, self.grid.size_px))
         return slice(first, last)
 
+    def rows_mm(self, window: Window) -> Float32[np.ndarray, " rows"]:
+        """Coordinates y of a window's rows."""
+        rows = np.arange(window[0].start, window[0].stop, dtype=np.float32)
+        y_mm: Float32[np.ndarray, " rows"] = (
+            np.float32(self.grid.first_mm) + np.float32(self.grid.pixel_mm) * rows
+        )
+        return y_mm
+
     def distance(self, field: Field, window: Window) -> Plane:
         """A field at the pixels of a window."""
         plane = field.plane(self.z_mm)
@@ -197,12 +205,19 @@ class Canvas:
         )  # fmt: skip
 
     def paint_bone(
-        self, window: Window, distance: Plane, cortex_mm: float, cortex: Tissue, marrow: Tissue
+        self,
+        window: Window,
+        distance: Plane,
+        cortex_mm: float | Float32[np.ndarray, " rows"],
+        cortex: Tissue,
+        marrow: Tissue,
     ) -> None:
-        """Lay a bone with its cortex."""
+        """Lay a bone with its cortex, of one thickness or of one for each row."""
+        thick_mm = np.broadcast_to(np.asarray(cortex_mm, np.float32), distance.shape[:1])
         voxels.blend_bone(
             self.amounts[0][window], self.amounts[1][window], distance,
-            np.float32(self.grid.pixel_mm), np.float32(cortex_mm), cortex.amounts, marrow.amounts,
+            np.float32(self.grid.pixel_mm), np.ascontiguousarray(thick_mm), cortex.amounts,
+            marrow.amounts,
             self._textures(window), marrow.texture,
         )  # fmt: skip
 

@@ -33,6 +33,13 @@ VERTEBRA_Z = (
 )  # fmt: skip
 """Centres of the bodies of C6, C7, T1 to T12 and L1."""
 
+PATIENT_VERTEBRAE = np.array([
+    (0, 2, 4, 6, 8, 10, 12, 14), (11, 13, 12.6, 13.4, 14.4, 16.2, 19.2, 22),
+    (8.5, 9.8, 11.5, 13, 13.8, 14.7, 16, 17.2),
+])  # fmt: skip
+"""Index into `VERTEBRA_Z`, half-width and half-depth of a patient's vertebral bodies: about those
+of Panjabi et al. (Spine 16, 1991), from T3 to T9 nearly as deep as wide; not looked up again."""
+
 RIB_DROP = (45, 66, 84, 98, 110, 120, 126, 128, 124, 116, 104, 84)
 """How far each rib would fall from its head to the midline in front, mm."""
 RIB_END_DEG = (146, 148, 148, 148, 148, 146, 144, 136, 126, 115, 88, 58)
@@ -121,6 +128,13 @@ def _spine(body: Body, low_z: float, high_z: float) -> tuple[Field, Tubes, Tubes
     for level, centre in enumerate(VERTEBRA_Z):
         grow = (level - 2) / 11
         half = (14.5 + 6.0 * grow, 11.0 + 4.6 * grow, 8.0 + 3.4 * grow)
+        if body.is_patient:
+            levels, wide, deep = PATIENT_VERTEBRAE
+            half = (
+                float(np.interp(level, levels, wide)),
+                float(np.interp(level, levels, deep)),
+                half[2],
+            )
         ys = level_y(centre)
         tilt = (level_y(centre + 8) - level_y(centre - 8)) / 16
         above = lattice.z.ravel() - centre

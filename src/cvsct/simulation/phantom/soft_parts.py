@@ -97,9 +97,7 @@ def _local_trees(
     return join_tubes(trees)
 
 
-def _glands(
-    rng: np.random.Generator, body: Body, torso: Torso, under_skin: Points
-) -> list[Tubes]:
+def _glands(rng: np.random.Generator, body: Body, torso: Torso, under_skin: Points) -> list[Tubes]:
     """Ducts and lobules of the breasts, from the nipple into the fat behind it."""
     glands: list[Tubes] = []
     if body.gland_twigs == 0:

@@ -37,12 +37,15 @@ PATIENT: dict[str, tuple[str, float, tuple[float, ...]]] = {
     "disc": ("cartilage", 85.0, (0.005, 0.008, 0.004, 0.0, 0.0, 0.0)),
     "canal": ("water", 12.0, SMOOTH),
     "cord": ("soft-tissue", 36.0, SMOOTH),
-    "lung": ("muscle", 0.0, (0.03, 0.045, 0.05, 0.0, 0.0, 0.0)),
+    "lung": ("muscle", 0.0, (0.05, 0.058, 0.05, 0.0, 0.0, 0.0)),
     "nodule": ("muscle", 0.0, SMOOTH),
-    "marrow": ("spongiosa", 180.0, (0.030, 0.025, 0.012, 0.0, 0.0, 0.0)),
+    "marrow": ("spongiosa", 180.0, (0.050, 0.012, 0.022, 0.0, 0.0, 0.0)),
     "cortex": ("cortical-bone", 1150.0, SMOOTH),
     "plaque": ("cortical-bone", 600.0, SMOOTH),
 }
+
+LUNGMAN_LUNG = (0.03, 0.045, 0.05, 0.0, 0.0, 0.0)
+"""Texture of the parenchyma with which the paper's phantom can be filled; chosen."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def tissues_of(body: Body) -> dict[str, Tissue]:
     if not body.is_patient:
         soft = {name: tissue((1.0, 0.0)) for name in PATIENT}
         rigid = {"cortex": (0.0, 1.0), "plaque": (0.0, 1.0), "marrow": (0.0, 0.92)}
-        soft["lung"] = tissue((1.0, 0.0), PATIENT["lung"][2])
+        soft["lung"] = tissue((1.0, 0.0), LUNGMAN_LUNG)
         return soft | {name: tissue(amounts) for name, amounts in rigid.items()}
     drawn = dict(body.hu)
     drawn["mediastinal fat"] = drawn["fat"] + 5

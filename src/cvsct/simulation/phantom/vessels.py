@@ -29,6 +29,7 @@ class Branching:
     Args:
         growth: share of the way to the middle of its cloud that a branch grows; 0.4 in Tawhai et
             al.
+        hilar: by how much that is less, relatively, for the root, which so divides at the hilum.
         ahead: how far a branch keeps to its parent's direction, 0 to 1; chosen.
         least: smallest share of a branch's points that passes to a daughter.
         spread: how far that share may lie above; chosen.
@@ -36,6 +37,7 @@ class Branching:
     """
 
     growth: float = 0.42
+    hilar: float = 0.0
     ahead: float = 0.35
     least: float = 0.32
     spread: float = 0.36
@@ -44,11 +46,15 @@ class Branching:
 
 EVEN = Branching()
 """Daughters of similar size, as the paper's phantom has them."""
-AXIAL = Branching(growth=0.38, ahead=0.5, least=0.16, spread=0.68, exponent=3.0)
-"""Daughters of unlike size: an axial vessel keeps most of its caliber past its side branches, as
-pulmonary vessels do, whose lengths and diameters within one generation differ severalfold (Huang
-et al. 1996). The figures are chosen such that vessels thin out towards the pleura as in the real
-slices of notebook/realism.md."""
+AXIAL = Branching(growth=0.36, hilar=0.75, ahead=0.35, least=0.22, spread=0.56, exponent=2.4)
+"""Daughters of unlike size that divide at the hilum already, and twigs that stay visible up to
+the pleura. Chosen such that the share of vessels falls towards the pleura as in the real slices of
+notebook/realism.md; even daughters are too thick midway and too thin in the periphery."""
+PATIENT_ROOTS = 0.85
+"""Width of a patient's lobar vessels relative to `ARTERY_MM` and `VEIN_MM`; chosen likewise."""
+PATIENT_THINNEST_MM = 0.45
+"""Radius of a patient's last branches, arteries and veins of a secondary lobule: about 1 mm wide
+(Webb, Radiology 239, 2006)."""
 PLEURA_MM = 2.0
 """Least distance from the pleura of the ends of a patient's vessels; chosen."""
 AIRWAY_LEAST_MM = 0.5
@@ -129,8 +135,8 @@ def grow(
 ) -> Tree:
     """A tree from a root into a cloud of points; every point becomes the end of one twig."""
     starts, ends, parents, twigs = fields.grow_tree(
-        root, cloud.copy(), rng.random(4 * len(cloud)), branching.growth, branching.ahead,
-        branching.least, branching.spread,
+        root, cloud.copy(), rng.random(4 * len(cloud)), branching.growth,
+        branching.hilar, branching.ahead, branching.least, branching.spread,
     )  # fmt: skip
     bend = rng.normal(0, 0.05, (len(starts), 3))
     radius = root_mm * (twigs / len(cloud)) ** (1 / branching.exponent)
@@ -182,7 +188,9 @@ def build_trees(body: Body, torso: Torso, organs: Organs) -> LungTrees:
     litres = len(points) * float(np.prod(torso.lattice.step_mm)) * 1e-6
     lobes = lobe_of(*torso.lattice.posture.to_body(*points.T))
     per_lobe = body.twigs * litres / len(points)
-    thinnest_mm, branching = (0.25, AXIAL) if body.is_patient else (0.35, EVEN)
+    wide, thinnest_mm, branching = body.vessel, 0.35, EVEN
+    if body.is_patient:
+        wide, thinnest_mm, branching = wide * PATIENT_ROOTS, PATIENT_THINNEST_MM, AXIAL
     trees: list[Tree] = []
     airways: list[Tubes] = []
 
@@ -194,15 +202,13 @@ def build_trees(body: Body, torso: Torso, organs: Organs) -> LungTrees:
     posture = torso.lattice.posture
     for lobe, root in enumerate(ARTERY_ROOTS):
         place = posture.to_scanner(np.array([root]))[0]
-        radius = ARTERY_MM[lobe] * body.vessel
+        radius = ARTERY_MM[lobe] * wide
         tree = grow(rng, place, cloud((lobe,), 1.0), radius, thinnest_mm, branching)
         trees.append(tree)
         airways.append(_airways(body, tree, lobe))
     for members, root, radius in zip(VEIN_LOBES, VEIN_ROOTS, VEIN_MM, strict=True):
         place = posture.to_scanner(np.array([root]))[0]
-        trees.append(
-            grow(rng, place, cloud(members, 0.8), radius * body.vessel, thinnest_mm, branching)
-        )
+        trees.append(grow(rng, place, cloud(members, 0.8), radius * wide, thinnest_mm, branching))
     return LungTrees(join_trees(trees), join_tubes(airways))
 
 
