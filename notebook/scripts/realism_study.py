@@ -6,8 +6,9 @@ usage: OMP_NUM_THREADS=1 python notebook/scripts/realism_study.py REAL --out FOL
 REAL is the folder of real CT described in its README: `siemens_sensation10/B70f` and `B40f` (one
 patient, one acquisition, two kernels) and single slices in `ge_lightspeed_vct`. Bodies of kind
 `patient` are scanned at the same thickness and pixel size with the nearest kernel there is, at a
-load chosen such that the noise in tissue is about that of the real slices. Writes realism.json, prints a table of ranges, and lays real beside simulated
-slices in PNGs, which must never be committed. With --before the table has the earlier run's ranges.
+load chosen such that noise in tissue is about that of the real slices. Writes realism.json, prints
+a table of ranges, and lays real beside simulated slices in PNGs, which must never be committed.
+With --before the table has the earlier run's ranges.
 """
 
 from __future__ import annotations

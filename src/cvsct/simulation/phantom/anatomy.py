@@ -117,7 +117,7 @@ def patient_body(seed: int) -> Body:
     tall = float(rng.uniform(0.92, 1.12))
     front = float(rng.uniform(0.115, 0.155))
     right = float(rng.uniform(-106, -80))
-    marrow = float(rng.uniform(80, 230))
+    marrow = float(rng.uniform(60, 180))
     hu = {
         "fat": rng.uniform(-120, -100),
         "muscle": rng.uniform(42, 62),
@@ -131,7 +131,7 @@ def patient_body(seed: int) -> Body:
         "cartilage": rng.uniform(85, 150),
     }
     soft = random_stream(seed, "patient", "soft parts of the body")
-    septa_mm, streaks_mm = float(soft.uniform(0.10, 0.30)), float(soft.uniform(0.3, 1.2))
+    septa_mm, streaks_mm = float(soft.uniform(0.10, 0.30)), float(soft.uniform(0.1, 0.6))
     gland_twigs = int(soft.integers(20, 220)) if female else 0
     return Body(
         kind="patient",

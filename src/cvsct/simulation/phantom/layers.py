@@ -25,7 +25,7 @@ from cvsct.simulation.phantom.torso import Torso, spine_y
 from cvsct.simulation.phantom.vessels import LungTrees, airway_walls
 
 AIR = tissue((0.0, 0.0))
-BODY_CORTEX_MM, ARCH_CORTEX_MM = 0.5, 1.8
+BODY_CORTEX_MM, ARCH_CORTEX_MM = 0.4, 1.3
 """Cortex of a patient's vertebral bodies and of their arches, which begin `ARCH_BEHIND_MM` behind
 the middle of the body; chosen."""
 ARCH_BEHIND_MM = 12.0

@@ -20,11 +20,11 @@ from cvsct.simulation.phantom.vessels import AXIAL, grow
 
 Points = Float[np.ndarray, "points 3"]
 
-SKIN_TREES_PER_LITRE = 70.0
-CHEST_TREES_PER_LITRE = 220.0
+SKIN_TREES_PER_LITRE = 90.0
+CHEST_TREES_PER_LITRE = 420.0
 HEART_TREES = 14
-NIPPLE = (86.0, -66.0, -50.0)
-"""Place of the left nipple in body coordinates, less the height of the breast."""
+NIPPLE = (86.0, -110.0, -48.0)
+"""Place of the left nipple in body coordinates, less the height of the breast (`torso`)."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ def _glands(rng: np.random.Generator, body: Body, torso: Torso, under_skin: Poin
     if body.gland_twigs == 0:
         return glands
     for side in (-1.0, 1.0):
-        x, y, z = side * NIPPLE[0], NIPPLE[1] - 0.75 * body.breast_mm, NIPPLE[2]
-        nipple, middle = body.posture.to_scanner(np.array([[x, y, z], [x, y + 26.0, z]]))
-        gap = (under_skin - middle) / np.array([44.0, 26.0, 40.0])
-        deep = (torso.skin.at(under_skin) < -8.0) & (torso.fascia.at(under_skin) > 5.0)
+        x, y, z = side * NIPPLE[0], NIPPLE[1] - body.breast_mm, NIPPLE[2]
+        nipple, middle = body.posture.to_scanner(np.array([[x, y, z], [x, y + 16.0, z]]))
+        gap = (under_skin - middle) / np.array([42.0, 26.0, 38.0])
+        deep = (torso.skin.at(under_skin) < -6.0) & (torso.fascia.at(under_skin) > 4.0)
         cloud = under_skin[deep & ((gap * gap).sum(axis=1) < 1.0)][: body.gland_twigs]
         if len(cloud) > 1:
-            glands.append(grow(rng, nipple, cloud, 3.6, 0.8, AXIAL).tubes)
+            glands.append(grow(rng, nipple, cloud, 4.0, 1.0, AXIAL).tubes)
     return glands

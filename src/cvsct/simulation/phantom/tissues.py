@@ -93,7 +93,7 @@ def tissues_of(body: Body) -> dict[str, Tissue]:
         soft["lung"] = tissue((1.0, 0.0), LUNGMAN_LUNG)
         return soft | {name: tissue(amounts) for name, amounts in rigid.items()}
     drawn = dict(body.hu)
-    drawn["mediastinal fat"] = drawn["fat"] + 5
+    drawn["mediastinal fat"] = drawn["fat"] + 14
     return {
         name: tissue(_at_hu(material, drawn.get(name, hu)), texture, body.grain)
         for name, (material, hu, texture) in PATIENT.items()
