@@ -151,7 +151,7 @@ def patient_body(seed: int) -> Body:
         vessel=float(rng.uniform(0.88, 1.15)),
         breast_mm=float(rng.uniform(8, 16) + 0.6 * fat_mm) if female else 0.0,
         wobble_mm=float(rng.uniform(1.2, 2.2)),
-        twigs=float(rng.uniform(1400, 1900)),
+        twigs=float(rng.uniform(1600, 2100)),
         parenchyma=(front, front + float(rng.uniform(0.04, 0.11))),
         dependent=float(rng.uniform(0.05, 0.35)) if rng.random() < 0.5 else 0.0,
         emphysema=float(rng.uniform(1.2, 2.2)) if rng.random() < 0.3 else 0.0,

@@ -224,7 +224,7 @@ def _vertebral_cortex_mm(
 ) -> Float32[np.ndarray, " rows"]:
     """Thickness of the vertebrae's cortex by row: thin around the body, thick in the arch."""
     z = canvas.z_mm / body.posture.scale[2]
-    middle = np.array([[0.0, float(spine_y(body, np.array(z))), z]])
+    middle = np.array([[0.0, float(spine_y(body, np.array([z]))[0]), z]])
     behind_mm = canvas.rows_mm(window) - np.float32(body.posture.to_scanner(middle)[0, 1])
     rise = np.clip((behind_mm - np.float32(ARCH_BEHIND_MM)) / np.float32(8.0), 0, 1)
     cortex_mm: Float32[np.ndarray, " rows"] = (

@@ -55,7 +55,7 @@ PATIENT_ROOTS = 0.85
 PATIENT_THINNEST_MM = 0.45
 """Radius of a patient's last branches, arteries and veins of a secondary lobule: about 1 mm wide
 (Webb, Radiology 239, 2006)."""
-PLEURA_MM = 3.0
+PLEURA_MM = 1.5
 """Least distance from the pleura of the ends of a patient's vessels; chosen."""
 AIRWAY_LEAST_MM = 0.5
 """Radius of the thinnest airways drawn; CT of 1 mm shows lumens of 1.5 to 2 mm."""
