@@ -1,4 +1,4 @@
-"""Patients look like CT: vessels, airways, fat, muscle and bone within published or measured ranges.
+"""Patients look like CT: their parts lie within published ranges, or those of real slices.
 
 Real ranges are those of notebook/realism.md: the left lung of one patient in 14 slices of 8 mm, and
 tissue of that patient and of others where the page names them.
@@ -58,7 +58,8 @@ def vessel_shares(body: Phantom) -> dict[tuple[int, int, int], float]:
     shares: dict[tuple[int, int, int], list[float]] = {}
     for level in (-75.0, -45.0, 10.0):
         z_mm = level * body.body.posture.scale[2]
-        image = hu(np.mean([body.raster(z_mm + d, GRID) for d in np.linspace(-3.5, 3.5, 6)], axis=0))
+        planes = [body.raster(z_mm + step, GRID) for step in np.linspace(-3.5, 3.5, 6)]
+        image = hu(np.mean(planes, axis=0))
         smooth = ndimage.gaussian_filter(image, 0.9 / GRID.pixel_mm)
         points = points_at(z_mm)
         torso, organs = body.anatomy.torso, body.anatomy.organs

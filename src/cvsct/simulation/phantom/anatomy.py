@@ -1,6 +1,6 @@
-"""The figures of one body, drawn from a seed.
+"""Parameters of a body, drawn from a seed.
 
-Two kinds: the chest phantom Lungman, always nearly the same, and patients, no two alike. Lengths
+There are two kinds: the chest phantom Lungman, always nearly the same, and patients, no two alike. Lengths
 are those of an average body in body coordinates (see `shapes.Posture`); z = 0 is the level of the
 carina, at the disc below the fourth thoracic vertebra.
 
@@ -20,7 +20,7 @@ from cvsct.simulation.phantom.shapes import Posture
 
 @dataclass(frozen=True)
 class Body:
-    """What tells one body from another.
+    """Parameters of one body: size, build, organs and tissues.
 
     Args:
         kind: "lungman" or "patient".
@@ -39,7 +39,7 @@ class Body:
         dependent: density added at the pleura behind.
         emphysema: noise level above which the lung is destroyed; 0 for none.
         fissure: density of the fissures.
-        hu: CT numbers of tissues at 120 kVp that differ between patients, by tissue.
+        hu: CT numbers at 120 kVp of the tissues that differ between patients, by tissue.
         grain: strength of all textures relative to the average.
         plaque: calcified plaques in the aorta.
         stomach_air: share of the stomach's height that is air.
@@ -76,11 +76,11 @@ class Body:
 
     @property
     def is_patient(self) -> bool:
-        """Whether organs differ in what they are made of."""
+        """Whether this is a patient, whose organs consist of different tissues."""
         return self.kind == "patient"
 
     def stream(self, purpose: str) -> np.random.Generator:
-        """Randomness for one purpose."""
+        """Random stream of this body for one purpose."""
         return random_stream(self.seed, self.kind, purpose)
 
 
@@ -88,7 +88,7 @@ LUNGMAN_PARENCHYMA = (0.14, 0.20)
 
 
 def lungman_body(seed: int, parenchyma: bool) -> Body:
-    """The chest phantom: nearly the same for every seed, as if set up anew."""
+    """Parameters of the chest phantom: nearly the same for every seed, as if set up anew."""
     rng = random_stream(seed, "lungman", "body")
     size = 1 + rng.uniform(-0.015, 0.015)
     scale = tuple(float(size + rng.uniform(-0.01, 0.01)) for _ in range(3))
@@ -106,7 +106,7 @@ def lungman_body(seed: int, parenchyma: bool) -> Body:
 
 
 def patient_body(seed: int) -> Body:
-    """A patient: size, build, organs and tissues drawn from the seed."""
+    """Parameters of a patient: size, build, organs and tissues drawn from the seed."""
     rng = random_stream(seed, "patient", "body")
     female = rng.random() < 0.5
     fat_mm = float(np.clip(rng.gamma(4.0, 3.2 if female else 2.6), 4, 27))

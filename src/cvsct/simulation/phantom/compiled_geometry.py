@@ -1,6 +1,6 @@
 """The phantom's compiled geometry: splines, distances to tubes, growth of trees.
 
-All functions here are compiled by numba and single-threaded; arrays are float32 unless said.
+All functions here are compiled by numba and single-threaded; arrays are float32 unless noted.
 An image is addressed as [row, column] = [y, x]. Distances are signed, in mm, negative inside.
 """
 
@@ -24,7 +24,7 @@ def _weights(t):
 
 @njit(cache=True)
 def _node(index, count, periodic):
-    """The node that stands for `index`: wrapped round, or the nearest there is."""
+    """Index of an existing node for any `index`: wrapped around if periodic, else clipped."""
     if periodic:
         return index % count
     return min(max(index, 0), count - 1)

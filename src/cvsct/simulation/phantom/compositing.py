@@ -1,6 +1,6 @@
-"""The phantom's compiled mixing: tissues laid over one another, pixel by pixel.
+"""The phantom's compiled compositing: tissues laid over one another, pixel by pixel.
 
-All functions here are compiled by numba and single-threaded; arrays are float32 unless said.
+All functions here are compiled by numba and single-threaded; arrays are float32 unless noted.
 Distances are signed, in mm, negative inside. A tissue covers a pixel by the share
 `0.5 - distance / width`, clipped to [0, 1]: an edge is a ramp one pixel wide, as if the pixel's
 area had been averaged.
@@ -25,7 +25,7 @@ def _covered(distance, width):
 
 @njit(cache=True)
 def _ridge(value, breadth):
-    """1 where a noise crosses zero, falling to 0 at `breadth`: thin sheets in space."""
+    """Height of a thin sheet: 1 where a noise crosses zero, falling to 0 at `breadth`."""
     return max(np.float32(0.0), np.float32(1.0) - abs(value) / breadth)
 
 
@@ -186,7 +186,7 @@ def blend_lung(
     """Lay parenchyma over what is there and store each pixel's share of lung in `share`.
 
     Args:
-        fissure: distance from the fissures, signed anyhow.
+        fissure: distance from the fissures; its sign does not matter.
         amounts: [2], amounts of soft tissue at density 1.
         gradient: [6]: density at y = 0, its rise per mm of y, density added at the pleura behind
             and the depth in mm over which that fades, density of a fissure, share of emphysema.

@@ -1,7 +1,7 @@
 """The order in which a body's tissues are laid over one another in a slice.
 
-Later layers cover earlier ones: skin, fat, muscle, what lies under the diaphragm, mediastinum,
-lungs with their trees and nodules, bones.
+Later layers cover earlier ones: skin, fat, muscle, abdominal organs, mediastinum, lungs with their
+trees and nodules, bones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from cvsct.simulation.phantom import compositing as voxels
+from cvsct.simulation.phantom import compositing
 from cvsct.simulation.phantom.anatomy import Body
 from cvsct.simulation.phantom.nodules import Nodule
 from cvsct.simulation.phantom.organs import Organs
@@ -56,7 +56,7 @@ def paint(canvas: Canvas, body: Body, anatomy: Anatomy, nodules: Sequence[Nodule
     window = canvas.window(torso.skin)
     if window is None:
         return
-    canvas.weave(window)
+    canvas.prepare_noise(window)
     skin = canvas.distance(torso.skin, window)
     canvas.paint(window, skin, tissues["skin"])
     if body.is_patient:
@@ -116,7 +116,7 @@ def _abdomen(canvas: Canvas, body: Body, anatomy: Anatomy, window: Window, under
     if liver is not None:
         veins = canvas.tubes(anatomy.liver_veins, liver)
         if veins is not None:
-            voxels.carve(veins[1], -canvas.distance(organs["liver"], liver), np.float32(0.0))
+            compositing.carve(veins[1], -canvas.distance(organs["liver"], liver), np.float32(0.0))
             canvas.paint(*veins, tissues["blood"])
 
 
@@ -150,12 +150,12 @@ def _lungs(
     """Parenchyma, vessels, airways, nodules."""
     tissues, organs, trees = anatomy.tissues, anatomy.organs, anatomy.trees
     lung = np.maximum(cavity + np.float32(1.0), np.float32(1.5) - under)
-    voxels.carve(lung, canvas.distance(organs.fields["mediastinum"], window), np.float32(0.0))
+    compositing.carve(lung, canvas.distance(organs.fields["mediastinum"], window), np.float32(0.0))
     ribs = canvas.tubes(anatomy.skeleton.ribs, window, CLEAR_MM)
     if ribs is not None:
-        voxels.carve(lung, ribs[1], np.float32(CLEAR_MM))
+        compositing.carve(lung, ribs[1], np.float32(CLEAR_MM))
     spine = canvas.distance(anatomy.skeleton.spine, window)
-    voxels.carve(lung, spine, np.float32(CLEAR_MM))
+    compositing.carve(lung, spine, np.float32(CLEAR_MM))
     front, back = body.parenchyma
     slope = (back - front) / 160.0
     gradient = (
@@ -163,39 +163,39 @@ def _lungs(
     )  # fmt: skip
     fissure = canvas.distance(organs.fields["fissure"], window)
     share = canvas.paint_lung(window, lung, fissure, gradient, tissues["lung"])
-    for tubes, stuff in (
+    for tubes, tree_tissue in (
         (trees.vessels.tubes, tissues["blood"]),
         (airway_walls(trees.airways), tissues["wall"]),
     ):
-        seen = canvas.tubes(tubes, window)
-        if seen is not None:
-            canvas.paint_within(window, seen[1], share, stuff)
+        tree = canvas.tubes(tubes, window)
+        if tree is not None:
+            canvas.paint_within(window, tree[1], share, tree_tissue)
     canvas.paint_tubes(join_tubes([organs.tubes["airways"], trees.airways]), AIR)
     for nodule in nodules:
-        seen = canvas.tubes(nodule.tubes)
-        if seen is not None:
-            place, distance = seen
-            part = _part(share, window, place)
-            if part is not None:
-                density = (1000 + nodule.hu) / 1000
-                canvas.paint_within(place, distance, part, tissues["nodule"].scaled(density))
+        region = canvas.tubes(nodule.tubes)
+        if region is not None:
+            nodule_window, distance = region
+            nodule_share = _cut(share, window, nodule_window)
+            if nodule_share is not None:
+                nodule_tissue = tissues["nodule"].scaled((1000 + nodule.hu) / 1000)
+                canvas.paint_within(nodule_window, distance, nodule_share, nodule_tissue)
 
 
-def _part(
-    share: Float32[np.ndarray, "outer_rows outer_columns"], window: Window, place: Window
+def _cut(
+    plane: Float32[np.ndarray, "outer_rows outer_columns"], window: Window, inner_window: Window
 ) -> Plane | None:
-    """The piece of a window's plane at another window; None where that reaches beyond it."""
+    """The part of a window's plane in an inner window; None where that reaches beyond it."""
     inside = all(
         outer.start <= inner.start and inner.stop <= outer.stop
-        for outer, inner in zip(window, place, strict=True)
+        for outer, inner in zip(window, inner_window, strict=True)
     )
     if not inside:
         return None
     rows, columns = (
         slice(inner.start - outer.start, inner.stop - outer.start)
-        for outer, inner in zip(window, place, strict=True)
+        for outer, inner in zip(window, inner_window, strict=True)
     )
-    return share[rows, columns]
+    return plane[rows, columns]
 
 
 def _bones(canvas: Canvas, body: Body, anatomy: Anatomy) -> None:

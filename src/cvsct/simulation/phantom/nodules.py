@@ -117,7 +117,9 @@ def place_nodules(
     """
     rng = body.stream("nodules")
     count = int(rng.integers(2, 9) if body.is_patient else rng.integers(8, 13))
-    stout = join_tubes([vessels.tubes.select(vessels.tubes.radii[:, 1] > 1.0), airways.grown(1.0)])
+    obstacles = join_tubes(
+        [vessels.tubes.select(vessels.tubes.radii[:, 1] > 1.0), airways.grown(1.0)]
+    )
     nodules: list[Nodule] = []
     sizes = rng.permutation(np.resize(rng.permutation(DIAMETERS_MM), count))
     numbers = np.resize(rng.permutation(CT_NUMBERS_HU), count)
@@ -129,12 +131,12 @@ def place_nodules(
         for other in nodules:
             apart = np.linalg.norm(points - np.array(other.centre_mm), axis=1)
             points = points[apart > other.diameter_mm + reach + 6.0]
-        room = clearance(points, stout).min(axis=1) - reach
+        room = clearance(points, obstacles).min(axis=1) - reach
         free = points[room > 0.5] if (room > 0.5).any() else points[room >= room.max()]
         x, y, z = (float(round(v, 3)) for v in free[0])
         nodules.append(make_nodule(rng, (x, y, z), diameter, hu, shape))
-    struck = np.zeros(len(vessels.tubes), dtype=bool)
+    crossed = np.zeros(len(vessels.tubes), dtype=bool)
     for nodule in nodules:
         gap = clearance(np.array([nodule.centre_mm]), vessels.tubes)[0]
-        struck |= (gap < nodule.diameter_mm / 2 + 0.4) & (vessels.tubes.radii[:, 1] <= 1.0)
-    return tuple(nodules), vessels.without(struck)
+        crossed |= (gap < nodule.diameter_mm / 2 + 0.4) & (vessels.tubes.radii[:, 1] <= 1.0)
+    return tuple(nodules), vessels.without(crossed)

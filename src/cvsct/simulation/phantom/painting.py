@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from cvsct.simulation.phantom import compiled_geometry as fields
-from cvsct.simulation.phantom import compositing as voxels
+from cvsct.simulation.phantom import compiled_geometry, compositing
 from cvsct.simulation.phantom.shapes import Field, Nodes, Ovals, Tubes
 from cvsct.simulation.phantom.tissues import Tissue
 
@@ -56,19 +55,19 @@ class Canvas:
         shape = (max(len(noise), 4), grid.size_px if noise else 1, grid.size_px)
         self._noise = np.zeros(shape, np.float32)
 
-    def weave(self, window: Window) -> None:
-        """Prepare the noises within a window, before anything textured is painted there."""
-        for nodes, cell, out in zip(self._nodes, NOISE_CELLS_MM, self._noise, strict=False):
+    def prepare_noise(self, window: Window) -> None:
+        """Evaluate the noises within a window; required before textured tissue is painted there."""
+        for nodes, cell, plane in zip(self._nodes, NOISE_CELLS_MM, self._noise, strict=False):
             start, step = self.grid.first_mm, self.grid.pixel_mm
-            fields.refine(
-                fields.plane_between(nodes, self.z_mm / cell[2], True),
+            compiled_geometry.refine(
+                compiled_geometry.plane_between(nodes, self.z_mm / cell[2], True),
                 (start + step * window[0].start) / cell[1], step / cell[1],
                 (start + step * window[1].start) / cell[0], step / cell[0],
-                True, out[window],
+                True, plane[window],
             )  # fmt: skip
 
     def window(self, field: Field, reach_mm: float = 0.0) -> Window | None:
-        """The pixels where a field may be below `reach_mm`; None where it nowhere is."""
+        """The pixels where a field may be below `reach_mm`; None if it is above everywhere."""
         plane = field.plane(self.z_mm)
         if plane is None:
             return None
@@ -108,7 +107,7 @@ class Canvas:
         start, step = self.grid.first_mm, self.grid.pixel_mm
         x, y, _ = field.origin_mm
         dx, dy, _ = field.step_mm
-        fields.refine(
+        compiled_geometry.refine(
             plane,
             (start + step * window[0].start - y) / dy, step / dy,
             (start + step * window[1].start - x) / dx, step / dx,
@@ -135,7 +134,7 @@ class Canvas:
             )
         shape = tuple(part.stop - part.start for part in window)
         out = np.full(shape, 1e3, np.float32)
-        place = (
+        raster = (
             np.float32(self.z_mm),
             np.float32(self.grid.first_mm + self.grid.pixel_mm * window[1].start),
             np.float32(self.grid.first_mm + self.grid.pixel_mm * window[0].start),
@@ -143,16 +142,18 @@ class Canvas:
             np.float32(margin),
         )
         if isinstance(near, Tubes):
-            fields.tube_distance(near.starts, near.ends, near.radii, *place, out)
+            compiled_geometry.tube_distance(near.starts, near.ends, near.radii, *raster, out)
         else:
-            fields.oval_distance(near.starts, near.ends, near.across, near.half_mm, *place, out)
+            compiled_geometry.oval_distance(
+                near.starts, near.ends, near.across, near.half_mm, *raster, out
+            )
         return window, out
 
     def paint(
         self, window: Window, distance: Plane, tissue: Tissue, offset_mm: float = 0.0
     ) -> None:
-        """Lay a tissue within `distance + offset_mm < 0`."""
-        voxels.blend(
+        """Paint a tissue where `distance + offset_mm < 0`."""
+        compositing.blend(
             self.amounts[0][window], self.amounts[1][window], distance, np.float32(offset_mm),
             np.float32(self.grid.pixel_mm), tissue.amounts, self._textures(window), tissue.texture,
         )  # fmt: skip
@@ -160,16 +161,16 @@ class Canvas:
     def paint_field(
         self, field: Field, tissue: Tissue, window: Window | None = None, offset_mm: float = 0.0
     ) -> None:
-        """Lay a tissue within a field's surface, moved inwards by `offset_mm`."""
+        """Paint a tissue within a field's surface, moved inwards by `offset_mm`."""
         window = window or self.window(field, -offset_mm)
         if window is not None:
             self.paint(window, self.distance(field, window), tissue, offset_mm)
 
     def paint_tubes(self, tubes: Tubes | Ovals, tissue: Tissue, offset_mm: float = 0.0) -> None:
-        """Lay a tissue within tubes."""
-        seen = self.tubes(tubes)
-        if seen is not None:
-            self.paint(*seen, tissue, offset_mm)
+        """Paint a tissue within tubes."""
+        region = self.tubes(tubes)
+        if region is not None:
+            self.paint(*region, tissue, offset_mm)
 
     def paint_fat(
         self,
@@ -181,8 +182,8 @@ class Canvas:
         offset_mm: float = 0.0,
         fascia: Plane = NO_PLANE,
     ) -> None:
-        """Lay fat with its septa within `distance + offset_mm < 0`; see `compositing.blend_fat`."""
-        voxels.blend_fat(
+        """Paint fat with septa where `distance + offset_mm < 0`; see `compositing.blend_fat`."""
+        compositing.blend_fat(
             self.amounts[0][window], self.amounts[1][window], distance, np.float32(offset_mm),
             np.float32(self.grid.pixel_mm), fascia, fat.amounts, septa.amounts,
             np.float32(septa_mm), self._textures(window), fat.texture,
@@ -197,8 +198,8 @@ class Canvas:
         fat: Tissue,
         streaks_mm: float,
     ) -> None:
-        """Lay muscle in bundles with fat between them; see `compositing.blend_muscle`."""
-        voxels.blend_muscle(
+        """Paint muscle in bundles with fat between them; see `compositing.blend_muscle`."""
+        compositing.blend_muscle(
             self.amounts[0][window], self.amounts[1][window], distance,
             np.float32(self.grid.pixel_mm), fascia, muscle.amounts, fat.amounts,
             np.float32(streaks_mm), self._textures(window), muscle.texture,
@@ -212,9 +213,9 @@ class Canvas:
         cortex: Tissue,
         marrow: Tissue,
     ) -> None:
-        """Lay a bone with its cortex, of one thickness or of one for each row."""
+        """Paint a bone with its cortex, of one thickness or of one for each row."""
         thick_mm = np.broadcast_to(np.asarray(cortex_mm, np.float32), distance.shape[:1])
-        voxels.blend_bone(
+        compositing.blend_bone(
             self.amounts[0][window], self.amounts[1][window], distance,
             np.float32(self.grid.pixel_mm), np.ascontiguousarray(thick_mm), cortex.amounts,
             marrow.amounts,
@@ -229,9 +230,9 @@ class Canvas:
         air: tuple[float, ...],
         tissue: Tissue,
     ) -> Plane:
-        """Lay parenchyma; returns each pixel's share of lung."""
+        """Paint parenchyma; returns each pixel's share of lung."""
         share = np.empty_like(distance)
-        voxels.blend_lung(
+        compositing.blend_lung(
             self.amounts[0][window], self.amounts[1][window], distance, fissure,
             np.float32(self.grid.pixel_mm),
             np.float32(self.grid.first_mm + self.grid.pixel_mm * window[0].start),
@@ -241,14 +242,14 @@ class Canvas:
         return share
 
     def paint_within(self, window: Window, distance: Plane, share: Plane, tissue: Tissue) -> None:
-        """Lay a tissue on the part of each pixel that is lung."""
-        voxels.blend_within(
+        """Paint a tissue on the part of each pixel that is lung."""
+        compositing.blend_within(
             self.amounts[0][window], self.amounts[1][window], distance, share,
             np.float32(self.grid.pixel_mm), tissue.amounts,
         )  # fmt: skip
 
     def noise(self, kind: int, window: Window) -> Plane:
-        """One of the woven noises: 0 fine, 1 middle, 2 coarse, 3 fibrous, 4 of lobules."""
+        """One of the noises: 0 fine, 1 middle, 2 coarse, 3 fibrous, 4 of lobules."""
         return self._noise[(kind, *window)]
 
     def _textures(self, window: Window) -> Float32[np.ndarray, "noises rows columns"]:

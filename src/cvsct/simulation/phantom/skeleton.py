@@ -1,4 +1,4 @@
-"""Bones: vertebrae, ribs with their cartilage, sternum, clavicles, scapulae.
+"""The skeleton of a body: vertebrae, ribs with their cartilage, sternum, clavicles, scapulae.
 
 Vertebrae, sternum and scapulae are fields on fine lattices; ribs and clavicles are tubes of oval
 section laid on the outside of the thoracic cavity.
@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from cvsct.simulation.phantom.anatomy import Body
 from cvsct.simulation.phantom.shapes import (
-    Anyhow,
+    Array,
     Field,
     Lattice,
     Ovals,
@@ -50,7 +50,7 @@ CARTILAGE_Z = (26, -5, -26, -44, -61, -77, -90, -100, -112, -122)
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Bones, cartilages, discs and what the spinal canal holds."""
+    """Bones, cartilages, discs, spinal canal and cord."""
 
     spine: Field
     sternum: Field
@@ -63,24 +63,22 @@ class Skeleton:
 
 
 def _segment(
-    position: tuple[Anyhow, Anyhow, Anyhow],
+    position: tuple[Array, Array, Array],
     start: tuple[float, float, float],
     end: tuple[float, float, float],
     radius: float,
-) -> Anyhow:
+) -> Array:
     """Distance from a capsule."""
     d = np.array(end) - np.array(start)
     offset = [p - np.float32(s) for p, s in zip(position, start, strict=True)]
     t = sum(o * np.float32(v) for o, v in zip(offset, d, strict=True)) / np.float32(d @ d)
     t = np.clip(t, 0, 1)
-    rest = [o - t * np.float32(v) for o, v in zip(offset, d, strict=True)]
-    distance: Anyhow = np.sqrt(sum(r * r for r in rest)) - np.float32(radius)
+    from_axis = [o - t * np.float32(v) for o, v in zip(offset, d, strict=True)]
+    distance: Array = np.sqrt(sum(r * r for r in from_axis)) - np.float32(radius)
     return distance
 
 
-def _vertebra(
-    ax: Anyhow, y: Anyhow, z: Anyhow, half: tuple[float, float, float], level: int
-) -> Anyhow:
+def _vertebra(ax: Array, y: Array, z: Array, half: tuple[float, float, float], level: int) -> Array:
     """One vertebra around the centre of its body; `ax` is the distance from the midline."""
     wide, deep, high = half
     waist = 1 - 0.09 * (1 - np.clip(z / high, -1, 1) ** 2)
@@ -105,7 +103,7 @@ def _vertebra(
     for part in parts:
         arch = smooth_union(arch, part, 2.5)
     canal = np.hypot(ax, (y - behind - 8) * 1.05) - 8.2
-    vertebra: Anyhow = np.maximum(smooth_union(body, arch, 3.0), -canal)
+    vertebra: Array = np.maximum(smooth_union(body, arch, 3.0), -canal)
     return vertebra
 
 
@@ -170,7 +168,7 @@ def _spine(body: Body, low_z: float, high_z: float) -> tuple[Field, Tubes, Tubes
 
 
 def _outside(
-    torso: Torso, side: float, angle_rad: Anyhow, z: Anyhow, height_mm: float
+    torso: Torso, side: float, angle_rad: Array, z: Array, height_mm: float
 ) -> Float[np.ndarray, "points 3"]:
     """Points at a height above the cavity, by angle from the back and z, in body coordinates."""
     posture = torso.lattice.posture

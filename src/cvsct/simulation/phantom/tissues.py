@@ -1,4 +1,4 @@
-"""What the phantom's parts are made of, as amounts of the two basis materials, and their texture.
+"""Tissues of the phantoms: amounts of the two basis materials, and strengths of texture.
 
 CT numbers are nominal, at 120 kVp; a tissue's composition is that of its ICRU material, its
 density such that the CT number at 65 keV, about the mean energy seen at 120 kVp, is the one named.
@@ -69,7 +69,7 @@ def tissue(
 
 @cache
 def _amounts_and_hu(name: str) -> tuple[tuple[float, float], float]:
-    """Basis amounts of a material at its own density, and their CT number at 65 keV."""
+    """Basis amounts of a material at its own density, and its CT number at 65 keV."""
     amounts = basis_amounts(material_named(name))
     energy = np.array([EFFECTIVE_KEV])
     mixed = sum(
@@ -80,8 +80,8 @@ def _amounts_and_hu(name: str) -> tuple[tuple[float, float], float]:
 
 
 def _at_hu(name: str, hu: float) -> tuple[float, float]:
-    (soft, bone), own = _amounts_and_hu(name)
-    density = (1000 + hu) / (1000 + own)
+    (soft, bone), own_hu = _amounts_and_hu(name)
+    density = (1000 + hu) / (1000 + own_hu)
     return density * soft, density * bone
 
 
@@ -92,9 +92,9 @@ def tissues_of(body: Body) -> dict[str, Tissue]:
         rigid = {"cortex": (0.0, 1.0), "plaque": (0.0, 1.0), "marrow": (0.0, 0.92)}
         soft["lung"] = tissue((1.0, 0.0), LUNGMAN_LUNG)
         return soft | {name: tissue(amounts) for name, amounts in rigid.items()}
-    drawn = dict(body.hu)
-    drawn["mediastinal fat"] = drawn["fat"] + 14
+    hu_of_body = dict(body.hu)
+    hu_of_body["mediastinal fat"] = hu_of_body["fat"] + 14
     return {
-        name: tissue(_at_hu(material, drawn.get(name, hu)), texture, body.grain)
+        name: tissue(_at_hu(material, hu_of_body.get(name, hu)), texture, body.grain)
         for name, (material, hu, texture) in PATIENT.items()
     }

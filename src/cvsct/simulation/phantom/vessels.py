@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvsct.simulation.phantom import compiled_geometry as fields
+from cvsct.simulation.phantom import compiled_geometry
 from cvsct.simulation.phantom.anatomy import Body
 from cvsct.simulation.phantom.organs import Organs, lobe_of
 from cvsct.simulation.phantom.shapes import Tubes, join_tubes
@@ -91,19 +91,20 @@ class Tree:
     tubes: Tubes
     parent: Int[np.ndarray, " tubes"]
 
-    def without(self, struck: Bool[np.ndarray, " tubes"]) -> Tree:
-        """The tree without the branches struck and all that grows from them."""
-        gone = struck.copy()
+    def without(self, removed: Bool[np.ndarray, " tubes"]) -> Tree:
+        """The tree without some branches and all that springs from them."""
+        removed = removed.copy()
         above = np.maximum(self.parent, 0)
         while True:
-            spread = gone | (gone[above] & (self.parent >= 0))
-            if (spread == gone).all():
+            with_daughters = removed | (removed[above] & (self.parent >= 0))
+            if (with_daughters == removed).all():
                 break
-            gone = spread
-        place = np.cumsum(~gone) - 1
-        parents = self.parent[~gone]
+            removed = with_daughters
+        new_index = np.cumsum(~removed) - 1
+        parents = self.parent[~removed]
         return Tree(
-            self.tubes.select(~gone), np.where(parents >= 0, place[np.maximum(parents, 0)], -1)
+            self.tubes.select(~removed),
+            np.where(parents >= 0, new_index[np.maximum(parents, 0)], -1),
         )
 
 
@@ -134,7 +135,7 @@ def grow(
     branching: Branching = EVEN,
 ) -> Tree:
     """A tree from a root into a cloud of points; every point becomes the end of one twig."""
-    starts, ends, parents, twigs = fields.grow_tree(
+    starts, ends, parents, twigs = compiled_geometry.grow_tree(
         root, cloud.copy(), rng.random(4 * len(cloud)), branching.growth,
         branching.hilar, branching.ahead, branching.least, branching.spread,
     )  # fmt: skip
@@ -188,9 +189,9 @@ def build_trees(body: Body, torso: Torso, organs: Organs) -> LungTrees:
     litres = len(points) * float(np.prod(torso.lattice.step_mm)) * 1e-6
     lobes = lobe_of(*torso.lattice.posture.to_body(*points.T))
     per_lobe = body.twigs * litres / len(points)
-    wide, thinnest_mm, branching = body.vessel, 0.35, EVEN
+    width, thinnest_mm, branching = body.vessel, 0.35, EVEN
     if body.is_patient:
-        wide, thinnest_mm, branching = wide * PATIENT_ROOTS, PATIENT_THINNEST_MM, AXIAL
+        width, thinnest_mm, branching = width * PATIENT_ROOTS, PATIENT_THINNEST_MM, AXIAL
     trees: list[Tree] = []
     airways: list[Tubes] = []
 
@@ -202,13 +203,13 @@ def build_trees(body: Body, torso: Torso, organs: Organs) -> LungTrees:
     posture = torso.lattice.posture
     for lobe, root in enumerate(ARTERY_ROOTS):
         place = posture.to_scanner(np.array([root]))[0]
-        radius = ARTERY_MM[lobe] * wide
+        radius = ARTERY_MM[lobe] * width
         tree = grow(rng, place, cloud((lobe,), 1.0), radius, thinnest_mm, branching)
         trees.append(tree)
         airways.append(_airways(body, tree, lobe))
     for members, root, radius in zip(VEIN_LOBES, VEIN_ROOTS, VEIN_MM, strict=True):
         place = posture.to_scanner(np.array([root]))[0]
-        trees.append(grow(rng, place, cloud(members, 0.8), radius * wide, thinnest_mm, branching))
+        trees.append(grow(rng, place, cloud(members, 0.8), radius * width, thinnest_mm, branching))
     return LungTrees(join_trees(trees), join_tubes(airways))
 
 
@@ -228,10 +229,10 @@ def _airways(body: Body, arteries: Tree, lobe: int) -> Tubes:
     sea level (PubMed 9071307).
     """
     stem = body.posture.to_scanner(np.array(AIRWAY_STEMS[lobe]))
-    wide = np.array([1.15, 1.0, 0.9]) * AIRWAY_MM[lobe]
+    stem_mm = np.array([1.15, 1.0, 0.9]) * AIRWAY_MM[lobe]
     stems = Tubes(
         stem[:-1].astype(np.float32), stem[1:].astype(np.float32),
-        np.stack((wide[:-1], wide[1:]), axis=1).astype(np.float32),
+        np.stack((stem_mm[:-1], stem_mm[1:]), axis=1).astype(np.float32),
     )  # fmt: skip
     if not body.is_patient:
         return stems  # the phantom has no more
