@@ -1,8 +1,8 @@
 """Parameters of a body, drawn from a seed.
 
-There are two kinds: the chest phantom Lungman, always nearly the same, and patients, no two alike. Lengths
-are those of an average body in body coordinates (see `shapes.Posture`); z = 0 is the level of the
-carina, at the disc below the fourth thoracic vertebra.
+There are two kinds: the chest phantom Lungman, always nearly the same, and patients, no two alike.
+Lengths are those of an average body in body coordinates (see `shapes.Posture`); z = 0 is the level
+of the carina, at the disc below the fourth thoracic vertebra.
 
 Ranges are chosen so that bodies look like those of chest CT; where a figure is from literature
 its source is named.
