@@ -19,7 +19,7 @@ from cvsct.core.errors import need_extra
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation.benchmark import KERNELS, TRAIN, BodyKind, Scan, Subject
 from cvsct.simulation.plan import BODIES_PER_SEED, plan
-from cvsct.simulation.run import run_campaign
+from cvsct.simulation.run import run_simulation
 
 SEED = 90
 TRAIN_BODIES, TRAIN_SLICES = 8, 24
@@ -29,40 +29,38 @@ KINDS: dict[bool, tuple[BodyKind, ...]] = {False: ("lungman", "patient"), True: 
 
 
 def scans() -> list[Scan]:
-    """Every scan: the demo's, with more bodies and slices in place of one each."""
+    """Scans of the demo, with more bodies and slices in place of one each."""
     templates: dict[tuple[str, str, tuple[str, ...]], Scan] = {}
     for scan in plan("demo", SEED):
         templates.setdefault((scan.part, scan.scanner, scan.kernels), scan)
-    made: list[Scan] = []
+    planned: list[Scan] = []
     for (part, _, _), scan in templates.items():
         train = part.endswith(TRAIN)
         kinds = KINDS[part.startswith(KERNELS)]
         count, slices = (TRAIN_BODIES, TRAIN_SLICES) if train else (TEST_BODIES, TEST_SLICES)
         for i in range(count):
             # Bodies of a test are the same on both sides; those learned from never are.
-            number = len(made) if train else 1000 + i + 100 * part.startswith(KERNELS)
+            number = len(planned) if train else 1000 + i + 100 * part.startswith(KERNELS)
             body = Subject(kinds[i % len(kinds)], BODIES_PER_SEED * SEED + number + 1)
             first_mm = -(slices - 1) / 2 * scan.thickness_mm
-            made.append(
-                replace(scan, number=len(made), body=body, slices=slices, first_mm=first_mm)
+            planned.append(
+                replace(scan, number=len(planned), body=body, slices=slices, first_mm=first_mm)
             )
-    return made
+    return planned
 
 
 def make(out: Path, workers: int) -> None:
-    """Simulate what is not there yet.
+    """Simulate the scans that the folder does not hold yet.
 
     Raises:
         SystemExit: if a scan failed.
     """
     need_extra("simulate", "simulate")
     config = {"scans": "bundled", "seed": SEED}
-    outcome = run_campaign(
-        scans(), config, out, write_simulated, workers, progress(), announce=print
-    )
-    if outcome.failed:
-        raise SystemExit("; ".join(f"{scan}: {why}" for scan, why in outcome.failed.items()))
-    print(f"{out}: {outcome.n_images} images of {outcome.n_bodies} bodies")
+    result = run_simulation(scans(), config, out, write_simulated, workers, progress(), note=print)
+    if result.failed:
+        raise SystemExit("; ".join(f"{scan}: {reason}" for scan, reason in result.failed.items()))
+    print(f"{out}: {result.n_images} images of {result.n_bodies} bodies")
 
 
 def main() -> None:

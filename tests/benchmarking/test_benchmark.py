@@ -19,8 +19,8 @@ from cvsct.simulation.benchmark import (
     SIEMENS,
     TEST,
     TRAIN,
-    Options,
     Scan,
+    SimulationOptions,
     Subject,
 )
 from cvsct.simulation.physics.definition import load_definition
@@ -99,7 +99,7 @@ def test_pairs_are_the_same_positions_of_one_body(scale: str) -> None:
 
 @pytest.mark.parametrize("scale", list(SCALES))
 def test_a_repeat_is_the_test_scan_but_for_its_noise(scale: str) -> None:
-    scans = plan(scale, 0, Options(shift_px=1.0))
+    scans = plan(scale, 0, SimulationOptions(shift_px=1.0))
     for part, again in ((TEST, REPEAT), (KERNELS_TEST, KERNELS_REPEAT)):
         first, second = of(scans, part), of(scans, again)
         assert len(first) == len(second) > 0
@@ -110,7 +110,7 @@ def test_a_repeat_is_the_test_scan_but_for_its_noise(scale: str) -> None:
 
 @pytest.mark.parametrize("scale", list(SCALES))
 def test_bodies_to_learn_pairs_from_lie_on_both_scanners_and_nowhere_else(scale: str) -> None:
-    scans = plan(scale, 0, Options(shift_px=1.0), (PAIRED,))
+    scans = plan(scale, 0, SimulationOptions(shift_px=1.0), (PAIRED,))
     ge, siemens = of(scans, PAIRED, GE), of(scans, PAIRED, SIEMENS)
     assert len(ge) + len(siemens) == len(scans)
     for one, other in zip(ge, siemens, strict=True):
@@ -214,9 +214,9 @@ def test_the_scanners_can_do_what_is_planned(scale: str) -> None:
 
 
 def test_dose_is_matched_by_ctdi_vol_on_request() -> None:
-    equal = plan("tiny", 0, Options(mas=80.0))
+    equal = plan("tiny", 0, SimulationOptions(mas=80.0))
     assert {mas for scan in equal for mas in scan.mas} == {80}
-    for scan in plan("tiny", 0, Options(mas=80.0, match_dose=True)):
+    for scan in plan("tiny", 0, SimulationOptions(mas=80.0, match_dose=True)):
         for kvp, mas in zip(scan.kvps, scan.mas, strict=True):
             doses = [
                 load_definition(name).protocol.ctdi_vol_mgy_per_100mas[kvp] * its / 100
@@ -228,7 +228,7 @@ def test_dose_is_matched_by_ctdi_vol_on_request() -> None:
 def test_only_the_target_of_the_test_pair_is_shifted() -> None:
     shifted = {
         (scan.part, scan.scanner): scan.shift_mm
-        for scan in plan("demo", 0, Options(shift_px=2.0, fov_mm=256.0))
+        for scan in plan("demo", 0, SimulationOptions(shift_px=2.0, fov_mm=256.0))
         if scan.shift_mm != (0.0, 0.0)
     }
     assert shifted == {(TEST, SIEMENS): (1.0, 0.0), (REPEAT, SIEMENS): (1.0, 0.0)}
@@ -236,7 +236,10 @@ def test_only_the_target_of_the_test_pair_is_shifted() -> None:
 
 def test_parenchyma_makes_other_bodies() -> None:
     assert plan("tiny", 0)[0].body.name == "lungman-0001"
-    assert plan("tiny", 2, Options(parenchyma=True))[0].body.name == "lungman-20001-parenchyma"
+    assert (
+        plan("tiny", 2, SimulationOptions(parenchyma=True))[0].body.name
+        == "lungman-20001-parenchyma"
+    )
 
 
 def test_an_unknown_scale_is_refused() -> None:

@@ -15,16 +15,16 @@ import pytest
 from cvsct.core.pairing import pair_volumes
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.io.read import read_all
-from cvsct.simulation import run as campaign
 from cvsct.simulation.benchmark import GE, SIEMENS, TEST
-from cvsct.simulation.render_task import Physics
+from cvsct.simulation.render_task import Builders
+from cvsct.simulation.run import run_simulation
 from tests.support.commands import Run
 from tests.support.fake_scanner import FAILING, FAKE, tiny
 
 
-def use(physics: Physics, monkeypatch: pytest.MonkeyPatch) -> None:
-    faked = partial(campaign.run_campaign, physics=physics)
-    monkeypatch.setattr("cvsct.api.simulate.run_campaign", faked)
+def use(builders: Builders, monkeypatch: pytest.MonkeyPatch) -> None:
+    faked = partial(run_simulation, builders=builders)
+    monkeypatch.setattr("cvsct.api.simulate.run_simulation", faked)
 
 
 def test_it_writes_the_benchmark_and_goes_on_with_it(
@@ -82,7 +82,7 @@ def test_doses_are_matched_on_request(
     for volume in read_all(tmp_path / "b" / "train"):
         dose = round(float(volume.headers[0].CTDIvol), 6)
         doses.setdefault(volume.acquisition.kvp, set()).add(dose)
-    assert {kvp: len(found) for kvp, found in doses.items()} == {80: 1, 120: 1}
+    assert {kvp: len(kvp_doses) for kvp, kvp_doses in doses.items()} == {80: 1, 120: 1}
 
 
 def test_a_failing_scan_is_exit_code_3(
@@ -122,7 +122,7 @@ def test_the_real_physics_makes_a_pair(tmp_path: Path) -> None:
     """One slice of the tiny benchmark's unseen body on both scanners."""
     scans = [replace(scan, slices=1, first_mm=0.0) for scan in tiny() if scan.part == TEST]
     assert [scan.scanner for scan in scans] == [GE, SIEMENS]
-    campaign.run_campaign(scans, {}, tmp_path / "b", write_simulated, workers=1)
+    run_simulation(scans, {}, tmp_path / "b", write_simulated, workers=1)
     ge, siemens = read_all(tmp_path / "b" / "test")
     if ge.acquisition.kernel != "Lung":
         ge, siemens = siemens, ge

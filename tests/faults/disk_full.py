@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from cvsct.simulation import run as campaign
+from cvsct.simulation import run as simulation_run
 from tests.faults.commands import call, files_under
 from tests.faults.finding import ROOT, Finding, script
 from tests.faults.models import write_model
@@ -124,11 +124,11 @@ def _undisturbed(place: Path, words: tuple[object, ...]) -> dict[Path, bytes]:
 
 
 def _called(words: tuple[object, ...], out: Path) -> tuple[int, str, str]:
-    physics = functools.partial(campaign.run_campaign, physics=FAKE)
+    faked = functools.partial(simulation_run.run_simulation, builders=FAKE)
     with (
-        mock.patch("cvsct.api.simulate.run_campaign", physics),
+        mock.patch("cvsct.api.simulate.run_simulation", faked),
         mock.patch.object(
-            campaign,
+            simulation_run,
             "SPARE_BYTES",
             -(2**40),  # else it refuses at once a disk of this size
         ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +11,29 @@ import pytest
 from cvsct.core.errors import UsageError
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.io.read import read_all
-from cvsct.simulation import run as campaign
-from cvsct.simulation.benchmark import PLAIN, TEST, Options, Scan, ScanMode
+from cvsct.simulation.benchmark import PLAIN_MODE, TEST, Scan, ScanMode, SimulationOptions
 from cvsct.simulation.plan import plan
+from cvsct.simulation.run import run_simulation
 
 OWN = "own.toml"
 FULL = ScanMode(table=True, arms="side", tube_current=True, helical=True)
-COARSE = {"channels = 888": "channels = 222", "channel_mm = 1.0239": "channel_mm = 4.0956",
-          "views = 984 ": "views = 120 "}  # fmt: skip
-SECTIONS = """
+DEFINITION = """
+base = "ge-revolution-evo"
+tone_hu = [[-1000, 0], [0, 3], [100, 5]]
+
+[geometry]
+channels = 222
+channel_mm = 4.0956
+views = 120
+
 [helical]
 pitch = 0.9
-interpolation = "180LI"
 
 [kernels.Standard]
 cutoff_lp_mm = 0.10
 exponent = 2.5
 
 [tube_current]
-law = "ge-smartma"
 noise_index = 6.0
 noise_index_kernel = "Standard"
 noise_index_thickness_mm = 2.5
@@ -53,13 +56,7 @@ bone_correction = 0.8
 @pytest.fixture
 def own_scanner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A coarse scanner with every section, as a user's file beside the output."""
-    folder = resources.files("cvsct.simulation.physics") / "definitions"
-    text = (folder / "ge-revolution-evo.toml").read_text()
-    for old, new in COARSE.items():
-        assert old in text
-        text = text.replace(old, new)
-    text = text.replace("[geometry]", "tone_hu = [[-1000, 0], [0, 3], [100, 5]]\n\n[geometry]")
-    (tmp_path / OWN).write_text(text + SECTIONS)
+    (tmp_path / OWN).write_text(DEFINITION)
     monkeypatch.chdir(tmp_path)
     return OWN
 
@@ -85,19 +82,19 @@ def test_thin_and_thick_series_of_a_helical_scan_are_the_same_whatever_the_worke
 ) -> None:
     scans = scans_of(own_scanner, FULL, 1.25, 2.5)
     for workers in (1, 2):
-        outcome = campaign.run_campaign(
+        result = run_simulation(
             scans, {}, tmp_path / str(workers), write_simulated, workers=workers
         )
-        assert not outcome.failed
-    made = content(tmp_path / "1")
-    assert len(made) == 4
-    assert made == content(tmp_path / "2")
-    thin, thick = sorted(read_all(tmp_path / "1"), key=lambda each: each.geometry.thickness_mm)
+        assert not result.failed
+    contents = content(tmp_path / "1")
+    assert len(contents) == 4
+    assert contents == content(tmp_path / "2")
+    thin, thick = sorted(read_all(tmp_path / "1"), key=lambda volume: volume.geometry.thickness_mm)
     header = thick.headers[0]
     assert header.ScanOptions == "HELICAL MODE"
     assert float(header.SpiralPitchFactor) == 0.9
     assert header.ExposureModulationType == "XYZ_EC"
-    loads = [float(each.ExposureInuAs) for each in (*thin.headers, *thick.headers)]
+    loads = [float(header.ExposureInuAs) for header in (*thin.headers, *thick.headers)]
     assert len(set(loads)) > 1
     inside = np.s_[:, 24:40, 24:40]
     assert thick.hu[inside].mean() == pytest.approx(thin.hu[inside].mean(), abs=40)
@@ -106,8 +103,8 @@ def test_thin_and_thick_series_of_a_helical_scan_are_the_same_whatever_the_worke
 
 def test_table_and_arms_are_seen_and_shift_no_slice(own_scanner: str, tmp_path: Path) -> None:
     images = {}
-    for name, mode in (("plain", PLAIN), ("around", ScanMode(table=True, arms="side"))):
-        campaign.run_campaign(
+    for name, mode in (("plain", PLAIN_MODE), ("around", ScanMode(table=True, arms="side"))):
+        run_simulation(
             scans_of(own_scanner, mode, 5.0), {}, tmp_path / name, write_simulated, workers=1
         )
         (volume,) = read_all(tmp_path / name)
@@ -121,9 +118,13 @@ def test_table_and_arms_are_seen_and_shift_no_slice(own_scanner: str, tmp_path: 
 
 
 def test_a_mode_that_a_scanner_lacks_is_refused_by_name() -> None:
-    for mode, section in ((ScanMode(helical=True), "helical"), (FULL, "tube_current")):
-        with pytest.raises(UsageError, match=f"ge-revolution-evo has no section {section}"):
-            plan("tiny", 0, Options(mode=mode))
+    part = "pairs/denoised-quiet-fbp-noisy"
+    for mode, scanner, section in (
+        (ScanMode(helical=True), "denoised-quiet", "helical"),
+        (ScanMode(tube_current=True), "fbp-noisy", "tube_current"),
+    ):
+        with pytest.raises(UsageError, match=f"{scanner} has no section {section}"):
+            plan("tiny", 0, SimulationOptions(mode=mode), (part,))
     with pytest.raises(UsageError, match="arms 'down'; choose one of up, side"):
         ScanMode(arms="down")
 
@@ -132,5 +133,5 @@ def test_a_plain_scans_record_knows_nothing_of_modes() -> None:
     (scan, *_) = plan("tiny", 0)
     assert "mode" not in scan.record()
     assert replace(scan, mode=ScanMode(table=True)).record()["mode"]["table"] is True
-    assert "table" not in Options().record()
-    assert Options(mode=ScanMode(arms="side")).record()["arms"] == "side"
+    assert "table" not in SimulationOptions().record()
+    assert SimulationOptions(mode=ScanMode(arms="side")).record()["arms"] == "side"

@@ -1,4 +1,4 @@
-"""Physics for tests of campaigns: instant, deterministic, and failing where a test wants it.
+"""Fake bodies and scanners for tests of simulation runs: fast, deterministic, failing on request.
 
 Functions at module level, so that worker processes find them by name.
 """
@@ -17,14 +17,15 @@ import numpy as np
 
 from cvsct.core.volume import CTVolume, SimulatedStudy
 from cvsct.io.dicom.simulated import write_simulated
-from cvsct.simulation import run as campaign
-from cvsct.simulation.benchmark import Options, Scan, Subject
+from cvsct.simulation.benchmark import Scan, SimulationOptions, Subject
+from cvsct.simulation.phantom.lesion import Lesion
 from cvsct.simulation.physics.definition import ScannerDefinition
 from cvsct.simulation.physics.detector import WaterPaths
 from cvsct.simulation.physics.scan import Acquired
 from cvsct.simulation.physics.tube_current import Exposure
 from cvsct.simulation.plan import plan
-from cvsct.simulation.render_task import Physics
+from cvsct.simulation.render_task import Builders
+from cvsct.simulation.run import run_simulation
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class FakePhantom:
     @property
     def z_range_mm(self) -> tuple[float, float]:
         return -230.0, 110.0
+
+    @property
+    def lesion(self) -> Lesion | None:
+        traits = self.subject.lesion
+        return traits and Lesion((-80.0, 10.25, -61.0), traits, self.subject.seed)
 
     @property
     def nodules(self) -> tuple[FakeNodule, ...]:
@@ -83,15 +89,16 @@ class FakeScanner:
     def reconstruct(
         self, water: Any, kernels: Any, grid: Any, reconstructions: Any
     ) -> dict[tuple[float, str, str], np.ndarray]:
-        found = {}
+        images = {}
         for kvp, paths in water.items():
             for kernel in kernels:
                 level = len(kernel) + grid.centre_mm[0]
                 image = (level + paths.mm[: grid.size_px, : grid.size_px]).astype(np.float32)
                 image[0] = -1000  # air, as every CT shows
-                for how in reconstructions:
-                    found[kvp, kernel, how] = image if how == "fbp" else image / 2
-        return found
+                for reconstruction in reconstructions:
+                    is_fbp = reconstruction == "fbp"
+                    images[kvp, kernel, reconstruction] = image if is_fbp else image / 2
+        return images
 
 
 def slow_scanner(definition: ScannerDefinition) -> FakeScanner:
@@ -116,15 +123,15 @@ def write_to_a_full_disk(volume: CTVolume, folder: Path, study: SimulatedStudy, 
     write_simulated(volume, folder, study, first)
 
 
-FAKE = Physics(FakePhantom, FakeScanner)
-SLOW = Physics(FakePhantom, slow_scanner)
-FAILING = Physics(body_failing_for_5, FakeScanner)
-KILLING = Physics(body_killing_for_5, FakeScanner)
+FAKE = Builders(FakePhantom, FakeScanner)
+SLOW = Builders(FakePhantom, slow_scanner)
+FAILING = Builders(body_failing_for_5, FakeScanner)
+KILLING = Builders(body_killing_for_5, FakeScanner)
 
-simulate = partial(campaign.run_campaign, write=write_simulated)
+simulate = partial(run_simulation, write=write_simulated)
 
 
-def tiny(seed: int = 0, options: Options = Options()) -> tuple[Scan, ...]:  # noqa: B008
+def tiny(seed: int = 0, options: SimulationOptions = SimulationOptions()) -> tuple[Scan, ...]:  # noqa: B008
     return plan("tiny", seed, options)
 
 
@@ -132,4 +139,4 @@ if __name__ == "__main__":  # a process of its own, to be killed by a test
     import sys
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
-    simulate(tiny(), {"seed": 0}, Path(sys.argv[1]), workers=int(sys.argv[2]), physics=SLOW)
+    simulate(tiny(), {"seed": 0}, Path(sys.argv[1]), workers=int(sys.argv[2]), builders=SLOW)

@@ -1,16 +1,18 @@
-"""Simulation of a CT benchmark: virtual bodies on two virtual scanners."""
+"""Simulation of CT scans: virtual bodies on virtual scanners."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from cvsct.core.errors import need_extra
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.io.dicom.simulated import write_simulated
-from cvsct.simulation.benchmark import PARTS, Options, ScanMode
-from cvsct.simulation.plan import plan
-from cvsct.simulation.run import Outcome, planned, run_campaign
+from cvsct.simulation.benchmark import PARTS, STUDY, ScanMode, SimulationOptions
+from cvsct.simulation.plan import plan, plan_patients
+from cvsct.simulation.run import SimulationResult, expected_result, run_simulation
+from cvsct.simulation.study_files import write_study_files
 
 
 def simulate(
@@ -33,7 +35,7 @@ def simulate(
     dry_run: bool = False,
     progress: Progress = silent,
     note: Note = log_note,
-) -> Outcome:
+) -> SimulationResult:
     """Simulate CT scans of virtual bodies on two virtual scanners, as DICOM.
 
     `docs/virtual_scanner.md` describes physics and bodies. The same call continues a simulation
@@ -42,8 +44,8 @@ def simulate(
     Args:
         out: the folder to write.
         scale: number and size of the scans: `tiny`, `demo` or `paper`.
-        parts: the parts to make: `train`, `test`, `repeat`, `kernels/...`, `paired`; empty for
-            the default.
+        parts: the parts to make: `train`, `test`, `repeat`, `kernels`, `paired`, `pairs` or one of
+            them (`pairs/dose`), `study`; empty for the default, which is the first four.
         seed: seed of bodies and noise.
         workers: number of processes; 0 for one per core.
         mas: tube current-time product of one rotation, in mAs.
@@ -63,7 +65,8 @@ def simulate(
         note: called with each remark that the user should read.
 
     Returns:
-        An `Outcome`: `n_images` in the folder, and `failed`, the reason of each scan that failed.
+        A `SimulationResult`: numbers of images (`n_images`; `n_new` of them from this call),
+        `n_series` and `n_bodies`, and `failed`, the reason of each scan that failed.
 
     Raises:
         UsageError: if a scale, a part or a place of the arms does not exist, a scanner cannot do
@@ -72,25 +75,29 @@ def simulate(
         SimulationError: if the simulation cannot start.
 
     Example:
-        >>> outcome = cvsct.simulate(out, scale="tiny", parts=["test"], workers=1)
-        >>> outcome.n_images > 0, outcome.failed
+        >>> result = cvsct.simulate(out, scale="tiny", parts=["test"], workers=1)
+        >>> result.n_images > 0, result.failed
         (True, {})
     """
-    options = Options(
+    options = SimulationOptions(
         float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm), tuple(reconstructions),
         ScanMode(table, arms, tube_current, helical),
     )  # fmt: skip
-    chosen = tuple(parts)
+    named_parts = tuple(parts)
     need_extra("simulate", "simulate")
-    scans = plan(scale, seed, options, chosen or PARTS)
+    scans = plan(scale, seed, options, named_parts or PARTS)
+    if any(scan.part == STUDY for scan in scans):
+        need_extra("evaluate", "the masks of a simulated study")
     if dry_run:
-        return planned(scans)
-    return run_campaign(
+        return expected_result(scans)
+    finish = partial(write_study_files, patients=plan_patients(scale, seed))
+    return run_simulation(
         scans,
-        {"scale": scale, "seed": seed, "parts": ",".join(chosen) or "all", **options.record()},
+        {"scale": scale, "seed": seed, "parts": ",".join(named_parts) or "all", **options.record()},
         Path(out),
         write_simulated,
         workers,
         progress,
-        announce=note,
+        note=note,
+        finish=finish if any(scan.part == STUDY for scan in scans) else None,
     )

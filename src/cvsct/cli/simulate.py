@@ -38,9 +38,10 @@ def simulate(
     parts: Annotated[
         str,
         typer.Option(
-            help="Only these, by commas: train, test, repeat, kernels/train, kernels/test, "
-            "kernels/repeat; and paired, which is made only when named: the same bodies on both "
-            "scanners to train on."
+            help="Only these, by commas: train, test, repeat, kernels; and what is made only when "
+            "named: paired (one set of bodies on both scanners), pairs (two scanners or settings "
+            "that differ in one respect; or one of them, such as pairs/dose), study (patients of "
+            "five hospitals, with masks)."
         ),
     ] = "",
     fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
@@ -64,20 +65,20 @@ def simulate(
     from cvsct.api.simulate import simulate as run
     from cvsct.cli.progress import progress
 
-    outcome = run(
+    result = run(
         out, scale=scale, parts=parts.split(",") if parts else (), seed=seed, workers=workers,
         mas=mas, match_dose=match_dose, shift_px=shift_px, parenchyma=parenchyma, fov_mm=fov_mm,
         reconstructions=reconstructions.split(","), table=table, arms=arms,
         tube_current=tube_current, helical=helical, dry_run=is_dry_run(), progress=progress(),
         note=report_line,
     )  # fmt: skip
-    speed = f", {outcome.images_per_s:g} images/s"
+    speed = f", {result.images_per_s:g} images/s"
     report_result(
-        f"{out}: {outcome.n_images} images in {outcome.n_series} series of {outcome.n_bodies} "
+        f"{out}: {result.n_images} images in {result.n_series} series of {result.n_bodies} "
         f"bodies{'; nothing was written (--dry-run)' if is_dry_run() else speed}",
-        {"out": str(out), "dry_run": is_dry_run(), **asdict(outcome)},
+        {"out": str(out), "dry_run": is_dry_run(), **asdict(result)},
     )
-    for scan, reason in outcome.failed.items():
+    for scan, reason in result.failed.items():
         report_error(f"{scan}: {reason}")
-    if outcome.failed:
+    if result.failed:
         sys.exit(EXIT_SOME_FAILED)

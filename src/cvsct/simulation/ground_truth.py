@@ -1,8 +1,9 @@
-"""The ground truth of a benchmark: where each body's nodules are.
+"""Ground truth of a simulated benchmark: positions, sizes and densities of all nodules.
 
-Positions are in the patient's coordinates of the DICOM files (x to the left, y to the back, z to
-the head, mm), which are the body's own: one list serves every scan of a body. Whoever builds a
-body writes it to `bodies/<body>.json`; at the end all go into `nodules.csv`.
+Positions are in mm in the patient coordinates of the DICOM files (x to the left, y to the back, z
+to the head). These are also the coordinates of the body, so one list serves every scan of a body.
+The process that builds a body writes `bodies/<body>.json`; at the end of the simulation
+`nodules.csv` collects the nodules of all bodies.
 """
 
 from __future__ import annotations
@@ -18,25 +19,29 @@ from cvsct.core.files import write_atomic, write_json
 from cvsct.simulation.benchmark import Subject
 
 BODIES, NODULES = "bodies", "nodules.csv"
-_FIGURES = ("diameter_mm", "hu", "shape", "volume_mm3")
-_COLUMNS = ("body", "nodule", "x_mm", "y_mm", "z_mm", *_FIGURES)
+_NODULE_VALUES = ("diameter_mm", "hu", "shape", "volume_mm3")
+_COLUMNS = ("body", "nodule", "x_mm", "y_mm", "z_mm", *_NODULE_VALUES)
 
 
 @runtime_checkable
 class HasNodules(Protocol):
-    """What this module needs of a phantom."""
+    """Interface of a body with nodules, which `phantom.Phantom` implements."""
 
     @property
     def z_range_mm(self) -> tuple[float, float]:
-        """Where a chest scan would begin and end."""
+        """Range of a chest scan along z, in mm."""
 
     @property
     def nodules(self) -> Sequence[Any]:
-        """Its nodules; see `nodules.Nodule`."""
+        """Nodules of the body; see `nodules.Nodule`."""
+
+    @property
+    def lesion(self) -> Any:
+        """Lesion of the body, or None; see `lesion.Lesion`."""
 
 
 def write_body(out: Path, subject: Subject, phantom: HasNodules) -> None:
-    """Write one body's truth, unless it is there."""
+    """Write the ground truth of a body to `bodies/<body>.json`, unless the file exists."""
     path = out / BODIES / f"{subject.name}.json"
     if path.exists():
         return
@@ -44,16 +49,27 @@ def write_body(out: Path, subject: Subject, phantom: HasNodules) -> None:
     nodules = [
         {
             **dict(zip(("x_mm", "y_mm", "z_mm"), nodule.centre_mm, strict=True)),
-            **{name: getattr(nodule, name) for name in _FIGURES},
+            **{name: getattr(nodule, name) for name in _NODULE_VALUES},
         }
         for nodule in phantom.nodules
     ]
-    about = {"body": subject.name, "kind": subject.kind, "seed": subject.seed}
-    write_json(path, {**about, "z_range_mm": list(phantom.z_range_mm), "nodules": nodules})
+    identity = {"body": subject.name, "kind": subject.kind, "seed": subject.seed}
+    record = {**identity, "z_range_mm": list(phantom.z_range_mm), "nodules": nodules}
+    if phantom.lesion is not None:
+        record["lesion"] = phantom.lesion.record()
+    write_json(path, record)
 
 
-def gather(out: Path, subjects: Iterable[Subject]) -> list[dict[str, Any]]:
-    """Write `nodules.csv` of all bodies there are; gives what their files say."""
+def write_nodule_table(out: Path, subjects: Iterable[Subject]) -> list[dict[str, Any]]:
+    """Write `nodules.csv` from the ground truth files of the bodies.
+
+    Args:
+        out: folder of the benchmark.
+        subjects: bodies, in the order of the table; those without a file are left out.
+
+    Returns:
+        Contents of the bodies' ground truth files.
+    """
     paths = [out / BODIES / f"{subject.name}.json" for subject in subjects]
     bodies = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
     text = io.StringIO()

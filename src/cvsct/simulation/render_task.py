@@ -1,8 +1,9 @@
-"""A piece of a scan made slice by slice: body, scanner, file.
+"""Rendering of slices of a scan: build body and scanner, project, reconstruct, write DICOM.
 
-Every slice is independent of all others: its noise comes from a random stream named after the
-scan, the slice and the tube voltage. So a scan has the same bytes however it is cut into pieces,
-and a slice whose files are there already need not be made again.
+A render task names some slices of a scan; worker processes take one task at a time. Every slice is
+independent of all others: its noise comes from a random stream named after the scan, the slice and
+the tube voltage. So a scan has the same bytes however it is divided into tasks, and a slice whose
+files exist need not be rendered again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cvsct.core.errors import GeometryError, UsageError
 from cvsct.core.files import config_hash
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Acquisition, CTVolume, Geometry, SimulatedStudy
-from cvsct.simulation.benchmark import FBP, Scan, ScanMode, Series, Subject
+from cvsct.simulation.benchmark import FBP, STUDY, PlannedSeries, Scan, ScanMode, Subject
 from cvsct.simulation.ground_truth import HasNodules, write_body
 from cvsct.simulation.phantom.surroundings import BodyOutline, Surroundings, beside
 from cvsct.simulation.physics.definition import ScannerDefinition, load_definition
@@ -31,37 +32,39 @@ if TYPE_CHECKING:
     from cvsct.simulation.physics.helical import HelicalReader, SliceSensitivity
 
 RASTER_MM = 400.0
-"""Side of the square that is projected; no body is wider."""
+"""Side of the square raster that is projected; no body is wider."""
 WIDE_RASTER_MM = 500.0
-"""The same with a table or arms around the body."""
+"""Side of the raster of a scan with a table or with arms along the body."""
 OUTLINE_SLICES, OUTLINE_PX = 7, 128
-"""Slices from which the outline of a body is taken, and pixels of their side."""
-KEPT_PATHS_BYTES = 192 * 2**20
-"""Projections a process keeps: a repeated scan differs in its noise alone."""
+"""Number of slices from which the outline of a body is taken, and their side in pixels."""
+PATH_CACHE_BYTES = 192 * 2**20
+"""Size limit of a process's cache of projections. A repeat scan differs in its noise alone, so it
+uses the same projections."""
 OVERSCAN_MM = 20.0
-"""How far a stack may reach beyond the range of a chest scan; the body goes on there."""
+"""Distance by which a stack may extend beyond the range of a chest scan; the body goes on there."""
 
 SeriesWriter = Callable[[CTVolume, Path, SimulatedStudy, int], object]
-"""Writes slices into a folder; the last argument is the number of the first. Must be picklable."""
+"""Function that writes slices into a folder, given the number of the first slice as its last
+argument. It must be picklable."""
 
 
 @runtime_checkable
-class Phantom(HasNodules, Protocol):
-    """What a campaign needs of a body; see `phantom.Phantom`."""
+class PhantomProtocol(HasNodules, Protocol):
+    """Interface of a body that can be rendered, which `phantom.Phantom` implements."""
 
     def slab(self, z_mm: float, thickness_mm: float, grid: Any) -> np.ndarray:
-        """Amounts of the basis materials, averaged over a slice."""
+        """Amounts of the basis materials on a grid, averaged over a slab of the given thickness."""
 
 
 @runtime_checkable
-class Scanner(Protocol):
-    """What a campaign needs of a virtual scanner; see `scan.VirtualScanner`."""
+class ScannerProtocol(Protocol):
+    """Interface of a virtual scanner, which `scan.VirtualScanner` implements."""
 
     def paths(self, amounts: np.ndarray, extent_mm: float) -> tuple[np.ndarray, ...]:
-        """Paths through the basis materials of each reading."""
+        """Path lengths of every ray through the basis materials."""
 
     def acquire(self, paths: Sequence[np.ndarray], *about: Any, **more: Any) -> Any:
-        """Water paths and exposures by tube voltage; see `scan.Acquired`."""
+        """Simulate the readings of a rotation; see `scan.Acquired`."""
 
     def reconstruct(
         self,
@@ -70,97 +73,119 @@ class Scanner(Protocol):
         grid: Any,
         reconstructions: Sequence[str],
     ) -> dict[tuple[float, str, str], np.ndarray]:
-        """HU by tube voltage, kernel and reconstruction."""
+        """Images in HU, keyed by tube voltage, kernel and reconstruction."""
 
 
-def _new_body(subject: Subject) -> Phantom:
+def build_phantom(subject: Subject) -> PhantomProtocol:
+    """Build the phantom of a body."""
     from cvsct.simulation.phantom import phantom  # noqa: PLC0415 - brings numba, which is an extra
 
     if subject.kind == "lungman":
         return phantom.lungman(subject.seed, parenchyma=subject.parenchyma)
-    return phantom.patient(subject.seed)
+    return phantom.patient(subject.seed, subject.lesion)
 
 
-def _new_scanner(definition: ScannerDefinition) -> Scanner:
+def build_scanner(definition: ScannerDefinition) -> ScannerProtocol:
+    """Build the virtual scanner of a definition."""
     from cvsct.simulation.physics.scan import VirtualScanner  # noqa: PLC0415 - brings numba
 
     return VirtualScanner(definition)
 
 
 @dataclass(frozen=True)
-class Physics:
-    """What makes bodies and scanners; functions by name, so that worker processes find them."""
+class Builders:
+    """Functions that build phantoms and scanners, which tests replace by fast ones.
 
-    body: Callable[[Subject], Phantom] = _new_body
-    scanner: Callable[[ScannerDefinition], Scanner] = _new_scanner
+    They are functions of a module, so that worker processes find them by name.
+
+    Args:
+        phantom: builds the phantom of a body.
+        scanner: builds the virtual scanner of a definition.
+    """
+
+    phantom: Callable[[Subject], PhantomProtocol] = build_phantom
+    scanner: Callable[[ScannerDefinition], ScannerProtocol] = build_scanner
 
 
-REAL = Physics()
+DEFAULT_BUILDERS = Builders()
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some slices of a scan, by their index."""
+class RenderTask:
+    """Some slices of a scan, to be rendered by one worker.
+
+    Args:
+        scan: the scan.
+        indices: indices of the slices in the scan.
+    """
 
     scan: Scan
     indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Imaging:
-    """Makes pieces of scans; picklable, so that it can be sent to worker processes.
+class SliceRenderer:
+    """Function that carries out render tasks; picklable, to be sent to worker processes.
 
     Args:
-        out: the benchmark's folder.
-        write: writes a slice as DICOM.
+        out: folder of the benchmark.
+        write: function that writes a slice as DICOM.
+        builders: functions that build phantoms and scanners.
     """
 
     out: Path
     write: SeriesWriter
-    physics: Physics = REAL
+    builders: Builders = DEFAULT_BUILDERS
 
-    def __call__(self, piece: Piece) -> Iterator[int]:
-        """Make a piece; yields the images newly written after each slice.
+    def __call__(self, task: RenderTask) -> Iterator[int]:
+        """Render the slices of a task into the hidden folders of their series.
 
-        Files appear whole or not at all, in the hidden folder of each series.
+        Yields:
+            Number of images written, after each slice. Each file is written atomically.
+
+        Raises:
+            GeometryError: if the scan extends too far beyond the body's range.
         """
-        scan = piece.scan
-        scanner = _scanner(self.physics, scan.scanner)
-        body = _body(self.physics, scan.body)
-        write_body(self.out, scan.body, body)
-        _refuse_beyond(scan, body)
+        scan = task.scan
+        scanner = _scanner(self.builders, scan.scanner)
+        phantom = _phantom(self.builders, scan.body)
+        write_body(self.out, scan.body, phantom)
+        _check_z_range(scan, phantom)
         studies = {series: study_of(scan, series) for series in scan.series()}
-        slices = _Slices(scan, body, scanner, self.physics)
-        for i in piece.indices:
-            images, loads = slices.images(i)
+        renderer = _ScanRenderer(scan, phantom, scanner, self.builders)
+        for i in task.indices:
+            images, tube_loads = renderer.images(i)
             for series, study in studies.items():
-                told = _with_load(study, scan, series.kvp, loads[series.kvp])
-                volume = _volume(scan, i, body, series, images[_key(series)])
-                self.write(volume, hidden(self.out, series), told, i + 1)
+                slice_study = _with_tube_load(study, scan, series.kvp, tube_loads[series.kvp])
+                volume = _volume(scan, i, phantom, series, images[_image_key(series)])
+                self.write(volume, partial_folder(self.out, series), slice_study, i + 1)
             yield len(studies)
 
 
-def hidden(out: Path, series: Series) -> Path:
-    """Where a series' slices gather until it is complete."""
+def partial_folder(out: Path, series: PlannedSeries) -> Path:
+    """Hidden folder that holds the slices of a series until the series is complete."""
     folder = out / series.folder
     return folder.with_name(f".{folder.name}.partial")
 
 
-def study_of(scan: Scan, series: Series) -> SimulatedStudy:
-    """What the headers of a series say of its acquisition."""
+def study_of(scan: Scan, series: PlannedSeries) -> SimulatedStudy:
+    """Description of the acquisition of a series, for its DICOM headers.
+
+    The identity, from which UIDs follow, is a hash of everything that shapes the pixels.
+    """
     definition = definition_of(scan.scanner)
     geometry, protocol = definition.geometry, definition.protocol
-    of_scan = scan.record()
-    of_scan.pop("reconstructions", None)  # what else is made of the readings shapes no pixel
-    of_scanner = definition_record(scan, (series.reconstruction,))
-    offered = of_scanner.pop("reconstruction", None)
-    about = {"cvsct": __version__, "scan": of_scan, "profile": of_scanner}
+    scan_record = scan.record()
+    scan_record.pop("reconstructions", None)  # the other reconstructions shape no pixel of this
+    scanner_record = definition_record(scan, (series.reconstruction,))
+    offered = scanner_record.pop("reconstruction", None)
+    record = {"cvsct": __version__, "scan": scan_record, "profile": scanner_record}
     if series.reconstruction != FBP:
-        about["reconstruction"] = [series.reconstruction, offered]
+        record["reconstruction"] = [series.reconstruction, offered]
     helical = definition.helical if scan.mode.helical else None
     return SimulatedStudy(
         body=scan.body.name,
-        identity=config_hash(about),
+        identity=config_hash(record),
         series_number=series.number,
         mas=series.mas,
         rotation_s=protocol.rotation_s,
@@ -175,21 +200,29 @@ def study_of(scan: Scan, series: Series) -> SimulatedStudy:
         reconstruction=definition.told_reconstruction(series.reconstruction),
         pitch=helical.pitch if helical else None,
         modulation="XYZ_EC" if scan.mode.tube_current else "NONE",
+        spacing_mm=scan.spacing_mm,
+        institution=f"Virtual hospital {scan.side}"
+        if scan.part == STUDY
+        else "cvsct virtual scanner",
     )
 
 
 def definition_record(scan: Scan, reconstructions: Sequence[str]) -> dict[str, Any]:
-    """What of a scanner's definition shapes such images: without the sections not in use."""
-    used = {
+    """Values of a scanner's definition that shape a scan's images.
+
+    Sections that the scan's mode and the reconstructions do not use are left out.
+    """
+    is_used = {
         "tube_current": scan.mode.tube_current,
         "helical": scan.mode.helical,
         "reconstruction": any(name != FBP for name in reconstructions),
     }
     record = definition_of(scan.scanner).record()
-    return {name: value for name, value in record.items() if used.get(name, True)}
+    return {name: value for name, value in record.items() if is_used.get(name, True)}
 
 
 def _ctdi_vol_mgy(scan: Scan, kvp: float, mas: float) -> float:
+    """CTDIvol of a rotation with this tube load; of a helical scan, divided by its pitch."""
     definition = definition_of(scan.scanner)
     dose_mgy = definition.protocol.ctdi_vol_mgy_per_100mas[kvp] * mas / 100
     return (
@@ -199,17 +232,18 @@ def _ctdi_vol_mgy(scan: Scan, kvp: float, mas: float) -> float:
     )
 
 
-def _with_load(study: SimulatedStudy, scan: Scan, kvp: float, mas: float) -> SimulatedStudy:
-    """What the headers of a slice say, whose tube load may have been another."""
+def _with_tube_load(study: SimulatedStudy, scan: Scan, kvp: float, mas: float) -> SimulatedStudy:
+    """Set the tube load of one slice, and its CTDIvol, if the scan modulates the tube current."""
     if not scan.mode.tube_current:
         return study
     return replace(study, mas=mas, ctdi_vol_mgy=_ctdi_vol_mgy(scan, kvp, mas))
 
 
-def _refuse_beyond(scan: Scan, body: Phantom) -> None:
-    low, high = body.z_range_mm
-    reach = scan.thickness_mm / 2
-    first, last = _z_mm(scan, 0, body) - reach, _z_mm(scan, scan.slices - 1, body) + reach
+def _check_z_range(scan: Scan, phantom: PhantomProtocol) -> None:
+    """Raise GeometryError if the scan extends too far beyond the body's range."""
+    low, high = phantom.z_range_mm
+    half = scan.thickness_mm / 2
+    first, last = _z_mm(scan, 0, phantom) - half, _z_mm(scan, scan.slices - 1, phantom) + half
     if first < low - OVERSCAN_MM or last > high + OVERSCAN_MM:
         raise GeometryError(
             f"slices from {first:.1f} to {last:.1f} mm, but this chest lies between {low:.1f} and "
@@ -217,62 +251,69 @@ def _refuse_beyond(scan: Scan, body: Phantom) -> None:
         )
 
 
-class _KeptPaths:
-    """Projections of the last slices, within a budget of memory."""
+class _PathCache:
+    """Cache of the most recently used projections, limited to `PATH_CACHE_BYTES`."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], tuple[np.ndarray, ...]] = OrderedDict()
+        self._entries: OrderedDict[tuple[Any, ...], tuple[np.ndarray, ...]] = OrderedDict()
 
     def get(
-        self, key: tuple[Any, ...], make: Callable[[], tuple[np.ndarray, ...]]
+        self, key: tuple[Any, ...], compute: Callable[[], tuple[np.ndarray, ...]]
     ) -> tuple[np.ndarray, ...]:
-        """What is kept under a key, made where it is not."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        self._kept.move_to_end(key)
-        while len(self._kept) > 1 and self._n_bytes() > KEPT_PATHS_BYTES:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        """Return the projections stored under a key; compute and store them if there are none."""
+        if key not in self._entries:
+            self._entries[key] = compute()
+        self._entries.move_to_end(key)
+        while len(self._entries) > 1 and self._n_bytes() > PATH_CACHE_BYTES:
+            self._entries.popitem(last=False)
+        return self._entries[key]
 
     def _n_bytes(self) -> int:
-        return sum(part.nbytes for paths in self._kept.values() for part in paths)
+        return sum(array.nbytes for paths in self._entries.values() for array in paths)
 
 
-_KEPT_PATHS = _KeptPaths()
+_PATH_CACHE = _PathCache()
 
 
 @dataclass(frozen=True)
-class _Slices:
-    """The slices of one scan."""
+class _ScanRenderer:
+    """Renderer of the slices of one scan, each at every tube voltage, kernel and reconstruction."""
 
     scan: Scan
-    body: Phantom
-    scanner: Scanner
-    physics: Physics
-    _loads: dict[int, dict[float, float]] = field(default_factory=dict)
+    phantom: PhantomProtocol
+    scanner: ScannerProtocol
+    builders: Builders
+    _loads_mas: dict[int, dict[float, float]] = field(default_factory=dict)
+    """Tube loads of the readings of a helical scan, by reading and tube voltage."""
 
     def images(
         self, i: int
     ) -> tuple[dict[tuple[float, str, str], Float[np.ndarray, "rows columns"]], dict[float, float]]:
-        """One slice at every kVp, with every kernel and reconstruction, and the tube's loads."""
+        """Render one slice.
+
+        Returns:
+            Images in HU, keyed by tube voltage, kernel and reconstruction; and tube loads in mAs by
+            tube voltage.
+        """
         from cvsct.simulation.physics.scan import ImageGrid  # noqa: PLC0415 - brings numba
 
         scan = self.scan
         if scan.mode.helical:
             z_mm = scan.z_mm(i)
             water = self._helical.slice(z_mm)
-            numbers = self._sensitivity.weights(z_mm)
-            loads = {
-                kvp: sum(share * self._loads[k][kvp] for k, share in numbers.items())
+            weights = self._sensitivity.weights(z_mm)
+            loads_mas = {
+                kvp: sum(weight * self._loads_mas[k][kvp] for k, weight in weights.items())
                 for kvp in scan.kvps
             }
         else:
             acquired = self._acquire(
-                scan.z_mm(i), scan.thickness_mm, scan.thickness_mm, str(scan), f"slice {i}"
+                scan.z_mm(i), scan.thickness_mm, scan.thickness_mm, scan.stream, f"slice {i}"
             )
-            water, loads = acquired.water, _loads(acquired)
+            water, loads_mas = acquired.water, _loads_mas(acquired)
         grid = ImageGrid(scan.matrix_px, scan.fov_mm, scan.shift_mm)
-        return self.scanner.reconstruct(water, scan.kernels, grid, scan.reconstructions), loads
+        images = self.scanner.reconstruct(water, scan.kernels, grid, scan.reconstructions)
+        return images, loads_mas
 
     @cached_property
     def _sensitivity(self) -> SliceSensitivity:
@@ -295,30 +336,35 @@ class _Slices:
         return HelicalReader(self._sensitivity, self._read, self.scan.thickness_mm)
 
     def _read(self, number: int) -> dict[float, Any]:
-        """One reading of the lattice; its noise is the same for every thickness."""
+        """Simulate one reading of the helix by its number.
+
+        Its random stream does not name the slice thickness, so that thin and thick slices of a
+        body come from the same readings.
+        """
         sensitivity = self._sensitivity
         acquired = self._acquire(
             number * sensitivity.sample_mm, sensitivity.row_mm, sensitivity.photons_mm,
-            f"{self.scan.role}/{self.scan.body.name}", f"reading {number}",
+            self.scan.acquisition or f"{self.scan.role}/{self.scan.body.name}", f"reading {number}",
         )  # fmt: skip
-        self._loads[number] = _loads(acquired)
+        self._loads_mas[number] = _loads_mas(acquired)
         water: dict[float, Any] = acquired.water
         return water
 
     def _acquire(self, z_mm: float, thickness_mm: float, photons_mm: float, *stream: str) -> Any:
-        """Readings of one rotation at z from the middle of the body's range.
+        """Simulate the readings of one rotation.
 
         Args:
-            thickness_mm: of the slab whose mean is projected.
-            photons_mm: thickness of an axial slice with as many photons.
+            z_mm: position of the rotation, relative to the middle of the body's z range.
+            thickness_mm: thickness of the slab whose mean is projected.
+            photons_mm: thickness of an axial slice that gets as many photons.
             stream: names of the random stream.
         """
         scan = self.scan
         key = (
-            self.physics, scan.scanner, scan.body, z_mm, thickness_mm, scan.raster_px,
+            self.builders, scan.scanner, scan.body, z_mm, thickness_mm, scan.raster_px,
             scan.mode.table, scan.mode.arms,
         )  # fmt: skip
-        paths = _KEPT_PATHS.get(key, lambda: self._paths(z_mm, thickness_mm))
+        paths = _PATH_CACHE.get(key, lambda: self._paths(z_mm, thickness_mm))
         return self.scanner.acquire(
             paths,
             dict(zip(scan.kvps, scan.mas, strict=True)),
@@ -330,58 +376,65 @@ class _Slices:
 
     @cached_property
     def _variance_share(self) -> float:
-        """Noise variance of the slice that a noise index is meant for over that of a reading."""
+        """Ratio of noise variances: slice of the noise index's thickness over a single reading."""
         if not (self.scan.mode.helical and self.scan.mode.tube_current):
             return 1.0
         law = definition_of(self.scan.scanner).tube_current
-        meant_mm = law.noise_index_thickness_mm if law else None
-        if meant_mm is None:
+        thickness_mm = law.noise_index_thickness_mm if law else None
+        if thickness_mm is None:
             return self._sensitivity.variance_share()
-        return replace(self._sensitivity, thickness_mm=meant_mm).variance_share()
+        return replace(self._sensitivity, thickness_mm=thickness_mm).variance_share()
 
     def _paths(self, z_mm: float, thickness_mm: float) -> tuple[np.ndarray, ...]:
+        """Project a slab of the body, with table and arms if the scan has them."""
         from cvsct.simulation.phantom.phantom import RasterGrid  # noqa: PLC0415 - brings numba
 
         scan = self.scan
-        middle_mm = sum(self.body.z_range_mm) / 2
+        middle_mm = sum(self.phantom.z_range_mm) / 2
         grid = RasterGrid(scan.raster_px, RASTER_MM)
-        amounts = self.body.slab(middle_mm + z_mm, thickness_mm, grid)
+        amounts = self.phantom.slab(middle_mm + z_mm, thickness_mm, grid)
         if not scan.mode.has_surroundings:
             return self.scanner.paths(amounts, RASTER_MM)
-        around = _surroundings(self.physics, scan.body, scan.mode, scan.raster_px)
-        return self.scanner.paths(beside(amounts, around), WIDE_RASTER_MM)
+        surroundings = _surroundings(self.builders, scan.body, scan.mode, scan.raster_px)
+        return self.scanner.paths(beside(amounts, surroundings), WIDE_RASTER_MM)
 
 
-def _loads(acquired: Any) -> dict[float, float]:
+def _loads_mas(acquired: Any) -> dict[float, float]:
+    """Tube loads of an acquisition in mAs, by tube voltage."""
     return {kvp: exposure.mas for kvp, exposure in acquired.exposures.items()}
 
 
 @lru_cache(maxsize=1)
 def _surroundings(
-    physics: Physics, subject: Subject, mode: ScanMode, raster_px: int
+    builders: Builders, subject: Subject, mode: ScanMode, raster_px: int
 ) -> Float32[np.ndarray, "2 rows columns"]:
-    """Table and arms around a body, the same at every z."""
+    """Amounts of the basis materials of table and arms around a body, the same at every z."""
     from cvsct.simulation.phantom.phantom import RasterGrid  # noqa: PLC0415 - brings numba
 
-    body = _body(physics, subject)
-    places = np.linspace(*body.z_range_mm, OUTLINE_SLICES)
+    phantom = _phantom(builders, subject)
+    positions_mm = np.linspace(*phantom.z_range_mm, OUTLINE_SLICES)
     grid = RasterGrid(OUTLINE_PX, RASTER_MM)
-    filled = np.any([body.slab(z, 1.0, grid).any(axis=0) for z in places], axis=0)
+    filled = np.any([phantom.slab(z, 1.0, grid).any(axis=0) for z in positions_mm], axis=0)
     outline = BodyOutline.of(filled, RASTER_MM)
     wide_px = round(raster_px * WIDE_RASTER_MM / RASTER_MM)
     return Surroundings(outline, mode.table, mode.arms).amounts(wide_px, WIDE_RASTER_MM)
 
 
-def _key(series: Series) -> tuple[float, str, str]:
+def _image_key(series: PlannedSeries) -> tuple[float, str, str]:
+    """Key of a series' images in the results of a scanner."""
     return series.kvp, series.kernel, series.reconstruction
 
 
 def _volume(
-    scan: Scan, i: int, body: Phantom, series: Series, hu: Float[np.ndarray, "rows columns"]
+    scan: Scan,
+    i: int,
+    phantom: PhantomProtocol,
+    series: PlannedSeries,
+    hu: Float[np.ndarray, "rows columns"],
 ) -> CTVolume:
-    """One slice in the patient's coordinates, which are the body's.
+    """Volume of one slice in patient coordinates, which are those of the body.
 
-    The grid's shift is left out: that is what makes it misregistration.
+    The geometry leaves out the shift of the image grid, so that the shift acts as misregistration.
     """
     pixel_mm = scan.fov_mm / scan.matrix_px
     first_mm = -scan.fov_mm / 2 + pixel_mm / 2
@@ -389,7 +442,7 @@ def _volume(
     return CTVolume(
         hu=hu[None].astype(np.float32),
         geometry=Geometry(
-            positions_mm=np.array([[first_mm, first_mm, _z_mm(scan, i, body)]]),
+            positions_mm=np.array([[first_mm, first_mm, _z_mm(scan, i, phantom)]]),
             row_direction=(1.0, 0.0, 0.0),
             column_direction=(0.0, 1.0, 0.0),
             pixel_mm=(pixel_mm, pixel_mm),
@@ -401,21 +454,22 @@ def _volume(
     )
 
 
-def _z_mm(scan: Scan, i: int, body: Phantom) -> float:
-    return sum(body.z_range_mm) / 2 + scan.z_mm(i)
+def _z_mm(scan: Scan, i: int, phantom: PhantomProtocol) -> float:
+    """Position of the centre of slice `i` in patient coordinates."""
+    return sum(phantom.z_range_mm) / 2 + scan.z_mm(i)
 
 
 @lru_cache(maxsize=2)
-def _scanner(physics: Physics, name: str) -> Scanner:
-    return physics.scanner(definition_of(name))
+def _scanner(builders: Builders, name: str) -> ScannerProtocol:
+    return builders.scanner(definition_of(name))
 
 
 @lru_cache(maxsize=1)
-def _body(physics: Physics, subject: Subject) -> Phantom:
-    return physics.body(subject)
+def _phantom(builders: Builders, subject: Subject) -> PhantomProtocol:
+    return builders.phantom(subject)
 
 
 @lru_cache
 def definition_of(name: str) -> ScannerDefinition:
-    """A scanner's definition, read once."""
+    """Definition of a scanner, read from its file once per process."""
     return load_definition(name)

@@ -1,8 +1,8 @@
-"""A benchmark carried out: resumable after any crash, in parallel, with the same bytes.
+"""Run of a simulation plan: parallel, resumable after any crash, with reproducible bytes.
 
-`plan.json` is written first and must be the same for a rerun to go on. Slices gather in a hidden
-folder for each series, which gets its name when it is complete. At the end come `nodules.csv`, the
-ground truth, and `manifest.json`.
+The run first writes `plan.json`; a rerun continues only with an equal plan. The slices of a series
+collect in a hidden folder, which is renamed when the series is complete. At the end the run writes
+`nodules.csv`, the ground truth, and `manifest.json`.
 """
 
 from __future__ import annotations
@@ -23,38 +23,46 @@ from cvsct import __version__
 from cvsct.core.errors import SimulationError, StoppedError
 from cvsct.core.manifest import Manifest
 from cvsct.core.platform import cores, rename, sync_folder
-from cvsct.core.progress import Progress, silent
+from cvsct.core.progress import Note, Progress, silent
 from cvsct.core.resumable import locked_output
 from cvsct.core.volume import SimulatedStudy
 from cvsct.core.workers import work_through
-from cvsct.simulation.benchmark import Scan, Series, Subject
-from cvsct.simulation.ground_truth import gather
+from cvsct.simulation.benchmark import PlannedSeries, Scan, Subject
+from cvsct.simulation.ground_truth import write_nodule_table
 from cvsct.simulation.render_task import (
-    REAL,
-    Imaging,
-    Physics,
-    Piece,
+    DEFAULT_BUILDERS,
+    Builders,
+    RenderTask,
     SeriesWriter,
+    SliceRenderer,
     definition_record,
-    hidden,
+    partial_folder,
 )
 
 logger = logging.getLogger(__name__)
 
-MAX_PIECE_IMAGES = 50
-PIECES_A_WORKER = 8
-"""Small enough that the workers end at about the same time."""
+Finish = Callable[[Path, Sequence[Scan]], dict[str, str]]
+"""Writes files beside complete scans; returns the SHA-256 of each by its path."""
+
+MAX_TASK_IMAGES = 50
+"""Largest number of images of a render task."""
+TASKS_PER_WORKER = 8
+"""Number of tasks per worker that a run is divided into, so that workers end at similar times."""
 SPARE_BYTES = 64 * 2**20
-"""Left free on the disk, for the file system and the manifest."""
+"""Space that must stay free on the disk, for the file system and the manifest."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a campaign has made.
+class SimulationResult:
+    """Result of a simulation run: numbers of images, series and bodies, and scans that failed.
 
     Args:
-        n_images: all there are now; `n_new` of them made by this run.
-        failed: what went wrong, by scan; empty where the benchmark is complete.
+        n_images: number of images of all complete scans in the folder.
+        n_series: number of their series.
+        n_bodies: number of their bodies.
+        n_new: number of images that this run has added.
+        images_per_s: rate of this run; 0 if it has added nothing.
+        failed: reason of each failure, by scan; empty if the benchmark is complete.
     """
 
     n_images: int
@@ -65,62 +73,74 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def run_campaign(
+def run_simulation(
     scans: Sequence[Scan],
     config: Mapping[str, Any],
     out: Path,
     write: SeriesWriter,
     workers: int = 0,
     progress: Progress = silent,
-    announce: Callable[[str], None] = logger.info,
-    physics: Physics = REAL,
-) -> Outcome:
-    """Make every image of a plan that is not there yet.
+    note: Note = logger.info,
+    builders: Builders = DEFAULT_BUILDERS,
+    finish: Finish | None = None,
+) -> SimulationResult:
+    """Simulate every image of a plan that the folder does not hold yet.
 
     Args:
-        scans: what `benchmark.plan` gave.
-        config: the choices behind that plan, as the user made them (scale, seed and so on); a
-            rerun with others is refused by these names.
-        write: writes a slice as DICOM; picklable.
-        workers: processes, 0 for one a core.
-        announce: told the number of images and the need of disk before the work begins.
+        scans: scans of the plan, from `plan.plan`.
+        config: options that the plan was made from (scale, seed and so on), by the names that a
+            refusal of a different plan mentions.
+        out: folder of the benchmark.
+        write: function that writes a slice as DICOM; it must be picklable.
+        workers: number of processes; 0 for one per core.
+        progress: called with `(task, done, total)` as the work proceeds.
+        note: called with the number of images and the disk space needed before the work begins.
+        builders: functions that build phantoms and scanners.
+        finish: writes the files that belong to the complete scans, such as the masks of a study.
+
+    Returns:
+        Numbers of images, series and bodies, and the scans that failed.
 
     Raises:
-        UsageError: if `out` holds another benchmark, or something else.
-        SimulationError: if the disk has too little space or every scan failed.
-        StoppedError: on Ctrl-C; what is made is kept.
+        UsageError: if `out` holds another benchmark or something else.
+        SimulationError: if the disk has too little space, a complete series has lost files, or
+            every scan failed.
+        StoppedError: on Ctrl-C; images written so far are kept.
     """
     record = _record(scans, config)
     manifest = Manifest("simulate", record)
     with locked_output(out, record, "simulation"):
         missing = {scan: _missing(scan, out) for scan in scans}
-        _announce_need(missing, out, announce)
+        _check_disk_space(missing, out, note)
         with manifest.timed("simulating"):
-            n_new, failed = _make(missing, Imaging(out, write, physics), workers, progress)
-        made = [scan for scan in scans if str(scan) not in failed]
-        if not made:
-            scan, why = next(iter(failed.items()))
-            raise SimulationError(f"{scan}: {why} (and {len(failed) - 1} more scans failed)")
+            renderer = SliceRenderer(out, write, builders)
+            n_new, failed = _render(missing, renderer, workers, progress)
+        complete = [scan for scan in scans if str(scan) not in failed]
+        if not complete:
+            scan, reason = next(iter(failed.items()))
+            raise SimulationError(f"{scan}: {reason} (and {len(failed) - 1} more scans failed)")
         with manifest.timed("checking"):
-            sums = _sums(made, out, progress)
+            checksums = _checksums(complete, out, progress)
         seconds = manifest.timings_s["simulating"]
-        outcome = Outcome(
-            n_images=sum(scan.n_images for scan in made),
-            n_series=len(sums),
-            n_bodies=len({scan.body for scan in made}),
+        result = SimulationResult(
+            n_images=sum(scan.n_images for scan in complete),
+            n_series=len(checksums),
+            n_bodies=len({scan.body for scan in complete}),
             n_new=n_new,
             images_per_s=round(n_new / seconds, 2) if n_new else 0.0,
             failed=failed,
         )
-        bodies = gather(out, dict.fromkeys(scan.body for scan in scans))
-        manifest.figures = {**asdict(outcome), "series_sha256": sums, "bodies": bodies}
+        bodies = write_nodule_table(out, dict.fromkeys(scan.body for scan in scans))
+        manifest.figures = {**asdict(result), "series_sha256": checksums, "bodies": bodies}
+        if finish is not None:
+            manifest.figures["files_sha256"] = finish(out, complete)
         manifest.write(out)
-    return outcome
+    return result
 
 
-def planned(scans: Sequence[Scan]) -> Outcome:
-    """What `run_campaign` would make of a plan."""
-    return Outcome(
+def expected_result(scans: Sequence[Scan]) -> SimulationResult:
+    """Result that `run_simulation` is expected to give for a plan; nothing is simulated."""
+    return SimulationResult(
         n_images=sum(scan.n_images for scan in scans),
         n_series=sum(len(scan.series()) for scan in scans),
         n_bodies=len({scan.body for scan in scans}),
@@ -130,7 +150,7 @@ def planned(scans: Sequence[Scan]) -> Outcome:
 
 
 def _record(scans: Sequence[Scan], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that shapes the bytes, as plain JSON."""
+    """Everything that shapes the bytes of the images, as plain JSON."""
     scanners: dict[str, dict[str, Any]] = {}
     for scan in scans:
         values = definition_record(scan, scan.reconstructions)
@@ -141,71 +161,85 @@ def _record(scans: Sequence[Scan], config: Mapping[str, Any]) -> dict[str, Any]:
         "scanners": scanners,
         "scans": [scan.record() for scan in scans],
     }
-    plain: dict[str, Any] = json.loads(json.dumps(record))
-    return plain
+    plain_record: dict[str, Any] = json.loads(json.dumps(record))
+    return plain_record
 
 
 def _missing(scan: Scan, out: Path) -> tuple[int, ...]:
-    """Indices of the slices that lack a file.
+    """Indices of the slices of a scan that lack a file in any series.
 
     Raises:
-        SimulationError: if a finished series has lost files.
+        SimulationError: if a complete series has lost files.
     """
     missing: set[int] = set()
     for series in scan.series():
         folder = out / series.folder
-        finished = folder.exists()
-        there = folder if finished else hidden(out, series)
-        lost = {i for i in range(scan.slices) if not _file(there, i).exists()}
-        if finished and lost:
+        is_complete = folder.exists()
+        slice_folder = folder if is_complete else partial_folder(out, series)
+        absent = {i for i in range(scan.slices) if not _slice_file(slice_folder, i).exists()}
+        if is_complete and absent:
             raise SimulationError(
-                f"{folder}: {len(lost)} of {scan.slices} slices are missing though the series was "
-                "complete; remove this folder to have it made again"
+                f"{folder}: {len(absent)} of {scan.slices} slices are missing though the series "
+                "was complete; remove this folder to have it made again"
             )
-        missing |= lost
+        missing |= absent
     return tuple(sorted(missing))
 
 
-def _file(folder: Path, i: int) -> Path:
+def _slice_file(folder: Path, i: int) -> Path:
     return folder / SimulatedStudy.file_name(i + 1)
 
 
-def _announce_need(
-    missing: Mapping[Scan, tuple[int, ...]], out: Path, announce: Callable[[str], None]
-) -> None:
-    """Tell what is to be done, and refuse what the disk cannot hold."""
+def _check_disk_space(missing: Mapping[Scan, tuple[int, ...]], out: Path, note: Note) -> None:
+    """Note the number of images and the space they need, and check that the disk has it.
+
+    Raises:
+        SimulationError: if the disk has too little space.
+    """
     total = sum(scan.n_images for scan in missing)
-    images = sum(scan.n_images * len(todo) // scan.slices for scan, todo in missing.items())
-    need = sum(scan.n_bytes * len(todo) // scan.slices for scan, todo in missing.items())
+    n_new = sum(scan.n_images * len(slices) // scan.slices for scan, slices in missing.items())
+    needed = sum(scan.n_bytes * len(slices) // scan.slices for scan, slices in missing.items())
     free = shutil.disk_usage(out).free
-    space = f"needs {_size(need)}, {_size(free)} free"
-    if need + SPARE_BYTES > free:
+    space = f"needs {_size(needed)}, {_size(free)} free"
+    if needed + SPARE_BYTES > free:
         raise SimulationError(
-            f"{out}: {images} images, {space}; free some space, or name a folder elsewhere"
+            f"{out}: {n_new} images, {space}; free some space, or name a folder elsewhere"
         )
-    there = f", {total - images} of them there already" if images < total else ""
-    announce(f"{total} images{there}: {space}")
+    existing = f", {total - n_new} of them there already" if n_new < total else ""
+    note(f"{total} images{existing}: {space}")
 
 
 def _size(n_bytes: int) -> str:
+    """Number of bytes as text with a unit."""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
-def _make(
-    missing: Mapping[Scan, tuple[int, ...]], imaging: Imaging, workers: int, progress: Progress
+def _render(
+    missing: Mapping[Scan, tuple[int, ...]],
+    renderer: SliceRenderer,
+    workers: int,
+    progress: Progress,
 ) -> tuple[int, dict[str, str]]:
-    """Make what is missing; gives the images made and what went wrong, by scan."""
+    """Render the missing slices.
+
+    Returns:
+        Number of images written, and the reason of each failure by scan.
+
+    Raises:
+        SimulationError: if going on is of no use.
+        StoppedError: on Ctrl-C.
+    """
     workers = workers or cores()
-    pieces = _pieces(missing, workers)
-    open_pieces = Counter(piece.scan for piece in pieces)
+    tasks = _render_tasks(missing, workers)
+    open_tasks = Counter(task.scan for task in tasks)
     for scan in missing:
-        if not open_pieces[scan]:
-            _publish(scan, imaging.out)  # an earlier run may have been killed just before
+        if not open_tasks[scan]:
+            _publish(scan, renderer.out)  # an earlier run may have been killed just before
     done = before = sum(s.n_images * (s.slices - len(m)) // s.slices for s, m in missing.items())
     total = sum(scan.n_images for scan in missing)
     failed: dict[str, str] = {}
     progress("images", done, total)
-    with contextlib.closing(work_through(pieces, imaging, workers, _body_of)) as reports:
+    with contextlib.closing(work_through(tasks, renderer, workers, _body_of)) as reports:
         try:
             for report in reports:
                 scan = report.item.scan
@@ -213,9 +247,9 @@ def _make(
                 if report.kind == "step":
                     progress("images", done, total)
                 elif report.kind == "done":
-                    open_pieces[scan] -= 1
-                    if not open_pieces[scan]:
-                        _publish(scan, imaging.out)
+                    open_tasks[scan] -= 1
+                    if not open_tasks[scan]:
+                        _publish(scan, renderer.out)
                 else:
                     logger.info("%s failed\n%s", scan, report.details)
                     failed.setdefault(str(scan), report.message)
@@ -230,53 +264,52 @@ def _make(
     return done - before, failed
 
 
-def _pieces(missing: Mapping[Scan, tuple[int, ...]], workers: int) -> list[Piece]:
-    """Scans cut into pieces; the bodies with the most left to do first, each in one go."""
-    images = {scan: len(todo) * scan.n_images // scan.slices for scan, todo in missing.items()}
-    of_body: Counter[Subject] = Counter()
+def _render_tasks(missing: Mapping[Scan, tuple[int, ...]], workers: int) -> list[RenderTask]:
+    """Divide the missing slices into tasks, ordered by body; bodies with most images come first."""
+    images = {scan: len(slices) * scan.n_images // scan.slices for scan, slices in missing.items()}
+    body_images: Counter[Subject] = Counter()
     for scan, count in images.items():
-        of_body[scan.body] += count
-    even = sum(images.values()) // (workers * PIECES_A_WORKER)
-    pieces = []
-    for scan in missing:
-        todo = missing[scan]
-        step = max(1, min(MAX_PIECE_IMAGES, even) * scan.slices // scan.n_images)
-        pieces += [Piece(scan, todo[i : i + step]) for i in range(0, len(todo), step)]
-    return sorted(pieces, key=partial(_place_in_queue, of_body))
+        body_images[scan.body] += count
+    equal_share = sum(images.values()) // (workers * TASKS_PER_WORKER)
+    tasks = []
+    for scan, slices in missing.items():
+        step = max(1, min(MAX_TASK_IMAGES, equal_share) * scan.slices // scan.n_images)
+        tasks += [RenderTask(scan, slices[i : i + step]) for i in range(0, len(slices), step)]
+    return sorted(tasks, key=partial(_queue_key, body_images))
 
 
-def _place_in_queue(of_body: Mapping[Subject, int], piece: Piece) -> tuple[Any, ...]:
-    """Bodies by their work; a slice and its repeat together, so that one projection serves both."""
-    scan = piece.scan
-    body = (-of_body[scan.body], scan.body.seed)
-    return (*body, scan.scanner, scan.thickness_mm, piece.indices[0], scan.number)
+def _queue_key(body_images: Mapping[Subject, int], task: RenderTask) -> tuple[Any, ...]:
+    """Sort key of a task, which puts a slice beside its repeat, so that they share a projection."""
+    scan = task.scan
+    body_key = (-body_images[scan.body], scan.body.seed)
+    return (*body_key, scan.scanner, scan.thickness_mm, task.indices[0], scan.number)
 
 
-def _body_of(piece: Piece) -> Subject:
-    return piece.scan.body
+def _body_of(task: RenderTask) -> Subject:
+    return task.scan.body
 
 
 def _publish(scan: Scan, out: Path) -> None:
-    """Give complete series their names."""
+    """Rename the hidden folders of a scan's complete series to their final names."""
     for series in scan.series():
-        partial, folder = hidden(out, series), out / series.folder
-        if not partial.exists():
+        hidden_folder, folder = partial_folder(out, series), out / series.folder
+        if not hidden_folder.exists():
             continue
-        expected = {_file(partial, i) for i in range(scan.slices)}
-        for stray in set(partial.iterdir()) - expected:  # of a process killed while it wrote
+        expected = {_slice_file(hidden_folder, i) for i in range(scan.slices)}
+        for stray in set(hidden_folder.iterdir()) - expected:  # of a process killed while it wrote
             stray.unlink()
-        rename(partial, folder)
+        rename(hidden_folder, folder)
         sync_folder(folder.parent)
 
 
-def _sums(scans: Sequence[Scan], out: Path, progress: Progress) -> dict[str, str]:
-    """sha256 of every series: of its files' bytes, in the order of their slices."""
-    found: dict[str, str] = {}
-    todo: list[tuple[Scan, Series]] = [(scan, each) for scan in scans for each in scan.series()]
-    for scan, series in todo:
+def _checksums(scans: Sequence[Scan], out: Path, progress: Progress) -> dict[str, str]:
+    """SHA-256 of every series over the bytes of its files in the order of its slices, by folder."""
+    checksums: dict[str, str] = {}
+    pairs: list[tuple[Scan, PlannedSeries]] = [(scan, s) for scan in scans for s in scan.series()]
+    for scan, series in pairs:
         digest = hashlib.sha256()
         for i in range(scan.slices):
-            digest.update(_file(out / series.folder, i).read_bytes())
-        found[series.folder] = digest.hexdigest()
-        progress("checking", len(found), len(todo))
-    return found
+            digest.update(_slice_file(out / series.folder, i).read_bytes())
+        checksums[series.folder] = digest.hexdigest()
+        progress("checking", len(checksums), len(pairs))
+    return checksums

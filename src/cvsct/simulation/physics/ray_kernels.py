@@ -1,7 +1,7 @@
 """Numba-compiled sums along rays: fan-beam strips, their adjoint, parallel back-projection.
 
 Only this module, `fields` and `voxels` hold compiled code. Every function runs on one thread (a
-campaign scales over processes), gives the same bits on each run of one machine, and is called by
+simulation scales over processes), gives the same bits on each run of one machine, and is called by
 the module that checks its arguments: `projector`, `detector` or `recon`.
 """
 

@@ -1,4 +1,4 @@
-"""A benchmark carried out: the same bytes whatever happens on the way, and one clear error."""
+"""Simulation runs: the same bytes whatever interrupts them, and one clear error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pydicom import dcmread
 from cvsct.core.errors import SimulationError, UsageError
 from cvsct.core.resumable import PLAN
 from cvsct.io.read import read_all
-from cvsct.simulation.benchmark import Options
+from cvsct.simulation.benchmark import SimulationOptions
 from tests.support.fake_scanner import (
     FAILING,
     FAKE,
@@ -35,16 +35,16 @@ CONFIG = {"seed": 0}
 
 
 def content(out: Path) -> dict[str, bytes]:
-    """Every file but the manifest, which tells times."""
+    """Contents of all files but the manifest, which holds times."""
     files = (path for path in out.rglob("*") if path.is_file() and path.name != "manifest.json")
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny benchmark made without any trouble, in one process."""
-    out = tmp_path_factory.mktemp("campaign") / "whole"
-    simulate(tiny(), CONFIG, out, workers=1, physics=FAKE)
+    """Tiny benchmark, simulated in one process without interruption."""
+    out = tmp_path_factory.mktemp("simulation") / "whole"
+    simulate(tiny(), CONFIG, out, workers=1, builders=FAKE)
     return out
 
 
@@ -58,7 +58,7 @@ def test_every_planned_image_is_there_and_reads_as_ct(whole: Path) -> None:
     assert not [path for path in whole.rglob("*") if path.name.startswith(".")]
 
 
-def test_the_manifest_tells_everything_needed_to_repeat_it(whole: Path) -> None:
+def test_the_manifest_holds_everything_needed_to_repeat_it(whole: Path) -> None:
     manifest = json.loads((whole / "manifest.json").read_text())
     assert manifest["config"]["seed"] == 0
     assert len(manifest["config"]["scans"]) == len(tiny())
@@ -82,26 +82,26 @@ def test_the_ground_truth_is_written_in_patient_coordinates(whole: Path) -> None
     assert [float(row[axis]) for axis in ("x_mm", "y_mm", "z_mm")] == [80, -20.5, -60]
     assert (float(row["diameter_mm"]), float(row["hu"])) == (8, -630)
     assert row["shape"] == "spherical"
-    told = json.loads((whole / "manifest.json").read_text())["figures"]["bodies"]
-    assert {(body["kind"], body["seed"]) for body in told} == {(b.kind, b.seed) for b in bodies}
-    assert sum(len(body["nodules"]) for body in told) == len(rows)
+    recorded = json.loads((whole / "manifest.json").read_text())["figures"]["bodies"]
+    assert {(body["kind"], body["seed"]) for body in recorded} == {(b.kind, b.seed) for b in bodies}
+    assert sum(len(body["nodules"]) for body in recorded) == len(rows)
 
 
 def test_two_workers_make_the_same_bytes_as_one(whole: Path, tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
     simulate(
-        tiny(), CONFIG, tmp_path / "two", workers=2, physics=FAKE,
-        progress=lambda *about: told.append(about),
+        tiny(), CONFIG, tmp_path / "two", workers=2, builders=FAKE,
+        progress=lambda *report: reports.append(report),
     )  # fmt: skip
     assert content(tmp_path / "two") == content(whole)
-    images = [done for what, done, _ in told if what == "images"]
+    images = [done for task, done, _ in reports if task == "images"]
     assert images == sorted(images)
     assert images[-1] == sum(scan.n_images for scan in tiny())
     assert len(images) > 10
 
 
 def test_noise_and_bodies_follow_the_seed(whole: Path, tmp_path: Path) -> None:
-    simulate(tiny(1), {"seed": 1}, tmp_path / "other", workers=1, physics=FAKE)
+    simulate(tiny(1), {"seed": 1}, tmp_path / "other", workers=1, builders=FAKE)
     ours, theirs = (
         {path.name: path.read_bytes() for path in out.glob("test/*/*/0001.dcm")}
         for out in (whole, tmp_path / "other")
@@ -135,10 +135,10 @@ def test_killed_at_any_time_and_resumed_it_has_the_same_bytes(
                 assert len(list(folder.glob("*.dcm"))) in (2, 3), "a series is whole or hidden"
     assert kills == len(moments)
     assert not (out / "manifest.json").exists()
-    told: list[str] = []
-    outcome = simulate(tiny(), CONFIG, out, workers=1, physics=FAKE, announce=told.append)
-    assert 0 < outcome.n_new < outcome.n_images - 10
-    assert "of them there already" in told[0]
+    notes: list[str] = []
+    result = simulate(tiny(), CONFIG, out, workers=1, builders=FAKE, note=notes.append)
+    assert 0 < result.n_new < result.n_images - 10
+    assert "of them there already" in notes[0]
     assert content(out) == content(whole)
 
 
@@ -167,14 +167,14 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_is_there(whole: Path, tmp_path: Pat
     _wait_for_the_end_of_all(process.pid)
     assert re.search(r"stopped; \d+ of 42 images are kept, the same command goes on", err)
     assert err.count("Traceback") == 1, err
-    simulate(tiny(), CONFIG, out, workers=1, physics=FAKE)
+    simulate(tiny(), CONFIG, out, workers=1, builders=FAKE)
     assert content(out) == content(whole)
 
 
 def test_one_acquisition_in_several_reconstructions(whole: Path, tmp_path: Path) -> None:
-    several = tiny(0, Options(reconstructions=("fbp", "iterative-3")))
-    outcome = simulate(several, CONFIG, tmp_path / "several", workers=2, physics=FAKE)
-    assert outcome.n_images == 2 * sum(scan.n_images for scan in tiny())
+    several = tiny(0, SimulationOptions(reconstructions=("fbp", "iterative-3")))
+    result = simulate(several, CONFIG, tmp_path / "several", workers=2, builders=FAKE)
+    assert result.n_images == 2 * sum(scan.n_images for scan in tiny())
     folders = {path.parent for path in (tmp_path / "several" / "test").rglob("*.dcm")}
     for folder in folders:
         if folder.name.endswith("_iterative-3"):
@@ -186,34 +186,34 @@ def test_one_acquisition_in_several_reconstructions(whole: Path, tmp_path: Path)
             assert pixels[0] == pixels[1]
     assert sum(folder.name.endswith("_iterative-3") for folder in folders) == len(folders) / 2
     with pytest.raises(UsageError, match="no reconstruction 'iterative-7'"):
-        tiny(0, Options(reconstructions=("iterative-7",)))
+        tiny(0, SimulationOptions(reconstructions=("iterative-7",)))
     with pytest.raises(UsageError, match="each once"):
-        tiny(0, Options(reconstructions=("fbp", "fbp")))
+        tiny(0, SimulationOptions(reconstructions=("fbp", "fbp")))
 
 
 def test_nothing_is_made_twice(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
     shutil.copytree(whole, out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.dcm")}
-    outcome = simulate(tiny(), CONFIG, out, workers=1, physics=FAKE)
-    assert outcome.n_new == 0
+    result = simulate(tiny(), CONFIG, out, workers=1, builders=FAKE)
+    assert result.n_new == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.dcm")} == before
 
 
 def test_another_plan_in_the_same_folder_is_refused(whole: Path) -> None:
     before = content(whole)
     with pytest.raises(UsageError, match="other scans; seed 0 there, 1 now"):
-        simulate(tiny(1), {"seed": 1}, whole, workers=1, physics=FAKE)
-    louder = tiny(0, Options(mas=200.0))
+        simulate(tiny(1), {"seed": 1}, whole, workers=1, builders=FAKE)
+    louder = tiny(0, SimulationOptions(mas=200.0))
     with pytest.raises(UsageError, match=r"holds another simulation \(other scans\)"):
-        simulate(louder, CONFIG, whole, workers=1, physics=FAKE)
+        simulate(louder, CONFIG, whole, workers=1, builders=FAKE)
     assert content(whole) == before
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(UsageError, match="exists already"):
-        simulate(tiny(), CONFIG, tmp_path, workers=1, physics=FAKE)
+        simulate(tiny(), CONFIG, tmp_path, workers=1, builders=FAKE)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -223,7 +223,7 @@ def test_a_series_that_lost_a_file_is_named(whole: Path, tmp_path: Path) -> None
     folder = next(iter(tiny()[0].series())).folder
     (out / folder / "0002.dcm").unlink()
     with pytest.raises(SimulationError, match=f"{folder}: 1 of 3 slices are missing"):
-        simulate(tiny(), CONFIG, out, workers=1, physics=FAKE)
+        simulate(tiny(), CONFIG, out, workers=1, builders=FAKE)
 
 
 class Usage(NamedTuple):
@@ -232,44 +232,44 @@ class Usage(NamedTuple):
     free: int
 
 
-def test_a_disk_too_small_is_told_before_the_work(
+def test_a_disk_too_small_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 10**6, 10**6))
     with pytest.raises(SimulationError, match="42 images, needs 2 MB, 1 MB free; free some"):
-        simulate(tiny(), CONFIG, tmp_path / "out", workers=1, physics=FAKE)
+        simulate(tiny(), CONFIG, tmp_path / "out", workers=1, builders=FAKE)
     assert not list(tmp_path.rglob("*.dcm"))
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_there(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "full"
     with pytest.raises(SimulationError, match="No space left on device; free some space"):
-        simulate(tiny(), CONFIG, out, write=write_to_a_full_disk, workers=1, physics=FAKE)
-    simulate(tiny(), CONFIG, out, workers=1, physics=FAKE)
+        simulate(tiny(), CONFIG, out, write=write_to_a_full_disk, workers=1, builders=FAKE)
+    simulate(tiny(), CONFIG, out, workers=1, builders=FAKE)
     assert content(out) == content(whole)
 
 
 @pytest.mark.parametrize(
-    ("physics", "workers", "why"),
+    ("builders", "workers", "reason"),
     [
         (FAILING, 1, "ValueError: no bones"),
         (KILLING, 2, "its process was killed by signal 9"),
     ],
 )
 def test_a_failing_scan_is_named_and_the_others_are_kept(
-    whole: Path, tmp_path: Path, physics: Any, workers: int, why: str
+    whole: Path, tmp_path: Path, builders: Any, workers: int, reason: str
 ) -> None:
     out = tmp_path / "some"
-    outcome = simulate(tiny(), CONFIG, out, workers=workers, physics=physics)
+    result = simulate(tiny(), CONFIG, out, workers=workers, builders=builders)
     (bad,) = (str(scan) for scan in tiny() if scan.body.seed == 5)
-    assert set(outcome.failed) == {bad}
-    assert why in outcome.failed[bad]
+    assert set(result.failed) == {bad}
+    assert reason in result.failed[bad]
     figures = json.loads((out / "manifest.json").read_text())["figures"]
     assert set(figures["failed"]) == {bad}
-    made = {name: data for name, data in content(out).items() if name != "nodules.csv"}
-    assert made == {name: data for name, data in content(whole).items() if name in made}
+    written = {name: data for name, data in content(out).items() if name != "nodules.csv"}
+    assert written == {name: data for name, data in content(whole).items() if name in written}
     assert len(list(out.rglob("*.dcm"))) > 20
-    simulate(tiny(), CONFIG, out, workers=1, physics=FAKE)
+    simulate(tiny(), CONFIG, out, workers=1, builders=FAKE)
     assert content(out) == content(whole)
 
 
@@ -282,7 +282,7 @@ def test_a_second_run_in_the_same_folder_is_refused(whole: Path, tmp_path: Path)
     while not list(out.rglob("*.dcm")):
         time.sleep(0.005)
     with pytest.raises(UsageError, match="another simulation is at work"):
-        simulate(tiny(), CONFIG, out, workers=1, physics=FAKE)
+        simulate(tiny(), CONFIG, out, workers=1, builders=FAKE)
     process.terminate()
     process.wait()
     assert os.path.exists(out / PLAN)  # noqa: PTH110
