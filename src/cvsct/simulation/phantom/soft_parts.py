@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.spatial import cKDTree
 
 from cvsct.simulation.phantom.anatomy import Body
 from cvsct.simulation.phantom.organs import Organs
@@ -89,8 +90,10 @@ def _local_trees(
 ) -> Tubes:
     """Trees from some of the points, each into a few of the others within reach."""
     trees = [nothing]
+    neighbors = cKDTree(points)
     for root in points[:count]:
-        near = points[np.abs(points - root).max(axis=1) < reach_mm][: int(rng.integers(5, 16))]
+        within = np.sort(neighbors.query_ball_point(root, reach_mm, p=np.inf))
+        near = points[within[: int(rng.integers(5, 16))]]
         radius = float(rng.uniform(*root_mm))
         if len(near) > 1:
             trees.append(grow(rng, root, near, radius, 0.3, AXIAL).tubes)
