@@ -54,8 +54,8 @@ def figures(made: list[CTVolume], target: list[CTVolume], rois: int) -> dict[str
         )
         for side in (made, target)
     )
-    across = concordance.across(mine, theirs, bootstrap=1)
-    within = [each.mean for each in concordance.within(mine, theirs).values() if each]
+    across = concordance.across_regions(mine, theirs, bootstrap=1)
+    within = [each.mean for each in concordance.within_regions(mine, theirs).values() if each]
     planes = [
         pair for a, b in zip(made, target, strict=True) for pair in zip(a.hu, b.hu, strict=True)
     ]

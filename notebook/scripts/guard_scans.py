@@ -26,7 +26,7 @@ from cvsct.core.volume import Acquisition, CTVolume, ScanFacts
 from cvsct.guard.descriptor import Descriptor, describe
 from cvsct.guard.input_check import PIXEL_LIMITS, Side
 from cvsct.guard.overrides import Overrides
-from cvsct.guard.verdict import ScanVerdict, judge_scan
+from cvsct.guard.scan_verdict import ScanVerdict, judge_scan
 from cvsct.io.read import read_all
 
 Hu = np.ndarray

@@ -20,7 +20,7 @@ import numpy as np
 from cvsct.benchmarking.results import INPUT, RETEST, Benchmark, Result
 from cvsct.core.manifest import MANIFEST
 
-NOT_THERE = "–"
+MISSING_CELL = "–"
 
 
 def read(path: Path) -> Benchmark:
@@ -38,7 +38,7 @@ def steps(models: Path, method: str, seeds: Sequence[int]) -> str:
         made = json.loads(manifest.read_text()) if manifest.exists() else {"figures": {}}
         if "steps" in made["figures"]:
             found.append(f"{made['figures']['steps']:,}")
-    return " / ".join(found) or NOT_THERE
+    return " / ".join(found) or MISSING_CELL
 
 
 def across(found: Sequence[Mapping[str, Any]]) -> str:
@@ -53,7 +53,7 @@ def within(found: Sequence[Mapping[str, Any]]) -> str:
 
 def psnr_db(found: Sequence[Mapping[str, Any]]) -> str:
     values = [one["psnr_db"] for one in found if "psnr_db" in one]
-    return f"{np.mean(values):.1f}" if values else NOT_THERE
+    return f"{np.mean(values):.1f}" if values else MISSING_CELL
 
 
 def table(benchmark: Benchmark, models: Path) -> str:

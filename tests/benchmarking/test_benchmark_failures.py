@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cvsct.benchmarking import runner
+from cvsct.benchmarking import train_and_evaluate
 from cvsct.core.errors import TerminatedError
 from cvsct.methods.registry import METHODS, find_method
 from tests.conftest import phantom_hu
@@ -66,8 +66,8 @@ def test_what_needs_no_pairs_is_tabled_and_the_reason_given(
     out = tmp_path / "out"
     code, printed, err = run(*words(unpaired, out, "input,histogram,spectrum"))
     assert code == 0, err
-    said = "test/A and test/B do not pair: A and B series share no frame of reference"
-    assert err.index(said) < err.index("[1/6]"), "before anything is trained"
+    note = "test/A and test/B do not pair: A and B series share no frame of reference"
+    assert err.index(note) < err.index("[1/6]"), "before anything is trained"
     for number in (1, 2):
         rows = table(out / f"unpaired{number}.csv")
         assert set(rows) == {"input", "histogram", "spectrum", "target"}
@@ -79,14 +79,14 @@ def test_what_needs_no_pairs_is_tabled_and_the_reason_given(
         ranking = table(out / f"ranking{number}.csv")
         assert ranking["spectrum"]["PSNR (dB)"] == ranking["spectrum"]["CCC across"] == "–"
         assert float(ranking["spectrum"]["fit (s)"]) >= 0
-    assert "Paired figures are not there: source and target show different patients" in printed
+    assert "There are no figures of pairs: source and target show different patients" in printed
     assert "texture of spectrum comes closest" in (out / "tables.md").read_text()
     assert "do not pair" not in (out / "benchmark.html").read_text()
-    made = [path.stat().st_mtime_ns for path in (out / "results").rglob("*") if path.is_file()]
+    written = [path.stat().st_mtime_ns for path in (out / "results").rglob("*") if path.is_file()]
     code, again, err = run(*words(unpaired, out, "input,histogram,spectrum"))
     assert code == 0, err
     assert printed.endswith(again), "the tables once more, and nothing was done again"
-    assert made == [
+    assert written == [
         path.stat().st_mtime_ns for path in (out / "results").rglob("*") if path.is_file()
     ]
 
@@ -97,8 +97,8 @@ def test_a_paired_method_without_pairs_is_told_before_and_trains_nothing(
     out = tmp_path / "out"
     code, _, err = run(*words(unpaired, out, "input,cgan"))
     assert code == 3
-    said = "train/ holds no pairs for cgan to learn from"
-    assert err.index(said) < err.index("[1/4]")
+    note = "train/ holds no pairs for cgan to learn from"
+    assert err.index(note) < err.index("[1/4]")
     assert {path.name for path in (out / "models").iterdir()} == {"input-0"}
     assert table(out / "ranking1.csv")["cgan"]["CCC across"] == "failed"
     record = json.loads((out / "results.json").read_text())
@@ -172,8 +172,8 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
     run: Run, unpaired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     step: str, failure: str,
 ) -> None:  # fmt: skip
-    fail, says = FAILURES[failure]
-    whole: Callable[..., Any] = getattr(runner, step)
+    fail, reason_text = FAILURES[failure]
+    whole: Callable[..., Any] = getattr(train_and_evaluate, step)
     out = tmp_path / "out"
 
     def failing(*about: Any, **more: Any) -> None:
@@ -181,24 +181,24 @@ def test_a_method_that_fails_in_any_way_is_named_and_redone_on_the_next_run(
             fail()
         whole(*about, **more)
 
-    monkeypatch.setattr(runner, step, failing)
+    monkeypatch.setattr(train_and_evaluate, step, failing)
     code, _, err = run(*words(unpaired, out, "histogram,input"))
     assert code == 3, err
     record = json.loads((out / "results.json").read_text())
     assert set(record["failed"]) == {"histogram, seed 0, A to B", "histogram, seed 0, B to A"}
-    assert {one["method"] for one in record["results"]} >= {"input"}
-    assert all(says in reason for reason in record["failed"].values())
+    assert {result["method"] for result in record["results"]} >= {"input"}
+    assert all(reason_text in reason for reason in record["failed"].values())
     assert "Failed: histogram" in (out / "tables.md").read_text()
     assert table(out / "ranking2.csv")["histogram"]["CCC across"] == "failed"
     assert "Jane" not in err
     assert "Jane" not in json.dumps(record)
     assert "Traceback" not in err
-    monkeypatch.setattr(runner, step, whole)
+    monkeypatch.setattr(train_and_evaluate, step, whole)
     code, _, err = run(*words(unpaired, out, "histogram,input"))
     assert code == 0, err
     record = json.loads((out / "results.json").read_text())
     assert record["failed"] == {}
-    assert "histogram" in {one["method"] for one in record["results"]}
+    assert "histogram" in {result["method"] for result in record["results"]}
 
 
 def test_a_trainer_that_raises_anything_is_one_line(
@@ -220,13 +220,13 @@ def test_only_a_request_to_end_ends_it(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "evaluate", interrupted)
+    monkeypatch.setattr(train_and_evaluate, "evaluate", interrupted)
     assert run(*words(unpaired, tmp_path / "out", "input"))[0] not in (0, 3)
 
     def asked(*_: object, **__: object) -> None:
         raise TerminatedError("asked to end")
 
-    monkeypatch.setattr(runner, "evaluate", asked)
+    monkeypatch.setattr(train_and_evaluate, "evaluate", asked)
     assert run(*words(unpaired, tmp_path / "out", "input"))[0] == 1
     assert not (tmp_path / "out" / "results.json").exists()
 
@@ -236,14 +236,14 @@ def test_a_cohort_of_which_a_series_failed_is_no_result_and_tried_again(
 ) -> None:
     data = laid_out(tmp_path / "data", one_body=True)
     for side, blur_px in (("A", 0.0), ("B", 0.8)):
-        one = list((data / "test" / side).iterdir())
+        files = list((data / "test" / side).iterdir())
         (data / "test" / side / "1").mkdir()
-        for file in one:
+        for file in files:
             file.rename(data / "test" / side / "1" / file.name)
         body(data / "test" / side / "2", 5, blur_px, "1.9.5")
     good = [file.read_bytes() for file in sorted((data / "test" / "A" / "2").iterdir())]
     out = tmp_path / "out"
-    whole = runner.harmonize
+    whole = train_and_evaluate.harmonize
 
     def damaging(scans: Path, *about: Any, **more: Any) -> None:
         """A disk that cannot read some pixels for once."""
@@ -254,11 +254,11 @@ def test_a_cohort_of_which_a_series_failed_is_no_result_and_tried_again(
         finally:
             file.write_bytes(good[1])
 
-    monkeypatch.setattr(runner, "harmonize", damaging)
+    monkeypatch.setattr(train_and_evaluate, "harmonize", damaging)
     code, _, err = run(*words(data, out, "input"))
     assert code == 1, err
-    assert "1 series of test/A could not be harmonised" in err
-    monkeypatch.setattr(runner, "harmonize", whole)
+    assert "1 series of test/A could not be harmonized" in err
+    monkeypatch.setattr(train_and_evaluate, "harmonize", whole)
     code, _, err = run(*words(data, out, "input"))
     assert code == 0, err
     images = json.loads((out / "results/input-0/a2b/images/manifest.json").read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from cvsct.benchmarking.page import benchmark_html, benchmark_markdown, headline
 from cvsct.benchmarking.published_results import QUALITY, TABLE_2, TABLE_3
 from cvsct.benchmarking.results import INPUT, RETEST, Benchmark, Result
+from cvsct.benchmarking.run import BenchmarkResult
 from cvsct.benchmarking.tables import ranking, tables
 from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.table import Table
@@ -29,19 +31,19 @@ def metrics(ccc: float, psnr: float, sd: float = 0.1) -> dict[str, Any]:
 
 
 def result(method: str, seed: int, direction: int, ccc: float, psnr: float, sd: float) -> Result:
-    found = metrics(ccc, psnr, sd)
-    found |= {"input": metrics(0.4, 24.0), "way_to_retest": {"share": (ccc - 0.4) / 0.5}}
+    figures = metrics(ccc, psnr, sd)
+    figures |= {"input": metrics(0.4, 24.0), "way_to_retest": {"share": (ccc - 0.4) / 0.5}}
     if direction == 0:
-        found["retest"] = metrics(0.9, 38.0)
+        figures["retest"] = metrics(0.9, 38.0)
     return Result(
-        *(method, seed, direction, found, 60.0 + seed, 4.0, 1.25),
+        *(method, seed, direction, figures, 60.0 + seed, 4.0, 1.25),
         kind="classical" if method == "spectrum" else "unpaired",
         trained_on="train/",
         both_ways=True,
     )
 
 
-def made(on_paper_scanners: bool = True) -> Benchmark:
+def example(on_paper_scanners: bool = True) -> Benchmark:
     return Benchmark(
         directions=("GE to Siemens", "Siemens to GE"),
         results=(
@@ -60,7 +62,7 @@ def by_row(table: Table) -> dict[str, tuple[str, ...]]:
 
 
 def test_seeds_are_averaged_and_their_deviations_pooled() -> None:
-    table = tables(made())[0]
+    table = tables(example())[0]
     rows = table.rows
     assert rows[0][0] == "GE to Siemens conversion"
     # (.8 + .6) / 2, and the root of (.3^2 + .4^2) / 2
@@ -72,30 +74,30 @@ def test_seeds_are_averaged_and_their_deviations_pooled() -> None:
 
 
 def test_the_papers_figures_stand_beside_ours_only_for_its_scanners() -> None:
-    table_2, table_3 = tables(made())[:2]
+    table_2, table_3 = tables(example())[:2]
     printed = [row for row in table_2.rows if row[0] == "cvsct, the paper"]
     assert printed[0][1:] == (
         "1 ± 0", "0.88 ± 0.11", "0.88 ± 0.12", "0.9 ± 0.14", "0.72 ± 0.22", "0.84 ± 0.16",
     )  # fmt: skip
     assert by_row(table_3)["cvsct, the paper"][:3] == ("26.75 ± 0.32", "0.99 ± 0.06", "0.97 ± 0.04")
     assert "other scans of other bodies" in table_2.footnotes[0]
-    assert not any("paper" in row[0] for table in tables(made(False)) for row in table.rows)
+    assert not any("paper" in row[0] for table in tables(example(False)) for row in table.rows)
 
 
 def test_the_papers_means_are_those_the_project_quotes() -> None:
     """method.md: CVS-CT .870 and .888, input .42."""
-    for method, wanted in (("cvsct", (0.870, 0.888)), ("input", (0.417, 0.390))):
+    for method, expected in (("cvsct", (0.870, 0.888)), ("input", (0.417, 0.390))):
         for number in (0, 1):
             row = TABLE_2[method][number]
             assert tuple(row) == CLASSES
-            assert sum(one.mean for one in row.values()) / 6 == pytest.approx(
-                wanted[number], abs=6e-4
+            assert sum(value.mean for value in row.values()) / 6 == pytest.approx(
+                expected[number], abs=6e-4
             )
     assert all(tuple(row) == QUALITY for both in TABLE_3.values() for row in both)
 
 
 def test_the_ranking_is_by_concordance_with_the_cost_beside() -> None:
-    table = ranking(made(), 0)
+    table = ranking(example(), 0)
     assert [row[0] for row in table.rows] == [RETEST, "spectrum", "cvsct", INPUT]
     rows = by_row(table)
     head = dict(zip(table.head[1:], rows["cvsct"], strict=True))
@@ -123,23 +125,29 @@ def test_a_method_of_one_way_is_told_from_one_of_both() -> None:
         )
         for direction in (0, 1)
     ]  # fmt: skip
-    found = replace(made(), results=(*made().results, *one_way))
+    benchmark = replace(example(), results=(*example().results, *one_way))
     for direction, seconds in ((0, "30"), (1, "31")):
-        table = ranking(found, direction)
+        table = ranking(benchmark, direction)
         about = dict(zip(table.head[1:], by_row(table)["pix2pix"], strict=True))
         assert (about["kind"], about["trained on"]) == ("paired", "paired/")
         assert about["fit (s)"] == seconds
         assert not any("pix2pix" in footnote for footnote in table.footnotes)
 
 
+def test_the_former_name_of_the_results_warns() -> None:
+    result = BenchmarkResult(Path("out"), example(), (), {})
+    with pytest.warns(DeprecationWarning, match="benchmark"):
+        assert result.found is result.benchmark
+
+
 def test_a_direction_without_results_is_left_empty() -> None:
-    back = ranking(made(), 1)
+    back = ranking(example(), 1)
     assert [row[0] for row in back.rows] == ["spectrum", INPUT]
-    assert by_row(tables(made())[1])["cvsct"][3:] == ("–", "–", "–")
+    assert by_row(tables(example())[1])["cvsct"][3:] == ("–", "–", "–")
 
 
 def test_the_headline_says_who_is_ahead() -> None:
-    there, back = headline(made())
+    there, back = headline(example())
     assert there == (
         "GE to Siemens: spectrum comes closest to the target, mean concordance 0.85, before cvsct "
         "with 0.70; the input has 0.40, the retest 0.90."
@@ -154,21 +162,21 @@ def test_a_table_says_the_same_in_every_form() -> None:
     assert list(csv.reader(io.StringIO(table.to_csv()))) == [["name", "a|b"], ["x & y", "1"]]
     assert "| name | a\\|b |" in table.to_markdown()
     assert "1 < 2." in table.to_markdown()
-    page = benchmark_html(made(), [table], {})
+    page = benchmark_html(example(), [table], {})
     assert "<h2>A &lt;b&gt; title</h2>" in page
     assert '<tr class="marked">' in page
     assert '<p class="footnote">1 &lt; 2.</p>' in page
     assert '<th scope="row">x &amp; y</th><td>1</td>' in page
-    with pytest.raises(ValueError, match="other lengths"):
+    with pytest.raises(ValueError, match="another number of cells"):
         Table("t", "", "", ("a",), (("1", "2"),))
 
 
 def test_the_page_is_one_file_and_names_what_failed() -> None:
-    found = made()
-    page = benchmark_html(found, tables(found), {"ganai, seed 0": "needs <paired> scans"})
+    benchmark = example()
+    page = benchmark_html(benchmark, tables(benchmark), {"ganai, seed 0": "needs <paired> scans"})
     assert "needs &lt;paired&gt; scans" in page
     assert "http" not in page
     assert 'href="results/cvsct-1/a2b/report/report.html"' in page
     assert "Failed: ganai, seed 0" in benchmark_markdown(
-        found, tables(found), {"ganai, seed 0": "needs pairs"}
+        benchmark, tables(benchmark), {"ganai, seed 0": "needs pairs"}
     )

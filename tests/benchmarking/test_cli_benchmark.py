@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from cvsct.benchmarking import results as benchmark_results
-from cvsct.benchmarking import runner
-from cvsct.benchmarking.folder import fit_s
+from cvsct.benchmarking import train_and_evaluate
+from cvsct.benchmarking.folder import training_s
 from cvsct.core.errors import TerminatedError
 from cvsct.io.read import read_all
 from cvsct.methods.registry import METHODS, Method, find_method
@@ -71,13 +71,13 @@ def test_a_benchmark_goes_on_where_it_was_and_takes_more_methods(
     code, printed, err = run(*words(data, out, "spectrum"))
     assert code == 0, err
     assert "sharp to soft" in printed
-    made = {path: path.stat().st_mtime_ns for path in (out / "models").rglob("*")}
-    made |= {path: path.stat().st_mtime_ns for path in (out / "results").rglob("*")}
+    written = {path: path.stat().st_mtime_ns for path in (out / "models").rglob("*")}
+    written |= {path: path.stat().st_mtime_ns for path in (out / "results").rglob("*")}
     code, _, err = run(*words(data, out, "input,spectrum"))
     assert code == 0, err
-    assert all(path.stat().st_mtime_ns == time for path, time in made.items() if path.is_file())
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items() if path.is_file())
     record = json.loads((out / "results.json").read_text())
-    assert [(one["method"], one["direction"]) for one in record["results"]] == [
+    assert [(result["method"], result["direction"]) for result in record["results"]] == [
         ("input", 0), ("input", 1), ("spectrum", 0), ("spectrum", 1),
         (benchmark_results.COMBAT, 0), (benchmark_results.COMBAT, 1),
     ]  # fmt: skip
@@ -121,7 +121,7 @@ def test_one_failing_method_does_not_stop_the_others(run: Run, data: Path, tmp_p
     assert set(record["failed"]) == {
         "cyclegan, seed 0, sharp to soft", "cyclegan, seed 0, soft to sharp",
     }  # fmt: skip
-    assert {one["method"] for one in record["results"]} == {"input", benchmark_results.COMBAT}
+    assert {result["method"] for result in record["results"]} == {"input", benchmark_results.COMBAT}
     assert "Failed: cyclegan" in (out / "benchmark.html").read_text()
 
 
@@ -147,9 +147,9 @@ def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
         out.mkdir()
         (out / "metrics.json").write_text(json.dumps(metrics(0.8, 30.0)))
 
-    monkeypatch.setattr(runner, "evaluate", evaluate)
-    for made_of_features in ("combat", "leads"):
-        monkeypatch.setattr(runner.BenchmarkRunner, made_of_features, lambda *_: [])
+    monkeypatch.setattr(train_and_evaluate, "evaluate", evaluate)
+    for step in ("combat", "leader_tables"):
+        monkeypatch.setattr(train_and_evaluate.BenchmarkSteps, step, lambda *_: [])
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
         out.mkdir(parents=True)
         (out / "manifest.json").write_text(json.dumps({"figures": {"slices_per_s": 4.0}}))
 
-    monkeypatch.setattr(runner, "harmonize", harmonize)
+    monkeypatch.setattr(train_and_evaluate, "harmonize", harmonize)
 
 
 def with_pairs(data: Path, root: Path) -> Path:
@@ -189,14 +189,14 @@ def test_a_paired_method_learns_from_the_paired_scans_one_way_at_a_time(
     assert learned_from(out / "models" / "twin-0-b2a") == ["1.3.4.8", "1.3.4.0"]
     assert learned_from(out / "models" / "histogram-0") == ["1.3.1.0", "1.3.2.8"]
     record = json.loads((out / "results.json").read_text())
-    found = {(one["method"], one["direction"]): one for one in record["results"]}
+    results = {(result["method"], result["direction"]): result for result in record["results"]}
     for direction in (0, 1):
-        about = found["twin", direction]
+        about = results["twin", direction]
         assert (about["kind"], about["trained_on"], about["both_ways"]) == (
             "paired", "paired/", False,
         )  # fmt: skip
-        assert found["histogram", direction]["trained_on"] == "train/"
-    assert found["twin", 0]["fit_s"] != found["twin", 1]["fit_s"]
+        assert results["histogram", direction]["trained_on"] == "train/"
+    assert results["twin", 0]["fit_s"] != results["twin", 1]["fit_s"]
     assert "| twin | paired | paired/ |" in printed
     assert "| histogram | classical | train/ |" in printed
 
@@ -238,13 +238,13 @@ def test_a_direction_has_equal_minutes_whichever_way_a_method_trains(
     both = replace(twin, name="both", kind="unpaired", reversible=True)
     monkeypatch.setitem(METHODS, "both", both)
     given: dict[str, list[tuple[float, int]]] = {}
-    whole = runner.train
+    whole = train_and_evaluate.train
 
     def train(name: str, *about: object, max_minutes: float, max_steps: int, **more: Any) -> None:
         given.setdefault(name, []).append((max_minutes, max_steps))
         whole(name, *about, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runner, "train", train)
+    monkeypatch.setattr(train_and_evaluate, "train", train)
     out = tmp_path / "out"
     budget = ("--max-minutes", 0.5, "--max-steps", 7)
     code, printed, err = run(*words(data, out, "twin,both", *budget))
@@ -257,12 +257,12 @@ def test_a_direction_has_equal_minutes_whichever_way_a_method_trains(
 
 
 def test_an_interrupted_training_counts_all_its_minutes(tmp_path: Path) -> None:
-    about = {"timings_s": {"training": 50.0}, "figures": {"minutes": 2.0}}
-    (tmp_path / "manifest.json").write_text(json.dumps(about))
-    assert fit_s(tmp_path) == 120.0
-    about["figures"] = {}
-    (tmp_path / "manifest.json").write_text(json.dumps(about))
-    assert fit_s(tmp_path) == 50.0
+    manifest = {"timings_s": {"training": 50.0}, "figures": {"minutes": 2.0}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert training_s(tmp_path) == 120.0
+    manifest["figures"] = {}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert training_s(tmp_path) == 50.0
 
 
 def test_a_benchmark_asked_to_end_begins_nothing_else(
@@ -274,7 +274,7 @@ def test_a_benchmark_asked_to_end_begins_nothing_else(
         begun.append(method)
         raise TerminatedError("asked to end")
 
-    monkeypatch.setattr(runner, "train", asked_to_end)
+    monkeypatch.setattr(train_and_evaluate, "train", asked_to_end)
     code, _, err = run(*words(data, tmp_path / "out", "input,histogram"))
     assert (code, begun) == (1, ["input"])
     assert "asked to end" in err
@@ -349,18 +349,18 @@ def test_features_of_a_users_masks(run: Run, data: Path, tmp_path: Path) -> None
 def test_features_are_measured_once(
     run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = []
+    files = []
     for out in ("a", "b"):
         code, _, err = run(*evaluate_words(data, tmp_path / out, "--rois", 8))
         assert code == 0, err
-        found.append((tmp_path / out / "features.csv").read_bytes())
+        files.append((tmp_path / out / "features.csv").read_bytes())
         from cvsct.evaluation.features import radiomics
 
         def never(*_: object) -> None:
             raise AssertionError("measured again")
 
         monkeypatch.setattr(radiomics, "feature_values", never)
-    assert found[0] == found[1]
+    assert files[0] == files[1]
     assert (tmp_path / "cache" / "cvsct" / "features" / "features.sqlite").is_file()
 
 
@@ -372,4 +372,4 @@ def test_a_target_that_was_not_put_through_is_refused(run: Run, data: Path, tmp_
         *evaluate_words(data, tmp_path / "e", "--target-harmonized", tmp_path / "part")
     )
     assert code == 1
-    assert "harmonise the target's folder" in err
+    assert "harmonize the target's folder" in err

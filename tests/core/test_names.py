@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cvsct.benchmarking.runner import DIRECTION_FOLDERS
+from cvsct.benchmarking.train_and_evaluate import DIRECTION_FOLDERS
 from cvsct.core.names import MAX_NAME, portable_name
 from cvsct.core.resumable import part_of
 from cvsct.inference.cohort.shards import Shard

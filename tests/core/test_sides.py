@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cvsct.core.sides import SIDES, Side, with_new_keys, with_old_keys
-from cvsct.evaluation.features.table_file import PLACE, read_features
+from cvsct.evaluation.features.table_file import PLACE_COLUMNS, read_features
 from tests.support.commands import Run
 
 WORDS = ("evaluate", "--harmonized", "gone", "--target", "gone", "--out", "out")
@@ -28,7 +28,7 @@ def test_keys_of_both_versions_stand_side_by_side_at_any_depth() -> None:
 
 def test_features_of_0_1_0_are_read_by_todays_name(tmp_path: Path) -> None:
     path = tmp_path / "features.csv"
-    rows = [(*PLACE, "a"), *((side, *"1" * 8, "0.5") for side in ("target", "repeat"))]
+    rows = [(*PLACE_COLUMNS, "a"), *((side, *"1" * 8, "0.5") for side in ("target", "repeat"))]
     path.write_text("".join(",".join(row) + "\n" for row in rows))
     assert list(read_features(path).features) == ["target", "retest"]
 

@@ -15,8 +15,8 @@ FINE = trunk(1)
 
 def scanned(plane: np.ndarray, sd_hu: float, peak_per_px: float, seed: int) -> np.ndarray:
     """A slice as a file holds it: noise, whole numbers, clipped air."""
-    grain = noise(plane.shape, sd_hu, peak_per_px, np.random.default_rng(seed))
-    return np.maximum(np.rint(plane + grain), -1024)
+    noise_hu = noise(plane.shape, sd_hu, peak_per_px, np.random.default_rng(seed))
+    return np.maximum(np.rint(plane + noise_hu), -1024)
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_a_known_shift_between_kernels_in_noise(
 def test_the_median_over_slices_and_slices_that_show_nothing() -> None:
     air = np.full((256, 256), -1000.0)
     shifts = [(0.5, 0.0), (0.5, 0.0), (2.0, 1.0)]
-    image = make_volume(np.stack([*(shifted(FINE, 0.6, *one) for one in shifts), air]))
-    found = alignment([(image, make_volume(np.stack([seen(FINE, 0.6)] * 3 + [air])))])
-    assert found is not None
-    assert found.n_slices == 3
-    assert found.median_px == pytest.approx((0.5, 0.0), abs=0.01)
-    assert found.worst_px == pytest.approx(5**0.5, abs=0.01)
-    assert np.isnan(found.slices_px[3]).all()
-    assert found.to_json()["length_px"] == pytest.approx(0.5, abs=0.01)
+    image = make_volume(np.stack([*(shifted(FINE, 0.6, *shift) for shift in shifts), air]))
+    result = alignment([(image, make_volume(np.stack([seen(FINE, 0.6)] * 3 + [air])))])
+    assert result is not None
+    assert result.n_slices == 3
+    assert result.median_px == pytest.approx((0.5, 0.0), abs=0.01)
+    assert result.worst_px == pytest.approx(5**0.5, abs=0.01)
+    assert np.isnan(result.slices_px[3]).all()
+    assert result.to_json()["length_px"] == pytest.approx(0.5, abs=0.01)
     empty = make_volume(air[None])
     assert alignment([(empty, empty)]) is None
 

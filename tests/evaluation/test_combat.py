@@ -10,8 +10,8 @@ import pytest
 
 from cvsct.core.errors import EvaluationError, MissingExtraError
 from cvsct.evaluation.agreement.combat import crossfit_combat, fit_combat
-from cvsct.evaluation.agreement.concordance import across
-from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, Missing
+from cvsct.evaluation.agreement.concordance import across_regions
+from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, MissingValue
 
 FEATURES = 8 * len(CLASSES)
 
@@ -19,7 +19,7 @@ FEATURES = 8 * len(CLASSES)
 def table(values: np.ndarray) -> FeatureTable:
     per_class = values.shape[1] // len(CLASSES)
     names = tuple(f"{name}_F{i}" for name in CLASSES for i in range(per_class))
-    missing = tuple(Missing(int(r), names[c], "why") for r, c in np.argwhere(np.isnan(values)))
+    missing = tuple(MissingValue(int(r), names[c], "why") for r, c in np.argwhere(np.isnan(values)))
     return FeatureTable(names, values, missing)
 
 
@@ -60,7 +60,9 @@ def johnson(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def test_a_shift_and_a_scale_of_each_feature_are_removed_on_regions_never_seen() -> None:
     model = fit_combat(*scanners(80, seed=1))
     source, target = scanners(40, seed=2)
-    before, after = (across(one, target, 20).mean.ccc for one in (source, model.apply(source)))
+    before, after = (
+        across_regions(features, target, 20).mean.ccc for features in (source, model.apply(source))
+    )
     assert before is not None
     assert after is not None
     assert before < 0.6
@@ -75,8 +77,8 @@ def test_a_shift_and_a_scale_of_each_feature_are_removed_on_regions_never_seen()
 def test_against_the_equations() -> None:
     source, target = scanners(30)
     expected = johnson(source.values, target.values)
-    found = fit_combat(source, target).apply(source).values
-    assert (found - expected) / target.values.std(axis=0) == pytest.approx(0.0, abs=1e-3)
+    harmonized = fit_combat(source, target).apply(source).values
+    assert (harmonized - expected) / target.values.std(axis=0) == pytest.approx(0.0, abs=1e-3)
 
 
 def test_regions_need_neither_pair_nor_be_as_many() -> None:
@@ -91,7 +93,7 @@ def test_regions_need_neither_pair_nor_be_as_many() -> None:
     json.dumps(record, allow_nan=False)
 
 
-def test_cross_fitting_never_learns_from_the_region_it_harmonises() -> None:
+def test_cross_fitting_never_learns_from_the_region_it_harmonizes() -> None:
     source, target = scanners(25)
     plain = crossfit_combat(source, target, folds=5, seed=1)
     spoilt = target.values.copy()
@@ -100,7 +102,7 @@ def test_cross_fitting_never_learns_from_the_region_it_harmonises() -> None:
     same = np.isclose(plain.values, again.values).all(axis=1)
     assert same[7]
     assert 4 <= same.sum() <= 6  # its own fold
-    assert across(plain, target, 20).mean.ccc > 0.9  # type: ignore[operator]
+    assert across_regions(plain, target, 20).mean.ccc > 0.9  # type: ignore[operator]
     assert np.array_equal(plain.values, crossfit_combat(source, target, folds=5, seed=1).values)
     assert not np.array_equal(plain.values, crossfit_combat(source, target, folds=5, seed=2).values)
 
@@ -124,18 +126,18 @@ def test_undefined_and_constant_features_are_missing_with_their_reason() -> None
     target.values[:, 5] = 3.0
     holed = table(source.values)
     learn, apply = table(holed.values[5:]), table(holed.values[:5])
-    found = fit_combat(learn, table(target.values[5:])).apply(apply)
-    reasons = {(one.region, one.feature): one.reason for one in found.missing}
+    harmonized = fit_combat(learn, table(target.values[5:])).apply(apply)
+    reasons = {(value.region, value.feature): value.reason for value in harmonized.missing}
     assert reasons[4, source.names[2]] == "why"
     assert "not fitted" in reasons[0, source.names[5]]
     assert len(reasons) == 1 + 5
     crossed = crossfit_combat(holed, target, folds=4)
-    reasons = {(one.region, one.feature): one.reason for one in crossed.missing}
+    reasons = {(value.region, value.feature): value.reason for value in crossed.missing}
     assert reasons[4, source.names[2]] == "why"
     assert np.isnan(crossed.values[:, 5]).all()
     assert np.isnan(crossed.values[:, 2]).sum() == 1  # one hole costs no other region the feature
     assert np.isfinite(crossed.values[:, 0]).all()
-    result = across(crossed, target, 20)
+    result = across_regions(crossed, target, 20)
     assert result.mean.ccc is not None
     assert np.isfinite(result.mean.ccc)
 
@@ -152,9 +154,9 @@ def test_what_cannot_be_fitted_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     flat = table(np.ones((12, FEATURES)))
     with pytest.raises(EvaluationError, match="can use 0 features"):
         fit_combat(flat, target)
-    with pytest.raises(EvaluationError, match="other features"):
+    with pytest.raises(EvaluationError, match="different features"):
         fit_combat(source, table(target.values[:, :12]))
-    with pytest.raises(EvaluationError, match="other features"):
+    with pytest.raises(EvaluationError, match="was fitted on 48 features, not on these 12"):
         fit_combat(source, target).apply(table(target.values[:, :12]))
     with pytest.raises(EvaluationError, match="same features in the same regions"):
         crossfit_combat(source, table(target.values[:9]))

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvsct.core.errors import EvaluationError
-from cvsct.evaluation.agreement.comparison import changes, shares, way_to_retest
+from cvsct.evaluation.agreement.comparison import changes, reproducible_shares, way_to_retest
 from cvsct.evaluation.agreement.concordance import (
-    Across,
+    AcrossRegions,
     Agreement,
     ClassAgreement,
-    across,
+    across_regions,
     lin_ccc,
 )
 from cvsct.evaluation.agreement.paired_tests import holm, paired_tests
-from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, Missing, Patch, extract
+from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, MissingValue, Patch, extract
 
 COLUMNS = len(CLASSES) * 2
 
@@ -29,7 +29,9 @@ COLUMNS = len(CLASSES) * 2
 def table(values: np.ndarray) -> FeatureTable:
     per_class = values.shape[1] // len(CLASSES)
     names = tuple(f"{name}_F{i}" for name in CLASSES for i in range(per_class))
-    missing = tuple(Missing(int(r), names[c], "test") for r, c in np.argwhere(np.isnan(values)))
+    missing = tuple(
+        MissingValue(int(r), names[c], "test") for r, c in np.argwhere(np.isnan(values))
+    )
     return FeatureTable(names, values, missing)
 
 
@@ -43,7 +45,7 @@ def target() -> FeatureTable:
     return table(np.random.default_rng(0).normal(size=(30, COLUMNS)))
 
 
-def result(values: list[float | None], samples: np.ndarray | None = None) -> Across:
+def result(values: list[float | None], samples: np.ndarray | None = None) -> AcrossRegions:
     """A comparison with these concordances, one feature a class."""
     drawn = np.zeros((4, len(values))) if samples is None else samples
     features = tuple(
@@ -56,19 +58,19 @@ def result(values: list[float | None], samples: np.ndarray | None = None) -> Acr
         name: ClassAgreement(ccc, None, None, 1, 0)
         for name, ccc in zip(CLASSES, values, strict=True)
     }
-    return Across(features, classes, mean, drawn.mean(axis=1), drawn)
+    return AcrossRegions(features, classes, mean, drawn.mean(axis=1), drawn)
 
 
 def test_shares_by_hand() -> None:
-    one = result([0.85, 0.8499, 0.90, 0.95, None, -0.2])
-    low, high = shares(one)
+    agreement = result([0.85, 0.8499, 0.90, 0.95, None, -0.2])
+    low, high = reproducible_shares(agreement)
     assert (low.threshold, low.count, low.n, low.undefined) == (0.85, 3, 5, 1)
     assert low.share == pytest.approx(3 / 5)
     assert (high.count, high.share) == (2, pytest.approx(2 / 5))
-    assert shares(one, feature_class="glcm")[0].count == 0
-    (empty, _) = shares(result([None] * 6))
+    assert reproducible_shares(agreement, feature_class="glcm")[0].count == 0
+    (empty, _) = reproducible_shares(result([None] * 6))
     assert (empty.share, empty.n, empty.undefined) == (None, 0, 6)
-    json.dumps([each.to_json() for each in (low, empty)], allow_nan=False)
+    json.dumps([share.to_json() for share in (low, empty)], allow_nan=False)
 
 
 def test_the_way_to_the_retest_by_hand() -> None:
@@ -97,7 +99,7 @@ def test_the_way_to_the_retest_by_hand() -> None:
     assert by_class.share == pytest.approx(0.6)
     undefined = result([None] * 6)
     assert way_to_retest(undefined, source, retest).share is None
-    json.dumps([one.to_json() for one in (way, none, by_class)], allow_nan=False)
+    json.dumps([share.to_json() for share in (way, none, by_class)], allow_nan=False)
 
 
 def test_a_gap_that_is_not_clearly_open_has_no_interval() -> None:
@@ -115,7 +117,7 @@ def test_the_way_of_real_resamples_holds_the_truth(target: FeatureTable) -> None
     far = rng.normal(size=target.values.shape)
     source, method = table(target.values + far), table(target.values + 0.5 * far)
     retest = noisy(target, 0.1, 9)
-    sides = [across(one, target, 300) for one in (method, source, retest)]
+    sides = [across_regions(side, target, 300) for side in (method, source, retest)]
     way = way_to_retest(*sides)
     assert way.share is not None
     assert way.low is not None
@@ -131,30 +133,32 @@ def test_what_got_worse_and_what_clearly_did(target: FeatureTable) -> None:
     values[:, 3] = target.values[:, 3] + 3.0 * np.random.default_rng(7).normal(size=30)
     values[:, 5] = source.values[:, 5] + 1e-3 * np.random.default_rng(8).normal(size=30)
     method = table(values)
-    found = changes(across(method, target, 400), across(source, target, 400))
-    assert found.features[0].feature == method.names[3]
-    assert found.features[0].clear
-    assert [one.feature for one in found.clearly_worse] == [method.names[3]]
-    assert all(one.change < 0 for one in found.worse)
-    assert found.by_chance == pytest.approx(0.025 * COLUMNS)
-    one = found.features[0]
-    assert one.change == pytest.approx(one.after - one.before)
-    assert one.before == pytest.approx(lin_ccc(source.values[:, 3], target.values[:, 3]))
-    assert found.to_json()["clearly_worse"] == 1
-    json.dumps(found.to_json(), allow_nan=False)
+    all_changes = changes(across_regions(method, target, 400), across_regions(source, target, 400))
+    assert all_changes.features[0].feature == method.names[3]
+    assert all_changes.features[0].clear
+    assert [feature.feature for feature in all_changes.clearly_worse] == [method.names[3]]
+    assert all(feature.change < 0 for feature in all_changes.worse)
+    assert all_changes.by_chance == pytest.approx(0.025 * COLUMNS)
+    feature = all_changes.features[0]
+    assert feature.change == pytest.approx(feature.after - feature.before)
+    assert feature.before == pytest.approx(lin_ccc(source.values[:, 3], target.values[:, 3]))
+    assert all_changes.to_json()["clearly_worse"] == 1
+    json.dumps(all_changes.to_json(), allow_nan=False)
 
 
 def test_undefined_features_are_counted_not_compared(target: FeatureTable) -> None:
     constant = target.values.copy()
     constant[:, 2] = 1.0
     flat_target, flat = table(constant), table(constant + np.eye(1, COLUMNS, 4)[0])
-    found = changes(across(flat, flat_target, 50), across(flat, flat_target, 50))
-    assert found.undefined == 1
-    assert len(found.features) == COLUMNS - 1
+    all_changes = changes(
+        across_regions(flat, flat_target, 50), across_regions(flat, flat_target, 50)
+    )
+    assert all_changes.undefined == 1
+    assert len(all_changes.features) == COLUMNS - 1
 
 
 def test_resamples_that_do_not_pair_are_refused(target: FeatureTable) -> None:
-    long, short = across(target, target, 20), across(target, target, 10)
+    long, short = across_regions(target, target, 20), across_regions(target, target, 10)
     with pytest.raises(EvaluationError, match="one seed and one number of resamples"):
         changes(long, short)
     with pytest.raises(EvaluationError, match="one seed and one number of resamples"):
@@ -177,24 +181,26 @@ def test_holm_lies_between_no_correction_and_bonferroni(p: list[float]) -> None:
 
 def test_corrections_of_the_tests(target: FeatureTable) -> None:
     methods = {"a": noisy(target, 0.2, 1), "b": noisy(target, 0.8, 2), "c": noisy(target, 0.8, 4)}
-    found = paired_tests(methods, target, permutations=500)
-    assert len(found.of("mean")) == 3
-    assert len(found.of("class")) == 3 * 6
-    assert len(found.of("feature")) == 3 * COLUMNS
-    classes = found.of("class")
-    assert [one.p_adjusted for one in classes] == pytest.approx(holm([one.p for one in classes]))
+    tests = paired_tests(methods, target, permutations=500)
+    assert len(tests.of("mean")) == 3
+    assert len(tests.of("class")) == 3 * 6
+    assert len(tests.of("feature")) == 3 * COLUMNS
+    classes = tests.of("class")
+    assert [test.p_adjusted for test in classes] == pytest.approx(
+        holm([test.p for test in classes])
+    )
     # Benjamini-Hochberg written out: p times m over rank, made monotone from the largest down
-    p = np.array([one.p for one in found.of("feature")])
+    p = np.array([test.p for test in tests.of("feature")])
     order = np.argsort(p)
     steps = p[order] * len(p) / np.arange(1, len(p) + 1)
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1.0)
-    assert [one.p_adjusted for one in found.of("feature")] == pytest.approx(adjusted)
-    by_pair = {(one.first, one.second): one for one in found.of("mean")}
+    assert [test.p_adjusted for test in tests.of("feature")] == pytest.approx(adjusted)
+    by_pair = {(test.first, test.second): test for test in tests.of("mean")}
     assert by_pair["a", "b"].p == pytest.approx(1 / 501)
     assert by_pair["a", "b"].difference > 0.1
     assert by_pair["b", "c"].p > 0.05
-    json.dumps(found.to_json(), allow_nan=False)
+    json.dumps(tests.to_json(), allow_nan=False)
 
 
 def test_every_permutation_counted_one_by_one() -> None:
@@ -203,20 +209,21 @@ def test_every_permutation_counted_one_by_one() -> None:
     first, second = noisy(goal, 0.4, 5), noisy(goal, 0.9, 6)
 
     def ccc(values: np.ndarray, column: int) -> float:
-        found = lin_ccc(values[:, column], goal.values[:, column])
-        assert found is not None
-        return found
+        value = lin_ccc(values[:, column], goal.values[:, column])
+        assert value is not None
+        return value
 
     column = 2
     observed = ccc(first.values, column) - ccc(second.values, column)
     extreme = 0
     for swap in itertools.product([False, True], repeat=6):
         swapped = np.array(swap)[:, None]
-        one = np.where(swapped, second.values, first.values)
-        other = np.where(swapped, first.values, second.values)
-        extreme += abs(ccc(one, column) - ccc(other, column)) >= abs(observed) - 1e-12
-    found = paired_tests({"x": first, "y": second}, goal, permutations=20_000)
-    test = next(one for one in found.of("feature") if one.name == goal.names[column])
+        first_swapped = np.where(swapped, second.values, first.values)
+        second_swapped = np.where(swapped, first.values, second.values)
+        difference = ccc(first_swapped, column) - ccc(second_swapped, column)
+        extreme += abs(difference) >= abs(observed) - 1e-12
+    tests = paired_tests({"x": first, "y": second}, goal, permutations=20_000)
+    test = next(t for t in tests.of("feature") if t.name == goal.names[column])
     assert test.difference == pytest.approx(observed)
     assert test.p == pytest.approx(extreme / 64, abs=0.015)
 
@@ -225,32 +232,32 @@ def test_false_alarms_are_as_rare_as_they_should_be() -> None:
     rng = np.random.default_rng(0)
     goal = table(rng.normal(size=(20, len(CLASSES) * 40)))
     first, second = noisy(goal, 0.6, 1), noisy(goal, 0.6, 2)
-    found = paired_tests({"x": first, "y": second}, goal, permutations=400)
-    p = np.array([one.p for one in found.of("feature")])
+    tests = paired_tests({"x": first, "y": second}, goal, permutations=400)
+    p = np.array([test.p for test in tests.of("feature")])
     assert 0.01 < np.mean(p < 0.05) < 0.10
-    assert min(one.p_adjusted for one in found.of("feature")) > 0.05
+    assert min(test.p_adjusted for test in tests.of("feature")) > 0.05
 
 
 def test_groups_are_exchanged_and_resampled_whole(target: FeatureTable) -> None:
     groups = np.repeat(np.arange(3), 10)
     methods = {"a": noisy(target, 0.2, 1), "b": noisy(target, 0.8, 2)}
-    found = paired_tests(methods, target, permutations=400, groups=groups)
-    assert found.units == 3
-    assert min(one.p for one in found.tests) > 0.2  # 2 / 2**3 at best
-    plain = across(methods["b"], target, 300)
-    grouped = across(methods["b"], target, 300, groups=groups)
+    tests = paired_tests(methods, target, permutations=400, groups=groups)
+    assert tests.units == 3
+    assert min(test.p for test in tests.tests) > 0.2  # 2 / 2**3 at best
+    plain = across_regions(methods["b"], target, 300)
+    grouped = across_regions(methods["b"], target, 300, groups=groups)
     assert grouped.ccc == pytest.approx(plain.ccc)
     assert not np.array_equal(grouped.samples, plain.samples)
     copies = table(np.repeat(methods["b"].values, 4, axis=0))
     goal = table(np.repeat(target.values, 4, axis=0))
-    honest = across(copies, goal, 600, groups=np.repeat(np.arange(30), 4))
-    naive = across(copies, goal, 600)
+    honest = across_regions(copies, goal, 600, groups=np.repeat(np.arange(30), 4))
+    naive = across_regions(copies, goal, 600)
     assert honest.samples.std() == pytest.approx(plain.samples.std(), rel=0.15)
     assert naive.samples.std() < 0.7 * honest.samples.std()  # copies are no new patients
-    with pytest.raises(EvaluationError, match="all regions are of one group"):
-        across(methods["b"], target, 10, groups=np.zeros(30))
+    with pytest.raises(EvaluationError, match="all regions are in one group"):
+        across_regions(methods["b"], target, 10, groups=np.zeros(30))
     with pytest.raises(EvaluationError, match="2 groups for 30 regions"):
-        across(methods["b"], target, 10, groups=np.arange(2))
+        across_regions(methods["b"], target, 10, groups=np.arange(2))
 
 
 def test_missing_values_leave_their_region_out_of_that_feature(target: FeatureTable) -> None:
@@ -258,8 +265,8 @@ def test_missing_values_leave_their_region_out_of_that_feature(target: FeatureTa
     holed[:4, 0] = np.nan
     holed[:, 1] = np.nan
     methods = {"a": table(holed), "b": noisy(target, 0.3, 2)}
-    found = paired_tests(methods, target, permutations=50)
-    by_name = {one.name: one for one in found.of("feature")}
+    tests = paired_tests(methods, target, permutations=50)
+    by_name = {test.name: test for test in tests.of("feature")}
     assert by_name[target.names[0]].n == 26
     assert target.names[1] not in by_name
     assert by_name[target.names[0]].second_ccc == pytest.approx(
@@ -269,8 +276,8 @@ def test_missing_values_leave_their_region_out_of_that_feature(target: FeatureTa
 
 def test_one_against_all_and_what_cannot_be_tested(target: FeatureTable) -> None:
     methods = {name: noisy(target, 0.5, i) for i, name in enumerate("abc")}
-    found = paired_tests(methods, target, against="a", permutations=20)
-    assert {(one.first, one.second) for one in found.tests} == {("b", "a"), ("c", "a")}
+    tests = paired_tests(methods, target, against="a", permutations=20)
+    assert {(test.first, test.second) for test in tests.tests} == {("b", "a"), ("c", "a")}
     with pytest.raises(EvaluationError, match="nothing to test"):
         paired_tests({"a": target}, target)
     with pytest.raises(EvaluationError, match="none called 'z'"):
@@ -283,18 +290,22 @@ def test_constant_regions_reach_no_mean_and_no_test() -> None:
     rng = np.random.default_rng(3)
     goal = [Patch(np.rint(rng.normal(40, 60, (8, 8)))) for _ in range(6)]
     flat = [Patch(np.full((8, 8), 40.0)) for _ in range(6)]
-    one, other, mixed = (
+    goal_features, half_flat, mixed = (
         extract(patches) for patches in (goal, [*goal[:3], *flat[:3]], [*flat[:3], *goal[3:]])
     )
-    result = across(other, one, 50)
-    skewness = next(each for each in result.features if each.feature == "firstorder_Skewness")
+    result = across_regions(half_flat, goal_features, 50)
+    skewness = next(
+        feature for feature in result.features if feature.feature == "firstorder_Skewness"
+    )
     assert skewness.n == 3
-    nothing = across(extract(flat), one, 50)
-    skewness = next(each for each in nothing.features if each.feature == "firstorder_Skewness")
+    nothing = across_regions(extract(flat), goal_features, 50)
+    skewness = next(
+        feature for feature in nothing.features if feature.feature == "firstorder_Skewness"
+    )
     assert (skewness.n, skewness.ccc) == (0, None)
-    assert shares(nothing)[0].undefined >= 9
-    found = paired_tests({"a": other, "b": mixed}, one, permutations=20)
-    assert "firstorder_Skewness" not in {each.name for each in found.of("feature")}
-    records = (found, *shares(nothing), changes(nothing, result))
+    assert reproducible_shares(nothing)[0].undefined >= 9
+    tests = paired_tests({"a": half_flat, "b": mixed}, goal_features, permutations=20)
+    assert "firstorder_Skewness" not in {feature.name for feature in tests.of("feature")}
+    records = (tests, *reproducible_shares(nothing), changes(nothing, result))
     for record in (*records, way_to_retest(nothing, result, result)):
         json.dumps(record.to_json(), allow_nan=False)

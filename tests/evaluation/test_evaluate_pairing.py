@@ -67,9 +67,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def call(run: Run, out: Path, *words: object) -> tuple[int, dict[str, Any], str]:
+def call(run: Run, out: Path, *arguments: object) -> tuple[int, dict[str, Any], str]:
     """`cvsct evaluate`: exit code, metrics, what the terminal showed beside the result."""
-    code, _, err = run("evaluate", *words, "--rois", 3, "--workers", 1, "--out", out)
+    code, _, err = run("evaluate", *arguments, "--rois", 3, "--workers", 1, "--out", out)
     path = out / "metrics.json"
     return code, json.loads(path.read_text()) if path.exists() else {}, err
 
@@ -78,30 +78,30 @@ def test_two_patients_are_not_paired_and_the_evaluation_goes_on(
     run: Run, tree: Path, tmp_path: Path
 ) -> None:
     other = scanned(tmp_path / "B", 3, 0.8, PatientID="P2", FrameOfReferenceUID=None)
-    words = ("--harmonized", tree / "H", "--target", other, "--source", tree / "A")
-    code, metrics, err = call(run, tmp_path / "E", *words)
+    arguments = ("--harmonized", tree / "H", "--target", other, "--source", tree / "A")
+    code, metrics, err = call(run, tmp_path / "E", *arguments)
     assert code == 0, err
     assert metrics["paired"] is False
     assert metrics["psnr_db"] is None
     assert metrics["unpaired_because"] == "source and target show different patients"
     assert "note: not paired: source and target show different patients" in err
     assert "different patients" in (tmp_path / "E" / "report.html").read_text()
-    code, metrics, err = call(run, tmp_path / "E2", *words, "--pair")
+    code, metrics, err = call(run, tmp_path / "E2", *arguments, "--pair")
     assert (code, metrics["paired"]) == (0, True)
     assert "their patients differ" in err
 
 
 def test_an_equal_patient_id_is_no_proof(run: Run, tree: Path, tmp_path: Path) -> None:
     """Both bodies are P1, in one frame of reference, at one place."""
-    words = ("--harmonized", tree / "H", "--target", tree / "C", "--source", tree / "A")
-    code, metrics, err = call(run, tmp_path / "E", *words)
+    arguments = ("--harmonized", tree / "H", "--target", tree / "C", "--source", tree / "A")
+    code, metrics, err = call(run, tmp_path / "E", *arguments)
     assert (code, metrics["paired"]) == (0, False)
     assert "show different bodies" in err
     assert "different bodies" in metrics["unpaired_because"]
-    code, metrics, err = call(run, tmp_path / "E2", *words, "--pair")
+    code, metrics, err = call(run, tmp_path / "E2", *arguments, "--pair")
     assert (code, metrics["paired"]) == (0, True)
-    assert "although the source of harmonised series 1 and target series 1 show" in err
-    assert any("although" in each for each in metrics["notes"])
+    assert "although the source of harmonized series 1 and target series 1 show" in err
+    assert any("although" in note for note in metrics["notes"])
 
 
 def test_one_body_without_frames_is_paired_with_a_note(
@@ -113,26 +113,26 @@ def test_one_body_without_frames_is_paired_with_a_note(
     )
     assert (code, metrics["paired"]) == (0, True), err
     assert "paired by position alone" in err
-    assert any("paired by position alone" in each for each in metrics["notes"])
+    assert any("paired by position alone" in note for note in metrics["notes"])
 
 
 def test_pairing_is_switched_off_or_forced(run: Run, tree: Path, tmp_path: Path) -> None:
-    words = ("--harmonized", tree / "H", "--target", tree / "B")
-    code, metrics, err = call(run, tmp_path / "E", *words, "--unpaired")
+    arguments = ("--harmonized", tree / "H", "--target", tree / "B")
+    code, metrics, err = call(run, tmp_path / "E", *arguments, "--unpaired")
     assert (code, metrics["paired"]) == (0, False)
     assert "pairing was switched off" in err
-    code, _, err = call(run, tmp_path / "E2", *words, "--unpaired", "--pair")
+    code, _, err = call(run, tmp_path / "E2", *arguments, "--unpaired", "--pair")
     assert code == 2
     assert "exclude each other" in err
     away = scanned(tmp_path / "far", 3, 0.8, FrameOfReferenceUID="1.9.9")
-    assert call(run, tmp_path / "E3", *words[:3], away)[1]["paired"] is False
-    assert call(run, tmp_path / "E4", *words[:3], away, "--pair")[1]["paired"] is True
+    assert call(run, tmp_path / "E3", *arguments[:3], away)[1]["paired"] is False
+    assert call(run, tmp_path / "E4", *arguments[:3], away, "--pair")[1]["paired"] is True
 
     def higher(ds: Dataset, i: int) -> None:
         ds.ImagePositionPatient = [0, 0, 902.5 + 5 * i]
 
     write_series(tmp_path / "up", SLICES, change=higher, series="1.2.9")
-    code, _, err = call(run, tmp_path / "E5", *words[:3], tmp_path / "up", "--pair")
+    code, _, err = call(run, tmp_path / "E5", *arguments[:3], tmp_path / "up", "--pair")
     assert code == 1
     assert "pairing cannot be forced" in err
 
@@ -144,15 +144,15 @@ def test_masks_of_an_unpaired_evaluation_are_said_to_be_idle(
     mask = save_structures(
         tmp_path / "rs.dcm", target, {"GTV": rings([1], 80, 110, 9), "Lung": rings([1], 70, 60, 9)}
     )
-    words = ("--harmonized", tree / "H", "--target", tree / "C", "--masks", mask)
-    code, metrics, err = call(run, tmp_path / "E", *words)
+    arguments = ("--harmonized", tree / "H", "--target", tree / "C", "--masks", mask)
+    code, metrics, err = call(run, tmp_path / "E", *arguments)
     assert (code, metrics["paired"]) == (0, False)
-    assert "of no use where nothing is paired, and left out: masks" in err
-    code, metrics, _ = call(run, tmp_path / "E2", *words, "--pair", "--structures", "gt*")
+    assert "not used, because nothing is paired: masks" in err
+    code, metrics, _ = call(run, tmp_path / "E2", *arguments, "--pair", "--structures", "gt*")
     assert (code, metrics["n_rois"]) == (0, 1)
-    code, _, err = call(run, tmp_path / "E3", *words[:4], "--structures", "gt*")
+    code, _, err = call(run, tmp_path / "E3", *arguments[:4], "--structures", "gt*")
     assert code == 2
-    code, _, err = call(run, tmp_path / "E4", *words, "--structures", "Heart")
+    code, _, err = call(run, tmp_path / "E4", *arguments, "--structures", "Heart")
     assert code == 1
     assert "choose from GTV, Lung" in err
 
@@ -172,15 +172,15 @@ def test_small_bodies_are_compared_without_pairs(run: Run, tmp_path: Path) -> No
     )
     assert code == 0, err
     assert metrics["spectral_distance_db"] is not None
-    assert any("no larger ones fit" in each for each in metrics["notes"])
+    assert any("no larger ones fit" in note for note in metrics["notes"])
 
 
 def test_exchanged_arguments_are_refused(run: Run, tree: Path, tmp_path: Path) -> None:
-    for role, words in (
+    for role, arguments in (
         ("source", ("--harmonized", tree / "A", "--target", tree / "B", "--source", tree / "H")),
         ("target", ("--harmonized", tree / "B", "--target", tree / "H")),
     ):
-        code, _, err = call(run, tmp_path / "E", *words)
+        code, _, err = call(run, tmp_path / "E", *arguments)
         assert code == 1
         assert f"did you exchange --harmonized and --{role}?" in err
 
@@ -189,8 +189,8 @@ def test_another_source_than_what_was_harmonized_is_refused(
     run: Run, tree: Path, tmp_path: Path
 ) -> None:
     """At the same place, of the same patient: a second reconstruction."""
-    words = ("--harmonized", tree / "H", "--target", tree / "B", "--source")
-    code, _, err = call(run, tmp_path / "E", *words, tree / "B")
+    arguments = ("--harmonized", tree / "H", "--target", tree / "B", "--source")
+    code, _, err = call(run, tmp_path / "E", *arguments, tree / "B")
     assert code == 1
     assert "series 1 was not derived from any of the 1 series given as source" in err
 
@@ -208,7 +208,7 @@ def test_the_other_direction_is_told(run: Run, tree: Path, tmp_path: Path) -> No
     code, metrics, err = call(run, tmp_path / "E", "--harmonized", back, "--target", tree / "B")
     assert code == 0
     assert "harmonized in the other direction?" in err
-    assert any("other direction" in each for each in metrics["notes"])
+    assert any("other direction" in note for note in metrics["notes"])
     _, _, err = call(run, tmp_path / "E2", "--harmonized", tree / "H", "--target", tree / "B")
     assert "direction" not in err
 
@@ -236,11 +236,13 @@ def test_roles_of_nifti(tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_retest_of_another_body_is_refused() -> None:
-    one, other = (make_volume(phantom_hu(seed, 0.6, 3)) for seed in (3, 8))
-    again = make_volume(phantom_hu(3, 0.6, 3) + np.random.default_rng(0).normal(0, 20, one.shape))
-    assert evaluate([one], [one], None, FAST, retest=[again]).paired
+    volume, other = (make_volume(phantom_hu(seed, 0.6, 3)) for seed in (3, 8))
+    retest = make_volume(
+        phantom_hu(3, 0.6, 3) + np.random.default_rng(0).normal(0, 20, volume.shape)
+    )
+    assert evaluate([volume], [volume], None, FAST, retest=[retest]).paired
     with pytest.raises(EvaluationError, match="retest and target of compared series 1 show diff"):
-        evaluate([one], [one], None, FAST, retest=[other])
+        evaluate([volume], [volume], None, FAST, retest=[other])
 
 
 def test_what_is_checked_is_the_source_where_there_is_one() -> None:
@@ -250,7 +252,7 @@ def test_what_is_checked_is_the_source_where_there_is_one() -> None:
     assert evaluate([ruined], [soft], [sharp], FAST).paired
     alone = evaluate([ruined], [soft], None, FAST)
     assert not alone.paired
-    assert "harmonised series 1 and target series 1 show different bodies" in alone.unpaired_because
+    assert "harmonized series 1 and target series 1 show different bodies" in alone.unpaired_because
 
 
 def test_of_several_series_only_those_that_show_the_same_are_compared() -> None:
@@ -259,14 +261,14 @@ def test_of_several_series_only_those_that_show_the_same_are_compared() -> None:
         return replace(volume, geometry=replace(volume.geometry, frame_of_reference=frame))
 
     remarks: list[str] = []
-    found = evaluate(
+    evaluation = evaluate(
         [at(3, "1.1"), at(4, "1.2")], [at(3, "1.1"), at(8, "1.2")], None, FAST, note=remarks.append
     )
-    assert (found.paired, found.n_slices) == (True, 3)
+    assert (evaluation.paired, evaluation.n_slices) == (True, 3)
     assert any(
-        each.startswith("left out: harmonised series 2 and target series 2") for each in remarks
+        note.startswith("left out: harmonized series 2 and target series 2") for note in remarks
     )
-    assert set(remarks) <= set(found.notes)
+    assert set(remarks) <= set(evaluation.notes)
 
 
 @pytest.mark.parametrize(
@@ -296,8 +298,8 @@ def test_two_studies_without_patient_id_may_show_one_patient(tmp_path: Path) -> 
 def test_among_several_patients_on_one_grid_each_pairs_with_its_own() -> None:
     """Without frames of reference their positions alone would leave two candidates."""
     volumes = [
-        replace(one, geometry=replace(one.geometry, frame_of_reference=""))
-        for one in (make_volume(phantom_hu(seed, 0.6, 2, size_px=48)) for seed in (3, 8))
+        replace(volume, geometry=replace(volume.geometry, frame_of_reference=""))
+        for volume in (make_volume(phantom_hu(seed, 0.6, 2, size_px=48)) for seed in (3, 8))
     ]
     pairs = pair_volumes(volumes, volumes[::-1], patients=(["p", "q"], ["q", "p"]))
     assert [(pair.first, pair.second) for pair in pairs] == [(0, 1), (1, 0)]
@@ -305,10 +307,10 @@ def test_among_several_patients_on_one_grid_each_pairs_with_its_own() -> None:
 
 def sampler(folder: Path, change: Callable[[CTVolume], CTVolume]) -> PairSampler:
     """Pairs of a body and of what is made of it."""
-    one = replace(make_volume(phantom_hu(3, 0.0, 4)), patient="p")
+    first = replace(make_volume(phantom_hu(3, 0.0, 4)), patient="p")
     stores = [
         open_store(folder / name, [volume], PatchRule(24))
-        for name, volume in (("a", one), ("b", change(one)))
+        for name, volume in (("a", first), ("b", change(first)))
     ]
     return PairSampler.of(stores[0], stores[1], HUWindow())
 

@@ -15,7 +15,7 @@ from cvsct.evaluation.features import radiomics
 from cvsct.evaluation.features.cache import (
     FILE,
     FeatureCache,
-    Measured,
+    MeasuredFeatures,
     content_key,
     default_folder,
 )
@@ -42,14 +42,14 @@ def refuse_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_second_run_measures_nothing(
     cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = [*patches(), Patch(np.full((8, 8), 40.0))]
-    cold = extract(some, cache=cache)
-    assert np.array_equal(cold.values, extract(some).values, equal_nan=True)
+    regions = [*patches(), Patch(np.full((8, 8), 40.0))]
+    cold = extract(regions, cache=cache)
+    assert np.array_equal(cold.values, extract(regions).values, equal_nan=True)
     refuse_to_measure(monkeypatch)
-    warm = extract(some[::-1], cache=cache)
+    warm = extract(regions[::-1], cache=cache)
     assert np.array_equal(warm.values[::-1], cold.values, equal_nan=True)
-    assert {one.feature: one.reason for one in warm.missing} == {
-        one.feature: one.reason for one in cold.missing
+    assert {value.feature: value.reason for value in warm.missing} == {
+        value.feature: value.reason for value in cold.missing
     }
 
 
@@ -61,10 +61,10 @@ def test_equal_regions_are_measured_once(
     monkeypatch.setattr(
         radiomics, "feature_values", lambda *a, **k: calls.append(1) or original(*a, **k)
     )
-    one = patches(1)[0]
+    region = patches(1)[0]
     seen: list[tuple[int, int]] = []
     table = extract(
-        [one] * 3, cache=cache, progress=lambda _, done, total: seen.append((done, total))
+        [region] * 3, cache=cache, progress=lambda _, done, total: seen.append((done, total))
     )
     assert len(calls) == 1
     assert seen[-1] == (3, 3)
@@ -100,8 +100,8 @@ def test_pixels_outside_the_mask_change_neither_key_nor_features() -> None:
 def test_damaged_entries_are_measured_again(
     cache: FeatureCache, caplog: pytest.LogCaptureFixture
 ) -> None:
-    some = patches()
-    cold = extract(some, cache=cache)
+    regions = patches()
+    cold = extract(regions, cache=cache)
     with sqlite3.connect(cache.folder / FILE) as connection:
         entry = connection.execute("SELECT entry FROM features LIMIT 1").fetchone()[0]
         flipped = bytes([entry[0] ^ 1]) + entry[1:]
@@ -109,10 +109,10 @@ def test_damaged_entries_are_measured_again(
         connection.execute("UPDATE features SET entry = 'text' WHERE rowid = 2")
         connection.execute("UPDATE features SET entry = x'00' WHERE rowid = 3")
     connection.close()
-    assert np.array_equal(extract(some, cache=cache).values, cold.values)
+    assert np.array_equal(extract(regions, cache=cache).values, cold.values)
     assert caplog.text.count("damaged and measured again") == 3
     caplog.clear()
-    assert np.array_equal(extract(some, cache=cache).values, cold.values)
+    assert np.array_equal(extract(regions, cache=cache).values, cold.values)
     assert "damaged" not in caplog.text
 
 
@@ -120,11 +120,11 @@ def test_damaged_entries_are_measured_again(
 def test_a_damaged_file_is_replaced(cache: FeatureCache, content: bytes) -> None:
     cache.folder.mkdir()
     (cache.folder / FILE).write_bytes(content)
-    some = patches()
-    plain = extract(some).values
+    regions = patches()
+    plain = extract(regions).values
     for _ in range(2):
-        assert np.array_equal(extract(some, cache=cache).values, plain)
-    extract(some, cache=cache)
+        assert np.array_equal(extract(regions, cache=cache).values, plain)
+    extract(regions, cache=cache)
     assert sqlite3_count(cache) == 4
 
 
@@ -140,8 +140,8 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_only(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     cache = FeatureCache(tmp_path / "file" / "features")
-    some = patches(2)
-    assert np.array_equal(extract(some, cache=cache).values, extract(some).values)
+    regions = patches(2)
+    assert np.array_equal(extract(regions, cache=cache).values, extract(regions).values)
     assert "is not used" in caplog.text
 
 
@@ -160,26 +160,26 @@ def test_a_stopped_run_keeps_what_it_measured(
 def test_the_oldest_entries_go_first(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_cache, "MAX_ENTRIES", 3)
     for i in range(5):
-        cache.put({str(i): Measured(np.array([float(i)]))})
+        cache.put({str(i): MeasuredFeatures(np.array([float(i)]))})
     assert sorted(cache.get([str(i) for i in range(5)], 1)) == ["2", "3", "4"]
 
 
 def write_some(folder: Path, start: int) -> None:
     for i in range(start, start + 40):
-        FeatureCache(folder).put({str(i): Measured(np.array([float(i)]), {})})
+        FeatureCache(folder).put({str(i): MeasuredFeatures(np.array([float(i)]), {})})
 
 
 def test_several_processes_write_at_once(cache: FeatureCache) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=write_some, args=(cache.folder, 100 * i)) for i in range(3)]
-    for each in writers:
-        each.start()
-    for each in writers:
-        each.join()
-    assert [each.exitcode for each in writers] == [0, 0, 0]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
     keys = [str(100 * i + j) for i in range(3) for j in range(40)]
-    found = cache.get(keys, 1)
-    assert {key: float(one.values[0]) for key, one in found.items()} == {
+    cached = cache.get(keys, 1)
+    assert {key: float(features.values[0]) for key, features in cached.items()} == {
         key: float(key) for key in keys
     }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cvsct.core.errors import EvaluationError
-from cvsct.evaluation.features.radiomics import FeatureTable, Missing
+from cvsct.evaluation.features.radiomics import FeatureTable, MissingValue
 from cvsct.evaluation.identification import identify
 
 FEATURES = 60
@@ -15,7 +15,7 @@ FEATURES = 60
 def table(values: np.ndarray) -> FeatureTable:
     names = tuple(f"glcm_F{index:02d}" for index in range(values.shape[1]))
     missing = tuple(
-        Missing(int(row), names[column], "made undefined")
+        MissingValue(int(row), names[column], "made undefined")
         for row, column in np.argwhere(np.isnan(values))
     )
     return FeatureTable(names, values, missing)
@@ -37,39 +37,39 @@ def measured(true: np.ndarray, seed: int, shift: float = 0.0) -> np.ndarray:
 
 
 def test_one_distribution_on_both_sides_is_chance_and_intervals_hold_it() -> None:
-    found = []
+    results = []
     for seed in range(12):
         true = places(40, seed)
         first, second = measured(true, 100 + seed), measured(true, 200 + seed)
-        found.append(identify(table(first), table(second), range(40), seed=seed))
-    assert np.mean([one.accuracy for one in found]) == pytest.approx(0.5, abs=0.04)
-    assert sum(one.low <= 0.5 <= one.high for one in found) >= 10
-    assert {one.n for one in found} == {80}
-    assert {one.groups for one in found} == {40}
+        results.append(identify(table(first), table(second), range(40), seed=seed))
+    assert np.mean([result.accuracy for result in results]) == pytest.approx(0.5, abs=0.04)
+    assert sum(result.low <= 0.5 <= result.high for result in results) >= 10
+    assert {result.n for result in results} == {80}
+    assert {result.groups for result in results} == {40}
 
 
 def test_the_same_table_twice_is_exactly_chance() -> None:
     same = table(places(24, 1))
-    found = identify(same, same, range(24))
-    assert found.accuracy == pytest.approx(0.5)
-    assert not found.told_apart
+    result = identify(same, same, range(24))
+    assert result.accuracy == pytest.approx(0.5)
+    assert not result.above_chance
 
 
 def test_a_clear_shift_is_found_and_named() -> None:
     true = places(40, 3)
-    found = identify(table(measured(true, 1)), table(measured(true, 2, shift=1.0)), range(40))
-    assert found.accuracy > 0.97
-    assert found.low > 0.85
-    assert found.told_apart
+    result = identify(table(measured(true, 1)), table(measured(true, 2, shift=1.0)), range(40))
+    assert result.accuracy > 0.97
+    assert result.low > 0.85
+    assert result.above_chance
     shifted = {f"glcm_F{index:02d}" for index in range(0, FEATURES, 10)}
-    assert {one.feature for one in found.telling} <= shifted
-    assert all(one.auc < 0.5 for one in found.telling)  # the first side's values are lower
+    assert {score.feature for score in result.telling} <= shifted
+    assert all(score.auc < 0.5 for score in result.telling)  # the first side's values are lower
 
 
 def test_a_small_shift_lies_between() -> None:
     true = places(60, 3)
-    found = identify(table(measured(true, 1)), table(measured(true, 2, shift=0.12)), range(60))
-    assert 0.55 < found.accuracy < 0.98
+    result = identify(table(measured(true, 1)), table(measured(true, 2, shift=0.12)), range(60))
+    assert 0.55 < result.accuracy < 0.98
 
 
 def test_rows_of_one_place_never_help_one_another() -> None:
@@ -91,10 +91,10 @@ def test_undefined_and_constant_features_are_left_out_or_neutral() -> None:
     first[:, 1] = second[:, 1] = 7.0  # constant: says nothing
     first[:, 2] = np.nan  # undefined on one side: would say everything
     second[3, 5] = np.nan  # undefined once
-    found = identify(table(first), table(second), range(30))
-    assert found.left_out == 2
-    assert found.features == FEATURES - 2
-    assert not found.told_apart
+    result = identify(table(first), table(second), range(30))
+    assert result.left_out == 2
+    assert result.features == FEATURES - 2
+    assert not result.above_chance
     first[:, 1] = 6.0  # now the constants differ
     assert identify(table(first), table(second), range(30)).accuracy > 0.9
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_told_is_refused_with_the_reason() -> None:
     values = places(6, 1)
     with pytest.raises(EvaluationError, match="5 groups for 6 regions"):
         identify(table(values), table(values), range(5))
-    with pytest.raises(EvaluationError, match="one place only"):
+    with pytest.raises(EvaluationError, match="all regions show one place"):
         identify(table(values), table(values), [0] * 6)
     with pytest.raises(EvaluationError, match="different features"):
         identify(table(values), table(values[:, :5]), range(6))

@@ -29,20 +29,20 @@ def scanned(sd_hu: float, peak_per_px: float, seed: int, structure_hu: float = 0
 @pytest.mark.parametrize("structure_hu", [0.0, 8.0])
 def test_known_noise_comes_back(sd_hu: float, peak_per_px: float, structure_hu: float) -> None:
     image = make_volume(scanned(sd_hu, peak_per_px, 1, structure_hu), pixel_mm=PIXEL_MM)
-    found = tissue_noise({"source": [image]})["source"]
-    assert found.n_regions >= 50
-    assert found.power.sd_hu == pytest.approx(sd_hu, rel=0.03)
-    f = found.power.f_per_mm
+    measured = tissue_noise({"source": [image]})["source"]
+    assert measured.n_regions >= 50
+    assert measured.power.sd_hu == pytest.approx(sd_hu, rel=0.03)
+    f = measured.power.f_per_mm
     truth = noise_power(f * PIXEL_MM, sd_hu, peak_per_px) * PIXEL_MM**2
-    told = (f > 0.1) & (truth > 0.02 * truth.max())
-    assert found.power.power_hu2_mm2[told] == pytest.approx(
-        truth[told], rel=0.2, abs=0.005 * truth.max()
+    is_strong = (f > 0.1) & (truth > 0.02 * truth.max())
+    assert measured.power.power_hu2_mm2[is_strong] == pytest.approx(
+        truth[is_strong], rel=0.2, abs=0.005 * truth.max()
     )
     fine = np.linspace(0, 0.5, 2001)
     weight = noise_power(fine, sd_hu, peak_per_px)
     mean = np.sum(fine * weight) / np.sum(weight) / PIXEL_MM
-    assert found.mean_per_mm == pytest.approx(mean, rel=0.03)
-    assert found.peak_per_mm == pytest.approx(peak_per_px / PIXEL_MM, rel=0.12)
+    assert measured.mean_per_mm == pytest.approx(mean, rel=0.03)
+    assert measured.peak_per_mm == pytest.approx(peak_per_px / PIXEL_MM, rel=0.12)
 
 
 def test_sides_are_measured_on_the_same_patches_against_the_target() -> None:
@@ -52,24 +52,24 @@ def test_sides_are_measured_on_the_same_patches_against_the_target() -> None:
         "harmonized": [make_volume(scanned(20.0, 0.15, 5))],
         "target": [make_volume(soft)],
     }
-    found = tissue_noise(sides, count=96)
-    assert len({one.n_regions for one in found.values()}) == 1
-    assert found["target"].distance_db is None
-    source_db, harmonized_db = found["source"].distance_db, found["harmonized"].distance_db
+    measured = tissue_noise(sides, count=96)
+    assert len({side.n_regions for side in measured.values()}) == 1
+    assert measured["target"].distance_db is None
+    source_db, harmonized_db = measured["source"].distance_db, measured["harmonized"].distance_db
     assert source_db is not None and source_db > 8
     assert harmonized_db is not None and harmonized_db < 1
-    assert found["source"].to_json()["sd_hu"] == pytest.approx(60, rel=0.05)
+    assert measured["source"].to_json()["sd_hu"] == pytest.approx(60, rel=0.05)
 
 
 def test_regions_keep_clear_of_edges_and_of_one_another() -> None:
     volume = make_volume(scanned(30.0, 0.3, 1))
     regions = homogeneous_regions([volume], 32, 60)
     clean = np.broadcast_to(PLANE, volume.hu.shape)
-    assert all(np.ptp(one.cut(clean)) < 40 for one in regions)
-    for i, one in enumerate(regions):
+    assert all(np.ptp(region.cut(clean)) < 40 for region in regions)
+    for i, region in enumerate(regions):
         for other in regions[:i]:
-            apart = max(abs(one.row - other.row), abs(one.column - other.column))
-            assert one.slice_index != other.slice_index or apart >= 32
+            apart = max(abs(region.row - other.row), abs(region.column - other.column))
+            assert region.slice_index != other.slice_index or apart >= 32
     assert homogeneous_regions([volume], 32, 60) == regions
 
 

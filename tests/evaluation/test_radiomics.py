@@ -16,7 +16,7 @@ from cvsct.core.masks import MaskedRegion, Region, masked_regions
 from cvsct.evaluation.features import radiomics
 from cvsct.evaluation.features.radiomics import (
     FeatureTable,
-    Missing,
+    MissingValue,
     Patch,
     class_of,
     extract,
@@ -59,7 +59,7 @@ def test_first_order_features_by_numpy() -> None:
 
 
 def test_glcm_contrast_by_hand() -> None:
-    # Grey levels: 1 2 / 2 3 with 25 HU bins. Differences over the four directions at distance 1:
+    # Gray levels: 1 2 / 2 3 with 25 HU bins. Differences over the four directions at distance 1:
     # along rows 1, 1; along columns 1, 1; one diagonal 2; the other 0. Mean of (1, 1, 4, 0).
     table = extract([Patch(np.array([[10.0, 30.0], [30.0, 60.0]]))])
     assert value(table, "glcm_Contrast") == pytest.approx((1 + 1 + 4 + 0) / 4)
@@ -86,19 +86,19 @@ def test_bin_width_matters_and_is_recorded() -> None:
 
 def test_a_constant_region_has_missing_features_with_reasons() -> None:
     table = extract([Patch(noise()), Patch(np.full((16, 16), 40.0))])
-    assert {one.region for one in table.missing} == {1}
-    reasons = {one.feature: one.reason for one in table.missing}
+    assert {entry.region for entry in table.missing} == {1}
+    reasons = {entry.feature: entry.reason for entry in table.missing}
     assert reasons["firstorder_Skewness"] == "all pixels have one value"
-    assert reasons["ngtdm_Coarseness"] == "all pixels fall in one grey level"
+    assert reasons["ngtdm_Coarseness"] == "all pixels fall in one gray level"
     assert len(reasons) == 9
     assert np.isnan(value(table, "glcm_Correlation", 1))
     assert value(table, "firstorder_Mean", 1) == 40.0
     assert table.defined.sum() == 2 * 93 - 9
 
 
-def test_one_grey_level_without_being_constant() -> None:
+def test_one_gray_level_without_being_constant() -> None:
     hu = 30.0 + np.random.default_rng(0).uniform(0, 10, (16, 16))
-    missing = {one.feature for one in extract([Patch(hu)]).missing}
+    missing = {entry.feature for entry in extract([Patch(hu)]).missing}
     assert len(missing) == 7
     assert not any(name.startswith("firstorder") for name in missing)
 
@@ -110,9 +110,9 @@ def test_every_missing_value_has_a_reason() -> None:
 
 def test_rows_keep_their_reasons() -> None:
     table = FeatureTable(
-        ("glcm_A",), np.array([[1.0], [np.nan], [3.0]]), (Missing(1, "glcm_A", "why"),)
+        ("glcm_A",), np.array([[1.0], [np.nan], [3.0]]), (MissingValue(1, "glcm_A", "why"),)
     )
-    assert table.rows(1, 3).missing == (Missing(0, "glcm_A", "why"),)
+    assert table.rows(1, 3).missing == (MissingValue(0, "glcm_A", "why"),)
     assert table.rows(2, 3).missing == ()
 
 
@@ -164,17 +164,17 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         Patch(noise(), mask=np.zeros((16, 16), bool))
 
 
-def test_pixels_without_neighbours_have_no_texture_of_neighbours() -> None:
+def test_pixels_without_neighbors_have_no_texture_of_neighbors() -> None:
     mask = np.zeros((16, 16), bool)
     mask[::4, ::4] = True
     table = extract([Patch(noise(), mask=mask)])
-    reasons = {one.feature: one.reason for one in table.missing}
-    assert reasons["ngtdm_Coarseness"] == "no two pixels are neighbours"
+    reasons = {entry.feature: entry.reason for entry in table.missing}
+    assert reasons["ngtdm_Coarseness"] == "no two pixels are neighbors"
     assert all(name in reasons for name in table.names if name.startswith(("glcm", "ngtdm")))
     assert value(table, "glszm_ZonePercentage") == 1.0
-    one = np.zeros((16, 16), bool)
-    one[5, 5] = True
-    single = extract([Patch(noise(), mask=one)])
+    one_pixel = np.zeros((16, 16), bool)
+    one_pixel[5, 5] = True
+    single = extract([Patch(noise(), mask=one_pixel)])
     assert value(single, "firstorder_Mean") == pytest.approx(float(noise()[5, 5]))
 
 
@@ -202,7 +202,11 @@ def test_whole_slices_hold_tissue_or_the_body() -> None:
     hu[:2, y > 0.93] = 60.0  # a table
     volume = make_volume(hu)
     tissue, body = (whole_slices(volume, part=part) for part in ("soft tissue", "body"))
-    assert [one.slice_index for one in tissue] == [one.slice_index for one in body] == [0, 1]
+    assert (
+        [region.slice_index for region in tissue]
+        == [region.slice_index for region in body]
+        == [0, 1]
+    )
 
     def full(region: MaskedRegion) -> np.ndarray:
         out = np.zeros((3, 96, 96), bool)
@@ -214,7 +218,7 @@ def test_whole_slices_hold_tissue_or_the_body() -> None:
     assert full(tissue[0])[20, 48]
     assert full(body[0])[row, [lung, bone]].all()
     assert not full(body[0])[table].any()
-    values = extract([patch_of(volume, one) for one in tissue])
+    values = extract([patch_of(volume, region) for region in tissue])
     assert value(values, "firstorder_Median") == pytest.approx(40.0, abs=0.5)
     padding = np.zeros(hu.shape, bool)
     padding[0, :48] = True
@@ -224,9 +228,9 @@ def test_whole_slices_hold_tissue_or_the_body() -> None:
 
 
 def test_progress_counts_regions() -> None:
-    seen: list[tuple[str, int, int]] = []
-    extract([Patch(noise(seed, 8)) for seed in range(3)], progress=lambda *told: seen.append(told))
-    assert seen == [("features", 1, 3), ("features", 2, 3), ("features", 3, 3)]
+    calls: list[tuple[str, int, int]] = []
+    extract([Patch(noise(seed, 8)) for seed in range(3)], progress=lambda *call: calls.append(call))
+    assert calls == [("features", 1, 3), ("features", 2, 3), ("features", 3, 3)]
 
 
 def test_large_regions_count_for_more_work(monkeypatch: pytest.MonkeyPatch) -> None:

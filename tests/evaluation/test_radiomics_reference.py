@@ -56,9 +56,9 @@ CASES = ("brain1", "brain2", "breast1", "lung1", "lung2")
 def test_the_ibsi_phantom() -> None:
     mask = PHANTOM > 0
     assert mask.sum() == 74
-    found = feature_values(PHANTOM, mask, (2.0, 2.0, 2.0), binWidth=1.0)
+    values = feature_values(PHANTOM, mask, (2.0, 2.0, 2.0), binWidth=1.0)
     for name, value in CONSENSUS.items():
-        assert float(f"{found[name]:.3g}") == pytest.approx(value, rel=1e-9), name
+        assert float(f"{values[name]:.3g}") == pytest.approx(value, rel=1e-9), name
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def test_upstreams_baselines(upstream: Path, case: str) -> None:
         with (upstream / "baseline" / f"baseline_{name}.csv").open() as stream:
             rows = {row["featureName"]: row[case] for row in csv.DictReader(stream)}
         settings = ast.literal_eval(rows["diagnostics_Configuration_Settings"])
-        found = feature_values(hu, mask[box], tuple(reversed(image.GetSpacing())), **settings)
-        for feature in (each for each in feature_names() if class_of(each) == name):
-            assert found[feature] == pytest.approx(float(rows[f"original_{feature}"]), rel=1e-9)
+        values = feature_values(hu, mask[box], tuple(reversed(image.GetSpacing())), **settings)
+        for feature in (f for f in feature_names() if class_of(f) == name):
+            assert values[feature] == pytest.approx(float(rows[f"original_{feature}"]), rel=1e-9)
             compared += 1
     assert compared == 93

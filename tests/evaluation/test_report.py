@@ -19,7 +19,7 @@ from scipy import ndimage
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import soft_tissue
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.features.placement import Placed, place_regions
+from cvsct.evaluation.features.placement import PlacedRegion, place_regions
 from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.image.quality import PSNR_CAP_DB
 from cvsct.evaluation.report.verdict import verdict
@@ -109,6 +109,11 @@ def test_what_is_nearer_the_target_scores_better(result: Evaluation) -> None:
     assert verdict(evaluate([SHARP], [SOFT], [NEAR], FAST)).kind == "worse"
 
 
+def test_the_former_name_of_the_physics_warns(result: Evaluation) -> None:
+    with pytest.warns(DeprecationWarning, match="physics"):
+        assert result.examination is result.physics
+
+
 def test_the_summary_fits_on_a_terminal(result: Evaluation) -> None:
     assert re.fullmatch(
         r"concordance 0\.\d\d -> 0\.\d\d, PSNR [\d.]+ -> [\d.]+ dB, HU bias .+ "
@@ -121,9 +126,9 @@ def test_the_summary_fits_on_a_terminal(result: Evaluation) -> None:
 
 def test_a_shift_of_tissue_withholds_praise() -> None:
     shifted = NEAR.with_hu(NEAR.hu + np.float32(9.0))
-    answer = verdict(evaluate([shifted], [SOFT], [SHARP], FAST))
-    assert re.search(r"shifted by \+(8\.9|9\.\d) HU", answer.text)
-    assert answer.kind != "better"
+    judged = verdict(evaluate([shifted], [SOFT], [SHARP], FAST))
+    assert re.search(r"shifted by \+(8\.9|9\.\d) HU", judged.text)
+    assert judged.kind != "better"
 
 
 def test_feature_file(folder: Path, result: Evaluation) -> None:
@@ -164,7 +169,7 @@ def test_no_patient_identifier_reaches_a_file(tmp_path: Path) -> None:
         assert "SECRET-77" not in content
 
 
-def place(*shared: SharedSlices, seed: int = 0) -> list[Placed]:
+def place(*shared: SharedSlices, seed: int = 0) -> list[PlacedRegion]:
     return place_regions(shared, 8, 16, seed)
 
 
@@ -183,24 +188,24 @@ def test_regions_do_not_depend_on_what_is_compared() -> None:
 def test_regions_avoid_padding_of_any_side_and_are_shared_out() -> None:
     padding = np.zeros(SHARP.hu.shape, dtype=bool)
     padding[:, :, :64] = True
-    one = SharedSlices(replace(SHARP, padding=padding), SOFT, None)
-    regions = place(one, one)
+    shared = SharedSlices(replace(SHARP, padding=padding), SOFT, None)
+    regions = place(shared, shared)
     assert min(place.region.column for place in regions) >= 64
     assert {place.volume for place in regions} == {0, 1}
 
 
 def test_file_order_changes_nothing(result: Evaluation) -> None:
     shuffled = evaluate([NEAR.select([2, 0, 1])], [SOFT], [SHARP.select([1, 2, 0])], FAST)
-    one, other = metrics_of(result), metrics_of(shuffled)
+    ordered, reordered = metrics_of(result), metrics_of(shuffled)
     for key in KEYS:
-        assert one[key] == pytest.approx(other[key])
-        assert one["input"][key] == pytest.approx(other["input"][key])
+        assert ordered[key] == pytest.approx(reordered[key])
+        assert ordered["input"][key] == pytest.approx(reordered["input"][key])
 
 
 def test_without_pairs_only_texture_is_reported(tmp_path: Path) -> None:
     other = unpaired(body(60.0, 0.9, seed=5, slices=4))
-    found = evaluate([NEAR], [other], [SHARP], FAST)
-    write_report(found, tmp_path)
+    evaluation = evaluate([NEAR], [other], [SHARP], FAST)
+    write_report(evaluation, tmp_path)
     record = json.loads((tmp_path / "metrics.json").read_text())
     assert record["paired"] is False
     assert "frame of reference" in record["unpaired_because"]
@@ -211,29 +216,29 @@ def test_without_pairs_only_texture_is_reported(tmp_path: Path) -> None:
     assert record["spectral_distance_db"] < record["input"]["spectral_distance_db"]
     assert set(record["soft_tissue_hu"]) == {"source", "harmonized", "target"}
     assert set(record["spectra"]["power_db"]) == {"source", "harmonized", "target"}
-    assert verdict(found).kind == "better"
+    assert verdict(evaluation).kind == "better"
     assert "not measured" in (tmp_path / "report.html").read_text()
 
 
 def test_grids_that_differ_still_compare_as_spectra() -> None:
     other = replace(SOFT, geometry=replace(SOFT.geometry, pixel_mm=(0.9, 0.9)))
-    found = evaluate([NEAR], [unpaired(other)], None, FAST)
-    assert found.texture is not None
-    assert math.isfinite(found.texture.distance_db["harmonized"])
-    assert found.texture.band_per_mm == pytest.approx((0.05 / 0.9, 0.45 / 0.9))
+    evaluation = evaluate([NEAR], [unpaired(other)], None, FAST)
+    assert evaluation.texture is not None
+    assert math.isfinite(evaluation.texture.distance_db["harmonized"])
+    assert evaluation.texture.band_per_mm == pytest.approx((0.05 / 0.9, 0.45 / 0.9))
 
 
-def test_a_source_that_was_not_harmonised_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="give the series that was harmonised"):
+def test_a_source_that_was_not_harmonized_is_refused() -> None:
+    with pytest.raises(EvaluationError, match="give the series that was harmonized"):
         evaluate([NEAR], [SOFT], [unpaired(SHARP)], FAST)
     with pytest.raises(EvaluationError, match="1 of 3 slices"):
         evaluate([NEAR], [SOFT], [SHARP.select([0, 2])], FAST)
 
 
 def test_slices_without_a_target_are_noted() -> None:
-    found = evaluate([NEAR], [SOFT.select([0, 1])], None, FAST)
-    assert found.n_slices == 2
-    assert any("1 of 3 harmonised slices" in note for note in found.notes)
+    evaluation = evaluate([NEAR], [SOFT.select([0, 1])], None, FAST)
+    assert evaluation.n_slices == 2
+    assert any("1 of 3 harmonized slices" in note for note in evaluation.notes)
 
 
 def test_nothing_to_compare() -> None:
@@ -248,9 +253,9 @@ def test_nothing_to_compare() -> None:
 
 def test_flat_images_are_reported_not_averaged() -> None:
     flat = SOFT.with_hu(np.where(SOFT.hu > -300, np.float32(40), np.float32(-1000)))
-    found = evaluate([flat], [SOFT], [SHARP], FAST)
-    assert any("undefined in harmonized" in note for note in found.notes)
-    assert all(math.isfinite(number) for number in numbers(metrics_of(found)))
+    evaluation = evaluate([flat], [SOFT], [SHARP], FAST)
+    assert any("undefined in harmonized" in note for note in evaluation.notes)
+    assert all(math.isfinite(number) for number in numbers(metrics_of(evaluation)))
 
 
 def test_settings_are_checked() -> None:

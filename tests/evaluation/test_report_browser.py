@@ -66,7 +66,7 @@ def painted(browser: Any) -> np.ndarray:
     return np.array(data, np.uint8).reshape(height, width, 4)
 
 
-def grey(hu: np.ndarray, window: str = "soft tissue") -> np.ndarray:
+def gray(hu: np.ndarray, window: str = "soft tissue") -> np.ndarray:
     low, high = WINDOWS[window]
     return np.clip(255 * (np.rint(hu) - low) / (high - low), 0, 255)
 
@@ -89,12 +89,12 @@ def test_the_viewer_paints_hu_through_the_window(browser: Any) -> None:
     index = 0 if "z = 0.0" in browser.find_element("name", "slice").text.splitlines()[0] else 1
     image = painted(browser)
     half = SIZE_PX // 2
-    assert np.abs(image[:, : half - 1, 0] - grey(SHARP.hu[index])[:, : half - 1]).max() <= 1
-    assert np.abs(image[:, half + 1 :, 0] - grey(NEAR.hu[index])[:, half + 1 :]).max() <= 1
+    assert np.abs(image[:, : half - 1, 0] - gray(SHARP.hu[index])[:, : half - 1]).max() <= 1
+    assert np.abs(image[:, half + 1 :, 0] - gray(NEAR.hu[index])[:, half + 1 :]).max() <= 1
     choose(browser, "window", "lung")
     wait_for(browser, "lung window")
     lung = painted(browser)[:, half + 1 :, 0]
-    assert np.abs(lung - grey(NEAR.hu[index], "lung")[:, half + 1 :]).max() <= 1
+    assert np.abs(lung - gray(NEAR.hu[index], "lung")[:, half + 1 :]).max() <= 1
     choose(browser, "window", "soft tissue")
 
 
@@ -119,7 +119,7 @@ def test_the_divider_moves_by_keyboard_alone(browser: Any) -> None:
     divider.send_keys(Keys.HOME)
 
 
-def test_a_difference_is_coloured_by_its_sign(browser: Any) -> None:
+def test_a_difference_is_colored_by_its_sign(browser: Any) -> None:
     browser.find_element("name", "divider").send_keys("0")
     choose(browser, "right", "harmonized − target")
     wait_for(browser, "harmonized − target")

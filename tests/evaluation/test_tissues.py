@@ -33,7 +33,7 @@ def bias(image: CTVolume, target: CTVolume) -> dict[Tissue, TissueBias]:
     return bias_by_tissue([(image, target)], [TissueMap.of(target)])
 
 
-def left(image: CTVolume, target: CTVolume) -> Residuals:
+def residuals_of(image: CTVolume, target: CTVolume) -> Residuals:
     return residuals([(image, target)], [TissueMap.of(target)])
 
 
@@ -53,14 +53,14 @@ def test_a_map_holds_the_masks_and_the_body_without_padding() -> None:
     hu = np.stack([noisy(60.0, 3), noisy(60.0, 4)])
     padding = np.zeros(hu.shape, dtype=bool)
     padding[1, :, :100] = True
-    shown = TissueMap.of(replace(make_volume(hu), padding=padding))
+    tissue_map = TissueMap.of(replace(make_volume(hu), padding=padding))
     masks = tissue_masks(make_volume(hu).hu, padding)
     for index in range(2):
-        for tissue, mask in shown.masks(index).items():
+        for tissue, mask in tissue_map.masks(index).items():
             assert np.array_equal(mask, masks[tissue][index]), tissue
         inside = body(make_volume(hu).hu[index][None])[0] & ~padding[index]
-        assert np.array_equal(shown.body(index), inside)
-    assert shown.codes.nbytes == hu.size
+        assert np.array_equal(tissue_map.body(index), inside)
+    assert tissue_map.codes.nbytes == hu.size
 
 
 def test_bias_of_each_tissue_is_its_own_and_texture_is_none() -> None:
@@ -69,43 +69,43 @@ def test_bias_of_each_tissue_is_its_own_and_texture_is_none() -> None:
     image = noisy(60.0, 1)
     for tissue, hu in shifts.items():
         image[masks[tissue][0]] += hu
-    found = bias(make_volume(image[None]), make_volume(PLANE[None]))
+    measured = bias(make_volume(image[None]), make_volume(PLANE[None]))
     for tissue, hu in shifts.items():
         within_hu = 3 * 60.0 / masks[tissue].sum() ** 0.5  # what noise leaves of so many pixels
-        assert found[tissue].mean_hu == pytest.approx(hu, abs=within_hu), tissue
-        assert found[tissue].n_pixels == masks[tissue].sum()
-    assert found["soft"].local_p95_hu == pytest.approx(3.0, abs=2.0)
+        assert measured[tissue].mean_hu == pytest.approx(hu, abs=within_hu), tissue
+        assert measured[tissue].n_pixels == masks[tissue].sum()
+    assert measured["soft"].local_p95_hu == pytest.approx(3.0, abs=2.0)
 
 
 def test_a_bias_that_cancels_shows_locally() -> None:
     image = PLANE + np.where(np.arange(256) < 128, 15.0, -15.0)
-    found = bias(make_volume(image[None]), make_volume(PLANE[None]))["soft"]
-    assert found.mean_hu == pytest.approx(0.0, abs=0.5)
-    assert found.local_p95_hu == pytest.approx(15.0, abs=0.5)
+    measured = bias(make_volume(image[None]), make_volume(PLANE[None]))["soft"]
+    assert measured.mean_hu == pytest.approx(0.0, abs=0.5)
+    assert measured.local_p95_hu == pytest.approx(15.0, abs=0.5)
 
 
 def test_no_body_has_no_bias_and_no_residuals() -> None:
     air = make_volume(np.full((2, 64, 64), -1000.0))
-    assert all(one.mean_hu is None and one.n_pixels == 0 for one in bias(air, air).values())
-    assert left(air, air).body is None
-    assert left(air, air).to_json()["soft"] is None
+    assert all(b.mean_hu is None and b.n_pixels == 0 for b in bias(air, air).values())
+    assert residuals_of(air, air).body is None
+    assert residuals_of(air, air).to_json()["soft"] is None
 
 
 def test_residuals_by_hand() -> None:
     target = make_volume(np.stack([PLANE, PLANE]))
-    constant = left(make_volume(target.hu + 60.0), target)
+    constant = residuals_of(make_volume(target.hu + 60.0), target)
     assert constant.body is not None
     assert constant.body.mean_abs_hu == pytest.approx(60.0)
     assert constant.body.rms_hu == pytest.approx(60.0)
     assert constant.body.p95_abs_hu == pytest.approx(60.0, abs=0.5)
     assert constant.body.beyond_50_share == 1.0
     normal = np.random.default_rng(0).normal(0, 40.0, target.hu.shape)
-    found = left(make_volume(target.hu + normal), target).tissues["soft"]
-    assert found is not None
-    assert found.mean_abs_hu == pytest.approx(40 * np.sqrt(2 / np.pi), rel=0.02)
-    assert found.p95_abs_hu == pytest.approx(1.96 * 40, rel=0.02)
-    assert found.beyond_50_share == pytest.approx(0.2113, abs=0.01)
-    assert found.n_voxels == tissue_masks(target.hu)["soft"].sum()
+    measured = residuals_of(make_volume(target.hu + normal), target).tissues["soft"]
+    assert measured is not None
+    assert measured.mean_abs_hu == pytest.approx(40 * np.sqrt(2 / np.pi), rel=0.02)
+    assert measured.p95_abs_hu == pytest.approx(1.96 * 40, rel=0.02)
+    assert measured.beyond_50_share == pytest.approx(0.2113, abs=0.01)
+    assert measured.n_voxels == tissue_masks(target.hu)["soft"].sum()
 
 
 def test_maps_share_one_symmetric_scale() -> None:

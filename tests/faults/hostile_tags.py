@@ -166,7 +166,7 @@ def _reported(folder: Path) -> Iterator[str]:
     text = (folder / "report" / "report.html").read_text(encoding="utf-8")
     page = _Page()
     page.feed(text)
-    if page.found or "alert(1)" not in text or "49" in text.partition("What was compared")[2][:400]:
+    if page.found or "alert(1)" not in text or "49" in text.partition("Scans compared")[2][:400]:
         yield f"markup in the report: {page.found}"
     card = (folder / "model" / "card.md").read_text(encoding="utf-8")
     if "<script" in card or "<img" in card:
@@ -177,13 +177,13 @@ def _reported(folder: Path) -> Iterator[str]:
 
 def _labelled() -> str:
     """A table whose region a mask has named by a formula."""
-    from cvsct.evaluation.features.placement import Placed
+    from cvsct.evaluation.features.placement import PlacedRegion
     from cvsct.evaluation.features.radiomics import FeatureTable
     from cvsct.evaluation.features.table_file import features_csv
 
     region = MaskedRegion(VALUES[-3], 0, 0, 0, np.ones((2, 2), dtype=bool))
     table = FeatureTable(("a",), np.zeros((1, 1)), ())
-    return features_csv({"target": table}, [Placed(0, 0.0, region)])
+    return features_csv({"target": table}, [PlacedRegion(0, 0.0, region)])
 
 
 def _formulas(*tables: str) -> Iterator[str]:

@@ -24,7 +24,7 @@ from cvsct.guard.descriptor import (
 )
 from cvsct.guard.input_check import FLOORS, MARGIN, Side, round_up
 from cvsct.guard.overrides import Overrides
-from cvsct.guard.verdict import ScanVerdict, judge_scan
+from cvsct.guard.scan_verdict import ScanVerdict, judge_scan
 from tests.conftest import make_volume, phantom_hu
 
 N_NOISE = len(FREQUENCIES_PER_MM) - N_ANATOMY

@@ -298,7 +298,7 @@ def test_the_report_shows_what_guards_said(
     (found,) = json.loads((report / "metrics.json").read_text())["guards"]
     assert (found["scan"], found["n_flagged"]) == ("in_domain", 6)
     page = (report / "report.html").read_text()
-    assert "What do the guards say?" in page
+    assert "Findings of the guards" in page
     assert "6 of 6 flagged slices" in page
     (from_images,) = guards_of({}, read_all(out))
     assert [each.slice for each in from_images.flagged] == [1, 2, 3, 4, 5, 6]

@@ -14,12 +14,12 @@ from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.sides import Side, with_old_keys
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.evaluate import evaluate as measure
 from cvsct.evaluation.features.cache import FeatureCache
 from cvsct.evaluation.guards import guards_of
 from cvsct.evaluation.image.nodule_truth import read_nodules
 from cvsct.evaluation.report.write import write_report
+from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.io.catalog import catalog
 from cvsct.io.left_out import lines

@@ -9,7 +9,7 @@ from pathlib import Path
 from cvsct.core.errors import UsageError
 from cvsct.core.volume import CTVolume
 from cvsct.guard.apply import Guard
-from cvsct.guard.verdict import ScanVerdict
+from cvsct.guard.scan_verdict import ScanVerdict
 from cvsct.inference.streaming import derivation_of, fitted_and_checked, harmonize_volume
 from cvsct.io.dicom.derive import Derivation
 from cvsct.methods.base import RunOptions

@@ -1,1 +1,1 @@
-"""Methods, directions and seeds on one data set, into tables beside the paper's."""
+"""Benchmark of methods on one data set: training, evaluation and tables beside the paper's."""

@@ -1,10 +1,19 @@
-"""A benchmark's tables on one offline page, and as Markdown."""
+"""The tables of a benchmark as one offline HTML page and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cvsct.benchmarking.results import COMBAT, DIRECTION_FOLDERS, INPUT, RETEST, Benchmark
+from cvsct.benchmarking.results import (
+    COMBAT,
+    DIRECTION_FOLDERS,
+    INPUT,
+    RETEST,
+    Benchmark,
+    mean_over_seeds,
+    methods_and_references,
+    metric_at,
+)
 from cvsct.benchmarking.unpaired import unpaired_headline
 from cvsct.evaluation.report.templates import render
 from cvsct.evaluation.table import Table
@@ -13,24 +22,22 @@ NOTICE = "For research use only; not for diagnosis or treatment."
 
 
 def headline(benchmark: Benchmark) -> list[str]:
-    """Who is ahead in each direction, and whether that is more than the input."""
-    said = []
+    """Sentences on the leading method of each direction, with the input and the retest."""
+    sentences = []
     for number, direction in enumerate(benchmark.directions):
-        means = {
-            name: [
-                one["ccc_across_mean"] for one in found if one.get("ccc_across_mean") is not None
-            ]
-            for name in (INPUT, *benchmark.methods, RETEST)
-            if (found := benchmark.of(name, number))
+        scores = {
+            name: score
+            for name in methods_and_references(benchmark)
+            if (score := mean_over_seeds(benchmark.of(name, number), metric_at("ccc_across_mean")))
+            is not None
         }
-        scores = {name: sum(each) / len(each) for name, each in means.items() if each}
-        of_images = (name for name in scores if name not in (INPUT, RETEST, COMBAT))
-        rivals = sorted(of_images, key=lambda name: -scores[name])
-        if not rivals:
+        image_methods = (name for name in scores if name not in (INPUT, RETEST, COMBAT))
+        ranked = sorted(image_methods, key=lambda name: -scores[name])
+        if not ranked:
             unpaired = unpaired_headline(benchmark, number)
-            said += [unpaired] if unpaired else []
+            sentences += [unpaired] if unpaired else []
             continue
-        best, *others = rivals
+        best, *others = ranked
         text = (
             f"{direction}: {best} comes closest to the target, mean concordance {scores[best]:.2f}"
         )
@@ -40,33 +47,45 @@ def headline(benchmark: Benchmark) -> list[str]:
             text += f"; the input has {scores[INPUT]:.2f}"
         if RETEST in scores:
             text += f", the retest {scores[RETEST]:.2f}"
-        said.append(text + ".")
-    return said
+        sentences.append(text + ".")
+    return sentences
 
 
 def benchmark_markdown(
-    benchmark: Benchmark, made: Sequence[Table], failed: Mapping[str, str]
+    benchmark: Benchmark, tables: Sequence[Table], failed: Mapping[str, str]
 ) -> str:
-    """Headline, tables and failures of a benchmark as Markdown."""
+    """Headline, tables and failures of a benchmark as Markdown.
+
+    Args:
+        benchmark: all results.
+        tables: tables of these results.
+        failed: reasons of failures, by method, seed and direction.
+    """
     parts = [f"{NOTICE}\n", *(f"{line}\n" for line in headline(benchmark))]
-    parts += [table.to_markdown() for table in made]
-    parts += [f"Failed: {what}: {why}\n" for what, why in failed.items()]
+    parts += [table.to_markdown() for table in tables]
+    parts += [f"Failed: {training}: {reason}\n" for training, reason in failed.items()]
     return "\n".join(parts)
 
 
-def benchmark_html(benchmark: Benchmark, made: Sequence[Table], failed: Mapping[str, str]) -> str:
-    """Headline, tables, failures and links to reports as one offline HTML page."""
+def benchmark_html(benchmark: Benchmark, tables: Sequence[Table], failed: Mapping[str, str]) -> str:
+    """Headline, tables, failures and links to reports as one offline HTML page.
+
+    Args:
+        benchmark: all results.
+        tables: tables of these results.
+        failed: reasons of failures, by method, seed and direction.
+    """
     return render(
         "benchmark.html.j2",
         headline=headline(benchmark),
         failed=failed,
-        tables=made,
+        tables=tables,
         reports=[
             (
-                f"results/{one.method}-{one.seed}/{DIRECTION_FOLDERS[one.direction]}/report/report.html",
-                f"{one.method}, seed {one.seed}, {benchmark.directions[one.direction]}",
+                f"results/{r.method}-{r.seed}/{DIRECTION_FOLDERS[r.direction]}/report/report.html",
+                f"{r.method}, seed {r.seed}, {benchmark.directions[r.direction]}",
             )
-            for one in benchmark.results
-            if one.fit_s is not None
+            for r in benchmark.results
+            if r.fit_s is not None
         ],
     )

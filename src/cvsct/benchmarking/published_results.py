@@ -1,7 +1,7 @@
-"""The paper's own figures: Tables 2 and 3, for comparison by rank and trend.
+"""The paper's figures, its Tables 2 and 3, for comparison by rank and trend.
 
-They come from other scans of other bodies: their absolute values prove nothing about ours. The
-tables disagree with themselves in places (`NOTES`); they are given as printed.
+They come from other scans of other bodies, so that their absolute values do not compare with those
+of a benchmark. They are given as printed; `NOTES` names where they contradict themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ PAPER_CLASSES = {
 """The feature classes that the paper reports, with its titles, in the order of its columns."""
 
 QUALITY = ("psnr_db", "ssim", "ncc")
+"""Keys of the figures of Table 3, in the order of its columns."""
 
 NOTES = (
     "The paper's input row reads GLCM 0.18 in one direction and 0.018 in the other, for one pair.",
@@ -28,7 +29,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class PublishedValue:
-    """Mean and standard deviation as the paper prints them."""
+    """Mean and standard deviation of a figure as the paper prints them."""
 
     mean: float
     sd: float

@@ -1,7 +1,7 @@
-"""A benchmark's results, and single figures of them.
+"""Results of a benchmark, and look-up of their figures.
 
-They are what evaluations left in `metrics.json`, so that a benchmark can be spread over days and
-its tables made anew at any time.
+Results are what evaluations wrote to `metrics.json`, so that a benchmark can be continued later and
+its tables rendered again at any time.
 """
 
 from __future__ import annotations
@@ -15,23 +15,28 @@ import numpy as np
 from cvsct.core import sides
 
 INPUT, RETEST, COMBAT = sides.SOURCE.label, sides.RETEST.label, "ComBat (features only)"
+"""Names of the rows that no trained method has: the unchanged scans, the target's second scan, and
+the harmonization of features without images."""
+
 DIRECTION_FOLDERS = ("a2b", "b2a")
 """Folders of the two directions."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One method's evaluation in one direction.
+    """Evaluation of one method with one seed in one direction.
 
     Args:
-        direction: place in `Benchmark.directions`.
-        metrics: what `metrics.json` holds.
-        fit_s: seconds the training took; None, like the others, where there was none.
-        slices_per_s: of harmonising, reading and writing included.
+        method: name of the method.
+        seed: seed of its training.
+        direction: number of the direction in `Benchmark.directions`.
+        metrics: contents of its `metrics.json`.
+        fit_s: duration of the training; None without a training, as the next two.
+        slices_per_s: speed of harmonization, including reading and writing.
         model_mb: size of the model's files.
-        kind: of method: classical, unpaired or paired.
-        trained_on: the folder of the scans that it learned from.
-        both_ways: whether its one training serves the other direction too.
+        kind: kind of method: `classical`, `unpaired` or `paired`.
+        trained_on: folder of the scans that it was trained on.
+        both_ways: whether its training serves the other direction too.
     """
 
     method: str
@@ -48,14 +53,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All results of one data set.
+    """All results on one data set.
 
     Args:
-        directions: how each is called, such as `GE to Siemens`; two.
-        budget: what was given to each training, in words.
+        directions: names of the two directions, such as `GE to Siemens`.
+        results: the results.
+        budget: sentence on the steps and minutes of each training.
         on_paper_scanners: whether the two scanners are the paper's, so that the tables show its
             figures too.
-        failed: methods, and the direction, of which some training, image or report is missing.
+        failed: method and direction of each training, harmonization or evaluation that failed.
     """
 
     directions: tuple[str, str]
@@ -66,59 +72,70 @@ class Benchmark:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """In order of their first result, the input aside."""
-        return tuple(dict.fromkeys(one.method for one in self.results if one.method != INPUT))
+        """Names of the methods in order of their first result, without the input."""
+        names = dict.fromkeys(result.method for result in self.results)
+        return tuple(name for name in names if name != INPUT)
 
     def of(self, method: str, direction: int) -> list[Mapping[str, Any]]:
-        """Metrics of a method, one a seed; the input's and the retest's are in any result."""
-        own = [one for one in self.results if (one.method, one.direction) == (method, direction)]
+        """Metrics of a method in one direction, one mapping for each seed.
+
+        Those of the input and the retest are the same in every result, and are given once.
+        """
+        in_direction = [result for result in self.results if result.direction == direction]
         if method in (INPUT, RETEST):
             key = "input" if method == INPUT else "retest"
-            every = [one.metrics.get(key) for one in self.results if one.direction == direction]
-            return [each for each in every if each][:1]
-        return [one.metrics for one in own]
+            references = [result.metrics.get(key) for result in in_direction]
+            return [metrics for metrics in references if metrics][:1]
+        return [result.metrics for result in in_direction if result.method == method]
 
     def unpaired_because(self, direction: int) -> str:
         """Why no evaluation of a direction compared slices; empty where one did."""
-        every = [one.metrics for one in self.results if one.direction == direction]
-        reasons = [one.get("unpaired_because") for one in every]
-        return reasons[0] or "" if every and all(reasons) else ""
+        in_direction = [result for result in self.results if result.direction == direction]
+        reasons = [result.metrics.get("unpaired_because") for result in in_direction]
+        return reasons[0] or "" if reasons and all(reasons) else ""
 
 
-def compared_methods(benchmark: Benchmark) -> tuple[str, ...]:
-    """The methods between what they start from and what they cannot surpass."""
+def methods_and_references(benchmark: Benchmark) -> tuple[str, ...]:
+    """Rows of a table: the input, the methods, and the retest, which no method can surpass."""
     return (INPUT, *benchmark.methods, RETEST)
 
 
-def figure_at(*path: str) -> Callable[[Mapping[str, Any]], Any]:
-    """Looks a figure up; None where it is not there."""
+def metric_at(*path: str) -> Callable[[Mapping[str, Any]], Any]:
+    """Function that looks up a figure of metrics by its keys; it returns None if there is none."""
 
-    def look(metrics: Mapping[str, Any]) -> Any:
-        found: Any = metrics
+    def metric(metrics: Mapping[str, Any]) -> Any:
+        value: Any = metrics
         for key in path:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return found
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
 
-    return look
+    return metric
 
 
-def share(place: int) -> Callable[[Mapping[str, Any]], Any]:
-    """Looks up how many features reach the first or second threshold of concordance."""
+def share_at(number: int) -> Callable[[Mapping[str, Any]], Any]:
+    """Function that looks up the share of features that reach the threshold of this number."""
 
-    def look(metrics: Mapping[str, Any]) -> Any:
+    def metric(metrics: Mapping[str, Any]) -> Any:
         shares = metrics.get("shares") or []
-        return shares[place]["share"] if place < len(shares) else None
+        return shares[number]["share"] if number < len(shares) else None
 
-    return look
+    return metric
 
 
 def within_mean(metrics: Mapping[str, Any]) -> float | None:
-    """Concordance within regions, mean over the classes that are defined."""
+    """Mean over the classes of the concordance within regions; None where none is defined."""
     values = [v for v in (metrics.get("ccc_within") or {}).values() if v is not None]
     return float(np.mean(values)) if values else None
 
 
-def mean_of(found: Sequence[Mapping[str, Any]], look: Callable[..., Any]) -> float | None:
-    """Mean over seeds of those that have it."""
-    values = [value for metrics in found if (value := look(metrics)) is not None]
+def mean_over_seeds(
+    metrics_of_seeds: Sequence[Mapping[str, Any]], metric: Callable[..., Any]
+) -> float | None:
+    """Mean of a figure over the seeds that have it; None where no seed has it.
+
+    Args:
+        metrics_of_seeds: metrics of each seed, as from `Benchmark.of`.
+        metric: function that looks up the figure, such as `metric_at("ssim")`.
+    """
+    values = [value for metrics in metrics_of_seeds if (value := metric(metrics)) is not None]
     return float(np.mean(values)) if values else None

@@ -1,8 +1,9 @@
-"""Methods, directions and seeds on one data set, resumable, into tables."""
+"""Benchmark of methods on one data set: both directions, several seeds, resumable, as tables."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ from cvsct.benchmarking.folder import (
 )
 from cvsct.benchmarking.page import benchmark_html, benchmark_markdown
 from cvsct.benchmarking.results import Benchmark
-from cvsct.benchmarking.runner import BenchmarkRunner, reason_of
 from cvsct.benchmarking.tables import ranking, tables
+from cvsct.benchmarking.train_and_evaluate import BenchmarkSteps, failure_reason
 from cvsct.benchmarking.unpaired import unpaired_table
 from cvsct.core.errors import (
     CvsctError,
@@ -44,25 +45,32 @@ from cvsct.methods.settings import refuse_unknown_preset
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What a benchmark has measured.
+    """Result of `cvsct.benchmark`.
 
     Args:
-        out: the folder with all tables.
-        found: results of every method, direction and seed.
-        rankings: a table for each direction, and one of what needs no pairs where nothing pairs.
-        failed: why a method, seed and direction has no result, by its name.
+        out: folder with all tables.
+        benchmark: results of every method, direction and seed.
+        rankings: the ranking of each direction, and a table of the figures that need no pairs where
+            nothing pairs.
+        failed: reason of each failure, by method, seed and direction.
     """
 
     out: Path
-    found: Benchmark
+    benchmark: Benchmark
     rankings: tuple[Table, ...]
     failed: Mapping[str, str]
 
+    @property
+    def found(self) -> Benchmark:
+        """Name of `benchmark` before it was renamed; removed in 0.3.0."""
+        warnings.warn("`found` is called `benchmark` now", DeprecationWarning, stacklevel=2)
+        return self.benchmark
+
     def to_json(self) -> dict[str, Any]:
-        """The ranking of each direction by rows, and what failed, as plain values."""
+        """Plain values: the rankings by rows, and the reasons of failures."""
         return {
             "out": str(self.out),
-            "directions": list(self.found.directions),
+            "directions": list(self.benchmark.directions),
             "tables": {
                 table.title: [
                     dict(zip(table.head, map(as_text, row), strict=True)) for row in table.rows
@@ -91,25 +99,35 @@ def benchmark(
     note: Note = log_note,
     failure: Note = log_note,
 ) -> BenchmarkResult:
-    """Train, harmonize and evaluate each method both ways, into tables beside the paper's.
+    """Train, harmonize and evaluate methods in both directions, as tables beside the paper's.
 
     Args:
-        data: holds train/, test/, perhaps repeat/ and paired/, each with one folder a scanner.
-        methods: rows of `list_methods`; `NAME:K` for K seeds of one.
-        out: the folder to write; one begun before goes on.
-        seeds: trainings of each method that has any randomness.
-        preset, settings: of networks.
-        max_steps: of each training.
-        max_minutes: of each direction: twice as long where one training serves both.
-        rois: soft-tissue regions of each test.
-        workers: processes; 0 is one a core.
-        allow: as of `train`.
-        dry_run: tell what would be trained; write nothing.
-        progress, note, failure: told of the work's state, of what a user should know, and of what
-            failed while the others go on.
+        data: folder with `train/` and `test/`, and optionally `repeat/` and `paired/`, each with a
+            folder for each scanner.
+        methods: names of methods (`list_methods`), separated by commas or as a sequence; `NAME:K`
+            for K seeds of one.
+        out: folder to write; an interrupted benchmark in it is resumed.
+        seeds: number of trainings of each method whose training is random.
+        preset: preset of the networks' settings.
+        settings: settings of the networks that differ from the preset.
+        max_steps: largest number of steps of each training.
+        max_minutes: largest duration of each direction's training; doubled where one training
+            serves both directions.
+        rois: number of soft-tissue regions of each evaluation.
+        workers: number of processes; 0 for one per core.
+        allow: kinds of scans that trainings accept although they are doubtful, as of `train`.
+        dry_run: report what would be trained; write nothing.
+        progress: called with `(task, done, total)` as the work proceeds.
+        note: called with each remark that the user should read.
+        failure: called with the reason of each failure; the other methods go on.
+
+    Returns:
+        The tables, all results and the reasons of failures; `out` holds `benchmark.html`, the
+        tables as CSV and Markdown, `results.json`, and the models, images and reports.
 
     Raises:
-        UsageError: for methods or options that do not exist, or an `out` of another plan.
+        UsageError: if methods or options do not exist, or `out` holds a benchmark of other options.
+        MissingExtraError: if the extra `evaluate` is not installed.
         CvsctError: if every method failed.
 
     Example:
@@ -120,16 +138,16 @@ def benchmark(
     need_extra("evaluate", "benchmark")
     data, out = Path(data), Path(out)
     refuse_missing(data)
-    words = methods.split(",") if isinstance(methods, str) else list(methods)
+    names_of_methods = methods.split(",") if isinstance(methods, str) else list(methods)
     setting = [
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in (settings or {}).items()
     ]
-    wanted = _wanted(words, seeds)
+    trainings = _trainings(names_of_methods, seeds)
     refuse_unknown_preset(preset)
     allowed = sorted(parse_allowed(allow))
     names = scanner_names(data)
-    kinds = {name: find_method(name).kind for name in wanted}
+    kinds = {name: find_method(name).kind for name in trainings}
     parts = {name: training_part(data, names, kind) for name, kind in kinds.items()}
     plan = {
         "data": count_files(data, (TRAIN, TEST, REPEAT)),
@@ -141,48 +159,54 @@ def benchmark(
         "rois": rois,
         **({"allow": allowed} if allowed else {}),
     }
-    unlearnable = _methods_without_pairs(data, names, kinds, parts, note, failure)
+    without_pairs = _methods_without_pairs(data, names, kinds, parts, note, failure)
     budget = {"max_steps": max_steps, "max_minutes": max_minutes}
-    runner = BenchmarkRunner(
+    steps = BenchmarkSteps(
         data, out, names, parts, preset, settings or {}, budget, rois, workers, allowed, progress,
         note,
     )  # fmt: skip
     jobs = [
         (name, seed, direction)
-        for name, count in wanted.items()
+        for name, count in trainings.items()
         for seed in range(count)
         for direction in (0, 1)
     ]
     if dry_run:
         for number, (name, seed, direction) in enumerate(jobs, start=1):
-            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {runner.directions[direction]}")
-        return BenchmarkResult(out, runner.benchmark([], []), (), {})
-    free = "methods and seeds may be added"
-    # what was trained elsewhere, on a GPU perhaps, is taken up; paired scans may come later
-    with locked_output(out, plan, "benchmark", free, beforehand=[MODELS], later=[PAIRED]):
+            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {steps.directions[direction]}")
+        return BenchmarkResult(out, steps.benchmark([], []), (), {})
+    changeable = "methods and seeds may be added"
+    # models that were trained elsewhere, such as on a GPU, are used; paired scans may come later
+    with locked_output(out, plan, "benchmark", changeable, beforehand=[MODELS], later=[PAIRED]):
         results, failed = [], {}
-        lost: list[tuple[str, int]] = []
+        failed_directions: list[tuple[str, int]] = []
         for number, (name, seed, direction) in enumerate(jobs, start=1):
-            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {runner.directions[direction]}")
+            note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {steps.directions[direction]}")
             try:
-                if name in unlearnable:
-                    raise TrainingError(unlearnable[name])
-                results.append(runner.result(name, seed, direction))
+                if name in without_pairs:
+                    raise TrainingError(without_pairs[name])
+                results.append(steps.result(name, seed, direction))
             except TerminatedError:
                 raise
             except (Exception, SystemExit) as error:  # one method's failure is not the others'
-                reason = reason_of(error)
-                failed[f"{name}, seed {seed}, {runner.directions[direction]}"] = reason
-                lost.append((name, direction))
+                reason = failure_reason(error)
+                failed[f"{name}, seed {seed}, {steps.directions[direction]}"] = reason
+                failed_directions.append((name, direction))
                 failure(reason)
         if not results:
             raise CvsctError(f"every method failed; the first: {next(iter(failed.values()))}")
-        found = runner.benchmark([*results, *runner.combat(results)], lost)
-        for name, content in _documents(found, runner.leads(results), failed).items():
+        all_results = steps.benchmark([*results, *steps.combat(results)], failed_directions)
+        documents = _documents(all_results, steps.leader_tables(results), failed)
+        for name, content in documents.items():
             write_atomic(out / name, content)
-        write_json(out / "results.json", _record(found, plan, failed))
-    rankings = (make(found, way) for way in (0, 1) for make in (ranking, unpaired_table))
-    return BenchmarkResult(out, found, tuple(each for each in rankings if each), failed)
+        write_json(out / "results.json", _record(all_results, plan, failed))
+    rankings = [
+        table
+        for direction in (0, 1)
+        for table in (ranking(all_results, direction), unpaired_table(all_results, direction))
+        if table
+    ]
+    return BenchmarkResult(out, all_results, tuple(rankings), failed)
 
 
 def _methods_without_pairs(
@@ -193,7 +217,18 @@ def _methods_without_pairs(
     note: Note,
     failure: Note,
 ) -> dict[str, str]:
-    """Say what cannot be paired; gives the methods that cannot learn for it, and why.
+    """Remark on scans that do not pair, and find the methods that cannot be trained for that.
+
+    Args:
+        data: folder of the data.
+        names: names of the two scanners.
+        kinds: kind of each method.
+        parts: folder of the data that each method trains on.
+        note: called with each remark.
+        failure: called with the reason of every refused series but the first.
+
+    Returns:
+        The reason, by method.
 
     Raises:
         CvsctError: if test scans must be refused.
@@ -202,9 +237,9 @@ def _methods_without_pairs(
     if reason:
         note(
             f"{TEST}/{names[0]} and {TEST}/{names[1]} do not pair: {reason}. Figures of "
-            "pairs stay empty; texture, noise, edges and mean HU are tabled"
+            "pairs stay empty; tables show texture, noise, edges and mean HU"
         )
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for part in {parts[name] for name, kind in kinds.items() if kind == "paired"}:
         try:
             reason = unpaired_because(data / part, names, failure)
@@ -213,38 +248,56 @@ def _methods_without_pairs(
         if reason:
             methods = [name for name, kind in kinds.items() if kind == "paired"]
             note(f"{part}/ holds no pairs for {', '.join(methods)} to learn from: {reason}")
-            found |= dict.fromkeys(methods, f"{part}/ holds no pairs to learn from: {reason}")
-    return found
+            reasons |= dict.fromkeys(methods, f"{part}/ holds no pairs to learn from: {reason}")
+    return reasons
 
 
-def _wanted(methods: Sequence[str], seeds: int) -> dict[str, int]:
-    """Trainings of each method, those that take seconds first and once."""
-    found: dict[str, int] = {}
-    for word in filter(None, (each.strip() for each in methods)):
-        name, _, count = word.partition(":")
+def _trainings(methods: Sequence[str], seeds: int) -> dict[str, int]:
+    """Number of trainings of each method; classical ones come first and are trained once.
+
+    Args:
+        methods: names of methods, or `NAME:K` for K trainings.
+        seeds: number of trainings of the others.
+
+    Raises:
+        UsageError: if there are no methods, or a number of trainings is not positive.
+    """
+    trainings: dict[str, int] = {}
+    for method in filter(None, (text.strip() for text in methods)):
+        name, _, count = method.partition(":")
         if count and not (count.isdigit() and int(count)):
-            raise UsageError(f"{word!r}: the number of seeds is at least 1")
+            raise UsageError(
+                f"{method!r}: {count!r} is no number of seeds, expected 1 or more; "
+                f"write it as {name}:3"
+            )
         row = find_method(name)
-        found[name] = 1 if row.kind == "classical" else int(count or seeds)
-    if not found:
-        raise UsageError("no methods; give some of `cvsct methods`, by commas")
-    return dict(sorted(found.items(), key=lambda one: find_method(one[0]).kind != "classical"))
+        trainings[name] = 1 if row.kind == "classical" else int(count or seeds)
+    if not trainings:
+        raise UsageError("no methods; give some of `cvsct methods`, separated by commas")
+    classical_first = sorted(trainings, key=lambda name: find_method(name).kind != "classical")
+    return {name: trainings[name] for name in classical_first}
 
 
-def _documents(found: Benchmark, leads: list[Table], failed: Mapping[str, str]) -> dict[str, str]:
-    made = [*tables(found), *leads]
+def _documents(
+    benchmark: Benchmark, leader_tables: list[Table], failed: Mapping[str, str]
+) -> dict[str, str]:
+    """Text of the tables and pages, by the name of the file."""
+    all_tables = [*tables(benchmark), *leader_tables]
     return {
-        **{f"{table.key}.csv": table.to_csv() for table in made},
-        "tables.md": benchmark_markdown(found, made, failed),
-        "benchmark.html": benchmark_html(found, made, failed),
+        **{f"{table.key}.csv": table.to_csv() for table in all_tables},
+        "tables.md": benchmark_markdown(benchmark, all_tables, failed),
+        "benchmark.html": benchmark_html(benchmark, all_tables, failed),
     }
 
 
-def _record(found: Benchmark, plan: Mapping[str, Any], failed: Mapping[str, str]) -> dict[str, Any]:
+def _record(
+    benchmark: Benchmark, plan: Mapping[str, Any], failed: Mapping[str, str]
+) -> dict[str, Any]:
+    """Contents of `results.json`."""
     return {
         "plan": dict(plan),
-        "directions": list(found.directions),
-        "results": [with_old_keys(asdict(one)) for one in found.results],
+        "directions": list(benchmark.directions),
+        "results": [with_old_keys(asdict(result)) for result in benchmark.results],
         "failed": dict(failed),
         "research_use_only": True,
     }

@@ -1,4 +1,4 @@
-"""Methods side by side: the paper's Tables 2 and 3 with ours; which method is worth its cost."""
+"""Tables of a benchmark: the paper's Tables 2 and 3 beside its own, and a ranking with costs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from cvsct.benchmarking.results import (
     INPUT,
     RETEST,
     Benchmark,
-    compared_methods,
-    figure_at,
-    mean_of,
-    share,
+    mean_over_seeds,
+    methods_and_references,
+    metric_at,
+    share_at,
     within_mean,
 )
 from cvsct.benchmarking.unpaired import MISSING_CELL, unpaired_table
@@ -30,7 +30,7 @@ from cvsct.evaluation.table import Table
 
 
 def tables(benchmark: Benchmark) -> list[Table]:
-    """The paper's two tables, then what it does not report."""
+    """All tables: the paper's two, the ranking of each direction, and figures without pairs."""
     without_pairs = [unpaired_table(benchmark, i) for i in (0, 1)]
     return [
         table_2(benchmark),
@@ -41,16 +41,16 @@ def tables(benchmark: Benchmark) -> list[Table]:
 
 
 def table_2(benchmark: Benchmark) -> Table:
-    """Concordance within regions by class, one block a direction, the paper's rows beside ours."""
+    """Table of the concordance within regions by class, with the paper's rows, by direction."""
     rows: list[tuple[str, ...]] = []
     marked = set()
     for number, direction in enumerate(benchmark.directions):
         rows.append((f"{direction} conversion", *[""] * len(PAPER_CLASSES)))
         marked.add(len(rows) - 1)
-        for method in compared_methods(benchmark):
-            found = benchmark.of(method, number)
-            if found:
-                cells = [_spread(found, "ccc_within", name, 2) for name in PAPER_CLASSES]
+        for method in methods_and_references(benchmark):
+            metrics_of_seeds = benchmark.of(method, number)
+            if metrics_of_seeds:
+                cells = [_spread(metrics_of_seeds, "ccc_within", name, 2) for name in PAPER_CLASSES]
                 rows.append((method, *cells))
             if benchmark.on_paper_scanners and method in TABLE_2:
                 printed = TABLE_2[method][number]
@@ -73,15 +73,17 @@ def table_2(benchmark: Benchmark) -> Table:
 
 
 def table_3(benchmark: Benchmark) -> Table:
-    """PSNR, SSIM and NCC, both directions side by side."""
+    """Table of PSNR, SSIM and NCC in both directions, with the paper's rows."""
     rows: list[tuple[str, ...]] = []
     marked = set()
     digits = {"psnr_db": 2, "ssim": 3, "ncc": 4}
-    for method in compared_methods(benchmark):
-        found = [benchmark.of(method, number) for number in (0, 1)]
-        if any(found):
+    for method in methods_and_references(benchmark):
+        by_direction = [benchmark.of(method, number) for number in (0, 1)]
+        if any(by_direction):
             cells = [
-                _spread(metrics, name, "", digits[name]) for metrics in found for name in QUALITY
+                _spread(metrics_of_seeds, name, "", digits[name])
+                for metrics_of_seeds in by_direction
+                for name in QUALITY
             ]
             rows.append((method, *cells))
         if benchmark.on_paper_scanners and method in TABLE_3:
@@ -112,46 +114,51 @@ def table_3(benchmark: Benchmark) -> Table:
 
 
 def ranking(benchmark: Benchmark, direction: int) -> Table:
-    """Every method in order of its concordance across regions, with what it costs."""
-    scored = sorted(
-        ((name, benchmark.of(name, direction)) for name in compared_methods(benchmark)),
-        key=lambda one: -(mean_of(one[1], figure_at("ccc_across_mean")) or -np.inf),
+    """Table of the methods in order of their concordance across regions, with their costs."""
+    metrics_of = {name: benchmark.of(name, direction) for name in methods_and_references(benchmark)}
+    ordered = sorted(
+        metrics_of,
+        key=lambda name: (
+            -(mean_over_seeds(metrics_of[name], metric_at("ccc_across_mean")) or -np.inf)
+        ),
     )
     rows = []
-    for name, found in scored:
-        if not found:
+    for name in ordered:
+        seeds = metrics_of[name]
+        if not seeds:
             continue
-        own = [r for r in benchmark.results if (r.method, r.direction) == (name, direction)]
-        learns = own if name != INPUT else []
+        results = [r for r in benchmark.results if (r.method, r.direction) == (name, direction)]
+        trained = results if name != INPUT else []
         rows.append(
             (
                 name,
-                _joined([r.kind for r in learns]),
-                _joined([r.trained_on for r in learns]),
-                _interval(found),
-                _number(mean_of(found, within_mean), 2),
-                *(_percent(mean_of(found, share(i))) for i in (0, 1)),
-                _percent(mean_of(found, figure_at("way_to_retest", "share"))),
-                _number(mean_of(found, figure_at("psnr_db")), 1),
-                _number(mean_of(found, figure_at("ssim")), 3),
-                _number(mean_of(found, figure_at("ncc")), 4),
-                _signed(mean_of(found, figure_at("hu_bias"))),
-                _cost([r.fit_s for r in own], ".0f"),
-                _cost([1000 / r.slices_per_s if r.slices_per_s else None for r in own], ".0f"),
-                _cost([r.model_mb for r in own], ".2g"),
+                _joined([r.kind for r in trained]),
+                _joined([r.trained_on for r in trained]),
+                _interval(seeds),
+                _number(mean_over_seeds(seeds, within_mean), 2),
+                *(_percent(mean_over_seeds(seeds, share_at(i))) for i in (0, 1)),
+                _percent(mean_over_seeds(seeds, metric_at("way_to_retest", "share"))),
+                _number(mean_over_seeds(seeds, metric_at("psnr_db")), 1),
+                _number(mean_over_seeds(seeds, metric_at("ssim")), 3),
+                _number(mean_over_seeds(seeds, metric_at("ncc")), 4),
+                _signed(mean_over_seeds(seeds, metric_at("hu_bias"))),
+                _cost([r.fit_s for r in results], ".0f"),
+                _cost([1000 / r.slices_per_s if r.slices_per_s else None for r in results], ".0f"),
+                _cost([r.model_mb for r in results], ".2g"),
             )
         )
-    shown = {row[0] for row in rows}
-    lost = [name for name, way in benchmark.failed if way == direction and name not in shown]
-    rows += [(name, *["failed"] * 3, *[MISSING_CELL] * 11) for name in dict.fromkeys(lost)]
+    with_row = {row[0] for row in rows}
+    failed = dict.fromkeys(name for name, number in benchmark.failed if number == direction)
+    rows += [
+        (name, *["failed"] * 3, *[MISSING_CELL] * 11) for name in failed if name not in with_row
+    ]
     marked = frozenset(i for i, row in enumerate(rows) if row[0] in (INPUT, RETEST))
     return Table(
         key=f"ranking{direction + 1}",
         title=f"Which method is worth its cost: {benchmark.directions[direction]}",
         caption=(
             "In order of the mean over six classes of the CCC across regions, with its 95 % "
-            f"interval over {_counts_text(benchmark)}; with several seeds the mean of each "
-            "and their range"
+            f"interval over {_counts_text(benchmark)}; of several seeds the mean and the range"
         ),
         head=(
             "Method",
@@ -173,7 +180,8 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
         rows=tuple(rows),
         marked=marked,
         footnotes=(
-            f"{benchmark.budget} Times are of this machine, applying includes reading and writing.",
+            f"{benchmark.budget} Times are those of this machine; applying includes reading and "
+            "writing.",
             *_both_directions_note(benchmark),
             *_unpaired_notes(benchmark, (direction,)),
         ),
@@ -181,7 +189,7 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
 
 
 def _unpaired_notes(benchmark: Benchmark, directions: Sequence[int]) -> tuple[str, ...]:
-    """Why figures are missing that need test scans of one body on both scanners."""
+    """Footnotes on figures that are missing because no test scans pair."""
     reasons = {i: reason for i in directions if (reason := benchmark.unpaired_because(i))}
     return tuple(
         f"{benchmark.directions[i]} has no figures of pairs: {reason}."
@@ -190,7 +198,7 @@ def _unpaired_notes(benchmark: Benchmark, directions: Sequence[int]) -> tuple[st
 
 
 def _both_directions_note(benchmark: Benchmark) -> tuple[str, ...]:
-    """Whose fit is of both directions at once."""
+    """Footnote on the methods of which one training serves both directions."""
     names = dict.fromkeys(r.method for r in benchmark.results if r.both_ways and r.method != INPUT)
     if not names:
         return ()
@@ -198,47 +206,55 @@ def _both_directions_note(benchmark: Benchmark) -> tuple[str, ...]:
 
 
 def _joined(values: Sequence[str]) -> str:
-    """What is said of all seeds."""
+    """The different values of all seeds, joined by commas."""
     return ", ".join(dict.fromkeys(filter(None, values))) or MISSING_CELL
 
 
-def _spread(found: Sequence[Mapping[str, Any]], figure: str, part: str, digits: int) -> str:
-    """Mean over seeds ± root mean square of each seed's own deviation.
+def _spread(
+    metrics_of_seeds: Sequence[Mapping[str, Any]], figure: str, feature_class: str, digits: int
+) -> str:
+    """Mean over seeds ± root mean square of the standard deviations of the seeds.
 
     Args:
-        part: which of a figure that is given by class; empty for one that is not.
+        metrics_of_seeds: metrics of each seed.
+        figure: key of the figure.
+        feature_class: class, for a figure that has a value for each; empty for others.
+        digits: number of decimals.
     """
-    below = (part,) if part else ()
-    mean = mean_of(found, figure_at(figure, *below))
+    subkeys = (feature_class,) if feature_class else ()
+    mean = mean_over_seeds(metrics_of_seeds, metric_at(figure, *subkeys))
     if mean is None:
         return MISSING_CELL
-    deviations = [
-        value for m in found if (value := figure_at(f"{figure}_sd", *below)(m)) is not None
-    ]
+    sd_at = metric_at(f"{figure}_sd", *subkeys)
+    deviations = [sd for metrics in metrics_of_seeds if (sd := sd_at(metrics)) is not None]
     sd = f" ± {np.sqrt(np.mean(np.square(deviations))):.{digits}f}" if deviations else ""
     return f"{mean:.{digits}f}{sd}"
 
 
-def _interval(found: Sequence[Mapping[str, Any]]) -> str:
-    """Mean concordance: the interval of the one seed, or the range of several."""
-    values = [m["ccc_across_mean"] for m in found if m.get("ccc_across_mean") is not None]
+def _interval(metrics_of_seeds: Sequence[Mapping[str, Any]]) -> str:
+    """Mean concordance with the interval of a single seed, or the range of several."""
+    values = [
+        metrics["ccc_across_mean"]
+        for metrics in metrics_of_seeds
+        if metrics.get("ccc_across_mean") is not None
+    ]
     if not values:
         return MISSING_CELL
     if len(values) > 1:
         return f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f}, n = {len(values)})"
-    low, high = found[0].get("ccc_across_mean_interval") or (None, None)
+    low, high = metrics_of_seeds[0].get("ccc_across_mean_interval") or (None, None)
     return f"{values[0]:.3f}" + (f" ({low:.2f} to {high:.2f})" if low is not None else "")
 
 
 def _counts_text(benchmark: Benchmark, key: str = "n_rois") -> str:
-    """Over how many regions or slices, or from how many to how many."""
-    counts = {one.metrics[key] for one in benchmark.results if one.metrics.get(key)}
+    """Number of regions or slices behind the figures, such as `n = 24–120 regions`."""
+    counts = {r.metrics[key] for r in benchmark.results if r.metrics.get(key)}
     ends = sorted({min(counts), max(counts)}) if counts else [0]
     return f"n = {'–'.join(map(str, ends))} {'regions' if key == 'n_rois' else 'slices'}"
 
 
 def _seeds_text(benchmark: Benchmark) -> str:
-    seeds = len({one.seed for one in benchmark.results})
+    seeds = len({result.seed for result in benchmark.results})
     return f", mean of up to {seeds} trainings" if seeds > 1 else ""
 
 
@@ -252,8 +268,8 @@ def _paper_footnotes(benchmark: Benchmark) -> tuple[str, ...]:
     )
 
 
-def _published_cell(one: PublishedValue) -> str:
-    return f"{one.mean:g} ± {one.sd:g}"
+def _published_cell(value: PublishedValue) -> str:
+    return f"{value.mean:g} ± {value.sd:g}"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -268,6 +284,7 @@ def _percent(value: float | None) -> str:
     return MISSING_CELL if value is None else f"{100 * value:.0f} %"
 
 
-def _cost(values: Sequence[float | None], digits: str) -> str:
+def _cost(values: Sequence[float | None], spec: str) -> str:
+    """Mean of the known values in a format."""
     known = [value for value in values if value is not None]
-    return format(float(np.mean(known)), digits) if known else MISSING_CELL
+    return format(float(np.mean(known)), spec) if known else MISSING_CELL

@@ -1,46 +1,52 @@
-"""Methods side by side where test scans show other bodies: what needs no pairs."""
+"""Comparison of methods where test scans show different bodies, by figures that need no pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvsct.benchmarking.results import INPUT, Benchmark, figure_at, mean_of
+from cvsct.benchmarking.results import INPUT, Benchmark, mean_over_seeds, metric_at
 from cvsct.evaluation.table import Table
 
 TARGET = "target"
+"""Name of the target's row."""
+
 MISSING_CELL = "–"
+"""Cell of a figure that was not measured."""
+
 EDGES = ("skin", "lung")
+"""Kinds of edges that are measured."""
 
 
 def unpaired_table(benchmark: Benchmark, direction: int) -> Table | None:
-    """Texture, noise, edges and mean HU of each method beside the target's own.
+    """Table of texture, noise, edges and mean HU of each method beside the target's.
 
-    None where test scans of that direction pair: other tables tell more.
+    Returns:
+        None where test scans of that direction pair, because other tables show more.
     """
     reason = benchmark.unpaired_because(direction)
     if not reason:
         return None
-    found = [one.metrics for one in benchmark.results if one.direction == direction]
+    all_metrics = [r.metrics for r in benchmark.results if r.direction == direction]
     methods = [name for name in benchmark.methods if benchmark.of(name, direction)]
     methods.sort(key=lambda name: _distance(benchmark.of(name, direction)))
     rows = [
-        _row(INPUT, found[:1], "source", figure_at("input", "spectral_distance_db")),
+        _row(INPUT, all_metrics[:1], "source", metric_at("input", "spectral_distance_db")),
         *(
             _row(
-                name, benchmark.of(name, direction), "harmonized", figure_at("spectral_distance_db")
+                name, benchmark.of(name, direction), "harmonized", metric_at("spectral_distance_db")
             )
             for name in methods
         ),
-        _row(TARGET, found[:1], "target", lambda _: None),
+        _row(TARGET, all_metrics[:1], "target", lambda _: None),
     ]
     return Table(
         key=f"unpaired{direction + 1}",
         title=f"What can be told without pairs: {benchmark.directions[direction]}",
         caption=(
-            f"Paired figures are not there: {reason}. In order of the distance of texture spectra "
-            "from the target's; noise, edges and soft tissue should come close to the target's "
-            "own, as far as other bodies have the same. Means over seeds."
+            f"There are no figures of pairs: {reason}. In order of the distance of texture spectra "
+            "from the target's; noise, edges and soft tissue should come close to the target's, as "
+            "far as the bodies are alike. Means over seeds."
         ),
         head=(
             "Method",
@@ -56,7 +62,7 @@ def unpaired_table(benchmark: Benchmark, direction: int) -> Table | None:
 
 
 def unpaired_headline(benchmark: Benchmark, direction: int) -> str:
-    """Whose texture comes closest where nothing pairs; empty where test scans pair."""
+    """Sentence on the method whose texture comes closest; empty where test scans pair."""
     reason = benchmark.unpaired_because(direction)
     if not reason:
         return ""
@@ -64,37 +70,50 @@ def unpaired_headline(benchmark: Benchmark, direction: int) -> str:
     scores = {
         method: score
         for method in benchmark.methods
-        if (score := mean_of(benchmark.of(method, direction), figure_at("spectral_distance_db")))
+        if (
+            score := mean_over_seeds(
+                benchmark.of(method, direction), metric_at("spectral_distance_db")
+            )
+        )
         is not None
     }
-    said = f"{name}: no figure of pairs, for {reason}"
+    text = f"{name}: no figures of pairs, because {reason}"
     if scores:
         best = min(scores, key=lambda method: scores[method])
-        said += f"; the texture of {best} comes closest to the target's, {scores[best]:.1f} dB away"
-    before = mean_of(
-        [one.metrics for one in benchmark.results if one.direction == direction][:1],
-        figure_at("input", "spectral_distance_db"),
+        text += f"; the texture of {best} comes closest to the target's, {scores[best]:.1f} dB away"
+    before = mean_over_seeds(
+        [result.metrics for result in benchmark.results if result.direction == direction][:1],
+        metric_at("input", "spectral_distance_db"),
     )
-    return said + (f", the input's is {before:.1f} dB away." if before is not None else ".")
+    return text + (f", the input's is {before:.1f} dB away." if before is not None else ".")
 
 
-def _distance(found: Sequence[Mapping[str, Any]]) -> float:
-    value = mean_of(found, figure_at("spectral_distance_db"))
+def _distance(metrics_of_seeds: Sequence[Mapping[str, Any]]) -> float:
+    """Spectral distance by which methods are sorted; infinite where it was not measured."""
+    value = mean_over_seeds(metrics_of_seeds, metric_at("spectral_distance_db"))
     return float("inf") if value is None else value
 
 
 def _row(
-    name: str, found: Sequence[Mapping[str, Any]], side: str, distance: Any
+    name: str, metrics_of_seeds: Sequence[Mapping[str, Any]], side: str, distance: Any
 ) -> tuple[str, ...]:
+    """Row of a method, the input or the target.
+
+    Args:
+        name: first cell.
+        metrics_of_seeds: metrics of each seed.
+        side: side of the evaluation that the row shows.
+        distance: function that looks up its spectral distance.
+    """
     figures = (
         (distance, ".1f"),
-        (figure_at("physics", "noise_power", side, "sd_hu"), ".1f"),
-        (figure_at("physics", "noise_power", side, "mean_per_mm"), ".3f"),
+        (metric_at("physics", "noise_power", side, "sd_hu"), ".1f"),
+        (metric_at("physics", "noise_power", side, "mean_per_mm"), ".3f"),
         *(
-            (figure_at("physics", "edge_transfer", kind, side, "mtf50_per_mm"), ".3f")
+            (metric_at("physics", "edge_transfer", kind, side, "mtf50_per_mm"), ".3f")
             for kind in EDGES
         ),
-        (figure_at("soft_tissue_hu", side), ".1f"),
+        (metric_at("soft_tissue_hu", side), ".1f"),
     )
-    values = [(mean_of(found, look), digits) for look, digits in figures]
-    return (name, *(MISSING_CELL if v is None else format(v, digits) for v, digits in values))
+    values = [(mean_over_seeds(metrics_of_seeds, metric), spec) for metric, spec in figures]
+    return (name, *(MISSING_CELL if v is None else format(v, spec) for v, spec in values))

@@ -1,1 +1,1 @@
-"""How alike two scanners' images are, before and after: image quality and radiomic concordance."""
+"""Agreement of harmonized scans with the target scanner's: image quality, physics, features."""

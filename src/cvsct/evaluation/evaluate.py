@@ -1,31 +1,38 @@
-"""Compare harmonised series with the target scanner's: what is measured, and on which pixels.
+"""Evaluation of harmonized series against the target scanner's: what is measured on which pixels.
 
-Two modes. *Paired*, where slices of both lie on one grid at one position: image quality and
-radiomic concordance, for the harmonised series and for its source. *Unpaired*, where they do not:
-texture power spectra and mean soft-tissue HU only, for nothing else compares different bodies.
+There are two modes. A *paired* evaluation compares slices of one body on one grid at one position:
+image quality and radiomic concordance, for the harmonized series and for its source. An *unpaired*
+evaluation compares different bodies: their texture power spectra, noise, edges and mean HU of soft
+tissue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.agreement.concordance import Across, across, within
+from cvsct.evaluation.agreement.concordance import across_regions, within_regions
 from cvsct.evaluation.features.cache import FeatureCache
-from cvsct.evaluation.features.placement import Placed, place_masks, place_regions, place_slices
+from cvsct.evaluation.features.placement import (
+    PlacedRegion,
+    place_masks,
+    place_regions,
+    place_slices,
+)
 from cvsct.evaluation.features.radiomics import FeatureTable, extract, settings_record
 from cvsct.evaluation.features.roi import patch_of
-from cvsct.evaluation.guards import Guarded
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
-from cvsct.evaluation.image.quality import ImageQuality, image_quality
+from cvsct.evaluation.image.quality import image_quality
 from cvsct.evaluation.image.texture import Texture, texture_or_reason, tissue_hu
-from cvsct.evaluation.physics import Examination, examine, examine_apart
-from cvsct.evaluation.remarks import Remarks, coverage_notes, idle_notes, region_notes
+from cvsct.evaluation.physics_measurements import (
+    measure_physics,
+    measure_physics_unpaired,
+)
+from cvsct.evaluation.remarks import Remarks, coverage_notes, region_notes, unused_input_notes
+from cvsct.evaluation.result import Comparison, Evaluation
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.shared_slices import (
     SharedSlices,
@@ -35,84 +42,9 @@ from cvsct.evaluation.shared_slices import (
     refuse_other_retest,
     with_target,
 )
-from cvsct.evaluation.spread import Spread
 
-LEAST_SPECTRUM_PX = 16
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One set of images against the target: pixels, features in each region, features over them."""
-
-    quality: ImageQuality
-    within: dict[str, Spread | None]
-    across: Across
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything measured.
-
-    Args:
-        unpaired_because: why slices could not be compared; empty in paired mode.
-        harmonized: against the target; None in unpaired mode.
-        input: the source against the target; None in unpaired mode or without a source.
-        retest: the target scanned once more against the target, which no method can surpass; None
-            without such a scan.
-        features: of the regions, by side.
-        soft_tissue_hu: mean over each side's own soft tissue.
-        scanners: what made each side's images.
-        notes: what a reader must know to trust the figures.
-        guards: what the model's guards said of each harmonised series, where that is known.
-    """
-
-    settings: EvaluationSettings
-    unpaired_because: str
-    n_slices: int
-    shared: tuple[SharedSlices, ...] = field(repr=False)
-    regions: tuple[Placed, ...] = field(repr=False)
-    harmonized: Comparison | None = field(repr=False)
-    input: Comparison | None = field(repr=False)
-    retest: Comparison | None = field(repr=False)
-    features: dict[str, FeatureTable] = field(repr=False)
-    texture: Texture | None = field(repr=False)
-    examination: Examination = field(repr=False)
-    soft_tissue_hu: dict[str, float | None]
-    scanners: dict[str, str]
-    extraction: dict[str, Any]
-    notes: tuple[str, ...]
-    guards: tuple[Guarded, ...] = ()
-
-    @property
-    def compared(self) -> dict[str, Comparison]:
-        """What was compared with the target slice by slice, by side."""
-        sides = {"source": self.input, "harmonized": self.harmonized, "retest": self.retest}
-        return {side: one for side, one in sides.items() if one is not None}
-
-    @property
-    def paired(self) -> bool:
-        """Whether slices were compared."""
-        return self.harmonized is not None
-
-    def summary(self) -> str:
-        """The figures that matter in one line, before and after where there is a before."""
-        if self.harmonized is None:
-            distance = self.texture.distance_db if self.texture else {}
-            if not distance:
-                return "unpaired: no texture spectra, mean HU of soft tissue only"
-            shown = _arrow([distance.get(side) for side in ("source", "harmonized")], ".1f")
-            return f"unpaired: texture spectra {shown} dB from the target's"
-        sides = [one for one in (self.input, self.harmonized) if one is not None]
-        ccc = _arrow([one.across.mean.ccc for one in sides], ".2f")
-        psnr = _arrow([one.quality.psnr_db.mean for one in sides], ".1f")
-        bias = _arrow([one.quality.hu_bias for one in sides], "+.1f")
-        counts = f"{len(self.regions)} regions, {self.n_slices} slices"
-        return f"concordance {ccc}, PSNR {psnr} dB, HU bias {bias} ({counts})"
-
-
-def _arrow(values: Sequence[float | None], digits: str) -> str:
-    shown = [format(value, digits) for value in values if value is not None]
-    return " -> ".join(shown) or "unknown"
+MIN_SPECTRUM_PX = 16
+"""Smallest side of the patches of an unpaired evaluation's texture spectra."""
 
 
 def evaluate(
@@ -129,46 +61,58 @@ def evaluate(
     note: Note = log_note,
     remarks: Sequence[str] = (),
 ) -> Evaluation:
-    """Compare harmonised series, and their source where given, with the target's.
+    """Compare harmonized series, and their source where given, with the target's.
+
+    `cvsct.evaluate` is the public function; it reads the scans and writes the report.
 
     Args:
-        retest: the target's scans made once more; what no method can surpass.
-        masks: for `settings.regions` of `masks`, drawn on target series, by number of the series.
-        nodules: the truth of simulated bodies.
-        target_harmonized: target series put through the model, which should leave them alone.
-        cache: of features; None measures all of them.
-        note: told at once what a user must know of the comparison, such as why nothing pairs.
-        remarks: what was told of these scans before, for the report.
+        harmonized: harmonized series.
+        target: series of the target scanner.
+        source: series before they were harmonized.
+        settings: settings; None for the default ones.
+        progress: called with `(task, done, total)` as the work proceeds.
+        retest: the target scanned a second time. No method can agree better with the target.
+        masks: regions drawn on target series, by the number of the series; used where
+            `settings.regions` is `masks`.
+        nodules: true nodules of simulated bodies.
+        target_harmonized: target series put through the model, which should leave them unchanged.
+        cache: cache of features; None measures all of them.
+        note: called at once with each remark on the comparison, such as why nothing pairs.
+        remarks: earlier remarks on these scans, for the report.
 
     Raises:
         EvaluationError: if a side is empty, if volumes that should pair do not fit, if the source
-            is not what was harmonised, if the retest shows another body, or if there is no soft
+            is not what was harmonized, if the retest shows another body, or if there is no soft
             tissue to compare.
+        MissingExtraError: if the extra `evaluate` is not installed.
     """
     settings = settings or EvaluationSettings()
     if not harmonized or not target:
-        raise EvaluationError("nothing to compare: give at least one series on each side")
+        raise EvaluationError(
+            f"nothing to compare: {len(harmonized)} harmonized and {len(target)} target series; "
+            "give at least one series of each"
+        )
     tolerance_mm = settings.z_tolerance_mm
     given = {"source": source, "harmonized": harmonized, "retest": retest, "target": target}
     sides = {side: volumes for side, volumes in given.items() if volumes}
     forced = settings.pairing == "forced"
     pairing = pair_with_target(harmonized, target, source, settings)
     pairs = pairing.pairs
-    told = Remarks(note, list(remarks))
-    told.tell(pairing.notes)
-    regions: list[Placed] = []
+    all_remarks = Remarks(note, list(remarks))
+    all_remarks.add(pairing.notes)
+    regions: list[PlacedRegion] = []
     compared: dict[str, Comparison] = {}
     features: dict[str, FeatureTable] = {}
     if pairs:
         shared = with_target(pairs, sides, tolerance_mm, forced)
         if not forced:
             refuse_other_retest(shared)
-        told.tell(coverage_notes(harmonized, shared))
-        sides = {side: [images_of(one, side) for one in shared] for side in sides}
+        all_remarks.add(coverage_notes(harmonized, shared))
+        sides = {side: [images_of(slices, side) for slices in shared] for side in sides}
         notes: list[str] = []
         progress("evaluate: features", 0, 4)
-        regions = _place(shared, settings, masks or {})
-        told.tell(region_notes(regions, settings, masks or {}))
+        regions = _place_regions(shared, settings, masks or {})
+        all_remarks.add(region_notes(regions, settings, masks or {}))
         if settings.regions == "squares" and len(regions) < settings.rois:
             notes.append(f"soft tissue has room for only {len(regions)} of {settings.rois} regions")
         features = _features(shared, regions, sides, settings, cache)
@@ -182,11 +126,15 @@ def evaluate(
             side: _compare(side, shared, features, settings) for side in sides if side != "target"
         }
         progress("evaluate: physics", 2, 4)
-        through = _slices_compared(shared, target_harmonized, settings) if target_harmonized else []
-        found = examine(shared, regions, features, nodules, through, settings.seed)
+        target_slices = (
+            _harmonized_target_slices(shared, target_harmonized, settings)
+            if target_harmonized
+            else []
+        )
+        physics = measure_physics(shared, regions, features, nodules, target_slices, settings.seed)
     else:
         note(f"not paired: {pairing.unpaired_because}; texture spectra and mean HU are compared")
-        told.tell(idle_notes(settings, retest, target_harmonized, nodules))
+        all_remarks.add(unused_input_notes(settings, retest, target_harmonized, nodules))
         shared = [
             SharedSlices(
                 harmonized=harmonized[pair.first].select([i for i, _ in pair.slices]),
@@ -197,19 +145,19 @@ def evaluate(
         ]
         notes = []
         sides.pop("retest", None)
-        found = examine_apart(shared, target, settings.seed)
-    notes += found.notes
+        physics = measure_physics_unpaired(shared, target, settings.seed)
+    notes += physics.notes
     progress("evaluate: texture", 3, 4)
-    texture, remark = _texture(sides, settings, bool(pairs))
-    notes += remark
+    texture, texture_notes = _texture(sides, settings, bool(pairs))
+    notes += texture_notes
     tissue = {side: tissue_hu(volumes) for side, volumes in sides.items()}
     if not pairs and texture is None and None in tissue.values():
-        raise EvaluationError(remark[0])
+        raise EvaluationError(texture_notes[0])
     progress("evaluate: texture", 4, 4)
     return Evaluation(
         settings=settings,
         unpaired_because=pairing.unpaired_because,
-        n_slices=sum(len(one.harmonized.hu) for one in shared) if pairs else 0,
+        n_slices=sum(len(slices.harmonized.hu) for slices in shared) if pairs else 0,
         shared=tuple(shared),
         regions=tuple(regions),
         harmonized=compared.get("harmonized"),
@@ -217,64 +165,69 @@ def evaluate(
         retest=compared.get("retest"),
         features=features,
         texture=texture,
-        examination=found,
+        physics=physics,
         soft_tissue_hu=tissue,
         scanners={
             side: "; ".join(sorted({str(volume.acquisition) for volume in volumes}))
             for side, volumes in sides.items()
         },
         extraction=settings_record(settings.bin_width_hu),
-        notes=(*told.told, *notes),
+        notes=(*all_remarks.remarks, *notes),
     )
 
 
 def _texture(
     sides: Mapping[str, Sequence[CTVolume]], settings: EvaluationSettings, paired: bool
 ) -> tuple[Texture | None, list[str]]:
-    """Texture spectra, and what is to be known of them.
+    """Texture spectra with remarks on them; None, with the reason, where they cannot be measured.
 
-    Without pairs they are the comparison: smaller patches are taken where larger ones do not fit.
+    Without pairs they are the comparison, so smaller patches are used where larger ones do not fit.
     """
     reasons = []
     sizes = [settings.spectrum_px // k for k in ((1,) if paired else (1, 2, 4))]
-    for size_px in (size for size in sizes if size >= LEAST_SPECTRUM_PX):
-        texture, why_not = texture_or_reason(sides, size_px)
+    for size_px in (size for size in sizes if size >= MIN_SPECTRUM_PX):
+        texture, reason = texture_or_reason(sides, size_px)
         if texture is not None:
-            smaller = size_px < settings.spectrum_px
+            is_smaller = size_px < settings.spectrum_px
             remark = f"texture spectra of patches of {size_px} px: no larger ones fit into the body"
-            return texture, [remark] if smaller else []
-        reasons.append(why_not)
+            return texture, [remark] if is_smaller else []
+        reasons.append(reason)
     return None, [f"no texture spectra: {reasons[-1]}"]
 
 
-def _slices_compared(
+def _harmonized_target_slices(
     shared: Sequence[SharedSlices],
     target_harmonized: Sequence[CTVolume],
     settings: EvaluationSettings,
 ) -> list[CTVolume]:
-    """Of the series that were put through the model, the slices that are compared."""
-    targets = [images_of(one, "target") for one in shared]
+    """The compared slices of the target, as the model returned them.
+
+    Raises:
+        EvaluationError: if the model did not get every compared slice of the target.
+    """
+    targets = [images_of(slices, "target") for slices in shared]
     forced = settings.pairing == "forced"
     pairs = pairs_to_compare(targets, target_harmonized, settings.z_tolerance_mm, forced)
-    found = {pair.first: pair for pair in pairs}
-    lost = [i for i, each in enumerate(targets)
-            if i not in found or len(found[i].slices) < len(each.hu)]  # fmt: skip
-    if lost:
+    pair_of = {pair.first: pair for pair in pairs}
+    incomplete = [i for i, volume in enumerate(targets)
+                  if i not in pair_of or len(pair_of[i].slices) < len(volume.hu)]  # fmt: skip
+    if incomplete:
         raise EvaluationError(
-            f"{len(lost)} of {len(targets)} target series were not put through the model, or not "
-            "all of their slices; harmonise the target's folder and give the result"
+            f"{len(incomplete)} of {len(targets)} target series were not put through the model, or "
+            "not all of their slices; harmonize the target's folder and give the result"
         )
     return [
-        target_harmonized[found[i].second].select([j for _, j in found[i].slices])
+        target_harmonized[pair_of[i].second].select([j for _, j in pair_of[i].slices])
         for i in range(len(targets))
     ]
 
 
-def _place(
+def _place_regions(
     shared: Sequence[SharedSlices],
     settings: EvaluationSettings,
     masks: Mapping[int, Sequence[MaskedRegion]],
-) -> list[Placed]:
+) -> list[PlacedRegion]:
+    """Regions of the kind that the settings name."""
     if settings.regions == "slices":
         return place_slices(shared)
     if settings.regions == "masks":
@@ -284,16 +237,16 @@ def _place(
 
 def _features(
     shared: Sequence[SharedSlices],
-    regions: Sequence[Placed],
+    regions: Sequence[PlacedRegion],
     sides: Iterable[str],
     settings: EvaluationSettings,
     cache: FeatureCache | None,
 ) -> dict[str, FeatureTable]:
-    """Features of the same regions in every side."""
+    """Features of the same regions in every side's images."""
     patches = [
-        patch_of(images_of(shared[place.volume], side), place.region)
+        patch_of(images_of(shared[placed.volume], side), placed.region)
         for side in sides
-        for place in regions
+        for placed in regions
     ]
     table = extract(patches, settings.bin_width_hu, settings.workers, cache)
     n = len(regions)
@@ -306,15 +259,18 @@ def _compare(
     features: Mapping[str, FeatureTable],
     settings: EvaluationSettings,
 ) -> Comparison:
+    """Agreement of one side with the target."""
     pairs = [
         (image, reference)
-        for one in shared
+        for slices in shared
         for image, reference in zip(
-            images_of(one, side).hu, images_of(one, "target").hu, strict=True
+            images_of(slices, side).hu, images_of(slices, "target").hu, strict=True
         )
     ]
     return Comparison(
         quality=image_quality(pairs, settings.window),
-        within=within(features[side], features["target"]),
-        across=across(features[side], features["target"], settings.bootstrap, settings.seed),
+        within=within_regions(features[side], features["target"]),
+        across=across_regions(
+            features[side], features["target"], settings.bootstrap, settings.seed
+        ),
     )

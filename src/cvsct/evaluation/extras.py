@@ -1,4 +1,4 @@
-"""Libraries that only evaluation needs, imported when they are needed."""
+"""Import of the libraries that only evaluation needs (extra `evaluate`), on first use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cvsct.core.errors import import_extra
 
 
 def load_extra(module: str) -> Any:
-    """Import a library that only evaluation needs, when it is needed.
+    """Import a module of the extra `evaluate`.
 
     Raises:
         MissingExtraError: if it is not installed.

@@ -1,7 +1,7 @@
-"""What the guards of a model said of the series it harmonised, for the report.
+"""Records of what a model's guards found in each harmonized series, for the report.
 
-`cvsct harmonize` writes it into its manifest. Where that is not at hand the images themselves tell
-which of them were flagged, in Image Comments.
+They are read from the manifest of `cvsct harmonize`. Without a manifest, the flagged slices are
+known from the Image Comments of the harmonized images.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Any
 from cvsct.core.volume import CTVolume
 
 REMARK_PREFIX = "cvsct guard: "
-"""Begins the comments of a flagged image."""
+"""Beginning of the Image Comments of a flagged image."""
 
 
 @dataclass(frozen=True)
-class Flagged:
-    """A slice that was changed too much.
+class FlaggedSlice:
+    """Slice that the model changed more than its guard allows.
 
     Args:
-        slice: its number in the series, from 1.
+        slice: number in the series, from 1.
+        z_mm: position along the normal of the slices.
         why: each limit that was exceeded, with the value.
     """
 
@@ -31,16 +32,18 @@ class Flagged:
 
 
 @dataclass(frozen=True)
-class Guarded:
-    """What was said of one series.
+class GuardRecord:
+    """Findings of a model's guards on one harmonized series.
 
     Args:
-        series: the name of its folder, or its number.
-        scan: kind of the scan before it was mapped, `in_domain` or another; empty where none is
-            known. Manifests of 0.1.0 have words of their own.
-        position: 1 like the model's source, 0 like its target.
-        exceeded: by how much the scan is unlike the source's, in words.
-        judged: slices that were judged; None where only the flagged ones are known.
+        series: name of its folder, or its number.
+        scan: verdict on the scan before it was mapped, such as `in_domain`; empty if unknown. The
+            manifests of 0.1.0 have other values.
+        position: position of its texture between the model's sides, 1 like the source and 0 like
+            the target; None if unknown.
+        exceeded: sentences on each limit by which the scan differs from the source side.
+        judged: number of slices that were checked; None where only the flagged ones are known.
+        flagged: slices that were changed too much.
     """
 
     series: str
@@ -48,61 +51,61 @@ class Guarded:
     position: float | None
     exceeded: tuple[str, ...]
     judged: int | None
-    flagged: tuple[Flagged, ...]
+    flagged: tuple[FlaggedSlice, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For `metrics.json`."""
+        """Plain values for `metrics.json`."""
         return asdict(self) | {"exceeded": list(self.exceeded), "n_flagged": len(self.flagged)}
 
 
-def guards_of(manifest: Mapping[str, Any], volumes: Sequence[CTVolume]) -> tuple[Guarded, ...]:
-    """What is known of each harmonised series.
+def guards_of(manifest: Mapping[str, Any], volumes: Sequence[CTVolume]) -> tuple[GuardRecord, ...]:
+    """Guard records of the harmonized series; series of which nothing is known have none.
 
     Args:
-        manifest: of `cvsct harmonize`, empty where there is none.
-        volumes: the harmonised series.
+        manifest: manifest of `cvsct harmonize`; empty where there is none.
+        volumes: the harmonized series.
     """
     rows = manifest.get("figures", {}).get("series", [])
-    told = [row for row in rows if isinstance(row, Mapping) and row.get("guard")]
-    return tuple(map(_from_row, told)) if told else _from_images(volumes)
+    guarded_rows = [row for row in rows if isinstance(row, Mapping) and row.get("guard")]
+    return tuple(map(_from_row, guarded_rows)) if guarded_rows else _from_images(volumes)
 
 
-def _from_row(row: Mapping[str, Any]) -> Guarded:
+def _from_row(row: Mapping[str, Any]) -> GuardRecord:
     scan, slices = (row["guard"].get(part, {}) for part in ("scan", "slices"))
     limits = slices.get("limits", {})
-    return Guarded(
+    return GuardRecord(
         series=str(row.get("folder", "")),
         scan=str(scan.get("kind", scan.get("verdict", ""))),
         position=scan.get("position"),
         exceeded=tuple(scan.get("exceeded", {}).values()),
         judged=slices.get("judged"),
         flagged=tuple(
-            Flagged(
-                one["slice"],
-                one["z_mm"],
+            FlaggedSlice(
+                slice_row["slice"],
+                slice_row["z_mm"],
                 ", ".join(
                     f"{name} {_number(value)} (limit {_number(limits.get(name))})"
-                    for name, value in one["exceeded"].items()
+                    for name, value in slice_row["exceeded"].items()
                 ),
             )
-            for one in slices.get("flagged", ())
+            for slice_row in slices.get("flagged", ())
         ),
     )
 
 
-def _from_images(volumes: Sequence[CTVolume]) -> tuple[Guarded, ...]:
-    found = []
+def _from_images(volumes: Sequence[CTVolume]) -> tuple[GuardRecord, ...]:
+    records = []
     for number, volume in enumerate(volumes, 1):
         z_mm = volume.geometry.z_mm
         comments = [str(header.get("ImageComments", "")) for header in volume.headers]
         flagged = tuple(
-            Flagged(i + 1, float(z_mm[i]), text.splitlines()[0].removeprefix(REMARK_PREFIX))
+            FlaggedSlice(i + 1, float(z_mm[i]), text.splitlines()[0].removeprefix(REMARK_PREFIX))
             for i, text in enumerate(comments)
             if text.startswith(REMARK_PREFIX)
         )
         if flagged:
-            found.append(Guarded(str(number), "", None, (), None, flagged))
-    return tuple(found)
+            records.append(GuardRecord(str(number), "", None, (), None, flagged))
+    return tuple(records)
 
 
 def _number(value: float | None) -> str:

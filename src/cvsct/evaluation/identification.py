@@ -1,10 +1,11 @@
-"""Can a classifier still tell which scanner features came from? After harmonising it should not.
+"""Scanner identification: whether a classifier recognizes the scanner by the features.
 
-A linear discriminant with a ridge (the least-squares one: Hastie, Tibshirani and Friedman, The
-Elements of Statistical Learning, 2009, section 4.3) on features' ranks. It is cross-validated with
-all features of one place on the same side of every split: else it would know the place again, not
-the scanner. Half right is chance, and the goal. A linear classifier at chance proves little
-against cleverer ones; one above chance proves that scanners can be told apart.
+After harmonization it should not. The classifier is a linear discriminant with a ridge (least
+squares; Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, section 4.3)
+on features' ranks. In its cross-validation all rows of one place are on the same side of every
+split; otherwise it would recognize the place instead of the scanner. An accuracy of one half is
+chance, and the goal. A linear classifier at chance proves little against better ones; one above
+chance proves that the scanners can be distinguished.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ from cvsct.core.seeding import random_stream
 from cvsct.evaluation.features.radiomics import FeatureTable
 
 FOLDS = 5
+"""Number of folds of the cross-validation."""
+
 REPEATS = 10
-"""Different splits into folds, whose results are averaged: one alone scatters."""
+"""Number of splits into folds whose results are averaged, because a single one scatters."""
 
 RIDGE = 1.0
-"""Of the correlation matrix: its eigenvalues below this count little."""
+"""Ridge added to the correlation matrix: eigenvalues below it have little weight."""
 
-LEAST_DEFINED = 0.8
-"""A feature that is undefined in more of either side's regions is left out."""
+MIN_DEFINED = 0.8
+"""Share of either side's regions in which a feature must be defined to be used."""
 
 SCORES_KEPT = 5
-"""Features of the highest scores that go into the record."""
+"""Number of features in the record, those with the highest scores."""
 
 Z_95 = 1.96
 """Quantile of the normal distribution behind a two-sided 95 % interval."""
@@ -40,10 +43,12 @@ Z_95 = 1.96
 
 @dataclass(frozen=True)
 class IdentificationScore:
-    """How well one feature alone tells two sides apart: the area under its ROC curve.
+    """Area under the ROC curve of one feature as the only sign of the scanner.
 
     Args:
-        auc: probability that a value of the first side exceeds one of the second; 0.5 is none.
+        feature: name of the feature.
+        auc: probability that a value of the first side exceeds one of the second; at 0.5 the
+            feature does not distinguish them.
     """
 
     feature: str
@@ -52,17 +57,17 @@ class IdentificationScore:
 
 @dataclass(frozen=True)
 class Identification:
-    """How often features were given to the right side, in places the classifier had not seen.
+    """Accuracy of a classifier that assigns features to one of two sides, on unseen places.
 
     Args:
-        accuracy: mean of both sides' shares; 0.5 is chance.
+        accuracy: share of right answers, mean of both sides; 0.5 is chance.
         low: lower end of the 95 % interval.
-        high: upper end.
-        n: rows of both sides.
-        groups: places, none of which was ever on both sides of a split.
-        features: used.
-        left_out: constant, or undefined too often.
-        telling: the features that give it away most.
+        high: upper end of the 95 % interval.
+        n: number of rows of both sides.
+        groups: number of places, each on one side of every split.
+        features: number of features used.
+        left_out: number of features that are constant or undefined too often.
+        telling: the features that distinguish the sides best.
     """
 
     accuracy: float
@@ -75,15 +80,15 @@ class Identification:
     telling: tuple[IdentificationScore, ...]
 
     @property
-    def told_apart(self) -> bool:
+    def above_chance(self) -> bool:
         """Whether the whole interval lies above chance.
 
-        Below it lies where places resemble places of the other side more than of their own.
+        It lies below where places resemble those of the other side more than those of their own.
         """
         return self.low > 0.5
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Plain values."""
         return asdict(self)
 
 
@@ -94,78 +99,92 @@ def identify(
     second_groups: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> Identification:
-    """How well features tell two sides apart (source and target, or harmonised and target).
+    """Measure how well features distinguish two sides (source or harmonized, and target).
 
-    Where the sides show different bodies, bodies differ as well as scanners: read the figure
-    beside that of the source, and of two sets of one scanner.
+    Where the sides show different bodies, the bodies differ as well as the scanners: the accuracy
+    must be read beside that of the source, and that of two sets of one scanner.
 
     Args:
-        groups: for each row of `first`, the place it shows (region, slice or patient); rows of one
-            place are held back together.
+        first: features of the first side.
+        second: features of the second side.
+        groups: for each row of `first`, the place it shows (region, slice or patient); the rows of
+            one place stay in one fold.
         second_groups: the same for `second`; None where its rows show the same places in order.
+        seed: seed of the folds.
 
     Raises:
         EvaluationError: if rows and groups do not fit, features differ, none is usable, or a side
             has fewer than two places.
     """
-    both = [list(groups), list(groups if second_groups is None else second_groups)]
-    _refuse_misfits(first, second, both)
+    groups_of_sides = [list(groups), list(groups if second_groups is None else second_groups)]
+    _refuse_misfits(first, second, groups_of_sides)
     values = np.concatenate([first.values, second.values])
     side = np.repeat([1.0, -1.0], [len(first.values), len(second.values)])
-    keys = {key: number for number, key in enumerate(dict.fromkeys(both[0] + both[1]))}
-    place = np.array([keys[key] for key in both[0] + both[1]])
+    all_groups = groups_of_sides[0] + groups_of_sides[1]
+    number_of = {group: number for number, group in enumerate(dict.fromkeys(all_groups))}
+    place = np.array([number_of[group] for group in all_groups])
     used = _usable(values, side)
     if not used.any():
-        raise EvaluationError("no feature varies and is defined in most regions of both sides")
+        raise EvaluationError(
+            "no feature varies and is defined in most regions of both sides; measure more regions"
+        )
     values = values[:, used]
     rng = random_stream(seed, "identification")
     right = np.mean([_cross_validated(values, side, place, rng) for _ in range(REPEATS)], axis=0)
     accuracy = float((right[side > 0].mean() + right[side < 0].mean()) / 2)
     low, high = _interval(right, side, place, accuracy)
-    names = [name for name, one in zip(first.names, used, strict=True) if one]
-    alone = [
+    names = [name for name, is_used in zip(first.names, used, strict=True) if is_used]
+    scores = [
         IdentificationScore(name, _auc(column, side))
         for name, column in zip(names, values.T, strict=True)
     ]
-    alone.sort(key=lambda one: -abs(one.auc - 0.5))
+    scores.sort(key=lambda score: -abs(score.auc - 0.5))
     return Identification(
         accuracy=accuracy,
         low=low,
         high=high,
         n=len(side),
-        groups=len(keys),
+        groups=len(number_of),
         features=int(used.sum()),
         left_out=int((~used).sum()),
-        telling=tuple(alone[:SCORES_KEPT]),
+        telling=tuple(scores[:SCORES_KEPT]),
     )
 
 
 def _refuse_misfits(
     first: FeatureTable, second: FeatureTable, groups: Sequence[Sequence[Hashable]]
 ) -> None:
+    """Refuse tables and groups that do not fit each other.
+
+    Raises:
+        EvaluationError: as `identify`.
+    """
     if first.names != second.names:
-        raise EvaluationError("the two sides hold different features; measure both alike")
-    for table, own in zip((first, second), groups, strict=True):
-        if len(own) != len(table.values):
+        raise EvaluationError(
+            "the two sides have different features; measure the same features of both"
+        )
+    for table, groups_of_side in zip((first, second), groups, strict=True):
+        if len(groups_of_side) != len(table.values):
             raise EvaluationError(
-                f"{len(own)} groups for {len(table.values)} regions; name the place of every one"
+                f"{len(groups_of_side)} groups for {len(table.values)} regions, expected one for "
+                "each; name the place of every region"
             )
-        if len(set(own)) < 2:
+        if len(set(groups_of_side)) < 2:
             raise EvaluationError(
-                "one place only: a classifier must be tested where it was not trained; "
-                "give regions of two or more"
+                "all regions show one place, expected at least 2, because a classifier is tested "
+                "on places that it was not trained on; give regions of other slices"
             )
 
 
 def _usable(
     values: Float[np.ndarray, "rows features"], side: Float[np.ndarray, " rows"]
 ) -> Bool[np.ndarray, " features"]:
-    """Features defined often enough on both sides that are not one number everywhere."""
+    """Features that are defined often enough on both sides and are not constant."""
     defined = np.isfinite(values)
-    enough = np.minimum(defined[side > 0].mean(axis=0), defined[side < 0].mean(axis=0))
+    share = np.minimum(defined[side > 0].mean(axis=0), defined[side < 0].mean(axis=0))
     top = np.where(defined, values, -np.inf).max(axis=0)
     bottom = np.where(defined, values, np.inf).min(axis=0)
-    return np.asarray((enough >= LEAST_DEFINED) & (top > bottom))
+    return np.asarray((share >= MIN_DEFINED) & (top > bottom))
 
 
 def _cross_validated(
@@ -174,30 +193,34 @@ def _cross_validated(
     place: Int[np.ndarray, " rows"],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " rows"]:
-    """1 where a row was given to its side by a classifier that had not seen its place, else 0."""
+    """1 where a classifier trained without a row's place assigns it to its side, else 0."""
     fold = _folds(side, place, rng)
     right = np.full(len(side), 0.5)
     for number in np.unique(fold):
-        held = fold == number
-        if len(np.unique(side[~held])) < 2:
+        tested = fold == number
+        if len(np.unique(side[~tested])) < 2:
             continue  # nothing to learn from: a guess
-        score = _score(values[~held], side[~held], values[held])
-        right[held] = np.where(score == 0, 0.5, np.sign(score) == side[held])
+        score = _score(values[~tested], side[~tested], values[tested])
+        right[tested] = np.where(score == 0, 0.5, np.sign(score) == side[tested])
     return right
 
 
 def _folds(
     side: Float[np.ndarray, " rows"], place: Int[np.ndarray, " rows"], rng: np.random.Generator
 ) -> Int[np.ndarray, " rows"]:
-    """Places dealt out to folds at random, those that show the same sides in turn."""
-    kinds: dict[tuple[bool, bool], list[int]] = defaultdict(list)
-    for one in rng.permutation(np.unique(place)):
-        here = side[place == one]
-        kinds[bool((here > 0).any()), bool((here < 0).any())].append(int(one))
+    """Random fold of each row, one for all rows of a place; every fold gets places of both sides.
+
+    Places are dealt to the folds in turn, those with rows of both sides and of either side apart.
+    """
+    places_by_sides: dict[tuple[bool, bool], list[int]] = defaultdict(list)
+    for number in rng.permutation(np.unique(place)):
+        sides = side[place == number]
+        key = bool((sides > 0).any()), bool((sides < 0).any())
+        places_by_sides[key].append(int(number))
     fold = np.zeros(len(side), dtype=np.int64)
-    for places in kinds.values():
-        for turn, one in enumerate(places):
-            fold[place == one] = turn % FOLDS
+    for places in places_by_sides.values():
+        for turn, number in enumerate(places):
+            fold[place == number] = turn % FOLDS
     return fold
 
 
@@ -206,9 +229,9 @@ def _score(
     side: Float[np.ndarray, " known"],
     new: Float[np.ndarray, "new features"],
 ) -> Float[np.ndarray, " new"]:
-    """Discriminant of new rows: above 0 for the first side."""
+    """Discriminant of new rows, fitted on known ones: above 0 for the first side."""
     x, z = _ranks(known, known), _ranks(known, new)
-    # both sides weigh the same, however many rows they have
+    # both sides have the same weight, however many rows they have
     weight = np.where(side > 0, 0.5 / (side > 0).sum(), 0.5 / (side < 0).sum())
     middle = weight @ x
     centred = x - middle
@@ -223,15 +246,15 @@ def _score(
 def _ranks(
     known: Float[np.ndarray, "known features"], values: Float[np.ndarray, "rows features"]
 ) -> Float[np.ndarray, "rows features"]:
-    """Where values lie among the known ones, 0 to 1; 0.5 where undefined."""
+    """Rank of values among the known ones, from 0 to 1; 0.5 where undefined."""
     ranks = np.full(values.shape, 0.5)
-    for column, (own, mine) in enumerate(zip(known.T, values.T, strict=True)):
-        order = np.sort(own[np.isfinite(own)])
-        told = np.isfinite(mine)
+    for column, (known_values, new_values) in enumerate(zip(known.T, values.T, strict=True)):
+        order = np.sort(known_values[np.isfinite(known_values)])
+        defined = np.isfinite(new_values)
         if len(order):
-            low = np.searchsorted(order, mine[told], side="left")
-            high = np.searchsorted(order, mine[told], side="right")
-            ranks[told, column] = (low + high) / 2 / len(order)
+            low = np.searchsorted(order, new_values[defined], side="left")
+            high = np.searchsorted(order, new_values[defined], side="right")
+            ranks[defined, column] = (low + high) / 2 / len(order)
     return ranks
 
 
@@ -241,10 +264,11 @@ def _interval(
     place: Int[np.ndarray, " rows"],
     accuracy: float,
 ) -> tuple[float, float]:
-    """Wilson's interval for as many independent trials as the scatter between places amounts to.
+    """Wilson's 95 % interval of the accuracy, for the effective number of independent trials.
 
-    Rows of one place are right or wrong together or in turn; at least the places, at most the
-    rows count. That the folds share training rows is not allowed for.
+    Rows of one place are not independent. The number of trials follows from the scatter between
+    places, and lies between the number of places and the number of rows. That the folds share
+    training rows is not taken into account.
     """
     share = np.where(side > 0, 0.5 / (side > 0).sum(), 0.5 / (side < 0).sum())
     by_place = np.bincount(place, share * (right - accuracy))
@@ -261,8 +285,8 @@ def _interval(
 
 def _auc(values: Float[np.ndarray, " rows"], side: Float[np.ndarray, " rows"]) -> float:
     """Mann and Whitney's probability that a value of the first side exceeds one of the second."""
-    told = np.isfinite(values)
-    first, second = values[told & (side > 0)], np.sort(values[told & (side < 0)])
+    defined = np.isfinite(values)
+    first, second = values[defined & (side > 0)], np.sort(values[defined & (side < 0)])
     below = np.searchsorted(second, first, side="left")
     equal = np.searchsorted(second, first, side="right")
     return float((below + equal).mean() / 2 / len(second))

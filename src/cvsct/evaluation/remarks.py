@@ -1,4 +1,4 @@
-"""What a reader must know of a comparison: on the terminal while it runs, and in the report."""
+"""Remarks that a reader needs to trust an evaluation, for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cvsct.core.masks import MaskedRegion
 from cvsct.core.progress import Note
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.features.placement import Placed
+from cvsct.evaluation.features.placement import PlacedRegion
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.shared_slices import SharedSlices
@@ -16,59 +16,62 @@ from cvsct.evaluation.shared_slices import SharedSlices
 
 @dataclass
 class Remarks:
-    """Remarks told so far.
+    """Remarks on an evaluation, each passed on when it is added.
 
     Args:
-        note: told each of them at once.
+        note: called with each remark that is added.
+        remarks: all remarks so far.
     """
 
     note: Note
-    told: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
-    def tell(self, messages: Iterable[str]) -> None:
-        """Tell some more."""
-        for message in messages:
-            self.told.append(message)
-            self.note(message)
+    def add(self, remarks: Iterable[str]) -> None:
+        """Add remarks and pass them on."""
+        for remark in remarks:
+            self.remarks.append(remark)
+            self.note(remark)
 
 
 def coverage_notes(harmonized: Sequence[CTVolume], shared: Sequence[SharedSlices]) -> list[str]:
-    """Say which slices were not compared."""
+    """Remark on harmonized slices that are not compared, if there are any."""
     total = sum(len(volume.hu) for volume in harmonized)
-    used = sum(len(one.harmonized.hu) for one in shared)
-    notes = []
-    if used < total:
-        notes.append(f"{total - used} of {total} harmonised slices have no target slice there")
-    return notes
+    compared = sum(len(slices.harmonized.hu) for slices in shared)
+    if compared == total:
+        return []
+    return [
+        f"{total - compared} of {total} harmonized slices have no target slice at their position "
+        "and are not compared"
+    ]
 
 
 def region_notes(
-    regions: Sequence[Placed],
+    regions: Sequence[PlacedRegion],
     settings: EvaluationSettings,
     masks: Mapping[int, Sequence[MaskedRegion]],
 ) -> list[str]:
-    """Say which masks are not measured."""
-    lost = sum(map(len, masks.values())) - len(regions)
-    if settings.regions != "masks" or lost <= 0:
+    """Remark on regions of masks that are not measured, if there are any."""
+    unmeasured = sum(map(len, masks.values())) - len(regions)
+    if settings.regions != "masks" or unmeasured <= 0:
         return []
-    return [f"{lost} regions of masks lie on slices that are not compared"]
+    return [f"{unmeasured} regions of masks lie on slices that are not compared"]
 
 
-def idle_notes(
+def unused_input_notes(
     settings: EvaluationSettings,
     retest: Sequence[CTVolume] | None,
     target_harmonized: Sequence[CTVolume],
     nodules: Sequence[NoduleTruth],
 ) -> list[str]:
-    """Say which of the things given are of no use where nothing is paired."""
-    given = {
+    """Remark on inputs that an unpaired evaluation cannot use, if there are any."""
+    inputs = {
         "masks": settings.regions == "masks",
         "whole slices as regions": settings.regions == "slices",
         "retest": bool(retest),
         "target harmonized": bool(target_harmonized),
         "nodules": bool(nodules),
     }
-    idle = [name for name, there in given.items() if there]
-    if not idle:
+    unused = [name for name, is_given in inputs.items() if is_given]
+    if not unused:
         return []
-    return [f"of no use where nothing is paired, and left out: {', '.join(idle)}"]
+    return [f"not used, because nothing is paired: {', '.join(unused)}"]

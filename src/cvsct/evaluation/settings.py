@@ -1,4 +1,4 @@
-"""What shapes an evaluation."""
+"""Settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from cvsct.evaluation.features.radiomics import BIN_WIDTH_HU
 
 
 class EvaluationSettings(BaseModel):
-    """Everything that shapes an evaluation's figures.
+    """Every setting that changes the figures of an evaluation.
 
     Args:
         regions: where features are measured: `squares`, seeded, of soft tissue; `slices`, all soft
             tissue of each slice; `masks`, the user's own.
-        rois: how many squares.
-        roi_px: their side.
-        seed: places the regions and draws the bootstrap.
-        bootstrap: resamples behind each interval.
-        workers: processes that measure features, at most; 0 is one a core.
-        pairing: `checked`, where patients and images do not speak against it; `forced`, by position
-            alone; `off`.
-        z_tolerance_mm: how far apart slices may lie and still be the same.
-        spectrum_px: side of the patches of the power spectra.
-        examples: slices shown.
+        rois: number of squares.
+        roi_px: side of a square in pixels.
+        seed: seed of the positions of the squares and of the bootstrap.
+        bin_width_hu: width of the gray-level bins of texture features.
+        window: HU range on which PSNR, SSIM and NCC are computed.
+        bootstrap: number of resamples behind each interval.
+        workers: largest number of processes that measure features; 0 for one per core.
+        pairing: `checked` compares slices one by one unless patients or images show that the bodies
+            differ; `forced` wherever positions agree; `off` never.
+        z_tolerance_mm: largest distance at which two slices count as one place.
+        spectrum_px: side of the patches of the texture spectra in pixels.
+        examples: number of slices that the report shows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

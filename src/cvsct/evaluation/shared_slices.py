@@ -1,7 +1,7 @@
-"""Series to be compared: which slices pair (see `cvsct.core.pairing`) and whether they may.
+"""Pairing of the series of an evaluation: which slices show the same place of the same body.
 
-Slices at one place pair unless their patients are known to differ, and are compared only where
-the images show one body (`cvsct.core.same_body`).
+Slices at one position pair (`cvsct.core.pairing`) unless their patients are known to differ, and
+are compared only where the images show one body (`cvsct.core.same_body`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from cvsct.core.pairing import (
     pair_volumes,
     unpaired_reason,
 )
-from cvsct.core.same_body import Likeness, Planes, likeness
+from cvsct.core.same_body import Likeness, Planes
+from cvsct.core.same_body import likeness as compare_anatomy
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.settings import EvaluationSettings
 
@@ -26,11 +27,14 @@ SWITCHED_OFF = "pairing was switched off"
 
 @dataclass(frozen=True)
 class SharedSlices:
-    """Volumes cut to the slices they share: slice i of each is at one place in one body.
+    """Volumes cut to the slices they share: slice i of each shows the same place of one body.
 
     Args:
-        retest: the target scanned once more, with other noise.
-        target_at: which of the target series given this is, and which of its slices.
+        harmonized: harmonized slices.
+        target: slices of the target scanner; None in an unpaired evaluation.
+        source: slices before they were harmonized; None where they are not given.
+        retest: slices of the target's second scan; None where it is not given.
+        target_at: number of the target series, and the numbers of its slices.
     """
 
     harmonized: CTVolume
@@ -42,11 +46,12 @@ class SharedSlices:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which harmonized series are compared with which target series.
+    """Pairs of harmonized and target series that are compared slice by slice.
 
     Args:
-        unpaired_because: why none is; empty where some are.
-        notes: what a reader must know of the pairs.
+        pairs: the pairs, with their slices.
+        unpaired_because: why there are none; empty where there are some.
+        notes: remarks on the pairs for the reader of a report.
     """
 
     pairs: tuple[VolumePair, ...]
@@ -55,10 +60,14 @@ class Pairing:
 
 
 def images_of(shared: SharedSlices, side: str) -> CTVolume:
-    """The volume of one side: `source`, `harmonized`, `retest` or `target`."""
+    """Volume of one side: `source`, `harmonized`, `retest` or `target`.
+
+    Raises:
+        EvaluationError: if that side is not given.
+    """
     volume: CTVolume | None = getattr(shared, side)
     if volume is None:
-        raise EvaluationError(f"no {side} images here")
+        raise EvaluationError(f"these shared slices have no {side} images; give its scans too")
     return volume
 
 
@@ -68,17 +77,20 @@ def pairs_to_compare(
     z_tolerance_mm: float = Z_TOLERANCE_MM,
     forced: bool = False,
 ) -> list[VolumePair]:
-    """For each volume of `a`, the one of `b` that shares its slices; some may have none.
+    """Pair each volume of `a` with the volume of `b` that shares its slices, if there is one.
 
     Args:
-        forced: by position alone, whatever patients and frames of reference are.
+        a: volumes of one side.
+        b: volumes of the other side.
+        z_tolerance_mm: largest distance at which two slices count as one place.
+        forced: pair by position alone, whatever the patients and frames of reference are.
 
     Raises:
-        EvaluationError: where `pair_volumes` refuses.
+        EvaluationError: if volumes that should pair do not fit (`pair_volumes`).
     """
-    who = None if forced else (_patients(a), _patients(b))
+    patients = None if forced else (_patients(a), _patients(b))
     try:
-        return pair_volumes(a, b, z_tolerance_mm, who, any_frame=forced)
+        return pair_volumes(a, b, z_tolerance_mm, patients, any_frame=forced)
     except GeometryError as error:
         raise EvaluationError(str(error)) from error
 
@@ -91,7 +103,8 @@ def pair_with_target(
 ) -> Pairing:
     """Pair harmonized series with the target's, and check that each pair shows one body.
 
-    What is checked is the source where there is one: a model may have left nothing of a body.
+    The check compares the source with the target where the source is given, since a model may have
+    destroyed the anatomy.
 
     Raises:
         EvaluationError: if volumes that should pair do not fit, or a forced pairing finds nothing.
@@ -101,68 +114,74 @@ def pair_with_target(
     forced, tolerance_mm = settings.pairing == "forced", settings.z_tolerance_mm
     pairs = pairs_to_compare(harmonized, target, tolerance_mm, forced)
     if not pairs:
-        who = None if forced else (_patients(harmonized), _patients(target))
+        patients = None if forced else (_patients(harmonized), _patients(target))
         reason = unpaired_reason(
-            harmonized, target, tolerance_mm, ("harmonised", "target"), patients=who
+            harmonized, target, tolerance_mm, ("harmonized", "target"), patients=patients
         )
         if forced:
-            raise EvaluationError(f"pairing cannot be forced: {reason}")
+            raise EvaluationError(
+                f"pairing cannot be forced: {reason}; give series that share positions, or do not "
+                "force it"
+            )
         return Pairing((), reason)
-    before = _own_sources(harmonized, source, tolerance_mm)
-    kept, notes, reasons = [], [], []
+    source_planes = _source_planes(harmonized, source, tolerance_mm)
+    kept, notes, refused = [], [], []
     for pair in pairs:
-        shown = before.get(pair.first)
-        alike = _compare(pair, shown or harmonized[pair.first].hu.__getitem__, target)
-        side = "harmonised series" if shown is None else "the source of harmonised series"
-        named = f"{side} {pair.first + 1} and target series {pair.second + 1}"
-        reason = alike.difference
+        planes = source_planes.get(pair.first)
+        likeness = _compare(pair, planes or harmonized[pair.first].hu.__getitem__, target)
+        side = "harmonized series" if planes is None else "the source of harmonized series"
+        names = f"{side} {pair.first + 1} and target series {pair.second + 1}"
+        reason = likeness.difference
         if reason and not forced:
-            reasons.append(f"{named} {reason}")
+            refused.append(f"{names} {reason}")
             continue
         kept.append(pair)
         if are_other_patients(harmonized[pair.first].patient, target[pair.second].patient):
-            notes.append(
-                f"paired because that was asked for: {named}, though their patients differ"
-            )
+            notes.append(f"pairing was forced: {names} pair though their patients differ")
         if reason:
-            notes.append(f"paired because that was asked for, although {named} {reason}")
-        elif alike.correlation is None:
-            notes.append(f"{named} show too little to tell whether it is one body")
-        elif not _one_frame(harmonized[pair.first], target[pair.second]):
+            notes.append(f"pairing was forced, although {names} {reason}")
+        elif likeness.correlation is None:
+            notes.append(f"{names} show too little to decide whether they show one body")
+        elif not _share_frame_of_reference(harmonized[pair.first], target[pair.second]):
             notes.append(
-                f"{named} share no frame of reference: slices were paired by position alone, "
+                f"{names} share no frame of reference: slices were paired by position alone, "
                 f"which holds only if both show the same body (their edges correlate by "
-                f"{alike.correlation:.2f})"
+                f"{likeness.correlation:.2f})"
             )
     if not kept:
-        return Pairing((), reasons[0])
-    notes += [f"left out: {reason}" for reason in reasons]
+        return Pairing((), refused[0])
+    notes += [f"left out: {reason}" for reason in refused]
     return Pairing(tuple(kept), "", tuple(notes))
 
 
-def _own_sources(
+def _source_planes(
     harmonized: Sequence[CTVolume], source: Sequence[CTVolume] | None, tolerance_mm: float
 ) -> dict[int, Planes]:
-    """The source's slices by those of each harmonized series, where it has all of them."""
-    found: dict[int, Planes] = {}
+    """Source slices at each slice of a harmonized series, for series with all of them.
+
+    Returns:
+        By the number of the harmonized series.
+    """
+    planes: dict[int, Planes] = {}
     for pair in pairs_to_compare(harmonized, source, tolerance_mm) if source else []:
         if source and len(pair.slices) == len(harmonized[pair.first].hu):
-            found[pair.first] = _reordered(source[pair.second], dict(pair.slices))
-    return found
+            planes[pair.first] = _reordered(source[pair.second], dict(pair.slices))
+    return planes
 
 
 def _reordered(volume: CTVolume, order: Mapping[int, int]) -> Planes:
     return lambda i: volume.hu[order[i]]
 
 
-def _compare(pair: VolumePair, shown: Planes, target: Sequence[CTVolume]) -> Likeness:
-    other = target[pair.second]
-    return likeness(
-        shown,
-        other.hu.__getitem__,
+def _compare(pair: VolumePair, planes: Planes, target: Sequence[CTVolume]) -> Likeness:
+    """Compare the anatomy of slices with that of the paired target slices."""
+    target_volume = target[pair.second]
+    return compare_anatomy(
+        planes,
+        target_volume.hu.__getitem__,
         pair.slices,
-        other.geometry.z_mm,
-        other.pixel_mm,
+        target_volume.geometry.z_mm,
+        target_volume.pixel_mm,
     )
 
 
@@ -170,14 +189,13 @@ def refuse_other_retest(shared: Sequence[SharedSlices]) -> None:
     """Refuse retest scans that show another body than the target.
 
     Raises:
-        EvaluationError: naming the series.
+        EvaluationError: if a retest shows another body.
     """
-    for number, one in enumerate(shared, start=1):
-        if one.retest is None or one.target is None:
+    for number, slices in enumerate(shared, start=1):
+        if slices.retest is None or slices.target is None:
             continue
-        slices = tuple((i, i) for i in range(len(one.target.hu)))
-        shown = one.retest.hu.__getitem__
-        reason = _compare(VolumePair(0, 0, slices), shown, [one.target]).difference
+        pair = VolumePair(0, 0, tuple((i, i) for i in range(len(slices.target.hu))))
+        reason = _compare(pair, slices.retest.hu.__getitem__, [slices.target]).difference
         if reason:
             raise EvaluationError(
                 f"retest and target of compared series {number} {reason}; {_REMEDIES['retest']}"
@@ -193,17 +211,18 @@ def with_target(
     """Cut every side to the slices it shares with the others.
 
     Args:
-        pairs: harmonised series with their targets.
-        sides: `harmonized` and `target`, and where there are any `source` and `retest`.
-        forced: as in `pairs_to_compare`.
+        pairs: pairs of harmonized and target series.
+        sides: series of `harmonized` and `target`, and of `source` and `retest` if given.
+        z_tolerance_mm: largest distance at which two slices count as one place.
+        forced: pair by position alone, as in `pairs_to_compare`.
 
     Raises:
-        EvaluationError: if there are source or retest series, but not of every slice.
+        EvaluationError: if there are source or retest series, but not for every slice.
     """
-    others = {
+    pairs_of_side = {
         side: {
-            each.first: each
-            for each in pairs_to_compare(sides["harmonized"], sides[side], z_tolerance_mm, forced)
+            pair.first: pair
+            for pair in pairs_to_compare(sides["harmonized"], sides[side], z_tolerance_mm, forced)
         }
         for side in ("source", "retest")
         if side in sides
@@ -213,8 +232,8 @@ def with_target(
         kept = [i for i, _ in pair.slices]
         target_slices = [j for _, j in pair.slices]
         cut = {
-            side: _cut_alike(side, found.get(pair.first), kept, pair.first, sides[side])
-            for side, found in others.items()
+            side: _cut_alike(side, by_series.get(pair.first), kept, pair.first, sides[side])
+            for side, by_series in pairs_of_side.items()
         }
         shared.append(
             SharedSlices(
@@ -229,7 +248,7 @@ def with_target(
 
 
 _REMEDIES = {
-    "source": "give the series that was harmonised as source",
+    "source": "give the series that was harmonized as source",
     "retest": "give a second scan of every target series as retest",
 }
 
@@ -237,20 +256,21 @@ _REMEDIES = {
 def _cut_alike(
     side: str, pair: VolumePair | None, kept: list[int], first: int, volumes: Sequence[CTVolume]
 ) -> CTVolume:
-    places = dict(pair.slices) if pair else {}
-    lost = sum(i not in places for i in kept)
-    if pair is None or lost:
+    """Volume of a side cut to the kept slices of harmonized series number `first`."""
+    slice_at = dict(pair.slices) if pair else {}
+    missing = sum(i not in slice_at for i in kept)
+    if pair is None or missing:
         raise EvaluationError(
-            f"{lost} of {len(kept)} slices of harmonised series {first + 1} have no {side} slice "
-            f"at their place; {_REMEDIES[side]}"
+            f"{missing} of {len(kept)} slices of harmonized series {first + 1} have no {side} "
+            f"slice at their position; {_REMEDIES[side]}"
         )
-    return volumes[pair.second].select([places[i] for i in kept])
+    return volumes[pair.second].select([slice_at[i] for i in kept])
 
 
 def _patients(volumes: Sequence[CTVolume]) -> list[str]:
     return [volume.patient for volume in volumes]
 
 
-def _one_frame(a: CTVolume, b: CTVolume) -> bool:
+def _share_frame_of_reference(a: CTVolume, b: CTVolume) -> bool:
     frames = a.geometry.frame_of_reference, b.geometry.frame_of_reference
     return all(frames) and frames[0] == frames[1]

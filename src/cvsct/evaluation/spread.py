@@ -18,5 +18,5 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Summarise at least one value."""
+        """Mean and standard deviation of the values, of which there is at least one."""
         return cls(float(np.mean(values)), float(np.std(values)), len(values))

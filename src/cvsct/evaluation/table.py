@@ -1,7 +1,4 @@
-"""A table of text: one value for a page of HTML, Markdown and CSV.
-
-`report/table.html.j2` is its HTML.
-"""
+"""Table of text that renders to HTML (`report/table.html.j2`), Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -12,18 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _FIGURE = re.compile(r"(?:[\d.,;:%()±≤≥<> eE+–-]|to|HU|mm)*\Z")
-"""What follows the sign of a figure, its interval and its unit, and of no command."""
+"""Text that may follow the sign of a number: digits, an interval, a unit; no formula matches."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a head.
+    """Rows of text under a header row.
 
     Args:
-        key: names its files.
-        caption: what the figures are, and over how many of what.
-        marked: rows, by number, to be set off: the paper's own figures, the retest.
+        key: name of its files, without suffix.
+        caption: what the figures are, with the number of slices or regions behind them.
+        head: names of the columns.
+        marked: numbers of the rows to highlight, such as the paper's figures and the retest.
         footnotes: sentences to be read after the rows.
+
+    Raises:
+        ValueError: if a row is not as long as the head.
     """
 
     key: str
@@ -36,29 +37,32 @@ class Table:
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.head) for row in self.rows):
-            raise ValueError(f"table {self.key}: rows of other lengths than the head's")
+            raise ValueError(
+                f"table {self.key}: a row has another number of cells than the head, "
+                f"expected {len(self.head)}; give one cell for each column"
+            )
 
     def to_csv(self) -> str:
-        """Head and rows; title, caption and footnotes are left to the others."""
+        """Head and rows as CSV, without title, caption and footnotes."""
         text = io.StringIO()
         rows = [[as_text(cell) for cell in row] for row in (self.head, *self.rows)]
         csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """With title, caption and footnotes."""
-        lines = [_bars(self.head), "|" + "---|" * len(self.head)]
-        lines += [_bars(row) for row in self.rows]
-        below = "".join(f"\n{footnote}\n" for footnote in self.footnotes)
-        return f"### {self.title}\n\n{self.caption}\n\n" + "\n".join(lines) + "\n" + below
+        """The whole table as Markdown, with title, caption and footnotes."""
+        lines = [_markdown_row(self.head), "|" + "---|" * len(self.head)]
+        lines += [_markdown_row(row) for row in self.rows]
+        footnotes = "".join(f"\n{footnote}\n" for footnote in self.footnotes)
+        return f"### {self.title}\n\n{self.caption}\n\n" + "\n".join(lines) + "\n" + footnotes
 
 
 def as_text(cell: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula; figures stay as they are."""
+    """Quote a cell of a CSV file that a spreadsheet would run as a formula; numbers are kept."""
     first, rest = cell[:1], cell[1:]
     formula = first in ("=", "@", "\t", "\r") or (first in ("+", "-") and not _FIGURE.match(rest))
     return f"'{cell}" if formula else cell
 
 
-def _bars(cells: Sequence[str]) -> str:
+def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -18,7 +18,7 @@ from cvsct.guard.descriptor import describe
 from cvsct.guard.input_check import Side, round_up
 from cvsct.guard.output_check import SliceChange, SliceLimits, judge_slice, measure_change
 from cvsct.guard.overrides import OFF, SCAN, SLICES, Overrides
-from cvsct.guard.verdict import ScanVerdict, judge_scan
+from cvsct.guard.scan_verdict import ScanVerdict, judge_scan
 from cvsct.model.bundle import Bundle
 
 REMARK_PREFIX = "cvsct guard"

@@ -20,7 +20,7 @@ from cvsct.core.files import config_hash, new_folder
 from cvsct.core.sampling import read_sample
 from cvsct.core.volume import CTVolume, OpenedScan
 from cvsct.guard.apply import Guard, guard_report, scan_facts
-from cvsct.guard.verdict import ScanVerdict
+from cvsct.guard.scan_verdict import ScanVerdict
 from cvsct.inference.overlap import overlap
 from cvsct.io.dicom.header import is_dicom, label
 from cvsct.io.dicom.stack import SeriesFiles, open_stack

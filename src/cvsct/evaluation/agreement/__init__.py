@@ -1,1 +1,1 @@
-"""How far features of one set of images agree with those of another."""
+"""Agreement of the features of two sets of images: concordance, its tests, and ComBat."""

@@ -1,16 +1,16 @@
-"""ComBat: features of one scanner shifted and scaled to another's, without touching an image.
+"""ComBat: shift and scale of one scanner's features to another's, without changing an image.
 
-The comparison that users of radiomics know best (Johnson 2007; Fortin 2018). It answers another
-question than harmonised images do, and this is what it is given: the features of regions of *both*
-scanners and the scanner's name, nothing of the pixels, and never which regions pair. It is fitted
-on held-out regions and applied to others. Two things flatter it here. Cross-fitting takes both
-scanners' features from the same places, so the two groups have the same mix of tissue; with
-different bodies it would take the difference between the bodies away as well. And it may choose a
-shift and a scale for each of 93 features, where a filter of images has a handful of numbers.
+It is the harmonization that users of radiomics know best (Johnson 2007; Fortin 2018), but not a
+harmonization of images. Its input is the features of regions of *both* scanners and the scanner's
+name; it knows neither the pixels nor which regions pair. It is fitted on some regions and applied
+to others. Two conditions favor it here. Cross-fitting takes both scanners' features from the same
+places, so that the two groups have the same mix of tissue; with different bodies it would remove
+the difference between the bodies as well. And it fits a shift and a scale for each of 93 features,
+where a filter of images has a few parameters.
 
-neuroCombat 0.2.12 fits it: the authors' own port, the equations of the paper to its tolerance of
-1e-4. combatlearn 2.3 takes its priors over the scanners instead of the features, neuroHarmonize
-2.5 wants numpy 1, inmoose 0.9 pandas 2.
+neuroCombat 0.2.12 fits it: the authors' own port, which follows the equations of the paper to its
+tolerance of 1e-4. combatlearn 2.3 takes its priors over the scanners instead of the features,
+neuroHarmonize 2.5 requires numpy 1, inmoose 0.9 requires pandas 2.
 """
 
 from __future__ import annotations
@@ -30,31 +30,33 @@ from cvsct.core.seeding import random_stream
 from cvsct.evaluation.agreement.concordance import refuse_other_layout
 from cvsct.evaluation.agreement.resampling import group_index
 from cvsct.evaluation.extras import load_extra
-from cvsct.evaluation.features.radiomics import FeatureTable, Missing
+from cvsct.evaluation.features.radiomics import FeatureTable, MissingValue
 
 logger = logging.getLogger(__name__)
 
 MIN_FIT_REGIONS = 5
-"""Regions of each scanner below which a shift and a scale of 93 features are guesses."""
+"""Smallest number of regions of each scanner from which ComBat is fitted."""
 
 MIN_DEFINED = 0.9
-"""Share of regions that must have a feature for it to be fitted; ComBat takes complete tables."""
+"""Share of regions that must define a feature for it to be fitted; ComBat needs complete tables."""
 
-_SPREAD = 1e-9
-"""A feature that varies by less than this share of its size has no scale to match."""
-_NOT_FITTED = "ComBat was not fitted: often undefined, or constant, in the regions it learns from"
+_MIN_VARIATION = 1e-9
+"""Smallest variation of a feature, as a share of its size, that has a scale to match."""
+
+_NOT_FITTED = "ComBat was not fitted: often undefined, or constant, in the regions it is fitted on"
 _NOT_MEASURED = "undefined before ComBat"
 
 
 @dataclass(frozen=True)
 class ComBat:
-    """What a fit learned: for each feature, from the source's values to the target's.
+    """Fitted map of each feature from the source's values to the target's.
 
     Args:
-        names: all features.
-        fitted: those that are harmonised.
-        slope: target = offset + slope * source, for the fitted ones.
-        regions: how many regions of the source and of the target it was fitted on.
+        names: names of all features.
+        fitted: true for the features that have a map.
+        slope: factor of each fitted feature: target = offset + slope * source.
+        offset: offset of each fitted feature.
+        regions: number of regions of the source and of the target that it was fitted on.
     """
 
     names: tuple[str, ...]
@@ -64,7 +66,7 @@ class ComBat:
     regions: tuple[int, int]
 
     def to_json(self) -> dict[str, Any]:
-        """What it was given, as plain values."""
+        """Plain values: the library and its input, without the fitted numbers."""
         return {
             "library": "neuroCombat",
             "batch": "scanner",
@@ -74,7 +76,7 @@ class ComBat:
         }
 
     def apply(self, source: FeatureTable) -> FeatureTable:
-        """The source's features as the target's scanner would give them.
+        """Map the source's features to the target's scanner.
 
         Features that were not fitted are missing, with that reason.
 
@@ -82,34 +84,43 @@ class ComBat:
             EvaluationError: if the table has other features.
         """
         if source.names != self.names:
-            raise EvaluationError("ComBat was fitted on other features; measure the same")
+            raise EvaluationError(
+                f"ComBat was fitted on {len(self.names)} features, not on these "
+                f"{len(source.names)}; measure the same features"
+            )
         values = np.full(source.values.shape, np.nan)
         values[:, self.fitted] = self.offset + self.slope * source.values[:, self.fitted]
-        before = {(one.region, one.feature): one.reason for one in source.missing}
+        reasons = {(value.region, value.feature): value.reason for value in source.missing}
         missing = []
         for row, column in np.argwhere(np.isnan(values)):
             feature = self.names[column]
-            reason = before.get((int(row), feature), _NOT_FITTED)
-            missing.append(Missing(int(row), feature, reason))
+            reason = reasons.get((int(row), feature), _NOT_FITTED)
+            missing.append(MissingValue(int(row), feature, reason))
         return FeatureTable(self.names, values, tuple(missing))
 
 
 def fit_combat(source: FeatureTable, target: FeatureTable) -> ComBat:
-    """Fit on regions of both scanners; they need not pair, nor be as many.
+    """Fit ComBat on regions of both scanners, which need not pair.
 
-    Parametric empirical Bayes without covariates. Features that are undefined in a tenth of either
-    side's regions are not fitted; regions that lack one of the others are left out. ComBat maps
-    both scanners to a common level; the source's map and then the inverse of the target's bring
-    the source to the target. Concordance between the two mapped tables is the same.
+    The fit is parametric empirical Bayes without covariates. Features that are undefined in a
+    tenth of either side's regions are not fitted; regions that lack one of the others are left out.
+    ComBat maps both scanners to a common level; the source's map followed by the inverse of the
+    target's maps the source to the target, and leaves the concordance the same.
+
+    Args:
+        source: features of the source's regions.
+        target: features of the target's regions; their number may differ.
 
     Raises:
         EvaluationError: if there are too few regions or no feature can be fitted.
         MissingExtraError: if neuroCombat is not installed.
     """
     if source.names != target.names:
-        raise EvaluationError("the scanners have other features; measure the same of both")
+        raise EvaluationError(
+            "the two scanners' tables have different features; measure the same features of both"
+        )
     kept = (source.defined.mean(axis=0) > MIN_DEFINED) & (target.defined.mean(axis=0) > MIN_DEFINED)
-    sides = [one.values[one.defined[:, kept].all(axis=1)] for one in (source, target)]
+    sides = [table.values[table.defined[:, kept].all(axis=1)] for table in (source, target)]
     counts = (len(sides[0]), len(sides[1]))
     if min(counts) < MIN_FIT_REGIONS:
         raise EvaluationError(
@@ -137,12 +148,14 @@ def crossfit_combat(
     seed: int = 0,
     groups: Shaped[np.ndarray, " regions"] | None = None,
 ) -> FeatureTable:
-    """The source's features harmonised region by region, each by a fit that never saw it.
+    """Harmonize the source's features by cross-fitting: each region by a fit on other regions.
 
     Args:
         source: features of the same regions as the target's, in the same order.
-        folds: parts into which the regions are dealt; each is harmonised by a fit on the others.
-        groups: what each region belongs to, such as its patient; groups stay together.
+        target: features of the target.
+        folds: number of parts of the regions; each is harmonized by a fit on the others.
+        seed: seed of the parts.
+        groups: group of each region, such as its patient; groups stay together.
 
     Raises:
         EvaluationError: if the tables do not fit, or the regions do not suffice for the folds.
@@ -151,27 +164,30 @@ def crossfit_combat(
     index, count = group_index(groups, len(source.values))
     parts = min(folds, count)
     if parts < 2:
-        raise EvaluationError("ComBat needs regions to learn from and others to harmonise")
-    dealt = random_stream(seed, "combat", "folds").permutation(count) % parts
-    fold = dealt[index]
+        raise EvaluationError(
+            f"{parts} parts of the regions, expected at least 2, because ComBat is fitted on some "
+            "regions and applied to others; measure more regions, or use more folds"
+        )
+    fold_of_group = random_stream(seed, "combat", "folds").permutation(count) % parts
+    fold = fold_of_group[index]
     values = np.full(source.values.shape, np.nan)
-    missing: list[Missing] = []
+    missing: list[MissingValue] = []
     for part in range(parts):
         here, others = np.flatnonzero(fold == part), np.flatnonzero(fold != part)
-        model = fit_combat(_pick(source, others), _pick(target, others))
-        harmonised = model.apply(_pick(source, here))
-        values[here] = harmonised.values
-        missing += [replace(one, region=int(here[one.region])) for one in harmonised.missing]
-    missing.sort(key=lambda one: one.region)
+        model = fit_combat(_select_regions(source, others), _select_regions(target, others))
+        harmonized = model.apply(_select_regions(source, here))
+        values[here] = harmonized.values
+        missing += [replace(value, region=int(here[value.region])) for value in harmonized.missing]
+    missing.sort(key=lambda value: value.region)
     return FeatureTable(source.names, values, tuple(missing))
 
 
-def _pick(table: FeatureTable, regions: Shaped[np.ndarray, " n"]) -> FeatureTable:
-    """Some of the regions, numbered from 0 again; reasons that are not known are told so."""
+def _select_regions(table: FeatureTable, regions: Shaped[np.ndarray, " n"]) -> FeatureTable:
+    """The table of some regions, numbered from 0 again."""
     values = table.values[regions]
-    reasons = {(one.region, one.feature): one.reason for one in table.missing}
+    reasons = {(value.region, value.feature): value.reason for value in table.missing}
     missing = tuple(
-        Missing(
+        MissingValue(
             int(row),
             table.names[column],
             reasons.get((int(regions[row]), table.names[column]), _NOT_MEASURED),
@@ -182,16 +198,18 @@ def _pick(table: FeatureTable, regions: Shaped[np.ndarray, " n"]) -> FeatureTabl
 
 
 def _varies(values: Float[np.ndarray, "regions features"]) -> Bool[np.ndarray, " features"]:
-    """Features with a value in every region that are not all the same."""
+    """Features that are defined in every region and not constant."""
     size = np.maximum(np.abs(values).max(axis=0), 1e-300)
-    usable: Bool[np.ndarray, " features"] = np.ptp(values, axis=0) / size > _SPREAD  # NaN: False
+    usable: Bool[np.ndarray, " features"] = (
+        np.ptp(values, axis=0) / size > _MIN_VARIATION
+    )  # NaN: False
     return usable
 
 
 def _estimates(
     values: Float[np.ndarray, "regions features"], counts: tuple[int, int]
 ) -> dict[str, Any]:
-    """NeuroCombat's estimates; batch 0 is the source, batch 1 the target."""
+    """Estimates of neuroCombat, where batch 0 is the source and batch 1 the target."""
     combat, pandas = load_extra("neuroCombat").neuroCombat, load_extra("pandas")
     batches = pandas.DataFrame({"scanner": np.repeat([0, 1], counts)})
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

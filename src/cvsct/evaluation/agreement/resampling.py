@@ -1,4 +1,4 @@
-"""Bootstrap of concordance over regions, for all features at once."""
+"""Bootstrap of the concordance over regions, for all features at once."""
 
 from __future__ import annotations
 
@@ -10,26 +10,35 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.seeding import random_stream
 
 CONFIDENCE = 0.95
+"""Level of all intervals."""
 
 
 def group_index(
     groups: Shaped[np.ndarray, " n"] | None, regions: int
 ) -> tuple[Int[np.ndarray, " regions"], int]:
-    """Each region's group as a number, and how many groups there are; alone where not grouped.
+    """Number the groups of regions.
+
+    Args:
+        groups: group of each region; None makes each region a group of its own.
+        regions: number of regions.
+
+    Returns:
+        The number of each region's group, and the number of groups.
 
     Raises:
-        EvaluationError: if not every region has a group, or all share one.
+        EvaluationError: if not every region has a group, or all are in one group.
     """
     if groups is None:
         return np.arange(regions), regions
     if len(groups) != regions:
         raise EvaluationError(
-            f"{len(groups)} groups for {regions} regions; name the group of each region"
+            f"{len(groups)} groups for {regions} regions, expected one for each; name the group of "
+            "every region"
         )
     names, index = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         raise EvaluationError(
-            "all regions are of one group: nothing can be resampled; leave the groups out"
+            "all regions are in one group, expected at least 2 to resample; give no groups"
         )
     return index, len(names)
 
@@ -37,7 +46,14 @@ def group_index(
 def resamples(
     regions: int, bootstrap: int, seed: int, groups: Shaped[np.ndarray, " n"] | None
 ) -> Float[np.ndarray, "resamples regions"]:
-    """How often each region is drawn in each resample."""
+    """Draw bootstrap resamples: the number of times that each region is in each of them.
+
+    Args:
+        regions: number of regions.
+        bootstrap: number of resamples.
+        seed: seed of the draws.
+        groups: group of each region; whole groups are drawn. None draws single regions.
+    """
     index, count = group_index(groups, regions)
     rng = random_stream(seed, "concordance", "bootstrap")
     draws = rng.multinomial(count, np.full(count, 1 / max(count, 1)), size=bootstrap)
@@ -52,8 +68,14 @@ def weighted_ccc(
 ) -> Float[np.ndarray, "resamples features"]:
     """Concordance of each feature in each resample of the regions, NaN where undefined.
 
-    A resample is a count for each region, so all its moments are matrix products. Values are
-    centred and scaled first: concordance does not change, and no digits are lost in the squares.
+    A resample is a count for each region, so that its moments are matrix products. Values are
+    centred and scaled first, which keeps the concordance and loses no digits in the squares.
+
+    Args:
+        x: features of one side.
+        y: features of the other side.
+        both: true where both sides define a feature.
+        weights: number of times that each region is in each resample.
     """
     count = np.maximum(both.sum(axis=0), 1)
     centre = np.where(both, x + y, 0.0).sum(axis=0) / (2 * count)
@@ -85,10 +107,17 @@ def mean_defined(samples: Float[np.ndarray, "resamples n"]) -> Float[np.ndarray,
 def interval(
     point: Float[np.ndarray, " n"], samples: Float[np.ndarray, "resamples n"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Bias-corrected percentile ends (Efron 1987) over each column's defined values.
+    """Bias-corrected percentile intervals (Efron 1987) of each column's defined values.
 
-    Resampled regions repeat, vary less than the originals, and so agree less; plain percentiles
-    would sit too low. NaN where a column has no defined value.
+    Resampled regions repeat, vary less than the originals and so agree less, which makes plain
+    percentiles too low.
+
+    Args:
+        point: estimate of each column.
+        samples: bootstrap values of each column.
+
+    Returns:
+        Lower and upper ends; NaN where a column has no defined value.
     """
     ends = np.full((2, samples.shape[1]), np.nan)
     z = ndtri((1 + CONFIDENCE) / 2)

@@ -1,1 +1,1 @@
-"""Radiomic features of regions."""
+"""Radiomic features: regions, their measurement by PyRadiomics, a cache, and `features.csv`."""

@@ -1,10 +1,10 @@
-"""Features measured before, kept in one SQLite file and found by what they were measured on.
+"""Cache of measured features in one SQLite file, by a hash of what they were measured on.
 
 A key is the hash of a region's HU, mask and voxel size, of the settings and of the library's
-version, so nothing ever has to be invalidated. Several processes may share the file: SQLite locks
-it, and one process writes for all its workers. The cache never decides whether a run succeeds: an
-entry that does not match its own hash is measured again, a file that is no database is replaced,
-and a folder that cannot be written is a warning.
+version, so no entry ever becomes invalid. Several processes may share the file: SQLite locks it,
+and one process writes for all its workers. A broken cache never fails a run: an entry that does not
+match its own hash is measured again, a file that is no database is replaced, and a folder that
+cannot be written gives a warning.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from cvsct.core.files import canonical_json
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Raise it when the same region would be measured differently by this package."""
+"""Version of the entries; to be raised when this package measures the same region differently."""
 
 MAX_ENTRIES = 500_000
-"""Some 500 MB; the oldest go first."""
+"""Largest number of entries, about 500 MB; the oldest are removed first."""
 
 FILE = "features.sqlite"
+"""Name of the file in the cache folder."""
+
 _PATIENCE_S = 30.0
 _MAX_VARIABLES = 500
 _TABLE = "CREATE TABLE IF NOT EXISTS features (key TEXT PRIMARY KEY, entry BLOB, check_sum BLOB)"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The features of one region.
+class MeasuredFeatures:
+    """Features of one region.
 
     Args:
-        values: NaN exactly where a feature is undefined.
-        reasons: why, by feature.
+        values: the values, NaN exactly where a feature is undefined.
+        reasons: why features are undefined, by their names.
     """
 
     values: Float[np.ndarray, " features"]
@@ -53,7 +55,7 @@ class Measured:
 
 
 def default_folder() -> Path:
-    """`cvsct/features` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    """The folder `cvsct/features` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base else Path.home() / ".cache") / "cvsct" / "features"
 
@@ -64,7 +66,14 @@ def content_key(
     voxel_mm: tuple[float, float, float],
     settings: Mapping[str, Any],
 ) -> str:
-    """The hash of all that shapes a region's features; pixels outside the mask do not."""
+    """Hash of everything that determines a region's features.
+
+    Args:
+        hu: pixels of the region; those outside the mask do not change the hash.
+        mask: pixels that belong to the region.
+        voxel_mm: size of a voxel along slices, rows and columns.
+        settings: settings of the features, with the library's version.
+    """
     record = {
         "format": FORMAT,
         "shape": list(hu.shape),
@@ -79,40 +88,41 @@ def content_key(
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Features by content hash in a folder of its own.
+    """Cache of features by `content_key`.
 
     Args:
-        folder: made when first written to.
+        folder: folder of the file; created when it is first written to.
     """
 
     folder: Path = field(default_factory=default_folder)
 
-    def get(self, keys: Sequence[str], features: int) -> dict[str, Measured]:
-        """What is known of these keys; entries that are damaged are left out.
+    def get(self, keys: Sequence[str], features: int) -> dict[str, MeasuredFeatures]:
+        """Read the entries of these keys; missing and damaged ones are left out.
 
         Args:
-            features: how many values an entry has.
+            keys: keys of the regions.
+            features: number of values in an entry.
         """
         if not (self.folder / FILE).exists():
             return {}
-        found: dict[str, Measured] = {}
+        cached: dict[str, MeasuredFeatures] = {}
 
         def read(connection: sqlite3.Connection) -> None:
             for start in range(0, len(keys), _MAX_VARIABLES):
-                some = keys[start : start + _MAX_VARIABLES]
-                marks = ",".join("?" * len(some))
+                chunk = keys[start : start + _MAX_VARIABLES]
+                marks = ",".join("?" * len(chunk))
                 query = f"SELECT key, entry, check_sum FROM features WHERE key IN ({marks})"
-                for key, entry, check_sum in connection.execute(query, some):
+                for key, entry, check_sum in connection.execute(query, chunk):
                     measured = _decoded(key, entry, check_sum, features)
                     if measured is not None:
-                        found[key] = measured
+                        cached[key] = measured
 
         self._with_file(read)
-        return found
+        return cached
 
-    def put(self, measured: Mapping[str, Measured]) -> None:
-        """Keep these, all or none, and drop the oldest where there are too many."""
-        rows = [_encoded(key, one) for key, one in measured.items()]
+    def put(self, measured: Mapping[str, MeasuredFeatures]) -> None:
+        """Write entries in one transaction, and remove the oldest ones if there are too many."""
+        rows = [_encoded(key, features) for key, features in measured.items()]
 
         def write(connection: sqlite3.Connection) -> None:
             with connection:
@@ -125,7 +135,7 @@ class FeatureCache:
         self._with_file(write)
 
     def _with_file(self, work: Callable[[sqlite3.Connection], None]) -> None:
-        """Do something with the file; what goes wrong costs the cache, never the run."""
+        """Call `work` with the open file; an error costs the cache, never the run."""
         path = self.folder / FILE
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -135,25 +145,25 @@ class FeatureCache:
         except sqlite3.OperationalError as error:  # locked, read-only or full: leave the file
             logger.warning("the feature cache %s is not used: %s", path, error)
         except sqlite3.DatabaseError as error:
-            logger.warning("the feature cache %s is damaged (%s) and starts anew", path, error)
+            logger.warning("the feature cache %s is damaged (%s) and is replaced", path, error)
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
         except OSError as error:
             logger.warning("the feature cache %s is not used: %s", path, error.strerror)
 
 
-def _encoded(key: str, measured: Measured) -> tuple[str, bytes, bytes]:
+def _encoded(key: str, measured: MeasuredFeatures) -> tuple[str, bytes, bytes]:
     values = measured.values.astype("<f8").tobytes()
     entry = values + json.dumps(dict(measured.reasons)).encode()
     return key, entry, hashlib.sha256(key.encode() + entry).digest()
 
 
-def _decoded(key: str, entry: Any, check_sum: Any, features: int) -> Measured | None:
-    """One entry; None where it is not what was written."""
+def _decoded(key: str, entry: Any, check_sum: Any, features: int) -> MeasuredFeatures | None:
+    """Features of an entry; None where the entry is damaged."""
     size = 8 * features
     sound = isinstance(entry, bytes) and hashlib.sha256(key.encode() + entry).digest() == check_sum
     if not sound or len(entry) < size:
         logger.warning("an entry of the feature cache is damaged and measured again")
         return None
     values = np.frombuffer(entry[:size], dtype="<f8").astype(np.float64)
-    return Measured(values, json.loads(entry[size:]))
+    return MeasuredFeatures(values, json.loads(entry[size:]))

@@ -1,7 +1,7 @@
-"""One region's figures from PyRadiomics, and which of them stand for undefined ones.
+"""Features of one region from PyRadiomics, and which of their values are undefined.
 
-The feature classes are called directly: the figures are the extractor's own, bit for bit, at a
-third of its time (13 against 37 ms a 32-px region).
+PyRadiomics' feature classes are called directly: the values are those of its extractor, bit for
+bit, in a third of the time (13 against 37 ms for a region of 32 px).
 """
 
 from __future__ import annotations
@@ -44,56 +44,74 @@ def feature_values(
     voxel_mm: tuple[float, float, float],
     **settings: Any,
 ) -> dict[str, float]:
-    """PyRadiomics' own figures for one region, named `class_Feature`.
+    """Measure one region by PyRadiomics.
 
     Args:
-        voxel_mm: along slices, rows and columns; what is not positive counts as 1.
-        settings: PyRadiomics' names for them, such as `binWidth`.
+        hu: pixels of the region and its surroundings.
+        mask: pixels that belong to the region.
+        voxel_mm: size of a voxel along slices, rows and columns; values that are not
+            positive count as 1.
+        settings: settings under PyRadiomics' names, such as `binWidth`.
+
+    Returns:
+        Values by `class_Feature`, as PyRadiomics gives them: see `undefined`.
+
+    Raises:
+        MissingExtraError: if PyRadiomics is not installed.
     """
     sitk = load_extra("SimpleITK")
-    # The mask gets a rim: one that fills its image has no bounding box in some versions.
+    # the mask gets a rim: a mask that fills its image has no bounding box in some versions
     rim = ((0, 0), (1, 1), (1, 1))
     image = sitk.GetImageFromArray(np.pad(hu.astype(np.float64), rim, mode="edge"))
     region = sitk.GetImageFromArray(np.pad(mask.astype(np.uint8), rim))
     spacing = tuple(mm if mm > 0 else 1.0 for mm in reversed(voxel_mm))
     image.SetSpacing(spacing)
     region.SetSpacing(spacing)
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # 0/0 in degenerate regions: told as undefined
-        for name, kind in feature_classes().items():
-            features = kind(image, region, **({"label": 1} | settings)).execute()
-            found |= {f"{name}_{feature}": float(value) for feature, value in features.items()}
-    return found
+        warnings.simplefilter("ignore")  # 0/0 in degenerate regions: reported as undefined
+        for name, feature_class in feature_classes().items():
+            features = feature_class(image, region, **({"label": 1} | settings)).execute()
+            values |= {f"{name}_{feature}": float(value) for feature, value in features.items()}
+    return values
 
 
 def undefined(
     hu: Float[np.ndarray, "rows columns"],
     mask: Bool[np.ndarray, "rows columns"],
-    found: Mapping[str, float],
+    values: Mapping[str, float],
     bin_width_hu: float,
 ) -> dict[str, str]:
-    """Features that divide by zero for this region, with the reason.
+    """Find the features that are undefined for a region, because their formula divides by zero.
 
-    PyRadiomics fills in a constant for some of them, such as 1e6 for the coarseness of one level.
+    PyRadiomics returns a constant for some of them, such as 1e6 for the coarseness of one level.
+
+    Args:
+        hu: pixels of the region and its surroundings.
+        mask: pixels that belong to the region.
+        values: values by PyRadiomics.
+        bin_width_hu: width of the gray-level bins.
+
+    Returns:
+        The reason, by feature.
     """
     reasons = {
         name: "its formula gave no finite number"
-        for name, value in found.items()
+        for name, value in values.items()
         if not np.isfinite(value)
     }
     inside = hu[mask].astype(np.float64)
-    if not _has_neighbours(mask):
-        alone = [name for name in found if name.startswith("ngtdm_")]
-        reasons |= dict.fromkeys(alone, "no two pixels are neighbours")
+    if not _has_neighbors(mask):
+        of_neighbors = [name for name in values if name.startswith("ngtdm_")]
+        reasons |= dict.fromkeys(of_neighbors, "no two pixels are neighbors")
     if np.ptp(np.floor(inside / bin_width_hu)) == 0:
-        reasons |= dict.fromkeys(_UNDEFINED_IF_ONE_LEVEL, "all pixels fall in one grey level")
+        reasons |= dict.fromkeys(_UNDEFINED_IF_ONE_LEVEL, "all pixels fall in one gray level")
     if np.ptp(inside) == 0:
         reasons |= dict.fromkeys(_UNDEFINED_IF_CONSTANT, "all pixels have one value")
     return reasons
 
 
-def _has_neighbours(mask: Bool[np.ndarray, "rows columns"]) -> bool:
+def _has_neighbors(mask: Bool[np.ndarray, "rows columns"]) -> bool:
     """Whether any pixel of the mask touches another, corners included."""
     _, pieces = ndimage.label(mask, structure=np.ones((3, 3)))
     return int(pieces) < int(mask.sum())
@@ -101,8 +119,8 @@ def _has_neighbours(mask: Bool[np.ndarray, "rows columns"]) -> bool:
 
 @functools.cache
 def feature_classes() -> dict[str, Any]:
-    """PyRadiomics' six classes by name, silenced: this package says itself what is undefined."""
+    """PyRadiomics' six feature classes by name, without its log: `undefined` replaces it."""
     load_extra("radiomics").setVerbosity(logging.CRITICAL + 10)
     logging.getLogger("radiomics").setLevel(logging.CRITICAL + 10)
     types = CLASS_TYPES.items()
-    return {name: getattr(load_extra(f"radiomics.{name}"), kind) for name, kind in types}
+    return {name: getattr(load_extra(f"radiomics.{name}"), type_name) for name, type_name in types}

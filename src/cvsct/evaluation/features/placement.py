@@ -1,6 +1,6 @@
-"""Where features are measured, the same places in every side's images.
+"""Placement of the regions where features are measured, the same in every side's images.
 
-Seeded squares of soft tissue, whole slices, or the user's own masks.
+Regions are squares of soft tissue at seeded random positions, whole slices, or the user's masks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from cvsct.evaluation.shared_slices import SharedSlices, images_of
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A region, and which of the shared volumes it lies in."""
+class PlacedRegion:
+    """A region with the volume that it lies in.
+
+    Args:
+        volume: number of the volume among the shared ones.
+        z_mm: position of its slice along the normal.
+        region: the region.
+    """
 
     volume: int
     z_mm: float
@@ -28,31 +34,39 @@ class Placed:
 
 def place_regions(
     shared: Sequence[SharedSlices], count: int, size_px: int, seed: int
-) -> list[Placed]:
-    """Seeded regions in soft tissue as the blurred target shows it, shared out over the volumes.
+) -> list[PlacedRegion]:
+    """Place squares at random positions in soft tissue, as the blurred target shows it.
+
+    They are distributed over all volumes.
+
+    Args:
+        shared: slices of every side, with a target.
+        count: number of squares.
+        size_px: side of a square.
+        seed: seed of the positions.
 
     Raises:
-        EvaluationError: if no volume has room for one.
+        EvaluationError: if no volume has room for a square.
     """
-    placed: list[Placed] = []
-    for number, one in enumerate(shared):
-        target = images_of(one, "target")
+    placed: list[PlacedRegion] = []
+    for number, slices in enumerate(shared):
+        target = images_of(slices, "target")
         rng = random_stream(seed, "regions", str(number))
-        wanted = -(-(count - len(placed)) // (len(shared) - number))
-        some = rng.permutation(len(target.hu))[: 2 * wanted]  # of a long series, enough slices
-        volumes = (one.harmonized, target, one.source)
-        outside = [v.padding[some] for v in volumes if v is not None and v.padding is not None]
-        found = sample_regions(
-            soft_tissue(target.hu[some]),
+        share = -(-(count - len(placed)) // (len(shared) - number))
+        searched = rng.permutation(len(target.hu))[: 2 * share]  # enough slices of a long series
+        volumes = (slices.harmonized, target, slices.source)
+        padding = [v.padding[searched] for v in volumes if v is not None and v.padding is not None]
+        regions = sample_regions(
+            soft_tissue(target.hu[searched]),
             size_px,
-            wanted,
+            share,
             rng,
-            exclude=np.logical_or.reduce(outside) if outside else None,
+            exclude=np.logical_or.reduce(padding) if padding else None,
         )
-        for region in found:
-            at = int(some[region.slice_index])
-            where = replace(region, slice_index=at)
-            placed.append(Placed(number, float(target.geometry.z_mm[at]), where))
+        for region in regions:
+            index = int(searched[region.slice_index])
+            z_mm = float(target.geometry.z_mm[index])
+            placed.append(PlacedRegion(number, z_mm, replace(region, slice_index=index)))
     if not placed:
         raise EvaluationError(
             f"no {size_px}x{size_px} px region of soft tissue in the target; "
@@ -61,39 +75,42 @@ def place_regions(
     return placed
 
 
-def place_slices(shared: Sequence[SharedSlices]) -> list[Placed]:
-    """The soft tissue of each whole slice, as the blurred target shows it.
+def place_slices(shared: Sequence[SharedSlices]) -> list[PlacedRegion]:
+    """Make a region of all soft tissue of each slice, as the blurred target shows it.
 
     Raises:
-        EvaluationError: if no slice has any.
+        EvaluationError: if no slice shows soft tissue.
     """
-    return [
-        Placed(number, float(images_of(one, "target").geometry.z_mm[each.slice_index]), each)
-        for number, one in enumerate(shared)
-        for each in whole_slices(images_of(one, "target"))
-    ]
+    placed = []
+    for number, slices in enumerate(shared):
+        target = images_of(slices, "target")
+        for region in whole_slices(target):
+            z_mm = float(target.geometry.z_mm[region.slice_index])
+            placed.append(PlacedRegion(number, z_mm, region))
+    return placed
 
 
 def place_masks(
     shared: Sequence[SharedSlices], masks: Mapping[int, Sequence[MaskedRegion]]
-) -> list[Placed]:
-    """The user's masks, where the slices they were drawn on are compared.
+) -> list[PlacedRegion]:
+    """Place the user's masks on the slices that are compared.
 
     Args:
-        masks: drawn on target series, by the number of the series.
+        shared: slices of every side, with a target.
+        masks: regions drawn on target series, by the number of the series.
 
     Raises:
-        EvaluationError: if none lies on a slice that is compared.
+        EvaluationError: if no mask lies on a slice that is compared.
     """
     placed = []
-    for number, one in enumerate(shared):
-        series, slices = one.target_at
-        at = {slice_index: i for i, slice_index in enumerate(slices)}
+    for number, slices in enumerate(shared):
+        series, target_slices = slices.target_at
+        index_of = {slice_index: i for i, slice_index in enumerate(target_slices)}
         for region in masks.get(series, ()):
-            if region.slice_index in at:
-                i = at[region.slice_index]
-                z_mm = float(images_of(one, "target").geometry.z_mm[i])
-                placed.append(Placed(number, z_mm, replace(region, slice_index=i)))
+            if region.slice_index in index_of:
+                i = index_of[region.slice_index]
+                z_mm = float(images_of(slices, "target").geometry.z_mm[i])
+                placed.append(PlacedRegion(number, z_mm, replace(region, slice_index=i)))
     if not placed:
         raise EvaluationError(
             "no mask lies on a slice that is compared; draw masks on the target series"

@@ -1,8 +1,8 @@
 """The 93 radiomic features of regions of one slice, by PyRadiomics.
 
-Six classes: 18 first-order, 24 GLCM, 14 GLDM, 16 GLRLM, 16 GLSZM and 5 NGTDM features, on HU
-without normalisation or resampling. A region is a square, a whole slice or any mask; each is given
-to the library as a 3-D image one slice thick.
+There are six classes: 18 first-order, 24 GLCM, 14 GLDM, 16 GLRLM, 16 GLSZM and 5 NGTDM features,
+on HU without normalization or resampling. A region is a square, a whole slice or any mask, and is
+given to the library as a 3-D image one slice thick.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.platform import cores
 from cvsct.core.progress import Progress, silent
 from cvsct.evaluation.extras import load_extra
-from cvsct.evaluation.features.cache import FeatureCache, Measured, content_key
+from cvsct.evaluation.features.cache import FeatureCache, MeasuredFeatures, content_key
 from cvsct.evaluation.features.extractor import (
     CLASS_TYPES,
     feature_classes,
@@ -34,25 +34,31 @@ from cvsct.evaluation.features.extractor import (
 logger = logging.getLogger(__name__)
 
 CLASSES = tuple(CLASS_TYPES)
+"""Names of the feature classes."""
+
 BIN_WIDTH_HU = 25.0
+"""Default width of the gray-level bins."""
+
 PARALLEL_FROM = 500
-"""Regions of 32 px (13 ms each) below which starting processes (2 s and more) does not pay."""
+"""Number of regions of 32 px (13 ms each) from which starting processes (over 2 s) saves time."""
 
 _PIXELS_PER_REGION = 4000
-"""A region costs a constant time, and as much again for every so many pixels it has."""
+"""Number of pixels that take as long to measure as the constant part of a region's time."""
 
 _CHUNK = 32
-"""Regions handed to a process at once: a larger share delays progress and idles the last one."""
+"""Largest number of regions sent to a process at once; more would delay the progress reports."""
 
 _KEEP_EVERY = 256
-"""Regions after which new results go into the cache, so that a stopped run keeps most."""
+"""Number of regions after which new results are cached, so that a stopped run keeps most."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """The pixels of one region and the size of its voxels along slices, rows and columns.
+    """Pixels of one region.
 
     Args:
+        hu: the smallest rectangle around the region.
+        voxel_mm: size of a voxel along slices, rows and columns.
         mask: true where a pixel belongs to the region; None where all do.
 
     Raises:
@@ -81,8 +87,14 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A feature that is not defined for a region."""
+class MissingValue:
+    """A feature that is not defined for a region.
+
+    Args:
+        region: number of the region.
+        feature: name of the feature.
+        reason: why it is undefined.
+    """
 
     region: int
     feature: str
@@ -91,15 +103,20 @@ class Missing:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of regions: one row a region, one column a feature named `class_Feature`.
+    """Features of regions.
 
     Args:
-        values: NaN exactly where `missing` says why.
+        names: names of the columns, `class_Feature`.
+        values: a row for each region; NaN exactly where `missing` has a reason.
+        missing: the undefined values.
+
+    Raises:
+        ValueError: if a NaN has no reason.
     """
 
     names: tuple[str, ...]
     values: Float[np.ndarray, "regions features"]
-    missing: tuple[Missing, ...] = ()
+    missing: tuple[MissingValue, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.missing) != int(np.isnan(self.values).sum()):
@@ -112,36 +129,36 @@ class FeatureTable:
         return defined
 
     def columns(self, feature_class: str) -> list[int]:
-        """The columns of one class."""
+        """Numbers of the columns of one class."""
         return [i for i, name in enumerate(self.names) if class_of(name) == feature_class]
 
     def rows(self, start: int, stop: int) -> FeatureTable:
-        """Some of the regions, numbered from 0 again."""
+        """The table of the regions from `start` to before `stop`, numbered from 0 again."""
         missing = tuple(
-            replace(one, region=one.region - start)
-            for one in self.missing
-            if start <= one.region < stop
+            replace(value, region=value.region - start)
+            for value in self.missing
+            if start <= value.region < stop
         )
         return FeatureTable(self.names, self.values[start:stop], missing)
 
 
 def class_of(feature: str) -> str:
-    """The class of a feature named `class_Feature`."""
+    """Class of a feature named `class_Feature`."""
     return feature.split("_", 1)[0]
 
 
 def feature_names() -> tuple[str, ...]:
-    """All 93, in order of class and name; deprecated ones are left out as PyRadiomics does."""
+    """Names of all 93 features in order of class and name, without PyRadiomics' deprecated ones."""
     return tuple(
         f"{name}_{feature}"
-        for name, kind in feature_classes().items()
-        for feature, deprecated in kind.getFeatureNames().items()
+        for name, feature_class in feature_classes().items()
+        for feature, deprecated in feature_class.getFeatureNames().items()
         if not deprecated
     )
 
 
 def settings_record(bin_width_hu: float = BIN_WIDTH_HU) -> dict[str, Any]:
-    """What shapes the values, for reports and manifests."""
+    """Library and settings that determine the values, for reports, manifests and the cache."""
     return {
         "library": f"PyRadiomics {load_extra('radiomics').__version__.lstrip('v')}",
         "bin_width_hu": bin_width_hu,
@@ -162,46 +179,53 @@ def extract(
     cache: FeatureCache | None = None,
     progress: Progress = silent,
 ) -> FeatureTable:
-    """Features of every region, in the order given whatever the number of workers.
+    """Measure the features of every region.
 
     Args:
-        workers: processes at most, 0 for one a core. Less work than `PARALLEL_FROM` regions is
-            done in this process.
-        cache: where results are looked up first and kept; None for no cache.
+        patches: pixels of the regions.
+        bin_width_hu: width of the gray-level bins.
+        workers: largest number of processes, 0 for one per core. Less work than `PARALLEL_FROM`
+            regions is done in this process.
+        cache: cache that is read first and written to; None for no cache.
+        progress: called with `("features", done, total)`.
+
+    Returns:
+        Features in the order of the patches, whatever the number of workers.
 
     Raises:
-        EvaluationError: if PyRadiomics is not installed, or a worker process dies.
+        EvaluationError: if a worker process dies.
+        MissingExtraError: if PyRadiomics is not installed.
     """
     names = feature_names()
     measure = functools.partial(_measure, names=names, bin_width_hu=bin_width_hu)
     if cache is None:
         rows = []
-        for done, row in enumerate(_each(measure, patches, workers), start=1):
+        for done, row in enumerate(_measure_all(measure, patches, workers), start=1):
             rows.append(row)
             progress("features", done, len(patches))
-        return _table(names, rows)
+        return _feature_table(names, rows)
     settings = settings_record(bin_width_hu)
-    keys = [content_key(one.hu, one.inside, one.voxel_mm, settings) for one in patches]
-    found = cache.get(keys, len(names))
-    todo = {key: one for key, one in zip(keys, patches, strict=True) if key not in found}
-    fresh: dict[str, Measured] = {}
+    keys = [content_key(patch.hu, patch.inside, patch.voxel_mm, settings) for patch in patches]
+    known = cache.get(keys, len(names))
+    todo = {key: patch for key, patch in zip(keys, patches, strict=True) if key not in known}
+    new: dict[str, MeasuredFeatures] = {}
     try:
-        rows_of_todo = _each(measure, list(todo.values()), workers)
+        rows_of_todo = _measure_all(measure, list(todo.values()), workers)
         for done, (key, row) in enumerate(zip(todo, rows_of_todo, strict=True), start=1):
-            found[key] = fresh[key] = row
+            known[key] = new[key] = row
             progress("features", len(patches) - len(todo) + done, len(patches))
-            if len(fresh) == _KEEP_EVERY:
-                cache.put(fresh)
-                fresh = {}
+            if len(new) == _KEEP_EVERY:
+                cache.put(new)
+                new = {}
     finally:
-        if fresh:
-            cache.put(fresh)
-    return _table(names, [found[key] for key in keys])
+        if new:
+            cache.put(new)
+    return _feature_table(names, [known[key] for key in keys])
 
 
-def _table(names: tuple[str, ...], rows: Sequence[Measured]) -> FeatureTable:
+def _feature_table(names: tuple[str, ...], rows: Sequence[MeasuredFeatures]) -> FeatureTable:
     missing = [
-        Missing(region, feature, reason)
+        MissingValue(region, feature, reason)
         for region, row in enumerate(rows)
         for feature, reason in row.reasons.items()
     ]
@@ -211,12 +235,12 @@ def _table(names: tuple[str, ...], rows: Sequence[Measured]) -> FeatureTable:
     return FeatureTable(names, values.reshape(len(rows), len(names)), tuple(missing))
 
 
-def _each(
-    measure: Callable[[Patch], Measured], patches: Sequence[Patch], workers: int
-) -> Iterator[Measured]:
-    """Measure in this process or in several, and yield in order."""
+def _measure_all(
+    measure: Callable[[Patch], MeasuredFeatures], patches: Sequence[Patch], workers: int
+) -> Iterator[MeasuredFeatures]:
+    """Measure all patches in this process or in several, and yield the results in order."""
     count = min(workers or cores(), len(patches))
-    work = sum(1 + one.hu.size / _PIXELS_PER_REGION for one in patches)
+    work = sum(1 + patch.hu.size / _PIXELS_PER_REGION for patch in patches)
     if count <= 1 or work < PARALLEL_FROM:
         yield from map(measure, patches)
         return
@@ -232,10 +256,10 @@ def _each(
         ) from error
 
 
-def _measure(patch: Patch, names: tuple[str, ...], bin_width_hu: float) -> Measured:
-    """One region's values, NaN where undefined, and the reasons for those."""
+def _measure(patch: Patch, names: tuple[str, ...], bin_width_hu: float) -> MeasuredFeatures:
+    """Features of one region, NaN with a reason where undefined."""
     mask = patch.inside
-    found = feature_values(patch.hu[None], mask[None], patch.voxel_mm, binWidth=bin_width_hu)
-    reasons = undefined(patch.hu, mask, found, bin_width_hu)
-    values = np.array([np.nan if name in reasons else found[name] for name in names])
-    return Measured(values, reasons)
+    by_name = feature_values(patch.hu[None], mask[None], patch.voxel_mm, binWidth=bin_width_hu)
+    reasons = undefined(patch.hu, mask, by_name, bin_width_hu)
+    values = np.array([np.nan if name in reasons else by_name[name] for name in names])
+    return MeasuredFeatures(values, reasons)

@@ -1,12 +1,13 @@
-"""What features are measured on: squares, whole slices and masks, cut from a volume as patches.
+"""Patches of a volume that features are measured on: squares, whole slices and masks.
 
-A region belongs to the place, not to the image: draw it on one side (the target) and cut the same
-region from every other.
+A region belongs to a place, not to an image: it is drawn on one side, the target, and the same
+region is cut from every other side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from cvsct.core.errors import EvaluationError
@@ -15,11 +16,11 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.radiomics import Patch
 
 MIN_SLICE_SHARE = 0.01
-"""A slice with less tissue than this share of its pixels is no whole slice of a body."""
+"""Smallest share of a slice's pixels that must be tissue for it to be a region."""
 
 
 def patch_of(volume: CTVolume, region: Region | MaskedRegion) -> Patch:
-    """The region's pixels of a volume, with their mask where they are no square.
+    """Cut a region from a volume; it has a mask unless it is a square.
 
     Raises:
         EvaluationError: if the region does not lie in the volume.
@@ -49,30 +50,27 @@ def whole_slices(
     slices: Sequence[int] | None = None,
     part: Literal["soft tissue", "body"] = "soft tissue",
 ) -> list[MaskedRegion]:
-    """One region for each slice: all its soft tissue, or the body with its lungs and bones.
+    """Make a region of each slice: all its soft tissue, or the body with its lungs and bones.
 
-    Padding never belongs to it; slices with less than a hundredth of tissue have no region.
+    Padding is left out, and so are slices with less than a hundredth of tissue.
 
     Args:
-        slices: which slices; None for all.
-        part: becomes the label.
+        volume: the volume.
+        slices: numbers of the slices; None for all.
+        part: what belongs to a region; also its label.
 
     Raises:
         EvaluationError: if no slice has any.
     """
-    index = list(range(len(volume.hu))) if slices is None else list(slices)
-    found: list[MaskedRegion] = []
-    for i in index:
+    indices = list(range(len(volume.hu))) if slices is None else list(slices)
+    regions: list[MaskedRegion] = []
+    for i in indices:
         stack = volume.hu[i : i + 1]
         mask = soft_tissue(stack) if part == "soft tissue" else body(stack)
         if volume.padding is not None:
             mask = mask & ~volume.padding[i : i + 1]
         if mask.mean() >= MIN_SLICE_SHARE:
-            found += [_at(region, i) for region in masked_regions(mask, part)]
-    if not found:
+            regions += [replace(region, slice_index=i) for region in masked_regions(mask, part)]
+    if not regions:
         raise EvaluationError(f"no slice shows any {part}; give scans of the trunk")
-    return found
-
-
-def _at(region: MaskedRegion, slice_index: int) -> MaskedRegion:
-    return MaskedRegion(region.label, slice_index, region.row, region.column, region.mask)
+    return regions

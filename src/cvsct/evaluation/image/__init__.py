@@ -1,1 +1,1 @@
-"""Image quality and physics: noise, sharpness, alignment, CT numbers."""
+"""Image quality and physics: noise, resolution, alignment, CT numbers, nodules."""

@@ -1,10 +1,10 @@
-"""Whether an image lies where another does: the shift between them to a fraction of a pixel.
+"""Shift between two images to a fraction of a pixel.
 
-Cross-correlation of band-passed, windowed images, its peak found on a finer grid by a matrix
-Fourier transform (Guizar-Sicairos, Thurman and Fienup, Opt Lett 33, 2008). The band-pass takes off
-the body's bulk, whose correlation is too broad to place, and the frequencies at which kernels and
-noise differ. No phase normalisation: it would weigh frequencies that hold nothing but noise like
-those of edges.
+It is the peak of the cross-correlation of band-passed, windowed images, found on a finer grid by a
+matrix Fourier transform (Guizar-Sicairos, Thurman and Fienup, Opt Lett 33, 2008). The band-pass
+removes the body's bulk, whose correlation has too broad a peak, and the frequencies at which
+kernels and noise differ. There is no phase normalization, which would give frequencies of pure
+noise the weight of those of edges.
 """
 
 from __future__ import annotations
@@ -24,26 +24,29 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.extras import load_extra
 
 BAND_SIGMAS_PX = (1.5, 6.0)
-"""A Gaussian less a wider one: passes .02 to .12 cycles/px, where edges are and noise is low."""
+"""Standard deviations of the two Gaussians whose difference is the band-pass. It passes 0.02 to
+0.12 cycles/px, where edges are and noise is low."""
 
 TAPER = 0.2
-"""Share of a slice's side over which its borders fade out, half at each end."""
+"""Share of a slice's side over which its borders are faded out, half of it at each end."""
 
 UPSAMPLING = 100
-LEAST_CONTRAST_HU = 1.0
-"""A band-passed slice with less (root mean square) shows nothing to align."""
+"""Number of steps in a pixel at which the peak is searched."""
+
+MIN_CONTRAST_HU = 1.0
+"""Smallest root mean square of a band-passed slice that can be aligned."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Shift of images from where they should lie, in pixels, down rows and across columns.
+    """Shift of images against their reference in pixels, down rows and across columns.
 
     Args:
-        median_px: median over slices, of each direction.
+        median_px: median over slices, in each direction.
         length_px: length of that median shift.
-        worst_px: the longest shift of a single slice.
-        slices_px: each slice's; NaN where it shows nothing to align.
-        n_slices: slices measured.
+        worst_px: largest shift of a single slice.
+        n_slices: number of slices measured.
+        slices_px: shift of each slice; NaN where it has no contrast to align.
     """
 
     median_px: tuple[float, float]
@@ -53,7 +56,7 @@ class Alignment:
     slices_px: Float[np.ndarray, "slices 2"] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, without the single slices."""
+        """Plain values, without those of single slices."""
         down, across = self.median_px
         return {
             "down_px": down,
@@ -67,24 +70,30 @@ class Alignment:
 def slice_shift_px(
     image_hu: Float[np.ndarray, "rows columns"], reference_hu: Float[np.ndarray, "rows columns"]
 ) -> tuple[float, float] | None:
-    """How far an image lies down and across from a reference; None where there is nothing to see.
+    """Shift of an image against a reference, down rows and across columns, in pixels.
 
-    Accurate to 0.02 px for images that differ by kernel and noise
+    It is accurate to 0.02 px for images that differ by kernel and noise
     (tests/evaluation/test_alignment.py).
+
+    Returns:
+        None where an image has no contrast to align.
+
+    Raises:
+        MissingExtraError: if scikit-image is not installed.
     """
-    image, reference = _seen(image_hu), _seen(reference_hu)
-    if min(float(np.std(image)), float(np.std(reference))) < LEAST_CONTRAST_HU:
+    image, reference = _band_passed(image_hu), _band_passed(reference_hu)
+    if min(float(np.std(image)), float(np.std(reference))) < MIN_CONTRAST_HU:
         return None
     correlate = load_extra("skimage.registration").phase_cross_correlation
-    back = correlate(reference, image, upsample_factor=UPSAMPLING, normalization=None)[0]
-    return -float(back[0]), -float(back[1])
+    to_reference = correlate(reference, image, upsample_factor=UPSAMPLING, normalization=None)[0]
+    return -float(to_reference[0]), -float(to_reference[1])
 
 
 def alignment(pairs: Sequence[tuple[CTVolume, CTVolume]]) -> Alignment | None:
-    """Shift of every slice and its median; None where no slice shows anything to align.
+    """Measure the shift of every slice and its median; None where no slice has contrast to align.
 
     Args:
-        pairs: image and what it should lie on (its source, or the target), slice by slice.
+        pairs: volume and its reference (its source, or the target), slice by slice.
 
     Raises:
         EvaluationError: if a pair's slices differ in number or size.
@@ -96,24 +105,24 @@ def alignment(pairs: Sequence[tuple[CTVolume, CTVolume]]) -> Alignment | None:
                 f"a stack of {image.hu.shape} voxels cannot be aligned with one of "
                 f"{reference.hu.shape}; cut both to the slices they share"
             )
-        for plane, other in zip(image.hu, reference.hu, strict=True):
-            shifts.append(slice_shift_px(plane, other) or (np.nan, np.nan))
+        for planes in zip(image.hu, reference.hu, strict=True):
+            shifts.append(slice_shift_px(*planes) or (np.nan, np.nan))
     slices = np.array(shifts, dtype=np.float64).reshape(-1, 2)
-    told = slices[np.isfinite(slices).all(axis=1)]
-    if not len(told):
+    measured = slices[np.isfinite(slices).all(axis=1)]
+    if not len(measured):
         return None
-    down, across = (float(value) for value in np.median(told, axis=0))
+    down, across = (float(value) for value in np.median(measured, axis=0))
     return Alignment(
         median_px=(down, across),
         length_px=float(np.hypot(down, across)),
-        worst_px=float(np.hypot(*told.T).max()),
-        n_slices=len(told),
+        worst_px=float(np.hypot(*measured.T).max()),
+        n_slices=len(measured),
         slices_px=slices,
     )
 
 
-def _seen(hu: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    """What of a slice is compared: edges of moderate sharpness, faded out at the borders."""
+def _band_passed(hu: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """A slice band-passed to edges of moderate sharpness and faded out at its borders."""
     clipped = np.clip(hu.astype(np.float64), *AIR_TO_VESSELS.limits_hu)
     fine, coarse = (ndimage.gaussian_filter(clipped, s, mode="nearest") for s in BAND_SIGMAS_PX)
     rows, columns = hu.shape

@@ -1,7 +1,7 @@
-"""Whether a method behaves along z and where it has nothing to do: flicker and idempotence.
+"""Consistency of a method: flicker between neighboring slices, and change of the target's images.
 
-A method that works slice by slice may shift neighbouring slices by different amounts, which shows
-as flicker when one scrolls. And what already looks like the target should come back unchanged.
+A method that works slice by slice may shift neighboring slices by different amounts, which shows
+as flicker when one scrolls. Images that already look like the target should come back unchanged.
 """
 
 from __future__ import annotations
@@ -27,29 +27,30 @@ from cvsct.evaluation.image.tissues import (
     local_means,
 )
 
-NEIGHBOURS = 1.5
-"""Slices further apart than this many of the smallest gap are no neighbours."""
+MAX_GAP_RATIO = 1.5
+"""Largest distance of two neighboring slices, as a multiple of the smallest in the volume."""
 
 CLEAR_PX = 5
-"""How far from other tissue noise is taken: nearer, an edge's sharpness would be."""
+"""Distance from other tissue at which noise is measured: nearer, edges would add to it."""
 
 SPECTRUM_PX = 64
+"""Side of the patches of the texture spectrum."""
 
 
 @dataclass(frozen=True)
 class SliceConsistency:
-    """How one side's neighbouring slices differ, over soft tissue that both slices show.
+    """Differences of one side's neighboring slices, over soft tissue that both slices show.
 
     Args:
-        step_hu: mean absolute difference after a Gaussian blur of 8 px within the tissue; anatomy
-            changes from slice to slice, so only its ratio to the target's says something.
-        step_over_target: that ratio; above 1, slices jump more than they should. None for the
-            target itself, or without one.
-        flicker_hu: the same figure of what the method *added* (side less source), which anatomy
-            leaves out; None without a source, or for it.
-        noise_correlation: of neighbouring slices' noise (image less its blur of 2 px); None where
-            the tissue is too narrow.
-        n_gaps: pairs of neighbouring slices.
+        step_hu: mean absolute difference after a Gaussian blur of 8 px within the tissue. Anatomy
+            changes from slice to slice, so only its ratio to the target's step has a meaning.
+        step_over_target: that ratio; above 1, slices differ more than they should. None for the
+            target itself, or without a target.
+        flicker_hu: the same difference in the image that the method *added* (harmonized less
+            source), which holds no anatomy; None for other sides, or without a source.
+        noise_correlation: correlation of neighboring slices' noise (image less its blur of 2 px);
+            None where the tissue is too narrow.
+        n_gaps: number of pairs of neighboring slices.
     """
 
     step_hu: float
@@ -59,61 +60,61 @@ class SliceConsistency:
     n_gaps: int
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Plain values."""
         return asdict(self)
 
 
 def slice_consistency(
     sides: Mapping[str, Sequence[CTVolume]], maps: Sequence[TissueMap]
 ) -> dict[str, SliceConsistency]:
-    """Differences of neighbouring slices, by side, over the same soft tissue.
+    """Measure the differences of neighboring slices of each side over the same soft tissue.
 
     Args:
         sides: volumes by side (`source`, `harmonized`, `target`); volume i of every side shows the
             same slices.
-        maps: whose soft tissue counts: those of the target, without one of the first side.
+        maps: tissue maps of the target's volumes, or of the first side's where there is no target.
 
     Returns:
-        Nothing where no two neighbouring slices share soft tissue.
+        Consistency by side; empty where no two neighboring slices share soft tissue.
 
     Raises:
         EvaluationError: if volumes that should show the same slices differ in shape.
     """
     reference = "target" if "target" in sides else next(iter(sides))
-    walks = {side: _Walk() for side in sides}
-    added = _Walk()
-    for number, shown in enumerate(sides[reference]):
-        same = {side: volumes[number] for side, volumes in sides.items()}
-        for side, volume in same.items():
-            if volume.hu.shape != shown.hu.shape:
+    sums = {side: _NeighborSums() for side in sides}
+    added_sums = _NeighborSums()
+    for number, reference_volume in enumerate(sides[reference]):
+        stack = {side: volumes[number] for side, volumes in sides.items()}
+        for side, volume in stack.items():
+            if volume.hu.shape != reference_volume.hu.shape:
                 raise EvaluationError(
                     f"{side} volume {number + 1} has {volume.hu.shape} voxels, the {reference} "
-                    f"{shown.hu.shape}; cut both to the slices they share"
+                    f"{reference_volume.hu.shape}; cut both to the slices they share"
                 )
-        soft = [maps[number].masks(index)["soft"] for index in range(len(shown.hu))]
-        gaps = [_Gap.of(a, b, soft[a] & soft[b]) for a, b in _neighbours(shown)]
-        for side, volume in same.items():
-            walks[side].go(volume.hu, gaps)
-        if "source" in same and "harmonized" in same:
-            added.go(same["harmonized"].hu - same["source"].hu, gaps)
-    if not walks[reference].places:
+        soft = [maps[number].masks(index)["soft"] for index in range(len(reference_volume.hu))]
+        pairs = [_SlicePair.of(a, b, soft[a] & soft[b]) for a, b in _neighbors(reference_volume)]
+        for side, volume in stack.items():
+            sums[side].add(volume.hu, pairs)
+        if "source" in stack and "harmonized" in stack:
+            added_sums.add(stack["harmonized"].hu - stack["source"].hu, pairs)
+    if not sums[reference].places:
         return {}
-    step = {side: walk.step_hu for side, walk in walks.items()}
+    step = {side: sums_of_side.step_hu for side, sums_of_side in sums.items()}
     return {
         side: SliceConsistency(
             step_hu=step[side],
             step_over_target=_ratio(step[side], step.get("target")) if side != "target" else None,
-            flicker_hu=added.step_hu if side == "harmonized" and added.places else None,
-            noise_correlation=walk.correlation,
-            n_gaps=walk.gaps,
+            flicker_hu=added_sums.step_hu if side == "harmonized" and added_sums.places else None,
+            noise_correlation=sums_of_side.correlation,
+            n_gaps=sums_of_side.pairs,
         )
-        for side, walk in walks.items()
+        for side, sums_of_side in sums.items()
     }
 
 
 @dataclass(frozen=True)
-class _Gap:
-    """Two neighbouring slices, the tissue they share, and what of it is clear of other tissue."""
+class _SlicePair:
+    """Two neighboring slices, the tissue they share, and its part clear of other tissue."""
 
     first: int
     second: int
@@ -121,59 +122,74 @@ class _Gap:
     inside: Bool[np.ndarray, "rows columns"]
 
     @classmethod
-    def of(cls, first: int, second: int, shared: Bool[np.ndarray, "rows columns"]) -> _Gap:
+    def of(cls, first: int, second: int, shared: Bool[np.ndarray, "rows columns"]) -> _SlicePair:
         return cls(first, second, shared, ndimage.binary_erosion(shared, iterations=CLEAR_PX))
 
 
 @dataclass
-class _Walk:
-    """Sums over pairs of neighbouring slices."""
+class _NeighborSums:
+    """Sums over pairs of neighboring slices.
+
+    Args:
+        steps: sum of absolute local differences in HU.
+        places: number of local differences.
+        pairs: number of pairs.
+        product: sum of the products of both slices' noise.
+        squares_a: sum of squares of the first slices' noise.
+        squares_b: sum of squares of the second slices' noise.
+    """
 
     steps: float = 0.0
     places: int = 0
-    gaps: int = 0
+    pairs: int = 0
     product: float = 0.0
     squares_a: float = 0.0
     squares_b: float = 0.0
 
-    def go(self, hu: Float[np.ndarray, "slices rows columns"], gaps: Sequence[_Gap]) -> None:
-        for gap in gaps:
-            steps = local_means(hu[gap.second] - hu[gap.first], gap.shared)
+    def add(
+        self, hu: Float[np.ndarray, "slices rows columns"], pairs: Sequence[_SlicePair]
+    ) -> None:
+        """Add the pairs of neighboring slices of a volume."""
+        for pair in pairs:
+            steps = local_means(hu[pair.second] - hu[pair.first], pair.shared)
             if not len(steps):
                 continue
             self.steps += float(np.abs(steps).sum())
             self.places += len(steps)
-            self.gaps += 1
-            if not gap.inside.any():
+            self.pairs += 1
+            if not pair.inside.any():
                 continue
-            one, other = (_grain(hu[index], gap.inside) for index in (gap.first, gap.second))
-            self.product += float(one @ other)
-            self.squares_a += float(one @ one)
-            self.squares_b += float(other @ other)
+            noise_a, noise_b = (_noise(hu[i], pair.inside) for i in (pair.first, pair.second))
+            self.product += float(noise_a @ noise_b)
+            self.squares_a += float(noise_a @ noise_a)
+            self.squares_b += float(noise_b @ noise_b)
 
     @property
     def step_hu(self) -> float:
+        """Mean absolute local difference."""
         return self.steps / self.places
 
     @property
     def correlation(self) -> float | None:
+        """Correlation of the slices' noise; None where no noise was measured."""
         scale = float(np.sqrt(self.squares_a * self.squares_b))
         return self.product / scale if scale else None
 
 
-def _grain(
+def _noise(
     plane: Float[np.ndarray, "rows columns"], inside: Bool[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, " n"]:
-    """A slice's noise at some pixels, with mean 0."""
+    """Noise of a slice at the pixels of a mask (image less its blur), with mean 0."""
     noise = (plane - blurred(plane[None].astype(np.float64))[0])[inside]
     return np.asarray(noise - noise.mean())
 
 
-def _neighbours(volume: CTVolume) -> list[tuple[int, int]]:
+def _neighbors(volume: CTVolume) -> list[tuple[int, int]]:
+    """Numbers of slices that follow each other without a larger gap."""
     gaps = np.abs(np.diff(volume.geometry.z_mm))
     if not len(gaps):
         return []
-    near = np.flatnonzero(gaps <= NEIGHBOURS * gaps.min())
+    near = np.flatnonzero(gaps <= MAX_GAP_RATIO * gaps.min())
     return [(int(index), int(index) + 1) for index in near]
 
 
@@ -183,14 +199,14 @@ def _ratio(step_hu: float, target_hu: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Idempotence:
-    """What a method does to the target scanner's own images, which need nothing done.
+    """Change that a method makes to the target scanner's own images, which need none.
 
     Args:
-        change: the images put through it, less what they were.
-        bias: low-frequency bias it gives each tissue.
-        spectrum_db: rms change of the texture power spectrum over the band that textures are
-            compared in; None where there is too little soft tissue.
-        gain_db: signed mean of that change; above 0, it sharpens or adds noise.
+        change: size of the difference between the mapped images and the images themselves.
+        bias: low-frequency bias of each tissue.
+        spectrum_db: rms change of the texture power spectrum over the band in which textures are
+            compared; None where there is too little soft tissue.
+        gain_db: signed mean of that change; above 0, the method sharpens or adds noise.
     """
 
     change: Residuals
@@ -199,10 +215,10 @@ class Idempotence:
     gain_db: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Plain values."""
         return {
             "change": self.change.to_json(),
-            "bias": {tissue: one.to_json() for tissue, one in self.bias.items()},
+            "bias": {tissue: bias.to_json() for tissue, bias in self.bias.items()},
             "spectrum_db": self.spectrum_db,
             "gain_db": self.gain_db,
         }
@@ -217,15 +233,18 @@ def idempotence(
     """Compare target images with the same images put through a method.
 
     Args:
-        maps: of the targets.
+        targets: volumes of the target scanner.
+        mapped: the same volumes put through the method, in the same order.
+        maps: tissue maps of the targets.
+        size_px: side of the patches of the texture spectrum.
 
     Raises:
         EvaluationError: if they differ in number or shape.
     """
-    if [one.hu.shape for one in targets] != [one.hu.shape for one in mapped]:
+    if [volume.hu.shape for volume in targets] != [volume.hu.shape for volume in mapped]:
         raise EvaluationError(
-            f"{len(mapped)} mapped volumes do not fit {len(targets)} target volumes; "
-            "give each target volume and what became of it, in one order"
+            f"{len(mapped)} mapped volumes do not fit {len(targets)} target volumes in number or "
+            "shape; give each target volume and its mapped volume in one order"
         )
     pairs = list(zip(mapped, targets, strict=True))
     texture, _ = texture_or_reason({"harmonized": mapped, "target": targets}, size_px)
@@ -248,6 +267,12 @@ def idempotence_of(
     targets: Sequence[CTVolume],
     size_px: int = SPECTRUM_PX,
 ) -> Idempotence:
-    """The same for a mapping from a volume to its new HU."""
-    mapped = [one.with_hu(mapping(one)) for one in targets]
-    return idempotence(targets, mapped, [TissueMap.of(one) for one in targets], size_px)
+    """Change that a mapping makes to target images.
+
+    Args:
+        mapping: function from a volume to its new HU.
+        targets: volumes of the target scanner.
+        size_px: side of the patches of the texture spectrum.
+    """
+    mapped = [volume.with_hu(mapping(volume)) for volume in targets]
+    return idempotence(targets, mapped, [TissueMap.of(volume) for volume in targets], size_px)

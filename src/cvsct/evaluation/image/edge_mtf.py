@@ -1,13 +1,13 @@
-"""Resolution from natural edges: the task transfer function of skin and of the lungs' border.
+"""Resolution from natural edges: modulation transfer over skin and the border of the lungs.
 
-Noise and resolution are confounded in a power spectrum; an edge carries resolution alone. Pixels
-along many pieces of edge are sorted by their distance from the edge, each piece is placed to a
-fraction of a pixel on each side's own image, and the mean profile is transformed (AAPM Report 233,
-section 4.3, with natural edges for its rods).
+A power spectrum mixes noise and resolution; an edge shows resolution alone. Pixels along many
+pieces of edge are sorted by their distance from the edge, whose position is measured to a fraction
+of a pixel on each side's own image, and the mean profile is transformed (AAPM Report 233, section
+4.3, with natural edges in place of its rods).
 
-An edge of a body is not ideally sharp: it slants through a thick slice and tissue near it varies.
-What is measured is that blur times the scanner's, so absolute values read low, and only
-*differences between sides on the same edges* are the scanner's or the method's.
+An edge of a body is not ideally sharp: it slants through a thick slice, and tissue near it varies.
+The curve is the product of that blur and the scanner's, so absolute values are too low, and only
+*differences between sides on the same edges* belong to the scanner or the method.
 """
 
 from __future__ import annotations
@@ -28,92 +28,116 @@ from cvsct.evaluation.image.edges import (
     EdgeKind,
     find_edges,
 )
-from cvsct.evaluation.image.mtf import STEPS_PER_PX, Modulation, edge_transform
+from cvsct.evaluation.image.mtf import STEPS_PER_PX, ModulationTransfer, edge_transform
 from cvsct.evaluation.image.noise import stacks_of
 
-LEAST_EDGES = 10
+MIN_EDGES = 10
+"""Smallest number of pieces of edge from which a kind of edge is measured."""
+
 RESAMPLES = 100
+"""Number of bootstrap resamples of the pieces of edge."""
+
 BINS = int(2 * REACH_PX * STEPS_PER_PX)
-SHOWN = 4
-"""Of this many frequencies one goes into the record."""
+"""Number of bins of a profile."""
+
+RECORDED_EVERY = 4
+"""Step between the frequencies that go into the record."""
 
 
 @dataclass(frozen=True)
 class EdgeTransfer:
-    """Transfer function of one side over one kind of edge.
+    """Modulation transfer of one side over one kind of edge.
 
     Args:
-        mtf50_interval: 95 % bootstrap interval over pieces of edge, in cycles/mm; None where some
-            resample has no crossing.
-        clipped_share: of the pixels on the dark side, those stored at or below -1024 HU. Clipped
-            undershoot and noise blunt an edge: above a few per cent do not trust the curve.
+        transfer: the curve, with the edges' mean contrast.
+        mtf50_interval: 95 % bootstrap interval of the 50 % frequency over pieces of edge, in
+            cycles/mm; None where the curve of some resample does not fall to 0.5.
+        n_edges: number of pieces of edge.
+        length_mm: their length in all.
+        clipped_share: share of the pixels on the dark side that are stored at or below -1024 HU.
+            Clipping undershoot and noise blunts an edge: above a few percent the curve is not to
+            be trusted.
     """
 
-    modulation: Modulation = field(repr=False)
+    transfer: ModulationTransfer = field(repr=False)
     mtf50_interval: tuple[float, float] | None
     n_edges: int
     length_mm: float
     clipped_share: float
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, with part of the curve."""
+        """Plain values, with every fourth point of the curve."""
         return {
-            "mtf50_per_mm": _number(self.modulation.mtf50_per_mm),
+            "mtf50_per_mm": _finite_or_none(self.transfer.mtf50_per_mm),
             "mtf50_interval": list(self.mtf50_interval) if self.mtf50_interval else None,
-            "mtf10_per_mm": _number(self.modulation.mtf10_per_mm),
-            "contrast_hu": self.modulation.contrast_hu,
+            "mtf10_per_mm": _finite_or_none(self.transfer.mtf10_per_mm),
+            "contrast_hu": self.transfer.contrast_hu,
             "n_edges": self.n_edges,
             "length_mm": self.length_mm,
             "clipped_share": self.clipped_share,
-            "f_per_mm": self.modulation.f_per_mm[::SHOWN].tolist(),
-            "mtf": self.modulation.mtf[::SHOWN].tolist(),
+            "f_per_mm": self.transfer.f_per_mm[::RECORDED_EVERY].tolist(),
+            "mtf": self.transfer.mtf[::RECORDED_EVERY].tolist(),
         }
 
 
 def edge_transfer(
     sides: Mapping[str, Sequence[CTVolume]], seed: int = 0
 ) -> dict[EdgeKind, dict[str, EdgeTransfer]]:
-    """Transfer function of each side by kind of edge, all sides on the same pieces of edge.
+    """Measure modulation transfer by kind of edge, each side on the same pieces of edge.
 
     About `noise.SLICES` slices are measured. Volumes of another pixel size than the first are left
-    out, and so is a kind of edge with fewer than `LEAST_EDGES` pieces.
+    out, and so is a kind of edge with fewer than `MIN_EDGES` pieces.
 
     Args:
         sides: volumes by side; volume i of every side shows the same slices. Sides of different
-            bodies are measured one at a time.
+            bodies are measured by a call for each.
+        seed: seed of the bootstrap.
 
     Raises:
         EvaluationError: if sides differ in their number of volumes or in a volume's shape.
     """
     profiles: dict[EdgeKind, dict[str, list[_Profile]]] = {"skin": {}, "lung": {}}
     pixel_mm = 1.0
-    for same in stacks_of(sides):
-        pixel_mm = next(iter(same.values())).pixel_mm
-        for edge in find_edges(list(same.values())):
-            for side, volume in same.items():
+    for stack in stacks_of(sides):
+        pixel_mm = next(iter(stack.values())).pixel_mm
+        for edge in find_edges(list(stack.values())):
+            for side, volume in stack.items():
                 profiles[edge.kind].setdefault(side, []).append(_profile(edge, volume))
     return {
-        kind: {side: _transfer(some, pixel_mm, seed) for side, some in by_side.items()}
+        kind: {side: _transfer(of_side, pixel_mm, seed) for side, of_side in by_side.items()}
         for kind, by_side in profiles.items()
-        if all(len(some) >= LEAST_EDGES for some in by_side.values()) and by_side
+        if all(len(of_side) >= MIN_EDGES for of_side in by_side.values()) and by_side
     }
 
 
 def transfer_ratio(
-    one: EdgeTransfer, target: EdgeTransfer, least: float = 0.1
+    side: EdgeTransfer, target: EdgeTransfer, least: float = 0.1
 ) -> Float[np.ndarray, " frequencies"]:
-    """How much sharper one side is than the target, by frequency; NaN where the target sees little.
+    """Ratio of a side's modulation transfer to the target's, by frequency.
 
-    The blur that anatomy adds to both cancels. Both must come from one `edge_transfer`.
+    The blur that anatomy adds to both cancels.
+
+    Args:
+        side: transfer of the side, from the same call of `edge_transfer` as the target's.
+        target: transfer of the target.
+        least: transfer of the target below which the ratio is NaN.
     """
-    seen = target.modulation.mtf >= least
-    known = np.where(seen, target.modulation.mtf, 1.0)
-    return np.where(seen, one.modulation.mtf / known, np.nan)
+    is_known = target.transfer.mtf >= least
+    divisor = np.where(is_known, target.transfer.mtf, 1.0)
+    return np.where(is_known, side.transfer.mtf / divisor, np.nan)
 
 
 @dataclass(frozen=True)
 class _Profile:
-    """One piece of edge: sums of distance and normalised HU of its pixels, by bin of distance."""
+    """Sums over the pixels of a piece of edge, by bin of distance from it.
+
+    Args:
+        counts: number of pixels.
+        distance: sum of their distances in pixels.
+        height: sum of their HU, scaled to 0 on the dark side and 1 on the bright one.
+        contrast_hu: bright side less dark side.
+        clipped_share: share of the dark side's pixels at or below -1024 HU.
+    """
 
     counts: Float[np.ndarray, " bins"]
     distance: Float[np.ndarray, " bins"]
@@ -123,25 +147,26 @@ class _Profile:
 
 
 def _profile(edge: Edge, volume: CTVolume) -> _Profile:
+    """Profile across an edge of one side's image, around the edge's position in that image."""
     distance, hu = edge.profile(volume.hu)
     dark, bright = distance < -REACH_PX / 2, distance > REACH_PX / 2
     low, high = float(hu[dark].mean()), float(hu[bright].mean())
     height = (hu - low) / (high - low)
-    moved = distance - _place(distance, height)
-    index = np.floor((moved + REACH_PX) * STEPS_PER_PX).astype(int)
+    centred = distance - _edge_position(distance, height)
+    index = np.floor((centred + REACH_PX) * STEPS_PER_PX).astype(int)
     kept = (index >= 0) & (index < BINS)
-    index, moved, height = index[kept], moved[kept], height[kept]
+    index, centred, height = index[kept], centred[kept], height[kept]
     return _Profile(
         counts=np.bincount(index, minlength=BINS).astype(np.float64),
-        distance=np.bincount(index, moved, BINS),
+        distance=np.bincount(index, centred, BINS),
         height=np.bincount(index, height, BINS),
         contrast_hu=high - low,
         clipped_share=float(np.mean(hu[dark] <= AIR_FLOOR_HU)),
     )
 
 
-def _place(distance: Float[np.ndarray, " n"], height: Float[np.ndarray, " n"]) -> float:
-    """Where the edge lies: the step with the same area as the profile, whatever its shape."""
+def _edge_position(distance: Float[np.ndarray, " n"], height: Float[np.ndarray, " n"]) -> float:
+    """Position of the ideal step that has the same area as the profile, in pixels."""
     half = REACH_PX / 2
     cells = np.floor((distance + half) * 2).astype(int)
     within = (cells >= 0) & (cells < round(4 * half))
@@ -151,12 +176,14 @@ def _place(distance: Float[np.ndarray, " n"], height: Float[np.ndarray, " n"]) -
 
 
 def _transfer(profiles: Sequence[_Profile], pixel_mm: float, seed: int) -> EdgeTransfer:
+    """Modulation transfer of the mean of the profiles, with its bootstrap interval."""
     counts, distance, height = (
-        np.stack([getattr(one, name) for one in profiles])
+        np.stack([getattr(profile, name) for profile in profiles])
         for name in ("counts", "distance", "height")
     )
+    contrast_hu = float(np.mean([profile.contrast_hu for profile in profiles]))
 
-    def modulation(weights: Float[np.ndarray, " edges"]) -> Modulation:
+    def weighted_transfer(weights: Float[np.ndarray, " edges"]) -> ModulationTransfer:
         total = weights @ counts
         filled = total > 0
         middles = (np.arange(BINS) + 0.5) / STEPS_PER_PX - REACH_PX
@@ -166,23 +193,24 @@ def _transfer(profiles: Sequence[_Profile], pixel_mm: float, seed: int) -> EdgeT
             (weights @ height)[filled] / total[filled],
         )
         f, curve = edge_transform(esf, pixel_mm)
-        return Modulation(f, curve, float(np.mean([one.contrast_hu for one in profiles])))
+        return ModulationTransfer(f, curve, contrast_hu)
 
     n = len(profiles)
     rng = random_stream(seed, "edges")
     draws = [
-        modulation(rng.multinomial(n, np.full(n, 1 / n)).astype(np.float64)).mtf50_per_mm
+        weighted_transfer(rng.multinomial(n, np.full(n, 1 / n)).astype(np.float64)).mtf50_per_mm
         for _ in range(RESAMPLES)
     ]
     low, high = np.percentile(draws, [2.5, 97.5])
     return EdgeTransfer(
-        modulation=modulation(np.ones(n)),
+        transfer=weighted_transfer(np.ones(n)),
         mtf50_interval=(float(low), float(high)) if np.isfinite([low, high]).all() else None,
         n_edges=n,
         length_mm=n * LENGTH_PX * pixel_mm,
-        clipped_share=float(np.mean([one.clipped_share for one in profiles])),
+        clipped_share=float(np.mean([profile.clipped_share for profile in profiles])),
     )
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
+    """A finite number, or None, which JSON can hold."""
     return float(value) if np.isfinite(value) else None

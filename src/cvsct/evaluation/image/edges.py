@@ -1,7 +1,7 @@
-"""Natural edges of a body: short, smooth pieces of skin and of lung border with even sides.
+"""Natural edges of a body: short, smooth pieces of skin and lung border between homogeneous sides.
 
-They are found on a blurred mean of all sides, so that neither noise nor a kernel's overshoot
-decides which pieces count, and every side is measured on the same ones.
+They are found on a blurred mean of all sides of the evaluation, so that neither noise nor a
+kernel's overshoot decides which pieces count, and every side is measured on the same ones.
 """
 
 from __future__ import annotations
@@ -21,20 +21,29 @@ from cvsct.evaluation.extras import load_extra
 EdgeKind = Literal["skin", "lung"]
 
 LEVEL_HU = LUNG.high_hu
-"""Where exactly does not matter: each piece's edge is placed anew on each side's image."""
+"""Level of the contours that are searched. The exact value does not matter, because the position
+of each edge is measured again on each side's image."""
 
 LENGTH_PX = 20
+"""Length of a piece of edge."""
+
 REACH_PX = 8.0
+"""Distance up to which pixels on either side of an edge belong to its profile."""
+
 CLEAR_PX = 4.0
-"""Beyond this distance from an edge the blurred image has settled (two deviations)."""
+"""Distance from an edge beyond which its blur has died away: two deviations of the Gaussian."""
 
-LEAST_CONTRAST_HU = 300.0
-UNEVEN = 0.15
-"""How much an edge's two sides may vary on the blurred image, as a share of its contrast."""
+MIN_CONTRAST_HU = 300.0
+"""Smallest difference between the two sides of an edge, on the blurred image."""
 
-SHARPEST_BEND_PER_PX = 1 / 20
-ROUGHEST_PX = 0.25
-"""Root mean square distance of a piece's contour from its parabola."""
+MAX_SIDE_VARIATION = 0.15
+"""Largest range of HU along a side of an edge, on the blurred image, as a share of the contrast."""
+
+MAX_CURVATURE_PER_PX = 1 / 20
+"""Largest curvature of a piece of edge."""
+
+MAX_ROUGHNESS_PX = 0.25
+"""Largest root mean square distance of a piece's contour from its parabola."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,11 @@ class Edge:
     """A piece of edge: a parabola v(u) around a point, u along the edge and v towards tissue.
 
     Args:
+        kind: `skin` or `lung`.
+        slice_index: slice that it lies in.
         middle_px: row and column of u = v = 0.
-        inwards: unit vector (down, across) from air or lung to tissue.
-        parabola: coefficients of v(u), highest power first.
+        inwards: unit vector (down rows, across columns) from air or lung to tissue.
+        parabola: coefficients of v(u) in pixels, highest power first.
     """
 
     kind: EdgeKind
@@ -56,7 +67,11 @@ class Edge:
     def profile(
         self, hu: Float[np.ndarray, "slices rows columns"]
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Distance from the edge in pixels (tissue positive) and HU of each pixel near it."""
+        """Distance from the edge in pixels (positive in tissue) and HU of each pixel near it.
+
+        Args:
+            hu: a volume that shows the slices on which the edge was found.
+        """
         plane = hu[self.slice_index]
         half = int(np.ceil(np.hypot(LENGTH_PX / 2, REACH_PX))) + 1
         row, column = (round(value) for value in self.middle_px)
@@ -73,7 +88,11 @@ class Edge:
 
 
 def find_edges(volumes: Sequence[CTVolume]) -> list[Edge]:
-    """All usable pieces of edge in volumes that show the same slices, clear of any padding."""
+    """Find all usable pieces of edge in volumes that show the same slices, clear of padding.
+
+    Raises:
+        MissingExtraError: if scikit-image is not installed.
+    """
     find_contours: Any = load_extra("skimage.measure").find_contours
     mean = np.asarray(np.mean([volume.hu for volume in volumes], axis=0, dtype=np.float64))
     inside = body(mean)
@@ -87,9 +106,9 @@ def find_edges(volumes: Sequence[CTVolume]) -> list[Edge]:
         for contour in find_contours(smooth, LEVEL_HU):
             length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(contour, axis=0).T))])
             steps = np.arange(0.0, length[-1])
-            even = np.stack([np.interp(steps, length, axis) for axis in contour.T], axis=-1)
-            for start in range(0, len(even) - LENGTH_PX, LENGTH_PX):
-                piece = even[start : start + LENGTH_PX + 1]
+            points = np.stack([np.interp(steps, length, axis) for axis in contour.T], axis=-1)
+            for start in range(0, len(points) - LENGTH_PX, LENGTH_PX):
+                piece = points[start : start + LENGTH_PX + 1]
                 row, column = (round(float(value)) for value in piece.mean(axis=0))
                 around = padded[
                     index, max(row - room, 0) : row + room, max(column - room, 0) : column + room
@@ -106,28 +125,28 @@ def _edge(
     inside: Bool[np.ndarray, "rows columns"],
     index: int,
 ) -> Edge | None:
-    """The edge along a piece of contour, if it is smooth and has even sides."""
+    """The edge along a piece of contour; None unless it is smooth between homogeneous sides."""
     middle = piece.mean(axis=0)
     room = min(*middle, *(np.array(smooth.shape) - 1 - middle))
     if room < np.hypot(LENGTH_PX / 2, REACH_PX) + 1:
         return None
     along = np.linalg.svd(piece - middle, full_matrices=False)[2][0]
     normal = np.array([along[1], -along[0]])
-    ahead = _sampled(smooth, middle, normal, np.array([-CLEAR_PX, CLEAR_PX]), np.zeros(1))
-    if ahead[0, 0] > ahead[1, 0]:
+    both_sides = _sampled(smooth, middle, normal, np.array([-CLEAR_PX, CLEAR_PX]), np.zeros(1))
+    if both_sides[0, 0] > both_sides[1, 0]:
         normal = -normal
     u = (piece - middle) @ np.array([-normal[1], normal[0]])
     v = (piece - middle) @ normal
     parabola = np.polyfit(u, v, 2)
-    rough = float(np.sqrt(np.mean((v - np.polyval(parabola, u)) ** 2)))
-    if rough > ROUGHEST_PX or 2 * abs(parabola[0]) > SHARPEST_BEND_PER_PX:
+    roughness = float(np.sqrt(np.mean((v - np.polyval(parabola, u)) ** 2)))
+    if roughness > MAX_ROUGHNESS_PX or 2 * abs(parabola[0]) > MAX_CURVATURE_PER_PX:
         return None
-    away = np.arange(CLEAR_PX, REACH_PX + 0.5)
-    places = np.array([-0.4, -0.2, 0.0, 0.2, 0.4]) * LENGTH_PX
-    low = _sampled(smooth, middle, normal, -away, places)
-    high = _sampled(smooth, middle, normal, away, places)
+    distance = np.arange(CLEAR_PX, REACH_PX + 0.5)
+    along_edge = np.array([-0.4, -0.2, 0.0, 0.2, 0.4]) * LENGTH_PX
+    low = _sampled(smooth, middle, normal, -distance, along_edge)
+    high = _sampled(smooth, middle, normal, distance, along_edge)
     contrast = float(high.mean() - low.mean())
-    if contrast < LEAST_CONTRAST_HU or max(np.ptp(low), np.ptp(high)) > UNEVEN * contrast:
+    if contrast < MIN_CONTRAST_HU or max(np.ptp(low), np.ptp(high)) > MAX_SIDE_VARIATION * contrast:
         return None
     row, column = (round(float(value)) for value in middle - CLEAR_PX * normal)
     return Edge(
@@ -146,7 +165,7 @@ def _sampled(
     v: Float[np.ndarray, " across"],
     u: Float[np.ndarray, " along"],
 ) -> Float[np.ndarray, "across along"]:
-    """The blurred image at distances from a point, along its normal and along its edge."""
+    """The blurred image at distances from a point, along the normal (v) and the edge (u)."""
     tangent = np.array([-normal[1], normal[0]])
-    places = middle + v[:, None, None] * normal + u[:, None] * tangent
-    return np.asarray(ndimage.map_coordinates(smooth, np.moveaxis(places, -1, 0), order=1))
+    positions = middle + v[:, None, None] * normal + u[:, None] * tangent
+    return np.asarray(ndimage.map_coordinates(smooth, np.moveaxis(positions, -1, 0), order=1))

@@ -15,24 +15,30 @@ from scipy.signal.windows import tukey
 from cvsct.core.errors import EvaluationError
 
 STEPS_PER_PX = 10
-"""Bins of the edge spread function a pixel."""
+"""Number of bins of the edge spread function in a pixel."""
+
 REACH = 0.8
-"""How far the edge profile reaches to both sides, as a share of the disc's radius."""
-LEAST_CONTRAST_TO_NOISE = 10.0
-"""There white noise moves the frequency at half by 7 % (one deviation; a disc of 15 mm in pixels of
-0.35 mm); at twice as much by 1.5 %."""
+"""Distance to which the edge profile reaches on both sides, as a share of the disc's radius."""
+
+MIN_CONTRAST_TO_NOISE = 10.0
+"""Smallest contrast over noise at which an edge is measured. At this value white noise moves the
+50 % frequency by 7 % (one deviation; a disc of 15 mm in pixels of 0.35 mm), twice it by 1.5 %."""
+
 FREQUENCIES = 201
+"""Number of frequencies of a curve."""
+
 CENTRING_ROUNDS = 5
+"""Number of times that the disc's middle is computed, each around the one before."""
 
 
 @dataclass(frozen=True)
-class Modulation:
-    """Modulation transfer of an edge: what AAPM Report 233 calls the task transfer function.
+class ModulationTransfer:
+    """Modulation transfer function of an edge, the task transfer function of AAPM Report 233.
 
     Args:
-        f_per_mm: from 0 to the inverse of the pixel, twice what its own sampling could show.
-        mtf: 1 at frequency 0.
-        contrast_hu: the disc less what is around it.
+        f_per_mm: frequencies from 0 to the inverse of the pixel, twice the Nyquist frequency.
+        mtf: the curve, 1 at frequency 0.
+        contrast_hu: HU of the object less HU of its surroundings.
     """
 
     f_per_mm: Float[np.ndarray, " frequencies"]
@@ -41,12 +47,12 @@ class Modulation:
 
     @property
     def mtf50_per_mm(self) -> float:
-        """Where the curve first falls to a half; NaN if it does not."""
+        """Frequency at which the curve first falls to 0.5, in cycles/mm; NaN if it does not."""
         return first_below(self.f_per_mm, self.mtf, 0.5)
 
     @property
     def mtf10_per_mm(self) -> float:
-        """Where the curve first falls to a tenth; NaN if it does not."""
+        """Frequency at which the curve first falls to 0.1, in cycles/mm; NaN if it does not."""
         return first_below(self.f_per_mm, self.mtf, 0.1)
 
 
@@ -68,21 +74,23 @@ def modulation_transfer(
     pixel_mm: float,
     radius_mm: float,
     centre_px: tuple[float, float] | None = None,
-) -> Modulation:
-    """Modulation transfer from the edge of a disc in uniform surroundings.
+) -> ModulationTransfer:
+    """Measure modulation transfer from the edge of a disc in uniform surroundings.
 
     Pixels are sorted by their distance from the disc's centre of mass into bins of a tenth of a
-    pixel, for `edge_transform`. No other smoothing. The disc's curvature is neglected: its radius
-    should be ten times the blur.
+    pixel, for `edge_transform`. There is no other smoothing. The disc's curvature is neglected, so
+    its radius should be ten times the blur.
 
     Args:
-        image: in HU, the mean of repeated scans where noise is high.
-        radius_mm: of the disc. Nothing else may lie nearer than 1.8 times that to its middle.
-        centre_px: row and column of its middle, to a quarter of the radius; None is the image's.
+        image: image in HU; the mean of repeated scans where noise is high.
+        pixel_mm: size of a pixel.
+        radius_mm: radius of the disc. No other object may lie within 1.8 radii of its middle.
+        centre_px: row and column of its middle, accurate to a quarter of the radius; None for the
+            middle of the image.
 
     Raises:
-        EvaluationError: if the disc and its surroundings reach beyond the image, are too few
-            pixels or do not stand out from the noise.
+        EvaluationError: if the disc and its surroundings reach beyond the image, have too few
+            pixels, or do not stand out from the noise.
     """
     radius = radius_mm / pixel_mm
     reach = REACH * radius
@@ -95,26 +103,29 @@ def modulation_transfer(
     centre = _centre_of_mass(hu, radius, reach, start)
     distance = _distance(hu.shape, centre)
     _refuse_beyond(hu.shape, centre, radius + reach)
-    contrast = _contrast(hu, distance <= radius - reach / 2, _around(distance, radius, reach))
+    contrast = _contrast(
+        hu, distance <= radius - reach / 2, _surrounding_ring(distance, radius, reach)
+    )
     steps = round(reach * STEPS_PER_PX)
     edges = radius + np.arange(-steps, steps + 1) / STEPS_PER_PX
     profile = _profile(hu, distance, edges)
     f, curve = edge_transform(profile, pixel_mm)
-    return Modulation(f, curve, contrast)
+    return ModulationTransfer(f, curve, contrast)
 
 
 def edge_transform(
     profile: Float[np.ndarray, " bins"], pixel_mm: float
 ) -> tuple[Float[np.ndarray, " frequencies"], Float[np.ndarray, " frequencies"]]:
-    """Frequencies and modulation of an edge spread function of `STEPS_PER_PX` bins a pixel.
+    """Frequencies and modulation transfer of an edge spread function.
 
-    It is differentiated, its ends are tapered, and the modulus of its Fourier transform is divided
-    by its value at 0 and by what the bins and the difference take away.
+    The profile, of `STEPS_PER_PX` bins in a pixel, is differentiated and tapered at its ends. The
+    modulus of its Fourier transform is corrected for the bins and the difference, and divided by
+    its value at frequency 0.
     """
     line = np.diff(profile) * tukey(len(profile) - 1, 0.5)
-    place_mm = np.arange(len(line)) * (pixel_mm / STEPS_PER_PX)
+    position_mm = np.arange(len(line)) * (pixel_mm / STEPS_PER_PX)
     f = np.linspace(0, 1 / pixel_mm, FREQUENCIES)
-    curve = np.abs(np.exp(-2j * np.pi * np.outer(f, place_mm)) @ line)
+    curve = np.abs(np.exp(-2j * np.pi * np.outer(f, position_mm)) @ line)
     curve /= np.sinc(f * pixel_mm / STEPS_PER_PX) ** 2
     return f, curve / curve[0]
 
@@ -128,19 +139,20 @@ def _distance(
     )
 
 
-def _around(
+def _surrounding_ring(
     distance: Float[np.ndarray, "rows columns"], radius: float, reach: float
 ) -> Bool[np.ndarray, "rows columns"]:
-    """The ring of surroundings, clear of the edge."""
+    """Mask of the ring around the disc, clear of its edge."""
     return (distance > radius + reach / 2) & (distance <= radius + reach)
 
 
 def _refuse_beyond(shape: tuple[int, ...], centre: tuple[float, float], limit: float) -> None:
+    """Refuse a disc whose surroundings, up to `limit` pixels from its middle, leave the image."""
     room = min(*centre, shape[0] - 1 - centre[0], shape[1] - 1 - centre[1])
     if room < limit:
         raise EvaluationError(
             f"the disc at row {centre[0]:.0f}, column {centre[1]:.0f} has {room:.0f} px to the "
-            f"image's border; its edge needs {limit:.0f} px around the middle"
+            f"image's border, expected {limit:.0f} px around its middle; give a larger image"
         )
 
 
@@ -150,12 +162,12 @@ def _centre_of_mass(
     reach: float,
     start: tuple[float, float],
 ) -> tuple[float, float]:
-    """The disc's middle, from its contrast as weight, found again around each new middle."""
+    """Row and column of the disc's middle, weighted by contrast, computed in several rounds."""
     centre = start
     for _ in range(CENTRING_ROUNDS):
         _refuse_beyond(hu.shape, centre, radius + reach)
         distance = _distance(hu.shape, centre)
-        weight = hu - hu[_around(distance, radius, reach)].mean()
+        weight = hu - hu[_surrounding_ring(distance, radius, reach)].mean()
         weight[distance > radius + reach / 2] = 0
         total = weight.sum()
         if total == 0:
@@ -173,17 +185,17 @@ def _contrast(
     inside: Bool[np.ndarray, "rows columns"],
     around: Bool[np.ndarray, "rows columns"],
 ) -> float:
-    """Disc less surroundings.
+    """Mean HU of the disc less that of its surroundings.
 
     Raises:
         EvaluationError: if noise is too high for an edge to be measured.
     """
     contrast = float(hu[inside].mean() - hu[around].mean())
     noise = float(hu[around].std())
-    if not abs(contrast) > LEAST_CONTRAST_TO_NOISE * noise:
+    if not abs(contrast) > MIN_CONTRAST_TO_NOISE * noise:
         raise EvaluationError(
             f"the disc stands {contrast:.0f} HU out of its surroundings with noise of {noise:.0f} "
-            f"HU; expected {LEAST_CONTRAST_TO_NOISE:g} times the noise: average repeated scans"
+            f"HU; expected {MIN_CONTRAST_TO_NOISE:g} times the noise: average repeated scans"
         )
     return contrast
 
@@ -193,11 +205,11 @@ def _profile(
     distance: Float[np.ndarray, "rows columns"],
     edges: Float[np.ndarray, " edges"],
 ) -> Float[np.ndarray, " bins"]:
-    """Edge spread function: mean of each bin of distances, moved to the bin's middle."""
+    """Edge spread function: mean HU of each bin of distances, interpolated to its middle."""
     near = (distance >= edges[0]) & (distance < edges[-1])
     index = np.searchsorted(edges, distance[near], side="right") - 1
     count = np.bincount(index, minlength=len(edges) - 1)
     filled = count > 0
-    mean_place = np.bincount(index, distance[near], len(edges) - 1)[filled] / count[filled]
+    mean_distance = np.bincount(index, distance[near], len(edges) - 1)[filled] / count[filled]
     mean_hu = np.bincount(index, hu[near], len(edges) - 1)[filled] / count[filled]
-    return np.asarray(np.interp((edges[1:] + edges[:-1]) / 2, mean_place, mean_hu))
+    return np.asarray(np.interp((edges[1:] + edges[:-1]) / 2, mean_distance, mean_hu))

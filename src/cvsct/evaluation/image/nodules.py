@@ -1,10 +1,10 @@
-"""Nodules against the phantom's truth: CT number, volume and diameter.
+"""Errors of nodules against the phantom's truth: CT number, volume and diameter.
 
 Volume is the partial-volume-corrected sum: the excess over the local background, summed over all
-that a nodule's blur can reach, divided by the contrast of its core. No threshold is involved, so a
-kernel, a slice profile or a shift within the grid does not change it. The excess needs no core: for
-nodules too thin for one (5 mm in slices of 5 mm) it is all that can be told, and is compared with
-what the truth's HU and volume would give.
+voxels that a nodule's blur can reach, divided by the contrast of its core. There is no threshold,
+so a kernel, a slice profile or a shift within the grid does not change it. The excess needs no
+core: it is the only figure of nodules too thin for one (5 mm in slices of 5 mm), and is compared
+with the excess that the true HU and volume would give.
 """
 
 from __future__ import annotations
@@ -20,33 +20,38 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.nodule_truth import NoduleTruth, nodules_of, sphere_diameter_mm
 
 BLUR_MM = 1.0
-"""How far from an edge a blurred image is still that edge's: 2 deviations of a lung kernel's point
-spread (0.3 to 0.5 mm)."""
+"""Distance from a surface to which its blur reaches: two standard deviations of a lung kernel's
+point spread (0.3 to 0.5 mm)."""
 
 REACH_MM = 1.5
-"""Beyond its surface, where a nodule's blur has died away in plane. Further out more of the lung's
-vessels would be counted in than blur left out."""
+"""Distance from a nodule's surface up to which voxels count towards its excess. Further out, more
+of the lung's vessels would be added than blur left out."""
 
 RING_MM = 4.0
-"""Width of the surroundings that give the background, from `REACH_MM` outwards."""
+"""Width of the ring that gives the background, from `REACH_MM` outwards."""
 
-LEAST_CORE_VOXELS = 5
-LARGEST_ERROR = 0.25
-"""Of the excess, by noise alone, one deviation; beyond, a nodule is too faint to measure."""
+MIN_CORE_VOXELS = 5
+"""Smallest number of voxels from which the core's CT number is measured."""
+
+MAX_EXCESS_ERROR = 0.25
+"""Largest relative error of the excess by noise (one deviation) at which a nodule is measured."""
 
 
 @dataclass(frozen=True)
 class NoduleFigures:
-    """What an image shows of one nodule; None where it cannot be told, and `reason` says why.
+    """Measurements of one nodule in an image; None where there is none, and `reason` says why.
 
     Args:
+        truth: true values of the nodule.
         core_hu: mean of the voxels that lie wholly inside, clear of blur and partial volume.
         background_hu: median of the surroundings.
-        noise_hu: standard deviation there, robust.
-        excess_hu_mm3: sum of what exceeds the background, times a voxel's volume.
-        excess_share: of what the truth's HU and volume make of this background; 1 is right.
-        volume_mm3: excess over the core's contrast.
-        diameter_mm: of the sphere of that volume.
+        noise_hu: robust standard deviation of the surroundings.
+        excess_hu_mm3: sum of HU above the background, times a voxel's volume.
+        excess_share: excess divided by that of the true HU and volume on this background; 1 is
+            right.
+        volume_mm3: excess divided by the core's contrast.
+        diameter_mm: diameter of the sphere of that volume.
+        reason: why something was not measured; empty where everything was.
     """
 
     truth: NoduleTruth
@@ -61,28 +66,28 @@ class NoduleFigures:
 
     @property
     def seen(self) -> bool:
-        """Whether the images show it wholly."""
+        """Whether the images show the whole nodule."""
         return self.background_hu is not None
 
     @property
     def hu_error(self) -> float | None:
-        """Of the core, in HU."""
+        """Error of the core's CT number."""
         return None if self.core_hu is None else self.core_hu - self.truth.hu
 
     @property
     def diameter_error_mm(self) -> float | None:
-        """Against the sphere of the true volume."""
+        """Error of the diameter against that of the sphere of the true volume."""
         if self.diameter_mm is None:
             return None
         return self.diameter_mm - self.truth.sphere_mm
 
     @property
     def volume_error(self) -> float | None:
-        """As a share of the true volume."""
+        """Error of the volume as a share of the true volume."""
         return None if self.volume_mm3 is None else self.volume_mm3 / self.truth.volume_mm3 - 1
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, with the errors."""
+        """Plain values, with the errors."""
         errors = {
             "hu_error": self.hu_error,
             "diameter_error_mm": self.diameter_error_mm,
@@ -92,47 +97,51 @@ class NoduleFigures:
 
 
 def measure_nodule(volume: CTVolume, truth: NoduleTruth) -> NoduleFigures:
-    """CT number, volume and diameter of one nodule at its known place."""
-    near = _around(volume, truth)
-    if near is None:
+    """Measure CT number, volume and diameter of one nodule at its known position."""
+    nearby = _nearby_voxels(volume, truth)
+    if nearby is None:
         return NoduleFigures(truth, reason="lies outside the images, wholly or in part")
-    hu, voxel_mm3 = near.hu, near.voxel_mm3
+    hu, voxel_mm3 = nearby.hu, nearby.voxel_mm3
     half_mm = _thickness_mm(volume) / 2
-    place_mm = np.hypot(near.in_plane_mm, np.maximum(np.abs(near.away_mm) - half_mm, 0))
-    touched = place_mm <= truth.radius_mm + REACH_MM
-    ring = ~touched & (place_mm <= truth.radius_mm + REACH_MM + RING_MM)
+    along_z_mm = np.maximum(np.abs(nearby.through_plane_mm) - half_mm, 0)
+    distance_mm = np.hypot(nearby.in_plane_mm, along_z_mm)
+    reached = distance_mm <= truth.radius_mm + REACH_MM
+    ring = ~reached & (distance_mm <= truth.radius_mm + REACH_MM + RING_MM)
     background = float(np.median(hu[ring]))
     noise = float(1.4826 * np.median(np.abs(hu[ring] - background)))
-    excess = float((hu[touched] - background).sum()) * voxel_mm3
+    excess = float((hu[reached] - background).sum()) * voxel_mm3
     expected = (truth.hu - background) * truth.volume_mm3
-    error = noise * voxel_mm3 * float(np.sqrt(touched.sum())) / max(abs(expected), 1e-9)
-    if error > LARGEST_ERROR:
+    error = noise * voxel_mm3 * float(np.sqrt(reached.sum())) / max(abs(expected), 1e-9)
+    if error > MAX_EXCESS_ERROR:
         return NoduleFigures(
             truth,
             background_hu=background,
             noise_hu=noise,
             reason=f"too faint: noise of {noise:.0f} HU leaves {error:.0%} of its excess uncertain",
         )
-    found = NoduleFigures(
+    without_core = NoduleFigures(
         truth=truth,
         background_hu=background,
         noise_hu=noise,
         excess_hu_mm3=excess,
         excess_share=excess / expected,
     )
-    clear_mm2 = (truth.diameter_mm / 2) ** 2 - (np.abs(near.away_mm) + half_mm) ** 2
-    core = near.in_plane_mm <= np.sqrt(np.maximum(clear_mm2, 0)) - BLUR_MM
-    if core.sum() < LEAST_CORE_VOXELS:
+    clear_mm2 = (truth.diameter_mm / 2) ** 2 - (np.abs(nearby.through_plane_mm) + half_mm) ** 2
+    core = nearby.in_plane_mm <= np.sqrt(np.maximum(clear_mm2, 0)) - BLUR_MM
+    if core.sum() < MIN_CORE_VOXELS:
         inside = f"{int(core.sum())} voxels of {2 * half_mm:g} mm slices"
         return replace(
-            found, reason=f"too thin: {inside} lie wholly inside its {truth.diameter_mm:g} mm"
+            without_core,
+            reason=f"too thin: {inside} lie wholly inside its {truth.diameter_mm:g} mm",
         )
     core_hu = float(hu[core].mean())
     if (core_hu - background) * excess <= 0:
-        return replace(found, reason="core and surroundings do not differ as their sum does")
+        return replace(
+            without_core, reason="the core's contrast and the excess differ in their sign"
+        )
     volume_mm3 = excess / (core_hu - background)
     return replace(
-        found,
+        without_core,
         core_hu=core_hu,
         volume_mm3=volume_mm3,
         diameter_mm=sphere_diameter_mm(volume_mm3),
@@ -140,18 +149,21 @@ def measure_nodule(volume: CTVolume, truth: NoduleTruth) -> NoduleFigures:
 
 
 def measure_nodules(volume: CTVolume, truths: Sequence[NoduleTruth]) -> tuple[NoduleFigures, ...]:
-    """Every nodule of the body that a volume shows, in the order given."""
+    """Measure every nodule in a volume, in the order given."""
     return tuple(measure_nodule(volume, truth) for truth in truths)
 
 
 @dataclass(frozen=True)
 class NoduleSummary:
-    """Errors over the nodules of one side: medians of absolute values; None where none is told.
+    """Errors over the nodules of one side: medians of absolute values; None where there are none.
 
     Args:
-        seen: nodules within the images.
-        measured: of these, with CT number and volume.
-        excess_share: median, 1 is right.
+        seen: number of nodules within the images.
+        measured: number of these with CT number and volume.
+        hu_error: error of the CT number in HU.
+        diameter_error_mm: error of the diameter.
+        volume_error: error of the volume, as a share of the true volume.
+        excess_share: median of the excess over the true one; 1 is right.
     """
 
     seen: int
@@ -162,24 +174,24 @@ class NoduleSummary:
     excess_share: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Plain values."""
         return asdict(self)
 
 
-def summarise(figures: Sequence[NoduleFigures]) -> NoduleSummary:
-    """Errors over nodules. Compare sides only over the same nodules."""
+def summarize_nodules(figures: Sequence[NoduleFigures]) -> NoduleSummary:
+    """Summarize the errors over nodules. Sides compare only over the same nodules."""
 
-    def middle(values: Sequence[float | None], size: bool = True) -> float | None:
-        told = [abs(value) if size else value for value in values if value is not None]
-        return float(np.median(told)) if told else None
+    def median(values: Sequence[float | None], absolute: bool = True) -> float | None:
+        known = [abs(value) if absolute else value for value in values if value is not None]
+        return float(np.median(known)) if known else None
 
     return NoduleSummary(
-        seen=sum(one.seen for one in figures),
-        measured=sum(one.volume_mm3 is not None for one in figures),
-        hu_error=middle([one.hu_error for one in figures]),
-        diameter_error_mm=middle([one.diameter_error_mm for one in figures]),
-        volume_error=middle([one.volume_error for one in figures]),
-        excess_share=middle([one.excess_share for one in figures], size=False),
+        seen=sum(nodule.seen for nodule in figures),
+        measured=sum(nodule.volume_mm3 is not None for nodule in figures),
+        hu_error=median([nodule.hu_error for nodule in figures]),
+        diameter_error_mm=median([nodule.diameter_error_mm for nodule in figures]),
+        volume_error=median([nodule.volume_error for nodule in figures]),
+        excess_share=median([nodule.excess_share for nodule in figures], absolute=False),
     )
 
 
@@ -188,19 +200,20 @@ class NoduleComparison:
     """Nodules of every side against the truth.
 
     Args:
-        figures: by side, one a nodule and volume, in one order for all sides.
-        summary: by side, over the nodules that are told on every side, so that they compare.
+        figures: measurements by side, for each nodule of each volume, in one order for all sides.
+        summary: errors by side, over the nodules measured on every side, so that they compare.
     """
 
     figures: Mapping[str, tuple[NoduleFigures, ...]]
     summary: Mapping[str, NoduleSummary]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Plain values."""
         return {
-            "summary": {side: one.to_json() for side, one in self.summary.items()},
+            "summary": {side: summary.to_json() for side, summary in self.summary.items()},
             "nodules": {
-                side: [one.to_json() for one in some] for side, some in self.figures.items()
+                side: [nodule.to_json() for nodule in nodules]
+                for side, nodules in self.figures.items()
             },
         }
 
@@ -212,31 +225,33 @@ def compare_nodules(
 
     Args:
         sides: volumes by side; volume i of every side shows the same slices of one body.
-        truths: of any number of bodies; each volume's own are found by `nodules_of`.
+        truths: true nodules of any number of bodies; `nodules_of` finds those of each volume.
     """
-    found: dict[str, list[NoduleFigures]] = {side: [] for side in sides}
-    for same in zip(*sides.values(), strict=True):
-        named = (nodules_of(truths, volume) for volume in same)
-        shown = next((one for one in named if one), ())
-        for side, volume in zip(sides, same, strict=True):
-            found[side] += [one for one in measure_nodules(volume, shown) if one.seen]
-    together = list(zip(*found.values(), strict=True))
-    excess = [all(one.excess_share is not None for one in all_sides) for all_sides in together]
-    volume_told = [all(one.volume_mm3 is not None for one in all_sides) for all_sides in together]
+    measured: dict[str, list[NoduleFigures]] = {side: [] for side in sides}
+    for stack in zip(*sides.values(), strict=True):
+        by_volume = (nodules_of(truths, volume) for volume in stack)
+        of_body = next((nodules for nodules in by_volume if nodules), ())
+        for side, volume in zip(sides, stack, strict=True):
+            measured[side] += [nodule for nodule in measure_nodules(volume, of_body) if nodule.seen]
+    by_nodule = list(zip(*measured.values(), strict=True))
+    has_excess = [all(n.excess_share is not None for n in nodule) for nodule in by_nodule]
+    has_volume = [all(n.volume_mm3 is not None for n in nodule) for nodule in by_nodule]
     summary = {}
-    for side, figures in found.items():
+    for side, figures in measured.items():
         common = [
             replace(
-                one,
-                excess_share=one.excess_share if has_excess else None,
-                core_hu=one.core_hu if has_volume else None,
-                volume_mm3=one.volume_mm3 if has_volume else None,
-                diameter_mm=one.diameter_mm if has_volume else None,
+                nodule,
+                excess_share=nodule.excess_share if excess_known else None,
+                core_hu=nodule.core_hu if volume_known else None,
+                volume_mm3=nodule.volume_mm3 if volume_known else None,
+                diameter_mm=nodule.diameter_mm if volume_known else None,
             )
-            for one, has_excess, has_volume in zip(figures, excess, volume_told, strict=True)
+            for nodule, excess_known, volume_known in zip(
+                figures, has_excess, has_volume, strict=True
+            )
         ]
-        summary[side] = summarise(common)
-    return NoduleComparison({side: tuple(some) for side, some in found.items()}, summary)
+        summary[side] = summarize_nodules(common)
+    return NoduleComparison({side: tuple(figures) for side, figures in measured.items()}, summary)
 
 
 def _thickness_mm(volume: CTVolume) -> float:
@@ -244,17 +259,24 @@ def _thickness_mm(volume: CTVolume) -> float:
 
 
 @dataclass(frozen=True)
-class _Near:
-    """The voxels around a nodule, how far their middles lie from its own, and a voxel's volume."""
+class _NearbyVoxels:
+    """Voxels around a nodule.
+
+    Args:
+        hu: their CT numbers.
+        in_plane_mm: distance of their middles from the nodule's, in the plane of the slices.
+        through_plane_mm: signed distance along the normal of the slices.
+        voxel_mm3: volume of a voxel.
+    """
 
     hu: Float[np.ndarray, "slices rows columns"]
     in_plane_mm: Float[np.ndarray, "1 rows columns"]
-    away_mm: Float[np.ndarray, "slices 1 1"]
+    through_plane_mm: Float[np.ndarray, "slices 1 1"]
     voxel_mm3: float
 
 
-def _around(volume: CTVolume, truth: NoduleTruth) -> _Near | None:
-    """What lies around a nodule; None where the images end before it does."""
+def _nearby_voxels(volume: CTVolume, truth: NoduleTruth) -> _NearbyVoxels | None:
+    """Voxels of a nodule and its surroundings; None where the images do not show all of them."""
     geometry = volume.geometry
     centre = np.array(truth.centre_mm)
     rows_mm, columns_mm = geometry.pixel_mm
@@ -279,4 +301,4 @@ def _around(volume: CTVolume, truth: NoduleTruth) -> _Near | None:
     in_plane_mm = np.hypot(((rows - down) * rows_mm)[:, None], (columns - across) * columns_mm)
     hu = volume.hu[np.ix_(slices, rows, columns)].astype(np.float64)
     voxel_mm3 = rows_mm * columns_mm * geometry.spacing_mm
-    return _Near(hu, in_plane_mm[None], z_mm[slices][:, None, None], voxel_mm3)
+    return _NearbyVoxels(hu, in_plane_mm[None], z_mm[slices][:, None, None], voxel_mm3)

@@ -1,9 +1,9 @@
-"""Noise in patients' images: its power spectrum from homogeneous patches of tissue.
+"""Noise power spectrum of patients' images, from homogeneous patches of tissue.
 
-The definition is `noise_power`'s; what is added is where to measure. Patches lie in soft tissue or
-fat and are the most even ones there, judged on the *blurred mean of all sides*: on raw HU, or on
-one side alone, the choice would favour patches whose own noise happens to be low. All sides are
-measured on the same patches.
+`noise_power` defines the spectrum; this module chooses where to measure it. Patches lie in soft
+tissue or fat and are the most homogeneous ones there, judged on the *blurred mean of all sides*: on
+raw HU, or on one side alone, the choice would favor patches whose own noise happens to be low. All
+sides are measured on the same patches.
 """
 
 from __future__ import annotations
@@ -25,22 +25,30 @@ from cvsct.evaluation.image.noise_power import NoisePower, noise_power_spectrum
 from cvsct.evaluation.image.tissues import tissue_masks
 
 REGION_PX = 32
+"""Side of a patch in pixels."""
+
 REGIONS = 200
+"""Number of patches that are measured, at most."""
+
 SLICES = 60
-"""Slices measured, evenly spaced over all volumes: enough for the figures, little memory."""
+"""Number of slices measured, evenly spaced over all volumes: enough for the figures."""
 
-EVEN_SHARE = 0.05
-"""The share of tissue whose evenness is taken as that of tissue without structure."""
+HOMOGENEOUS_SHARE = 0.05
+"""Share of the positions in tissue, the least rough ones, that count as free of structure."""
 
-EVEN_MARGIN = 1.2
-"""A patch may be less even than that by this factor: what noise alone scatters it by."""
+HOMOGENEOUS_MARGIN = 1.2
+"""Factor by which a patch may be rougher than these: noise alone scatters roughness as much."""
 
 ANATOMY_RINGS = 2
-"""Lowest frequencies whose power the peak and the mean frequency take from above: a region's window
-smears over them, and in patients they are mostly anatomy. Behind a ramp filter power goes as f."""
+"""Number of lowest frequencies whose power is replaced for the peak and the mean frequency: there a
+patch's window smears the spectrum and anatomy adds to it. The power at the next frequency is
+continued in proportion to f, as behind a ramp filter."""
 
 SMOOTHING = np.array([1.0, 2.0, 3.0, 2.0, 1.0]) / 9.0
+"""Weights by which the spectrum is smoothed before its peak is found."""
+
 PIXEL_TOLERANCE = 1e-3
+"""Largest relative difference of two pixel sizes that count as one."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,11 @@ class TissueNoise:
     """Noise of one side's images in homogeneous tissue.
 
     Args:
-        power: spectrum in HU² mm²; its first `ANATOMY_RINGS` are smeared by a region's window, and
-            anatomy adds to them.
-        distance_db: rms difference of this spectrum from the target's over the frequencies that
-            textures are compared at; None for the target itself, or without one.
+        power: spectrum in HU² mm². Its first `ANATOMY_RINGS` values are smeared by a patch's
+            window and hold anatomy.
+        n_regions: number of patches.
+        distance_db: rms difference of this spectrum from the target's over the frequencies at
+            which textures are compared; None for the target itself, or without a target.
     """
 
     power: NoisePower = field(repr=False)
@@ -60,25 +69,27 @@ class TissueNoise:
 
     @property
     def mean_per_mm(self) -> float:
-        """Mean frequency of the noise."""
+        """Mean frequency of the noise in cycles/mm."""
         return self._above_anatomy.mean_per_mm
 
     @property
     def peak_per_mm(self) -> float:
-        """Frequency of the highest power, of the spectrum smoothed over five rings."""
-        one = self._above_anatomy
-        padded = np.pad(one.power_hu2_mm2, len(SMOOTHING) // 2, mode="reflect", reflect_type="odd")
+        """Frequency of the highest power in cycles/mm, of the spectrum smoothed over five rings."""
+        noise = self._above_anatomy
+        half = len(SMOOTHING) // 2
+        padded = np.pad(noise.power_hu2_mm2, half, mode="reflect", reflect_type="odd")
         smooth = np.convolve(padded, SMOOTHING, mode="valid")
-        return replace(one, power_hu2_mm2=smooth).peak_per_mm
+        return replace(noise, power_hu2_mm2=smooth).peak_per_mm
 
     @property
     def _above_anatomy(self) -> NoisePower:
+        """The spectrum with its first `ANATOMY_RINGS` continued from the next frequency."""
         f, power = self.power.f_per_mm, self.power.power_hu2_mm2.copy()
         power[:ANATOMY_RINGS] = power[ANATOMY_RINGS] * f[:ANATOMY_RINGS] / f[ANATOMY_RINGS]
         return replace(self.power, power_hu2_mm2=power)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, the curve included."""
+        """Plain values, including the curve."""
         return {
             "sd_hu": self.power.sd_hu,
             "mean_per_mm": self.mean_per_mm,
@@ -96,24 +107,31 @@ def tissue_noise(
     count: int = REGIONS,
     seed: int = 0,
 ) -> dict[str, TissueNoise]:
-    """Noise power of each side on the same patches; empty where no tissue has room for one.
+    """Measure the noise power of each side on the same patches.
 
-    About `SLICES` slices are measured. Volumes of another pixel size than the first are left out:
-    their spectra have other frequencies.
+    About `SLICES` slices are measured. Volumes of another pixel size than the first are left out,
+    because their spectra have other frequencies.
 
     Args:
-        sides: volumes by side, `target` among them where there is one; volume i of every side
-            shows the same slices. Sides of different bodies are measured one at a time.
+        sides: volumes by side, with `target` where there is one; volume i of every side shows the
+            same slices. Sides of different bodies are measured by a call for each.
+        size_px: side of a patch.
+        count: number of patches, at most.
+        seed: seed of their positions.
+
+    Returns:
+        Noise by side; empty where no tissue has room for a patch.
 
     Raises:
         EvaluationError: if sides differ in their number of volumes or in a volume's shape.
     """
     stacks = stacks_of(sides)
     patches: dict[str, list[Float[np.ndarray, "rows columns"]]] = {side: [] for side in sides}
-    for number, same in enumerate(stacks):
-        wanted = -(-(count - len(next(iter(patches.values())))) // (len(stacks) - number))
-        for region in homogeneous_regions(list(same.values()), size_px, wanted, seed + number):
-            for side, volume in same.items():
+    for number, stack in enumerate(stacks):
+        missing = count - len(next(iter(patches.values())))
+        share = -(-missing // (len(stacks) - number))
+        for region in homogeneous_regions(list(stack.values()), size_px, share, seed + number):
+            for side, volume in stack.items():
                 patches[side].append(region.cut(volume.hu))
     n = len(next(iter(patches.values()), []))
     if n == 0:
@@ -121,22 +139,28 @@ def tissue_noise(
     pixel_mm = next(iter(stacks[0].values())).pixel_mm
     power = {
         side: noise_power_spectrum(
-            np.stack(some).astype(np.float64), pixel_mm, size_px // 2, taper="hann"
+            np.stack(patches_of_side).astype(np.float64), pixel_mm, size_px // 2, taper="hann"
         )
-        for side, some in patches.items()
+        for side, patches_of_side in patches.items()
     }
     return {
-        side: TissueNoise(one, n, _distance(side, power, pixel_mm)) for side, one in power.items()
+        side: TissueNoise(spectrum, n, _distance_db(side, power, pixel_mm))
+        for side, spectrum in power.items()
     }
 
 
 def homogeneous_regions(
     volumes: Sequence[CTVolume], size_px: int, count: int, seed: int = 0
 ) -> list[Region]:
-    """About `count` squares of even soft tissue or fat, none over another, as many a slice.
+    """Choose about `count` squares of homogeneous soft tissue or fat that do not overlap.
+
+    Every slice with such tissue gets about the same number.
 
     Args:
-        volumes: images of the same slices, whose mean decides.
+        volumes: images of the same slices, whose blurred mean decides.
+        size_px: side of a square.
+        count: number of squares.
+        seed: seed of the order in which positions are tried.
     """
     mean = np.asarray(np.mean([volume.hu for volume in volumes], axis=0, dtype=np.float64))
     if min(mean.shape[1:]) < size_px:
@@ -149,22 +173,23 @@ def homogeneous_regions(
     smooth = np.where(tissue, blurred(mean), 0.0)
     half = size_px // 2
     first, second = (
-        ndimage.uniform_filter(one, (0, size_px, size_px))[
+        ndimage.uniform_filter(moment, (0, size_px, size_px))[
             :, half : half + mean.shape[1] - size_px + 1, half : half + mean.shape[2] - size_px + 1
         ]
-        for one in (smooth, smooth**2)
+        for moment in (smooth, smooth**2)
     )
     roughness = np.sqrt(np.maximum(second - first**2, 0))
     inside = covered_fraction(tissue, size_px) >= 1.0
     if not inside.any():
         return []
-    even = inside & (roughness <= EVEN_MARGIN * np.quantile(roughness[inside], EVEN_SHARE))
+    limit = HOMOGENEOUS_MARGIN * np.quantile(roughness[inside], HOMOGENEOUS_SHARE)
+    homogeneous = inside & (roughness <= limit)
     rng = random_stream(seed, "noise regions")
-    each = -(-count // len(even))
+    per_slice = -(-count // len(homogeneous))
     chosen: list[Region] = []
-    for index, plane in enumerate(even):
+    for index, plane in enumerate(homogeneous):
         starts = rng.permutation(np.argwhere(plane))
-        enough = len(chosen) + each
+        enough = len(chosen) + per_slice
         while len(starts) and len(chosen) < enough:
             row, column = (int(value) for value in starts[0])
             chosen.append(Region(index, row, column, size_px))
@@ -173,42 +198,55 @@ def homogeneous_regions(
 
 
 def stacks_of(sides: Mapping[str, Sequence[CTVolume]]) -> list[dict[str, CTVolume]]:
-    """Volumes of one pixel size that show the same slices, by side, thinned to `SLICES` in all.
+    """Group the volumes that show the same slices, thinned to about `SLICES` slices in all.
+
+    Volumes of another pixel size than the first are left out.
+
+    Args:
+        sides: volumes by side; volume i of every side shows the same slices.
+
+    Returns:
+        For each volume number, the volumes by side.
 
     Raises:
         EvaluationError: if sides differ in their number of volumes or in a volume's shape.
     """
     if len({len(volumes) for volumes in sides.values()}) > 1:
-        raise EvaluationError("sides hold different numbers of volumes; cut all to what they share")
-    stacks = [dict(zip(sides, same, strict=True)) for same in zip(*sides.values(), strict=True)]
-    for same in stacks:
-        shapes = {volume.hu.shape for volume in same.values()}
+        counts = ", ".join(f"{side} {len(volumes)}" for side, volumes in sides.items())
+        raise EvaluationError(
+            f"the sides have different numbers of volumes ({counts}); cut all sides to the slices "
+            "they share"
+        )
+    stacks = [dict(zip(sides, stack, strict=True)) for stack in zip(*sides.values(), strict=True)]
+    for stack in stacks:
+        shapes = {volume.hu.shape for volume in stack.values()}
         if len(shapes) > 1:
             raise EvaluationError(
                 f"volumes of {' and '.join(map(str, sorted(shapes)))} voxels do not show the same "
-                "slices; cut all to what they share"
+                "slices; cut all sides to the slices they share"
             )
     first = next(iter(stacks[0].values())).pixel_mm if stacks else 1.0
-    alike = [
-        same
-        for same in stacks
-        if all(abs(v.pixel_mm / first - 1) < PIXEL_TOLERANCE for v in same.values())
+    kept = [
+        stack
+        for stack in stacks
+        if all(abs(v.pixel_mm / first - 1) < PIXEL_TOLERANCE for v in stack.values())
     ]
-    step = max(sum(len(next(iter(same.values())).hu) for same in alike) // SLICES, 1)
+    step = max(sum(len(next(iter(stack.values())).hu) for stack in kept) // SLICES, 1)
     return [
-        {side: volume.select(slice(None, None, step)) for side, volume in same.items()}
-        for same in alike
+        {side: volume.select(slice(None, None, step)) for side, volume in stack.items()}
+        for stack in kept
     ]
 
 
-def _distance(side: str, power: Mapping[str, NoisePower], pixel_mm: float) -> float | None:
+def _distance_db(side: str, power: Mapping[str, NoisePower], pixel_mm: float) -> float | None:
+    """Distance of a side's spectrum from the target's; None for the target, or without one."""
     if side == "target" or "target" not in power:
         return None
-    one, target = power[side], power["target"]
+    spectrum, target = power[side], power["target"]
     floor = np.finfo(np.float64).tiny
     return distance_db(
-        one.f_per_mm,
-        np.log(np.maximum(one.power_hu2_mm2, floor)),
+        spectrum.f_per_mm,
+        np.log(np.maximum(spectrum.power_hu2_mm2, floor)),
         np.log(np.maximum(target.power_hu2_mm2, floor)),
         distance_band_per_mm([pixel_mm]),
     )

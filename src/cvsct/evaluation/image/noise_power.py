@@ -19,7 +19,7 @@ Detrend = Literal["polynomial", "repeats"]
 Taper = Literal["none", "hann"]
 
 PEAK_SHARE = 0.9
-"""The peak is the top of a parabola through what lies above this share of the highest ring."""
+"""Share of the highest power above which rings are fitted by the parabola whose top is the peak."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class NoisePower:
 
     Args:
         f_per_mm: middle of each ring of frequencies.
-        power_hu2_mm2: mean over the ring.
-        map_hu2_mm2: by frequency down and across, in the order of `numpy.fft.fft2`.
-        pixel_mm: of the images, whose sampling folds what lies beyond half its inverse.
+        power_hu2_mm2: mean power over each ring.
+        map_hu2_mm2: power by frequency down rows and across columns, in the order of
+            `numpy.fft.fft2`.
+        pixel_mm: pixel size of the images; frequencies above half its inverse are aliased.
     """
 
     f_per_mm: Float[np.ndarray, " bins"]
@@ -45,7 +46,7 @@ class NoisePower:
 
     @property
     def mean_per_mm(self) -> float:
-        """Mean frequency, weighted with the radial spectrum (AAPM Report 233)."""
+        """Mean frequency in cycles/mm, weighted with the radial spectrum (AAPM Report 233)."""
         between = (self.f_per_mm[1:] + self.f_per_mm[:-1]) / 2
         edges = np.concatenate([[0.0], between, self.f_per_mm[-1:]])
         middles = (edges[1:] + edges[:-1]) / 2
@@ -53,7 +54,7 @@ class NoisePower:
 
     @property
     def peak_per_mm(self) -> float:
-        """Frequency of the highest power."""
+        """Frequency of the highest power in cycles/mm."""
         top = int(self.power_hu2_mm2.argmax())
         low = np.flatnonzero(self.power_hu2_mm2 < PEAK_SHARE * self.power_hu2_mm2[top])
         first = int(low[low < top].max(initial=-1)) + 1
@@ -72,31 +73,35 @@ def noise_power_spectrum(
     detrend: Detrend = "polynomial",
     taper: Taper = "none",
 ) -> NoisePower:
-    """Noise power spectrum of regions of one uniform object.
+    """Measure the noise power spectrum of regions of one uniform object.
 
     NPS(u, v) = pixel area / pixels * mean of |DFT(noise)|^2 (ICRU Report 87). A region's borders
     smear it over the inverse of the region's side.
 
     Args:
         images: regions of interest in HU, all of one size; they may overlap.
-        bins: rings of frequencies, equally spaced up to the highest along a row; at most half the
-            region's side, so that none is empty. Frequency 0, the mean, is no noise.
-        detrend: what is taken off a region. `polynomial`: its own second-order fit in x and y,
-            against cupping. `repeats`: the same region of a repeated scan, which takes anatomy off
-            as well; then images 0 and 1, 2 and 3, ... are pairs.
+        pixel_mm: size of a pixel.
+        bins: number of rings of frequencies, equally spaced up to the Nyquist frequency; at most
+            half the region's side, so that none is empty. Frequency 0, the mean, is left out.
+        detrend: what is subtracted from a region. `polynomial`: its own second-order fit in x and
+            y, against cupping. `repeats`: the same region of a repeated scan, which removes anatomy
+            too; then images 0 and 1, 2 and 3, ... are pairs.
+        taper: window of a region; `hann` reduces the smear of its borders.
 
     Raises:
-        EvaluationError: if there are too few images or pixels for this.
+        EvaluationError: if there are too few images or pixels.
     """
     count, rows, columns = images.shape
     if not 1 <= bins <= min(rows, columns) // 2:
         raise EvaluationError(
             f"{bins} rings of frequencies in regions of {columns} x {rows} pixels; expected 1 to "
-            f"{min(rows, columns) // 2}, half the shorter side"
+            f"{min(rows, columns) // 2}, half the shorter side; use fewer rings or larger regions"
         )
     if count < 1 or (detrend == "repeats" and count % 2):
         wanted = "an even number, pairs of repeated scans" if detrend == "repeats" else "1 or more"
-        raise EvaluationError(f"noise power of {count} images; expected {wanted}")
+        raise EvaluationError(
+            f"noise power of {count} images; expected {wanted}: give other images or detrend"
+        )
     hu = images.astype(np.float64)
     noise = (hu[0::2] - hu[1::2]) / np.sqrt(2) if detrend == "repeats" else _without_trend(hu)
     window = np.ones((rows, columns))
@@ -120,7 +125,7 @@ def noise_power_spectrum(
 def _without_trend(
     images: Float[np.ndarray, "images rows columns"],
 ) -> Float[np.ndarray, "images rows columns"]:
-    """Each image less its least-squares polynomial of second order in both coordinates."""
+    """Images less the polynomial of second order in x and y that fits each of them best."""
     count, rows, columns = images.shape
     y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
     terms = np.stack([x**0, x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)

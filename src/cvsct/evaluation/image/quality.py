@@ -1,7 +1,7 @@
-"""How alike two images of one body are: PSNR, SSIM, NCC and the bias in HU.
+"""Image quality of paired slices: PSNR, SSIM, NCC and bias in HU.
 
-The three figures of the paper's Table 3 are read on [0, 1] after the HU window, one slice at a
-time; the bias and the residual are in HU.
+PSNR, SSIM and NCC, the figures of the paper's Table 3, are computed slice by slice on [0, 1] after
+the HU window; the bias and the residual are in HU.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.spread import Spread
 
 PSNR_CAP_DB = 100.0
-"""What identical images read: 0.02 HU over the default window, far below the rounding to 1 HU
-(76 dB), and a number that JSON can hold."""
+"""PSNR of identical images, a number that JSON can hold. It stands for a difference of 0.02 HU over
+the default window, far below the rounding to 1 HU (76 dB)."""
 
 BIAS_BLUR_PX = 8.0
+"""Standard deviation of the Gaussian blur that separates bias from texture."""
 
 
 def psnr_db(
@@ -43,7 +44,13 @@ def ssim(
     target_hu: Float[np.ndarray, "target_rows target_columns"],
     window: HUWindow,
 ) -> float:
-    """Structural similarity with Wang et al. 2004's Gaussian weights (eq. 11 is misprinted)."""
+    """Structural similarity with the Gaussian weights of Wang et al. 2004.
+
+    The paper's equation 11 is misprinted.
+
+    Raises:
+        MissingExtraError: if scikit-image is not installed.
+    """
     x, y = _fractions(image_hu, target_hu, window)
     similarity = load_extra("skimage.metrics").structural_similarity
     return float(
@@ -58,9 +65,9 @@ def ncc(
     target_hu: Float[np.ndarray, "target_rows target_columns"],
     window: HUWindow,
 ) -> float:
-    """Normalised cross-correlation, not mean-centred (paper, eq. 12).
+    """Normalized cross-correlation, not mean-centred (paper, eq. 12).
 
-    Where a slice is all at the window's lower end it is 1 if the other is too, else 0.
+    Where all of a slice is at the window's lower end, NCC is 1 if the other slice is too, else 0.
     """
     x, y = _fractions(image_hu, target_hu, window)
     norm = float(np.sqrt(np.sum(x**2) * np.sum(y**2)))
@@ -82,7 +89,7 @@ def bias_map_hu(
     target_hu: Float[np.ndarray, "target_rows target_columns"],
     sigma_px: float = BIAS_BLUR_PX,
 ) -> Float[np.ndarray, "rows columns"]:
-    """The residual under a Gaussian blur: what is left of it once texture is averaged out."""
+    """The residual after a Gaussian blur, which averages texture out."""
     difference = residual_hu(image_hu, target_hu).astype(np.float64)
     smooth: Float[np.ndarray, "rows columns"] = blurred(difference[None], sigma_px)[0]
     return smooth
@@ -93,10 +100,15 @@ def tissue_bias_hu(
     target_hu: Float[np.ndarray, "target_rows target_columns"],
     tissue: Bool[np.ndarray, "rows columns"] | None = None,
 ) -> tuple[float, int]:
-    """Signed mean of `bias_map_hu` over soft tissue as the blurred *target* shows it.
+    """Signed mean of `bias_map_hu` over soft tissue, as the blurred *target* shows it.
+
+    Args:
+        image_hu: a slice.
+        target_hu: the target's slice.
+        tissue: mask of the soft tissue; None computes it.
 
     Returns:
-        The bias and the number of pixels it was taken over; (0.0, 0) where there is no soft tissue.
+        The bias and the number of pixels in the mean; (0.0, 0) where there is no soft tissue.
     """
     mask = soft_tissue(target_hu[None])[0] if tissue is None else tissue
     count = int(mask.sum())
@@ -105,7 +117,14 @@ def tissue_bias_hu(
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """Figures of paired slices: one spread each over slices, and the bias over all soft tissue."""
+    """Image quality of paired slices.
+
+    Args:
+        psnr_db: peak signal-to-noise ratio; mean and spread over the slices.
+        ssim: structural similarity.
+        ncc: normalized cross-correlation.
+        hu_bias: signed mean of the blurred residual over all soft tissue; None where there is none.
+    """
 
     psnr_db: Spread
     ssim: Spread
@@ -116,9 +135,13 @@ class ImageQuality:
 def image_quality(
     pairs: Sequence[tuple[Float[np.ndarray, "_ _"], Float[np.ndarray, "_ _"]]], window: HUWindow
 ) -> ImageQuality:
-    """Compare slices, each with its target.
+    """Compare slices with their targets.
 
-    `hu_bias` weighs every soft-tissue pixel of the target slices alike; None where there is none.
+    Every soft-tissue pixel of the target slices has the same weight in `hu_bias`.
+
+    Args:
+        pairs: slice and target slice in HU; at least one pair.
+        window: HU range that is scaled to [0, 1] for PSNR, SSIM and NCC.
     """
     bias = np.array([tissue_bias_hu(image, target) for image, target in pairs])
     pixels = bias[:, 1].sum()
@@ -135,6 +158,11 @@ def _fractions(
     target_hu: Float[np.ndarray, "target_rows target_columns"],
     window: HUWindow,
 ) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "rows columns"]]:
+    """Both slices scaled to [0, 1] over the window.
+
+    Raises:
+        EvaluationError: if their shapes differ.
+    """
     if image_hu.shape != target_hu.shape:
         raise EvaluationError(
             f"an image of {image_hu.shape} pixels cannot be compared with one of "

@@ -1,7 +1,7 @@
-"""Texture compared without pairs: power spectra of soft tissue and its mean CT number.
+"""Texture power spectra and mean CT number of soft tissue, which need no paired slices.
 
-Spectra of different bodies can be compared, for at the frequencies of texture they carry the
-scanner (kernel, noise) and little anatomy.
+Spectra of different bodies can be compared, because at the frequencies of texture they depend on
+the scanner (kernel, noise) and little on anatomy.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cvsct.core.spectra import (
 from cvsct.core.volume import CTVolume
 
 SPECTRUM_SLICES = 60
+"""Number of slices of a side that are measured, evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class Texture:
     """Power spectra of soft tissue by side (`source`, `harmonized`, `target`).
 
     Args:
-        power_db: in dB of HU² mm²; NaN where a side's pixel grid does not reach.
-        distance_db: rms difference from the target over `band_per_mm`.
+        frequencies_per_mm: frequencies of the spectra.
+        power_db: power by side in dB of HU² mm²; NaN above the Nyquist frequency of a side.
+        band_per_mm: lowest and highest frequency at which spectra are compared.
+        distance_db: rms difference from the target over `band_per_mm`, by side.
     """
 
     frequencies_per_mm: Float[np.ndarray, " n"]
@@ -44,7 +47,15 @@ class Texture:
 def texture_or_reason(
     sides: Mapping[str, Sequence[CTVolume]], size_px: int
 ) -> tuple[Texture | None, str]:
-    """Each side's power spectrum, or why there is none."""
+    """Measure each side's power spectrum.
+
+    Args:
+        sides: volumes by side, with `target` among them.
+        size_px: side of the patches.
+
+    Returns:
+        The spectra and an empty string; or None and the reason why there are none.
+    """
     pixels_mm = [volume.pixel_mm for volumes in sides.values() for volume in volumes]
     frequencies = texture_frequencies(size_px, pixels_mm)
     try:
@@ -65,13 +76,13 @@ def texture_or_reason(
 
 
 def tissue_hu(volumes: Sequence[CTVolume]) -> float | None:
-    """Mean HU over all soft tissue of a side; None where it has none."""
+    """Mean HU over all soft tissue of a side; None where its volumes show none."""
     inside = [volume.hu[soft_tissue(volume.hu)] for volume in _thinned(volumes)]
     values = np.concatenate(inside).astype(np.float64)
     return float(values.mean()) if len(values) else None
 
 
 def _thinned(volumes: Sequence[CTVolume]) -> list[CTVolume]:
-    """Evenly spaced slices, about `SPECTRUM_SLICES` in all: enough for a mean over patches."""
+    """Evenly spaced slices of the volumes, about `SPECTRUM_SLICES` in all."""
     step = max(sum(len(volume.hu) for volume in volumes) // SPECTRUM_SLICES, 1)
     return [volume.select(slice(None, None, step)) for volume in volumes]

@@ -1,7 +1,7 @@
-"""Figures tissue by tissue: which voxels are which, and the low-frequency bias of each.
+"""Tissues of the target's images, and the low-frequency bias of each.
 
-Tissues are told apart on a *blurred* image of the target, for on raw HU the noise does the
-choosing (`regions`). Edges belong to no tissue: what they differ by is resolution, not tone.
+Tissues are classified on a *blurred* image of the target; on raw HU, noise would decide. Edges
+belong to no tissue, because differences at edges are differences of resolution.
 """
 
 from __future__ import annotations
@@ -22,85 +22,90 @@ Tissue = Literal["lung", "fat", "soft", "bone"]
 TISSUES: tuple[Tissue, ...] = get_args(Tissue)
 
 RANGES: Mapping[Tissue, HURange] = {"lung": LUNG, "fat": FAT, "soft": ORGANS, "bone": BONE}
-"""Of the blurred image, within the body; the upper end belongs to the next tissue."""
+"""Range of each tissue on the blurred image, within the body; its upper end is not included."""
 
-THINNEST_PX = 3
-"""What is thinner is an edge passing through a range, not a tissue."""
+MIN_WIDTH_PX = 3
+"""Smallest width of a tissue: a thinner structure is an edge that passes through its range."""
 
-STEEPEST_HU_PER_PX = 40.0
-"""Of the blurred image: steeper is an edge. That of lung has 130, noise of a lung kernel 4."""
+MAX_GRADIENT_HU_PER_PX = 40.0
+"""Largest gradient of the blurred image in a tissue; a lung's edge has 130, lung-kernel noise 4."""
 
 LOCAL_STEP_PX = 4
-"""Half the blur: a finer grid of the local bias would say nothing more."""
+"""Step of the grid on which local bias is measured: half the blur; a finer one adds nothing."""
 
-LEAST_SHARE = 0.1
-"""Of a Gaussian's weight that must lie in a tissue for its local bias there to be told."""
+MIN_SHARE = 0.1
+"""Smallest share of a Gaussian's weight in a tissue from which its local bias is computed."""
 
 
 def tissue_masks(
     target_hu: Float[np.ndarray, "slices rows columns"],
     padding: Bool[np.ndarray, "slices rows columns"] | None = None,
 ) -> dict[Tissue, Bool[np.ndarray, "slices rows columns"]]:
-    """Each tissue's voxels, as the blurred target shows them."""
+    """Mask of each tissue, as the blurred target shows it.
+
+    Args:
+        target_hu: the target's volume.
+        padding: voxels that the scanner did not measure, which belong to no tissue.
+    """
     smooth = blurred(target_hu)
     steep = np.hypot(np.gradient(smooth, axis=1), np.gradient(smooth, axis=2))
-    inside = body(target_hu) & (steep <= STEEPEST_HU_PER_PX)
+    inside = body(target_hu) & (steep <= MAX_GRADIENT_HU_PER_PX)
     if padding is not None:
         inside &= ~padding
-    square = np.ones((1, THINNEST_PX, THINNEST_PX), dtype=bool)
+    square = np.ones((1, MIN_WIDTH_PX, MIN_WIDTH_PX), dtype=bool)
     return {
         tissue: ndimage.binary_opening(
-            inside & (smooth >= each.low_hu) & (smooth < each.high_hu), square
+            inside & (smooth >= hu_range.low_hu) & (smooth < hu_range.high_hu), square
         )
-        for tissue, each in RANGES.items()
+        for tissue, hu_range in RANGES.items()
     }
 
 
 @dataclass(frozen=True)
 class TissueMap:
-    """What every voxel of a volume shows, a byte each: told once, asked by every figure.
+    """Tissue of every voxel of a volume, classified once for all figures that need it.
 
     Args:
-        codes: 0 outside the body and where there is padding, 1 in the body but of no tissue, 2 and
-            on the tissues in the order of `TISSUES`. No voxel is of two: their ranges do not meet.
+        codes: 0 outside the body and in padding, 1 in the body but in no tissue, from 2 on the
+            tissues in the order of `TISSUES`, whose ranges do not overlap.
     """
 
     codes: UInt8[np.ndarray, "slices rows columns"]
 
     @classmethod
     def of(cls, target: CTVolume) -> TissueMap:
-        """`tissue_masks` of one slice after another, so that masks never lie there for all."""
+        """Classify a volume slice by slice, so that only one slice's masks are in memory."""
         codes = np.zeros(target.hu.shape, dtype=np.uint8)
         for index in range(len(codes)):
-            one = slice(index, index + 1)
-            padding = None if target.padding is None else target.padding[one]
-            codes[one] = body(target.hu[one])
+            here = slice(index, index + 1)
+            padding = None if target.padding is None else target.padding[here]
+            codes[here] = body(target.hu[here])
             if padding is not None:
-                codes[one][padding] = 0
-            for code, mask in enumerate(tissue_masks(target.hu[one], padding).values(), 2):
-                codes[one][mask] = code
+                codes[here][padding] = 0
+            for code, mask in enumerate(tissue_masks(target.hu[here], padding).values(), 2):
+                codes[here][mask] = code
         return cls(codes)
 
     def body(self, index: int) -> Bool[np.ndarray, "rows columns"]:
-        """Where one slice shows the body."""
+        """Mask of the body in one slice."""
         return np.asarray(self.codes[index] > 0)
 
     def masks(self, index: int) -> dict[Tissue, Bool[np.ndarray, "rows columns"]]:
-        """Where one slice shows each tissue."""
+        """Mask of each tissue in one slice."""
         return {tissue: self.codes[index] == code for code, tissue in enumerate(TISSUES, 2)}
 
 
 @dataclass(frozen=True)
 class TissueBias:
-    """How far one tissue's CT numbers lie from the target's.
+    """Difference of one tissue's CT numbers from the target's.
 
     Args:
-        mean_hu: signed mean over all its pixels, which averages texture out; None where there is
-            no such tissue.
+        mean_hu: signed mean over all pixels of the tissue, which averages texture out; None where
+            the target shows no such tissue.
         local_p95_hu: 95th percentile of the absolute difference after a Gaussian blur of
             `BIAS_BLUR_PX` within the tissue. Far above `mean_hu`, the bias differs from place to
             place.
-        n_pixels: how many pixels of the target are this tissue.
+        n_pixels: number of pixels of the target in this tissue.
     """
 
     mean_hu: float | None
@@ -108,26 +113,26 @@ class TissueBias:
     n_pixels: int
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Plain values."""
         return asdict(self)
 
 
 def bias_by_tissue(
     pairs: Sequence[tuple[CTVolume, CTVolume]], maps: Sequence[TissueMap]
 ) -> dict[Tissue, TissueBias]:
-    """Low-frequency bias of each tissue.
+    """Measure the low-frequency bias of each tissue.
 
     Args:
         pairs: image and target, cut to the slices they share.
-        maps: of the targets, in this order.
+        maps: tissue maps of the targets, in this order.
     """
     sums = dict.fromkeys(TISSUES, 0.0)
     counts = dict.fromkeys(TISSUES, 0)
     local: dict[Tissue, list[Float[np.ndarray, " n"]]] = {tissue: [] for tissue in TISSUES}
-    for (image, target), shown in zip(pairs, maps, strict=True):
-        for index, (plane, other) in enumerate(zip(image.hu, target.hu, strict=True)):
-            difference = residual_hu(plane, other).astype(np.float64)
-            for tissue, mask in shown.masks(index).items():
+    for (image, target), tissue_map in zip(pairs, maps, strict=True):
+        for index, planes in enumerate(zip(image.hu, target.hu, strict=True)):
+            difference = residual_hu(*planes).astype(np.float64)
+            for tissue, mask in tissue_map.masks(index).items():
                 if not mask.any():
                     continue
                 sums[tissue] += float(difference[mask].sum())
@@ -146,10 +151,10 @@ def bias_by_tissue(
 def local_means(
     values: Float[np.ndarray, "rows columns"], mask: Bool[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, " n"]:
-    """Gaussian means (`BIAS_BLUR_PX`) around places of a tissue, from pixels of that tissue only.
+    """Gaussian means of values within a tissue, at points of a grid of `LOCAL_STEP_PX`.
 
-    The places lie on a grid of `LOCAL_STEP_PX`, whose cells are averaged first: a sixteenth of the
-    work, and 2 % more blur.
+    Only pixels of the tissue count. The blur is `BIAS_BLUR_PX`; cells of the grid are averaged
+    first, which saves fifteen sixteenths of the work and adds 2 % of blur.
     """
     step = LOCAL_STEP_PX
     rows, columns = (size // step for size in mask.shape)
@@ -157,8 +162,8 @@ def local_means(
     cells = np.stack([values * weight, weight])[:, : rows * step, : columns * step]
     coarse = cells.reshape(2, rows, step, columns, step).mean(axis=(2, 4))
     total, share = blurred(coarse, BIAS_BLUR_PX / step)
-    told = (coarse[1] > 0.5) & (share > LEAST_SHARE)
-    return np.asarray(total[told] / share[told])
+    inside = (coarse[1] > 0.5) & (share > MIN_SHARE)
+    return np.asarray(total[inside] / share[inside])
 
 
 def _p95(parts: Sequence[Float[np.ndarray, " _"]]) -> float | None:

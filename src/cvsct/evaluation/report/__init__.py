@@ -1,1 +1,1 @@
-"""Tables, figures and pages of an evaluation."""
+"""Report of an evaluation: verdict, tables, figures, HTML page and `metrics.json`."""

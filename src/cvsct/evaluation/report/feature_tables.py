@@ -1,32 +1,33 @@
-"""The report's tables of radiomic features: how well they agree with the target's."""
+"""The report's tables of radiomic features and their agreement with the target's."""
 
 from __future__ import annotations
 
-from cvsct.evaluation.agreement.comparison import changes, shares, way_to_retest
-from cvsct.evaluation.evaluate import Evaluation
+from cvsct.evaluation.agreement.comparison import changes, reproducible_shares, way_to_retest
 from cvsct.evaluation.features.radiomics import CLASSES
-from cvsct.evaluation.report.cells import figure, interval, spread
+from cvsct.evaluation.report.cells import agreement_cell, number_cell, spread_cell
 from cvsct.evaluation.report.figures import LABELS
+from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.table import Table
 
 
 def agreement_tables(evaluation: Evaluation) -> list[Table]:
-    """Concordance across and within regions, and what the method gained."""
+    """Tables of the concordance across and within regions; none in an unpaired evaluation."""
     sides = evaluation.compared
     if not sides:
         return []
     labels = tuple(LABELS[side] for side in sides)
     regions = f"n = {len(evaluation.regions)} regions"
     rows = [
-        (name, *(interval(one.across.classes[name]) for one in sides.values())) for name in CLASSES
+        (name, *(agreement_cell(side.across.classes[name]) for side in sides.values()))
+        for name in CLASSES
     ]
-    rows.append(("mean of classes", *(interval(one.across.mean) for one in sides.values())))
-    counted = {side: shares(one.across) for side, one in sides.items()}
-    for place, share in enumerate(next(iter(counted.values()))):
+    rows.append(("mean of classes", *(agreement_cell(side.across.mean) for side in sides.values())))
+    shares_of_sides = [reproducible_shares(side.across) for side in sides.values()]
+    for shares in zip(*shares_of_sides, strict=True):
         rows.append(
             (
-                f"features with CCC ≥ {share.threshold:.2f}",
-                *(f"{some[place].count} of {some[place].n}" for some in counted.values()),
+                f"features with CCC ≥ {shares[0].threshold:.2f}",
+                *(f"{share.count} of {share.n}" for share in shares),
             )
         )
     return [
@@ -37,22 +38,23 @@ def agreement_tables(evaluation: Evaluation) -> list[Table]:
             + regions,
             ("Class", *labels),
             tuple(rows),
-            footnotes=_gains(evaluation),
+            footnotes=_gain_footnotes(evaluation),
         ),
         Table(
             "within",
-            "Within regions: the paper's reading",
+            "Within regions, as in the paper",
             f"Concordance over the features of a class in one region, mean ± sd; {regions}",
             ("Class", *labels),
             tuple(
-                (name, *(spread(one.within[name], 2) for one in sides.values())) for name in CLASSES
+                (name, *(spread_cell(side.within[name], 2) for side in sides.values()))
+                for name in CLASSES
             ),
         ),
     ]
 
 
-def _gains(evaluation: Evaluation) -> tuple[str, ...]:
-    """The share of the way to the retest, and how many features got worse."""
+def _gain_footnotes(evaluation: Evaluation) -> tuple[str, ...]:
+    """Sentences on the share of the way to the retest, and on features that got worse."""
     new, old, retest = evaluation.harmonized, evaluation.input, evaluation.retest
     if new is None or old is None:
         return ()
@@ -63,16 +65,20 @@ def _gains(evaluation: Evaluation) -> tuple[str, ...]:
         footnotes.append(
             f"Of the way from {LABELS['source']} to {LABELS['retest']}: {way.share:.0%}{bounds}."
         )
-    changed = changes(new.across, old.across)
+    all_changes = changes(new.across, old.across)
     footnotes.append(
-        f"Features that agree clearly worse than before: {len(changed.clearly_worse)} of "
-        f"{len(changed.features)} (by chance {changed.by_chance:.0f})."
+        f"Features that agree clearly worse than before: {len(all_changes.clearly_worse)} of "
+        f"{len(all_changes.features)} (by chance {all_changes.by_chance:.0f})."
     )
     return tuple(footnotes)
 
 
 def feature_table(evaluation: Evaluation) -> Table | None:
-    """Every feature before and after, the most worsened first."""
+    """Table of every feature's concordance before and after, the largest losses first.
+
+    Returns:
+        None in an unpaired evaluation.
+    """
     new, old = evaluation.harmonized, evaluation.input
     if new is None:
         return None
@@ -82,26 +88,27 @@ def feature_table(evaluation: Evaluation) -> Table | None:
             "Every feature",
             "Concordance across regions",
             ("Feature", "CCC"),
-            tuple((one.feature, figure(one.ccc, ".3f")) for one in new.across.features),
+            tuple((f.feature, number_cell(f.ccc, ".3f")) for f in new.across.features),
         )
-    changed = changes(new.across, old.across)
+    all_changes = changes(new.across, old.across)
     rows = tuple(
         (
-            one.feature,
-            f"{one.before:.3f}",
-            f"{one.after:.3f}",
-            f"{one.change:+.3f}"
-            + (f" ({one.low:+.2f} to {one.high:+.2f})" if one.low is not None else ""),
-            ("better" if one.change > 0 else "worse") if one.clear else "",
+            feature.feature,
+            f"{feature.before:.3f}",
+            f"{feature.after:.3f}",
+            f"{feature.change:+.3f}"
+            + (f" ({feature.low:+.2f} to {feature.high:+.2f})" if feature.low is not None else ""),
+            ("better" if feature.change > 0 else "worse") if feature.clear else "",
         )
-        for one in changed.features
+        for feature in all_changes.features
     )
-    left = f"; {changed.undefined} features are undefined on a side" if changed.undefined else ""
+    undefined = all_changes.undefined
+    left_out = f"; {undefined} features are undefined on a side" if undefined else ""
     return Table(
         "list",
         f"Every feature ({len(rows)})",
         "Concordance across regions before and after, and the change with its 95 % interval, most "
-        f"worsened first{left}",
+        f"worsened first{left_out}",
         ("Feature", LABELS["source"], LABELS["harmonized"], "change", "clearly"),
         rows,
     )

@@ -1,6 +1,6 @@
-"""The report's figures: each function takes data and axes and returns the axes.
+"""The report's figures: each function takes data and axes, and returns the axes.
 
-No pyplot: nothing here opens a window or keeps global state.
+They do not use pyplot, so nothing opens a window or keeps global state.
 """
 
 from __future__ import annotations
@@ -24,41 +24,48 @@ from cvsct.evaluation.image.texture import Texture
 from cvsct.evaluation.shared_slices import SharedSlices
 
 RESIDUAL_HU = 100.0
+"""End of the scale of differences, symmetric about 0."""
+
 LABELS = {name: side.label for name, side in SIDES.items()}
+"""Names of the sides in tables and figures."""
+
 COLORS = {"source": "#b0574f", "harmonized": "#2f6f9f", "retest": "#7a8f3c", "target": "#222222"}
 
 
 def slice_rows(examples: Sequence[tuple[SharedSlices, int]]) -> Any:
-    """A figure with one row an example slice: the images, then what separates them."""
+    """Figure with a row for each example slice: the images of the sides, then their differences.
+
+    Args:
+        examples: shared slices, and the number of a slice among them.
+    """
     titles = [title for title, _ in _panels(*examples[0])]
     figure = new_figure(2.3 * len(titles), 2.45 * len(examples) + 0.4)
     grid = figure.subplots(len(examples), len(titles), squeeze=False)
     for axes, (shared, index) in zip(grid, examples, strict=True):
         for axis, (title, hu) in zip(axes, _panels(shared, index), strict=True):
             draw = draw_residual if "\N{MINUS SIGN}" in title else draw_slice
-            drawn = draw(axis, hu)
-            drawn.set_title(title, fontsize=9)
+            draw(axis, hu).set_title(title, fontsize=9)
         axes[0].set_ylabel(f"z = {shared.harmonized.geometry.z_mm[index]:.1f} mm", fontsize=8)
     return figure
 
 
 def draw_slice(axis: Any, hu: Float[np.ndarray, "rows columns"]) -> Any:
-    """One slice in the soft-tissue window."""
+    """Draw a slice in the soft-tissue window."""
     low, high = SOFT_TISSUE_WINDOW.limits_hu
     axis.imshow(hu, cmap="gray", vmin=low, vmax=high, interpolation="none")
-    return _bare(axis)
+    return _without_ticks(axis)
 
 
 def draw_residual(axis: Any, hu: Float[np.ndarray, "rows columns"]) -> Any:
-    """A difference of two slices on a scale symmetric about 0."""
+    """Draw a difference of two slices on a scale symmetric about 0."""
     axis.imshow(hu, cmap="RdBu_r", vmin=-RESIDUAL_HU, vmax=RESIDUAL_HU, interpolation="none")
-    return _bare(axis)
+    return _without_ticks(axis)
 
 
 def draw_spectra(axis: Any, texture: Texture) -> Any:
-    """Power against frequency, one line a side; the band of the distance is shaded."""
+    """Draw texture power against frequency, a line for each side, and shade the compared band."""
     for side, power_db in texture.power_db.items():
-        axis.plot(texture.frequencies_per_mm, power_db, **_line(side))
+        axis.plot(texture.frequencies_per_mm, power_db, **_line_style(side))
     axis.axvspan(*texture.band_per_mm, color="#000000", alpha=0.05, linewidth=0)
     axis.set_xlabel("spatial frequency (cycles/mm)")
     axis.set_ylabel("power (dB of HU² mm²)")
@@ -68,10 +75,10 @@ def draw_spectra(axis: Any, texture: Texture) -> Any:
 
 
 def draw_noise_power(axis: Any, sides: Mapping[str, TissueNoise]) -> Any:
-    """Noise power against frequency, one line a side."""
-    for side, one in sides.items():
-        power = one.power
-        axis.plot(power.f_per_mm, power.power_hu2_mm2, **_line(side))
+    """Draw noise power against frequency, a line for each side."""
+    for side, noise in sides.items():
+        power = noise.power
+        axis.plot(power.f_per_mm, power.power_hu2_mm2, **_line_style(side))
     axis.set_xlabel("spatial frequency (cycles/mm)")
     axis.set_ylabel("noise power (HU² mm²)")
     axis.set_xlim(left=0)
@@ -81,9 +88,9 @@ def draw_noise_power(axis: Any, sides: Mapping[str, TissueNoise]) -> Any:
 
 
 def draw_transfer(axis: Any, sides: Mapping[str, EdgeTransfer]) -> Any:
-    """Transfer against frequency, one line a side."""
-    for side, one in sides.items():
-        axis.plot(one.modulation.f_per_mm, one.modulation.mtf, **_line(side))
+    """Draw modulation transfer against frequency, a line for each side."""
+    for side, edges in sides.items():
+        axis.plot(edges.transfer.f_per_mm, edges.transfer.mtf, **_line_style(side))
     axis.set_xlabel("spatial frequency (cycles/mm)")
     axis.set_ylabel("transfer")
     axis.set_xlim(0, 1.2)
@@ -93,17 +100,18 @@ def draw_transfer(axis: Any, sides: Mapping[str, EdgeTransfer]) -> Any:
 
 
 def draw_concordance(axis: Any, sides: Mapping[str, Mapping[str, ClassAgreement]]) -> Any:
-    """Mean concordance of each class with its 95 % interval, one colour a side."""
+    """Draw the mean concordance of each class with its 95 % interval, a color for each side."""
     classes = list(next(iter(sides.values())))
-    for offset, (side, agreement) in enumerate(sides.items()):
+    for offset, (side, by_class) in enumerate(sides.items()):
+        color = COLORS[side]
         for row, name in enumerate(classes):
-            one = agreement[name]
-            if one.ccc is None or one.low is None or one.high is None:
+            agreement = by_class[name]
+            if agreement.ccc is None or agreement.low is None or agreement.high is None:
                 continue
             y = row + 0.22 * (offset - (len(sides) - 1) / 2)
-            axis.plot([one.low, one.high], [y, y], color=COLORS[side], linewidth=1.4)
+            axis.plot([agreement.low, agreement.high], [y, y], color=color, linewidth=1.4)
             label = LABELS[side] if row == 0 else None
-            axis.plot([one.ccc], [y], "o", color=COLORS[side], markersize=4.5, label=label)
+            axis.plot([agreement.ccc], [y], "o", color=color, markersize=4.5, label=label)
     axis.set_yticks(range(len(classes)), classes)
     axis.invert_yaxis()
     axis.set_xlim(-0.1, 1.02)
@@ -117,14 +125,18 @@ def draw_concordance(axis: Any, sides: Mapping[str, Mapping[str, ClassAgreement]
 
 
 def new_figure(width_in: float, height_in: float) -> Any:
-    """An empty figure that lays itself out."""
+    """Empty figure with automatic layout.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+    """
     return load_extra("matplotlib.figure").Figure(
         figsize=(width_in, height_in), layout="constrained"
     )
 
 
 def png_base64(figure: Any, dpi: int = 110) -> str:
-    """The figure as a PNG to embed in HTML."""
+    """The figure as a PNG in base64, to embed in HTML."""
     canvas = load_extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.set_dpi(dpi)
@@ -135,7 +147,7 @@ def png_base64(figure: Any, dpi: int = 110) -> str:
 def _panels(
     shared: SharedSlices, index: int
 ) -> list[tuple[str, Float[np.ndarray, "rows columns"]]]:
-    """What a row shows, with titles; a minus sign in the title marks a difference."""
+    """Images of a row with their titles; a minus sign in a title marks a difference."""
     volumes = {
         side: volume.hu[index]
         for side in ("source", "harmonized", "target")
@@ -146,20 +158,20 @@ def _panels(
     if "target" not in volumes:
         differences = [("harmonized", "source")]
     panels += [
-        (f"{LABELS[one]} \N{MINUS SIGN} {LABELS[other]}", residual_hu(volumes[one], volumes[other]))
-        for one, other in differences
-        if one in volumes and other in volumes
+        (f"{LABELS[a]} \N{MINUS SIGN} {LABELS[b]}", residual_hu(volumes[a], volumes[b]))
+        for a, b in differences
+        if a in volumes and b in volumes
     ]
     return panels
 
 
-def _line(side: str) -> dict[str, Any]:
-    """How a side's curve is drawn: the target's is dashed."""
+def _line_style(side: str) -> dict[str, Any]:
+    """Style of a side's curve; the target's is dashed."""
     style = "--" if side == "target" else "-"
     return {"linestyle": style, "color": COLORS[side], "linewidth": 1.4, "label": LABELS[side]}
 
 
-def _bare(axis: Any) -> Any:
+def _without_ticks(axis: Any) -> Any:
     axis.set_xticks([])
     axis.set_yticks([])
     return axis

@@ -1,32 +1,31 @@
-"""The report's tables of images: their quality, physics and texture, and what guards said."""
+"""The report's tables of image quality, physics, texture and the findings of the guards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cvsct.evaluation.evaluate import Evaluation
-from cvsct.evaluation.guards import Guarded
+from cvsct.evaluation.guards import GuardRecord
 from cvsct.evaluation.image.tissues import TISSUES
-from cvsct.evaluation.report.cells import NOT_THERE, figure, size, spread
+from cvsct.evaluation.report.cells import MISSING_CELL, number_cell, residual_cell, spread_cell
 from cvsct.evaluation.report.figures import LABELS
+from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.table import Table
 
-MOST_ROWS = 60
-"""Flagged slices that are listed."""
+MAX_ROWS = 60
+"""Maximum number of flagged slices that the report lists."""
 
 
 def image_tables(evaluation: Evaluation) -> list[Table]:
-    """Image quality, and what is left against the target by tissue."""
+    """Tables of image quality and residuals; none in an unpaired evaluation."""
     sides = evaluation.compared
     if not sides:
         return []
     labels = tuple(LABELS[side] for side in sides)
-    quality = [one.quality for one in sides.values()]
-    found = evaluation.examination
-    left = [found.residuals[side] for side in sides]
-    rows = [("body", *(size(one.body) for one in left))]
-    rows += [(tissue, *(size(one.tissues[tissue]) for one in left)) for tissue in TISSUES]
+    quality = [comparison.quality for comparison in sides.values()]
+    residuals = [evaluation.physics.residuals[side] for side in sides]
+    rows = [("body", *(residual_cell(r.body) for r in residuals))]
+    rows += [(t, *(residual_cell(r.tissues[t]) for r in residuals)) for t in TISSUES]
     return [
         Table(
             "quality",
@@ -34,99 +33,105 @@ def image_tables(evaluation: Evaluation) -> list[Table]:
             f"Mean ± sd over n = {evaluation.n_slices} slices",
             ("Figure", *labels),
             (
-                ("PSNR (dB)", *(spread(one.psnr_db, 1) for one in quality)),
-                ("SSIM", *(spread(one.ssim, 3) for one in quality)),
-                ("NCC", *(spread(one.ncc, 4) for one in quality)),
-                ("soft-tissue bias (HU)", *(figure(one.hu_bias, "+.1f") for one in quality)),
+                ("PSNR (dB)", *(spread_cell(q.psnr_db, 1) for q in quality)),
+                ("SSIM", *(spread_cell(q.ssim, 3) for q in quality)),
+                ("NCC", *(spread_cell(q.ncc, 4) for q in quality)),
+                ("soft-tissue bias (HU)", *(number_cell(q.hu_bias, "+.1f") for q in quality)),
             ),
         ),
         Table(
             "residuals",
             "Residuals",
             "Difference from the target in HU: mean absolute; 95th percentile; share beyond 50 HU",
-            ("Where the target shows", *labels),
+            ("Tissue in the target", *labels),
             tuple(rows),
         ),
     ]
 
 
 def physics_tables(evaluation: Evaluation) -> list[Table]:
-    """Noise, resolution, CT numbers, places, lesions: one row a question."""
-    found = evaluation.examination
+    """Tables of noise, resolution, positions, CT numbers, nodules and the target harmonized."""
+    idempotence = evaluation.physics.idempotence
     tables = [_sides_table(evaluation), _bias_table(evaluation), _nodule_table(evaluation)]
-    if found.idempotence is not None:
-        change = found.idempotence.change
+    if idempotence is not None:
         rows = [
             (
                 tissue,
-                figure(left.mean_abs_hu if left else None, ".2f"),
-                figure(found.idempotence.bias[tissue].mean_hu, "+.2f"),
+                number_cell(change.mean_abs_hu if change else None, ".2f"),
+                number_cell(idempotence.bias[tissue].mean_hu, "+.2f"),
             )
-            for tissue, left in change.tissues.items()
+            for tissue, change in idempotence.change.tissues.items()
         ]
-        gain = found.idempotence.gain_db
         tables.append(
             Table(
                 "idempotence",
                 "Target harmonized: the target's own images put through the model",
-                "They need nothing done: the change should be small",
+                "They need no harmonization: the change should be small",
                 ("Tissue", "mean absolute change (HU)", "bias (HU)"),
                 tuple(rows),
-                footnotes=(f"Texture power changes by {figure(gain, '+.1f')} dB.",),
+                footnotes=(
+                    f"Texture power changes by {number_cell(idempotence.gain_db, '+.1f')} dB.",
+                ),
             )
         )
     return [table for table in tables if table is not None]
 
 
 def _sides_table(evaluation: Evaluation) -> Table | None:
-    found = evaluation.examination
+    """Table of the figures that every side has by itself; None where nothing was measured."""
+    physics = evaluation.physics
     sides = list(evaluation.scanners)
     lines: list[tuple[str, Callable[[str], str]]] = [
-        ("noise (HU)", lambda s: _of(found.noise, s, lambda o: o.power.sd_hu, ".1f")),
+        ("noise (HU)", lambda s: _side_cell(physics.noise, s, lambda o: o.power.sd_hu, ".1f")),
         (
             "noise, mean frequency (1/mm)",
-            lambda s: _of(found.noise, s, lambda o: o.mean_per_mm, ".3f"),
+            lambda s: _side_cell(physics.noise, s, lambda o: o.mean_per_mm, ".3f"),
         ),
         (
             "noise power, distance from target (dB)",
-            lambda s: _of(found.noise, s, lambda o: o.distance_db, ".1f"),
+            lambda s: _side_cell(physics.noise, s, lambda o: o.distance_db, ".1f"),
         ),
         *(
             (
                 f"{kind} edges, 50 % transfer (1/mm)",
-                lambda s, some=some: _of(some, s, lambda o: o.modulation.mtf50_per_mm, ".3f"),
+                lambda s, by_side=by_side: _side_cell(
+                    by_side, s, lambda o: o.transfer.mtf50_per_mm, ".3f"
+                ),
             )
-            for kind, some in found.edges.items()
-        ),
-        ("shift from target (px)", lambda s: _of(found.shift, s, lambda o: o.length_px, ".2f")),
-        (
-            "step between slices, over target's",
-            lambda s: _of(found.consistency, s, lambda o: o.step_over_target, ".2f"),
+            for kind, by_side in physics.edges.items()
         ),
         (
-            "noise correlation of neighbouring slices",
-            lambda s: _of(found.consistency, s, lambda o: o.noise_correlation, "+.2f"),
+            "shift from target (px)",
+            lambda s: _side_cell(physics.shift, s, lambda o: o.length_px, ".2f"),
         ),
         (
-            "told from the target by features (chance 50 %)",
-            lambda s: _of(found.identification, s, lambda o: o.accuracy, ".0%"),
+            "step between slices, as a multiple of the target's",
+            lambda s: _side_cell(physics.consistency, s, lambda o: o.step_over_target, ".2f"),
+        ),
+        (
+            "noise correlation of neighboring slices",
+            lambda s: _side_cell(physics.consistency, s, lambda o: o.noise_correlation, "+.2f"),
+        ),
+        (
+            "distinguished from the target by features (chance 50 %)",
+            lambda s: _side_cell(physics.identification, s, lambda o: o.accuracy, ".0%"),
         ),
     ]
     rows = [(name, *(cell(side) for side in sides)) for name, cell in lines]
-    rows = [row for row in rows if set(row[1:]) != {NOT_THERE}]
+    rows = [row for row in rows if set(row[1:]) != {MISSING_CELL}]
     if not rows:
         return None
-    moved = found.shift.get("moved")
-    footnotes = [f"Harmonising moved images by {moved.length_px:.2f} px."] if moved else []
-    flicker = found.consistency.get("harmonized")
+    moved = physics.shift.get("moved")
+    footnotes = [f"Harmonization moved images by {moved.length_px:.2f} px."] if moved else []
+    flicker = physics.consistency.get("harmonized")
     if flicker and flicker.flicker_hu is not None:
         footnotes.append(
-            f"What it added differs by {flicker.flicker_hu:.1f} HU from slice to slice."
+            f"What harmonization added differs by {flicker.flicker_hu:.1f} HU from slice to slice."
         )
     return Table(
         "sides",
-        "Noise, resolution, place",
-        "Measured in the same places of every side where they show one body",
+        "Noise, resolution, position",
+        "Measured at the same places of all sides that show one body",
         ("Figure", *(LABELS[side] for side in sides)),
         tuple(rows),
         footnotes=tuple(footnotes),
@@ -134,19 +139,20 @@ def _sides_table(evaluation: Evaluation) -> Table | None:
 
 
 def _bias_table(evaluation: Evaluation) -> Table | None:
-    found = evaluation.examination
-    if not found.bias:
+    """Table of the bias of CT numbers by tissue; None in an unpaired evaluation."""
+    bias_of_sides = evaluation.physics.bias
+    if not bias_of_sides:
         return None
-    first = next(iter(found.bias.values()))
+    first = next(iter(bias_of_sides.values()))
     rows = [
         (
             tissue,
             f"{first[tissue].n_pixels:,}",
             *(
-                f"{figure(one.mean_hu, '+.1f')}; {figure(one.local_p95_hu, '.1f')}"
-                if one.n_pixels
-                else NOT_THERE
-                for one in (each[tissue] for each in found.bias.values())
+                f"{number_cell(bias.mean_hu, '+.1f')}; {number_cell(bias.local_p95_hu, '.1f')}"
+                if bias.n_pixels
+                else MISSING_CELL
+                for bias in (by_tissue[tissue] for by_tissue in bias_of_sides.values())
             ),
         )
         for tissue in TISSUES
@@ -156,90 +162,94 @@ def _bias_table(evaluation: Evaluation) -> Table | None:
         "CT numbers",
         "Bias against the target in HU: mean; 95th percentile of the absolute bias after a blur of "
         "8 px",
-        ("Tissue", "pixels", *(LABELS[side] for side in found.bias)),
+        ("Tissue", "pixels", *(LABELS[side] for side in bias_of_sides)),
         tuple(rows),
     )
 
 
 def _nodule_table(evaluation: Evaluation) -> Table | None:
-    nodules = evaluation.examination.nodules
-    if nodules is None or not any(one.seen for one in nodules.summary.values()):
+    """Table of the errors of nodules; None where no true nodules are given or visible."""
+    nodules = evaluation.physics.nodules
+    if nodules is None or not any(summary.seen for summary in nodules.summary.values()):
         return None
-    sides = nodules.summary
+    sides, errors = nodules.summary, list(nodules.summary.values())
     return Table(
         "nodules",
         "Nodules against the phantom's truth",
-        "Median absolute errors over nodules that are told on every side",
+        "Median absolute errors over nodules that are measured on every side",
         ("Figure", *(LABELS[side] for side in sides)),
         (
-            ("seen; measured", *(f"{one.seen}; {one.measured}" for one in sides.values())),
-            ("CT number (HU)", *(figure(one.hu_error, ".0f") for one in sides.values())),
-            ("diameter (mm)", *(figure(one.diameter_error_mm, ".2f") for one in sides.values())),
-            ("volume", *(figure(one.volume_error, ".1%") for one in sides.values())),
-            ("excess over the truth's", *(figure(o.excess_share, ".2f") for o in sides.values())),
+            ("in the images; measured", *(f"{e.seen}; {e.measured}" for e in errors)),
+            ("CT number (HU)", *(number_cell(e.hu_error, ".0f") for e in errors)),
+            ("diameter (mm)", *(number_cell(e.diameter_error_mm, ".2f") for e in errors)),
+            ("volume", *(number_cell(e.volume_error, ".1%") for e in errors)),
+            ("excess over the true one", *(number_cell(e.excess_share, ".2f") for e in errors)),
         ),
     )
 
 
 def texture_table(evaluation: Evaluation) -> Table:
-    """Spectral distance and mean soft tissue, side by side."""
+    """Table of the spectral distance and the mean HU of soft tissue of each side."""
     distance = evaluation.texture.distance_db if evaluation.texture else {}
     sides = list(evaluation.scanners)
     return Table(
         "texture",
         "Texture and CT number",
-        "Each side's own soft tissue",
+        "In the soft tissue of each side",
         ("Figure", *(LABELS[side] for side in sides)),
         (
             (
                 "spectral distance to target (dB)",
-                *(figure(distance.get(side), ".1f") for side in sides),
+                *(number_cell(distance.get(side), ".1f") for side in sides),
             ),
             (
                 "mean soft tissue (HU)",
-                *(figure(evaluation.soft_tissue_hu[side], ".1f") for side in sides),
+                *(number_cell(evaluation.soft_tissue_hu[side], ".1f") for side in sides),
             ),
         ),
     )
 
 
-def guard_tables(guards: Sequence[Guarded]) -> list[Table]:
-    """A row a series, and a row for each flagged slice; no table where nothing is known."""
+def guard_tables(guards: Sequence[GuardRecord]) -> list[Table]:
+    """Tables of the guarded series and of the flagged slices; none where nothing is known."""
     if not guards:
         return []
     tables = [
         Table(
             "guards",
-            "What the model's guards said",
-            "Position: 1 reads like the model's source, 0 like its target",
-            ("Series", "scan", "position", "unlike the source's by", "slices judged", "flagged"),
+            "Findings of the model's guards",
+            "Position: 1 is texture like the model's source, 0 like its target",
+            ("Series", "scan", "position", "limits exceeded", "slices judged", "flagged"),
             tuple(
                 (
-                    each.series,
-                    each.scan.replace("_", " ") or NOT_THERE,
-                    figure(each.position, ".2f"),
-                    "; ".join(each.exceeded) or NOT_THERE,
-                    NOT_THERE if each.judged is None else str(each.judged),
-                    str(len(each.flagged)),
+                    record.series,
+                    record.scan.replace("_", " ") or MISSING_CELL,
+                    number_cell(record.position, ".2f"),
+                    "; ".join(record.exceeded) or MISSING_CELL,
+                    MISSING_CELL if record.judged is None else str(record.judged),
+                    str(len(record.flagged)),
                 )
-                for each in guards
+                for record in guards
             ),
         )
     ]
-    flagged = [(each.series, one) for each in guards for one in each.flagged]
+    flagged = [(record.series, flagged) for record in guards for flagged in record.flagged]
     if flagged:
-        shown = flagged[:MOST_ROWS]
+        shown = flagged[:MAX_ROWS]
         tables.append(
             Table(
                 "flagged",
                 "Slices that were changed too much",
                 f"{len(shown)} of {len(flagged)} flagged slices",
-                ("Series", "slice", "z (mm)", "beyond the model's limits"),
-                tuple((name, str(o.slice), f"{o.z_mm:.1f}", o.why) for name, o in shown),
+                ("Series", "slice", "z (mm)", "limits exceeded"),
+                tuple((name, str(s.slice), f"{s.z_mm:.1f}", s.why) for name, s in shown),
             )
         )
     return tables
 
 
-def _of(found: Mapping[str, Any], side: str, look: Callable[[Any], Any], digits: str) -> str:
-    return figure(look(found[side]), digits) if side in found else NOT_THERE
+def _side_cell(
+    by_side: Mapping[str, Any], side: str, figure: Callable[[Any], Any], spec: str
+) -> str:
+    """Cell of a side's figure in a format, where the side was measured."""
+    return number_cell(figure(by_side[side]), spec) if side in by_side else MISSING_CELL

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing from the network."""
+"""The report of an evaluation as one HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from cvsct.core.masks import SOFT_TISSUE_WINDOW
 from cvsct.core.sampling import spread
 from cvsct.core.sides import SIDES
-from cvsct.evaluation.evaluate import Evaluation
 from cvsct.evaluation.report import figures
 from cvsct.evaluation.report.feature_tables import agreement_tables, feature_table
 from cvsct.evaluation.report.image_tables import (
@@ -19,20 +18,25 @@ from cvsct.evaluation.report.image_tables import (
     physics_tables,
     texture_table,
 )
-from cvsct.evaluation.report.templates import render, text_of
+from cvsct.evaluation.report.templates import package_text, render
 from cvsct.evaluation.report.verdict import verdict
 from cvsct.evaluation.report.viewer import OFFSET_HU, WINDOWS, slices_for
+from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.shared_slices import SharedSlices
 from cvsct.evaluation.table import Table
 
 
 @dataclass(frozen=True)
-class Part:
-    """A section of the report.
+class Section:
+    """Section of the report.
 
     Args:
-        details: a long table behind a line that opens it.
-        viewer: what the viewer's script reads; empty where there is none.
+        key: its anchor in the page.
+        title: its heading.
+        tables: its tables.
+        figures: its figures: PNG in base64, alternative text and caption.
+        details: a long table, which the reader opens.
+        viewer: JSON for the script of the slice viewer; empty without a viewer.
     """
 
     key: str
@@ -44,48 +48,56 @@ class Part:
 
 
 def report_html(evaluation: Evaluation) -> str:
-    """Fill the template: verdict first, then tables, figures and how they were computed."""
-    parts = [part for part in _parts(evaluation) if part.tables or part.figures or part.viewer]
-    has_viewer = any(part.viewer for part in parts)
+    """Render the report: the verdict, then tables, figures and how they were computed.
+
+    Raises:
+        MissingExtraError: if the extra `evaluate` is not installed.
+    """
+    sections = [
+        section
+        for section in _sections(evaluation)
+        if section.tables or section.figures or section.viewer
+    ]
+    has_viewer = any(section.viewer for section in sections)
     return render(
         "report.html.j2",
         verdict=verdict(evaluation),
         notes=evaluation.notes,
         scanners=[(figures.LABELS[side], scanner) for side, scanner in evaluation.scanners.items()],
         sides=SIDES.values(),
-        parts=parts,
+        sections=sections,
         settings=evaluation.settings,
         extraction=evaluation.extraction,
         residual_hu=figures.RESIDUAL_HU,
-        script=text_of("viewer.js") if has_viewer else "",
+        script=package_text("viewer.js") if has_viewer else "",
     )
 
 
-def _parts(evaluation: Evaluation) -> list[Part]:
+def _sections(evaluation: Evaluation) -> list[Section]:
     examples = _examples(evaluation)
     return [
-        Part(
+        Section(
             "features",
             "Do features agree?",
             tuple(agreement_tables(evaluation)),
             tuple(_concordance_figures(evaluation)),
             feature_table(evaluation),
         ),
-        Part("guards", "What do the guards say?", tuple(guard_tables(evaluation.guards))),
-        Part("images", "Do images agree?", tuple(image_tables(evaluation))),
-        Part(
+        Section("guards", "Findings of the guards", tuple(guard_tables(evaluation.guards))),
+        Section("images", "Do images agree?", tuple(image_tables(evaluation))),
+        Section(
             "look",
-            "See for yourself",
+            "Example slices",
             figures=tuple(_slice_figures(evaluation, examples)),
             viewer=_viewer_data(examples) if examples else "",
         ),
-        Part(
+        Section(
             "physics",
-            "What a physicist asks",
+            "Physics",
             tuple(physics_tables(evaluation)),
             tuple(_physics_figures(evaluation)),
         ),
-        Part(
+        Section(
             "texture",
             "Texture",
             (texture_table(evaluation),),
@@ -99,7 +111,7 @@ def _concordance_figures(evaluation: Evaluation) -> list[dict[str, str]]:
     if not compared:
         return []
     figure = figures.new_figure(6.5, 3.4)
-    classes = {side: one.across.classes for side, one in compared.items()}
+    classes = {side: comparison.across.classes for side, comparison in compared.items()}
     figures.draw_concordance(figure.subplots(), classes)
     return [
         _embedded(
@@ -116,7 +128,7 @@ def _slice_figures(
     if not examples:
         return []
     low, high = SOFT_TISSUE_WINDOW.limits_hu
-    n_shared = sum(len(one.harmonized.hu) for one in evaluation.shared)
+    n_shared = sum(len(slices.harmonized.hu) for slices in evaluation.shared)
     return [
         _embedded(
             figures.slice_rows(examples),
@@ -129,13 +141,13 @@ def _slice_figures(
 
 
 def _physics_figures(evaluation: Evaluation) -> list[dict[str, str]]:
-    found = evaluation.examination
-    drawn = []
-    if found.noise:
+    physics = evaluation.physics
+    embedded = []
+    if physics.noise:
         figure = figures.new_figure(6.5, 3.4)
-        figures.draw_noise_power(figure.subplots(), found.noise)
-        counts = sorted({one.n_regions for one in found.noise.values()})
-        drawn.append(
+        figures.draw_noise_power(figure.subplots(), physics.noise)
+        counts = sorted({noise.n_regions for noise in physics.noise.values()})
+        embedded.append(
             _embedded(
                 figure,
                 "Noise power spectra",
@@ -143,12 +155,12 @@ def _physics_figures(evaluation: Evaluation) -> list[dict[str, str]]:
                 "lowest frequencies hold anatomy.",
             )
         )
-    if found.edges:
-        figure = figures.new_figure(3.4 * len(found.edges) + 1, 3.2)
-        grid = figure.subplots(1, len(found.edges), squeeze=False)[0]
-        for axis, (kind, sides) in zip(grid, found.edges.items(), strict=True):
+    if physics.edges:
+        figure = figures.new_figure(3.4 * len(physics.edges) + 1, 3.2)
+        grid = figure.subplots(1, len(physics.edges), squeeze=False)[0]
+        for axis, (kind, sides) in zip(grid, physics.edges.items(), strict=True):
             figures.draw_transfer(axis, sides).set_title(f"{kind} edges", fontsize=9)
-        drawn.append(
+        embedded.append(
             _embedded(
                 figure,
                 "Transfer over natural edges",
@@ -156,7 +168,7 @@ def _physics_figures(evaluation: Evaluation) -> list[dict[str, str]]:
                 "a phantom's values.",
             )
         )
-    return drawn
+    return embedded
 
 
 def _texture_figures(evaluation: Evaluation) -> list[dict[str, str]]:
@@ -168,22 +180,20 @@ def _texture_figures(evaluation: Evaluation) -> list[dict[str, str]]:
 
 
 def _examples(evaluation: Evaluation) -> list[tuple[SharedSlices, int]]:
-    """Slices to show, evenly spaced through all that are shared."""
-    places = [(one, i) for one in evaluation.shared for i in range(len(one.harmonized.hu))]
-    return [places[i] for i in spread(len(places), evaluation.settings.examples)]
+    """Slices to show, evenly spaced over all shared slices, as volume and slice number."""
+    slices = [(shared, i) for shared in evaluation.shared for i in range(len(shared.harmonized.hu))]
+    return [slices[i] for i in spread(len(slices), evaluation.settings.examples)]
 
 
 def _viewer_data(examples: Sequence[tuple[SharedSlices, int]]) -> str:
-    """What viewer.js reads. Safe inside a script element: base64, numbers and fixed words."""
+    """JSON that viewer.js reads; safe in a script element: base64, numbers and fixed words."""
     shown = [side for side in ("source", "harmonized", "target") if getattr(examples[0][0], side)]
     labels = {side: figures.LABELS[side] for side in shown}
     pairs = [("source", "target"), ("harmonized", "target"), ("harmonized", "source")]
     return json.dumps(
         {
             "slices": slices_for(examples, labels),
-            "differences": [
-                [labels[one], labels[other]] for one, other in pairs if {one, other} <= set(shown)
-            ],
+            "differences": [[labels[a], labels[b]] for a, b in pairs if {a, b} <= set(shown)],
             "windows": WINDOWS,
             "offset": OFFSET_HU,
             "residual": figures.RESIDUAL_HU,

@@ -1,4 +1,4 @@
-"""Fills the package's HTML templates; every page is one file and needs no network."""
+"""Rendering of the package's HTML templates to pages of one file that need no network."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ from cvsct.evaluation.extras import load_extra
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this folder with its values, the shared style and the version.
+    """Render a template of this folder with values, the shared style and the version.
 
-    Text is escaped, tables among it; a value that the template needs and does not get is an error.
+    All text is escaped, including that of tables.
+
+    Args:
+        template: name of the template.
+        values: values of its variables; a missing one is an error.
+
+    Raises:
+        MissingExtraError: if jinja2 is not installed.
     """
     jinja = load_extra("jinja2")
     environment = jinja.Environment(
-        autoescape=True, undefined=jinja.StrictUndefined, loader=jinja.FunctionLoader(text_of)
+        autoescape=True, undefined=jinja.StrictUndefined, loader=jinja.FunctionLoader(package_text)
     )
     page: str = environment.get_template(template).render(
-        style=text_of("page.css"), version=__version__, **values
+        style=package_text("page.css"), version=__version__, **values
     )
     return page
 
 
-def text_of(name: str) -> str:
-    """A file of this folder: a template, the style or a script."""
+def package_text(name: str) -> str:
+    """Text of a file of this folder: a template, the style or a script."""
     return importlib.resources.files(__package__).joinpath(name).read_text("utf-8")

@@ -35,13 +35,13 @@
     return decoded.get(key);
   };
 
-  const grey = (hu, [low, high]) => {
+  const gray = (hu, [low, high]) => {
     const value = Math.max(0, Math.min(255, Math.round((255 * (hu - low)) / (high - low))));
     return [value, value, value];
   };
 
   // blue below 0, white, red above: the same scale as the printed figures
-  const colour = (difference) => {
+  const color = (difference) => {
     const t = Math.max(-1, Math.min(1, difference / data.residual));
     const fade = Math.round(255 * (1 - Math.abs(t)));
     return t < 0 ? [fade, fade, 255] : [255, fade, fade];
@@ -53,7 +53,7 @@
     const other = second ? await decode(place, second) : null;
     const image = new ImageData(one.width, one.height);
     for (let i = 0; i < one.hu.length; i++) {
-      const shade = other ? colour(one.hu[i] - other.hu[i]) : grey(one.hu[i], window_);
+      const shade = other ? color(one.hu[i] - other.hu[i]) : gray(one.hu[i], window_);
       image.data.set([...shade, 255], 4 * i);
     }
     return image;

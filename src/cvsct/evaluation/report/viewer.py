@@ -1,7 +1,7 @@
-"""Slices for the report's viewer: HU that the page itself puts into a window.
+"""Slices for the report's viewer, whose HU the page itself shows in a window.
 
 A PNG holds HU + 32,768 in its red (high byte) and green (low byte) channels. The browser decodes
-it without loss, so that one image serves every window and the differences too.
+it without loss, so that one image serves every window and the differences.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.shared_slices import SharedSlices
 
 OFFSET_HU = 32_768
+"""Offset that makes all HU positive."""
 
 WINDOWS: dict[str, tuple[float, float]] = {
     "soft tissue": SOFT_TISSUE_WINDOW.limits_hu,
@@ -26,11 +27,11 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "bone": BONE_WINDOW.limits_hu,
     "whole range": NETWORK_WINDOW.limits_hu,
 }
-"""Lower and upper end in HU; the first is shown at the beginning."""
+"""Lower and upper end of each window in HU; the first one is shown at the beginning."""
 
 
 def to_rgb(hu: Float[np.ndarray, "rows columns"]) -> UInt8[np.ndarray, "rows columns 3"]:
-    """HU, rounded, as two bytes in red and green."""
+    """Encode rounded HU as two bytes, in red and green."""
     code = np.clip(np.rint(hu) + OFFSET_HU, 0, 65_535).astype(np.uint16)
     return np.stack([code >> 8, code & 255, np.zeros_like(code)], axis=-1).astype(np.uint8)
 
@@ -38,10 +39,11 @@ def to_rgb(hu: Float[np.ndarray, "rows columns"]) -> UInt8[np.ndarray, "rows col
 def slices_for(
     examples: Sequence[tuple[SharedSlices, int]], labels: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """What the page's script reads: for each example its place, and each side's image.
+    """Names and images of example slices for the page's script.
 
     Args:
-        labels: sides to show and what they are called.
+        examples: shared slices, and the number of a slice among them.
+        labels: sides to show, with their labels.
     """
     return [
         {

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder: `metrics.json`, `features.csv`, `report.html`."""
+"""Files of an evaluation: `metrics.json`, `features.csv` and `report.html`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ import numpy as np
 
 from cvsct.core.files import write_atomic, write_json
 from cvsct.core.sides import with_old_keys
-from cvsct.evaluation.agreement.comparison import changes, shares, way_to_retest
-from cvsct.evaluation.evaluate import Comparison, Evaluation, evaluate
+from cvsct.evaluation.agreement.comparison import changes, reproducible_shares, way_to_retest
+from cvsct.evaluation.evaluate import evaluate
 from cvsct.evaluation.features.table_file import features_csv
 from cvsct.evaluation.report.page import report_html
 from cvsct.evaluation.report.verdict import verdict
+from cvsct.evaluation.result import Comparison, Evaluation
 from cvsct.evaluation.settings import EvaluationSettings
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "metrics", "write_report"]
 
 PAIRED_KEYS = ("psnr_db", "ssim", "ncc", "ccc_within", "ccc_across", "hu_bias")
+"""Keys of `metrics.json` that are null in an unpaired evaluation."""
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:
-    """Write the three files into an existing folder."""
+    """Write `metrics.json`, `features.csv` and `report.html` into an existing folder.
+
+    Raises:
+        MissingExtraError: if the extra `evaluate` is not installed.
+    """
     write_json(folder / "metrics.json", metrics(evaluation))
     write_atomic(
         folder / "features.csv", features_csv(evaluation.features, evaluation.regions), private=True
@@ -31,13 +37,13 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
 
 
 def metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """What `metrics.json` holds; every figure is finite, and null where it was not measured.
+    """Contents of `metrics.json`; every figure is finite, or null where it was not measured.
 
-    For this version the keys of 0.1.0 stand beside those that have changed.
+    The keys of 0.1.0 are written beside those that have changed.
     """
     texture = evaluation.texture
     distance = texture.distance_db if texture else {}
-    answer = verdict(evaluation)
+    result = verdict(evaluation)
     record: dict[str, Any] = {
         **_comparison_json(evaluation.harmonized),
         "n_slices": evaluation.n_slices,
@@ -60,9 +66,9 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
         | {
             "paired": evaluation.paired,
             "unpaired_because": evaluation.unpaired_because or None,
-            "verdict": {"kind": answer.kind, "text": answer.text},
+            "verdict": {"kind": result.kind, "text": result.text},
             "notes": list(evaluation.notes),
-            "guards": [each.to_json() for each in evaluation.guards],
+            "guards": [record.to_json() for record in evaluation.guards],
             "scanners": evaluation.scanners,
             "spectra": None
             if texture is None
@@ -74,7 +80,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
                     for side, power in texture.power_db.items()
                 },
             },
-            "physics": evaluation.examination.to_json(),
+            "physics": evaluation.physics.to_json(),
             "settings": evaluation.settings.model_dump(mode="json"),
             "extraction": evaluation.extraction,
             "research_use_only": True,
@@ -83,6 +89,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _comparison_json(comparison: Comparison | None) -> dict[str, Any]:
+    """Figures of one side against the target; nulls where nothing was compared."""
     if comparison is None:
         return dict.fromkeys(PAIRED_KEYS)
     quality, across = comparison.quality, comparison.across
@@ -100,13 +107,13 @@ def _comparison_json(comparison: Comparison | None) -> dict[str, Any]:
         "ccc_across_mean": across.mean.ccc,
         "ccc_across_mean_interval": [across.mean.low, across.mean.high],
         "ccc_across_detail": {k: v.to_json() for k, v in across.classes.items()},
-        "shares": [share.to_json() for share in shares(across)],
+        "shares": [share.to_json() for share in reproducible_shares(across)],
         "features": [feature.to_json() for feature in across.features],
     }
 
 
 def _gains_json(evaluation: Evaluation) -> dict[str, Any]:
-    """What the method gained over its input, and how much of what could be gained."""
+    """Changes of features, and the share of the way to the retest; nulls without a source."""
     new, old, retest = evaluation.harmonized, evaluation.input, evaluation.retest
     if new is None or old is None:
         return {"changes": None, "way_to_retest": None}

@@ -19,7 +19,7 @@ from cvsct.training import losses
 from cvsct.training.collapse_monitor import CollapseMonitor
 from cvsct.training.cyclegan.settings import CycleConfig
 from cvsct.training.distributed import ALONE, Ranks
-from cvsct.training.networks import Images, NetworkSet, bf16_is_fast, mean_terms, on_device
+from cvsct.training.network_set import Images, NetworkSet, bf16_is_fast, mean_terms, on_device
 from cvsct.training.texture_loss import TextureLoss
 
 __all__ = ["CRITICS", "CyclePass", "CycleStep", "Images", "bf16_is_fast", "cycle_pass"]

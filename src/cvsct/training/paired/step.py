@@ -23,7 +23,7 @@ from cvsct.networks.vgg_unet import VGGUNet
 from cvsct.training import losses
 from cvsct.training.collapse_monitor import CollapseMonitor
 from cvsct.training.distributed import ALONE, Ranks
-from cvsct.training.networks import Images, NetworkSet, mean_terms, on_device
+from cvsct.training.network_set import Images, NetworkSet, mean_terms, on_device
 from cvsct.training.paired.alternation import Alternation, State
 from cvsct.training.paired.settings import PairedConfig
 from cvsct.training.vgg_weights import fill, find_weights

@@ -15,7 +15,7 @@ from cvsct.model.bundle import Bundle
 from cvsct.training.data.pairs import PairSampler, PairSamplerSplit
 from cvsct.training.distributed import Ranks, join_ranks
 from cvsct.training.loop import Limits, train
-from cvsct.training.networks import Images
+from cvsct.training.network_set import Images
 from cvsct.training.paired.settings import PairedConfig, paired_config
 from cvsct.training.paired.step import PairedStep
 from cvsct.training.paired.validation import PairValidator

@@ -1,4 +1,4 @@
-"""What `cvsct benchmark` does for one method, seed and direction: train, harmonise, evaluate."""
+"""Steps of a benchmark: training, harmonization and evaluation of one method; ComBat; leaders."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from cvsct.api.evaluate import evaluate
 from cvsct.api.harmonize import harmonize
 from cvsct.api.train import train
-from cvsct.benchmarking.features import combat_metrics, lead_table
+from cvsct.benchmarking.features import combat_metrics, leader_table
 from cvsct.benchmarking.folder import (
     MODELS,
     REPEAT,
     TEST,
     failed_series,
-    fit_s,
     is_report,
     model_mb,
     read_manifest,
     remove_unstarted_training,
+    training_s,
 )
 from cvsct.benchmarking.results import COMBAT, DIRECTION_FOLDERS, Benchmark, Result
 from cvsct.core.errors import CvsctError, explain, unexpected
@@ -40,16 +40,26 @@ TARGET_HARMONIZED_FOLDER = "passed"
 """Folder of the target harmonized; named as in 0.1.0, so that its benchmarks can go on."""
 
 PAPER_PAIR = ("ge-revolution-evo", "siemens-somatom-force")
+"""Folders of the two simulated scanners that stand for the paper's."""
 
 
 @dataclass(frozen=True)
-class BenchmarkRunner:
-    """Folders and options of a benchmark, and its steps for one method, seed and direction.
+class BenchmarkSteps:
+    """Folders and options of a benchmark, and its steps.
 
     Args:
-        parts: of the data, from which each method learns.
-        budget: `max_steps` of each training, `max_minutes` of each direction.
-        allow: what trainings learn from all the same, in the words of `--allow`.
+        data: folder of the data.
+        out: folder of the benchmark.
+        names: names of the two scanners.
+        parts: folder of the data that each method trains on, by method.
+        preset: preset of the networks' settings.
+        settings: settings of the networks that differ from the preset.
+        budget: `max_steps` of each training and `max_minutes` of each direction.
+        rois: number of soft-tissue regions of each evaluation.
+        workers: number of processes; 0 for one per core.
+        allow: kinds of scans that trainings accept although they are doubtful, as of `train`.
+        progress: called with the state of the work.
+        note: called with each remark.
     """
 
     data: Path
@@ -67,21 +77,30 @@ class BenchmarkRunner:
 
     @property
     def directions(self) -> tuple[str, str]:
-        """How they are called."""
+        """Names of the two directions."""
         a, b = ("GE", "Siemens") if self.names == PAPER_PAIR else self.names
         return f"{a} to {b}", f"{b} to {a}"
 
     def result(self, name: str, seed: int, direction: int) -> Result:
-        """Do what is not there yet: a training, the derived series, the report."""
+        """Train, harmonize and evaluate a method, as far as that is not done already.
+
+        Args:
+            name: name of the method.
+            seed: seed of its training.
+            direction: number of the direction.
+
+        Raises:
+            CvsctError: if the training, the harmonization or the evaluation fails.
+        """
         row = find_method(name)
-        model = self._model(name, seed, 0 if row.reversible else direction)
-        place = self._place(name, seed, direction)
+        model = self._train(name, seed, 0 if row.reversible else direction)
+        folder = self._result_folder(name, seed, direction)
         source, target = self._sides(direction)
-        images, report = place / "images", place / "report"
-        target_harmonized = place / TARGET_HARMONIZED_FOLDER
-        back = row.reversible and direction == 1
-        for scans, made in ((source, images), (target, target_harmonized)):
-            self._harmonized(scans, model, made, back)
+        images, report = folder / "images", folder / "report"
+        target_harmonized = folder / TARGET_HARMONIZED_FOLDER
+        reverse = row.reversible and direction == 1
+        self._harmonize(source, model, images, reverse)
+        self._harmonize(target, model, target_harmonized, reverse)
         if not is_report(report):
             retest = self.data / REPEAT / target
             nodules = self.data / "nodules.csv"
@@ -105,7 +124,7 @@ class BenchmarkRunner:
             metrics=with_new_keys(
                 json.loads((report / "metrics.json").read_text(encoding="utf-8"))
             ),
-            fit_s=fit_s(model),
+            fit_s=training_s(model),
             slices_per_s=read_manifest(images)["figures"]["slices_per_s"],
             model_mb=model_mb(model),
             kind=row.kind,
@@ -113,33 +132,34 @@ class BenchmarkRunner:
             both_ways=row.reversible,
         )
 
-    def _harmonized(self, scans: str, model: Path, made: Path, reverse: bool) -> None:
-        """Put a test side through a model, all of it; series that failed before are tried again.
+    def _harmonize(self, scanner: str, model: Path, images: Path, reverse: bool) -> None:
+        """Harmonize the test scans of a scanner; series that failed before are tried again.
 
         Raises:
-            CvsctError: if series of it failed, so that figures would be of the others alone.
+            CvsctError: if series failed, because the figures would be those of the others alone.
         """
-        before = failed_series(made)
-        if before == 0:
+        failed_before = failed_series(images)
+        if failed_before == 0:
             return
         harmonize(
-            self.data / TEST / scans,
-            made,
+            self.data / TEST / scanner,
+            images,
             model=model,
             direction="b2a" if reverse else "a2b",
-            guard=["scan=note"],  # its own test data is never refused
-            resume=bool(before),
+            guard=["scan=note"],  # a benchmark's own test data is never refused
+            resume=bool(failed_before),
             progress=self.progress,
             note=self.note,
         )
-        failed = failed_series(made)
+        failed = failed_series(images)
         if failed:
             raise CvsctError(
-                f"{failed} series of {TEST}/{scans} could not be harmonised; "
-                f"{made.relative_to(self.out) / 'manifest.json'} tells why"
+                f"{failed} series of {TEST}/{scanner} could not be harmonized; "
+                f"{images.relative_to(self.out) / 'manifest.json'} has the reasons"
             )
 
-    def _model(self, name: str, seed: int, direction: int) -> Path:
+    def _train(self, name: str, seed: int, direction: int) -> Path:
+        """Folder of a trained model; a training is started or resumed if it is not complete."""
         source, target = self._sides(direction)
         model = self.out / MODELS / (f"{name}-{seed}" + ("-b2a" if direction else ""))
         if (model / SUMS_FILE).exists():
@@ -159,80 +179,90 @@ class BenchmarkRunner:
             allow=self.allow,
             progress=self.progress,
             note=self.note,
-            **{key: value for key, value in self._given(row.reversible).items() if key in uses},
+            **{key: value for key, value in self._budget(row.reversible).items() if key in uses},
         )
         return model
 
-    def _given(self, both_ways: bool) -> dict[str, Any]:
-        """What a training may take: one that serves both directions has the minutes of both."""
+    def _budget(self, both_ways: bool) -> dict[str, Any]:
+        """Budget of a training; one that serves both directions has the minutes of both."""
         minutes = self.budget["max_minutes"]
         return {**self.budget, "max_minutes": minutes and minutes * (1 + both_ways)}
 
     def _sides(self, direction: int) -> tuple[str, str]:
+        """Names of the source and target scanner of a direction."""
         a, b = self.names
         return (b, a) if direction else (a, b)
 
     def combat(self, results: list[Result]) -> list[Result]:
-        """ComBat on the input's features, which are the same in every method's report."""
-        made = []
+        """Results of ComBat on the input's features, for each direction whose slices pair.
+
+        Any report of a direction serves, because the input's features are the same in all.
+        """
+        combat_results = []
         for direction in (0, 1):
-            own = [one for one in results if one.direction == direction and paired(one)]
-            if not own:
+            of_pairs = [r for r in results if r.direction == direction and is_paired(r)]
+            if not of_pairs:
                 continue
             try:
-                found = combat_metrics(self._features(own[0]))
-                made.append(Result(COMBAT, 0, direction, found))
+                metrics = combat_metrics(self._features(of_pairs[0]))
+                combat_results.append(Result(COMBAT, 0, direction, metrics))
             except Exception as error:
-                self.note(f"no ComBat: {reason_of(error)}")
-        return made
+                self.note(f"no ComBat: {failure_reason(error)}")
+        return combat_results
 
-    def leads(self, results: list[Result]) -> list[Table]:
-        """Each direction's methods against its best, by their first seed, where slices pair."""
-        found = []
+    def leader_tables(self, results: list[Result]) -> list[Table]:
+        """Tests of the methods against the best one, for each direction whose slices pair.
+
+        The first seed of each method is tested.
+        """
+        tables = []
         for direction, name in enumerate(self.directions):
-            own = [r for r in results if r.direction == direction and r.seed == 0 and paired(r)]
+            of_pairs = [
+                r for r in results if r.direction == direction and r.seed == 0 and is_paired(r)
+            ]
             try:
-                files = {one.method: self._features(one) for one in own}
-                found.append(lead_table(files, name, direction))
+                files = {result.method: self._features(result) for result in of_pairs}
+                tables.append(leader_table(files, name, direction))
             except Exception as error:
-                self.note(f"no test of who leads, {name}: {reason_of(error)}")
-        return [table for table in found if table is not None]
+                self.note(f"no test of the leading method, {name}: {failure_reason(error)}")
+        return [table for table in tables if table is not None]
 
     def _features(self, result: Result) -> FeatureFile:
-        return read_features(self._place(result.method, result.seed, result.direction)
-                             / "report" / "features.csv")  # fmt: skip
+        folder = self._result_folder(result.method, result.seed, result.direction)
+        return read_features(folder / "report" / "features.csv")
 
-    def _place(self, name: str, seed: int, direction: int) -> Path:
+    def _result_folder(self, name: str, seed: int, direction: int) -> Path:
         return self.out / "results" / f"{name}-{seed}" / DIRECTION_FOLDERS[direction]
 
     def benchmark(self, results: list[Result], failed: Sequence[tuple[str, int]] = ()) -> Benchmark:
-        """All that tables are made of.
+        """Results with what the tables need besides.
 
         Args:
-            failed: methods and directions that have no result, or not of all seeds.
+            results: all results.
+            failed: methods and directions that lack the result of a seed.
         """
         steps, minutes = self.budget["max_steps"], self.budget["max_minutes"]
-        given = [f"{steps} steps"] if steps else []
+        limits = [f"{steps} steps"] if steps else []
         if minutes:
-            given.append(
+            limits.append(
                 f"{minutes:g} minutes a direction ({2 * minutes:g} where one training serves both)"
             )
         return Benchmark(
             directions=self.directions,
             results=tuple(results),
-            budget=f"Preset {self.preset}, at most {' and '.join(given) or 'its own steps'}.",
+            budget=f"Preset {self.preset}, at most {' and '.join(limits) or 'its own steps'}.",
             on_paper_scanners=self.names == PAPER_PAIR,
             failed=tuple(failed),
         )
 
 
-def paired(result: Result) -> bool:
-    """Whether slices were compared, and so features measured."""
+def is_paired(result: Result) -> bool:
+    """Whether the evaluation compared slices, and so measured features."""
     return not result.metrics.get("unpaired_because")
 
 
-def reason_of(error: BaseException) -> str:
-    """Why a job failed, in words that quote no value of a file; the traceback goes to the log."""
+def failure_reason(error: BaseException) -> str:
+    """Reason of a failure for the user, without values from files; the log gets the traceback."""
     if isinstance(error, CvsctError):
         return str(error)
     if isinstance(error, SystemExit):
@@ -246,7 +276,8 @@ def reason_of(error: BaseException) -> str:
 
 
 def _explained(error: OSError) -> str:
-    said = explain(error)
+    """Explanation of a failed file operation, without identifiers in the name of the file."""
+    text = explain(error)
     if not isinstance(error.filename, str):
-        return said
-    return said.replace(error.filename, label(Path(error.filename)), 1)
+        return text
+    return text.replace(error.filename, label(Path(error.filename)), 1)

@@ -38,22 +38,22 @@ def mtf50_per_mm(sigma_px: float) -> float:
 def test_a_gaussian_blur_comes_back_from_skin_and_lung(
     sigma_px: float, noise_hu: float, mtf50_within: float, mtf_within: float
 ) -> None:
-    found = edge_transfer({"source": [scanned(sigma_px, noise_hu)]})
-    assert set(found) == {"skin", "lung"}
+    measured = edge_transfer({"source": [scanned(sigma_px, noise_hu)]})
+    assert set(measured) == {"skin", "lung"}
     for kind, contrast_hu in (("skin", 900.0), ("lung", 890.0)):
-        one = found[kind]["source"]
-        f = one.modulation.f_per_mm
-        assert one.modulation.mtf50_per_mm == pytest.approx(
+        edges = measured[kind]["source"]
+        f = edges.transfer.f_per_mm
+        assert edges.transfer.mtf50_per_mm == pytest.approx(
             mtf50_per_mm(sigma_px), rel=mtf50_within
         )
         below_nyquist = f < 0.5 / PIXEL_MM
         truth = np.exp(-2 * (np.pi * sigma_px * PIXEL_MM * f) ** 2)
-        assert one.modulation.mtf[below_nyquist] == pytest.approx(
+        assert edges.transfer.mtf[below_nyquist] == pytest.approx(
             truth[below_nyquist], abs=mtf_within
         )
-        assert one.modulation.contrast_hu == pytest.approx(contrast_hu, rel=0.05)
-        assert one.n_edges > 60
-        assert one.length_mm == pytest.approx(one.n_edges * 20 * PIXEL_MM)
+        assert edges.transfer.contrast_hu == pytest.approx(contrast_hu, rel=0.05)
+        assert edges.n_edges > 60
+        assert edges.length_mm == pytest.approx(edges.n_edges * 20 * PIXEL_MM)
 
 
 def test_the_interval_holds_the_truth_and_narrows_without_noise() -> None:
@@ -69,23 +69,23 @@ def test_sides_share_their_edges_and_anatomys_blur_cancels_in_their_ratio() -> N
     """A blur of 0.6 px that is the body's own, under kernels of 0.5 and 0.8 px."""
     source = scanned(float(np.hypot(0.5, 0.6)), 30.0, seed=1)
     target = scanned(float(np.hypot(0.8, 0.6)), 10.0, seed=2)
-    found = edge_transfer({"source": [source], "target": [target]})["skin"]
-    assert found["source"].n_edges == found["target"].n_edges
-    ratio = transfer_ratio(found["source"], found["target"])
-    f = found["source"].modulation.f_per_mm
+    measured = edge_transfer({"source": [source], "target": [target]})["skin"]
+    assert measured["source"].n_edges == measured["target"].n_edges
+    ratio = transfer_ratio(measured["source"], measured["target"])
+    f = measured["source"].transfer.f_per_mm
     truth = np.exp(-2 * (np.pi * PIXEL_MM * f) ** 2 * (0.5**2 - 0.8**2))
-    seen_there = np.isfinite(ratio) & (f < 0.35)
-    assert seen_there.sum() > 40
-    assert ratio[seen_there] == pytest.approx(truth[seen_there], rel=0.05)
-    assert np.isnan(ratio[found["target"].modulation.mtf < 0.1]).all()
+    is_known = np.isfinite(ratio) & (f < 0.35)
+    assert is_known.sum() > 40
+    assert ratio[is_known] == pytest.approx(truth[is_known], rel=0.05)
+    assert np.isnan(ratio[measured["target"].transfer.mtf < 0.1]).all()
 
 
 def test_clipped_air_is_told() -> None:
     volume = scanned(0.5, 60.0)
     clipped = volume.with_hu(np.maximum(volume.hu, -1024.0).astype(np.float32))
-    found = edge_transfer({"source": [volume], "target": [clipped]})["skin"]
-    assert found["target"].clipped_share > 0.2
-    record = found["target"].to_json()
+    measured = edge_transfer({"source": [volume], "target": [clipped]})["skin"]
+    assert measured["target"].clipped_share > 0.2
+    record = measured["target"].to_json()
     assert record["mtf10_per_mm"] is None or record["mtf10_per_mm"] > 0
     assert len(record["f_per_mm"]) == len(record["mtf"])
 
@@ -119,6 +119,6 @@ def test_without_edges_there_is_no_figure() -> None:
 
 
 def test_an_ideal_edge_modulates_fully() -> None:
-    places = np.arange(160) / 10 - 8
-    f, curve = edge_transform((places > 0.01).astype(np.float64), 1.0)
+    positions = np.arange(160) / 10 - 8
+    f, curve = edge_transform((positions > 0.01).astype(np.float64), 1.0)
     assert curve[f < 0.5] == pytest.approx(1.0, abs=0.01)

@@ -1,0 +1,197 @@
+"""Physics of an evaluation: noise, resolution, CT numbers, positions, nodules, identification.
+
+Each figure is measured by a module of its own. A figure that these images do not allow is left
+out, and `notes` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from cvsct.core.errors import EvaluationError
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.features.placement import PlacedRegion
+from cvsct.evaluation.features.radiomics import FeatureTable
+from cvsct.evaluation.identification import Identification, identify
+from cvsct.evaluation.image.alignment import Alignment, alignment
+from cvsct.evaluation.image.consistency import (
+    Idempotence,
+    SliceConsistency,
+    idempotence,
+    slice_consistency,
+)
+from cvsct.evaluation.image.edge_mtf import EdgeTransfer, edge_transfer
+from cvsct.evaluation.image.edges import EdgeKind
+from cvsct.evaluation.image.nodule_truth import NoduleTruth
+from cvsct.evaluation.image.nodules import NoduleComparison, compare_nodules
+from cvsct.evaluation.image.noise import TissueNoise, tissue_noise
+from cvsct.evaluation.image.residuals import Residuals, residuals
+from cvsct.evaluation.image.tissues import Tissue, TissueBias, TissueMap, bias_by_tissue
+from cvsct.evaluation.shared_slices import SharedSlices, images_of
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class PhysicsMeasurements:
+    """Physics of each side (`source`, `harmonized`, `retest`, `target`); empty if not measured.
+
+    Args:
+        bias: low-frequency difference from the target in each tissue.
+        residuals: difference from the target in the body and in each tissue.
+        shift: displacement against the target, and under `moved` that of the harmonized images
+            against their source: harmonization must not move anything.
+        noise: noise power in homogeneous tissue.
+        edges: modulation transfer over natural edges, by kind of edge.
+        consistency: differences of neighboring slices.
+        nodules: errors against the phantom's true nodules.
+        identification: how often a classifier tells a side from the target by its features.
+        idempotence: change that the model makes to the target's own images.
+        notes: why figures are missing.
+    """
+
+    bias: Mapping[str, Mapping[Tissue, TissueBias]] = field(default_factory=dict)
+    residuals: Mapping[str, Residuals] = field(default_factory=dict)
+    shift: Mapping[str, Alignment] = field(default_factory=dict)
+    noise: Mapping[str, TissueNoise] = field(default_factory=dict)
+    edges: Mapping[EdgeKind, Mapping[str, EdgeTransfer]] = field(default_factory=dict)
+    consistency: Mapping[str, SliceConsistency] = field(default_factory=dict)
+    nodules: NoduleComparison | None = None
+    identification: Mapping[str, Identification] = field(default_factory=dict)
+    idempotence: Idempotence | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as they stand under `physics` in `metrics.json`."""
+        return {
+            "bias_by_tissue": {
+                side: {tissue: bias.to_json() for tissue, bias in by_tissue.items()}
+                for side, by_tissue in self.bias.items()
+            },
+            "residuals": {side: value.to_json() for side, value in self.residuals.items()},
+            "shift": {side: value.to_json() for side, value in self.shift.items()},
+            "noise_power": {side: value.to_json() for side, value in self.noise.items()},
+            "edge_transfer": {
+                kind: {side: value.to_json() for side, value in by_side.items()}
+                for kind, by_side in self.edges.items()
+            },
+            "slice_consistency": {
+                side: value.to_json() for side, value in self.consistency.items()
+            },
+            "nodules": self.nodules.to_json() if self.nodules else None,
+            "scanner_identification": {
+                side: value.to_json() for side, value in self.identification.items()
+            },
+            "idempotence": self.idempotence.to_json() if self.idempotence else None,
+        }
+
+
+def measure_physics(
+    shared: Sequence[SharedSlices],
+    regions: Sequence[PlacedRegion],
+    features: Mapping[str, FeatureTable],
+    nodules: Sequence[NoduleTruth] = (),
+    target_harmonized: Sequence[CTVolume] = (),
+    seed: int = 0,
+) -> PhysicsMeasurements:
+    """Measure the physics of sides that show the same slices.
+
+    Args:
+        shared: slices of every side, with a target.
+        regions: where features were measured; the regions of one slice stay together in the
+            classifier's cross-validation.
+        features: features of the regions, by side.
+        nodules: true nodules of any number of simulated bodies.
+        target_harmonized: the target's slices put through the model, in the order of `shared`.
+        seed: seed of region positions, bootstraps and folds.
+    """
+    attempts = _Attempts()
+    names = [name for name in features if name != "target"]
+    sides = {name: [images_of(slices, name) for slices in shared] for name in [*names, "target"]}
+    maps = [TissueMap.of(target) for target in sides["target"]]
+    against = {name: list(zip(sides[name], sides["target"], strict=True)) for name in names}
+    slice_of_region = [(placed.volume, placed.region.slice_index) for placed in regions]
+    shift = {name: attempts.measure("shift", alignment, against[name]) for name in names}
+    if "source" in sides:
+        before_and_after = list(zip(sides["harmonized"], sides["source"], strict=True))
+        shift["moved"] = attempts.measure("shift", alignment, before_and_after)
+    identification = {
+        name: attempts.measure("scanner identification", identify, features[name],
+                               features["target"], slice_of_region, seed=seed)
+        for name in names
+    }  # fmt: skip
+    return PhysicsMeasurements(
+        bias={name: bias_by_tissue(pairs, maps) for name, pairs in against.items()},
+        residuals={name: residuals(pairs, maps) for name, pairs in against.items()},
+        shift=_measured(shift),
+        noise=attempts.measure("noise power", tissue_noise, sides, seed=seed) or {},
+        edges=attempts.measure("edge transfer", edge_transfer, sides, seed=seed) or {},
+        consistency=attempts.measure("slice consistency", slice_consistency, sides, maps) or {},
+        nodules=attempts.measure("nodules", compare_nodules, sides, nodules) if nodules else None,
+        identification=_measured(identification),
+        idempotence=attempts.measure(
+            "idempotence", idempotence, sides["target"], target_harmonized, maps
+        )
+        if target_harmonized
+        else None,
+        notes=tuple(dict.fromkeys(attempts.notes)),
+    )
+
+
+def measure_physics_unpaired(
+    shared: Sequence[SharedSlices], target: Sequence[CTVolume], seed: int = 0
+) -> PhysicsMeasurements:
+    """Measure noise and edges of sides where the target shows another body.
+
+    Args:
+        shared: harmonized slices with their source; may be empty.
+        target: series of the target scanner.
+        seed: seed of region positions and bootstraps.
+    """
+    attempts = _Attempts()
+    groups: list[dict[str, list[CTVolume]]] = [{"target": list(target)}]
+    if shared:
+        one_body = {
+            name: [images_of(slices, name) for slices in shared]
+            for name in ("source", "harmonized")
+        }
+        groups.insert(0, one_body)
+    noise: dict[str, TissueNoise] = {}
+    edges: dict[EdgeKind, dict[str, EdgeTransfer]] = {}
+    for sides in groups:
+        noise |= attempts.measure("noise power", tissue_noise, sides, seed=seed) or {}
+        edges_of_group = attempts.measure("edge transfer", edge_transfer, sides, seed=seed) or {}
+        for kind, by_side in edges_of_group.items():
+            edges.setdefault(kind, {}).update(by_side)
+    before_and_after = [(slices.harmonized, images_of(slices, "source")) for slices in shared]
+    moved = attempts.measure("shift", alignment, before_and_after) if before_and_after else None
+    return PhysicsMeasurements(
+        noise=noise,
+        edges=edges,
+        shift={"moved": moved} if moved else {},
+        notes=tuple(dict.fromkeys(attempts.notes)),
+    )
+
+
+@dataclass
+class _Attempts:
+    """Measurements that may fail alone, with a note on each that did."""
+
+    notes: list[str] = field(default_factory=list)
+
+    def measure(
+        self, name: str, function: Callable[..., Result], *arguments: Any, **options: Any
+    ) -> Result | None:
+        """Result of a measurement; None, with a note of the reason, where it is refused."""
+        try:
+            return function(*arguments, **options)
+        except EvaluationError as error:
+            self.notes.append(f"no {name}: {error}")
+            return None
+
+
+def _measured(results: Mapping[str, Result | None]) -> dict[str, Result]:
+    """The results that are not None."""
+    return {name: result for name, result in results.items() if result is not None}
