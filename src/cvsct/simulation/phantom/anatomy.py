@@ -1,8 +1,8 @@
-"""The figures of one body, drawn from a seed.
+"""Parameters of a body, drawn from a seed.
 
-Two kinds: the chest phantom Lungman, always nearly the same, and patients, no two alike. Lengths
-are those of an average body in body coordinates (see `shapes.Posture`); z = 0 is the level of the
-carina, at the disc below the fourth thoracic vertebra.
+There are two kinds: the chest phantom Lungman, always nearly the same, and patients, no two alike.
+Lengths are those of an average body in body coordinates (see `shapes.Posture`); z = 0 is the level
+of the carina, at the disc below the fourth thoracic vertebra.
 
 Ranges are chosen so that bodies look like those of chest CT; where a figure is from literature
 its source is named.
@@ -20,7 +20,7 @@ from cvsct.simulation.phantom.shapes import Posture
 
 @dataclass(frozen=True)
 class Body:
-    """What tells one body from another.
+    """Parameters of one body: size, build, organs and tissues.
 
     Args:
         kind: "lungman" or "patient".
@@ -39,10 +39,14 @@ class Body:
         dependent: density added at the pleura behind.
         emphysema: noise level above which the lung is destroyed; 0 for none.
         fissure: density of the fissures.
-        hu: CT numbers of tissues at 120 kVp that differ between patients, by tissue.
+        hu: CT numbers at 120 kVp of the tissues that differ between patients, by tissue.
         grain: strength of all textures relative to the average.
         plaque: calcified plaques in the aorta.
         stomach_air: share of the stomach's height that is air.
+        septa_mm: mean thickness of the sheets of connective tissue that divide fat into lobules.
+        streaks_mm: thickness of the layers of fat between the bundles of muscles, where they are
+            thick.
+        gland_twigs: ends of the glandular tree of each breast.
     """
 
     kind: str
@@ -66,14 +70,17 @@ class Body:
     grain: float = 1.0
     plaque: int = 0
     stomach_air: float = 0.3
+    septa_mm: float = 0.0
+    streaks_mm: float = 0.0
+    gland_twigs: int = 0
 
     @property
     def is_patient(self) -> bool:
-        """Whether organs differ in what they are made of."""
+        """Whether this is a patient, whose organs consist of different tissues."""
         return self.kind == "patient"
 
     def stream(self, purpose: str) -> np.random.Generator:
-        """Randomness for one purpose."""
+        """Random stream of this body for one purpose."""
         return random_stream(self.seed, self.kind, purpose)
 
 
@@ -81,7 +88,7 @@ LUNGMAN_PARENCHYMA = (0.14, 0.20)
 
 
 def lungman_body(seed: int, parenchyma: bool) -> Body:
-    """The chest phantom: nearly the same for every seed, as if set up anew."""
+    """Parameters of the chest phantom: nearly the same for every seed, as if set up anew."""
     rng = random_stream(seed, "lungman", "body")
     size = 1 + rng.uniform(-0.015, 0.015)
     scale = tuple(float(size + rng.uniform(-0.01, 0.01)) for _ in range(3))
@@ -99,7 +106,7 @@ def lungman_body(seed: int, parenchyma: bool) -> Body:
 
 
 def patient_body(seed: int) -> Body:
-    """A patient: size, build, organs and tissues drawn from the seed."""
+    """Parameters of a patient: size, build, organs and tissues drawn from the seed."""
     rng = random_stream(seed, "patient", "body")
     female = rng.random() < 0.5
     fat_mm = float(np.clip(rng.gamma(4.0, 3.2 if female else 2.6), 4, 27))
@@ -110,9 +117,9 @@ def patient_body(seed: int) -> Body:
     tall = float(rng.uniform(0.92, 1.12))
     front = float(rng.uniform(0.115, 0.155))
     right = float(rng.uniform(-106, -80))
-    marrow = float(rng.uniform(80, 230))
+    marrow = float(rng.uniform(60, 180))
     hu = {
-        "fat": rng.uniform(-112, -92),
+        "fat": rng.uniform(-120, -100),
         "muscle": rng.uniform(42, 62),
         "blood": rng.uniform(34, 46),
         "myocardium": rng.uniform(44, 54),
@@ -123,6 +130,9 @@ def patient_body(seed: int) -> Body:
         "cortex": 800 + marrow + rng.uniform(0, 300),
         "cartilage": rng.uniform(85, 150),
     }
+    soft = random_stream(seed, "patient", "soft parts of the body")
+    septa_mm, streaks_mm = float(soft.uniform(0.10, 0.30)), float(soft.uniform(0.1, 0.6))
+    gland_twigs = int(soft.integers(20, 220)) if female else 0
     return Body(
         kind="patient",
         seed=seed,
@@ -141,7 +151,7 @@ def patient_body(seed: int) -> Body:
         vessel=float(rng.uniform(0.88, 1.15)),
         breast_mm=float(rng.uniform(8, 16) + 0.6 * fat_mm) if female else 0.0,
         wobble_mm=float(rng.uniform(1.2, 2.2)),
-        twigs=float(rng.uniform(750, 1000)),
+        twigs=float(rng.uniform(1600, 2100)),
         parenchyma=(front, front + float(rng.uniform(0.04, 0.11))),
         dependent=float(rng.uniform(0.05, 0.35)) if rng.random() < 0.5 else 0.0,
         emphysema=float(rng.uniform(1.2, 2.2)) if rng.random() < 0.3 else 0.0,
@@ -150,4 +160,7 @@ def patient_body(seed: int) -> Body:
         grain=float(rng.uniform(0.7, 1.3)),
         plaque=int(rng.integers(2, 12)) if rng.random() < 0.35 else 0,
         stomach_air=float(rng.uniform(0.15, 0.6)),
+        septa_mm=septa_mm,
+        streaks_mm=streaks_mm,
+        gland_twigs=gland_twigs,
     )

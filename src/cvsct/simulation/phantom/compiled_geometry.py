@@ -1,6 +1,6 @@
 """The phantom's compiled geometry: splines, distances to tubes, growth of trees.
 
-All functions here are compiled by numba and single-threaded; arrays are float32 unless said.
+All functions here are compiled by numba and single-threaded; arrays are float32 unless noted.
 An image is addressed as [row, column] = [y, x]. Distances are signed, in mm, negative inside.
 """
 
@@ -24,7 +24,7 @@ def _weights(t):
 
 @njit(cache=True)
 def _node(index, count, periodic):
-    """The node that stands for `index`: wrapped round, or the nearest there is."""
+    """Index of an existing node for any `index`: wrapped around if periodic, else clipped."""
     if periodic:
         return index % count
     return min(max(index, 0), count - 1)
@@ -180,14 +180,18 @@ def oval_distance(starts, ends, across, half_mm, z, x0, y0, step, margin, out):
 
 
 @njit(cache=True)
-def grow_tree(root, cloud, chances, growth, ahead):
+def grow_tree(root, cloud, chances, growth, hilar, ahead, least, spread):
     """Branches from a root into a cloud of points, of which each ends one twig; see `vessels`.
 
     Args:
         root: [3]; cloud: [points, 3]; float64, the cloud is reordered.
         chances: [4 * points], uniform in [0, 1).
         growth: share of the way to the middle of its points that a branch grows.
+        hilar: by how much that is less, relatively, for the root; a branch with half of all points
+            is shortened half as much.
         ahead: how far a branch keeps to its parent's direction, 0 to 1.
+        least, spread: a branch passes a share of its points between `least` and `least + spread`
+            to one of its two daughters.
 
     Returns:
         starts and ends [branches, 3], the branch each springs from, the twigs each bears.
@@ -197,14 +201,14 @@ def grow_tree(root, cloud, chances, growth, ahead):
     ends = np.empty((2 * count, 3))
     parents = np.empty(2 * count, np.int64)
     twigs = np.empty(2 * count, np.int64)
-    spans = np.empty((2 * count, 3), np.int64)  # first point, end, parent of branches to come
-    spans[0, 0], spans[0, 1], spans[0, 2] = 0, count, -1
+    pending = np.empty((2 * count, 3), np.int64)  # first point, end, parent of branches to come
+    pending[0, 0], pending[0, 1], pending[0, 2] = 0, count, -1
     headings = np.zeros((2 * count, 3))
-    waiting, made = 1, 0
+    n_pending, n_branches = 1, 0
     keys = np.empty(count)
-    while waiting > 0:
-        waiting -= 1
-        first, last, parent = spans[waiting]
+    while n_pending > 0:
+        n_pending -= 1
+        first, last, parent = pending[n_pending]
         size = last - first
         start = root if parent < 0 else ends[parent]
         middle = np.zeros(3)
@@ -216,33 +220,39 @@ def grow_tree(root, cloud, chances, growth, ahead):
         if parent >= 0:
             heading = (1 - ahead) * heading + ahead * headings[parent]
             heading /= np.sqrt((heading * heading).sum())
-        me = made
-        made += 1
-        starts[me], parents[me], twigs[me], headings[me] = start, parent, size, heading
-        ends[me] = start + distance * (0.9 if size == 1 else growth) * heading
+        branch = n_branches
+        n_branches += 1
+        starts[branch], parents[branch], twigs[branch] = start, parent, size
+        headings[branch] = heading
+        length = 0.9 if size == 1 else growth * (1 - hilar * size / count)
+        ends[branch] = start + distance * length * heading
         if size == 1:
             continue
-        spread = np.zeros((3, 3))
+        scatter = np.zeros((3, 3))
         for i in range(first, last):
-            offset = cloud[i] - ends[me]
+            offset = cloud[i] - ends[branch]
             offset -= (offset * heading).sum() * heading
             for a in range(3):
                 for b in range(3):
-                    spread[a, b] += offset[a] * offset[b]
-        axis = np.array([chances[me] - 0.5, chances[me + count] - 0.5, chances[me - count] - 0.5])
-        for _ in range(3):  # towards the direction of the largest spread
+                    scatter[a, b] += offset[a] * offset[b]
+        axis = np.array(
+            [chances[branch] - 0.5, chances[branch + count] - 0.5, chances[branch - count] - 0.5]
+        )
+        for _ in range(3):  # towards the direction of the largest scatter
             turned = np.zeros(3)
             for a in range(3):
                 for b in range(3):
-                    turned[a] += spread[a, b] * axis[b]
+                    turned[a] += scatter[a, b] * axis[b]
             axis = turned / (np.sqrt((turned * turned).sum()) + 1e-12)
         for i in range(first, last):
-            keys[i] = ((cloud[i] - ends[me]) * axis).sum()
+            keys[i] = ((cloud[i] - ends[branch]) * axis).sum()
         order = np.argsort(keys[first:last], kind="mergesort")
         cloud[first:last] = cloud[first:last][order]
-        cut = int(np.rint(size * (0.32 + 0.36 * chances[me + 2 * count])))
+        cut = int(np.rint(size * (least + spread * chances[branch + 2 * count])))
         cut = first + min(max(cut, 1), size - 1)
-        spans[waiting, 0], spans[waiting, 1], spans[waiting, 2] = first, cut, me
-        spans[waiting + 1, 0], spans[waiting + 1, 1], spans[waiting + 1, 2] = cut, last, me
-        waiting += 2
-    return starts[:made], ends[:made], parents[:made], twigs[:made]
+        pending[n_pending, 0], pending[n_pending, 1] = first, cut
+        pending[n_pending + 1, 0], pending[n_pending + 1, 1] = cut, last
+        pending[n_pending, 2] = pending[n_pending + 1, 2] = branch
+        n_pending += 2
+    n = n_branches
+    return starts[:n], ends[:n], parents[:n], twigs[:n]

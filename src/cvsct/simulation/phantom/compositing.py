@@ -1,6 +1,6 @@
-"""The phantom's compiled mixing: tissues laid over one another, pixel by pixel.
+"""The phantom's compiled compositing: tissues laid over one another, pixel by pixel.
 
-All functions here are compiled by numba and single-threaded; arrays are float32 unless said.
+All functions here are compiled by numba and single-threaded; arrays are float32 unless noted.
 Distances are signed, in mm, negative inside. A tissue covers a pixel by the share
 `0.5 - distance / width`, clipped to [0, 1]: an edge is a ramp one pixel wide, as if the pixel's
 area had been averaged.
@@ -11,6 +11,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+BUNDLE_MM = 5.0
+"""Distance of the layers of fat between bundles of muscle; chosen."""
+LOBULE_MM, COARSE_MM = 3.4, 6.4
+"""Inverse of the mean gradient of the noises with cells of 7 and 13 mm: 2.04 over the cell, from
+the squared derivative of the cubic B-spline."""
+
 
 @njit(cache=True)
 def _covered(distance, width):
@@ -19,7 +25,7 @@ def _covered(distance, width):
 
 @njit(cache=True)
 def _ridge(value, breadth):
-    """1 where a noise crosses zero, falling to 0 at `breadth`: thin sheets in space."""
+    """Height of a thin sheet: 1 where a noise crosses zero, falling to 0 at `breadth`."""
     return max(np.float32(0.0), np.float32(1.0) - abs(value) / breadth)
 
 
@@ -63,14 +69,100 @@ def blend(soft, bone, distance, offset, width, amounts, noise, texture):
 
 
 @njit(cache=True)
+def _sheet(distance, half, width):
+    """Share of a pixel that a thin sheet covers, by the distance of their middles."""
+    low = max(distance - half, -width / 2)
+    high = min(distance + half, width / 2)
+    return max(high - low, np.float32(0.0)) / width
+
+
+@njit(cache=True)
+def blend_fat(soft, bone, distance, offset, width, fascia, amounts, wall, septa, noise, texture):
+    """Lay fat over what is there, divided into lobules by sheets of connective tissue.
+
+    Septa lie where the noise of the lobules or the coarse noise crosses zero; the inverse of a
+    noise's mean gradient makes of its value a distance. Under the skin a membrane, the superficial
+    fascia, runs midway between the skin and the fascia of the muscles.
+
+    Args:
+        fascia: distance from the muscles' fascia, or an empty array where there is no membrane.
+        amounts, wall: [2], amounts of the two basis materials in fat and in septa.
+        septa: mean thickness of the septa in mm.
+        noise: [5, rows, columns] of unit variance.
+        texture: [6], strengths, see `_grain`.
+    """
+    under_skin = fascia.shape[0] > 0
+    for r in range(soft.shape[0]):
+        for c in range(soft.shape[1]):
+            share = _covered(distance[r, c] + offset, width)
+            if share <= 0.0:
+                continue
+            lobule, coarse = noise[4, r, c], noise[2, r, c]
+            thick = max(np.float32(0.5) + np.float32(0.6) * noise[1, r, c], np.float32(0.0))
+            half = np.float32(0.5) * septa * thick
+            tissue = _sheet(abs(lobule) * np.float32(LOBULE_MM), half, width)
+            tissue = max(tissue, _sheet(abs(coarse) * np.float32(COARSE_MM), half, width))
+            if under_skin and fascia[r, c] > 0.0:
+                depth = -(distance[r, c] + offset)
+                whole = depth + fascia[r, c]
+                if whole > 6.0:
+                    middle = whole * (np.float32(0.5) + np.float32(0.10) * coarse)
+                    half = (
+                        np.float32(1.2)
+                        * septa
+                        * max(np.float32(1.0) + np.float32(0.7) * lobule, np.float32(0.2))
+                    )
+                    tissue = max(tissue, _sheet(abs(depth - middle), half, width))
+            scale = np.float32(1.0) + _grain(noise, r, c, texture)
+            for_soft = scale * amounts[0] + tissue * (wall[0] - scale * amounts[0])
+            for_bone = scale * amounts[1] + tissue * (wall[1] - scale * amounts[1])
+            soft[r, c] += share * (for_soft - soft[r, c])
+            bone[r, c] += share * (for_bone - bone[r, c])
+
+
+@njit(cache=True)
+def blend_muscle(soft, bone, distance, width, fascia, amounts, fat, streaks, noise, texture):
+    """Lay muscle over what is there, in bundles with fat between them.
+
+    The layers of fat follow the fascia, wave with the coarse noise and break where the noise of
+    the lobules is low.
+
+    Args:
+        fascia: distance from the muscles' fascia.
+        amounts, fat: [2], amounts of the two basis materials in muscle and in fat.
+        streaks: thickness of the fat in mm where the noise of the lobules is 1.
+        noise: [5, rows, columns] of unit variance.
+        texture: [6], strengths, see `_grain`.
+    """
+    for r in range(soft.shape[0]):
+        for c in range(soft.shape[1]):
+            share = _covered(distance[r, c], width)
+            if share <= 0.0:
+                continue
+            phase = fascia[r, c] / np.float32(BUNDLE_MM) + np.float32(0.9) * noise[2, r, c]
+            gap = abs(phase - np.rint(phase)) * np.float32(BUNDLE_MM)
+            half = np.float32(0.5) * streaks * max(noise[4, r, c], np.float32(0.0))
+            between = _sheet(gap, half, width)
+            scale = np.float32(1.0) + _grain(noise, r, c, texture)
+            for_soft = scale * amounts[0] + between * (fat[0] - scale * amounts[0])
+            for_bone = scale * amounts[1] + between * (fat[1] - scale * amounts[1])
+            soft[r, c] += share * (for_soft - soft[r, c])
+            bone[r, c] += share * (for_bone - bone[r, c])
+
+
+@njit(cache=True)
 def blend_bone(soft, bone, distance, width, cortex_mm, cortex, marrow, noise, texture):
-    """Lay a bone over what is there: a dense rind `cortex_mm` thick around uneven marrow."""
+    """Lay a bone over what is there: a dense rind around uneven marrow.
+
+    Args:
+        cortex_mm: [rows], thickness of the rind in each row.
+    """
     uneven = np.any(texture != 0.0)
     for r in range(soft.shape[0]):
         for c in range(soft.shape[1]):
             share = _covered(distance[r, c], width)
             if share > 0.0:
-                inner = _covered(distance[r, c] + cortex_mm, width)
+                inner = _covered(distance[r, c] + cortex_mm[r], width)
                 scale = np.float32(1.0)
                 if uneven and inner > 0.0:
                     scale += _grain(noise, r, c, texture)
@@ -94,7 +186,7 @@ def blend_lung(
     """Lay parenchyma over what is there and store each pixel's share of lung in `share`.
 
     Args:
-        fissure: distance from the fissures, signed anyhow.
+        fissure: distance from the fissures; its sign does not matter.
         amounts: [2], amounts of soft tissue at density 1.
         gradient: [6]: density at y = 0, its rise per mm of y, density added at the pleura behind
             and the depth in mm over which that fades, density of a fissure, share of emphysema.

@@ -1,7 +1,7 @@
 """The order in which a body's tissues are laid over one another in a slice.
 
-Later layers cover earlier ones: skin, fat, muscle, what lies under the diaphragm, mediastinum,
-lungs with their trees and nodules, bones.
+Later layers cover earlier ones: skin, fat, muscle, abdominal organs, mediastinum, lungs with their
+trees and nodules, bones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from cvsct.simulation.phantom import compositing as voxels
+from cvsct.simulation.phantom import compositing
 from cvsct.simulation.phantom.anatomy import Body
 from cvsct.simulation.phantom.lesion import Lesion
 from cvsct.simulation.phantom.nodules import Nodule
@@ -20,11 +20,16 @@ from cvsct.simulation.phantom.organs import Organs
 from cvsct.simulation.phantom.painting import Canvas, Plane, Window
 from cvsct.simulation.phantom.shapes import Nodes, Tubes, join_tubes
 from cvsct.simulation.phantom.skeleton import Skeleton
+from cvsct.simulation.phantom.soft_parts import SoftParts
 from cvsct.simulation.phantom.tissues import Tissue, tissue
-from cvsct.simulation.phantom.torso import Torso
-from cvsct.simulation.phantom.vessels import LungTrees
+from cvsct.simulation.phantom.torso import Torso, spine_y
+from cvsct.simulation.phantom.vessels import LungTrees, airway_walls
 
 AIR = tissue((0.0, 0.0))
+BODY_CORTEX_MM, ARCH_CORTEX_MM = 0.4, 1.3
+"""Cortex of a patient's vertebral bodies and of their arches, which begin `ARCH_BEHIND_MM` behind
+the middle of the body; chosen."""
+ARCH_BEHIND_MM = 12.0
 CLEAR_MM = 2.2
 """How far the lungs stay off bones: pleura, fascia and the periosteum."""
 
@@ -37,6 +42,7 @@ class Anatomy:
     organs: Organs
     skeleton: Skeleton
     trees: LungTrees
+    soft_parts: SoftParts
     liver_veins: Tubes
     plaques: Tubes
     oesophagus_air: Tubes
@@ -57,20 +63,28 @@ def paint(
     window = canvas.window(torso.skin)
     if window is None:
         return
-    canvas.weave(window)
+    canvas.prepare_noise(window)
     skin = canvas.distance(torso.skin, window)
     canvas.paint(window, skin, tissues["skin"])
     if body.is_patient:
-        canvas.paint(window, skin, tissues["fat"], 1.8)
-        canvas.paint_field(torso.muscle, tissues["muscle"])
-        _fat_planes(canvas, anatomy, canvas.distance(torso.fascia, window), window, -8.0)
+        fascia = canvas.distance(torso.fascia, window)
+        canvas.paint_fat(window, skin, tissues["fat"], tissues["septa"], body.septa_mm, 1.8, fascia)
+        canvas.paint_tubes(anatomy.soft_parts.skin, tissues["wall"])
+        muscle = canvas.distance(torso.muscle, window)
+        canvas.paint_muscle(
+            window, muscle, fascia, tissues["muscle"], tissues["fat"], body.streaks_mm
+        )
+        _fat_planes(canvas, anatomy, fascia, window, -8.0)
     chest = canvas.window(torso.cavity, 12.0)
     if chest is not None:
         cavity = canvas.distance(torso.cavity, chest)
         under = canvas.distance(torso.diaphragm, chest)
         if body.is_patient:
             _fat_planes(canvas, anatomy, cavity, chest, 9.4)
-            canvas.paint(chest, cavity, tissues["mediastinal fat"], 0.5)
+            canvas.paint_fat(
+                chest, cavity, tissues["mediastinal fat"], tissues["septa"], body.septa_mm, 0.5
+            )
+            canvas.paint_tubes(anatomy.soft_parts.chest, tissues["wall"])
             _abdomen(canvas, body, anatomy, chest, np.maximum(cavity + 1.0, under))
             _mediastinum(canvas, anatomy)
         _lungs(canvas, body, anatomy, nodules, chest, cavity, under)
@@ -103,18 +117,15 @@ def _abdomen(canvas: Canvas, body: Body, anatomy: Anatomy, window: Window, under
         distance = canvas.distance(organs["stomach"], stomach)
         canvas.paint(stomach, distance, tissues["wall"])
         canvas.paint(stomach, distance, tissues["stomach"], 3.0)
-        grid = canvas.grid
-        rows = np.arange(stomach[0].start, stomach[0].stop, dtype=np.float32)
-        y = np.float32(grid.first_mm) + np.float32(grid.pixel_mm) * rows
         level = np.float32(anatomy.stomach_level_mm)
-        gas = np.maximum(distance + 3.0, (y - level)[:, None])
+        gas = np.maximum(distance + 3.0, (canvas.rows_mm(stomach) - level)[:, None])
         canvas.paint(stomach, gas.astype(np.float32), AIR)
     canvas.paint_field(organs["liver"], tissues["liver"])
     liver = canvas.window(organs["liver"])
     if liver is not None:
         veins = canvas.tubes(anatomy.liver_veins, liver)
         if veins is not None:
-            voxels.carve(veins[1], -canvas.distance(organs["liver"], liver), np.float32(0.0))
+            compositing.carve(veins[1], -canvas.distance(organs["liver"], liver), np.float32(0.0))
             canvas.paint(*veins, tissues["blood"])
 
 
@@ -123,6 +134,7 @@ def _mediastinum(canvas: Canvas, anatomy: Anatomy) -> None:
     tissues, organs = anatomy.tissues, anatomy.organs
     canvas.paint_field(organs.fields["sac"], tissues["wall"])
     canvas.paint_field(organs.fields["sac"], tissues["mediastinal fat"], offset_mm=0.9)
+    canvas.paint_tubes(anatomy.soft_parts.heart, tissues["blood"])
     canvas.paint_field(organs.fields["heart"], tissues["myocardium"])
     canvas.paint_field(organs.fields["blood"], tissues["blood"])
     for name in ("veins", "pulmonary", "aorta"):
@@ -147,12 +159,12 @@ def _lungs(
     """Parenchyma, vessels, airways, nodules."""
     tissues, organs, trees = anatomy.tissues, anatomy.organs, anatomy.trees
     lung = np.maximum(cavity + np.float32(1.0), np.float32(1.5) - under)
-    voxels.carve(lung, canvas.distance(organs.fields["mediastinum"], window), np.float32(0.0))
+    compositing.carve(lung, canvas.distance(organs.fields["mediastinum"], window), np.float32(0.0))
     ribs = canvas.tubes(anatomy.skeleton.ribs, window, CLEAR_MM)
     if ribs is not None:
-        voxels.carve(lung, ribs[1], np.float32(CLEAR_MM))
+        compositing.carve(lung, ribs[1], np.float32(CLEAR_MM))
     spine = canvas.distance(anatomy.skeleton.spine, window)
-    voxels.carve(lung, spine, np.float32(CLEAR_MM))
+    compositing.carve(lung, spine, np.float32(CLEAR_MM))
     front, back = body.parenchyma
     slope = (back - front) / 160.0
     gradient = (
@@ -160,44 +172,39 @@ def _lungs(
     )  # fmt: skip
     fissure = canvas.distance(organs.fields["fissure"], window)
     share = canvas.paint_lung(window, lung, fissure, gradient, tissues["lung"])
-    for tubes, stuff in (
+    for tubes, tree_tissue in (
         (trees.vessels.tubes, tissues["blood"]),
-        (_walls(trees.airways), tissues["wall"]),
+        (airway_walls(trees.airways), tissues["wall"]),
     ):
-        seen = canvas.tubes(tubes, window)
-        if seen is not None:
-            canvas.paint_within(window, seen[1], share, stuff)
+        tree = canvas.tubes(tubes, window)
+        if tree is not None:
+            canvas.paint_within(window, tree[1], share, tree_tissue)
     canvas.paint_tubes(join_tubes([organs.tubes["airways"], trees.airways]), AIR)
     for nodule in nodules:
-        seen = canvas.tubes(nodule.tubes)
-        if seen is not None:
-            place, distance = seen
-            part = _part(share, window, place)
-            if part is not None:
-                density = (1000 + nodule.hu) / 1000
-                canvas.paint_within(place, distance, part, tissues["nodule"].scaled(density))
+        region = canvas.tubes(nodule.tubes)
+        if region is not None:
+            nodule_window, distance = region
+            nodule_share = _cut(share, window, nodule_window)
+            if nodule_share is not None:
+                nodule_tissue = tissues["nodule"].scaled((1000 + nodule.hu) / 1000)
+                canvas.paint_within(nodule_window, distance, nodule_share, nodule_tissue)
 
 
-def _walls(airways: Tubes) -> Tubes:
-    """Airways with their walls, a quarter of the lumen's radius thick and no less than 0.5 mm."""
-    return Tubes(airways.starts, airways.ends, airways.radii * np.float32(1.2) + np.float32(0.35))
-
-
-def _part(
-    share: Float32[np.ndarray, "outer_rows outer_columns"], window: Window, place: Window
+def _cut(
+    plane: Float32[np.ndarray, "outer_rows outer_columns"], window: Window, inner_window: Window
 ) -> Plane | None:
-    """The piece of a window's plane at another window; None where that reaches beyond it."""
+    """The part of a window's plane in an inner window; None where that reaches beyond it."""
     inside = all(
         outer.start <= inner.start and inner.stop <= outer.stop
-        for outer, inner in zip(window, place, strict=True)
+        for outer, inner in zip(window, inner_window, strict=True)
     )
     if not inside:
         return None
     rows, columns = (
         slice(inner.start - outer.start, inner.stop - outer.start)
-        for outer, inner in zip(window, place, strict=True)
+        for outer, inner in zip(window, inner_window, strict=True)
     )
-    return share[rows, columns]
+    return plane[rows, columns]
 
 
 def _bones(canvas: Canvas, body: Body, anatomy: Anatomy) -> None:
@@ -215,4 +222,21 @@ def _bones(canvas: Canvas, body: Body, anatomy: Anatomy) -> None:
     for field, thickness in ((bones.spine, 0.9), (bones.sternum, 1.0), (bones.scapulae, 1.3)):
         window = canvas.window(field)
         if window is not None:
-            canvas.paint_bone(window, canvas.distance(field, window), thickness, cortex, marrow)
+            cortex_mm: float | Float32[np.ndarray, " rows"] = thickness
+            if body.is_patient and field is bones.spine:
+                cortex_mm = _vertebral_cortex_mm(canvas, body, window)
+            canvas.paint_bone(window, canvas.distance(field, window), cortex_mm, cortex, marrow)
+
+
+def _vertebral_cortex_mm(
+    canvas: Canvas, body: Body, window: Window
+) -> Float32[np.ndarray, " rows"]:
+    """Thickness of the vertebrae's cortex by row: thin around the body, thick in the arch."""
+    z = canvas.z_mm / body.posture.scale[2]
+    middle = np.array([[0.0, float(spine_y(body, np.array([z]))[0]), z]])
+    behind_mm = canvas.rows_mm(window) - np.float32(body.posture.to_scanner(middle)[0, 1])
+    rise = np.clip((behind_mm - np.float32(ARCH_BEHIND_MM)) / np.float32(8.0), 0, 1)
+    cortex_mm: Float32[np.ndarray, " rows"] = (
+        np.float32(BODY_CORTEX_MM) + np.float32(ARCH_CORTEX_MM - BODY_CORTEX_MM) * rise
+    )
+    return cortex_mm

@@ -1,4 +1,4 @@
-"""What the phantom, the filters and the detectors are made of, and how each attenuates.
+"""Materials of the phantoms, the filters and the detectors, and their attenuation.
 
 Attenuation is total attenuation, coherent scatter included: the projector models a narrow beam
 in which a photon scattered by any process is lost. Coefficients are those of Elam, Ravel and
@@ -45,7 +45,7 @@ class Material:
     """A homogeneous material.
 
     Args:
-        name: what definitions and phantoms call it.
+        name: its name in definitions and phantoms.
         composition: element symbol and mass fraction, in any order; the fractions sum to 1.
         density_g_cm3: mass density.
     """

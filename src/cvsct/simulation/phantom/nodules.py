@@ -125,7 +125,9 @@ def place_nodules(
     """
     rng = body.stream("nodules")
     count = int(rng.integers(2, 9) if body.is_patient else rng.integers(8, 13))
-    stout = join_tubes([vessels.tubes.select(vessels.tubes.radii[:, 1] > 1.0), airways.grown(1.0)])
+    obstacles = join_tubes(
+        [vessels.tubes.select(vessels.tubes.radii[:, 1] > 1.0), airways.grown(1.0)]
+    )
     nodules: list[Nodule] = []
     sizes = rng.permutation(np.resize(rng.permutation(DIAMETERS_MM), count))
     numbers = np.resize(rng.permutation(CT_NUMBERS_HU), count)
@@ -137,15 +139,15 @@ def place_nodules(
         for other in nodules:
             apart = np.linalg.norm(points - np.array(other.centre_mm), axis=1)
             points = points[apart > other.diameter_mm + reach + 6.0]
-        room = clearance(points, stout).min(axis=1) - reach
+        room = clearance(points, obstacles).min(axis=1) - reach
         free = points[room > 0.5] if (room > 0.5).any() else points[room >= room.max()]
         x, y, z = (float(round(v, 3)) for v in free[0])
         nodules.append(make_nodule(rng, (x, y, z), diameter, hu, shape))
-    struck = np.zeros(len(vessels.tubes), dtype=bool)
+    crossed = np.zeros(len(vessels.tubes), dtype=bool)
     for nodule in nodules:
         gap = clearance(np.array([nodule.centre_mm]), vessels.tubes)[0]
-        struck |= (gap < nodule.diameter_mm / 2 + 0.4) & (vessels.tubes.radii[:, 1] <= 1.0)
-    return tuple(nodules), vessels.without(struck)
+        crossed |= (gap < nodule.diameter_mm / 2 + 0.4) & (vessels.tubes.radii[:, 1] <= 1.0)
+    return tuple(nodules), vessels.without(crossed)
 
 
 def place_lesion(
@@ -171,7 +173,7 @@ def place_lesion(
     seed = int(rng.integers(2**31))
     radius = traits.diameter_mm / 2
     vessels = trees.vessels.tubes
-    stout = join_tubes([vessels.select(vessels.radii[:, 1] > 2.0), trees.airways])
+    obstacles = join_tubes([vessels.select(vessels.radii[:, 1] > 2.0), trees.airways])
     for depth_mm in np.linspace(RADIUS_LIMITS[1] * radius + 2, 1.0, 6):
         points = lung_points(rng, torso, organs, float(depth_mm))
         points = points[np.abs(points[:, 2] - middle_mm) < NEAR_MIDDLE_MM]
@@ -180,7 +182,7 @@ def place_lesion(
             points = points[apart > nodule.diameter_mm + RADIUS_LIMITS[1] * radius + 3.0]
         if len(points):
             points = points[:CANDIDATES]
-            best = int(clearance(points, stout).min(axis=1).argmax())
+            best = int(clearance(points, obstacles).min(axis=1).argmax())
             x, y, z = (round(float(value), 3) for value in points[best])
             return Lesion((x, y, z), traits, seed)
     raise SimulationError(

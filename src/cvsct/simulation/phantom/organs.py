@@ -1,4 +1,4 @@
-"""The organs within the chest and under the diaphragm, and the space the lungs leave to them."""
+"""Organs within the chest and under the diaphragm, and the mediastinum that bounds the lungs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from cvsct.simulation.phantom.anatomy import Body
 from cvsct.simulation.phantom.shapes import (
-    Anyhow,
+    Array,
     Field,
     Lattice,
     Tubes,
@@ -86,7 +86,7 @@ def great_vessels(body: Body) -> dict[str, Tubes]:
              (42, 2, -134, 10)],
         ],
     }  # fmt: skip
-    wide = {"aorta": v, "pulmonary": v * h**0.5, "veins": v, "airways": v**0.5}
+    thickness = {"aorta": v, "pulmonary": v * h**0.5, "veins": v, "airways": v**0.5}
     lines["nodes"] = [
         [(-8, 8, 12, 3.5), (-11, 5, 16, 3)], [(-14, 2, 2, 3), (-12, -2, 7, 3.5)],
         [(12, 2, 8, 3), (17, 4, 12, 2.5)], [(4, 30, -16, 3.5), (-2, 30, -22, 4.5)],
@@ -95,23 +95,23 @@ def great_vessels(body: Body) -> dict[str, Tubes]:
         [(14, 26, -6, 2.5), (18, 30, -10, 3)],
     ]  # fmt: skip
     rng = body.stream("great vessels")
-    out = {}
+    vessels = {}
     for name, knots in lines.items():
-        parts = []
+        branches = []
         for line in knots:
             table = np.array(line, dtype=float)
             if body.is_patient:
                 table[1:-1, :3] += rng.normal(0, 1.3, (len(line) - 2, 3))
-            parts.append(chain(table.tolist(), body.posture, wide.get(name, 1.0)))
-        out[name] = join_tubes(parts)
-    return out
+            branches.append(chain(table.tolist(), body.posture, thickness.get(name, 1.0)))
+        vessels[name] = join_tubes(branches)
+    return vessels
 
 
 HEART = np.array([6.0, -30.0, -68.0])
-"""What the heart grows around: about its middle behind."""
+"""Point that stays in place when the heart is scaled, about the middle of its back."""
 
 
-def _heart(body: Body, at: tuple[Anyhow, Anyhow, Anyhow]) -> dict[str, Anyhow]:
+def _heart(body: Body, at: tuple[Array, Array, Array]) -> dict[str, Array]:
     """Heart, its blood and its sac; chambers by centre, half-widths, long axis and wall."""
     chambers = (
         ((36.0, -42.0, -76.0), (48.0, 31.0, 32.0), (0.72, -0.5, -0.45), 10.0),
@@ -122,29 +122,29 @@ def _heart(body: Body, at: tuple[Anyhow, Anyhow, Anyhow]) -> dict[str, Anyhow]:
     )
     roots = ((8.0, -42.0, -44.0), (30.0, 34.0, 28.0), (0.3, 0.0, 1.0))  # of the great vessels
 
-    def lump(
+    def chamber_distance(
         centre: tuple[float, float, float],
         half: tuple[float, float, float],
         axis: tuple[float, float, float],
-    ) -> Anyhow:
+    ) -> Array:
         middle = HEART + body.heart * (np.array(centre) - HEART)
         place = (float(middle[0]), float(middle[1]), float(middle[2]))
         return ellipsoid(at, place, scaled(half, body.heart), axis)
 
     walls = [chamber[3] for chamber in chambers]
-    wholes = [lump(*chamber[:3]) for chamber in chambers]
-    outer, sac, inner = wholes[0], wholes[0], wholes[0] + walls[0]
-    for whole, wall in zip(wholes[1:], walls[1:], strict=True):
-        outer = smooth_union(outer, whole, 9.0)
-        sac = smooth_union(sac, whole, 26.0)
-        inner = np.minimum(inner, whole + wall)
-    sac = smooth_union(sac, lump(*roots), 20.0) - body.epicardial_mm
+    outlines = [chamber_distance(*chamber[:3]) for chamber in chambers]
+    outer, sac, inner = outlines[0], outlines[0], outlines[0] + walls[0]
+    for outline, wall in zip(outlines[1:], walls[1:], strict=True):
+        outer = smooth_union(outer, outline, 9.0)
+        sac = smooth_union(sac, outline, 26.0)
+        inner = np.minimum(inner, outline + wall)
+    sac = smooth_union(sac, chamber_distance(*roots), 20.0) - body.epicardial_mm
     return {"heart": outer, "blood": inner, "sac": sac}
 
 
 def _abdomen(
-    body: Body, at: tuple[Anyhow, Anyhow, Anyhow], cavity: Anyhow, under: Anyhow
-) -> dict[str, Anyhow]:
+    body: Body, at: tuple[Array, Array, Array], cavity: Array, under: Array
+) -> dict[str, Array]:
     x, y, z = at
     shift = float(np.mean(body.domes_mm)) + 105.0
     room = smooth_intersection(cavity + 2.0, under + 1.5, 3.0)
@@ -163,7 +163,7 @@ def _abdomen(
     return {"liver": liver, "spleen": spleen, "stomach": stomach}
 
 
-def _lobe_borders(at: tuple[Anyhow, Anyhow, Anyhow]) -> tuple[Anyhow, Anyhow]:
+def _lobe_borders(at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
     """Height above the oblique fissure and above the right lung's horizontal one, mm."""
     x, y, z = at
     oblique = (z + 46 - 0.9 * y - 0.0022 * (np.abs(x) - 60) ** 2) / np.float32(1.3)
@@ -171,7 +171,7 @@ def _lobe_borders(at: tuple[Anyhow, Anyhow, Anyhow]) -> tuple[Anyhow, Anyhow]:
     return oblique, level
 
 
-def lobe_of(x: Anyhow, y: Anyhow, z: Anyhow) -> Int[np.ndarray, "..."]:
+def lobe_of(x: Array, y: Array, z: Array) -> Int[np.ndarray, "..."]:
     """Lobe at a point: 0 to 2 right upper, middle and lower, 3 and 4 left upper and lower."""
     oblique, level = _lobe_borders((x, y, z))
     right = np.where(oblique < 0, 2, np.where(level > 0, 0, 1))
@@ -179,21 +179,21 @@ def lobe_of(x: Anyhow, y: Anyhow, z: Anyhow) -> Int[np.ndarray, "..."]:
     return lobe
 
 
-def _fissures(at: tuple[Anyhow, Anyhow, Anyhow]) -> Anyhow:
+def _fissures(at: tuple[Array, Array, Array]) -> Array:
     """Distance from the nearest fissure, signed where that is the oblique one."""
     oblique, level = _lobe_borders(at)
     horizontal = np.where((at[0] < 0) & (oblique > 0), np.abs(level), np.float32(60.0))
-    fissure: Anyhow = np.where(np.abs(oblique) < horizontal, oblique, horizontal)
+    fissure: Array = np.where(np.abs(oblique) < horizontal, oblique, horizontal)
     return fissure
 
 
 def _mediastinum(
     body: Body,
-    at: tuple[Anyhow, Anyhow, Anyhow],
+    at: tuple[Array, Array, Array],
     lattice: Lattice,
     tubes: Mapping[str, Tubes],
-    sac: Anyhow,
-) -> Anyhow:
+    sac: Array,
+) -> Array:
     x, y, z = at
     column = spine_y(body, z)
     wide = 21.5 + 0.02 * np.clip(-z, -60, 150)
@@ -218,7 +218,7 @@ def _mediastinum(
     return smooth_union(total, beyond, 4.0)
 
 
-def _without_pockets(central: Anyhow, at: tuple[Anyhow, Anyhow, Anyhow], torso: Torso) -> Anyhow:
+def _without_pockets(central: Array, at: tuple[Array, Array, Array], torso: Torso) -> Array:
     """The mediastinum with the slivers of lung filled that its organs would cut off."""
     x, y, _ = at
     lung = np.maximum(np.maximum(torso.cavity.nodes, -central), -torso.diaphragm.nodes)
@@ -228,7 +228,7 @@ def _without_pockets(central: Anyhow, at: tuple[Anyhow, Anyhow, Anyhow], torso: 
     main = np.isin(parts, np.argsort(sizes)[-2:])
     main = ndimage.binary_dilation(main, iterations=2, mask=lung < 0.5)
     sliver = ~main & (lung < 1.5) & (np.abs(x) < 55) & (y < 60)
-    filled: Anyhow = np.where(ndimage.binary_dilation(sliver), np.minimum(central, -2.5), central)
+    filled: Array = np.where(ndimage.binary_dilation(sliver), np.minimum(central, -2.5), central)
     return filled
 
 
@@ -240,7 +240,7 @@ def build_organs(body: Body, torso: Torso) -> Organs:
     rng = body.stream("organs")
     uneven = [lattice.noise(noise_nodes(rng, 24), cell) * body.wobble_mm for cell in (18.0, 32.0)]
     tubes = great_vessels(body)
-    shapes: dict[str, Anyhow] = _heart(body, at)
+    shapes: dict[str, Array] = _heart(body, at)
     cavity = torso.cavity.nodes / scale
     under = torso.diaphragm.nodes / scale
     sac = smooth_intersection(shapes["sac"] + 0.6 * uneven[1], cavity + 3.0, 8.0)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from cvsct.simulation.phantom import compiled_geometry as fields
-from cvsct.simulation.phantom import compositing as voxels
+from cvsct.simulation.phantom import compiled_geometry, compositing
 from cvsct.simulation.phantom.lesion import Lesion
 from cvsct.simulation.phantom.shapes import Field, Nodes, Ovals, Tubes
 from cvsct.simulation.phantom.tissues import Tissue
@@ -16,8 +15,12 @@ from cvsct.simulation.phantom.tissues import Tissue
 Plane = Float32[np.ndarray, "rows columns"]
 Window = tuple[slice, slice]
 
-NOISE_CELLS_MM = ((1.5, 1.5, 1.5), (3.6, 3.6, 3.6), (13.0, 13.0, 13.0), (7.0, 2.2, 8.0))
-"""x, y, z distance of the nodes of the fine, middle, coarse and fibrous noise; chosen."""
+NOISE_CELLS_MM = (
+    (1.5, 1.5, 1.5), (3.6, 3.6, 3.6), (13.0, 13.0, 13.0), (7.0, 2.2, 8.0), (7.0, 7.0, 7.0),
+)  # fmt: skip
+"""x, y, z distance of the nodes of the fine, middle, coarse, fibrous noise and that of the fat's
+lobules; chosen. The paper's phantom has no fat and none of the last."""
+NO_PLANE = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -43,28 +46,29 @@ class Canvas:
 
     Args:
         grid: pixels; row and column grow with y and x.
-        noise: nodes of the four noises; none for bodies without texture.
+        noise: nodes of the noises (`NOISE_CELLS_MM`); none for bodies without texture.
     """
 
     def __init__(self, z_mm: float, grid: RasterGrid, noise: tuple[Nodes, ...]) -> None:
         self.z_mm, self.grid = z_mm, grid
         self.amounts = np.zeros((2, grid.size_px, grid.size_px), np.float32)
         self._nodes = noise
-        self._noise = np.zeros((4, grid.size_px if noise else 1, grid.size_px), np.float32)
+        shape = (max(len(noise), 4), grid.size_px if noise else 1, grid.size_px)
+        self._noise = np.zeros(shape, np.float32)
 
-    def weave(self, window: Window) -> None:
-        """Prepare the noises within a window, before anything textured is painted there."""
-        for nodes, cell, out in zip(self._nodes, NOISE_CELLS_MM, self._noise, strict=False):
+    def prepare_noise(self, window: Window) -> None:
+        """Evaluate the noises within a window; required before textured tissue is painted there."""
+        for nodes, cell, plane in zip(self._nodes, NOISE_CELLS_MM, self._noise, strict=False):
             start, step = self.grid.first_mm, self.grid.pixel_mm
-            fields.refine(
-                fields.plane_between(nodes, self.z_mm / cell[2], True),
+            compiled_geometry.refine(
+                compiled_geometry.plane_between(nodes, self.z_mm / cell[2], True),
                 (start + step * window[0].start) / cell[1], step / cell[1],
                 (start + step * window[1].start) / cell[0], step / cell[0],
-                True, out[window],
+                True, plane[window],
             )  # fmt: skip
 
     def window(self, field: Field, reach_mm: float = 0.0) -> Window | None:
-        """The pixels where a field may be below `reach_mm`; None where it nowhere is."""
+        """The pixels where a field may be below `reach_mm`; None if it is above everywhere."""
         plane = field.plane(self.z_mm)
         if plane is None:
             return None
@@ -85,6 +89,14 @@ class Canvas:
         last = int(np.clip(np.floor((high_mm - start) / step) + 1, first, self.grid.size_px))
         return slice(first, last)
 
+    def rows_mm(self, window: Window) -> Float32[np.ndarray, " rows"]:
+        """Coordinates y of a window's rows."""
+        rows = np.arange(window[0].start, window[0].stop, dtype=np.float32)
+        y_mm: Float32[np.ndarray, " rows"] = (
+            np.float32(self.grid.first_mm) + np.float32(self.grid.pixel_mm) * rows
+        )
+        return y_mm
+
     def distance(self, field: Field, window: Window) -> Plane:
         """A field at the pixels of a window."""
         plane = field.plane(self.z_mm)
@@ -96,7 +108,7 @@ class Canvas:
         start, step = self.grid.first_mm, self.grid.pixel_mm
         x, y, _ = field.origin_mm
         dx, dy, _ = field.step_mm
-        fields.refine(
+        compiled_geometry.refine(
             plane,
             (start + step * window[0].start - y) / dy, step / dy,
             (start + step * window[1].start - x) / dx, step / dx,
@@ -123,7 +135,7 @@ class Canvas:
             )
         shape = tuple(part.stop - part.start for part in window)
         out = np.full(shape, 1e3, np.float32)
-        place = (
+        raster = (
             np.float32(self.z_mm),
             np.float32(self.grid.first_mm + self.grid.pixel_mm * window[1].start),
             np.float32(self.grid.first_mm + self.grid.pixel_mm * window[0].start),
@@ -131,16 +143,18 @@ class Canvas:
             np.float32(margin),
         )
         if isinstance(near, Tubes):
-            fields.tube_distance(near.starts, near.ends, near.radii, *place, out)
+            compiled_geometry.tube_distance(near.starts, near.ends, near.radii, *raster, out)
         else:
-            fields.oval_distance(near.starts, near.ends, near.across, near.half_mm, *place, out)
+            compiled_geometry.oval_distance(
+                near.starts, near.ends, near.across, near.half_mm, *raster, out
+            )
         return window, out
 
     def paint(
         self, window: Window, distance: Plane, tissue: Tissue, offset_mm: float = 0.0
     ) -> None:
-        """Lay a tissue within `distance + offset_mm < 0`."""
-        voxels.blend(
+        """Paint a tissue where `distance + offset_mm < 0`."""
+        compositing.blend(
             self.amounts[0][window], self.amounts[1][window], distance, np.float32(offset_mm),
             np.float32(self.grid.pixel_mm), tissue.amounts, self._textures(window), tissue.texture,
         )  # fmt: skip
@@ -148,24 +162,64 @@ class Canvas:
     def paint_field(
         self, field: Field, tissue: Tissue, window: Window | None = None, offset_mm: float = 0.0
     ) -> None:
-        """Lay a tissue within a field's surface, moved inwards by `offset_mm`."""
+        """Paint a tissue within a field's surface, moved inwards by `offset_mm`."""
         window = window or self.window(field, -offset_mm)
         if window is not None:
             self.paint(window, self.distance(field, window), tissue, offset_mm)
 
     def paint_tubes(self, tubes: Tubes | Ovals, tissue: Tissue, offset_mm: float = 0.0) -> None:
-        """Lay a tissue within tubes."""
-        seen = self.tubes(tubes)
-        if seen is not None:
-            self.paint(*seen, tissue, offset_mm)
+        """Paint a tissue within tubes."""
+        region = self.tubes(tubes)
+        if region is not None:
+            self.paint(*region, tissue, offset_mm)
+
+    def paint_fat(
+        self,
+        window: Window,
+        distance: Plane,
+        fat: Tissue,
+        septa: Tissue,
+        septa_mm: float,
+        offset_mm: float = 0.0,
+        fascia: Plane = NO_PLANE,
+    ) -> None:
+        """Paint fat with septa where `distance + offset_mm < 0`; see `compositing.blend_fat`."""
+        compositing.blend_fat(
+            self.amounts[0][window], self.amounts[1][window], distance, np.float32(offset_mm),
+            np.float32(self.grid.pixel_mm), fascia, fat.amounts, septa.amounts,
+            np.float32(septa_mm), self._textures(window), fat.texture,
+        )  # fmt: skip
+
+    def paint_muscle(
+        self,
+        window: Window,
+        distance: Plane,
+        fascia: Plane,
+        muscle: Tissue,
+        fat: Tissue,
+        streaks_mm: float,
+    ) -> None:
+        """Paint muscle in bundles with fat between them; see `compositing.blend_muscle`."""
+        compositing.blend_muscle(
+            self.amounts[0][window], self.amounts[1][window], distance,
+            np.float32(self.grid.pixel_mm), fascia, muscle.amounts, fat.amounts,
+            np.float32(streaks_mm), self._textures(window), muscle.texture,
+        )  # fmt: skip
 
     def paint_bone(
-        self, window: Window, distance: Plane, cortex_mm: float, cortex: Tissue, marrow: Tissue
+        self,
+        window: Window,
+        distance: Plane,
+        cortex_mm: float | Float32[np.ndarray, " rows"],
+        cortex: Tissue,
+        marrow: Tissue,
     ) -> None:
-        """Lay a bone with its cortex."""
-        voxels.blend_bone(
+        """Paint a bone with its cortex, of one thickness or of one for each row."""
+        thick_mm = np.broadcast_to(np.asarray(cortex_mm, np.float32), distance.shape[:1])
+        compositing.blend_bone(
             self.amounts[0][window], self.amounts[1][window], distance,
-            np.float32(self.grid.pixel_mm), np.float32(cortex_mm), cortex.amounts, marrow.amounts,
+            np.float32(self.grid.pixel_mm), np.ascontiguousarray(thick_mm), cortex.amounts,
+            marrow.amounts,
             self._textures(window), marrow.texture,
         )  # fmt: skip
 
@@ -177,9 +231,9 @@ class Canvas:
         air: tuple[float, ...],
         tissue: Tissue,
     ) -> Plane:
-        """Lay parenchyma; returns each pixel's share of lung."""
+        """Paint parenchyma; returns each pixel's share of lung."""
         share = np.empty_like(distance)
-        voxels.blend_lung(
+        compositing.blend_lung(
             self.amounts[0][window], self.amounts[1][window], distance, fissure,
             np.float32(self.grid.pixel_mm),
             np.float32(self.grid.first_mm + self.grid.pixel_mm * window[0].start),
@@ -189,17 +243,17 @@ class Canvas:
         return share
 
     def paint_within(self, window: Window, distance: Plane, share: Plane, tissue: Tissue) -> None:
-        """Lay a tissue on the part of each pixel that is lung."""
-        voxels.blend_within(
+        """Paint a tissue on the part of each pixel that is lung."""
+        compositing.blend_within(
             self.amounts[0][window], self.amounts[1][window], distance, share,
             np.float32(self.grid.pixel_mm), tissue.amounts,
         )  # fmt: skip
 
     def paint_lesion(self, lesion: Lesion, tissue: Tissue) -> None:
-        """Lay a lesion with the texture of its traits.
+        """Paint a lesion with the texture of its traits.
 
         Args:
-            tissue: what it is made of, at 0 HU.
+            tissue: its tissue, at 0 HU.
         """
         x, y, z = lesion.centre_mm
         reach = lesion.reach_mm
@@ -217,15 +271,15 @@ class Canvas:
         traits = lesion.traits
         strengths = np.zeros(6, np.float32)
         strengths[0] = traits.heterogeneity_hu / (1000 + traits.hu)
-        voxels.blend(
+        compositing.blend(
             self.amounts[0][window], self.amounts[1][window], distance.astype(np.float32),
             np.float32(0.0), np.float32(self.grid.pixel_mm),
             tissue.scaled((1000 + traits.hu) / 1000).amounts, texture, strengths,
         )  # fmt: skip
 
     def noise(self, kind: int, window: Window) -> Plane:
-        """One of the woven noises: 0 fine, 1 middle, 2 coarse, 3 fibrous."""
+        """One of the noises: 0 fine, 1 middle, 2 coarse, 3 fibrous, 4 of lobules."""
         return self._noise[(kind, *window)]
 
-    def _textures(self, window: Window) -> Float32[np.ndarray, "4 rows columns"]:
+    def _textures(self, window: Window) -> Float32[np.ndarray, "noises rows columns"]:
         return self._noise[:, window[0], window[1]] if self._nodes else self._noise

@@ -1,4 +1,4 @@
-"""The scanned object: a chest whose every slice is computed, not stored.
+"""A virtual chest: slices of any position and thickness, computed when asked for.
 
 A phantom gives, at any z, the amounts of the two basis materials in each pixel
 (`materials.BASIS`): attenuation is the amount of soft material times its coefficient plus the
@@ -23,6 +23,7 @@ from cvsct.simulation.phantom.organs import Organs, build_organs
 from cvsct.simulation.phantom.painting import Canvas, RasterGrid
 from cvsct.simulation.phantom.shapes import Tubes, join_tubes, noise_nodes
 from cvsct.simulation.phantom.skeleton import build_skeleton
+from cvsct.simulation.phantom.soft_parts import build_soft_parts
 from cvsct.simulation.phantom.tissues import tissues_of
 from cvsct.simulation.phantom.torso import Torso, build_torso
 from cvsct.simulation.phantom.vessels import LungTrees, build_trees, grow, lung_distance
@@ -41,7 +42,7 @@ class Phantom:
 
     Args:
         kind: "lungman" or "patient".
-        seed: what it was drawn from; the same seed gives the same bytes.
+        seed: source of its randomness; the same seed gives the same bytes.
         z_range_mm: where a chest scan would start and stop, from below the domes of the
             diaphragm to above the apices.
         nodules: the nodules in its lungs.
@@ -109,17 +110,18 @@ def _build(body: Body, traits: LesionTraits | None = None) -> Phantom:
     trees = build_trees(body, torso, organs)
     nodules, vessels = place_nodules(body, torso, organs, trees.vessels, trees.airways)
     rng = body.stream("textures")
-    textured = body.is_patient or body.parenchyma[0] > 0
+    n_noises = 5 if body.is_patient else 4 if body.parenchyma[0] > 0 else 0
     anatomy = Anatomy(
         torso=torso,
         organs=organs,
         skeleton=skeleton,
         trees=LungTrees(vessels, trees.airways),
+        soft_parts=build_soft_parts(body, torso, organs),
         liver_veins=_liver_veins(body, torso, organs),
         plaques=_plaques(body, organs.tubes["aorta"]),
         oesophagus_air=_oesophagus_air(body, organs.tubes["oesophagus"]),
         stomach_level_mm=_stomach_level(body, organs),
-        noise=tuple(noise_nodes(rng, 72) for _ in range(4)) if textured else (),
+        noise=tuple(noise_nodes(rng, 72) for _ in range(n_noises)),
         tissues=tissues_of(body),
     )
     lung = np.flatnonzero((lung_distance(torso, organs) < 0).any(axis=(1, 2)))
@@ -148,22 +150,22 @@ def _plaques(body: Body, aorta: Tubes) -> Tubes:
     """Calcified specks in the wall of the aorta."""
     rng = body.stream("plaques")
     index = rng.integers(0, 62, max(body.plaque, 1))
-    parts = []
+    specks = []
     for i in index:
         direction = rng.standard_normal(3)
         direction /= np.linalg.norm(direction)
         centre = aorta.starts[i] + direction * (float(aorta.radii[i, 0]) - 0.8)
-        way = rng.normal(0, 2.0, 3)
-        way -= (way @ direction) * direction
+        half_length = rng.normal(0, 2.0, 3)
+        half_length -= (half_length @ direction) * direction
         size = rng.uniform(0.5, 1.3)
-        parts.append(
+        specks.append(
             Tubes(
-                (centre - way)[None].astype(np.float32),
-                (centre + way)[None].astype(np.float32),
+                (centre - half_length)[None].astype(np.float32),
+                (centre + half_length)[None].astype(np.float32),
                 np.array([[size, 0.7 * size]], np.float32),
             )
         )
-    plaques = join_tubes(parts)
+    plaques = join_tubes(specks)
     return plaques if body.plaque else plaques.select(np.zeros(len(plaques), dtype=bool))
 
 
@@ -172,9 +174,9 @@ def _oesophagus_air(body: Body, oesophagus: Tubes) -> Tubes:
     rng = body.stream("oesophagus")
     wave = np.convolve(rng.standard_normal(len(oesophagus) + 8), np.ones(9) / 3, mode="valid")
     size = (1.2 + 0.9 * wave).astype(np.float32)
-    kept = np.flatnonzero((size > 0.6) & (oesophagus.radii[:, 0] < 7.8))
-    radii = np.minimum(np.stack((size, size), axis=1), 3.0)[kept]
-    return Tubes(oesophagus.starts[kept], oesophagus.ends[kept], radii.astype(np.float32))
+    with_air = np.flatnonzero((size > 0.6) & (oesophagus.radii[:, 0] < 7.8))
+    radii = np.minimum(np.stack((size, size), axis=1), 3.0)[with_air]
+    return Tubes(oesophagus.starts[with_air], oesophagus.ends[with_air], radii.astype(np.float32))
 
 
 def _stomach_level(body: Body, organs: Organs) -> float:

@@ -16,17 +16,17 @@ from jaxtyping import Float, Float32
 from scipy import ndimage
 from scipy.interpolate import PchipInterpolator
 
-from cvsct.simulation.phantom import compiled_geometry as fields
+from cvsct.simulation.phantom import compiled_geometry
 
 Volume = Float32[np.ndarray, "slices rows columns"]
 Nodes = Float32[np.ndarray, "nodes nodes nodes"]
 Number = float | int
-Anyhow = Float[np.ndarray, "..."]
+Array = Float[np.ndarray, "..."]
 
 
 @dataclass(frozen=True)
 class Posture:
-    """How a body lies and how large it is.
+    """Size and position of a body: the map between body and scanner coordinates.
 
     Args:
         scale: size along x, y and z relative to the average body.
@@ -45,11 +45,11 @@ class Posture:
         """Mean scale in the axial plane."""
         return float(np.sqrt(self.scale[0] * self.scale[1]))
 
-    def _bend(self, z: Anyhow) -> Anyhow:
-        bent: Anyhow = 1 - np.clip((z + 50) / 140, -1.3, 1.3) ** 2
-        return bent
+    def _bend(self, z: Array) -> Array:
+        bend: Array = 1 - np.clip((z + 50) / 140, -1.3, 1.3) ** 2
+        return bend
 
-    def to_body(self, x: Anyhow, y: Anyhow, z: Anyhow) -> tuple[Anyhow, Anyhow, Anyhow]:
+    def to_body(self, x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
         """Body coordinates of scanner coordinates."""
         zb = z / self.scale[2]
         xs = x - self.shift_mm[0] - self.bend_mm[0] * self._bend(zb)
@@ -99,7 +99,7 @@ class Field:
         position = (z_mm - self.origin_mm[2]) / self.step_mm[2]
         if not 0 <= position <= len(self.nodes) - 1:
             return None
-        plane: Float32[np.ndarray, "rows columns"] = fields.plane_between(
+        plane: Float32[np.ndarray, "rows columns"] = compiled_geometry.plane_between(
             self.nodes, position, False
         )
         return plane
@@ -121,11 +121,11 @@ class Tubes:
         return Tubes(self.starts[index], self.ends[index], self.radii[index])
 
     def grown(self, by_mm: float) -> Tubes:
-        """The same tubes, thicker by so much all round."""
+        """The same tubes with larger radii; none falls below 0.01 mm."""
         return Tubes(self.starts, self.ends, np.maximum(self.radii + np.float32(by_mm), 0.01))
 
     def near(self, z_mm: float, margin_mm: float) -> Tubes:
-        """Those that come within the margin of a plane."""
+        """The tubes that come within the margin of a plane."""
         reach = self.radii.max(axis=1) + np.float32(margin_mm)
         low = np.minimum(self.starts[:, 2], self.ends[:, 2]) - reach
         high = np.maximum(self.starts[:, 2], self.ends[:, 2]) + reach
@@ -134,7 +134,7 @@ class Tubes:
 
 @dataclass(frozen=True)
 class Ovals:
-    """Tubes of oval section, in scanner coordinates; see `fields.oval_distance`."""
+    """Tubes of oval section, in scanner coordinates; see `compiled_geometry.oval_distance`."""
 
     starts: Float32[np.ndarray, "tubes 3"]
     ends: Float32[np.ndarray, "tubes 3"]
@@ -142,12 +142,12 @@ class Ovals:
     half_mm: Float32[np.ndarray, "tubes 4"]
 
     def near(self, z_mm: float, margin_mm: float) -> Ovals:
-        """Those that come within the margin of a plane."""
+        """The tubes that come within the margin of a plane."""
         reach = self.half_mm.max(axis=1) + np.float32(margin_mm)
         low = np.minimum(self.starts[:, 2], self.ends[:, 2]) - reach
         high = np.maximum(self.starts[:, 2], self.ends[:, 2]) + reach
-        i = np.flatnonzero((low < z_mm) & (high > z_mm))
-        return Ovals(self.starts[i], self.ends[i], self.across[i], self.half_mm[i])
+        index = np.flatnonzero((low < z_mm) & (high > z_mm))
+        return Ovals(self.starts[index], self.ends[index], self.across[index], self.half_mm[index])
 
 
 def join_tubes(parts: Sequence[Tubes]) -> Tubes:
@@ -190,7 +190,7 @@ def chain(knots: Sequence[Sequence[Number]], posture: Posture, thickness: float 
 
 
 class Lattice:
-    """Where fields are sampled, and the body coordinates of its nodes.
+    """Regular grid on which fields are sampled, with the body coordinates of its nodes.
 
     Args:
         low_mm, high_mm: x, y, z of two opposite corners, in scanner coordinates.
@@ -226,7 +226,7 @@ class Lattice:
         out = np.full(self.shape, margin_mm, np.float32)
         for z, plane in zip(self._z_mm, out, strict=True):
             near = tubes.near(float(z), margin_mm)
-            fields.tube_distance(
+            compiled_geometry.tube_distance(
                 near.starts, near.ends, near.radii, np.float32(z), np.float32(self.origin_mm[0]),
                 np.float32(self.origin_mm[1]), np.float32(self.step_mm[0]), np.float32(margin_mm),
                 plane,
@@ -240,7 +240,7 @@ class Lattice:
         for z, plane in zip(self._z_mm, out, strict=True):
             coarse = field.plane(float(z))
             if coarse is not None:
-                fields.refine(
+                compiled_geometry.refine(
                     coarse, (self.origin_mm[1] - y) / dy, self.step_mm[1] / dy,
                     (self.origin_mm[0] - x) / dx, self.step_mm[0] / dx, False, plane,
                 )  # fmt: skip
@@ -250,8 +250,8 @@ class Lattice:
         """Smooth periodic noise with one node every `cell_mm`."""
         out = np.empty(self.shape, np.float32)
         for z, plane in zip(self._z_mm, out, strict=True):
-            fields.refine(
-                fields.plane_between(nodes, float(z) / cell_mm, True),
+            compiled_geometry.refine(
+                compiled_geometry.plane_between(nodes, float(z) / cell_mm, True),
                 self.origin_mm[1] / cell_mm, self.step_mm[1] / cell_mm,
                 self.origin_mm[0] / cell_mm, self.step_mm[0] / cell_mm, True, plane,
             )  # fmt: skip
@@ -266,41 +266,41 @@ def noise_nodes(rng: np.random.Generator, count: int) -> Nodes:
 
 
 def scaled(lengths: tuple[float, float, float], by: float) -> tuple[float, float, float]:
-    """Three lengths, all changed by one factor."""
+    """Three lengths times one factor."""
     return lengths[0] * by, lengths[1] * by, lengths[2] * by
 
 
-def smooth_union(a: Anyhow, b: Anyhow, blend_mm: float) -> Anyhow:
+def smooth_union(a: Array, b: Array, blend_mm: float) -> Array:
     """Union whose seams are filled over about `blend_mm`."""
     near = np.maximum(blend_mm - np.abs(a - b), 0)
-    union: Anyhow = np.minimum(a, b) - near * near * np.float32(0.25 / blend_mm)
+    union: Array = np.minimum(a, b) - near * near * np.float32(0.25 / blend_mm)
     return union
 
 
-def smooth_intersection(a: Anyhow, b: Anyhow, blend_mm: float) -> Anyhow:
+def smooth_intersection(a: Array, b: Array, blend_mm: float) -> Array:
     """Intersection whose edges are rounded over about `blend_mm`."""
-    intersection: Anyhow = -smooth_union(-a, -b, blend_mm)
+    intersection: Array = -smooth_union(-a, -b, blend_mm)
     return intersection
 
 
 def ellipsoid(
-    position: tuple[Anyhow, Anyhow, Anyhow],
+    position: tuple[Array, Array, Array],
     centre: tuple[float, float, float],
     half_mm: tuple[float, float, float],
     long_axis: tuple[float, float, float] = (1.0, 0.0, 0.0),
-) -> Anyhow:
+) -> Array:
     """Distance from an ellipsoid, to first order; `half_mm` begins with the long axis."""
     first = np.array(long_axis, dtype=float) / np.linalg.norm(long_axis)
     up = np.array([0.0, 0.0, 1.0]) if abs(first[2]) < 0.9 else np.array([0.0, 1.0, 0.0])
     second = np.cross(up, first) / np.linalg.norm(np.cross(up, first))
     frame = np.stack((first, second, np.cross(first, second))).astype(np.float32)
     offset = [p - np.float32(c) for p, c in zip(position, centre, strict=True)]
-    length: Anyhow = np.zeros((), np.float32)
-    slope: Anyhow = np.zeros((), np.float32)
+    length: Array = np.zeros((), np.float32)
+    slope: Array = np.zeros((), np.float32)
     for axis, half in zip(frame, half_mm, strict=True):
         along = sum(a * o for a, o in zip(axis, offset, strict=True)) / np.float32(half)
         length = length + along * along
         slope = slope + (along / np.float32(half)) ** 2
     length = np.sqrt(length)
-    distance: Anyhow = length * (length - 1) / np.sqrt(slope + np.float32(1e-8))
+    distance: Array = length * (length - 1) / np.sqrt(slope + np.float32(1e-8))
     return distance

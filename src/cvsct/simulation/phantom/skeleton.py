@@ -1,4 +1,4 @@
-"""Bones: vertebrae, ribs with their cartilage, sternum, clavicles, scapulae.
+"""The skeleton of a body: vertebrae, ribs with their cartilage, sternum, clavicles, scapulae.
 
 Vertebrae, sternum and scapulae are fields on fine lattices; ribs and clavicles are tubes of oval
 section laid on the outside of the thoracic cavity.
@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from cvsct.simulation.phantom.anatomy import Body
 from cvsct.simulation.phantom.shapes import (
-    Anyhow,
+    Array,
     Field,
     Lattice,
     Ovals,
@@ -33,6 +33,13 @@ VERTEBRA_Z = (
 )  # fmt: skip
 """Centres of the bodies of C6, C7, T1 to T12 and L1."""
 
+PATIENT_VERTEBRAE = np.array([
+    (0, 2, 4, 6, 8, 10, 12, 14), (11, 13, 12.6, 13.4, 14.4, 16.2, 19.2, 22),
+    (8.5, 9.8, 11.5, 13, 13.8, 14.7, 16, 17.2),
+])  # fmt: skip
+"""Index into `VERTEBRA_Z`, half-width and half-depth of a patient's vertebral bodies: about those
+of Panjabi et al. (Spine 16, 1991), from T3 to T9 nearly as deep as wide; not looked up again."""
+
 RIB_DROP = (45, 66, 84, 98, 110, 120, 126, 128, 124, 116, 104, 84)
 """How far each rib would fall from its head to the midline in front, mm."""
 RIB_END_DEG = (146, 148, 148, 148, 148, 146, 144, 136, 126, 115, 88, 58)
@@ -43,7 +50,7 @@ CARTILAGE_Z = (26, -5, -26, -44, -61, -77, -90, -100, -112, -122)
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Bones, cartilages, discs and what the spinal canal holds."""
+    """Bones, cartilages, discs, spinal canal and cord."""
 
     spine: Field
     sternum: Field
@@ -56,24 +63,22 @@ class Skeleton:
 
 
 def _segment(
-    position: tuple[Anyhow, Anyhow, Anyhow],
+    position: tuple[Array, Array, Array],
     start: tuple[float, float, float],
     end: tuple[float, float, float],
     radius: float,
-) -> Anyhow:
+) -> Array:
     """Distance from a capsule."""
     d = np.array(end) - np.array(start)
     offset = [p - np.float32(s) for p, s in zip(position, start, strict=True)]
     t = sum(o * np.float32(v) for o, v in zip(offset, d, strict=True)) / np.float32(d @ d)
     t = np.clip(t, 0, 1)
-    rest = [o - t * np.float32(v) for o, v in zip(offset, d, strict=True)]
-    distance: Anyhow = np.sqrt(sum(r * r for r in rest)) - np.float32(radius)
+    from_axis = [o - t * np.float32(v) for o, v in zip(offset, d, strict=True)]
+    distance: Array = np.sqrt(sum(r * r for r in from_axis)) - np.float32(radius)
     return distance
 
 
-def _vertebra(
-    ax: Anyhow, y: Anyhow, z: Anyhow, half: tuple[float, float, float], level: int
-) -> Anyhow:
+def _vertebra(ax: Array, y: Array, z: Array, half: tuple[float, float, float], level: int) -> Array:
     """One vertebra around the centre of its body; `ax` is the distance from the midline."""
     wide, deep, high = half
     waist = 1 - 0.09 * (1 - np.clip(z / high, -1, 1) ** 2)
@@ -98,7 +103,7 @@ def _vertebra(
     for part in parts:
         arch = smooth_union(arch, part, 2.5)
     canal = np.hypot(ax, (y - behind - 8) * 1.05) - 8.2
-    vertebra: Anyhow = np.maximum(smooth_union(body, arch, 3.0), -canal)
+    vertebra: Array = np.maximum(smooth_union(body, arch, 3.0), -canal)
     return vertebra
 
 
@@ -121,6 +126,13 @@ def _spine(body: Body, low_z: float, high_z: float) -> tuple[Field, Tubes, Tubes
     for level, centre in enumerate(VERTEBRA_Z):
         grow = (level - 2) / 11
         half = (14.5 + 6.0 * grow, 11.0 + 4.6 * grow, 8.0 + 3.4 * grow)
+        if body.is_patient:
+            levels, wide, deep = PATIENT_VERTEBRAE
+            half = (
+                float(np.interp(level, levels, wide)),
+                float(np.interp(level, levels, deep)),
+                half[2],
+            )
         ys = level_y(centre)
         tilt = (level_y(centre + 8) - level_y(centre - 8)) / 16
         above = lattice.z.ravel() - centre
@@ -156,7 +168,7 @@ def _spine(body: Body, low_z: float, high_z: float) -> tuple[Field, Tubes, Tubes
 
 
 def _outside(
-    torso: Torso, side: float, angle_rad: Anyhow, z: Anyhow, height_mm: float
+    torso: Torso, side: float, angle_rad: Array, z: Array, height_mm: float
 ) -> Float[np.ndarray, "points 3"]:
     """Points at a height above the cavity, by angle from the back and z, in body coordinates."""
     posture = torso.lattice.posture

@@ -1,4 +1,4 @@
-"""What lies in the beam beside the body: the table under it, the arms at its sides.
+"""Table and arms: objects in the beam beside the body.
 
 Both are the same in every slice. The table is a curved shell of carbon fibre around foam; an arm
 is a cylinder of muscle in fat with a hollow bone. Sizes are chosen after common tables and adult
@@ -61,10 +61,10 @@ class BodyOutline:
 
     @staticmethod
     def of(filled: Bool[np.ndarray, "rows columns"], extent_mm: float) -> BodyOutline:
-        """The ellipse in the box around what is filled.
+        """The ellipse in the bounding box of a body.
 
         Raises:
-            GeometryError: if nothing is.
+            GeometryError: if the mask is empty.
         """
         if not filled.any():
             raise GeometryError("there is no body to lay on a table: the slices are empty")
@@ -112,7 +112,7 @@ class Surroundings:
         return total.astype(np.float32)
 
     def _layers(self, x_mm: Row, y_mm: Column) -> Layers:
-        """What lies where; later layers cover earlier ones."""
+        """Masks and materials of table and arms; later layers cover earlier ones."""
         if self.table:
             yield from self._table_layers(x_mm, y_mm)
         if self.arms == "side":

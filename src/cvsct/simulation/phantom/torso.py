@@ -13,7 +13,7 @@ from scipy.interpolate import PchipInterpolator
 
 from cvsct.simulation.phantom.anatomy import Body
 from cvsct.simulation.phantom.shapes import (
-    Anyhow,
+    Array,
     Field,
     Lattice,
     Number,
@@ -65,15 +65,15 @@ class Torso:
     diaphragm: Field
 
 
-def spine_y(body: Body, z: Anyhow) -> Anyhow:
+def spine_y(body: Body, z: Array) -> Array:
     """Level of the vertebral bodies' centres (y) at z, in body coordinates."""
     base = PchipInterpolator(SPINE_KNOTS[:, 0], SPINE_KNOTS[:, 1])(np.clip(z, -240, 120))
     bow = body.kyphosis_mm * (1 - np.clip((np.asarray(z) + 50) / 130, -1.2, 1.2) ** 2)
-    curve: Anyhow = (base + bow).astype(np.float32)
+    curve: Array = (base + bow).astype(np.float32)
     return curve
 
 
-def envelope(position: tuple[Anyhow, Anyhow, Anyhow], table: np.ndarray) -> Anyhow:
+def envelope(position: tuple[Array, Array, Array], table: np.ndarray) -> Array:
     """Distance from a trunk whose sections are rounded boxes, to first order."""
     x, y, z = position
     knots = PchipInterpolator(table[:, 0], table[:, 1:])(np.clip(z, table[0, 0], table[-1, 0]))
@@ -84,16 +84,16 @@ def envelope(position: tuple[Anyhow, Anyhow, Anyhow], table: np.ndarray) -> Anyh
     u, v = np.abs(x) / width + np.float32(1e-4), np.abs(dy) / depth + np.float32(1e-4)
     q = (u**n + v**n) ** (1 / n)
     slope = np.hypot((u / q) ** (n - 1) / width, (v / q) ** (n - 1) / depth)
-    distance: Anyhow = (q - 1) / slope
+    distance: Array = (q - 1) / slope
     return distance
 
 
-def _bump(value: Anyhow, centre: Number, breadth: Number) -> Anyhow:
-    bump: Anyhow = np.exp(-(((value - centre) / breadth) ** 2))
+def _bump(value: Array, centre: Number, breadth: Number) -> Array:
+    bump: Array = np.exp(-(((value - centre) / breadth) ** 2))
     return bump
 
 
-def _step(value: Anyhow, breadth: Number) -> Anyhow:
+def _step(value: Array, breadth: Number) -> Array:
     """0 well below zero, 1 well above."""
     return 0.5 + 0.5 * np.tanh(value / np.float32(breadth))
 
@@ -148,18 +148,16 @@ def build_torso(body: Body, low_z: float, high_z: float) -> Torso:
     )
 
 
-def _sheet(depth: Anyhow, outer: Number, thickness: Anyhow) -> Anyhow:
+def _sheet(depth: Array, outer: Number, thickness: Array) -> Array:
     """Distance from a sheet between `depth = outer` and `outer + thickness`; none below 0."""
     t = np.maximum(thickness, np.float32(1.0))
     middle = depth - (outer + t / 2)
     distance = (middle * middle - (t / 2) ** 2) / t
-    sheet: Anyhow = np.where(thickness < 1.0, np.maximum(distance, 1.0 - thickness), distance)
+    sheet: Array = np.where(thickness < 1.0, np.maximum(distance, 1.0 - thickness), distance)
     return sheet
 
 
-def _muscles(
-    body: Body, at: tuple[Anyhow, Anyhow, Anyhow], cavity: Anyhow, fascia: Anyhow
-) -> Anyhow:
+def _muscles(body: Body, at: tuple[Array, Array, Array], cavity: Array, fascia: Array) -> Array:
     """Distance from the muscles between the rib cage and the fascia."""
     x, y, z = at
     ax, m = np.abs(x), body.muscle
@@ -215,11 +213,11 @@ def _muscles(
     for part in parts[1:]:
         total = np.minimum(total, part)
     inside = np.maximum(total, fascia + 0.5)
-    muscles: Anyhow = np.maximum(inside, -2.0 - cavity)
+    muscles: Array = np.maximum(inside, -2.0 - cavity)
     return muscles
 
 
-def _diaphragm(body: Body, at: tuple[Anyhow, Anyhow, Anyhow]) -> Anyhow:
+def _diaphragm(body: Body, at: tuple[Array, Array, Array]) -> Array:
     """Distance from the space under the diaphragm (mm in scanner coordinates, along its normal)."""
     x, y, z = at
     heights = []
@@ -234,5 +232,5 @@ def _diaphragm(body: Body, at: tuple[Anyhow, Anyhow, Anyhow]) -> Anyhow:
         heights.append(height)
     surface = np.maximum(-smooth_union(-heights[0], -heights[1], 14.0), -260.0)
     slope = np.hypot(*np.gradient(surface, axis=(1, 2))) / STEP_MM[0] * body.posture.scale[2]
-    under: Anyhow = (z - surface) * body.posture.scale[2] / np.sqrt(1 + slope**2)
+    under: Array = (z - surface) * body.posture.scale[2] / np.sqrt(1 + slope**2)
     return under
