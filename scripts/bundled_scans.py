@@ -17,8 +17,8 @@ from pathlib import Path
 from cvsct.cli.progress import progress
 from cvsct.core.errors import need_extra
 from cvsct.io.dicom.simulated import write_simulated
-from cvsct.simulation.benchmark import KERNELS, TRAIN, BodyKind, Scan, Subject
-from cvsct.simulation.plan import BODIES_PER_SEED, plan
+from cvsct.simulation.benchmark import BODIES_PER_SEED, KERNELS, TRAIN, BodyKind, Scan, Subject
+from cvsct.simulation.plan import plan
 from cvsct.simulation.run import run_simulation
 
 SEED = 90

@@ -169,10 +169,10 @@ ALL_PAIRS = (
         "denoised-quiet-fbp-noisy",
         "kernel, dose, reconstruction, tone and geometry: denoised-quiet and fbp-noisy",
         Technique(
-            "denoised-quiet", "denoised-quiet", "MEDIUM", "denoised-1", mas=85.0,
+            "denoised-quiet", "denoised-quiet", "MEDIUM", "denoised-1", mas=120.0,
             mode=ScanMode(tube_current=True),
         ),
-        Technique("fbp-noisy", "fbp-noisy", "SHARP", mas=22.0),
+        Technique("fbp-noisy", "fbp-noisy", "SHARP", mas=24.0),
     ),
     Pair(
         "held-out",
