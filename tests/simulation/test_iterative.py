@@ -10,7 +10,7 @@ import pytest
 from cvsct.core.errors import UsageError
 from cvsct.simulation.phantom.materials import BONE_EPOXY, WATER
 from cvsct.simulation.physics.definition import Iterative, definition_names, load_definition
-from cvsct.simulation.physics.detector import Detector
+from cvsct.simulation.physics.detector import DetectorModel
 from cvsct.simulation.physics.iterative import (
     ParallelProjector,
     PenalisedLeastSquares,
@@ -48,7 +48,7 @@ def test_projection_of_a_smooth_object_is_its_line_integral() -> None:
     sigma, at = 3.0, (4.0, -2.0)
     image = np.exp(-((x[None] - at[0]) ** 2 + (x[:, None] - at[1]) ** 2) / (2 * sigma**2))
     middle = at[0] * np.cos(projector.angles_rad) + at[1] * np.sin(projector.angles_rad)
-    t_mm = projector.places_mm - middle[:, None]
+    t_mm = projector.distances_mm - middle[:, None]
     expected = sigma * np.sqrt(2 * np.pi) * np.exp(-(t_mm**2) / (2 * sigma**2))
     assert projector.project(image) == pytest.approx(expected, abs=0.01 * expected.max())
 
@@ -121,7 +121,7 @@ def test_the_objective_falls_with_every_update_to_its_minimum() -> None:
     found, image = problem()
     values = [found.objective(image)]
     for _ in range(30):
-        image = found.minimised(image, 1, subsets=1, inner=4)
+        image = found.minimize(image, 1, subsets=1, inner=4)
         values.append(found.objective(image))
     assert np.all(np.diff(values) < 0)
     rest = found.data - found.projector.project(image)
@@ -140,7 +140,7 @@ def test_the_quadratic_minimum_is_that_of_the_normal_equations() -> None:
         unit.flat[i] = 1
         curvature[:, i] += found.penalty.gradient(unit).ravel()
     expected = np.linalg.solve(curvature, a.T @ (found.weights * found.data).ravel())
-    image = found.minimised(image, 1600, subsets=1, inner=4)
+    image = found.minimize(image, 1600, subsets=1, inner=4)
     assert image.ravel() == pytest.approx(expected, abs=0.001)
 
 
@@ -212,7 +212,7 @@ def test_noise_falls_and_turns_coarser_with_strength() -> None:
 def test_noise_is_foretold_by_the_readings() -> None:
     """The map that thresholds and strengths refer to, against the spread over many scans."""
     sampling = Sampling(load_definition(SIEMENS))
-    detector = Detector(
+    detector = DetectorModel(
         load_definition(SIEMENS),
         120.0,
         sampling.fan_rad,

@@ -10,7 +10,7 @@ import pytest
 from cvsct.core.errors import GeometryError, UsageError
 from cvsct.simulation.phantom.materials import BASIS, BONE_EPOXY, POLYURETHANE, WATER, Material
 from cvsct.simulation.physics.definition import load_definition
-from cvsct.simulation.physics.detector import Detector
+from cvsct.simulation.physics.detector import DetectorModel
 from cvsct.simulation.physics.recon import ImageGrid, Reconstructor, Sampling
 from cvsct.simulation.physics.scan import VirtualScanner
 from tests.support.slices import crossing, disc, disc_spectrum, radial
@@ -95,7 +95,7 @@ def test_polyurethane_follows_the_attenuation_tables(name: str) -> None:
 def test_detected_signal_and_its_variance_match_a_plain_sum() -> None:
     definition = load_definition(SIEMENS)
     sampling = Sampling(definition)
-    detector = Detector(definition, 100.0, sampling.fan_rad, sampling.readings_per_rotation)
+    detector = DetectorModel(definition, 100.0, sampling.fan_rad, sampling.readings_per_rotation)
     paths = np.zeros((2, 400, len(sampling.fan_rad)), np.float32)
     paths[0], paths[1] = 180.0, 12.0
     quiet = detector.readings([paths], 100.0, 1.0, None)
