@@ -13,7 +13,7 @@ from cvsct.simulation.physics.definition import Iterative, definition_names, loa
 from cvsct.simulation.physics.detector import DetectorModel
 from cvsct.simulation.physics.iterative import (
     ParallelProjector,
-    PenalisedLeastSquares,
+    PenalizedLeastSquares,
     Penalty,
     surrogate_scale,
 )
@@ -64,7 +64,7 @@ def matrix(projector: ParallelProjector) -> np.ndarray:
     return np.array(columns).T
 
 
-def problem(size: int = 24, edge: float = 0.02) -> tuple[PenalisedLeastSquares, np.ndarray]:
+def problem(size: int = 24, edge: float = 0.02) -> tuple[PenalizedLeastSquares, np.ndarray]:
     """A disc with an insert, noisy projections of unequal weights, and where to start."""
     projector = small_projector(size, 40)
     rng = np.random.default_rng(1)
@@ -81,11 +81,11 @@ def problem(size: int = 24, edge: float = 0.02) -> tuple[PenalisedLeastSquares, 
     start = truth + 0.05 * rng.standard_normal(truth.shape)
     scale = surrogate_scale(mean, squares).astype(np.float64)
     window = np.ones((size, size))
-    found = PenalisedLeastSquares(projector, window, data, weights, scale, penalty, strength)
+    found = PenalizedLeastSquares(projector, window, data, weights, scale, penalty, strength)
     return found, start.astype(np.float64)
 
 
-def plain_objective(found: PenalisedLeastSquares, image: np.ndarray) -> float:
+def plain_objective(found: PenalizedLeastSquares, image: np.ndarray) -> float:
     """The objective by a dense matrix and plain loops over pairs of pixels."""
     rest = found.data.ravel() - matrix(found.projector) @ image.ravel()
     total = 0.5 * float(found.weights.ravel() @ rest**2)
@@ -144,7 +144,7 @@ def test_the_quadratic_minimum_is_that_of_the_normal_equations() -> None:
     assert image.ravel() == pytest.approx(expected, abs=0.001)
 
 
-def test_twice_the_surrogate_majorises_the_data() -> None:
+def test_twice_the_surrogate_majorizes_the_data() -> None:
     found, _ = problem(16)
     a = matrix(found.projector)
     data = a.T @ (found.weights.ravel()[:, None] * a)

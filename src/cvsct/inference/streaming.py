@@ -138,7 +138,7 @@ def derivation_of(
     )
 
 
-def names_told(series: SeriesFiles) -> dict[str, str]:
+def reportable_names(series: SeriesFiles) -> dict[str, str]:
     """Names of a NIfTI source and of its derived file, for a manifest that may be shared.
 
     A name that could identify a patient is replaced by a hash; `uid_map.json` beside the derived
@@ -173,7 +173,7 @@ def refuse_derived(series: SeriesFiles, force: bool = False) -> None:
         )
 
 
-def fitted_and_checked(
+def adapt_and_check(
     scan: OpenedScan, mapping: VolumeMapping, guard: Guard
 ) -> tuple[VolumeMapping, ScanVerdict | None]:
     """Adapt a mapping to a scan and check the scan, from the same sampled slices.
@@ -232,7 +232,7 @@ def harmonize_series(
     guard = guard or Guard()
     watch = guard.watch()
     with _named(series):
-        fitted, verdict = fitted_and_checked(stack, mapping, guard)
+        fitted, verdict = adapt_and_check(stack, mapping, guard)
     at_once = fitted.slices_at_once or len(stack)
     change_hu: list[float] = []
 
@@ -266,7 +266,7 @@ def harmonize_series(
         n_slices=len(stack),
         mean_change_hu=float(np.mean(change_hu)),
         guard=guard_report(verdict, watch, fitted.remark),
-        names=names_told(series),
+        names=reportable_names(series),
         notes=stack.notes,
     )
 

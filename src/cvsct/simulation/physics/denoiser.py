@@ -2,7 +2,7 @@
 
 It models the noise reduction that scanners offer beside iterative reconstruction. Its input is the
 image and the noise predicted from the readings. Differences between neighbours are smoothed where
-they are small against the noise and kept where they are edges, by minimisation of
+they are small against the noise and kept where they are edges, by minimization of
 
     1/2 sum_j (z_j - y_j)^2 / n_j^2 + b sum_jk s_jk psi(z_j - z_k)
 
@@ -19,7 +19,7 @@ from cvsct.simulation.physics import ray_kernels as rays
 from cvsct.simulation.physics.definition import Denoised
 
 SWEEPS = 20
-"""Number of steps of the minimisation."""
+"""Number of steps of the minimization."""
 WEIGHT = 1.5
 """Weight of a pair of neighbours against a pixel's own value; chosen."""
 

@@ -1,6 +1,6 @@
-"""Statistical iterative reconstruction: penalised weighted least squares on noisy projections.
+"""Statistical iterative reconstruction: penalized weighted least squares on noisy projections.
 
-The image z minimises
+The image z minimizes
 
     1/2 sum_i w_i (d_i - [A z]_i)^2 + sum_jk r_j r_k s_jk psi(z_j - z_k).
 
@@ -12,9 +12,9 @@ hyperbola of the differences between 8 neighbours, quadratic for differences bel
 linear at edges, and r makes the strength of smoothing uniform over the image (Fessler and Rogers,
 IEEE Trans Image Process 5, 1996).
 
-The minimisation uses ordered subsets of the views (Erdogan and Fessler, Phys Med Biol 44, 1999). It
+The minimization uses ordered subsets of the views (Erdogan and Fessler, Phys Med Biol 44, 1999). It
 starts from the filtered back-projection and makes a fixed number of updates, each of which
-minimises a quadratic surrogate. A separable surrogate must majorise the response to the mean of the
+minimizes a quadratic surrogate. A separable surrogate must majorize the response to the mean of the
 image, which exceeds the response to a detail of f lp/mm by a factor of pi f L in an object L mm
 wide, so that fine noise would need hundreds of updates. Here the surrogate of the data is `K C K`,
 with K the weight of each pixel and C the response 1 / f itself, which is diagonal in the Fourier
@@ -53,7 +53,7 @@ COARSE_MM = 2.8
 MARGIN_MM = 8.0
 """Width of a margin around the image that is reconstructed and then cut off."""
 UPDATES, SUBSETS, INNER = 2, 2, 4
-"""Number of surrogates minimised, of subsets of the views that they use in turn, and of steps on
+"""Number of surrogates minimized, of subsets of the views that they use in turn, and of steps on
 each surrogate."""
 LARGEST_WEIGHT = 3.0
 """Largest weight of a ray over the typical weight of rays through the body. Rays through air alone
@@ -61,9 +61,9 @@ would make the problem stiff and the smoothing of the body uneven without a bene
 STEP_SAFETY = 1.25
 """Factor by which steps are shorter than those of the surrogate in the whole image."""
 BORDER_PX, BORDER_FACTOR = 8.0, 8.0
-"""Distance in pixels from the border of the image over which steps grow, and factor by which they are
+"""Distance in pixels from the border of the image over which steps grow, and how much they are
 shorter at the border, where the Fourier domain joins opposite sides. With `STEP_SAFETY`, twice the
-surrogate majorises the data (a test measures it)."""
+surrogate majorizes the data (a test measures it)."""
 MAP_STRIDE = 8
 """Distance in pixels between the points at which noise and weight are computed."""
 
@@ -208,8 +208,8 @@ class Penalty:
 
 
 @dataclass(frozen=True)
-class PenalisedLeastSquares:
-    """Objective of penalised weighted least squares, and its minimisation.
+class PenalizedLeastSquares:
+    """Objective of penalized weighted least squares, and its minimization.
 
     Args:
         projector: projector of the image.
@@ -240,11 +240,11 @@ class PenalisedLeastSquares:
     def minimize(
         self, image: Float[np.ndarray, "size size"], updates: int, subsets: int, inner: int
     ) -> Float[np.ndarray, "size size"]:
-        """Minimise the objective in a fixed number of updates.
+        """Minimize the objective in a fixed number of updates.
 
         Args:
             image: image to start from.
-            updates: number of updates, each of which minimises a surrogate; with one subset every
+            updates: number of updates, each of which minimizes a surrogate; with one subset every
                 update lowers the objective.
             subsets: number of subsets of the views, which the updates use in turn.
             inner: number of steps on each surrogate, which need no projection.
@@ -362,7 +362,7 @@ class StatisticalReconstruction:
     def _minimized(
         self, edge: float, dose_exponent: float, balance: float
     ) -> Float32[np.ndarray, "rows columns"]:
-        """Image in HU that minimises the objective for these settings."""
+        """Image in HU that minimizes the objective for these settings."""
         projector, weight = self._projector, self._weight_map
         cutoff = balance * self._kernel.cutoff_lp_mm
         strength = projector.flat_response / (
@@ -371,7 +371,7 @@ class StatisticalReconstruction:
         relative_variance = self._body_variance / self._projections.detector.reference_variance_mm2
         strength *= relative_variance**dose_exponent
         window = self._window(projector.size_px, projector.pixel_mm)
-        problem = PenalisedLeastSquares(
+        problem = PenalizedLeastSquares(
             projector,
             window[:, None] * window[None],
             self._data,

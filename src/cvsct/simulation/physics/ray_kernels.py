@@ -131,7 +131,7 @@ def strip_sums(sums, extent, across, along, turn, sense, boundary_rad, first, la
 
 @njit(cache=True, fastmath=True)
 def _add_strips(row, across, depth, weight, slopes, out, index, part, values):
-    """Add the strips of one row for `strip_sums`, in three passes; the first and last vectorise.
+    """Add the strips of one row for `strip_sums`, in three passes; the first and last vectorize.
 
     `out` and `values` are flat and alternate between soft and bone. Unsigned indices avoid the
     test of numba for negative ones.
@@ -253,7 +253,7 @@ def weighted_gather(values, first, weights, out):
 
 @njit(cache=True, fastmath=True, inline="always")
 def _exp(x):
-    """Exponential function for x <= 0 in float32, with a relative error of 2e-7; it vectorises.
+    """Exponential function for x <= 0 in float32, with a relative error of 2e-7; it vectorizes.
 
     It is 2^floor(y), composed from bits, times a polynomial of the remainder (Chebyshev fit).
     """
