@@ -189,8 +189,8 @@ def images(
         virtual.paths(amounts, EXTENT_MM), {120.0: mas}, 5.0,
         lambda kvp: None if seed is None else np.random.default_rng(seed),
     )  # fmt: skip
-    least_squares = virtual.reconstruct(acquired.water, (kernel,), GRID, strengths)
-    return {each: image for (_, _, each), image in least_squares.items()}
+    by_name = virtual.reconstruct(acquired.water, (kernel,), GRID, strengths)
+    return {name: image for (_, _, name), image in by_name.items()}
 
 
 LEVELS = ("fbp", "iterative-1", "iterative-3", "iterative-5")
@@ -211,16 +211,16 @@ def centroid_per_mm(values: np.ndarray) -> float:
 
 def test_noise_falls_and_turns_coarser_with_strength() -> None:
     """Greffier et al. (Eur Radiol 30, 2020): level and mean frequency both fall, on all makers'."""
-    least_squares = noise(100.0)
-    deviations = [float(least_squares[each].std()) for each in LEVELS]
-    frequencies = [centroid_per_mm(least_squares[each]) for each in LEVELS]
+    images = noise(100.0)
+    deviations = [float(images[level].std()) for level in LEVELS]
+    frequencies = [centroid_per_mm(images[level]) for level in LEVELS]
     assert np.all(np.diff(deviations) < 0)
     assert np.all(np.diff(frequencies) < 0)
     assert deviations[-1] < 0.5 * deviations[0]
     assert frequencies[-1] < 0.7 * frequencies[0]
 
 
-def test_noise_is_foretold_by_the_readings() -> None:
+def test_noise_is_predicted_from_the_readings() -> None:
     """The map that thresholds and strengths refer to, against the spread over many scans."""
     sampling = Sampling(load_definition(SIEMENS))
     detector = DetectorModel(
@@ -234,13 +234,15 @@ def test_noise_is_foretold_by_the_readings() -> None:
     paths[0] = 250.0
     readings = detector.readings([paths], 25.0, 5.0, np.random.default_rng(0))
     spread = detector.water_mm(readings).var(axis=0)
-    told = detector.water_variance_mm2(readings).mean(axis=0)
-    assert told.mean() == pytest.approx(spread.mean(), rel=0.12)  # hardening is not known to it
+    predicted = detector.water_variance_mm2(readings).mean(axis=0)
+    assert predicted.mean() == pytest.approx(
+        spread.mean(), rel=0.12
+    )  # hardening is not known to it
 
 
-def edge_mtf50(least_squares: list[np.ndarray]) -> float:
+def edge_mtf50(images: list[np.ndarray]) -> float:
     """Frequency of half the modulation at the rod's edge, of the mean of several scans."""
-    image = np.mean(least_squares, axis=0)
+    image = np.mean(images, axis=0)
     r = np.hypot(GRID.axis_mm(0)[None] - ROD_AT_MM[0], GRID.axis_mm(1)[:, None] - ROD_AT_MM[1])
     edges = np.arange(RODS_MM - 9, RODS_MM + 9, 0.2)
     bins = np.digitize(r, edges)
@@ -268,11 +270,10 @@ def test_sharp_edges_keep_their_resolution_and_faint_ones_lose_it() -> None:
 def test_noise_falls_slower_with_dose_than_that_of_back_projection() -> None:
     """Li, Tang and Chen (Med Phys 41, 041906, 2014): iterative variance is no 1 / mAs."""
     doses = np.array([25.0, 100.0, 400.0])
-    least_squares = [noise(mas, ("fbp", "iterative-5")) for mas in doses]
+    scans = [noise(mas, ("fbp", "iterative-5")) for mas in doses]
     slopes = {
-        each: np.diff(np.log([noises[each].var() for noises in least_squares]))
-        / np.diff(np.log(doses))
-        for each in ("fbp", "iterative-5")
+        name: np.diff(np.log([images[name].var() for images in scans])) / np.diff(np.log(doses))
+        for name in ("fbp", "iterative-5")
     }
     assert slopes["fbp"] == pytest.approx(-1.0, abs=0.05)
     assert np.all(slopes["iterative-5"] > -0.8)
@@ -303,8 +304,8 @@ def hu_shift(name: str, kvp: float, kernel: str) -> dict[str, float]:
     acquired = virtual.acquire(
         virtual.paths(amounts, EXTENT_MM), {kvp: 100.0}, 5.0, lambda kvp: np.random.default_rng(0)
     )
-    least_squares = virtual.reconstruct(acquired.water, (kernel,), grid, ("fbp", strength))
-    difference = least_squares[kvp, kernel, strength] - least_squares[kvp, kernel, "fbp"]
+    images = virtual.reconstruct(acquired.water, (kernel,), grid, ("fbp", strength))
+    difference = images[kvp, kernel, strength] - images[kvp, kernel, "fbp"]
     places = {"water": (0.0, 45.0, 18.0), "air": (-45.0, 0.0, 14.0), "insert": (45.0, 0.0, 14.0)}
     x, y = grid.axis_mm(0)[None], grid.axis_mm(1)[:, None]
     return {
