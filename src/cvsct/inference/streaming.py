@@ -231,7 +231,7 @@ def harmonize_series(
     refuse_derived(series, force)
     guard = guard or Guard()
     watch = guard.watch()
-    with _named(series):
+    with _errors_named_after(series):
         fitted, verdict = adapt_and_check(stack, mapping, guard)
     at_once = fitted.slices_at_once or len(stack)
     change_hu: list[float] = []
@@ -246,7 +246,9 @@ def harmonize_series(
 
         def write(slices: tuple[CTVolume, CTVolume]) -> None:
             source, result = slices
-            with _named(series):  # judged in the thread that writes: computing goes on meanwhile
+            with _errors_named_after(
+                series
+            ):  # judged in the thread that writes: computing goes on meanwhile
                 remarks = watch(source, result)
             writer.write(source, result.hu, remarks)
 
@@ -272,7 +274,7 @@ def harmonize_series(
 
 
 @contextlib.contextmanager
-def _named(series: SeriesFiles) -> Iterator[None]:
+def _errors_named_after(series: SeriesFiles) -> Iterator[None]:
     """Add the name of the series' first file to an error of the guard."""
     try:
         yield

@@ -185,16 +185,16 @@ class DetectorModel:
         log = float(np.log(self._blank[middle] / reference[middle]))
         return ScatterModel(section, self.fan_rad, self._blank, reference, log / REFERENCE_WATER_MM)
 
-    def detected(self, paths_mm: Sequence[Paths]) -> tuple[Sinogram, Sinogram]:
+    def _detected_energy(self, paths_mm: Sequence[Paths]) -> tuple[Sinogram, Sinogram]:
         """Primary signal and the variance of its noise, in keV and keV^2 per mAs and mm of slice.
 
         Args:
             paths_mm: path lengths of each sub-view. The gantry turns while a reading is taken, so
                 that the intensities of its sub-views are averaged.
         """
-        signal, spread = self._detected_once(paths_mm[0], self._weights)
+        signal, spread = self._sub_view_energy(paths_mm[0], self._weights)
         for sub_view in paths_mm[1:]:
-            sub_signal, sub_spread = self._detected_once(sub_view, self._weights)
+            sub_signal, sub_spread = self._sub_view_energy(sub_view, self._weights)
             signal += sub_signal
             spread += sub_spread
         if len(paths_mm) > 1:
@@ -202,13 +202,13 @@ class DetectorModel:
             spread /= np.float32(len(paths_mm))
         return signal, spread
 
-    def _detected_once(
+    def _sub_view_energy(
         self, paths_mm: Paths, weights: tuple[Float32[np.ndarray, "energies readings"], ...]
     ) -> tuple[Sinogram, Sinogram]:
         """Primary signal and variance of one sub-view."""
         shape = paths_mm.shape[1:]
         signal, spread = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        rays.detected(paths_mm[0], paths_mm[1], *self._attenuation, *weights, signal, spread)
+        rays.detected_energy(paths_mm[0], paths_mm[1], *self._attenuation, *weights, signal, spread)
         return signal, spread
 
     def readings(
@@ -231,7 +231,7 @@ class DetectorModel:
             rng: random stream of the noise; None for readings without noise.
             shares: tube load of each view over the mean; None for a constant current.
         """
-        signal, spread = self.detected(paths_mm)
+        signal, spread = self._detected_energy(paths_mm)
         exposure = self._exposure(mas, thickness_mm, shares)
         scatter = self._scatter.signal(signal) if self._scatter else None
         if scatter is not None:
@@ -343,7 +343,9 @@ class DetectorModel:
         bone = self.basis[1].attenuation_per_mm(energy) / WATER.attenuation_per_mm(energy)
         without_bone = [np.stack((paths[0], np.zeros_like(paths[1]))) for paths in paths_mm]
         both, soft = (
-            self.water_mm(Readings(self.detected(paths)[0] * np.float32(AMPLE_MAS), AMPLE_MAS, 1.0))
+            self.water_mm(
+                Readings(self._detected_energy(paths)[0] * np.float32(AMPLE_MAS), AMPLE_MAS, 1.0)
+            )
             for paths in (paths_mm, without_bone)
         )
         path_mm = sum(paths[1] for paths in paths_mm) / np.float32(len(paths_mm))
@@ -364,7 +366,7 @@ class DetectorModel:
             np.ascontiguousarray(weights[:, first:last]) for weights in self._weights
         )
         parts = [np.ascontiguousarray(paths[:, :, first:last]) for paths in paths_mm]
-        detected = [self._detected_once(part, (energy, squared)) for part in parts]
+        detected = [self._sub_view_energy(part, (energy, squared)) for part in parts]
         signal = np.mean([part_signal for part_signal, _ in detected], axis=0, dtype=np.float64)
         spread = np.mean([part_spread for _, part_spread in detected], axis=0, dtype=np.float64)
         logs = np.log(self._blank[first:last] / signal)

@@ -271,7 +271,7 @@ def _exp(x):
 
 
 @njit(cache=True, fastmath=True)
-def detected(soft_mm, bone_mm, soft, bone, energy, variance, signal, spread):
+def detected_energy(soft_mm, bone_mm, soft, bone, energy, variance, signal, spread):
     """Mean detected energy of each reading and the variance of its compound Poisson noise.
 
     Args:
