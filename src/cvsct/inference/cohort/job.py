@@ -153,7 +153,7 @@ class SeriesHarmonizer:
 
 @functools.lru_cache(maxsize=1)
 def _load_once(harmonizer: SeriesHarmonizer) -> LoadedModel:
-    """Load the model of this worker process at its first item; later calls return the same model."""
+    """Load the model of this worker process; later calls return the same model."""
     try:
         return harmonizer.load(harmonizer.bundle())
     except CvsctError as error:
