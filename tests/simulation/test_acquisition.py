@@ -109,7 +109,7 @@ def test_the_current_stays_within_its_limits() -> None:
 
 
 def test_a_scanner_without_the_section_refuses_to_modulate() -> None:
-    scanner = water_scanner(GE)
+    scanner = water_scanner("fbp-noisy")
     paths = scanner.paths(cylinder(50.0, 64), EXTENT_MM)
     with pytest.raises(UsageError, match="no section tube_current"):
         scanner.acquire(paths, {120.0: 100.0}, 5.0, lambda _: None, modulate=True)
@@ -339,7 +339,7 @@ def tangential_blur_mm(radius_mm: float) -> float:
             "views": 240,
             "sub_views": count,
         }
-        image = water_scanner(GE, geometry=geometry, kernels=soft).images(
+        image = water_scanner(GE, geometry=geometry, kernels=soft, tube_current=None).images(
             amounts, extent, {120.0: 100.0}, ("Soft",), 5.0, grid, lambda _: None
         )[120.0, "Soft"]
         along = image[:, 32:96].sum(axis=1, dtype=np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +17,23 @@ from cvsct.simulation.run import run_simulation
 
 OWN = "own.toml"
 FULL = ScanMode(table=True, arms="side", tube_current=True, helical=True)
-COARSE = {"channels = 888": "channels = 222", "channel_mm = 1.0239": "channel_mm = 4.0956",
-          "views = 984 ": "views = 120 "}  # fmt: skip
-SECTIONS = """
+DEFINITION = """
+base = "ge-revolution-evo"
+tone_hu = [[-1000, 0], [0, 3], [100, 5]]
+
+[geometry]
+channels = 222
+channel_mm = 4.0956
+views = 120
+
 [helical]
 pitch = 0.9
-interpolation = "180LI"
 
 [kernels.Standard]
 cutoff_lp_mm = 0.10
 exponent = 2.5
 
 [tube_current]
-law = "ge-smartma"
 noise_index = 6.0
 noise_index_kernel = "Standard"
 noise_index_thickness_mm = 2.5
@@ -53,13 +56,7 @@ bone_correction = 0.8
 @pytest.fixture
 def own_scanner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A coarse scanner with every section, as a user's file beside the output."""
-    folder = resources.files("cvsct.simulation.physics") / "definitions"
-    text = (folder / "ge-revolution-evo.toml").read_text()
-    for old, new in COARSE.items():
-        assert old in text
-        text = text.replace(old, new)
-    text = text.replace("[geometry]", "tone_hu = [[-1000, 0], [0, 3], [100, 5]]\n\n[geometry]")
-    (tmp_path / OWN).write_text(text + SECTIONS)
+    (tmp_path / OWN).write_text(DEFINITION)
     monkeypatch.chdir(tmp_path)
     return OWN
 
@@ -121,9 +118,13 @@ def test_table_and_arms_are_seen_and_shift_no_slice(own_scanner: str, tmp_path: 
 
 
 def test_a_mode_that_a_scanner_lacks_is_refused_by_name() -> None:
-    for mode, section in ((ScanMode(helical=True), "helical"), (FULL, "tube_current")):
-        with pytest.raises(UsageError, match=f"ge-revolution-evo has no section {section}"):
-            plan("tiny", 0, SimulationOptions(mode=mode))
+    part = "pairs/denoised-quiet-fbp-noisy"
+    for mode, scanner, section in (
+        (ScanMode(helical=True), "denoised-quiet", "helical"),
+        (ScanMode(tube_current=True), "fbp-noisy", "tube_current"),
+    ):
+        with pytest.raises(UsageError, match=f"{scanner} has no section {section}"):
+            plan("tiny", 0, SimulationOptions(mode=mode), (part,))
     with pytest.raises(UsageError, match="arms 'down'; choose one of up, side"):
         ScanMode(arms="down")
 

@@ -18,6 +18,7 @@ import numpy as np
 from cvsct.core.volume import CTVolume, SimulatedStudy
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation.benchmark import Scan, SimulationOptions, Subject
+from cvsct.simulation.phantom.lesion import Lesion
 from cvsct.simulation.physics.definition import ScannerDefinition
 from cvsct.simulation.physics.detector import WaterPaths
 from cvsct.simulation.physics.scan import AcquiredRotation
@@ -45,6 +46,11 @@ class FakePhantom:
     @property
     def z_range_mm(self) -> tuple[float, float]:
         return -230.0, 110.0
+
+    @property
+    def lesion(self) -> Lesion | None:
+        traits = self.subject.lesion
+        return traits and Lesion((-80.0, 10.25, -61.0), traits, self.subject.seed)
 
     @property
     def nodules(self) -> tuple[FakeNodule, ...]:

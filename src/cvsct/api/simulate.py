@@ -1,16 +1,18 @@
-"""Simulation of CT scans of virtual bodies on two virtual scanners."""
+"""Simulation of CT scans of virtual bodies on virtual scanners."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from cvsct.core.errors import need_extra
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.io.dicom.simulated import write_simulated
-from cvsct.simulation.benchmark import PARTS, ScanMode, SimulationOptions
-from cvsct.simulation.plan import plan
+from cvsct.simulation.benchmark import PARTS, STUDY, ScanMode, SimulationOptions
+from cvsct.simulation.plan import plan, plan_patients
 from cvsct.simulation.run import SimulationResult, expected_result, run_simulation
+from cvsct.simulation.study_files import write_study_files
 
 
 def simulate(
@@ -34,7 +36,7 @@ def simulate(
     progress: Progress = silent,
     note: Note = log_note,
 ) -> SimulationResult:
-    """Simulate CT scans of virtual bodies on two virtual scanners, as DICOM.
+    """Simulate CT scans of virtual bodies on virtual scanners, as DICOM.
 
     `docs/virtual_scanner.md` describes physics and bodies. The same call continues a simulation
     that was interrupted.
@@ -42,8 +44,8 @@ def simulate(
     Args:
         out: folder to write.
         scale: number and size of the scans: `tiny`, `demo` or `paper`.
-        parts: parts to simulate: `train`, `test`, `repeat`, `kernels/...`, `paired`; empty for
-            the default.
+        parts: parts to simulate: `train`, `test`, `repeat`, `kernels`, `paired`, `pairs` or one of
+            them (`pairs/dose`), `study`; empty for the default, which is the first four.
         seed: seed of bodies and noise.
         workers: number of processes; 0 for one per core.
         mas: tube current-time product of one rotation, in mAs.
@@ -85,8 +87,11 @@ def simulate(
     named_parts = tuple(parts)
     need_extra("simulate", "simulate")
     scans = plan(scale, seed, options, named_parts or PARTS)
+    if any(scan.part == STUDY for scan in scans):
+        need_extra("evaluate", "the masks of a simulated study")
     if dry_run:
         return expected_result(scans)
+    finish = partial(write_study_files, patients=plan_patients(scale, seed))
     return run_simulation(
         scans,
         {"scale": scale, "seed": seed, "parts": ",".join(named_parts) or "all", **options.record()},
@@ -95,4 +100,5 @@ def simulate(
         workers,
         progress,
         note=note,
+        finish=finish if any(scan.part == STUDY for scan in scans) else None,
     )

@@ -45,9 +45,10 @@ def simulate(
     parts: Annotated[
         str,
         typer.Option(
-            help="Parts to simulate, separated by commas: train, test, repeat, kernels/train, "
-            "kernels/test, kernels/repeat; and paired, only on request: the same bodies on both "
-            "scanners to train on."
+            help="Parts to simulate, separated by commas: train, test, repeat, kernels; and, only "
+            "on request: paired (the same bodies on both scanners), pairs (two scanners or settings "
+            "that differ in one respect; or one of them, such as pairs/dose), study (patients of "
+            "five hospitals, with masks)."
         ),
     ] = "",
     fov_mm: Annotated[
@@ -70,7 +71,7 @@ def simulate(
     ] = False,
     helical: Annotated[bool, typer.Option("--helical", help="Simulate a helical scan.")] = False,
 ) -> None:
-    """Simulate CT scans of virtual bodies on two virtual scanners, as DICOM."""
+    """Simulate CT scans of virtual bodies on virtual scanners, as DICOM."""
     from cvsct.api.simulate import simulate as run
     from cvsct.cli.progress import progress
 

@@ -142,6 +142,10 @@ class Acquisition:
         return ", ".join(part for part in (self.scanner, kernel, kvp) if part) or "unknown scanner"
 
 
+INSTITUTION = "cvsct virtual scanner"
+"""Institution Name of simulated scans, unless they belong to a simulated hospital."""
+
+
 @dataclass(frozen=True)
 class SimulatedStudy:
     """Attributes of a simulated series, besides its voxels and `Acquisition`.
@@ -159,6 +163,8 @@ class SimulatedStudy:
             (`ADMIRE 3`); empty where nothing was.
         pitch: of a helical scan; None where the scan is axial.
         modulation: Exposure Modulation Type.
+        spacing_mm: distance between slices; 0 where it is the slice thickness.
+        institution: Institution Name.
     """
 
     body: str
@@ -176,6 +182,8 @@ class SimulatedStudy:
     reconstruction: str = ""
     pitch: float | None = None
     modulation: str = "NONE"
+    spacing_mm: float = 0.0
+    institution: str = INSTITUTION
 
     @staticmethod
     def file_name(instance: int) -> str:

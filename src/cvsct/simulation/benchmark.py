@@ -18,6 +18,7 @@ GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"
 LUNG, BL64, BR40 = ("Lung",), ("Bl64",), ("Br40",)
 PAPER_KVPS = (70.0, 80.0, 100.0, 120.0, 140.0)
 TRAIN, TEST, REPEAT, PAIRED = "train", "test", "repeat", "paired"
+PAIRS, STUDY = "pairs", "study"
 KERNELS = "kernels"
 KERNELS_TRAIN, KERNELS_TEST, KERNELS_REPEAT = (
     f"{KERNELS}/{part}" for part in (TRAIN, TEST, REPEAT)
@@ -30,10 +31,30 @@ FILE_HEADER_BYTES = 4096
 FBP = "fbp"
 """Name of filtered back-projection, the reconstruction that every scanner offers."""
 
+BODIES_PER_SEED = 10_000
+"""Range of body seeds of one simulation: with seed s they start at s times this, plus 1."""
+
 ARMS = ("up", "side")
 """Positions of the arms: raised out of the scan, or along the body."""
 
 BodyKind = Literal["lungman", "patient"]
+
+
+@dataclass(frozen=True)
+class LesionTraits:
+    """Size, density and texture of a simulated lung lesion.
+
+    Args:
+        diameter_mm: diameter of the sphere about which the lobulated surface varies.
+        hu: mean CT number at 120 kVp.
+        heterogeneity_hu: standard deviation of the CT number within the lesion.
+        grain_mm: correlation length of that texture.
+    """
+
+    diameter_mm: float
+    hu: float
+    heterogeneity_hu: float
+    grain_mm: float
 
 
 @dataclass(frozen=True)
@@ -44,16 +65,19 @@ class Subject:
         kind: `lungman` for an anthropomorphic chest phantom, `patient` for a patient-like body.
         seed: seed of the anatomy.
         parenchyma: fill the lungs of the phantom with textured tissue instead of air.
+        lesion: a lesion in the lungs of a patient-like body, near the middle of its z range.
     """
 
     kind: BodyKind
     seed: int
     parenchyma: bool = False
+    lesion: LesionTraits | None = None
 
     @property
     def name(self) -> str:
         """Name of the body, unique among bodies and safe as a folder name."""
-        return f"{self.kind}-{self.seed:04d}" + ("-parenchyma" if self.parenchyma else "")
+        suffix = "-parenchyma" if self.parenchyma else ""
+        return f"{self.kind}-{self.seed:04d}{suffix}" + ("-lesion" if self.lesion else "")
 
 
 @dataclass(frozen=True)
@@ -119,13 +143,13 @@ class Scan:
     Its series, one per tube voltage, kernel and reconstruction, share one projection of the body.
 
     Args:
-        part: part of the benchmark, one of `PARTS` or `PAIRED`.
+        part: part of the benchmark, such as `train`, `pairs/dose/test` or `study`.
         number: index of the scan in the plan, which makes series numbers unique.
         body: the body.
         scanner: name of the scanner's definition.
-        thickness_mm: slice thickness and distance between slices.
+        thickness_mm: slice thickness.
         first_mm: centre of the first slice, relative to the middle of the body's z range; the
-            other slices follow towards the head, one thickness apart.
+            other slices follow towards the head, `spacing_mm` apart.
         slices: number of slices.
         kvps: tube voltages in kV.
         mas: nominal tube load of a rotation in mAs, for each tube voltage.
@@ -139,6 +163,10 @@ class Scan:
         reconstructions: reconstructions of each acquisition: `fbp`, and what the scanner's
             definition offers (`iterative-3`, `denoised-1`).
         mode: table, arms, tube current and helix.
+        spacing_mm: distance between slices; 0 for the slice thickness.
+        side: folder name of the scan's series within its part; empty for the scanner's name.
+        acquisition: name of the noise's random stream. Scans that share it, and scanner, body and
+            positions, are reconstructions of the same readings. Empty for a stream of its own.
     """
 
     part: str
@@ -158,18 +186,23 @@ class Scan:
     shift_mm: tuple[float, float] = (0.0, 0.0)
     reconstructions: tuple[str, ...] = (FBP,)
     mode: ScanMode = PLAIN_MODE
+    spacing_mm: float = 0.0
+    side: str = ""
+    acquisition: str = ""
 
     def record(self) -> dict[str, Any]:
         """Values of the scan as plain data, for `plan.json` and the manifest.
 
-        Reconstructions and mode are left out where they have their defaults, so that a plan
-        written without these fields stays valid.
+        Fields that scans had not always had, from `reconstructions` on, are left out where they
+        have their defaults, and so is the lesion of a body without one: records of earlier plans
+        stay valid.
         """
         values = asdict(self)
-        if self.reconstructions == (FBP,):
-            del values["reconstructions"]
-        if self.mode == PLAIN_MODE:
-            del values["mode"]
+        for name, default in _LATER_FIELDS.items():
+            if getattr(self, name) == default:
+                del values[name]
+        if self.body.lesion is None:
+            del values["body"]["lesion"]
         return values
 
     @property
@@ -179,8 +212,13 @@ class Scan:
 
     @property
     def role(self) -> str:
-        """Part and scanner, such as `test/ge-revolution-evo`; with `name`, unique in a plan."""
-        return f"{self.part}/{self.scanner}"
+        """Part and side, such as `test/ge-revolution-evo`; with `name`, unique in a plan."""
+        return f"{self.part}/{self.side or self.scanner}"
+
+    @property
+    def stream(self) -> str:
+        """Name of the random stream of the noise."""
+        return self.acquisition or str(self)
 
     def __str__(self) -> str:
         return f"{self.role}/{self.name}"
@@ -197,17 +235,17 @@ class Scan:
 
     def z_mm(self, i: int) -> float:
         """Position of the centre of slice `i`, relative to the middle of the body's z range."""
-        return self.first_mm + i * self.thickness_mm
+        return self.first_mm + i * (self.spacing_mm or self.thickness_mm)
 
     def series(self) -> tuple[PlannedSeries, ...]:
         """Series of the scan: one per tube voltage, kernel and reconstruction."""
-        scanner_folder = portable_name(self.scanner)
+        side_folder = portable_name(self.side or self.scanner)
         is_kernel_part = self.part.startswith(f"{KERNELS}/")
         planned: list[PlannedSeries] = []
         for kvp, mas in zip(self.kvps, self.mas, strict=True):
             for kernel, reconstruction in product(self.kernels, self.reconstructions):
                 kernel_name = portable_name(kernel)
-                parent = f"{self.part}/{kernel_name if is_kernel_part else scanner_folder}"
+                parent = f"{self.part}/{kernel_name if is_kernel_part else side_folder}"
                 name = f"{self.body.name}_{kvp:g}kVp_{self.thickness_mm:g}mm_{kernel_name}"
                 suffix = f"_{reconstruction}" if reconstruction != FBP else ""
                 number = 100 * (self.number + 1) + len(planned) + 1
@@ -220,11 +258,30 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class ImageSize:
+    """Sides of the square image matrix and of the raster that is projected, in pixels."""
+
+    matrix_px: int = 512
+    raster_px: int = 1024
+
+
+_LATER_FIELDS = {
+    "reconstructions": (FBP,),
+    "mode": PLAIN_MODE,
+    "spacing_mm": 0.0,
+    "side": "",
+    "acquisition": "",
+}
+"""Fields of `Scan`, with their defaults, that records leave out where they are not used."""
+
+
+@dataclass(frozen=True)
 class SimulationOptions:
-    """Options of a simulated benchmark, which hold for all its scans.
+    """Options of a simulation, which hold for all its scans.
 
     Args:
-        mas: tube load of one rotation in mAs, on both scanners unless `match_dose`.
+        mas: tube load of one rotation in mAs, on both scanners unless `match_dose`. Pairs and study
+            name tube loads of their own, which are multiplied by this over 100.
         match_dose: give the Siemens scanner the mAs at which its CTDIvol equals the GE scanner's.
         shift_px: misregistration of the test pair: shift of the Siemens images in x, in pixels.
         parenchyma: fill the lungs of the phantom with textured tissue instead of air.

@@ -35,6 +35,10 @@ class HasNodules(Protocol):
     def nodules(self) -> Sequence[Any]:
         """Nodules of the body; see `nodules.Nodule`."""
 
+    @property
+    def lesion(self) -> Any:
+        """Lesion of the body, or None; see `lesion.Lesion`."""
+
 
 def write_body(out: Path, subject: Subject, phantom: HasNodules) -> None:
     """Write the ground truth of a body to `bodies/<body>.json`, unless the file exists."""
@@ -50,7 +54,10 @@ def write_body(out: Path, subject: Subject, phantom: HasNodules) -> None:
         for nodule in phantom.nodules
     ]
     identity = {"body": subject.name, "kind": subject.kind, "seed": subject.seed}
-    write_json(path, {**identity, "z_range_mm": list(phantom.z_range_mm), "nodules": nodules})
+    record = {**identity, "z_range_mm": list(phantom.z_range_mm), "nodules": nodules}
+    if phantom.lesion is not None:
+        record["lesion"] = phantom.lesion.record()
+    write_json(path, record)
 
 
 def write_nodule_table(out: Path, subjects: Iterable[Subject]) -> list[dict[str, Any]]:

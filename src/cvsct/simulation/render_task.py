@@ -23,7 +23,7 @@ from cvsct.core.errors import GeometryError, UsageError
 from cvsct.core.files import config_hash
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Acquisition, CTVolume, Geometry, SimulatedStudy
-from cvsct.simulation.benchmark import FBP, PlannedSeries, Scan, ScanMode, Subject
+from cvsct.simulation.benchmark import FBP, STUDY, PlannedSeries, Scan, ScanMode, Subject
 from cvsct.simulation.ground_truth import HasNodules, write_body
 from cvsct.simulation.phantom.surroundings import BodyOutline, Surroundings, beside
 from cvsct.simulation.physics.definition import ScannerDefinition, load_definition
@@ -82,7 +82,7 @@ def build_phantom(subject: Subject) -> PhantomProtocol:
 
     if subject.kind == "lungman":
         return phantom.lungman(subject.seed, parenchyma=subject.parenchyma)
-    return phantom.patient(subject.seed)
+    return phantom.patient(subject.seed, subject.lesion)
 
 
 def build_scanner(definition: ScannerDefinition) -> ScannerProtocol:
@@ -200,6 +200,10 @@ def study_of(scan: Scan, series: PlannedSeries) -> SimulatedStudy:
         reconstruction=definition.reconstruction_label(series.reconstruction),
         pitch=helical.pitch if helical else None,
         modulation="XYZ_EC" if scan.mode.tube_current else "NONE",
+        spacing_mm=scan.spacing_mm,
+        institution=f"Virtual hospital {scan.side}"
+        if scan.part == STUDY
+        else "cvsct virtual scanner",
     )
 
 
@@ -304,7 +308,7 @@ class _ScanRenderer:
             }
         else:
             acquired = self._acquire(
-                scan.z_mm(i), scan.thickness_mm, scan.thickness_mm, str(scan), f"slice {i}"
+                scan.z_mm(i), scan.thickness_mm, scan.thickness_mm, scan.stream, f"slice {i}"
             )
             water, loads_mas = acquired.water, _loads_mas(acquired)
         grid = ImageGrid(scan.matrix_px, scan.fov_mm, scan.shift_mm)
@@ -340,7 +344,7 @@ class _ScanRenderer:
         sensitivity = self._sensitivity
         acquired = self._acquire(
             number * sensitivity.sample_mm, sensitivity.row_mm, sensitivity.photons_mm,
-            f"{self.scan.role}/{self.scan.body.name}", f"reading {number}",
+            self.scan.acquisition or f"{self.scan.role}/{self.scan.body.name}", f"reading {number}",
         )  # fmt: skip
         self._loads_mas[number] = _loads_mas(acquired)
         water: dict[float, Any] = acquired.water

@@ -13,7 +13,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,9 @@ from cvsct.simulation.render_task import (
 )
 
 logger = logging.getLogger(__name__)
+
+Finish = Callable[[Path, Sequence[Scan]], dict[str, str]]
+"""Writes files beside complete scans; returns the SHA-256 of each by its path."""
 
 MAX_TASK_IMAGES = 50
 """Largest number of images of a render task."""
@@ -79,6 +82,7 @@ def run_simulation(
     progress: Progress = silent,
     note: Note = logger.info,
     builders: Builders = DEFAULT_BUILDERS,
+    finish: Finish | None = None,
 ) -> SimulationResult:
     """Simulate every image of a plan that the folder does not hold yet.
 
@@ -92,6 +96,7 @@ def run_simulation(
         progress: called with `(task, done, total)` as the work proceeds.
         note: called with the number of images and the disk space needed before the work begins.
         builders: functions that build phantoms and scanners.
+        finish: writes the files that belong to the complete scans, such as the masks of a study.
 
     Returns:
         Numbers of images, series and bodies, and the scans that failed.
@@ -127,6 +132,8 @@ def run_simulation(
         )
         bodies = write_nodule_table(out, dict.fromkeys(scan.body for scan in scans))
         manifest.figures = {**asdict(result), "series_sha256": checksums, "bodies": bodies}
+        if finish is not None:
+            manifest.figures["files_sha256"] = finish(out, complete)
         manifest.write(out)
     return result
 

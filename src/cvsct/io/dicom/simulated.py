@@ -74,7 +74,7 @@ def _header(volume: CTVolume, i: int, study: SimulatedStudy, instance: int) -> D
     _set_body(ds, study)
     _set_series(ds, volume, study)
     _set_image(ds, volume, study, instance)
-    _set_plane(ds, volume, i)
+    _set_plane(ds, volume, i, study)
     _set_exposure(ds, volume, study)
     return ds
 
@@ -109,7 +109,7 @@ def _set_series(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     ds.PatientPosition = "HFS"
     ds.Manufacturer = made_by.manufacturer
     ds.ManufacturerModelName = made_by.model
-    ds.InstitutionName = "cvsct virtual scanner"
+    ds.InstitutionName = study.institution
     ds.DeviceSerialNumber = "VIRTUAL"
     ds.SoftwareVersions = f"cvsct {__version__}"
 
@@ -136,7 +136,7 @@ def _set_image(ds: Dataset, volume: CTVolume, study: SimulatedStudy, instance: i
     ds.WindowCenterWidthExplanation = list(_WINDOWS)
 
 
-def _set_plane(ds: Dataset, volume: CTVolume, i: int) -> None:
+def _set_plane(ds: Dataset, volume: CTVolume, i: int, study: SimulatedStudy) -> None:
     """Image Plane (C.7.6.2)."""
     where = volume.geometry
     ds.PixelSpacing = _decimals(*where.pixel_mm)
@@ -144,7 +144,7 @@ def _set_plane(ds: Dataset, volume: CTVolume, i: int) -> None:
     ds.ImagePositionPatient = _decimals(*where.positions_mm[i])
     ds.SliceLocation = _decimal(where.z_mm[i])
     ds.SliceThickness = _decimal(where.thickness_mm)
-    ds.SpacingBetweenSlices = _decimal(where.spacing_mm)
+    ds.SpacingBetweenSlices = _decimal(study.spacing_mm or where.spacing_mm)
 
 
 def _set_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:

@@ -24,10 +24,10 @@ def uid_of(*about: Any) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, canonical_json(about)).int}"
 
 
-def file_meta(instance_uid: str) -> FileMetaDataset:
-    """The file meta group of a CT image this program wrote (PS3.10 section 7.1)."""
+def file_meta(instance_uid: str, class_uid: str = CT_IMAGE) -> FileMetaDataset:
+    """The file meta group of an object this program wrote (PS3.10 section 7.1)."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(CT_IMAGE)
+    meta.MediaStorageSOPClassUID = UID(class_uid)
     meta.MediaStorageSOPInstanceUID = UID(instance_uid)
     meta.ImplementationClassUID = UID(_IMPLEMENTATION_UID)
     meta.ImplementationVersionName = f"CVSCT_{__version__}"[:16]

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 
 from cvsct.core.errors import GeometryError
 from cvsct.core.files import write_atomic, write_json
 from cvsct.core.names import portable_name
-from cvsct.core.volume import CTVolume
+from cvsct.core.volume import CTVolume, Geometry
 from cvsct.io.dicom.derive import Derivation
 from cvsct.io.dicom.stack import SeriesFiles, Stack
 from cvsct.io.dicom.write import UID_MAP, DerivedSeries, refuse_unfit
@@ -155,21 +155,9 @@ def write_nifti(stack: Stack, path: Path) -> None:
         SeriesError: if pixels cannot be decoded.
         GeometryError: if the series has too many voxels a side for NIfTI.
     """
-    import nibabel as nib  # noqa: PLC0415  (half a second that others need not wait)
-
-    slices, rows, columns = stack.shape
-    if max(stack.shape) > np.iinfo(np.int16).max:
-        raise GeometryError(f"{slices} slices are more than NIfTI can hold; split the series")
+    slices = stack.shape[0]
     dtype = _hu_type(stack)
-    header: Any = nib.Nifti1Header()  # type: ignore[no-untyped-call]
-    header.set_data_shape((columns, rows, slices))
-    header.set_data_dtype(dtype)
-    affine = TO_LPS @ stack.geometry.affine[:, [2, 1, 0, 3]]
-    header.set_sform(affine, code="scanner")
-    header.set_qform(affine, code="scanner")
-    header.set_xyzt_units("mm")
-    header["descrip"], header["vox_offset"] = DESCRIPTION, 352
-    header["scl_slope"], header["scl_inter"] = 1, 0
+    header = _new_header(stack.geometry, stack.shape, dtype)
 
     def fill(stream: BufferedIOBase) -> None:
         stream.write(header.binaryblock + bytes(4))
@@ -178,6 +166,47 @@ def write_nifti(stack: Stack, path: Path) -> None:
             stream.write(np.rint(hu).astype(dtype).tobytes() if dtype == "<i2" else hu.tobytes())
 
     write_atomic(path, _packed(fill), private=True)
+
+
+def write_label_map(
+    geometry: Geometry, labels: UInt8[np.ndarray, "slices rows columns"], path: Path
+) -> None:
+    """Write a label map as .nii.gz on the grid of a series; 0 is the background.
+
+    Raises:
+        GeometryError: if there are too many voxels a side for NIfTI.
+    """
+    slices, rows, columns = labels.shape
+    header = _new_header(geometry, (slices, rows, columns), "u1")
+
+    def fill(stream: BufferedIOBase) -> None:
+        stream.write(header.binaryblock + bytes(4) + labels.tobytes())
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, _packed(fill))
+
+
+def _new_header(geometry: Geometry, shape: tuple[int, int, int], dtype: str) -> Any:
+    """Header of a new file whose columns, rows and slices run as in a series.
+
+    Raises:
+        GeometryError: if there are too many voxels a side for NIfTI.
+    """
+    import nibabel as nib  # noqa: PLC0415  (half a second that others need not wait)
+
+    slices, rows, columns = shape
+    if max(shape) > np.iinfo(np.int16).max:
+        raise GeometryError(f"{slices} slices are more than NIfTI can hold; split the series")
+    header: Any = nib.Nifti1Header()  # type: ignore[no-untyped-call]
+    header.set_data_shape((columns, rows, slices))
+    header.set_data_dtype(dtype)
+    affine = TO_LPS @ geometry.affine[:, [2, 1, 0, 3]]
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
+    header.set_xyzt_units("mm")
+    header["descrip"], header["vox_offset"] = DESCRIPTION, 352
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    return header
 
 
 def _hu_type(stack: Stack) -> str:

@@ -14,6 +14,7 @@ from jaxtyping import Float32
 
 from cvsct.simulation.phantom import compositing as voxels
 from cvsct.simulation.phantom.anatomy import Body
+from cvsct.simulation.phantom.lesion import Lesion
 from cvsct.simulation.phantom.nodules import Nodule
 from cvsct.simulation.phantom.organs import Organs
 from cvsct.simulation.phantom.painting import Canvas, Plane, Window
@@ -44,7 +45,13 @@ class Anatomy:
     tissues: dict[str, Tissue]
 
 
-def paint(canvas: Canvas, body: Body, anatomy: Anatomy, nodules: Sequence[Nodule]) -> None:
+def paint(
+    canvas: Canvas,
+    body: Body,
+    anatomy: Anatomy,
+    nodules: Sequence[Nodule],
+    lesion: Lesion | None = None,
+) -> None:
     """Paint one slice."""
     tissues, torso = anatomy.tissues, anatomy.torso
     window = canvas.window(torso.skin)
@@ -67,6 +74,8 @@ def paint(canvas: Canvas, body: Body, anatomy: Anatomy, nodules: Sequence[Nodule
             _abdomen(canvas, body, anatomy, chest, np.maximum(cavity + 1.0, under))
             _mediastinum(canvas, anatomy)
         _lungs(canvas, body, anatomy, nodules, chest, cavity, under)
+        if lesion is not None:
+            canvas.paint_lesion(lesion, tissues["nodule"])
     _bones(canvas, body, anatomy)
 
 

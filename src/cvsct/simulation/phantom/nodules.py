@@ -1,21 +1,29 @@
-"""Simulated lung nodules: spheres and spiculated ones, seeded, wholly within the lungs."""
+"""Simulated lung nodules, spherical and spiculated, and the places of nodules and lesions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
+from cvsct.core.errors import SimulationError
+from cvsct.simulation.benchmark import LesionTraits
 from cvsct.simulation.phantom.anatomy import Body
+from cvsct.simulation.phantom.lesion import RADIUS_LIMITS, Lesion
 from cvsct.simulation.phantom.organs import Organs
 from cvsct.simulation.phantom.shapes import Tubes, join_tubes
 from cvsct.simulation.phantom.torso import Torso
-from cvsct.simulation.phantom.vessels import Tree, lung_points
+from cvsct.simulation.phantom.vessels import LungTrees, Tree, lung_points
 
 DIAMETERS_MM = (5.0, 8.0, 10.0, 12.0)
 CT_NUMBERS_HU = (100.0, -630.0, -800.0)
 """Sizes and CT numbers (at 120 kVp) of the nodules sold with the Lungman phantom."""
+NEAR_MIDDLE_MM = 10.0
+"""Greatest distance of a lesion's centre from the middle of the z range, along z."""
+CANDIDATES = 200
+"""Places of a lesion that are compared by their distance from vessels and airways."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +146,44 @@ def place_nodules(
         gap = clearance(np.array([nodule.centre_mm]), vessels.tubes)[0]
         struck |= (gap < nodule.diameter_mm / 2 + 0.4) & (vessels.tubes.radii[:, 1] <= 1.0)
     return tuple(nodules), vessels.without(struck)
+
+
+def place_lesion(
+    body: Body,
+    torso: Torso,
+    organs: Organs,
+    trees: LungTrees,
+    nodules: Sequence[Nodule],
+    traits: LesionTraits,
+    middle_mm: float,
+) -> Lesion:
+    """Place a lesion wholly in a lung, clear of nodules, large airways and large vessels.
+
+    Where no place is as clear, the lesion reaches the pleura, or vessels run into it.
+
+    Args:
+        middle_mm: z about which it lies, within `NEAR_MIDDLE_MM`.
+
+    Raises:
+        SimulationError: if the lungs have no room at all there.
+    """
+    rng = body.stream("lesion")
+    seed = int(rng.integers(2**31))
+    radius = traits.diameter_mm / 2
+    vessels = trees.vessels.tubes
+    stout = join_tubes([vessels.select(vessels.radii[:, 1] > 2.0), trees.airways])
+    for depth_mm in np.linspace(RADIUS_LIMITS[1] * radius + 2, 1.0, 6):
+        points = lung_points(rng, torso, organs, float(depth_mm))
+        points = points[np.abs(points[:, 2] - middle_mm) < NEAR_MIDDLE_MM]
+        for nodule in nodules:
+            apart = np.linalg.norm(points - np.array(nodule.centre_mm), axis=1)
+            points = points[apart > nodule.diameter_mm + RADIUS_LIMITS[1] * radius + 3.0]
+        if len(points):
+            points = points[:CANDIDATES]
+            best = int(clearance(points, stout).min(axis=1).argmax())
+            x, y, z = (round(float(value), 3) for value in points[best])
+            return Lesion((x, y, z), traits, seed)
+    raise SimulationError(
+        f"{body.kind} {body.seed}: no room in the lungs for a lesion of {traits.diameter_mm:g} mm "
+        f"within {NEAR_MIDDLE_MM:g} mm of the middle; plan a smaller one"
+    )

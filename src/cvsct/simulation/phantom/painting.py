@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from cvsct.simulation.phantom import compiled_geometry as fields
 from cvsct.simulation.phantom import compositing as voxels
+from cvsct.simulation.phantom.lesion import Lesion
 from cvsct.simulation.phantom.shapes import Field, Nodes, Ovals, Tubes
 from cvsct.simulation.phantom.tissues import Tissue
 
@@ -192,6 +193,34 @@ class Canvas:
         voxels.blend_within(
             self.amounts[0][window], self.amounts[1][window], distance, share,
             np.float32(self.grid.pixel_mm), tissue.amounts,
+        )  # fmt: skip
+
+    def paint_lesion(self, lesion: Lesion, tissue: Tissue) -> None:
+        """Lay a lesion with the texture of its traits.
+
+        Args:
+            tissue: what it is made of, at 0 HU.
+        """
+        x, y, z = lesion.centre_mm
+        reach = lesion.reach_mm
+        if abs(self.z_mm - z) >= reach:
+            return
+        window = self._span(y - reach, y + reach), self._span(x - reach, x + reach)
+        rows_mm, columns_mm = (
+            self.grid.first_mm + self.grid.pixel_mm * np.arange(part.start, part.stop)
+            for part in window
+        )
+        distance = lesion.distance_mm(columns_mm[None, :], rows_mm[:, None], np.array(self.z_mm))
+        near = np.nonzero(distance < self.grid.pixel_mm)
+        texture = np.zeros((4, *distance.shape), np.float32)
+        texture[0][near] = lesion.field(columns_mm[near[1]], rows_mm[near[0]], np.array(self.z_mm))
+        traits = lesion.traits
+        strengths = np.zeros(6, np.float32)
+        strengths[0] = traits.heterogeneity_hu / (1000 + traits.hu)
+        voxels.blend(
+            self.amounts[0][window], self.amounts[1][window], distance.astype(np.float32),
+            np.float32(0.0), np.float32(self.grid.pixel_mm),
+            tissue.scaled((1000 + traits.hu) / 1000).amounts, texture, strengths,
         )  # fmt: skip
 
     def noise(self, kind: int, window: Window) -> Plane:

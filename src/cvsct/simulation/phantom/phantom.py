@@ -14,9 +14,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from cvsct.core.errors import UsageError
+from cvsct.simulation.benchmark import LesionTraits
 from cvsct.simulation.phantom.anatomy import Body, lungman_body, patient_body
 from cvsct.simulation.phantom.layers import Anatomy, paint
-from cvsct.simulation.phantom.nodules import Nodule, place_nodules
+from cvsct.simulation.phantom.lesion import Lesion
+from cvsct.simulation.phantom.nodules import Nodule, place_lesion, place_nodules
 from cvsct.simulation.phantom.organs import Organs, build_organs
 from cvsct.simulation.phantom.painting import Canvas, RasterGrid
 from cvsct.simulation.phantom.shapes import Tubes, join_tubes, noise_nodes
@@ -43,6 +45,7 @@ class Phantom:
         z_range_mm: where a chest scan would start and stop, from below the domes of the
             diaphragm to above the apices.
         nodules: the nodules in its lungs.
+        lesion: the lesion in its lungs, if any.
     """
 
     kind: str
@@ -51,11 +54,12 @@ class Phantom:
     nodules: tuple[Nodule, ...]
     body: Body
     anatomy: Anatomy
+    lesion: Lesion | None = None
 
     def raster(self, z_mm: float, grid: RasterGrid = RasterGrid()) -> Raster:  # noqa: B008
         """Amounts of the basis materials (soft, bone) in the plane at one z."""
         canvas = Canvas(z_mm, grid, self.anatomy.noise)
-        paint(canvas, self.body, self.anatomy, self.nodules)
+        paint(canvas, self.body, self.anatomy, self.nodules, self.lesion)
         return canvas.amounts
 
     def slab(
@@ -88,12 +92,16 @@ def lungman(seed: int, parenchyma: bool = False) -> Phantom:
     return _build(lungman_body(seed, parenchyma))
 
 
-def patient(seed: int) -> Phantom:
-    """A patient-like body; no two are alike."""
-    return _build(patient_body(seed))
+def patient(seed: int, lesion: LesionTraits | None = None) -> Phantom:
+    """A patient-like body; no two are alike.
+
+    Args:
+        lesion: traits of a lesion to place in its lungs; the body is the same without it.
+    """
+    return _build(patient_body(seed), lesion)
 
 
-def _build(body: Body) -> Phantom:
+def _build(body: Body, traits: LesionTraits | None = None) -> Phantom:
     tall = body.posture.scale[2]
     torso = build_torso(body, -196.0 * tall, 116.0 * tall)
     organs = build_organs(body, torso)
@@ -117,7 +125,10 @@ def _build(body: Body) -> Phantom:
     lung = np.flatnonzero((lung_distance(torso, organs) < 0).any(axis=(1, 2)))
     apex = torso.lattice.origin_mm[2] + torso.lattice.step_mm[2] * float(lung[-1])
     z_range = (min(body.domes_mm) * tall - 40.0, apex + 6.0)
-    return Phantom(body.kind, body.seed, z_range, nodules, body, anatomy)
+    lesion = None
+    if traits is not None:
+        lesion = place_lesion(body, torso, organs, anatomy.trees, nodules, traits, sum(z_range) / 2)
+    return Phantom(body.kind, body.seed, z_range, nodules, body, anatomy, lesion)
 
 
 def _liver_veins(body: Body, torso: Torso, organs: Organs) -> Tubes:

@@ -1,7 +1,8 @@
 """Definition of a virtual scanner, read from a TOML file and validated; names state the units.
 
 A new scanner is one file: copy one of `definitions/`, change it, and give its path in place of a
-name. In the files of `definitions/` each value carries its source, or the word "chosen".
+name. A file that begins with `base = "name"` takes from that scanner every value that it does not
+give itself. In the files of `definitions/` each value carries its source, or the word "chosen".
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -573,7 +575,7 @@ def load_definition(name_or_path: str | Path) -> ScannerDefinition:
             names the file and each wrong field.
     """
     name = str(name_or_path)
-    file = resources.files(__package__) / FOLDER / f"{name}.toml"
+    file: Traversable = _bundled_file(name)
     if name not in definition_names():
         file = Path(name_or_path)
         if not file.is_file():
@@ -582,13 +584,48 @@ def load_definition(name_or_path: str | Path) -> ScannerDefinition:
                 f"cvsct are {', '.join(definition_names())}"
             )
     try:
-        return ScannerDefinition.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: not a TOML file: {error}") from None
+        return ScannerDefinition.model_validate(_read_values(file))
     except ValidationError as error:
         faults = "; ".join(_fault(dict(item)) for item in error.errors(include_url=False))
         example = resources.files(__package__) / FOLDER / f"{definition_names()[0]}.toml"
         raise UsageError(f"{file}: {faults}; for every field and its unit see {example}") from None
+
+
+def _bundled_file(name: str) -> Traversable:
+    return resources.files(__package__) / FOLDER / f"{name}.toml"
+
+
+def _read_values(file: Traversable) -> dict[str, Any]:
+    """Values of a definition file, with those of its base where it gives none itself."""
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: not a TOML file: {error}") from None
+    if "base" not in values:
+        return values
+    base = values.pop("base")
+    without_base = [
+        name for name in definition_names() if "base" not in tomllib.loads(_text_of(name))
+    ]
+    if base not in without_base:
+        raise UsageError(
+            f"{file}: base is {base!r}; expected one of {', '.join(without_base)}, which are "
+            "complete themselves"
+        )
+    return _merged(tomllib.loads(_text_of(base)), values)
+
+
+def _text_of(name: str) -> str:
+    return _bundled_file(name).read_text(encoding="utf-8")
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of both, table by table; the changes win, and a changed list replaces the other."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both_tables else value
+    return merged
 
 
 def _fault(item: Mapping[str, object]) -> str:
