@@ -46,9 +46,9 @@ def simulate(
         str,
         typer.Option(
             help="Parts to simulate, separated by commas: train, test, repeat, kernels; and, only "
-            "on request: paired (the same bodies on both scanners), pairs (two scanners or settings "
-            "that differ in one respect; or one of them, such as pairs/dose), study (patients of "
-            "five hospitals, with masks)."
+            "on request: paired (the same bodies on both scanners), pairs (two scanners or "
+            "settings that differ in one respect; or one of them, such as pairs/dose), study "
+            "(patients of five hospitals, with masks)."
         ),
     ] = "",
     fov_mm: Annotated[
