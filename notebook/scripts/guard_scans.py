@@ -24,7 +24,7 @@ from scipy import ndimage
 from cvsct.core.sampling import read_sample, spread
 from cvsct.core.volume import Acquisition, CTVolume, ScanFacts
 from cvsct.guard.descriptor import Descriptor, describe
-from cvsct.guard.input_check import PIXEL_LIMITS, Side
+from cvsct.guard.input_check import PIXEL_LIMITS, SideReference
 from cvsct.guard.overrides import Overrides
 from cvsct.guard.scan_verdict import ScanVerdict, judge_scan
 from cvsct.io.read import read_all
@@ -37,7 +37,7 @@ class Case:
     """A domain, and scans that belong to it."""
 
     name: str
-    side: Side
+    side: SideReference
     scans: tuple[CTVolume, ...]
 
 
@@ -50,8 +50,8 @@ def sample(volume: CTVolume, most: int = 16) -> Iterator[CTVolume]:
     return (volume.select([i]) for i in spread(len(volume.hu), most))
 
 
-def learned(volumes: Sequence[CTVolume]) -> Side:
-    return Side.learn(
+def learned(volumes: Sequence[CTVolume]) -> SideReference:
+    return SideReference.learn(
         list(map(ScanFacts.of, volumes)), [describe(sample(v, 8)) for v in volumes], "blocks"
     )
 

@@ -22,7 +22,7 @@ from cvsct.guard.descriptor import (
     describe,
     distance,
 )
-from cvsct.guard.input_check import FLOORS, MARGIN, Side, round_up
+from cvsct.guard.input_check import FLOORS, MARGIN, SideReference, round_up
 from cvsct.guard.overrides import Overrides
 from cvsct.guard.scan_verdict import ScanVerdict, judge_scan
 from tests.conftest import make_volume, phantom_hu
@@ -52,8 +52,10 @@ def made(noise_db: float, tilt_db: float = 0.0, bins: dict[int, float] | None = 
     return Descriptor(noise_db + tilt_db * np.linspace(-1, 1, N_NOISE), tissue)
 
 
-def side_of(volumes: Sequence[CTVolume]) -> Side:
-    return Side.learn(list(map(ScanFacts.of, volumes)), list(map(descriptor_of, volumes)), "these")
+def side_of(volumes: Sequence[CTVolume]) -> SideReference:
+    return SideReference.learn(
+        list(map(ScanFacts.of, volumes)), list(map(descriptor_of, volumes)), "these"
+    )
 
 
 def test_white_noise_is_read_as_its_power_at_every_frequency() -> None:
@@ -84,18 +86,20 @@ def test_sharpness_is_the_spread_of_the_difference_and_tissue_a_divergence() -> 
 
 def test_a_limit_is_a_margin_over_what_was_left_out_or_the_floor() -> None:
     facts = [ScanFacts.of(water(20.0))]
-    near, far = (Side.learn(facts, [made(0), made(x), made(2 * x)], "") for x in (1.0, 9.0))
+    near, far = (
+        SideReference.learn(facts, [made(0), made(x), made(2 * x)], "") for x in (1.0, 9.0)
+    )
     assert near.held_out.noise_db == 1
     assert near.limits == FLOORS
     assert far.limits == replace(FLOORS, noise_db=9 * MARGIN)
-    alone = Side.learn(facts, [made(0)], "")
+    alone = SideReference.learn(facts, [made(0)], "")
     assert alone.limits == FLOORS
     assert alone.held_out.noise_db == 0
 
 
 def test_what_is_known_comes_back_from_json() -> None:
     side = side_of([water(20.0), make_volume(np.full((2, 32, 32), -1000.0))])
-    again = Side.from_json(side.to_json(), {**vars(side.limits)})
+    again = SideReference.from_json(side.to_json(), {**vars(side.limits)})
     assert again.headers == side.headers
     assert again.to_json() == side.to_json()
     assert [descriptor.knows_tissue for descriptor in again.descriptors] == [True, False]
@@ -107,7 +111,7 @@ SOFTER = side_of([make_volume(phantom_hu(seed, 0.8, 3)) for seed in (4, 5)])
 OTHER = make_volume(phantom_hu(3, 0.0, 3))
 
 
-def judge(volume: CTVolume, target: Side = SOFTER) -> ScanVerdict:
+def judge(volume: CTVolume, target: SideReference = SOFTER) -> ScanVerdict:
     return judge_scan(ScanFacts.of(volume), descriptor_of(volume), KNOWN, target, Overrides())
 
 

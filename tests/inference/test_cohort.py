@@ -172,10 +172,10 @@ def test_shards_part_the_series_and_share_the_folder(
     for index in (1, 3):
         assert run(*words, "--shard", f"{index}/3")[0] == 0
     assert content(out) == whole
-    joined = json.loads((out / "manifest.json").read_text())
-    uids = [row["source_series_uid"] for row in joined["figures"]["series"]]
+    manifest = json.loads((out / "manifest.json").read_text())
+    uids = [row["source_series_uid"] for row in manifest["figures"]["series"]]
     assert uids == sorted(f"1.2.77.{i}" for i in range(COUNT))
-    assert joined["figures"]["n_slices"] == 3 * COUNT
+    assert manifest["figures"]["n_slices"] == 3 * COUNT
     assert {path.name for path in out.glob("*.sqlite")} == {
         f"journal-{i}of3.sqlite" for i in (1, 2, 3)
     }

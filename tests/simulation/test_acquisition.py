@@ -312,9 +312,9 @@ def test_a_low_order_of_calibration_leaves_cupping_and_20_cm_of_water_right() ->
     assert cups[1] > 5 * abs(cups[2])
     assert cups[5] == pytest.approx(0.0, abs=0.5)
     definition = changed_definition(GE, beam_hardening={"calibration_order": 1})
-    from cvsct.simulation.physics.detector import Detector
+    from cvsct.simulation.physics.detector import DetectorModel
 
-    middle = Detector(definition, 120.0, np.array([-0.0005, 0.0005]), 984, (WATER, BONE_EPOXY))
+    middle = DetectorModel(definition, 120.0, np.array([-0.0005, 0.0005]), 984, (WATER, BONE_EPOXY))
     paths = np.zeros((2, 1, 2), np.float32)
     paths[0] = 200.0
     readings = middle.readings([paths], 1e6, 1.0, None)

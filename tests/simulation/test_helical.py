@@ -161,8 +161,8 @@ def test_noise_of_overlapping_slices_is_shared_and_of_apart_ones_is_not() -> Non
     weights = [sensitivity.weights(z) for z in (0.0, 0.75)]
     shared = sum(share * weights[1].get(k, 0.0) for k, share in weights[0].items())
     norm = np.sqrt(np.prod([sum(v**2 for v in each.values()) for each in weights]))
-    found = np.corrcoef(here.ravel(), near.ravel())[0, 1]
-    assert found == pytest.approx(shared / norm, abs=0.1)
+    correlation = np.corrcoef(here.ravel(), near.ravel())[0, 1]
+    assert correlation == pytest.approx(shared / norm, abs=0.1)
     assert abs(np.corrcoef(here.ravel(), far.ravel())[0, 1]) < 0.12
 
 
@@ -172,12 +172,12 @@ def test_noise_of_the_thinnest_slice_over_an_axial_one(interpolation: str, varia
     helical = Helical.model_validate({"pitch": 1.0, "interpolation": interpolation})
     width = {"360LI": 1.27, "180LI": 1.0}[interpolation]
     sensitivity = SliceSensitivity(helical, 1.0, width)
-    found = [
+    variances = [
         sum(share**2 for share in sensitivity.weights(z).values()) / sensitivity.photons_mm
         for z in np.linspace(0, sensitivity.sample_mm, 21)
     ]
-    assert np.mean(found) == pytest.approx(variance, rel=0.2)
-    assert np.mean(found) < variance
+    assert np.mean(variances) == pytest.approx(variance, rel=0.2)
+    assert np.mean(variances) < variance
 
 
 def test_the_noise_index_is_that_of_the_slice_it_is_meant_for() -> None:

@@ -10,10 +10,10 @@ import pytest
 from cvsct.core.errors import UsageError
 from cvsct.simulation.phantom.materials import BONE_EPOXY, WATER
 from cvsct.simulation.physics.definition import Iterative, definition_names, load_definition
-from cvsct.simulation.physics.detector import Detector
+from cvsct.simulation.physics.detector import DetectorModel
 from cvsct.simulation.physics.iterative import (
     ParallelProjector,
-    PenalisedLeastSquares,
+    PenalizedLeastSquares,
     Penalty,
     surrogate_scale,
 )
@@ -48,7 +48,7 @@ def test_projection_of_a_smooth_object_is_its_line_integral() -> None:
     sigma, at = 3.0, (4.0, -2.0)
     image = np.exp(-((x[None] - at[0]) ** 2 + (x[:, None] - at[1]) ** 2) / (2 * sigma**2))
     middle = at[0] * np.cos(projector.angles_rad) + at[1] * np.sin(projector.angles_rad)
-    t_mm = projector.places_mm - middle[:, None]
+    t_mm = projector.distances_mm - middle[:, None]
     expected = sigma * np.sqrt(2 * np.pi) * np.exp(-(t_mm**2) / (2 * sigma**2))
     assert projector.project(image) == pytest.approx(expected, abs=0.01 * expected.max())
 
@@ -64,7 +64,7 @@ def matrix(projector: ParallelProjector) -> np.ndarray:
     return np.array(columns).T
 
 
-def problem(size: int = 24, edge: float = 0.02) -> tuple[PenalisedLeastSquares, np.ndarray]:
+def problem(size: int = 24, edge: float = 0.02) -> tuple[PenalizedLeastSquares, np.ndarray]:
     """A disc with an insert, noisy projections of unequal weights, and where to start."""
     projector = small_projector(size, 40)
     rng = np.random.default_rng(1)
@@ -81,16 +81,18 @@ def problem(size: int = 24, edge: float = 0.02) -> tuple[PenalisedLeastSquares, 
     start = truth + 0.05 * rng.standard_normal(truth.shape)
     scale = surrogate_scale(mean, squares).astype(np.float64)
     window = np.ones((size, size))
-    found = PenalisedLeastSquares(projector, window, data, weights, scale, penalty, strength)
-    return found, start.astype(np.float64)
+    least_squares = PenalizedLeastSquares(
+        projector, window, data, weights, scale, penalty, strength
+    )
+    return least_squares, start.astype(np.float64)
 
 
-def plain_objective(found: PenalisedLeastSquares, image: np.ndarray) -> float:
+def plain_objective(least_squares: PenalizedLeastSquares, image: np.ndarray) -> float:
     """The objective by a dense matrix and plain loops over pairs of pixels."""
-    rest = found.data.ravel() - matrix(found.projector) @ image.ravel()
-    total = 0.5 * float(found.weights.ravel() @ rest**2)
+    rest = least_squares.data.ravel() - matrix(least_squares.projector) @ image.ravel()
+    total = 0.5 * float(least_squares.weights.ravel() @ rest**2)
     size = len(image)
-    root, sharpness = found.penalty.root, found.penalty.sharpness
+    root, sharpness = least_squares.penalty.root, least_squares.penalty.sharpness
     for r in range(size):
         for c in range(size):
             for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
@@ -104,56 +106,65 @@ def plain_objective(found: PenalisedLeastSquares, image: np.ndarray) -> float:
 
 
 def test_objective_and_its_gradient_are_those_of_plain_loops() -> None:
-    found, image = problem(12)
-    assert found.objective(image) == pytest.approx(plain_objective(found, image), rel=1e-10)
-    rest = found.data - found.projector.project(image)
-    gradient = found.penalty.gradient(image) - found.projector.adjoint(found.weights * rest)
+    least_squares, image = problem(12)
+    assert least_squares.objective(image) == pytest.approx(
+        plain_objective(least_squares, image), rel=1e-10
+    )
+    rest = least_squares.data - least_squares.projector.project(image)
+    gradient = least_squares.penalty.gradient(image) - least_squares.projector.adjoint(
+        least_squares.weights * rest
+    )
     for place in ((0, 0), (5, 6), (11, 3)):
         shift = np.zeros_like(image)
         shift[place] = 1e-5
         rise = (
-            plain_objective(found, image + shift) - plain_objective(found, image - shift)
+            plain_objective(least_squares, image + shift)
+            - plain_objective(least_squares, image - shift)
         ) / 2e-5
         assert gradient[place] == pytest.approx(rise, rel=1e-5)
 
 
 def test_the_objective_falls_with_every_update_to_its_minimum() -> None:
-    found, image = problem()
-    values = [found.objective(image)]
+    least_squares, image = problem()
+    values = [least_squares.objective(image)]
     for _ in range(30):
-        image = found.minimised(image, 1, subsets=1, inner=4)
-        values.append(found.objective(image))
+        image = least_squares.minimize(image, 1, subsets=1, inner=4)
+        values.append(least_squares.objective(image))
     assert np.all(np.diff(values) < 0)
-    rest = found.data - found.projector.project(image)
-    gradient = found.penalty.gradient(image) - found.projector.adjoint(found.weights * rest)
-    at_start = found.projector.adjoint(found.weights * found.data)
+    rest = least_squares.data - least_squares.projector.project(image)
+    gradient = least_squares.penalty.gradient(image) - least_squares.projector.adjoint(
+        least_squares.weights * rest
+    )
+    at_start = least_squares.projector.adjoint(least_squares.weights * least_squares.data)
     assert np.abs(gradient).max() < 0.01 * np.abs(at_start).max()
 
 
 def test_the_quadratic_minimum_is_that_of_the_normal_equations() -> None:
     """With a threshold that no difference reaches, the minimum solves a linear system."""
-    found, image = problem(12, edge=1e3)
-    a = matrix(found.projector)
-    curvature = a.T @ (found.weights.ravel()[:, None] * a)
+    least_squares, image = problem(12, edge=1e3)
+    a = matrix(least_squares.projector)
+    curvature = a.T @ (least_squares.weights.ravel()[:, None] * a)
     for i in range(144):
         unit = np.zeros((12, 12))
         unit.flat[i] = 1
-        curvature[:, i] += found.penalty.gradient(unit).ravel()
-    expected = np.linalg.solve(curvature, a.T @ (found.weights * found.data).ravel())
-    image = found.minimised(image, 1600, subsets=1, inner=4)
+        curvature[:, i] += least_squares.penalty.gradient(unit).ravel()
+    expected = np.linalg.solve(
+        curvature, a.T @ (least_squares.weights * least_squares.data).ravel()
+    )
+    image = least_squares.minimize(image, 1600, subsets=1, inner=4)
     assert image.ravel() == pytest.approx(expected, abs=0.001)
 
 
-def test_twice_the_surrogate_majorises_the_data() -> None:
-    found, _ = problem(16)
-    a = matrix(found.projector)
-    data = a.T @ (found.weights.ravel()[:, None] * a)
+def test_twice_the_surrogate_majorizes_the_data() -> None:
+    least_squares, _ = problem(16)
+    a = matrix(least_squares.projector)
+    data = a.T @ (least_squares.weights.ravel()[:, None] * a)
     columns = []
-    root = np.sqrt(found.scale)
+    root = np.sqrt(least_squares.scale)
     for i in range(256):
         unit = np.zeros((16, 16))
         unit.flat[i] = 1
-        spectrum = np.fft.rfft2(root * unit) * found.projector.response()
+        spectrum = np.fft.rfft2(root * unit) * least_squares.projector.response()
         columns.append((root * np.fft.irfft2(spectrum, s=unit.shape)).ravel())
     values = np.linalg.eigvals(np.linalg.solve(np.array(columns).T, data))
     assert values.real.max() < 2
@@ -178,8 +189,8 @@ def images(
         virtual.paths(amounts, EXTENT_MM), {120.0: mas}, 5.0,
         lambda kvp: None if seed is None else np.random.default_rng(seed),
     )  # fmt: skip
-    found = virtual.reconstruct(acquired.water, (kernel,), GRID, strengths)
-    return {each: image for (_, _, each), image in found.items()}
+    by_name = virtual.reconstruct(acquired.water, (kernel,), GRID, strengths)
+    return {name: image for (_, _, name), image in by_name.items()}
 
 
 LEVELS = ("fbp", "iterative-1", "iterative-3", "iterative-5")
@@ -200,19 +211,19 @@ def centroid_per_mm(values: np.ndarray) -> float:
 
 def test_noise_falls_and_turns_coarser_with_strength() -> None:
     """Greffier et al. (Eur Radiol 30, 2020): level and mean frequency both fall, on all makers'."""
-    found = noise(100.0)
-    deviations = [float(found[each].std()) for each in LEVELS]
-    frequencies = [centroid_per_mm(found[each]) for each in LEVELS]
+    images = noise(100.0)
+    deviations = [float(images[level].std()) for level in LEVELS]
+    frequencies = [centroid_per_mm(images[level]) for level in LEVELS]
     assert np.all(np.diff(deviations) < 0)
     assert np.all(np.diff(frequencies) < 0)
     assert deviations[-1] < 0.5 * deviations[0]
     assert frequencies[-1] < 0.7 * frequencies[0]
 
 
-def test_noise_is_foretold_by_the_readings() -> None:
+def test_noise_is_predicted_from_the_readings() -> None:
     """The map that thresholds and strengths refer to, against the spread over many scans."""
     sampling = Sampling(load_definition(SIEMENS))
-    detector = Detector(
+    detector = DetectorModel(
         load_definition(SIEMENS),
         120.0,
         sampling.fan_rad,
@@ -223,13 +234,15 @@ def test_noise_is_foretold_by_the_readings() -> None:
     paths[0] = 250.0
     readings = detector.readings([paths], 25.0, 5.0, np.random.default_rng(0))
     spread = detector.water_mm(readings).var(axis=0)
-    told = detector.water_variance_mm2(readings).mean(axis=0)
-    assert told.mean() == pytest.approx(spread.mean(), rel=0.12)  # hardening is not known to it
+    predicted = detector.water_variance_mm2(readings).mean(axis=0)
+    assert predicted.mean() == pytest.approx(
+        spread.mean(), rel=0.12
+    )  # hardening is not known to it
 
 
-def edge_mtf50(found: list[np.ndarray]) -> float:
+def edge_mtf50(images: list[np.ndarray]) -> float:
     """Frequency of half the modulation at the rod's edge, of the mean of several scans."""
-    image = np.mean(found, axis=0)
+    image = np.mean(images, axis=0)
     r = np.hypot(GRID.axis_mm(0)[None] - ROD_AT_MM[0], GRID.axis_mm(1)[:, None] - ROD_AT_MM[1])
     edges = np.arange(RODS_MM - 9, RODS_MM + 9, 0.2)
     bins = np.digitize(r, edges)
@@ -257,10 +270,10 @@ def test_sharp_edges_keep_their_resolution_and_faint_ones_lose_it() -> None:
 def test_noise_falls_slower_with_dose_than_that_of_back_projection() -> None:
     """Li, Tang and Chen (Med Phys 41, 041906, 2014): iterative variance is no 1 / mAs."""
     doses = np.array([25.0, 100.0, 400.0])
-    found = [noise(mas, ("fbp", "iterative-5")) for mas in doses]
+    scans = [noise(mas, ("fbp", "iterative-5")) for mas in doses]
     slopes = {
-        each: np.diff(np.log([noises[each].var() for noises in found])) / np.diff(np.log(doses))
-        for each in ("fbp", "iterative-5")
+        name: np.diff(np.log([images[name].var() for images in scans])) / np.diff(np.log(doses))
+        for name in ("fbp", "iterative-5")
     }
     assert slopes["fbp"] == pytest.approx(-1.0, abs=0.05)
     assert np.all(slopes["iterative-5"] > -0.8)
@@ -291,8 +304,8 @@ def hu_shift(name: str, kvp: float, kernel: str) -> dict[str, float]:
     acquired = virtual.acquire(
         virtual.paths(amounts, EXTENT_MM), {kvp: 100.0}, 5.0, lambda kvp: np.random.default_rng(0)
     )
-    found = virtual.reconstruct(acquired.water, (kernel,), grid, ("fbp", strength))
-    difference = found[kvp, kernel, strength] - found[kvp, kernel, "fbp"]
+    images = virtual.reconstruct(acquired.water, (kernel,), grid, ("fbp", strength))
+    difference = images[kvp, kernel, strength] - images[kvp, kernel, "fbp"]
     places = {"water": (0.0, 45.0, 18.0), "air": (-45.0, 0.0, 14.0), "insert": (45.0, 0.0, 14.0)}
     x, y = grid.axis_mm(0)[None], grid.axis_mm(1)[:, None]
     return {

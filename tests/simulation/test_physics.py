@@ -35,28 +35,33 @@ def tiles(fields: np.ndarray, size: int) -> np.ndarray:
 
 def test_white_noise_is_flat_and_its_integral_is_its_variance() -> None:
     images = 30 + np.random.default_rng(0).normal(scale=12.0, size=(200, 64, 64))
-    found = noise_power_spectrum(images, PIXEL_MM, 16)
-    assert found.power_hu2_mm2[1:] == pytest.approx(144 * PIXEL_MM**2, rel=0.03)
-    assert found.sd_hu == pytest.approx(12.0, rel=0.003)
-    assert found.mean_per_mm == pytest.approx(0.25 / PIXEL_MM, rel=0.02)
-    assert found.f_per_mm[-1] == pytest.approx(0.5 / PIXEL_MM)
+    spectrum = noise_power_spectrum(images, PIXEL_MM, 16)
+    assert spectrum.power_hu2_mm2[1:] == pytest.approx(144 * PIXEL_MM**2, rel=0.03)
+    assert spectrum.sd_hu == pytest.approx(12.0, rel=0.003)
+    assert spectrum.mean_per_mm == pytest.approx(0.25 / PIXEL_MM, rel=0.02)
+    assert spectrum.f_per_mm[-1] == pytest.approx(0.5 / PIXEL_MM)
 
 
 def test_known_spectrum_comes_back_in_level_shape_peak_and_integral() -> None:
     fields = noise_fields(8, 512, seed=1)
-    found = noise_power_spectrum(tiles(fields, 128), PIXEL_MM, 32)
-    truth = bump(found.f_per_mm)
+    spectrum = noise_power_spectrum(tiles(fields, 128), PIXEL_MM, 32)
+    truth = bump(spectrum.f_per_mm)
     # A region's borders smear the spectrum a little: 1 % of its peak.
-    assert found.power_hu2_mm2[1:] == pytest.approx(truth[1:], rel=0.05, abs=1.5)
-    assert found.peak_per_mm == pytest.approx(0.45, abs=0.01)
+    assert spectrum.power_hu2_mm2[1:] == pytest.approx(truth[1:], rel=0.05, abs=1.5)
+    assert spectrum.peak_per_mm == pytest.approx(0.45, abs=0.01)
     fine = np.linspace(0, 0.5 / PIXEL_MM, 4001)
     centroid = np.sum(fine * bump(fine)) / np.sum(bump(fine))
-    assert found.mean_per_mm == pytest.approx(centroid, rel=0.01)
-    assert found.sd_hu == pytest.approx(fields.std(), rel=0.01)  # Parseval, here and on the ring
+    assert spectrum.mean_per_mm == pytest.approx(centroid, rel=0.01)
+    assert spectrum.sd_hu == pytest.approx(fields.std(), rel=0.01)  # Parseval, here and on the ring
     integral = 2 * np.pi * np.sum(fine * bump(fine)) * (fine[1] - fine[0])
-    assert found.sd_hu == pytest.approx(np.sqrt(integral), rel=0.01)
-    rings = 2 * np.pi * np.sum(found.f_per_mm * found.power_hu2_mm2) * np.diff(found.f_per_mm)[0]
-    assert np.sqrt(rings) == pytest.approx(found.sd_hu, rel=0.01)
+    assert spectrum.sd_hu == pytest.approx(np.sqrt(integral), rel=0.01)
+    rings = (
+        2
+        * np.pi
+        * np.sum(spectrum.f_per_mm * spectrum.power_hu2_mm2)
+        * np.diff(spectrum.f_per_mm)[0]
+    )
+    assert np.sqrt(rings) == pytest.approx(spectrum.sd_hu, rel=0.01)
 
 
 def test_cupping_is_no_noise_and_repeats_take_anatomy_off() -> None:
@@ -101,20 +106,20 @@ def test_gaussian_blur_has_its_analytic_modulation(
     size = int(4 * radius_mm / pixel_mm)
     middle = (size / 2 + 0.37, size / 2 - 0.61)
     image = contrast_hu * blurred_disc(size, pixel_mm, radius_mm, sigma_mm, middle) + 40
-    found = modulation_transfer(image, pixel_mm, radius_mm)
-    truth = np.exp(-2 * (np.pi * sigma_mm * found.f_per_mm) ** 2)
+    mtf = modulation_transfer(image, pixel_mm, radius_mm)
+    truth = np.exp(-2 * (np.pi * sigma_mm * mtf.f_per_mm) ** 2)
     seen = truth > 0.02
-    assert found.mtf[seen] == pytest.approx(truth[seen], abs=0.003)
-    assert found.mtf50_per_mm == pytest.approx(np.sqrt(np.log(2) / 2) / np.pi / sigma_mm, rel=5e-3)
-    assert found.mtf10_per_mm == pytest.approx(np.sqrt(np.log(10) / 2) / np.pi / sigma_mm, rel=5e-3)
-    assert found.contrast_hu == pytest.approx(contrast_hu, rel=1e-3)
+    assert mtf.mtf[seen] == pytest.approx(truth[seen], abs=0.003)
+    assert mtf.mtf50_per_mm == pytest.approx(np.sqrt(np.log(2) / 2) / np.pi / sigma_mm, rel=5e-3)
+    assert mtf.mtf10_per_mm == pytest.approx(np.sqrt(np.log(10) / 2) / np.pi / sigma_mm, rel=5e-3)
+    assert mtf.contrast_hu == pytest.approx(contrast_hu, rel=1e-3)
 
 
 def test_noise_within_reason_leaves_the_modulation_within_three_percent() -> None:
     image = 100 * blurred_disc(180, 0.35, 15.0, 0.4, (90.2, 89.4))
     noisy = image + np.random.default_rng(5).normal(scale=3.0, size=image.shape)
-    found = modulation_transfer(noisy, 0.35, 15.0, (87.0, 92.0))
-    assert found.mtf50_per_mm == pytest.approx(np.sqrt(np.log(2) / 2) / np.pi / 0.4, rel=0.03)
+    mtf = modulation_transfer(noisy, 0.35, 15.0, (87.0, 92.0))
+    assert mtf.mtf50_per_mm == pytest.approx(np.sqrt(np.log(2) / 2) / np.pi / 0.4, rel=0.03)
 
 
 def test_modulation_says_what_it_needs() -> None:

@@ -10,7 +10,7 @@ import pytest
 from cvsct.core.errors import GeometryError, UsageError
 from cvsct.simulation.phantom.materials import BASIS, BONE_EPOXY, POLYURETHANE, WATER, Material
 from cvsct.simulation.physics.definition import load_definition
-from cvsct.simulation.physics.detector import Detector
+from cvsct.simulation.physics.detector import DetectorModel
 from cvsct.simulation.physics.recon import ImageGrid, Reconstructor, Sampling
 from cvsct.simulation.physics.scan import VirtualScanner
 from tests.support.slices import crossing, disc, disc_spectrum, radial
@@ -95,7 +95,7 @@ def test_polyurethane_follows_the_attenuation_tables(name: str) -> None:
 def test_detected_signal_and_its_variance_match_a_plain_sum() -> None:
     definition = load_definition(SIEMENS)
     sampling = Sampling(definition)
-    detector = Detector(definition, 100.0, sampling.fan_rad, sampling.readings_per_rotation)
+    detector = DetectorModel(definition, 100.0, sampling.fan_rad, sampling.readings_per_rotation)
     paths = np.zeros((2, 400, len(sampling.fan_rad)), np.float32)
     paths[0], paths[1] = 180.0, 12.0
     quiet = detector.readings([paths], 100.0, 1.0, None)
@@ -136,7 +136,7 @@ def test_noise_variance_goes_as_one_over_mas(name: str) -> None:
     grid = ImageGrid(size_px=192, fov_mm=130.0)
 
     def variance(mas: float) -> float:
-        found = [
+        pair = [
             scanner(name).images(
                 amounts,
                 EXTENT_MM,
@@ -149,7 +149,7 @@ def test_noise_variance_goes_as_one_over_mas(name: str) -> None:
             for seed in (1, 2)
         ]
         key = (120.0, LUNG_KERNEL[name])
-        return float(np.var(found[0][key] - found[1][key]))
+        return float(np.var(pair[0][key] - pair[1][key]))
 
     assert variance(50.0) / variance(200.0) == pytest.approx(4.0, rel=0.05)
 
@@ -161,10 +161,10 @@ def wire_image(name: str, kernel: str, at_mm: tuple[float, float]) -> tuple[np.n
     amounts = np.zeros((2, size, size), np.float32)
     amounts[0] = 0.1 * disc(size, extent, 0.25, at_mm)
     grid = ImageGrid(size_px=512, fov_mm=40.0, centre_mm=at_mm)
-    found = scanner(name, WATER).images(
+    images = scanner(name, WATER).images(
         amounts, extent, {120.0: 100.0}, (kernel,), 5.0, grid, lambda kvp: None
     )
-    return found[120.0, kernel] + 1000, grid
+    return images[120.0, kernel] + 1000, grid
 
 
 def modulation(image: np.ndarray, grid: ImageGrid) -> tuple[np.ndarray, np.ndarray]:

@@ -62,11 +62,11 @@ def own_scanner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def scans_of(scanner: str, mode: ScanMode, *thicknesses_mm: float) -> tuple[Scan, ...]:
-    (like,) = (each for each in plan("tiny", 0, parts=(TEST,)) if each.scanner.startswith("ge"))
+    (template,) = (s for s in plan("tiny", 0, parts=(TEST,)) if s.scanner.startswith("ge"))
     return tuple(
         replace(
-            like, number=i, scanner=scanner, thickness_mm=mm, first_mm=-20.0, slices=2, mode=mode,
-            matrix_px=64, raster_px=128, kvps=(120.0,), mas=(100.0,),
+            template, number=i, scanner=scanner, thickness_mm=mm, first_mm=-20.0, slices=2,
+            mode=mode, matrix_px=64, raster_px=128, kvps=(120.0,), mas=(100.0,),
             kernels=("Standard",),
         )
         for i, mm in enumerate(thicknesses_mm)

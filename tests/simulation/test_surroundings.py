@@ -34,8 +34,8 @@ def test_the_table_attenuates_the_ap_ray_as_its_layers_do(name: str) -> None:
     ) * float(TABLE_FOAM.attenuation_per_mm(KEV)[0])
     half_turn = paths.shape[1] // 2
     for view in (0, half_turn):
-        found = attenuation(paths[:, view, middle - 8 : middle + 8]).mean()
-        assert found == pytest.approx(expected, rel=0.03)
+        measured = attenuation(paths[:, view, middle - 8 : middle + 8]).mean()
+        assert measured == pytest.approx(expected, rel=0.03)
     assert 0.03 < expected < 0.15  # a table is worth a few mm of water, under 1.5 mm of aluminium
 
 

@@ -21,7 +21,7 @@ from cvsct.simulation.benchmark import Scan, SimulationOptions, Subject
 from cvsct.simulation.phantom.lesion import Lesion
 from cvsct.simulation.physics.definition import ScannerDefinition
 from cvsct.simulation.physics.detector import WaterPaths
-from cvsct.simulation.physics.scan import Acquired
+from cvsct.simulation.physics.scan import AcquiredRotation
 from cvsct.simulation.physics.tube_current import Exposure
 from cvsct.simulation.plan import plan
 from cvsct.simulation.render_task import Builders
@@ -77,14 +77,14 @@ class FakeScanner:
     def acquire(
         self, paths: tuple[np.ndarray, ...], exposures: Any, thickness_mm: float,
         rng_of: Any, modulate: bool, variance_share: float,
-    ) -> Acquired:  # fmt: skip
+    ) -> AcquiredRotation:  # fmt: skip
         time.sleep(self.seconds)
         level = 100 * float(paths[0].mean())
         water = {
             kvp: water_paths(level + rng_of(kvp).normal(0, 1000 / mas, (512, 512)))
             for kvp, mas in exposures.items()
         }
-        return Acquired(water, {kvp: Exposure(mas) for kvp, mas in exposures.items()})
+        return AcquiredRotation(water, {kvp: Exposure(mas) for kvp, mas in exposures.items()})
 
     def reconstruct(
         self, water: Any, kernels: Any, grid: Any, reconstructions: Any

@@ -10,7 +10,7 @@ from cvsct.core.errors import UsageError
 from cvsct.core.volume import CTVolume
 from cvsct.guard.apply import Guard
 from cvsct.guard.scan_verdict import ScanVerdict
-from cvsct.inference.streaming import derivation_of, fitted_and_checked, harmonize_volume
+from cvsct.inference.streaming import adapt_and_check, derivation_of, harmonize_volume
 from cvsct.io.dicom.derive import Derivation
 from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
@@ -125,7 +125,7 @@ class Model:
         options = RunOptions(engine, precision)
         mapping = find_method(self.method).load(self.bundle, direction, options)
         model_guard = Guard.of(self.bundle, reverse, guard)
-        mapping, input_check = fitted_and_checked(volume, mapping, model_guard)
+        mapping, input_check = adapt_and_check(volume, mapping, model_guard)
         result = harmonize_volume(volume, mapping)
         remarks = model_guard.watch()(volume, result)
         derivation = derivation_of(self.bundle, mapping, reverse, keep_equipment=False)

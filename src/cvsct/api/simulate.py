@@ -1,4 +1,4 @@
-"""Simulation of CT scans: virtual bodies on virtual scanners."""
+"""Simulation of CT scans of virtual bodies on virtual scanners."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def simulate(
     progress: Progress = silent,
     note: Note = log_note,
 ) -> SimulationResult:
-    """Simulate CT scans of virtual bodies on two virtual scanners, as DICOM.
+    """Simulate CT scans of virtual bodies on virtual scanners, as DICOM.
 
     `docs/virtual_scanner.md` describes physics and bodies. The same call continues a simulation
     that was interrupted.
 
     Args:
-        out: the folder to write.
+        out: folder to write.
         scale: number and size of the scans: `tiny`, `demo` or `paper`.
-        parts: the parts to make: `train`, `test`, `repeat`, `kernels`, `paired`, `pairs` or one of
+        parts: parts to simulate: `train`, `test`, `repeat`, `kernels`, `paired`, `pairs` or one of
             them (`pairs/dose`), `study`; empty for the default, which is the first four.
         seed: seed of bodies and noise.
         workers: number of processes; 0 for one per core.
@@ -53,13 +53,14 @@ def simulate(
         shift_px: misregistration of the test pair, in pixels.
         parenchyma: fill the lungs with tissue instead of air.
         fov_mm: reconstructed field of view, in mm.
-        reconstructions: of each acquisition: `fbp`, `iterative-1` to `iterative-5`, `denoised-1` to
-            `denoised-3`; each but the first adds its name to its series' folders.
+        reconstructions: reconstructions of each acquisition: `fbp`, `iterative-1` to `iterative-5`,
+            `denoised-1` to `denoised-3`; all but `fbp` add their names to the folders of their
+            series.
         table: lay the bodies on a table.
-        arms: `up` is out of the scan, `side` along the body.
+        arms: position of the arms: `up` is out of the scan, `side` along the body.
         tube_current: let the tube current follow the attenuation; needs a scanner whose definition
             has a section `tube_current`.
-        helical: slices from a helical scan; needs a definition with a section `helical`.
+        helical: simulate a helical scan; needs a definition with a section `helical`.
         dry_run: count the scans and images without making them.
         progress: called with `(task, done, total)` as the work proceeds.
         note: called with each remark that the user should read.
@@ -69,8 +70,8 @@ def simulate(
         `n_series` and `n_bodies`, and `failed`, the reason of each scan that failed.
 
     Raises:
-        UsageError: if a scale, a part or a place of the arms does not exist, a scanner cannot do
-            what is asked, or `out` holds something else.
+        UsageError: if a scale, a part or a position of the arms does not exist, a scanner lacks
+            what is asked for, or `out` holds something else.
         MissingExtraError: if the extra `simulate` is not installed.
         SimulationError: if the simulation cannot start.
 

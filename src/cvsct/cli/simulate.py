@@ -19,13 +19,20 @@ from cvsct.cli.console import (
 
 
 def simulate(
-    out: Annotated[Path, typer.Option(help="The folder to write; one begun before goes on.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write; an interrupted simulation is continued.")
+    ],
     scale: Annotated[
-        Literal["tiny", "demo", "paper"], typer.Option(help="How much: for tests, a look, a study.")
+        Literal["tiny", "demo", "paper"],
+        typer.Option(help="Number and size of the images: for tests, a demo, a study."),
     ] = "demo",
-    seed: Annotated[int, typer.Option(min=0, help="Other bodies, other noise.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
-    mas: Annotated[float, typer.Option(min=1, max=1000, help="Tube load of a rotation.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of bodies and noise.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Number of processes; 0 for one per core.")
+    ] = 0,
+    mas: Annotated[
+        float, typer.Option(min=1, max=1000, help="Tube load of a rotation, in mAs.")
+    ] = 100,
     match_dose: Annotated[
         bool, typer.Option(help="Equal CTDIvol on both scanners instead of equal mAs.")
     ] = False,
@@ -33,35 +40,38 @@ def simulate(
         float, typer.Option(min=-10, max=10, help="Misregistration of the test pair, in pixels.")
     ] = 0,
     parenchyma: Annotated[
-        bool, typer.Option("--parenchyma", help="Lung tissue in the phantom, not air alone.")
+        bool, typer.Option("--parenchyma", help="Fill the lungs of the phantom with tissue.")
     ] = False,
     parts: Annotated[
         str,
         typer.Option(
-            help="Only these, by commas: train, test, repeat, kernels; and what is made only when "
-            "named: paired (one set of bodies on both scanners), pairs (two scanners or settings "
-            "that differ in one respect; or one of them, such as pairs/dose), study (patients of "
-            "five hospitals, with masks)."
+            help="Parts to simulate, separated by commas: train, test, repeat, kernels; and, only "
+            "on request: paired (the same bodies on both scanners), pairs (two scanners or "
+            "settings that differ in one respect; or one of them, such as pairs/dose), study "
+            "(patients of five hospitals, with masks)."
         ),
     ] = "",
-    fov_mm: Annotated[float, typer.Option(min=100, max=350, help="Field of view.")] = 350,
+    fov_mm: Annotated[
+        float, typer.Option(min=100, max=350, help="Reconstructed field of view, in mm.")
+    ] = 350,
     reconstructions: Annotated[
         str,
         typer.Option(
-            help="Of each acquisition, by commas: fbp, iterative-1 to iterative-5, denoised-1 to "
-            "denoised-3."
+            help="Reconstructions of each acquisition, separated by commas: fbp, iterative-1 to "
+            "iterative-5, denoised-1 to denoised-3."
         ),
     ] = "fbp",
-    table: Annotated[bool, typer.Option("--table", help="Bodies lie on a table.")] = False,
+    table: Annotated[bool, typer.Option("--table", help="Lay the bodies on a table.")] = False,
     arms: Annotated[
-        Literal["up", "side"], typer.Option(help="Out of the scan, or along the body.")
+        Literal["up", "side"],
+        typer.Option(help="Position of the arms: out of the scan, or along the body."),
     ] = "up",
     tube_current: Annotated[
-        bool, typer.Option("--tube-current", help="Tube current follows the attenuation.")
+        bool, typer.Option("--tube-current", help="Let the tube current follow the attenuation.")
     ] = False,
-    helical: Annotated[bool, typer.Option("--helical", help="Slices from a helical scan.")] = False,
+    helical: Annotated[bool, typer.Option("--helical", help="Simulate a helical scan.")] = False,
 ) -> None:
-    """Scan virtual bodies on two virtual scanners: a benchmark of CT as DICOM."""
+    """Simulate CT scans of virtual bodies on virtual scanners, as DICOM."""
     from cvsct.api.simulate import simulate as run
     from cvsct.cli.progress import progress
 

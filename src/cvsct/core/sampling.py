@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cvsct.core.volume import CTVolume, OpenedScan, joined
+from cvsct.core.volume import CTVolume, OpenedScan, join_slices
 
 SAMPLE_SLICES = 16
 """Largest number of sampled slices: enough for spectrum and tissue, and read in half a second."""
@@ -25,4 +25,4 @@ def read_sample(scan: OpenedScan) -> CTVolume:
     Raises:
         SeriesError: if one of them cannot be read.
     """
-    return joined([scan.read(i, i + 1) for i in sample_of(len(scan))])
+    return join_slices([scan.read(i, i + 1) for i in sample_of(len(scan))])

@@ -354,7 +354,7 @@ class CTVolume:
         )
 
 
-def joined(parts: Sequence[CTVolume]) -> CTVolume:
+def join_slices(parts: Sequence[CTVolume]) -> CTVolume:
     """Join slices of one series to one volume, without the headers that only writers need."""
     first = parts[0]
     positions = np.concatenate([part.geometry.positions_mm for part in parts])

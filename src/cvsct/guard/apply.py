@@ -15,7 +15,7 @@ from typing import Any
 from cvsct.core.errors import EvaluationError, GuardError, ModelError
 from cvsct.core.volume import CTVolume, OpenedScan, ScanFacts
 from cvsct.guard.descriptor import describe
-from cvsct.guard.input_check import Side, round_up
+from cvsct.guard.input_check import SideReference, round_up
 from cvsct.guard.output_check import SliceChange, SliceLimits, judge_slice, measure_change
 from cvsct.guard.overrides import OFF, SCAN, SLICES, Overrides
 from cvsct.guard.scan_verdict import ScanVerdict, judge_scan
@@ -36,8 +36,8 @@ class Guard:
         overrides: options `--guard` of this run.
     """
 
-    source: Side | None = None
-    target: Side | None = None
+    source: SideReference | None = None
+    target: SideReference | None = None
     slices: SliceLimits | None = None
     overrides: Overrides = field(default_factory=Overrides)
 
@@ -61,7 +61,7 @@ class Guard:
         try:
             limits = section["limits"]
             sides = [
-                Side.from_json(section["known"][name], limits[name])
+                SideReference.from_json(section["known"][name], limits[name])
                 for name in ("source", "target")
             ]
             slice_limits = limits.get("b2a" if reverse else "a2b")

@@ -19,7 +19,7 @@ from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.sampling import spread
 from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.guard.descriptor import Descriptor, describe
-from cvsct.guard.input_check import Side
+from cvsct.guard.input_check import SideReference
 from cvsct.guard.output_check import SliceChange, learn_slice_limits, measure_change
 from cvsct.inference.streaming import harmonize_volume
 from cvsct.io.dicom.stack import SeriesFiles
@@ -126,7 +126,7 @@ def calibrate_guard(
     progress("guard", 0, steps)
     sides = {}
     for done, (name, side_groups) in enumerate(groups.items(), 1):
-        sides[name] = Side.learn(
+        sides[name] = SideReference.learn(
             facts[name], list(side_groups.descriptors()), side_groups.description
         )
         progress("guard", done, steps)

@@ -73,8 +73,8 @@ class Headers:
 
 
 @dataclass(frozen=True)
-class Side:
-    """Reference of one side of a model that scans are compared with.
+class SideReference:
+    """Reference of one side of a model, with which scans are compared.
 
     Args:
         headers: acquisition attributes of its scans.
@@ -94,7 +94,7 @@ class Side:
     @classmethod
     def learn(
         cls, facts: Sequence[ScanFacts], descriptors: Sequence[Descriptor], calibrated_on: str
-    ) -> Side:
+    ) -> SideReference:
         """Learn a side and its limits, leaving out each descriptor in turn."""
         left_out = [
             nearest(descriptor, [*descriptors[:i], *descriptors[i + 1 :]])
@@ -124,8 +124,8 @@ class Side:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], limits: Mapping[str, float]) -> Side:
-        """Side from the values that `to_json` wrote, and its limits."""
+    def from_json(cls, value: Mapping[str, Any], limits: Mapping[str, float]) -> SideReference:
+        """Reference from the values that `to_json` wrote, and its limits."""
         headers = {name: tuple(part) for name, part in value["headers"].items()}
         return cls(
             headers=Headers(**headers),
@@ -176,7 +176,9 @@ def round_up(value: float) -> str:
     return f"{np.ceil(value / step) * step:.6g}"
 
 
-def compare_headers(facts: ScanFacts, side: Side, limits: ScanLimits) -> list[ScanComparison]:
+def compare_headers(
+    facts: ScanFacts, side: SideReference, limits: ScanLimits
+) -> list[ScanComparison]:
     """Compare a scan with a side by headers; attributes that either lacks are left out."""
     known, acquisition = side.headers, facts.acquisition
     comparisons = []
@@ -207,7 +209,7 @@ def compare_headers(facts: ScanFacts, side: Side, limits: ScanLimits) -> list[Sc
 
 
 def compare_descriptor(
-    descriptor: Descriptor, side: Side, limits: ScanLimits
+    descriptor: Descriptor, side: SideReference, limits: ScanLimits
 ) -> list[ScanComparison]:
     """Compare a scan with a side by pixels; measures unknown on either side are left out."""
     if not descriptor.knows_tissue:

@@ -12,7 +12,7 @@ from cvsct.core.volume import ScanFacts
 from cvsct.guard.descriptor import MIN_SHARED_FREQUENCIES, Descriptor, mean_noise_db
 from cvsct.guard.input_check import (
     ScanComparison,
-    Side,
+    SideReference,
     compare_descriptor,
     compare_headers,
     names_not_compared,
@@ -85,8 +85,8 @@ class ScanVerdict:
 def judge_scan(
     facts: ScanFacts,
     descriptor: Descriptor,
-    source: Side,
-    target: Side,
+    source: SideReference,
+    target: SideReference,
     overrides: Overrides,
     position: float | None = None,
 ) -> ScanVerdict:
@@ -120,7 +120,9 @@ def judge_scan(
     return ScanVerdict(kind, comparisons, names_not_compared(comparisons), position)
 
 
-def noise_position(descriptor: Descriptor, source: Side, target: Side) -> float | None:
+def noise_position(
+    descriptor: Descriptor, source: SideReference, target: SideReference
+) -> float | None:
     """Position of a scan's noise between the target (0) and the source (1); None if unknown."""
     if not source.descriptors or not target.descriptors:
         return None

@@ -138,7 +138,7 @@ def derivation_of(
     )
 
 
-def names_told(series: SeriesFiles) -> dict[str, str]:
+def reportable_names(series: SeriesFiles) -> dict[str, str]:
     """Names of a NIfTI source and of its derived file, for a manifest that may be shared.
 
     A name that could identify a patient is replaced by a hash; `uid_map.json` beside the derived
@@ -173,7 +173,7 @@ def refuse_derived(series: SeriesFiles, force: bool = False) -> None:
         )
 
 
-def fitted_and_checked(
+def adapt_and_check(
     scan: OpenedScan, mapping: VolumeMapping, guard: Guard
 ) -> tuple[VolumeMapping, ScanVerdict | None]:
     """Adapt a mapping to a scan and check the scan, from the same sampled slices.
@@ -231,8 +231,8 @@ def harmonize_series(
     refuse_derived(series, force)
     guard = guard or Guard()
     watch = guard.watch()
-    with _named(series):
-        fitted, verdict = fitted_and_checked(stack, mapping, guard)
+    with _errors_named_after(series):
+        fitted, verdict = adapt_and_check(stack, mapping, guard)
     at_once = fitted.slices_at_once or len(stack)
     change_hu: list[float] = []
 
@@ -246,7 +246,9 @@ def harmonize_series(
 
         def write(slices: tuple[CTVolume, CTVolume]) -> None:
             source, result = slices
-            with _named(series):  # judged in the thread that writes: computing goes on meanwhile
+            with _errors_named_after(
+                series
+            ):  # judged in the thread that writes: computing goes on meanwhile
                 remarks = watch(source, result)
             writer.write(source, result.hu, remarks)
 
@@ -266,13 +268,13 @@ def harmonize_series(
         n_slices=len(stack),
         mean_change_hu=float(np.mean(change_hu)),
         guard=guard_report(verdict, watch, fitted.remark),
-        names=names_told(series),
+        names=reportable_names(series),
         notes=stack.notes,
     )
 
 
 @contextlib.contextmanager
-def _named(series: SeriesFiles) -> Iterator[None]:
+def _errors_named_after(series: SeriesFiles) -> Iterator[None]:
     """Add the name of the series' first file to an error of the guard."""
     try:
         yield

@@ -30,7 +30,7 @@ class TrainingRequest:
         out: the model folder; trainings that checkpoint keep their state in it.
         settings: the row's own settings, then the user's `--set key=value` over them.
         preset: `paper`, `stable` or `cpu`.
-        max_steps: stop after so many optimiser steps.
+        max_steps: stop after so many optimizer steps.
         max_minutes: stop after so much wall time.
         resume: go on from the checkpoint in `out`.
     """

@@ -212,7 +212,7 @@ _CVSCT = Method(
 _SPECTRUM = Method(
     name="spectrum",
     kind="classical",
-    summary="filters noise and structure by a gain each, from the scanners' texture spectra",
+    summary="filter with a gain each for noise and structure, from the scanners' texture spectra",
     configure=_configure_spectrum,
     train=_train_spectrum,
     load=_load_spectrum,
@@ -235,7 +235,7 @@ _ROWS = (
     Method(
         name="input",
         kind="classical",
-        summary="leaves the images as they are: the row every other is compared with",
+        summary="leaves the images unchanged: the reference that other methods are compared with",
         configure=_configure_input,
         train=_train_input,
         load=_load_input,
@@ -253,14 +253,14 @@ _ROWS = (
     replace(
         _SPECTRUM,
         name="spectrum-plain",
-        summary="one zero-phase filter for all, from the ratio of the scanners' texture spectra",
+        summary="zero-phase filter with one gain, the ratio of the scanners' texture spectra",
         recommended=False,
         settings={"gains": "one"},
     ),
     Method(
         name="band-energy",
         kind="classical",
-        summary="the same filter, then the local energy of frequency bands scaled by position",
+        summary="zero-phase filter, then the local energy of frequency bands scaled by position",
         configure=_configure_band_energy,
         train=_train_band_energy,
         load=_load_band_energy,
@@ -268,7 +268,7 @@ _ROWS = (
     replace(
         _CVSCT,
         name="cyclegan",
-        summary="CVS-CT without attention and without the texture loss",
+        summary="CycleGAN: CVS-CT without attention and without the texture loss",
         settings={"generator.attention": False, "weight_domain": 0.0},
     ),
     replace(

@@ -64,7 +64,7 @@ class ScannerProtocol(Protocol):
         """Path lengths of every ray through the basis materials."""
 
     def acquire(self, paths: Sequence[np.ndarray], *about: Any, **more: Any) -> Any:
-        """Simulate the readings of a rotation; see `scan.Acquired`."""
+        """Simulate the readings of a rotation; see `scan.AcquiredRotation`."""
 
     def reconstruct(
         self,
@@ -197,7 +197,7 @@ def study_of(scan: Scan, series: PlannedSeries) -> SimulatedStudy:
         * float(np.sin(geometry.fan_angle_rad / 2)),
         focal_spot_mm=definition.tube.focal_spot_mm,
         filter_type="BODY",
-        reconstruction=definition.told_reconstruction(series.reconstruction),
+        reconstruction=definition.reconstruction_label(series.reconstruction),
         pitch=helical.pitch if helical else None,
         modulation="XYZ_EC" if scan.mode.tube_current else "NONE",
         spacing_mm=scan.spacing_mm,

@@ -127,7 +127,7 @@ class SeriesHarmonizer:
             CvsctError: if the series cannot be harmonized; its folder is removed.
             OSError: if the folder cannot be written.
         """
-        return (yield from self.run(job, _loaded(self)))
+        return (yield from self.run(job, _load_once(self)))
 
     def run(self, job: Job, loaded: LoadedModel) -> Generator[int, None, JobResult]:
         """Do a job with a model that is already loaded; as `__call__` otherwise."""
@@ -152,8 +152,8 @@ class SeriesHarmonizer:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(harmonizer: SeriesHarmonizer) -> LoadedModel:
-    """Load the model of this worker process, once."""
+def _load_once(harmonizer: SeriesHarmonizer) -> LoadedModel:
+    """Load the model of this worker process; later calls return the same model."""
     try:
         return harmonizer.load(harmonizer.bundle())
     except CvsctError as error:

@@ -14,7 +14,7 @@ from cvsct.core.resumable import part_of
 from cvsct.inference.cohort.journal import MAX_DEATHS, Journal
 from cvsct.inference.cohort.series_table import join_tables
 from cvsct.inference.cohort.shards import Shard
-from cvsct.inference.streaming import Outcome, names_told
+from cvsct.inference.streaming import Outcome, reportable_names
 from cvsct.io.dicom.stack import SeriesFiles
 
 
@@ -71,7 +71,7 @@ def summarize(journal: Journal, series: Mapping[str, SeriesFiles]) -> CohortSumm
     quarantined = set()
     for row in journal.rows():
         files = series[row.key]
-        outcome = Outcome(files.series_uid, row.key, names=names_told(files))
+        outcome = Outcome(files.series_uid, row.key, names=reportable_names(files))
         error = row.error
         if row.status == "quarantined":
             quarantined.add(row.key)
@@ -102,7 +102,7 @@ def join_manifests(out: Path, shards: int) -> bool:
         (row for part_figures in figures for row in part_figures["series"]),
         key=lambda row: str(row["source_series_uid"]),
     )
-    joined = parts[-1] | {
+    manifest = parts[-1] | {
         "created": min(part["created"] for part in parts),
         "inputs": {"series": [row["source_series_uid"] for row in rows]},
         "figures": {
@@ -122,5 +122,5 @@ def join_manifests(out: Path, shards: int) -> bool:
         },
     }
     join_tables(out, [Shard(i + 1, shards).name for i in range(shards)])
-    write_json(out / MANIFEST, joined)
+    write_json(out / MANIFEST, manifest)
     return True

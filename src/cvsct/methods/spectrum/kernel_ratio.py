@@ -12,7 +12,7 @@ part them (figures in notebook/log.md):
 3. *Smoothness*: a kernel ratio is an even, smooth function of frequency and 1 at zero. The fit
    leans on that where the first two corrections were large, and on the data where they were not.
 
-That is one gain for all that an image holds. `methods.spectrum.noise_structure` tells noise and
+That is one gain for all that an image holds. `methods.spectrum.separate_gains` tells noise and
 structure apart.
 """
 
@@ -29,13 +29,13 @@ from cvsct.core.progress import Progress, silent
 from cvsct.core.spectra import mean_over_patches
 from cvsct.core.volume import ScanFacts, Scans, facts_of
 from cvsct.methods.spectrum.matched_patches import MatchedPatches, smooth_log_gain
-from cvsct.methods.spectrum.noise_structure import (
+from cvsct.methods.spectrum.patches import Patches, PatchKind, domain_patches
+from cvsct.methods.spectrum.separate_gains import (
     HOMOGENEOUS_PATCH_MM,
-    NoiseStructureGains,
-    fit_noise_structure_gains,
+    SeparateGains,
+    fit_separate_gains,
     homogeneous_patches,
 )
-from cvsct.methods.spectrum.patches import Patches, PatchKind, domain_patches
 from cvsct.methods.spectrum.settings import RatioSettings
 
 MIN_PATCHES = 30
@@ -69,7 +69,7 @@ class KernelRatio:
     n_patches: tuple[int, int]
     overlap: float
     noise_level: float
-    separate: NoiseStructureGains | None = None
+    separate: SeparateGains | None = None
 
 
 def fit_kernel_ratio(
@@ -130,7 +130,7 @@ def fit_kernel_ratio(
             homogeneous_patches(soft_b[0], "target"),
         )
         prior = settings.dose_law, dose_law_sd
-        separate = fit_noise_structure_gains(
+        separate = fit_separate_gains(
             frequencies, homogeneous, bodies, prior, settings.doubt, stiffness
         )
     return KernelRatio(

@@ -1,7 +1,7 @@
 """Correction of the noise gain by the difference that remains after filtering.
 
 The first estimate of the noise gain comes from homogeneous tissue
-(`methods.spectrum.noise_structure`). It is uncertain, because the dose law is, and because
+(`methods.spectrum.separate_gains`). It is uncertain, because the dose law is, and because
 homogeneous tissue lies elsewhere in another body. The local energy of bands at matched tissue
 (`methods.band_energy`) gives a second estimate from all soft tissue: source scans are
 filtered and compared with the target's, target scans are filtered back and compared with the
@@ -31,7 +31,7 @@ from cvsct.methods.band_statistics import (
     unchanged,
 )
 from cvsct.methods.spectrum.block_filter import BlockGains, filter_blocks
-from cvsct.methods.spectrum.noise_structure import NoiseStructureGains
+from cvsct.methods.spectrum.separate_gains import SeparateGains
 
 BAND_PER_MM, LOCAL_MM = 0.15, 5.6
 MAX_SLICES = 40
@@ -46,12 +46,12 @@ MAX_CORRECTION = float(np.log(1.6))
 def refine_noise_gain(
     source: Scans,
     target: Scans,
-    gains: NoiseStructureGains,
+    gains: SeparateGains,
     frequencies_per_mm: Float[np.ndarray, " n"],
     max_gain: float,
     progress: Progress,
     note: Note = log_note,
-) -> NoiseStructureGains:
+) -> SeparateGains:
     """Correct the noise gain once; coarse pixels leave the gains unchanged.
 
     Args:

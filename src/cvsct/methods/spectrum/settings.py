@@ -10,59 +10,69 @@ from cvsct.core.settings import Settings
 
 
 class RatioSettings(Settings):
-    """Settings that fit and limit a single gain."""
+    """Settings of the fit of gains to the spectra of two scanners, and their limits."""
 
     patch_mm: float = Field(default=40.0, ge=10, le=200)
-    """Side of the patches whose spectra are compared."""
+    """Side of the patches whose spectra are compared, in mm."""
 
     frequency_step_per_mm: float = Field(default=0.025, ge=0.002, le=0.05)
-    """Distance of the frequencies at which a gain is known, in cycles/mm."""
+    """Distance between the frequencies at which a gain is computed, in cycles/mm."""
 
     low_frequency_per_mm: float = Field(default=0.075, ge=0.05, le=0.3)
-    """Kernels are taken to agree up to this frequency; patches are classed by it."""
+    """Highest frequency, in cycles/mm, up to which the kernels of both scanners are assumed to
+    agree. Patches are matched by their power up to this frequency."""
 
     classes: int = Field(default=12, ge=1, le=100)
-    """Classes of equal low-frequency power."""
+    """Number of classes of low-frequency power within which patches of both sides are compared."""
 
     dose_law: float = Field(default=0.5, ge=0, le=1)
-    """How noise power grows with expected attenuation. 1 is a fixed tube current, 0 one that holds
-    the noise constant; automatic exposure mostly lies halfway."""
+    """Exponent with which noise power grows with the attenuation by the body. 1 is a fixed tube
+    current, 0 is a current that keeps the noise constant; automatic exposure control mostly
+    lies halfway."""
 
     doubt: float = Field(default=0.25, ge=0, le=10)
-    """Fraction of a correction for anatomy that is taken as its standard error."""
+    """Relative standard error of the corrections for anatomy and for the change of noise with
+    the distance from the center. A larger value smooths a gain more where it was corrected
+    much."""
 
     stiffness: float = Field(default=1e5, ge=0, le=1e12)
-    """Weight of the bending of a log gain: its third differences over 0.025/mm."""
+    """Weight of the smoothness of a log gain in its fit: of its squared third differences over
+    steps of 0.025 cycles/mm. A larger value gives a smoother gain."""
 
     max_gain: float = Field(default=16.0, ge=1, le=1000)
-    """Largest amplification of any frequency, in either direction."""
+    """Largest amplification of any frequency, as a ratio of amplitudes, in either direction."""
 
     max_slices: int = Field(default=300, ge=1)
-    """Slices used from each side, spread evenly over the scans."""
+    """Largest number of slices used from each side, spread evenly over its scans."""
 
 
 class SpectrumSettings(RatioSettings):
-    """Settings of `spectrum`: a single gain or two, and how they are applied."""
+    """Settings of `spectrum`: number of gains, their fit, and how they are applied."""
 
     gains: Literal["two", "one"] = "two"
-    """`two` tells noise from structure; `one` is a single gain for all, to which none of the
-    following settings applies."""
+    """Number of gains of the filter. `two` fits separate gains for noise and for structure;
+    `one` fits a single gain for both, and the settings refine, tone, pass_through,
+    restore_clipped and dose_law_sd have no effect."""
 
     refine: bool = True
-    """Correct two gains once by what is left after filtering."""
+    """Whether the gains for noise and structure are corrected once by the difference that
+    remains between the filtered training scans and the other side."""
 
     tone: Literal["keep", "match"] = "keep"
-    """`match` also moves soft tissue by the difference of its most frequent CT numbers; of
-    different patients it may be theirs. `keep` only tells it, in the model card."""
+    """Treatment of a difference in HU between the most frequent CT numbers of soft tissue of
+    both sides. `match` shifts soft tissue by it, though it may be a difference of the patients;
+    `keep` only reports it in the model card."""
 
     pass_through: bool = True
-    """Leave a scan alone that reads like the target already, and take one that reads as if on the
-    way the rest of it."""
+    """Whether the filter is reduced for scans whose texture lies between the two sides: a scan
+    like the target stays unchanged, a scan between source and target gets a part of the gains.
+    If false, all scans get the whole gains."""
 
     restore_clipped: float = Field(default=0.6, ge=0, le=1)
-    """Share of the estimate that is put back of noise cut off below what the file can hold, where
-    noise is to be taken away (`methods.spectrum.clipped_noise`)."""
+    """Share, 0 to 1, of the estimated clipped noise that is restored before a filter that
+    reduces noise. Noise below the lowest CT number of a file (mostly -1024 HU) was clipped,
+    which would leave lung and air too bright after the filter; 0 restores nothing."""
 
     dose_law_sd: float = Field(default=0.2, ge=0, le=10)
-    """How far scans may be from the dose law: it is read off them as far as they tell it. 0 takes
-    it as given."""
+    """Standard deviation of the prior for the exponent dose_law when it is estimated from the
+    scans. A larger value lets the scans change the exponent more; 0 keeps it at dose_law."""

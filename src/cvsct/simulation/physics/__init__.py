@@ -1,1 +1,1 @@
-"""Virtual scanners: spectra, detector, projection, reconstruction."""
+"""Physics of virtual CT scanners: spectra, projection, detector, noise and reconstruction."""

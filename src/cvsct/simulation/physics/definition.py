@@ -1,8 +1,8 @@
-"""A scanner as data: what its TOML file says, checked, with units in the names.
+"""Definition of a virtual scanner, read from a TOML file and validated; names state the units.
 
-Adding a scanner is one file: copy one of `definitions/`, change it, and give its path where a name
-is asked for. Each value there carries its source, or the word "chosen". A file that begins with
-`base = "name"` takes from that scanner every value that it does not give itself.
+A new scanner is one file: copy one of `definitions/`, change it, and give its path in place of a
+name. A file that begins with `base = "name"` takes from that scanner every value that it does not
+give itself. In the files of `definitions/` each value carries its source, or the word "chosen".
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from cvsct.simulation.physics.spectrum import Spectrum, tube_spectrum
 
 FOLDER = "definitions"
 BOWTIE_KEV = 60.0
-"""The energy at which a bowtie's thickness is expressed in water."""
+"""Energy at which the thickness of a bowtie filter is converted to water."""
 
 
 def _known_material(name: str) -> str:
+    """Validator of a material's name."""
     try:
         return material_named(name).name
     except UsageError as error:
@@ -43,21 +44,24 @@ MaterialName = Annotated[str, AfterValidator(_known_material)]
 
 
 class _Section(BaseModel):
-    """A table of the file: nothing may be missing, unknown, infinite or changed afterwards."""
+    """Table of a definition file, frozen; missing, unknown and infinite values are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class GantryGeometry(_Section):
-    """Source and detector: an arc of equal channels, centred on the source.
+    """Geometry of source and detector, an arc of equal channels centred on the source.
 
     Args:
+        source_isocentre_mm: distance from the source to the isocentre.
+        source_detector_mm: distance from the source to the detector.
+        channels: number of channels of a detector row.
         channel_mm: width of one channel along the arc.
-        views: readings of each channel in one rotation, a multiple of 4.
-        sampling: how the spacing of rays is halved: a detector shifted by a quarter of a channel,
-            or a source that jumps sideways.
-        sub_views: positions of the turning gantry over which the intensity of each reading is
-            averaged; 1 is a gantry that stands still for each view.
+        views: number of views per rotation, a multiple of 4.
+        sampling: method that halves the spacing of rays: a detector shifted by a quarter of a
+            channel, or a flying focal spot.
+        sub_views: number of gantry positions over which the intensity of each reading is averaged;
+            with 1 the gantry stands still for each view.
     """
 
     source_isocentre_mm: Positive
@@ -79,23 +83,24 @@ class GantryGeometry(_Section):
 
     @property
     def channel_rad(self) -> float:
-        """Angle one channel subtends at the source."""
+        """Angle that one channel subtends at the source."""
         return self.channel_mm / self.source_detector_mm
 
     @property
     def fan_angle_rad(self) -> float:
-        """Angle the whole detector subtends at the source."""
+        """Angle that the whole detector subtends at the source."""
         return self.channels * self.channel_rad
 
 
 class Tube(_Section):
-    """A tungsten anode and its filters.
+    """X-ray tube: tungsten anode, filters and tube voltages.
 
     Args:
-        filtration_mm: thickness by material, the whole of it: inherent, flat filters and the
-            bowtie's thinnest part where its `minimum_mm` is 0.
-        focal_spot_mm: width of the source in the plane of rotation.
-        kvp: the voltages there are.
+        anode_deg: angle of the anode.
+        filtration_mm: thickness of the total filtration by material: inherent filtration, flat
+            filters, and the thinnest part of the bowtie if its `minimum_mm` is 0.
+        focal_spot_mm: width of the focal spot in the plane of rotation.
+        kvp: tube voltages that can be chosen.
     """
 
     anode_deg: Positive
@@ -114,12 +119,15 @@ class Tube(_Section):
 
 
 class Detector(_Section):
-    """An energy-integrating scintillator.
+    """Energy-integrating scintillation detector.
 
     Args:
-        efficiency: share of the photons it absorbs that count (septa, light, electronics).
-        row_mm: height of one detector row at the isocentre; a thicker slice adds rows.
-        electronic_noise_kev: standard deviation of one reading of one row's channel in the dark.
+        material: material of the scintillator.
+        thickness_mm: thickness of the scintillator.
+        efficiency: share of the absorbed photons that count (septa, light, electronics).
+        row_mm: height of one detector row at the isocentre; a thicker slice sums several rows.
+        electronic_noise_kev: standard deviation of the electronic noise of one reading of one
+            channel in one row.
     """
 
     material: MaterialName
@@ -131,17 +139,19 @@ class Detector(_Section):
     def absorbed_share(
         self, energies_kev: Float[np.ndarray, " energies"]
     ) -> Float[np.ndarray, " energies"]:
-        """Share of the photons that count, each with its whole energy."""
+        """Share of the photons that are detected, each with its whole energy."""
         per_mm = material_named(self.material).attenuation_per_mm(energies_kev)
         return self.efficiency * (1 - np.exp(-self.thickness_mm * per_mm))
 
 
 class Bowtie(_Section):
-    """A filter that thickens to the sides of the fan.
+    """Bowtie filter, whose thickness increases towards the sides of the fan.
 
     Args:
-        water_radius_mm: radius of the centred water cylinder it is made for.
-        strength: 0 is flat; with 1 bowtie and cylinder together attenuate all rays alike (60 keV).
+        material: material of the filter.
+        water_radius_mm: radius of the centred water cylinder that the filter is designed for.
+        strength: 0 is a flat filter; with 1 filter and cylinder together attenuate all rays equally
+            at 60 keV.
         minimum_mm: thickness on the central ray.
     """
 
@@ -153,7 +163,7 @@ class Bowtie(_Section):
     def thickness_mm(
         self, fan_rad: Float[np.ndarray, "*shape"], source_isocentre_mm: float
     ) -> Float[np.ndarray, "*shape"]:
-        """Thickness along the rays at these fan angles."""
+        """Thickness of the filter along the rays at these fan angles."""
         energy_kev = np.array([BOWTIE_KEV])
         per_water_mm = float(
             WATER.attenuation_per_mm(energy_kev)[0]
@@ -166,7 +176,7 @@ class Bowtie(_Section):
 
 
 class Kernel(_Section):
-    """A reconstruction kernel, as what it makes of the ideal image's spatial frequencies.
+    """Reconstruction kernel, defined by its modulation of the ideal image's spatial frequencies.
 
     M(f) = [1 + boost (b(f) + b(-f))] exp(-ln2 (f / cutoff)^n) over its value at 0, with the bump
     b(f) = exp(-((f - boost_lp_mm) / boost_width_lp_mm)^2). Both bumps are needed: one alone has a
@@ -180,7 +190,7 @@ class Kernel(_Section):
     exponent: Positive
 
     def modulation(self, f_lp_mm: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-        """M at these frequencies, which must not be negative; 1 at 0."""
+        """Modulation M at these frequencies, which must not be negative; it is 1 at 0."""
         f = np.append(f_lp_mm, 0.0)
         bumps = [
             np.exp(-(((side * f - self.boost_lp_mm) / self.boost_width_lp_mm) ** 2))
@@ -192,12 +202,13 @@ class Kernel(_Section):
 
 
 class Protocol(_Section):
-    """What the scanner is asked to do.
+    """Scan protocol: slice thicknesses, rotation time and dose.
 
     Args:
+        thicknesses_mm: slice thicknesses that can be chosen.
         rotation_s: time of one rotation.
-        ctdi_vol_mgy_per_100mas: dose in the 32 cm body phantom by kVp, by which scanners' doses
-            are matched.
+        ctdi_vol_mgy_per_100mas: CTDIvol in the 32 cm body phantom by kVp, by which the doses of
+            scanners are matched.
     """
 
     thicknesses_mm: Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -206,11 +217,13 @@ class Protocol(_Section):
 
 
 class Iterative(_Section):
-    """One strength of a family of statistical iterative reconstructions.
+    """Strength of a statistical iterative reconstruction.
 
     Args:
-        blend: share of the iterative image in what is shown; the rest is filtered back-projection.
-        balance: spatial frequency at which smoothing and data balance, over the kernel's cutoff.
+        blend: share of the iterative image in the final image; the rest is filtered
+            back-projection.
+        balance: ratio of the spatial frequency at which penalty and data have equal weight to the
+            kernel's cutoff.
     """
 
     blend: Annotated[float, Field(gt=0, le=1)]
@@ -218,11 +231,12 @@ class Iterative(_Section):
 
 
 class Denoised(_Section):
-    """One strength of a family of denoisers of the filtered back-projection's image.
+    """Strength of a denoiser of the filtered back-projection's image.
 
     Args:
-        blend: share of the denoised image in what is shown.
-        threshold: differences up to about this count as noise, in its standard deviations.
+        blend: share of the denoised image in the final image; the rest is filtered back-projection.
+        threshold: largest difference of neighbouring pixels that is smoothed as noise, in standard
+            deviations of the noise.
     """
 
     blend: Annotated[float, Field(gt=0, le=1)]
@@ -233,14 +247,14 @@ Strength = Iterative | Denoised
 
 
 class Reconstruction(_Section):
-    """What a scanner offers beside filtered back-projection.
+    """Reconstructions that a scanner offers beside filtered back-projection.
 
     Args:
-        family: what the maker calls it.
-        edge: differences of neighbours beyond this count as edges, in standard deviations of the
-            filtered back-projection's noise.
-        dose_exponent: how smoothing grows with the noise variance over that of a reference scan
-            (25 cm of water, 100 mAs, 5 mm).
+        family: name of the manufacturer's product.
+        edge: difference of neighbouring pixels above which it is treated as an edge, in standard
+            deviations of the filtered back-projection's noise.
+        dose_exponent: exponent with which smoothing grows with the ratio of the scan's noise
+            variance to that of a reference scan (25 cm of water, 100 mAs, 5 mm).
         iterative, denoised: strengths, weakest first; `iterative-1` is the first.
     """
 
@@ -252,7 +266,7 @@ class Reconstruction(_Section):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The reconstructions there are, in the words that a plan uses."""
+        """Names of the reconstructions as a plan uses them, such as `iterative-1`."""
         return tuple(
             f"{kind}-{level}"
             for kind, strengths in (("iterative", self.iterative), ("denoised", self.denoised))
@@ -270,7 +284,7 @@ TUBE_CURRENT_LAWS: dict[str, dict[str, float]] = {
 }
 """Exponents of tube-current modulation by vendor.
 
-The angular exponent 0.5 is where a given dose makes the least noise (Gies et al., Med Phys 26,
+With the angular exponent 0.5 a given dose gives the least noise (Gies et al., Med Phys 26,
 1999). Along z an exponent of 0 is constant dose and 1 constant noise; Siemens' operating manuals
 draw their three strengths between these limits without numbers, so 0.25, 0.5 and 0.75 are chosen.
 GE's AutomA keeps the noise constant by its noise index, Canon's SureExposure its standard
@@ -286,13 +300,18 @@ class TubeCurrent(_Section):
     attenuation of a reference (`z_exponent` and `reference_water_mm`) or a noise index.
 
     Args:
-        law: one of `TUBE_CURRENT_LAWS`; what it says can be overridden by the fields below.
-        reference_water_mm: water path of the reference, whose mean attenuation gets the mAs asked.
+        law: name in `TUBE_CURRENT_LAWS`, whose exponents hold unless the fields below override
+            them.
+        angular_exponent: exponent of the modulation within a rotation.
+        z_exponent: exponent of the modulation along z; 0 keeps the dose constant, 1 the noise.
+        reference_water_mm: water path of the reference, whose attenuation gets the nominal mAs.
         noise_index: standard deviation (HU) at the centre of a water-equivalent object's image
             with `noise_index_kernel` (GE's definition).
-        noise_index_thickness_mm: slice thickness that a helical scan's index is meant for, so that
-            thin and thick series share one current; without it, and axially, the scan's own.
-        minimum_ma, maximum_ma: limits of the current, in each view.
+        noise_index_kernel: kernel of the image that the noise index is defined for.
+        noise_index_thickness_mm: slice thickness that the noise index of a helical scan is defined
+            for, so that thin and thick series share one current. By default, and in axial scans,
+            it is the thickness of the scan.
+        minimum_ma, maximum_ma: limits of the current in each view.
     """
 
     law: str | None = None
@@ -307,7 +326,7 @@ class TubeCurrent(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _law_gives_what_is_not_there(cls, values: Any) -> Any:
+    def _add_exponents_of_law(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("law") is None:
             return values
         law = values["law"]
@@ -333,15 +352,15 @@ class TubeCurrent(_Section):
 
 
 class Scatter(_Section):
-    """Scattered radiation, and a correction that leaves part of it.
+    """Scattered radiation and its imperfect correction.
 
     Args:
         ratio: scatter-to-primary ratio on the central ray behind 30 cm of water, at any voltage.
         forward_rad: standard deviation of the blur of singly scattered photons at the detector.
-        multiple_rad: that of photons scattered more than once.
-        multiple_water_mm: water path at which 1/e of the scatter is still single.
-        residue: share of the scatter that the correction leaves; 0 is a perfect correction,
-            1 none, a negative share is over-correction.
+        multiple_rad: standard deviation of the blur of photons scattered more than once.
+        multiple_water_mm: water path behind which the share of single scatter has fallen to 1/e.
+        residue: share of the scatter that the correction leaves: 0 is a perfect correction, 1 is
+            none, a negative share is over-correction.
         correction_noise: relative standard deviation of the correction's estimate, which varies
             from view to view and smoothly along a view.
     """
@@ -355,14 +374,14 @@ class Scatter(_Section):
 
 
 class BeamHardening(_Section):
-    """What the correction of beam hardening is made for, other than water to the fifth order.
+    """Correction of beam hardening; by default a water correction of the fifth order.
 
     Args:
-        calibration_material: whose paths the correction makes linear; 20 cm of water read as
-            20 cm of water whatever it is.
-        calibration_order: order of each channel's polynomial; a low one leaves cupping.
-        bone_correction: share of the hardening by bone that is taken away; 0 is a scanner with a
-            water correction alone, 1 a perfect correction, more is over-correction.
+        calibration_material: material whose paths the correction makes linear. With any material,
+            20 cm of water read as 20 cm of water.
+        calibration_order: order of each channel's polynomial; a low order leaves cupping.
+        bone_correction: share of the hardening by bone that is corrected: 0 is a water correction
+            alone, 1 is a perfect correction, more is over-correction.
     """
 
     calibration_material: MaterialName = "water"
@@ -371,12 +390,12 @@ class BeamHardening(_Section):
 
 
 class Helical(_Section):
-    """A scan on a helix: how its readings become slices.
+    """Helical scan: pitch and interpolation of readings to slices.
 
     Args:
-        pitch: table feed in one rotation over the collimation.
-        interpolation: between readings one turn apart (360LI), half a turn apart (180LI), or to
-            a width that does not depend on the pitch (z-filter).
+        pitch: table feed of one rotation divided by the collimation.
+        interpolation: interpolation between readings one turn apart (360LI), half a turn apart
+            (180LI), or to a width that does not depend on the pitch (z-filter).
     """
 
     pitch: Annotated[float, Field(gt=0, le=3)]
@@ -384,14 +403,25 @@ class Helical(_Section):
 
 
 class ScannerDefinition(_Section):
-    """One scanner.
+    """Definition of a virtual scanner.
 
     Args:
-        name: how it is called here; manufacturer, model and software are written to DICOM.
-        kernels: by the name that goes to DICOM's Convolution Kernel.
-        reconstruction: what there is beside filtered back-projection, if anything.
-        tone_hu: pairs of a CT number and what this scanner's calibration adds to it, rising in
-            the first; between them the offset follows a monotone curve, beyond them it stays.
+        name: name of the scanner in plans and folders.
+        manufacturer, model, software: values of the DICOM attributes of the same names.
+        geometry: source and detector.
+        tube: X-ray tube.
+        detector: detector.
+        bowtie: bowtie filter.
+        kernels: reconstruction kernels by name, which is written as DICOM's Convolution Kernel.
+        protocol: scan protocol.
+        reconstruction: reconstructions beside filtered back-projection.
+        tube_current: modulation of the tube current.
+        scatter: scattered radiation.
+        beam_hardening: correction of beam hardening.
+        helical: helical scan.
+        tone_hu: pairs of a CT number and the offset that this scanner's calibration adds to it,
+            with rising CT numbers. Between them the offset follows a monotone curve, beyond them it
+            is constant.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -442,25 +472,29 @@ class ScannerDefinition(_Section):
     @model_validator(mode="after")
     def _every_kernel_has_a_folder(self) -> ScannerDefinition:
         folders = Counter(portable_name(name).casefold() for name in self.kernels)
-        same = [
+        clashing = [
             name for name in sorted(self.kernels) if folders[portable_name(name).casefold()] > 1
         ]
-        if same:
+        if clashing:
             raise ValueError(
-                f"the kernels {', '.join(same)} would share a folder on a disk that tells no case "
-                "apart or forbids some of these characters; give them other names"
+                f"the kernels {', '.join(clashing)} would share a folder on a disk that tells no "
+                "case apart or forbids some of these characters; give them other names"
             )
         return self
 
     def record(self) -> dict[str, Any]:
-        """All values as plain JSON, without the optional sections that this scanner lacks."""
-        plain: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        """All values as plain JSON, without optional sections that this scanner lacks."""
+        record: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
         if self.geometry.sub_views == 1:
-            del plain["geometry"]["sub_views"]
-        return plain
+            del record["geometry"]["sub_views"]
+        return record
 
     def spectrum(self, kvp: float, bin_kev: float = 4.0) -> Spectrum:
-        """The tube's spectrum on the central ray, before the bowtie.
+        """Spectrum of the tube on the central ray, before the bowtie.
+
+        Args:
+            kvp: tube voltage.
+            bin_kev: width of the energy bins.
 
         Raises:
             UsageError: if the scanner has no such voltage.
@@ -473,10 +507,10 @@ class ScannerDefinition(_Section):
         return self.bowtie.thickness_mm(fan_rad, self.geometry.source_isocentre_mm)
 
     def kernel(self, name: str) -> Kernel:
-        """One of the kernels.
+        """Kernel of this name.
 
         Raises:
-            UsageError: if there is none of that name, listing those there are.
+            UsageError: if the scanner has no such kernel; it lists the kernels.
         """
         if name not in self.kernels:
             raise UsageError(
@@ -488,7 +522,7 @@ class ScannerDefinition(_Section):
         """Parameters of a reconstruction, such as `iterative-3`; None for `fbp`.
 
         Raises:
-            UsageError: if there is none of that name, listing those there are.
+            UsageError: if the scanner has no such reconstruction; it lists the reconstructions.
         """
         offered = self.reconstruction
         known = (FBP, *(offered.names if offered else ()))
@@ -502,15 +536,15 @@ class ScannerDefinition(_Section):
         strengths = offered.iterative if kind == "iterative" else offered.denoised
         return strengths[int(level) - 1]
 
-    def told_reconstruction(self, name: str) -> str:
-        """What DICOM says of a reconstruction: `ADMIRE 3`; nothing of filtered back-projection."""
+    def reconstruction_label(self, name: str) -> str:
+        """Label of a reconstruction for DICOM, such as `ADMIRE 3`; empty for `fbp`."""
         if name == FBP or self.reconstruction is None:
             return ""
         kind, level = name.split("-")
         return f"{self.reconstruction.family if kind == 'iterative' else 'Denoised'} {level}"
 
     def mas_for(self, ctdi_vol_mgy: float, kvp: float) -> float:
-        """Tube load of one rotation that gives this dose in the 32 cm body phantom.
+        """Tube load of one rotation in mAs that gives this CTDIvol in the 32 cm body phantom.
 
         Raises:
             UsageError: if the scanner has no such voltage.
@@ -525,16 +559,20 @@ class ScannerDefinition(_Section):
 
 
 def definition_names() -> tuple[str, ...]:
-    """The scanners that come with the package."""
+    """Names of the scanners that come with the package."""
     files = (resources.files(__package__) / FOLDER).iterdir()
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
 def load_definition(name_or_path: str | Path) -> ScannerDefinition:
-    """Read a scanner: one of `definition_names`, or a TOML file of the user's.
+    """Read the definition of a scanner.
+
+    Args:
+        name_or_path: one of `definition_names`, or the path of a TOML file.
 
     Raises:
-        UsageError: if there is none, or it is not right; names the file and each wrong field.
+        UsageError: if there is no such scanner, or the file is not a valid definition; the message
+            names the file and each wrong field.
     """
     name = str(name_or_path)
     file: Traversable = _bundled_file(name)
@@ -591,9 +629,11 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def _fault(item: Mapping[str, object]) -> str:
-    """One of pydantic's findings as "field: what was expected, got what"."""
-    place = item["loc"]
-    field = ".".join(str(part) for part in place) if isinstance(place, tuple) else str(place)
+    """Format an error of pydantic as "field: what was expected, got what"."""
+    location = item["loc"]
+    field = (
+        ".".join(str(part) for part in location) if isinstance(location, tuple) else str(location)
+    )
     if item["type"] == "missing":
         return f"{field} is missing"
     if item["type"] == "extra_forbidden":

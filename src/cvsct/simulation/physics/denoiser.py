@@ -1,13 +1,13 @@
-"""An edge-preserving denoiser of finished images, in units of the local noise.
+"""Edge-preserving denoiser of reconstructed images, in units of the local noise.
 
-The cheap variant of noise reduction that scanners offer beside iterative reconstruction: it sees
-the image alone, and the noise that its readings foretell. Differences between neighbours are
-smoothed where they are small against the noise and kept where they are edges: minimisation of
+It models the noise reduction that scanners offer beside iterative reconstruction. Its input is the
+image and the noise predicted from the readings. Differences between neighbours are smoothed where
+they are small against the noise and kept where they are edges, by minimization of
 
     1/2 sum_j (z_j - y_j)^2 / n_j^2 + b sum_jk s_jk psi(z_j - z_k)
 
-with the noise n, in a fixed number of sweeps. Without a model of how noise is correlated it smooths
-every frequency of the noise by the same amount of curvature, fine grain most.
+with the noise n, in a fixed number of sweeps. It has no model of the correlation of noise, so its
+smoothing acts most on the highest frequencies.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from cvsct.simulation.physics import ray_kernels as rays
 from cvsct.simulation.physics.definition import Denoised
 
 SWEEPS = 20
+"""Number of steps of the minimization."""
 WEIGHT = 1.5
-"""Of a pair of neighbours against a pixel's own value. Chosen."""
+"""Weight of a pair of neighbours against a pixel's own value; chosen."""
 
 
-def denoised(
+def denoise(
     image_hu: Float32[np.ndarray, "rows columns"],
     noise_hu: Float32[np.ndarray, "rows columns"],
     strength: Denoised,
 ) -> Float32[np.ndarray, "rows columns"]:
-    """The image without most of its noise; edges above the threshold stay.
+    """Smooth differences below the threshold; edges above it stay.
 
     Args:
-        image_hu: a reconstructed image.
+        image_hu: reconstructed image.
         noise_hu: standard deviation of each pixel's noise.
+        strength: threshold, and share of the denoised image in the result.
     """
     root = np.full_like(image_hu, np.sqrt(WEIGHT))
     sharpness = np.full_like(image_hu, 1 / strength.threshold)

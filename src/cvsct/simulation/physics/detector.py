@@ -1,7 +1,8 @@
-"""From line integrals to water paths: tube, bowtie, scintillator, noise, beam-hardening correction.
+"""Detector model: from path lengths through materials to noisy readings and water paths.
 
-Only this step depends on the tube voltage. The projection before it serves every voltage, every
-noise seed and every kernel.
+It covers tube, bowtie, scintillator, noise and the correction of beam hardening. Of the steps of a
+scan this one alone depends on the tube voltage: one projection serves every voltage, noise seed and
+kernel.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from cvsct.simulation.physics.spectrum import Spectrum
 from cvsct.simulation.physics.tube_current import CENTRAL_MM, CentralNoise
 
 LONGEST_WATER_MM = 450.0
-"""Water paths that the calibration covers."""
+"""Longest water path that the calibration covers."""
 REFERENCE_SCAN = (250.0, 100.0, 5.0)
-"""Water in mm, mAs and slice thickness in mm for which strengths of noise reduction are told."""
+"""Water path in mm, mAs and slice thickness in mm of the reference scan, to which the strengths of
+noise reduction refer."""
 CALIBRATION_PATHS = 91
+"""Number of path lengths that the calibration is fitted to."""
 CALIBRATION_ANCHOR_MM = 200.0
-"""Water path that reads right whatever material the calibration is made with."""
+"""Water path that reads correctly whatever the material of the calibration."""
 AMPLE_MAS = 1e6
-"""A load at which no reading is starved."""
+"""Tube load at which no reading is starved of photons."""
 
 Sinogram = Float32[np.ndarray, "views readings"]
 Paths = Float32[np.ndarray, "2 views readings"]
@@ -39,11 +42,11 @@ class Readings:
     """Readings of one rotation at one tube voltage.
 
     Args:
-        energy_kev: detected energy of each, corrected for scatter.
-        mas: load of the rotation.
-        thickness_mm: of the slice.
-        shares: load of each view over the mean; None where all are alike.
-        scatter_kev: what the correction has taken away; None where there is none.
+        energy_kev: detected energy of each reading, corrected for scatter.
+        mas: tube load of the rotation.
+        thickness_mm: slice thickness.
+        shares: tube load of each view over the mean; None for a constant current.
+        scatter_kev: scatter that the correction has subtracted; None without scatter.
     """
 
     energy_kev: Sinogram
@@ -55,12 +58,12 @@ class Readings:
 
 @dataclass(frozen=True)
 class WaterPaths:
-    """Readings as mm of water.
+    """Readings as path lengths through water.
 
     Args:
         mm: water path of each reading.
-        variance_mm2: gives the variance of each path, as a scanner can know it; asked for only
-            where a reconstruction weighs its data.
+        variance_mm2: function that estimates the variance of each path from the readings. Only
+            reconstructions that weight their data call it.
     """
 
     mm: Sinogram
@@ -68,15 +71,15 @@ class WaterPaths:
 
 
 @dataclass(frozen=True)
-class Detector:
-    """The detector of one scanner at one tube voltage.
+class DetectorModel:
+    """Detector of one scanner at one tube voltage, with tube, bowtie and calibration.
 
     Args:
-        definition: tube, bowtie and scintillator.
-        kvp: one of the definition's.
+        definition: definition of the scanner.
+        kvp: tube voltage, one of the definition's.
         fan_rad: fan angle of each reading of a view.
-        readings_per_rotation: among which the rotation's mAs are shared.
-        basis: the materials whose paths it is given.
+        readings_per_rotation: number of readings of a channel that share the mAs of a rotation.
+        basis: basis materials of the path lengths.
     """
 
     definition: ScannerDefinition
@@ -87,10 +90,10 @@ class Detector:
 
     @cached_property
     def _photons(self) -> Float64[np.ndarray, "energies readings"]:
-        """Photons one reading detects without an object, per mAs of the rotation and mm of slice.
+        """Photons that a reading detects without an object, per mAs of a rotation and mm of slice.
 
-        Fluence on the central ray at 1 m, thinned by the square of the distance, through the
-        bowtie, onto an element as wide as a channel, times what the scintillator absorbs.
+        They are the fluence on the central ray at 1 m, reduced by the square of the distance and
+        by the bowtie, times the area of a channel, times the share that the scintillator absorbs.
         """
         geometry, energies = self.definition.geometry, self._spectrum.energies_kev
         distance = geometry.source_detector_mm
@@ -98,9 +101,9 @@ class Detector:
         height_per_slice_mm = distance / geometry.source_isocentre_mm
         area = width_mm * height_per_slice_mm * (1000.0 / distance) ** 2
         bowtie = material_named(self.definition.bowtie.material).attenuation_per_mm(energies)
-        through = np.exp(-np.outer(bowtie, self.definition.bowtie_mm(self.fan_rad)))
+        transmitted = np.exp(-np.outer(bowtie, self.definition.bowtie_mm(self.fan_rad)))
         photons = self._spectrum.photons * self.definition.detector.absorbed_share(energies)
-        result: Float64[np.ndarray, "energies readings"] = photons[:, None] * through
+        result: Float64[np.ndarray, "energies readings"] = photons[:, None] * transmitted
         return result * (area / self.readings_per_rotation)
 
     @cached_property
@@ -109,6 +112,7 @@ class Detector:
 
     @cached_property
     def _attenuation(self) -> tuple[Float32[np.ndarray, " energies"], ...]:
+        """Attenuation of the basis materials per mm, in each energy bin."""
         return tuple(
             material.attenuation_per_mm(self._spectrum.energies_kev).astype(np.float32)
             for material in self.basis
@@ -116,12 +120,14 @@ class Detector:
 
     @cached_property
     def _weights(self) -> tuple[Float32[np.ndarray, "energies readings"], ...]:
+        """Energy, and squared energy, that each bin adds to a reading without an object."""
         """Energy, and energy squared, that each bin brings per mAs and mm."""
         energies = self._spectrum.energies_kev[:, None]
         return tuple((self._photons * energies**power).astype(np.float32) for power in (1, 2))
 
     @cached_property
     def _blank(self) -> Float64[np.ndarray, " readings"]:
+        """Signal of each reading without an object, in keV per mAs and mm of slice."""
         blank: Float64[np.ndarray, " readings"] = (
             self._photons * self._spectrum.energies_kev[:, None]
         ).sum(axis=0)
@@ -133,10 +139,10 @@ class Detector:
 
     @cached_property
     def _calibration(self) -> Float64[np.ndarray, "readings order"]:
-        """For each channel the polynomial from -log(reading / blank) to mm of water.
+        """Coefficients of each channel's polynomial from -log(reading / blank) to mm of water.
 
-        The bowtie hardens the beam differently in each channel, so each has its own (the water
-        correction of Hsieh, Computed Tomography, section 7.6).
+        The bowtie hardens the beam differently in each channel, so each has a polynomial of its own
+        (the water correction of Hsieh, Computed Tomography, section 7.6).
         """
         material = material_named(self._hardening.calibration_material)
         paths = np.linspace(0.0, LONGEST_WATER_MM, CALIBRATION_PATHS)
@@ -149,57 +155,60 @@ class Detector:
         result: Float64[np.ndarray, "readings order"] = solved / longest[:, None] ** powers
         if self._hardening != BeamHardening():
             anchor = self._logs_behind(WATER, np.array([CALIBRATION_ANCHOR_MM]))[0]
-            reads = (result * anchor[:, None] ** powers).sum(axis=1)
-            result *= CALIBRATION_ANCHOR_MM / reads[:, None]
+            read_mm = (result * anchor[:, None] ** powers).sum(axis=1)
+            result *= CALIBRATION_ANCHOR_MM / read_mm[:, None]
         return result
 
     def _logs_behind(
         self, material: Material, paths_mm: Float64[np.ndarray, " paths"]
     ) -> Float64[np.ndarray, "paths readings"]:
-        """-log(reading / blank) behind these paths of a material, in every channel."""
+        """Value of -log(reading / blank) behind these paths of a material, in every channel."""
         per_mm = material.attenuation_per_mm(self._spectrum.energies_kev)
         weights = self._photons * self._spectrum.energies_kev[:, None]
-        through = np.exp(-np.outer(paths_mm, per_mm)) @ weights
-        result: Float64[np.ndarray, "paths readings"] = -np.log(through / self._blank)
+        signal = np.exp(-np.outer(paths_mm, per_mm)) @ weights
+        result: Float64[np.ndarray, "paths readings"] = -np.log(signal / self._blank)
         return result
 
     @cached_property
     def _scatter(self) -> ScatterModel | None:
+        """Model of the scatter, if the definition has one."""
         section = self.definition.scatter
         if section is None:
             return None
         distance_mm = self.definition.geometry.source_isocentre_mm * np.sin(self.fan_rad)
         half_mm = np.sqrt(np.maximum((REFERENCE_WATER_MM / 2) ** 2 - distance_mm**2, 0))
         per_mm = WATER.attenuation_per_mm(self._spectrum.energies_kev)
-        through = np.exp(-np.outer(per_mm, 2 * half_mm))
-        reference = (self._photons * self._spectrum.energies_kev[:, None] * through).sum(axis=0)
+        transmitted = np.exp(-np.outer(per_mm, 2 * half_mm))
+        energies_kev = self._spectrum.energies_kev[:, None]
+        reference = (self._photons * energies_kev * transmitted).sum(axis=0)
         middle = int(np.abs(self.fan_rad).argmin())
         log = float(np.log(self._blank[middle] / reference[middle]))
         return ScatterModel(section, self.fan_rad, self._blank, reference, log / REFERENCE_WATER_MM)
 
-    def detected(self, paths_mm: Sequence[Paths]) -> tuple[Sinogram, Sinogram]:
+    def _detected_energy(self, paths_mm: Sequence[Paths]) -> tuple[Sinogram, Sinogram]:
         """Primary signal and the variance of its noise, in keV and keV^2 per mAs and mm of slice.
 
         Args:
-            paths_mm: the paths of each sub-view; the gantry turns on while a reading is taken, so
-                their intensities are averaged.
+            paths_mm: path lengths of each sub-view. The gantry turns while a reading is taken, so
+                that the intensities of its sub-views are averaged.
         """
-        signal, spread = self._detected_once(paths_mm[0], self._weights)
-        for more in paths_mm[1:]:
-            more_signal, more_spread = self._detected_once(more, self._weights)
-            signal += more_signal
-            spread += more_spread
+        signal, spread = self._sub_view_energy(paths_mm[0], self._weights)
+        for sub_view in paths_mm[1:]:
+            sub_signal, sub_spread = self._sub_view_energy(sub_view, self._weights)
+            signal += sub_signal
+            spread += sub_spread
         if len(paths_mm) > 1:
             signal /= np.float32(len(paths_mm))
             spread /= np.float32(len(paths_mm))
         return signal, spread
 
-    def _detected_once(
+    def _sub_view_energy(
         self, paths_mm: Paths, weights: tuple[Float32[np.ndarray, "energies readings"], ...]
     ) -> tuple[Sinogram, Sinogram]:
+        """Primary signal and variance of one sub-view."""
         shape = paths_mm.shape[1:]
         signal, spread = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        rays.detected(paths_mm[0], paths_mm[1], *self._attenuation, *weights, signal, spread)
+        rays.detected_energy(paths_mm[0], paths_mm[1], *self._attenuation, *weights, signal, spread)
         return signal, spread
 
     def readings(
@@ -210,17 +219,19 @@ class Detector:
         rng: np.random.Generator | None,
         shares: Float64[np.ndarray, " views"] | None = None,
     ) -> Readings:
-        """Readings corrected for scatter, with noise unless `rng` is None.
+        """Simulate readings, corrected for scatter.
 
-        Compound Poisson noise of an energy-integrating detector: variance is the sum of E^2 N
-        (Whiting et al., Med Phys 33, 2006), to which the electronics add theirs.
+        The noise of an energy-integrating detector is compound Poisson noise, whose variance is the
+        sum of E^2 N (Whiting et al., Med Phys 33, 2006), plus electronic noise.
 
         Args:
-            paths_mm: for each sub-view the paths through the two basis materials.
-            mas: load of the rotation.
-            shares: load of each view over the mean; None where all are alike.
+            paths_mm: path lengths through the two basis materials, of each sub-view.
+            mas: tube load of the rotation.
+            thickness_mm: slice thickness.
+            rng: random stream of the noise; None for readings without noise.
+            shares: tube load of each view over the mean; None for a constant current.
         """
-        signal, spread = self.detected(paths_mm)
+        signal, spread = self._detected_energy(paths_mm)
         exposure = self._exposure(mas, thickness_mm, shares)
         scatter = self._scatter.signal(signal) if self._scatter else None
         if scatter is not None:
@@ -248,26 +259,26 @@ class Detector:
     def _exposure(
         mas: float, thickness_mm: float, shares: Float64[np.ndarray, " views"] | None
     ) -> np.float32 | Float32[np.ndarray, "views 1"]:
-        """Load times mm of slice, of the rotation or as if all its views were like each one."""
+        """Tube load times mm of slice: of the rotation, or for each view that of its current."""
         if shares is None:
             return np.float32(mas * thickness_mm)
         return (mas * thickness_mm * shares).astype(np.float32)[:, None]
 
     def _dark_kev(self, thickness_mm: float) -> float:
-        """Electronic noise of a reading: its rows' variances add."""
+        """Standard deviation of a reading's electronic noise; the variances of its rows add."""
         detector = self.definition.detector
         return detector.electronic_noise_kev * float(np.sqrt(thickness_mm / detector.row_mm))
 
     def water_mm(self, readings: Readings) -> Sinogram:
-        """Readings as mm of water: logarithm and water correction.
+        """Convert readings to mm of water by logarithm and water correction.
 
-        A starved reading counts as the electronic noise's standard deviation, as a scanner clips
-        what has no logarithm.
+        Readings below the standard deviation of the electronic noise are raised to it, so that all
+        have a logarithm.
         """
         energy_kev = readings.energy_kev
         result = np.empty_like(energy_kev)
         floor = np.float32(self._dark_kev(readings.thickness_mm))
-        if readings.shares is not None:  # the reference detector tells the load of each view
+        if readings.shares is not None:  # the reference detector measures the load of a view
             energy_kev = np.maximum(energy_kev, floor) / readings.shares.astype(np.float32)[:, None]
             floor = energy_kev.min()
         rays.water_paths(
@@ -280,12 +291,12 @@ class Detector:
         return result
 
     def water_variance_mm2(self, readings: Readings) -> Sinogram:
-        """Variance of each water path as a scanner can know it: from its one noisy reading.
+        """Estimate the variance of each water path from its noisy reading, as a scanner can.
 
-        Photons' and electronic noise, through the logarithm and the water correction. The energy
-        of a photon is taken as the blank beam's, since the object's hardening is not known. Photons
-        that a scatter correction took away left their noise; the correction's own, smooth along a
-        view, is not counted.
+        Photon noise and electronic noise are propagated through the logarithm and the water
+        correction. The energy of a photon is taken as that of the blank beam, since the hardening
+        by the object is unknown. The noise of scattered photons stays when a correction subtracts
+        their mean; the noise of the correction itself, smooth along a view, is not counted.
         """
         shape = readings.energy_kev.shape
         shares, scatter = readings.shares, readings.scatter_kev
@@ -310,19 +321,19 @@ class Detector:
         water_mm, mas, thickness_mm = REFERENCE_SCAN
         middle = len(self.fan_rad) // 2
         energies = self._spectrum.energies_kev
-        through = np.exp(-water_mm * WATER.attenuation_per_mm(energies))
-        signal = float((self._photons[:, middle] * energies * through).sum())
+        transmitted = np.exp(-water_mm * WATER.attenuation_per_mm(energies))
+        signal = float((self._photons[:, middle] * energies * transmitted).sum())
         energy_kev = np.full((1, len(self.fan_rad)), signal * mas * thickness_mm, np.float32)
         variance = self.water_variance_mm2(Readings(energy_kev, mas, thickness_mm))
         return float(variance[0, middle])
 
     def bone_hardening_mm(self, paths_mm: Sequence[Paths]) -> Sinogram:
-        """What a water correction alone gets wrong because of bone, in mm of water.
+        """Error in mm of water that bone causes when the correction is for water alone.
 
-        The basis material of the second map reads as its path times its attenuation over water's,
-        both at the mean energy of the signal behind 20 cm of water; the difference is what a bone
-        correction (Joseph and Spital, J Comput Assist Tomogr 2, 1978) estimates from a first
-        image and takes away.
+        Ideally the second basis material reads as its path times its attenuation over that of
+        water, both at the mean energy of the signal behind 20 cm of water. The difference from
+        this is what a bone correction (Joseph and Spital, J Comput Assist Tomogr 2, 1978) estimates
+        from a first image and subtracts.
         """
         energies = self._spectrum.energies_kev
         weights = self._weights[0][:, slice(*self._central)].sum(axis=1)
@@ -330,10 +341,12 @@ class Detector:
         behind = weights * np.exp(-CALIBRATION_ANCHOR_MM * water)
         energy = np.array([np.average(energies, weights=behind)])
         bone = self.basis[1].attenuation_per_mm(energy) / WATER.attenuation_per_mm(energy)
-        without = [np.stack((paths[0], np.zeros_like(paths[1]))) for paths in paths_mm]
+        without_bone = [np.stack((paths[0], np.zeros_like(paths[1]))) for paths in paths_mm]
         both, soft = (
-            self.water_mm(Readings(self.detected(each)[0] * np.float32(AMPLE_MAS), AMPLE_MAS, 1.0))
-            for each in (paths_mm, without)
+            self.water_mm(
+                Readings(self._detected_energy(paths)[0] * np.float32(AMPLE_MAS), AMPLE_MAS, 1.0)
+            )
+            for paths in (paths_mm, without_bone)
         )
         path_mm = sum(paths[1] for paths in paths_mm) / np.float32(len(paths_mm))
         return np.asarray(both - soft - path_mm * np.float32(bone[0]))
@@ -341,17 +354,21 @@ class Detector:
     def central_noise(
         self, paths_mm: Sequence[Paths], thickness_mm: float, gain: float
     ) -> tuple[Float64[np.ndarray, " views"], CentralNoise]:
-        """Logarithmic attenuation and noise of the rays near the isocentre, view by view.
+        """Logarithmic attenuation and noise of the rays near the isocentre, for each view.
 
         Args:
+            paths_mm: path lengths through the basis materials, of each sub-view.
+            thickness_mm: slice thickness.
             gain: HU^2 at the centre of an image for each mm^2 of variance, summed over the views.
         """
         first, last = self._central
-        energy, squared = (np.ascontiguousarray(each[:, first:last]) for each in self._weights)
+        energy, squared = (
+            np.ascontiguousarray(weights[:, first:last]) for weights in self._weights
+        )
         parts = [np.ascontiguousarray(paths[:, :, first:last]) for paths in paths_mm]
-        found = [self._detected_once(part, (energy, squared)) for part in parts]
-        signal = np.mean([each[0] for each in found], axis=0, dtype=np.float64)
-        spread = np.mean([each[1] for each in found], axis=0, dtype=np.float64)
+        detected = [self._sub_view_energy(part, (energy, squared)) for part in parts]
+        signal = np.mean([part_signal for part_signal, _ in detected], axis=0, dtype=np.float64)
+        spread = np.mean([part_spread for _, part_spread in detected], axis=0, dtype=np.float64)
         logs = np.log(self._blank[first:last] / signal)
         coefficients = self._calibration[first:last]
         powers = np.arange(coefficients.shape[1])
@@ -367,7 +384,7 @@ class Detector:
 
     @cached_property
     def _central(self) -> tuple[int, int]:
-        """The readings near the isocentre."""
+        """Range of the readings whose rays pass near the isocentre."""
         distance_mm = self.definition.geometry.source_isocentre_mm * np.sin(np.abs(self.fan_rad))
         inside = np.flatnonzero(distance_mm <= CENTRAL_MM)
         return int(inside[0]), int(inside[-1]) + 1

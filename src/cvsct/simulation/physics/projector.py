@@ -1,6 +1,6 @@
 """Fan-beam projection of a slice onto an equi-angular curved detector, and its adjoint.
 
-At view angle b the source stands at `R (sin b, -cos b)`; the ray at fan angle g runs at the
+At view angle b the source lies at `R (sin b, -cos b)`; the ray at fan angle g runs at the
 parallel angle `b - g`, at the signed distance `R sin g` from the isocentre (Kak and Slaney,
 Principles of Computerized Tomographic Imaging, section 3.4). Coordinates are the DICOM patient's:
 x to the left and along a row, y to the back and down a column.
@@ -20,13 +20,13 @@ from cvsct.simulation.physics import ray_kernels as rays
 
 @dataclass(frozen=True)
 class FanGeometry:
-    """Where source and detector elements stand.
+    """Positions of the source and angles of the detector elements.
 
     Args:
-        source_isocentre_mm: radius of the source's circle.
-        views: source positions, equally spaced over one rotation.
-        elements: detector elements side by side.
-        element_rad: angle one element subtends at the source.
+        source_isocentre_mm: radius of the circle on which the source moves.
+        views: number of source positions, equally spaced over one rotation.
+        elements: number of detector elements.
+        element_rad: angle that one element subtends at the source.
         offset_rad: fan angle of the middle of the detector.
         turn_rad: angle of the source at the first view.
     """
@@ -40,13 +40,13 @@ class FanGeometry:
 
     @cached_property
     def boundary_rad(self) -> Float64[np.ndarray, " boundaries"]:
-        """Fan angles of the borders between elements, `elements + 1` of them."""
-        places = np.arange(self.elements + 1) - self.elements / 2
-        return np.asarray(places * self.element_rad + self.offset_rad)
+        """Fan angles of the boundaries of the elements, `elements + 1` in number."""
+        positions = np.arange(self.elements + 1) - self.elements / 2
+        return np.asarray(positions * self.element_rad + self.offset_rad)
 
     @cached_property
     def centre_rad(self) -> Float64[np.ndarray, " elements"]:
-        """Fan angle of each element's middle."""
+        """Fan angle of the centre of each element."""
         return np.asarray((self.boundary_rad[1:] + self.boundary_rad[:-1]) / 2)
 
     @cached_property
@@ -56,7 +56,7 @@ class FanGeometry:
 
     @property
     def radius_mm(self) -> float:
-        """Radius of the circle that every view sees whole."""
+        """Radius of the field of view: the circle that lies inside the fan of every view."""
         edge = min(-self.boundary_rad[0], self.boundary_rad[-1])
         return float(self.source_isocentre_mm * np.sin(edge))
 
@@ -64,19 +64,20 @@ class FanGeometry:
 def project(
     amounts: Float32[np.ndarray, "2 size size"], extent_mm: float, fan: FanGeometry
 ) -> Float32[np.ndarray, "views elements 2"]:
-    """Line integrals of two maps, averaged over each element's strip.
+    """Line integrals of two maps, averaged over the strip of each element.
 
     Args:
         amounts: relative amounts of the two basis materials.
         extent_mm: side of the square raster, centred on the isocentre.
+        fan: geometry of the fan beam.
 
     Returns:
-        mm of each basis material at its full density.
+        Path length in mm through each basis material at its full density.
 
     Raises:
-        GeometryError: if something lies outside the circle every view sees.
+        GeometryError: if part of the object lies outside the field of view.
     """
-    _refuse_truncation(amounts, extent_mm, fan)
+    _check_truncation(amounts, extent_mm, fan)
     pixel_mm = extent_mm / amounts.shape[1]
     upright = rays.prefix_sums(amounts)
     lying = rays.prefix_sums(np.ascontiguousarray(amounts.transpose(0, 2, 1)))
@@ -104,7 +105,7 @@ def project(
 def project_adjoint(
     lines: Float32[np.ndarray, "views elements 2"], extent_mm: float, size: int, fan: FanGeometry
 ) -> Float32[np.ndarray, "2 size size"]:
-    """What the transpose of projection makes of line integrals; no inverse, but its gradient."""
+    """Apply the transpose of projection to line integrals; gradients need it, it is no inverse."""
     pixel_mm = extent_mm / size
     shape = (size, size + 1 + 2 * rays.MARGIN_PX, 2)
     upright, lying = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
@@ -127,7 +128,17 @@ def project_adjoint(
 
 @dataclass(frozen=True)
 class _Part:
-    """The elements of one view whose rays run mainly along the rows' depth, or across it."""
+    """Range of elements of one view whose rays are all steep, or all flat, to the raster's rows.
+
+    Args:
+        upright: whether the rays are steep, so that they cross every row; otherwise the raster is
+            transposed.
+        across, along: position of the source in columns and in rows.
+        turn, sense: a ray of slope s has the fan angle `turn + sense * atan(s)`, modulo pi.
+        first, last: range of the elements.
+        slopes: columns per row along the ray of each boundary.
+        factors: factor of each element that turns a strip sum into mm.
+    """
 
     upright: bool
     across: float
@@ -142,12 +153,12 @@ class _Part:
 
 @lru_cache(maxsize=16)
 def _all_parts(fan: FanGeometry, size: int, pixel_mm: float) -> tuple[tuple[_Part, ...], ...]:
-    """The parts of every view, kept from slice to slice."""
+    """Parts of every view, cached for the next slices."""
     return tuple(_parts(fan, view, size, pixel_mm) for view in range(fan.views))
 
 
 def _parts(fan: FanGeometry, view: int, size: int, pixel_mm: float) -> tuple[_Part, ...]:
-    """Split a view where its rays turn from steep to flat (45 degrees), at most once or twice."""
+    """Divide a view where its rays change between steep and flat (45 degrees)."""
     turn = float(fan.view_rad[view])
     x = fan.source_isocentre_mm * np.sin(turn) / pixel_mm + size / 2
     y = -fan.source_isocentre_mm * np.cos(turn) / pixel_mm + size / 2
@@ -177,24 +188,25 @@ def _parts(fan: FanGeometry, view: int, size: int, pixel_mm: float) -> tuple[_Pa
 def _prefix_adjoint(
     sums: Float32[np.ndarray, "rows boundaries 2"],
 ) -> Float64[np.ndarray, "2 rows columns"]:
-    """Transpose of the running sum: a column's value reaches every boundary to its right."""
+    """Transpose of the running sum: a column contributes to every boundary to its right."""
     margin = rays.MARGIN_PX
-    reach = np.cumsum(sums[:, ::-1].astype(np.float64), axis=1)[:, ::-1]
-    return reach[:, margin + 1 : -margin].transpose(2, 0, 1)
+    totals = np.cumsum(sums[:, ::-1].astype(np.float64), axis=1)[:, ::-1]
+    return totals[:, margin + 1 : -margin].transpose(2, 0, 1)
 
 
-def _refuse_truncation(
+def _check_truncation(
     amounts: Float32[np.ndarray, "2 size size"], extent_mm: float, fan: FanGeometry
 ) -> None:
+    """Raise GeometryError if part of the object lies outside the field of view."""
     size = amounts.shape[1]
-    place = (np.arange(size) + 0.5) * (extent_mm / size) - extent_mm / 2
+    centre_mm = (np.arange(size) + 0.5) * (extent_mm / size) - extent_mm / 2
     filled = (amounts != 0).any(axis=0)
-    reach = np.sqrt(
-        place[:, None] ** 2 + place[None, :] ** 2, where=filled, out=np.zeros((size, size))
+    distance_mm = np.sqrt(
+        centre_mm[:, None] ** 2 + centre_mm[None, :] ** 2, where=filled, out=np.zeros((size, size))
     )
-    farthest = float(reach.max())
-    if farthest > fan.radius_mm:
+    farthest_mm = float(distance_mm.max())
+    if farthest_mm > fan.radius_mm:
         raise GeometryError(
-            f"the object reaches {farthest:.0f} mm from the isocentre, the detector sees "
+            f"the object reaches {farthest_mm:.0f} mm from the isocentre, the detector sees "
             f"{fan.radius_mm:.0f} mm; make the body smaller, or centre it"
         )

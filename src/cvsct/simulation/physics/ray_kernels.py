@@ -1,8 +1,8 @@
-"""Numba-compiled sums along rays: fan-beam strips, their adjoint, parallel back-projection.
+"""Numba-compiled functions on rays and pixels: projection, detection, back-projection, penalty.
 
-Only this module, `fields` and `voxels` hold compiled code. Every function runs on one thread (a
-simulation scales over processes), gives the same bits on each run of one machine, and is called by
-the module that checks its arguments: `projector`, `detector` or `recon`.
+Every function runs on one thread (a simulation scales over processes) and gives the same bits on
+each run of one machine. The calling modules check the arguments: `projector`, `detector`, `recon`,
+`iterative` and `denoiser`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from numba import njit
 
 MARGIN_PX = 8
-"""Empty columns that `prefix_sums` puts on either side of the raster."""
+"""Number of empty columns that `prefix_sums` adds on either side of the raster."""
 
 
 @njit(cache=True, fastmath=True)
 def prefix_sums(amounts):
-    """Running sums along rows of two interleaved maps, and each row's extent.
+    """Running sums along the rows of two maps, interleaved, and the extent of each row.
 
     Args:
         amounts: (2, rows, columns).
@@ -54,14 +54,15 @@ def prefix_sums(amounts):
 
 @njit(cache=True, fastmath=True)
 def ray_slopes(turn, boundary_rad, upright, pixel_mm):
-    """Columns a ray crosses per row, and what a strip sum is multiplied by to become mm.
+    """Columns that a ray crosses per row, and factors that turn strip sums into mm.
 
     Args:
-        turn: the view's angle; a ray's is that less its fan angle.
-        upright: rows are crossed (True), or the transposed raster's.
+        turn: angle of the view; the angle of a ray is this minus its fan angle.
+        upright: whether rows of the raster are crossed, or rows of the transposed raster.
 
     Returns:
-        Slope of each boundary's ray, and each element's factor: path per row over strip width.
+        Slope of the ray of each boundary, and factor of each element (path per row over strip
+        width).
     """
     count = boundary_rad.shape[0]
     slopes = np.empty(count, np.float32)
@@ -130,10 +131,10 @@ def strip_sums(sums, extent, across, along, turn, sense, boundary_rad, first, la
 
 @njit(cache=True, fastmath=True)
 def _add_strips(row, across, depth, weight, slopes, out, index, part, values):
-    """One row's share of `strip_sums`, in three passes of which the first and last vectorise.
+    """Add the strips of one row for `strip_sums`, in three passes; the first and last vectorize.
 
-    `out` and `values` are flat, soft and bone in turn. Unsigned indices spare numba's test for
-    negative ones.
+    `out` and `values` are flat and alternate between soft and bone. Unsigned indices avoid the
+    test of numba for negative ones.
     """
     top = np.float32(row.shape[0] - 1.001)
     for k in range(slopes.shape[0]):
@@ -152,7 +153,7 @@ def _add_strips(row, across, depth, weight, slopes, out, index, part, values):
 
 @njit(cache=True, fastmath=True)
 def strip_sums_adjoint(view, across, along, first, last, slopes, sums):
-    """Add one view's transpose of `strip_sums` to running-sum coefficients, every row in full."""
+    """Add the transpose of `strip_sums` for one view to the coefficients of the running sums."""
     for r in range(sums.shape[0]):
         depth = r + 0.5 - along
         weight = np.float32(1.0 / depth)
@@ -172,12 +173,12 @@ def strip_sums_adjoint(view, across, along, first, last, slopes, sums):
 
 @njit(cache=True, fastmath=True)
 def aperture_means(lines, outer, step, out):
-    """Means over each reading's four elements, the outer two weighted by `outer` of the inner.
+    """Weighted means over the four elements of each reading.
 
     Args:
         lines: (views, elements, 2).
-        outer: weight a of `(a, 1 - a, 1 - a, a) / 2`; what lies off the detector counts as 0.
-        step: elements from one reading to the next.
+        outer: weight a of `(a, 1 - a, 1 - a, a) / 2`; elements off the detector count as 0.
+        step: number of elements from one reading to the next.
         out: (2, views, readings), written.
     """
     elements = lines.shape[1]
@@ -196,13 +197,13 @@ def aperture_means(lines, outer, step, out):
 
 @njit(cache=True, fastmath=True)
 def back_project(filtered, cosines, sines, first_mm, step_mm, x_mm, y_mm, out):
-    """Add filtered parallel projections to an image, linear between samples.
+    """Add filtered parallel projections to an image, interpolated linearly between samples.
 
     Args:
         filtered: (angles, samples), an even number of angles; sample k lies at
             `first_mm + k step_mm` from the isocentre.
         x_mm, y_mm: pixel centres, both equally spaced.
-        out: (rows, columns), added to. Pixels beyond the samples must not be asked for.
+        out: (rows, columns), added to. All pixels must lie within the samples.
     """
     one = np.uint32(1)
     columns = x_mm.shape[0]
@@ -233,11 +234,11 @@ def back_project(filtered, cosines, sines, first_mm, step_mm, x_mm, y_mm, out):
 
 @njit(cache=True, fastmath=True)
 def weighted_gather(values, first, weights, out):
-    """Each output sample as a fixed weighted sum of neighbouring input samples, row by row.
+    """Compute each output sample as a weighted sum of neighbouring input samples, row by row.
 
     Args:
         values: (rows, samples).
-        first: index of the first input sample each output sample takes.
+        first: index of the first input sample of each output sample.
         weights: (outputs, taps).
         out: (rows, outputs), written.
     """
@@ -252,9 +253,9 @@ def weighted_gather(values, first, weights, out):
 
 @njit(cache=True, fastmath=True, inline="always")
 def _exp(x):
-    """exp(x) for x <= 0 in float32, 2e-7 relative; the library's does not vectorise.
+    """Exponential function for x <= 0 in float32, with a relative error of 2e-7; it vectorizes.
 
-    2^y as 2^floor(y), put together from bits, times a polynomial of the rest (Chebyshev fit).
+    It is 2^floor(y), composed from bits, times a polynomial of the remainder (Chebyshev fit).
     """
     y = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
     whole = np.floor(y)
@@ -270,13 +271,14 @@ def _exp(x):
 
 
 @njit(cache=True, fastmath=True)
-def detected(soft_mm, bone_mm, soft, bone, energy, variance, signal, spread):
+def detected_energy(soft_mm, bone_mm, soft, bone, energy, variance, signal, spread):
     """Mean detected energy of each reading and the variance of its compound Poisson noise.
 
     Args:
         soft_mm, bone_mm: (views, readings): mm of each basis material at its full density.
         soft, bone: attenuation of the basis materials in each energy bin, 1/mm.
-        energy, variance: (bins, readings): what each bin brings without an object, keV and keV^2.
+        energy, variance: (bins, readings): energy and squared energy of the photons of each bin
+            without an object, in keV and keV^2.
         signal, spread: (views, readings), written.
     """
     for v in range(soft_mm.shape[0]):
@@ -295,7 +297,7 @@ def detected(soft_mm, bone_mm, soft, bone, energy, variance, signal, spread):
 
 @njit(cache=True, fastmath=True)
 def water_paths(readings, blank, floor, coefficients, out):
-    """Readings to mm of water: logarithm, then each channel's polynomial.
+    """Convert readings to mm of water by the logarithm and the polynomial of each channel.
 
     Args:
         readings: (views, channels), keV; values below `floor` count as `floor`.
@@ -315,16 +317,16 @@ def water_paths(readings, blank, floor, coefficients, out):
 
 @njit(cache=True, fastmath=True)
 def water_variances(readings, scatter, shares, blank, floor, energy, dark, coefficients, out):
-    """Variance of each water path, from its reading: photons' and electronic noise, propagated.
+    """Variance of each water path, propagated from photon noise and electronic noise.
 
     Args:
         readings: (views, channels), keV; values below `floor` count as `floor`.
-        scatter: (views, channels), keV, taken away from the readings; its noise is in them.
-        shares: (views,) load of each view over the mean.
+        scatter: (views, channels), keV, subtracted from the readings, which keep its noise.
+        shares: (views,) tube load of each view over the mean.
         blank: (channels,) readings without an object at the mean load.
-        energy: (channels,) sum E^2 N over sum E N, the variance that a detected keV brings.
+        energy: (channels,) sum E^2 N over sum E N, the variance per detected keV.
         dark: variance of the electronic noise, keV^2.
-        coefficients: (channels, order): of p, p^2, ... the water path's polynomial.
+        coefficients: (channels, order): of p, p^2, ... in the polynomial of the water path.
         out: (views, channels), written.
     """
     order = coefficients.shape[1]
@@ -340,7 +342,7 @@ def water_variances(readings, scatter, shares, blank, floor, energy, dark, coeff
 
 @njit(cache=True, fastmath=True)
 def _sample_places(start, step, index, part):
-    """Where equally spaced pixels of a row fall among samples; the adjoint pair shares it."""
+    """Sample index and fraction of the equally spaced pixels of a row, for both directions."""
     for c in range(index.shape[0]):
         t = start + np.float32(c) * step
         index[c] = np.int32(t)
@@ -349,13 +351,14 @@ def _sample_places(start, step, index, part):
 
 @njit(cache=True, fastmath=True)
 def spread_parallel(image, flipped, cosines, sines, step, middle, out):
-    """Parallel projections of a square image, each pixel shared between its two samples.
+    """Parallel projections of a square image; each pixel is shared between two samples.
 
     Args:
-        image: (size, size); `flipped` its transpose, contiguous.
-        step: pixel over sample distance.
-        middle: sample on which the image's centre falls.
-        out: (angles, samples), written. Samples must reach beyond the image's corners.
+        image, flipped: (size, size); `flipped` is the contiguous transpose of `image`.
+        cosines, sines: (angles,) of the angles of the rays.
+        step: ratio of the distances between pixels and between samples.
+        middle: sample on which the centre of the image falls.
+        out: (angles, samples), written. The samples must extend beyond the corners of the image.
     """
     size, samples = image.shape[0], out.shape[1]
     index, part = np.empty(size, np.int32), np.empty(size, np.float32)
@@ -385,7 +388,7 @@ def spread_parallel(image, flipped, cosines, sines, step, middle, out):
 
 @njit(cache=True, fastmath=True)
 def gather_parallel(values, cosines, sines, step, middle, image, flipped):
-    """The transpose of `spread_parallel`, added to an image and to a transposed one.
+    """Transpose of `spread_parallel`, added to an image and to a transposed image.
 
     Args:
         values: (angles, samples).
@@ -426,13 +429,13 @@ def gather_parallel(values, cosines, sines, step, middle, image, flipped):
 
 @njit(cache=True, fastmath=True)
 def resample_rows(values, first, step, out):
-    """Linear interpolation of each row at equally spaced places; 0 off the row.
+    """Interpolate each row linearly at equally spaced positions; values off the row are 0.
 
     Args:
         values: (rows, samples).
-        first: (rows,) index, with a fraction, of each row's first place.
-        step: distance of places in samples.
-        out: (rows, places), written.
+        first: (rows,) fractional index of the first position of each row.
+        step: distance between positions in samples.
+        out: (rows, positions), written.
     """
     last = values.shape[1] - 1
     for r in range(out.shape[0]):
@@ -448,7 +451,7 @@ def resample_rows(values, first, step, out):
 
 @njit(cache=True, fastmath=True)
 def penalty_gradient(image, root, sharpness, out):
-    """Gradient of the edge-preserving penalty of each pixel against its 8 neighbours.
+    """Gradient of the edge-preserving penalty between each pixel and its 8 neighbours.
 
     A pair's potential is `root_j root_k share delta^2 (sqrt(1 + (t / delta)^2) - 1)` of its
     difference t, with 1 / delta the mean of the two pixels' `sharpness` and share 1, or 1 / sqrt(2)

@@ -1,9 +1,9 @@
-"""From water paths to an image: rebinning to parallel rays, a vendor's kernel, back-projection.
+"""Filtered back-projection: rebinning to parallel rays, reconstruction kernel, back-projection.
 
-Both scanners sample at twice the density that their channels alone would give, and the rebinned
-data keep it: GE's quarter-offset detector interleaves each ray with its neighbour from the other
-side, Siemens' flying focal spot reads each view twice. Without that, what the sharp kernels show
-beyond 0.85 lp/mm would be aliased (the trap in the design's prototype).
+Scanners sample at twice the density that their channels alone would give, and the rebinned data
+keep that density: a quarter-offset detector interleaves each ray with its neighbour from the
+opposite side, a flying focal spot reads each view twice. At the density of the channels the
+frequencies that sharp kernels show beyond 0.85 lp/mm would be aliased.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from cvsct.simulation.physics.definition import Kernel, ScannerDefinition
 from cvsct.simulation.physics.projector import FanGeometry
 
 SAMPLE_MM = 0.25
-"""Distance of parallel samples before filtering; back-projection reads twice as many."""
+"""Distance of parallel samples before filtering; filtering halves it for back-projection."""
 TAPS = 6
-"""Points of the Lagrange interpolation from fan angles to parallel distances."""
+"""Number of points of the Lagrange interpolation from fan angles to parallel distances."""
 DIVISOR_FLOOR = 0.2
+"""Smallest modulation of the system's blur that the filter divides by."""
 TAPER_LP_MM = (1.25, 1.40)
-"""The filter divides by the system's own blur, at most fivefold, and ends in a cosine taper."""
-
+"""Frequencies between which a cosine taper ends the filter."""
 
 Modulation = Callable[[Float64[np.ndarray, " f"]], Float64[np.ndarray, " f"]]
-"""A gain at frequencies in lp/mm."""
-Rows = tuple[Float64[np.ndarray, " angles"], float, int]
-"""Rays of each angle: the first one's distance from the isocentre in mm, their own distance, their
-number."""
+"""Function that gives a gain at frequencies in lp/mm."""
+RayRows = tuple[Float64[np.ndarray, " angles"], float, int]
+"""Equally spaced rays of each angle: signed distance of the first ray from the isocentre in mm,
+distance between rays in mm, and number of rays."""
 
 
 @dataclass(frozen=True)
 class ImageGrid:
-    """Where the pixels of an image lie.
+    """Positions of the pixels of a square image.
 
     Args:
-        size_px: rows and columns.
+        size_px: number of rows and of columns.
         fov_mm: reconstructed field of view, the side of the square.
-        centre_mm: its middle, x and y.
+        centre_mm: centre of the square, x and y.
     """
 
     size_px: int = 512
@@ -57,18 +57,19 @@ class ImageGrid:
         return self.fov_mm / self.size_px
 
     def axis_mm(self, axis: int) -> Float64[np.ndarray, " pixels"]:
-        """Pixel centres along x (0) or y (1)."""
-        places = np.arange(self.size_px) - (self.size_px - 1) / 2
-        return self.centre_mm[axis] + places * self.pixel_mm
+        """Pixel centres along x (axis 0) or y (axis 1)."""
+        indices = np.arange(self.size_px) - (self.size_px - 1) / 2
+        return self.centre_mm[axis] + indices * self.pixel_mm
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a scanner's detector elements become readings, and readings parallel samples.
+    """Sampling of a scanner: from the projector's elements to readings and to parallel samples.
 
-    A channel spans two of the projector's elements, so that readings half a channel apart and the
-    focal spot's blur can be told with weights on four neighbours: `(a, 1-a, 1-a, a) / 2`. The
-    weight `a` gives the focal spot the variance of a uniform one, as it is seen at the isocentre.
+    A channel spans two of the projector's elements, so that weights on four neighbours,
+    `(a, 1-a, 1-a, a) / 2`, can represent readings half a channel apart and the blur of the focal
+    spot. With the weight `a` the blur has the variance of a uniform focal spot, as seen at the
+    isocentre.
 
     Args:
         definition: geometry and focal spot.
@@ -77,12 +78,12 @@ class Sampling:
     definition: ScannerDefinition
 
     @property
-    def _flying(self) -> bool:
+    def _has_flying_spot(self) -> bool:
         return self.definition.geometry.sampling == "flying-focal-spot"
 
     @cached_property
     def fan(self) -> FanGeometry:
-        """The projector's view of the scanner: elements of half a channel."""
+        """Fan beam of the projector, whose elements are half a channel wide."""
         geometry = self.definition.geometry
         pitch = geometry.channel_rad
         return FanGeometry(
@@ -90,12 +91,12 @@ class Sampling:
             views=geometry.views,
             elements=2 * geometry.channels,
             element_rad=pitch / 2,
-            offset_rad=0.0 if self._flying else pitch / 4,
+            offset_rad=0.0 if self._has_flying_spot else pitch / 4,
         )
 
     @cached_property
     def sub_fans(self) -> tuple[FanGeometry, ...]:
-        """The fan at the positions of the gantry while a reading is taken, about its middle.
+        """Fan beams at the gantry positions of one reading, symmetric about its centre.
 
         The two spots of a flying focal spot share the time of a view.
         """
@@ -106,8 +107,8 @@ class Sampling:
 
     @property
     def step(self) -> int:
-        """Elements from one reading to the next: a channel, or half of one."""
-        return 1 if self._flying else 2
+        """Number of elements from one reading to the next: a channel, or half a channel."""
+        return 1 if self._has_flying_spot else 2
 
     @cached_property
     def fan_rad(self) -> Float64[np.ndarray, " readings"]:
@@ -116,17 +117,17 @@ class Sampling:
 
     @property
     def readings_per_rotation(self) -> int:
-        """Exposures of a channel in one rotation: a flying spot makes two of each view."""
-        return self.fan.views * (2 if self._flying else 1)
+        """Number of readings of a channel per rotation; a flying focal spot takes two per view."""
+        return self.fan.views * (2 if self._has_flying_spot else 1)
 
     @property
     def half_channel_mm(self) -> float:
-        """Half a channel at the isocentre."""
+        """Width of half a channel at the isocentre."""
         return self.fan.source_isocentre_mm * self.fan.element_rad
 
     @property
     def focal_weight(self) -> float:
-        """The outer weight `a` of a reading's four elements."""
+        """Weight `a` of the outer two of a reading's four elements."""
         geometry = self.definition.geometry
         magnified = 1 - geometry.source_isocentre_mm / geometry.source_detector_mm
         seen_mm = self.definition.tube.focal_spot_mm * magnified
@@ -135,7 +136,7 @@ class Sampling:
     def readings(
         self, lines: Float32[np.ndarray, "views elements 2"]
     ) -> Float32[np.ndarray, "2 views readings"]:
-        """Mean paths over each reading's aperture, blurred by the focal spot."""
+        """Mean path lengths over the aperture of each reading, blurred by the focal spot."""
         result = np.empty((2, len(lines), len(self.fan_rad)), np.float32)
         rays.aperture_means(lines, self.focal_weight, self.step, result)
         return result
@@ -149,24 +150,24 @@ class Sampling:
 
     @cached_property
     def _shift(self) -> Complex64[np.ndarray, "harmonics readings"]:
-        """What turns each reading's views from source angles to ray angles."""
+        """Phase factors that shift the views of each reading from source angles to ray angles."""
         harmonics = np.arange(self.fan.views // 2 + 1)
         return np.exp(1j * np.outer(harmonics, self.fan_rad)).astype(np.complex64)
 
     def parallel(
         self, water_mm: Float32[np.ndarray, "views readings"]
     ) -> Float32[np.ndarray, "angles samples"]:
-        """Rays sorted by angle over half a turn, at fan angles half a channel apart.
+        """Rebin readings to parallel rays over half a turn, at fan angles half a channel apart.
 
-        A reading's views are periodic, so their shift by its fan angle is exact in the Fourier
-        domain. Opposite rays interleave (quarter offset) or are averaged (flying spot).
+        The views of a reading are periodic, so that their shift by its fan angle is exact in the
+        Fourier domain. Opposite rays are interleaved (quarter offset) or averaged (flying spot).
         """
         half = self.fan.views // 2
         turned = fft.rfft(water_mm, axis=0)
         turned *= self._shift
         turned = fft.irfft(turned, n=self.fan.views, axis=0)
         near, far = turned[:half], turned[half:, ::-1]
-        if self._flying:
+        if self._has_flying_spot:
             return np.asarray((near + far) / 2, dtype=np.float32)
         both = np.empty((half, 2 * near.shape[1]), np.float32)
         both[:, 0::2] = far
@@ -178,10 +179,10 @@ class Sampling:
         variance_mm2: Float32[np.ndarray, "views readings"],
         t_mm: Float64[np.ndarray, "angles samples"],
     ) -> Float32[np.ndarray, "angles samples"]:
-        """Variance of the parallel samples at these distances, from the readings' own.
+        """Variance of the parallel samples at these distances from the isocentre.
 
-        Each ray takes the nearest reading on either side: a quarter offset interleaves the two, a
-        flying spot averages them, which halves the variance.
+        Each ray takes the nearest reading of both directions: a quarter offset interleaves the two,
+        a flying spot averages them, which halves the variance.
         """
         fan, count = self.fan, len(self.fan_rad)
         angle = np.arcsin(np.clip(t_mm / fan.source_isocentre_mm, -1, 1))
@@ -192,26 +193,26 @@ class Sampling:
             reading = np.clip(np.rint((side * angle - first) / pitch), 0, count - 1).astype(int)
             view = np.rint(side * angle * (fan.views / (2 * np.pi))).astype(int) + turn + start
             total += variance_mm2[view % fan.views, reading]
-        return total / np.float32(4 if self._flying else 2)
+        return total / np.float32(4 if self._has_flying_spot else 2)
 
     @property
     def parallel_count(self) -> int:
-        """Samples of one angle that `parallel` gives, symmetric about the isocentre."""
+        """Number of samples per angle of `parallel`, symmetric about the isocentre."""
         return len(self.fan_rad) * self.step
 
 
 class Reconstructor:
-    """Filtered back-projection for one scanner, all that does not depend on the data kept.
+    """Filtered back-projection of one scanner; it keeps interpolation weights and filters.
 
     Args:
-        definition: geometry and kernels.
+        definition: definition of the scanner.
     """
 
     def __init__(self, definition: ScannerDefinition) -> None:
         self.sampling = Sampling(definition)
         count = int(2 * self.sampling.fan.radius_mm / SAMPLE_MM) // 2 * 2 - 2 * TAPS
-        count = min(count, int(2 * self._gathered_mm() / SAMPLE_MM) // 2 * 2)
-        self._places_mm = (np.arange(count) - (count - 1) / 2) * SAMPLE_MM
+        count = min(count, int(2 * self._interpolated_mm() / SAMPLE_MM) // 2 * 2)
+        self._distances_mm = (np.arange(count) - (count - 1) / 2) * SAMPLE_MM
         self._first, self._taps = self._interpolation()
         self._length = fft.next_fast_len(2 * count, real=True)
         self._angles = np.arange(self.sampling.fan.views // 2) * (
@@ -221,22 +222,22 @@ class Reconstructor:
 
     @property
     def angles_rad(self) -> Float64[np.ndarray, " angles"]:
-        """Of the parallel projections, over half a turn."""
+        """Angles of the parallel projections, over half a turn."""
         return self._angles
 
     @property
     def reach_mm(self) -> float:
         """Distance from the isocentre to the last parallel sample."""
-        return float(self._places_mm[-1])
+        return float(self._distances_mm[-1])
 
     def spectra(
         self, water_mm: Float32[np.ndarray, "views readings"]
     ) -> Complex64[np.ndarray, "angles frequencies"]:
-        """Parallel projections in the Fourier domain, before any kernel."""
+        """Parallel projections in the Fourier domain, before the kernel."""
         samples = self.sampling.parallel(water_mm)
-        even = np.empty((len(samples), len(self._places_mm)), np.float32)
-        rays.weighted_gather(samples, self._first, self._taps, even)
-        return np.asarray(fft.rfft(even, n=self._length, axis=1), dtype=np.complex64)
+        resampled = np.empty((len(samples), len(self._distances_mm)), np.float32)
+        rays.weighted_gather(samples, self._first, self._taps, resampled)
+        return np.asarray(fft.rfft(resampled, n=self._length, axis=1), dtype=np.complex64)
 
     def image(
         self,
@@ -244,19 +245,24 @@ class Reconstructor:
         kernel: Kernel,
         grid: ImageGrid,
     ) -> Float32[np.ndarray, "rows columns"]:
-        """The image in HU that this kernel makes: 0 is water, -1000 air.
+        """Reconstruct an image in HU.
+
+        Args:
+            spectra: parallel projections in the Fourier domain.
+            kernel: reconstruction kernel.
+            grid: positions of the pixels.
 
         Raises:
-            GeometryError: if the grid reaches beyond what the detector sees.
+            GeometryError: if the grid extends beyond the field of view.
         """
-        self._refuse_beyond(grid)
+        self._check_grid(grid)
         filtered = fft.irfft(spectra * self._filter(kernel), n=2 * self._length, axis=1)
         water = np.zeros((grid.size_px, grid.size_px), np.float32)
         rays.back_project(
-            filtered[:, : 2 * len(self._places_mm)],
+            filtered[:, : 2 * len(self._distances_mm)],
             np.cos(self._angles),
             np.sin(self._angles),
-            float(self._places_mm[0]),
+            float(self._distances_mm[0]),
             SAMPLE_MM / 2,
             grid.axis_mm(0),
             grid.axis_mm(1),
@@ -268,14 +274,16 @@ class Reconstructor:
         self,
         spectra: Complex64[np.ndarray, "angles frequencies"],
         kernel: Kernel,
-        rows: Rows,
+        rows: RayRows,
         gain_of: Modulation,
     ) -> Float32[np.ndarray, "angles samples"]:
-        """Water paths with a kernel's modulation and another filter's.
+        """Water paths along rays, with the modulation of a kernel and of a further filter.
 
         Args:
-            rows: the rays; 0 is read beyond the detector.
-            gain_of: the other filter's gain at frequencies in lp/mm.
+            spectra: parallel projections in the Fourier domain.
+            kernel: reconstruction kernel.
+            rows: the rays; their value is 0 beyond the detector.
+            gain_of: gain of the further filter at frequencies in lp/mm.
         """
         f = fft.rfftfreq(self._length, SAMPLE_MM)
         # Twice as many samples come back as went in, so the inverse FFT halves them.
@@ -286,57 +294,59 @@ class Reconstructor:
         self,
         spectra: Complex64[np.ndarray, "angles frequencies"],
         kernel: Kernel,
-        rows: Rows,
+        rows: RayRows,
     ) -> Float32[np.ndarray, "angles samples"]:
-        """What back-projection sums, along these rays."""
+        """Filtered projections along rays, which back-projection sums."""
         return self._sampled(spectra, self._filter(kernel), rows)
 
     def _sampled(
         self,
         spectra: Complex64[np.ndarray, "angles frequencies"],
         gain: Float32[np.ndarray, " frequencies"],
-        rows: Rows,
+        rows: RayRows,
     ) -> Float32[np.ndarray, "angles samples"]:
-        """Filtered projections, linear between samples, 0 beyond the detector."""
+        """Apply a gain and interpolate linearly along rays; values beyond the detector are 0."""
         first_mm, step_mm, count = rows
         filtered = fft.irfft(spectra * gain, n=2 * self._length, axis=1)
         result = np.empty((len(first_mm), count), np.float32)
         rays.resample_rows(
-            filtered[:, : 2 * len(self._places_mm)],
-            (first_mm - self._places_mm[0]) / (SAMPLE_MM / 2),
+            filtered[:, : 2 * len(self._distances_mm)],
+            (first_mm - self._distances_mm[0]) / (SAMPLE_MM / 2),
             step_mm / (SAMPLE_MM / 2),
             result,
         )
         return result
 
     def noise_gain(self, kernel: Kernel) -> float:
-        """Variance of a pixel, over the mean variance of the parallel samples through it.
+        """Ratio of a pixel's variance to the mean variance of the parallel samples through it.
 
-        White noise through ramp and kernel (Kak and Slaney, section 5.3), in amounts of water.
+        It holds for white noise filtered by ramp and kernel (Kak and Slaney, section 5.3), for
+        pixels as amounts of water.
         """
         f = fft.rfftfreq(self._length, SAMPLE_MM)
         power = 2 * (f[1] - f[0]) * float((f**2 * self._gain(kernel, f) ** 2).sum())
         return float(np.pi**2 / len(self._angles) * self.sampling.half_channel_mm * power)
 
     def data_gain(self, kernel: Kernel, gain_of: Modulation) -> float:
-        """Variance of `projections`, over that of the parallel samples."""
+        """Ratio of the variance of `projections` to that of the parallel samples."""
         f = fft.rfftfreq(self._length, SAMPLE_MM)
-        passed = self._gain(kernel, f) * gain_of(f)
-        return float(2 * (f[1] - f[0]) * float((passed**2).sum()) * self.sampling.half_channel_mm)
+        gain = self._gain(kernel, f) * gain_of(f)
+        return float(2 * (f[1] - f[0]) * float((gain**2).sum()) * self.sampling.half_channel_mm)
 
-    def _refuse_beyond(self, grid: ImageGrid) -> None:
+    def _check_grid(self, grid: ImageGrid) -> None:
+        """Raise GeometryError if the grid extends beyond the field of view."""
         corner = [np.abs(grid.axis_mm(axis)).max() for axis in (0, 1)]
-        reach, limit = float(np.hypot(*corner)), float(self._places_mm[-1]) - SAMPLE_MM
+        reach, limit = float(np.hypot(*corner)), float(self._distances_mm[-1]) - SAMPLE_MM
         if reach > limit:
             raise GeometryError(
                 f"the image's corners lie {reach:.0f} mm from the isocentre, the detector sees "
                 f"{limit:.0f} mm; choose a smaller field of view, or shift it less"
             )
 
-    def _gathered_mm(self) -> float:
-        """Distance from the isocentre up to which an interpolated sample has all its neighbours.
+    def _interpolated_mm(self) -> float:
+        """Largest distance from the isocentre at which an interpolation has all its neighbours.
 
-        It matters where channels are much wider than the samples.
+        It limits the field of view if channels are much wider than the samples.
         """
         fan = self.sampling.fan
         steps = (self.sampling.parallel_count - 1) / 2 - TAPS // 2
@@ -344,16 +354,16 @@ class Reconstructor:
 
     def _interpolation(
         self,
-    ) -> tuple[Int64[np.ndarray, " places"], Float32[np.ndarray, "places taps"]]:
-        """For each parallel distance its six neighbours in fan angle, with Lagrange weights."""
+    ) -> tuple[Int64[np.ndarray, " distances"], Float32[np.ndarray, "distances taps"]]:
+        """First of six neighbours in fan angle for each parallel distance, and Lagrange weights."""
         fan = self.sampling.fan
-        angle = np.arcsin(self._places_mm / fan.source_isocentre_mm)
-        place = angle / fan.element_rad + (self.sampling.parallel_count - 1) / 2
-        first = np.floor(place).astype(np.int64) - (TAPS // 2 - 1)
-        return first, _lagrange(place - first).astype(np.float32)
+        angle = np.arcsin(self._distances_mm / fan.source_isocentre_mm)
+        position = angle / fan.element_rad + (self.sampling.parallel_count - 1) / 2
+        first = np.floor(position).astype(np.int64) - (TAPS // 2 - 1)
+        return first, _lagrange(position - first).astype(np.float32)
 
     def _filter(self, kernel: Kernel) -> Float32[np.ndarray, " frequencies"]:
-        """Ramp, kernel and correction of the system's blur, in the units back-projection wants."""
+        """Filter for back-projection: ramp, kernel and correction of the system's blur."""
         key = kernel.model_dump_json()
         if key not in self._filters:
             n = np.arange(self._length)
@@ -369,21 +379,22 @@ class Reconstructor:
         return self._filters[key]
 
     def blur(self, f_lp_mm: Float64[np.ndarray, " f"]) -> Float64[np.ndarray, " f"]:
-        """Modulation of the whole chain at the isocentre, before the kernel."""
+        """Modulation at the isocentre by sampling and interpolation, without the kernel."""
         result = self._resampling(f_lp_mm)
         result *= self.sampling.blur(f_lp_mm)
         return result
 
     def central_noise_gain(self, kernel: Kernel) -> float:
-        """HU^2 at the image's centre for each mm^2 of variance of the readings, summed over views.
+        """Variance in HU^2 at the centre of an image per mm^2 of variance of the readings.
 
-        Readings are independent; filtered back-projection adds the squares of its weights.
+        The variances of the views are summed. Readings are independent, so filtered back-projection
+        sums their variances times the squares of its weights.
         """
         fan = self.sampling.fan
         f = np.linspace(0.0, TAPER_LP_MM[1], 2001)
         transfer = f * self._gain(kernel, f) * self._resampling(f)
         power = 2 * float(np.trapezoid(transfer**2, f))
-        # An angle's samples are opposite rays in turn, or (flying spot) the mean of the two.
+        # The samples of an angle alternate between opposite rays, or are their means (flying spot).
         per_view = 1 / 4 if self.sampling.readings_per_rotation > fan.views else 1 / 2
         angle = 2 * np.pi / fan.views
         return 1e6 * angle**2 * self.sampling.half_channel_mm * power * per_view
@@ -391,7 +402,7 @@ class Reconstructor:
     def _gain(
         self, kernel: Kernel, f_lp_mm: Float64[np.ndarray, " f"]
     ) -> Float64[np.ndarray, " f"]:
-        """Kernel and correction of the system's blur, tapered to zero."""
+        """Gain of kernel and correction of the system's blur, tapered to zero."""
         low, high = TAPER_LP_MM
         taper = 0.5 + 0.5 * np.cos(np.pi * np.clip((f_lp_mm - low) / (high - low), 0, 1))
         blur = np.maximum(self.blur(f_lp_mm), DIVISOR_FLOOR)
@@ -400,20 +411,22 @@ class Reconstructor:
     def _resampling(self, f_lp_mm: Float64[np.ndarray, " f"]) -> Float64[np.ndarray, " f"]:
         """Modulation of the interpolations between readings and image."""
         phase = 2 * np.pi * f_lp_mm * self.sampling.half_channel_mm
-        between = np.linspace(0, 1, 33)[:-1] + (TAPS // 2 - 1)
-        offsets = np.arange(TAPS) - between[:, None]
-        gathered = np.cos(phase[:, None, None] * offsets) * _lagrange(between)
-        interpolation = gathered.sum(axis=2).mean(axis=1)
+        positions = np.linspace(0, 1, 33)[:-1] + (TAPS // 2 - 1)
+        offsets = np.arange(TAPS) - positions[:, None]
+        weighted = np.cos(phase[:, None, None] * offsets) * _lagrange(positions)
+        interpolation = weighted.sum(axis=2).mean(axis=1)
         back_projection = np.sinc(f_lp_mm * SAMPLE_MM / 2) ** 2
         result: Float64[np.ndarray, " f"] = interpolation * back_projection
         return result
 
 
-def _lagrange(places: Float64[np.ndarray, " places"]) -> Float64[np.ndarray, "places taps"]:
-    """Weights of the samples at 0, 1, ... TAPS - 1 for the value at each place."""
+def _lagrange(
+    positions: Float64[np.ndarray, " positions"],
+) -> Float64[np.ndarray, "positions taps"]:
+    """Weights of the samples at 0, 1, ... TAPS - 1 for the value at each position."""
     nodes = np.arange(TAPS)
-    weights = np.ones((len(places), TAPS))
+    weights = np.ones((len(positions), TAPS))
     for tap in nodes:
         for other in nodes[nodes != tap]:
-            weights[:, tap] *= (places - other) / (tap - other)
+            weights[:, tap] *= (positions - other) / (tap - other)
     return weights

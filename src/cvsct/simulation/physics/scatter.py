@@ -1,10 +1,11 @@
-"""Scattered radiation on the detector, and what its correction leaves.
+"""Scattered radiation on the detector, and its imperfect correction.
 
 The scatter of a view is its scatter potential, the primary signal times its logarithmic
 attenuation (Ohnesorge, Flohr and Klingenbeck-Regn, Eur Radiol 9, 1999), blurred along the arc:
-photons scattered once keep close to their ray, those scattered again and again spread over the
-fan, and the thicker the object, the more of the latter. The definition gives the scale, as the
-scatter-to-primary ratio on the central ray behind a cylinder of 30 cm of water.
+photons scattered once stay close to their ray, photons scattered several times spread over the fan,
+and the share of the latter grows with the thickness of the object. The scale follows from the
+scatter-to-primary ratio of the scanner's definition, on the central ray behind a cylinder of 30 cm
+of water.
 """
 
 from __future__ import annotations
@@ -19,20 +20,23 @@ from scipy import fft
 from cvsct.simulation.physics.definition import Scatter
 
 REFERENCE_WATER_MM = 300.0
+"""Diameter of the water cylinder for which a definition states the scatter-to-primary ratio."""
 COARSE_READINGS = 16
-"""Scatter is smooth: it is computed on means of so many readings, linear between them."""
+"""Number of readings averaged for one coarse reading; scatter is smooth, so it is computed on these
+and interpolated linearly."""
 
 
 @dataclass(frozen=True)
 class ScatterModel:
-    """The scatter of one scanner at one tube voltage.
+    """Scattered radiation of one scanner at one tube voltage.
 
     Args:
-        section: ratio, blurs, correction.
+        section: section `scatter` of the scanner's definition.
         fan_rad: fan angle of each reading of a view.
         blank: signal of each reading without an object.
         reference: signal behind the centred cylinder of 30 cm of water.
-        log_per_water_mm: logarithmic attenuation of a mm of water, to tell single from multiple.
+        log_per_water_mm: logarithmic attenuation per mm of water, which separates single from
+            multiple scatter.
     """
 
     section: Scatter
@@ -44,13 +48,13 @@ class ScatterModel:
     def signal(
         self, primary: Float32[np.ndarray, "views readings"]
     ) -> Float32[np.ndarray, "views readings"]:
-        """Scattered signal beside this primary signal, in its units."""
+        """Scattered signal that accompanies a primary signal, in the same units."""
         return self._fine(self._scale * self._blurred(primary)).astype(np.float32)
 
     def estimate(
         self, scatter: Float32[np.ndarray, "views readings"], rng: np.random.Generator | None
     ) -> Float32[np.ndarray, "views readings"]:
-        """What the correction takes the scatter for."""
+        """Estimate of the scatter that the correction subtracts; without `rng` it has no noise."""
         estimate = scatter * np.float32(1 - self.section.residue)
         if rng is not None and self.section.correction_noise > 0:
             white = rng.standard_normal((len(scatter), self._count))
@@ -61,6 +65,7 @@ class ScatterModel:
 
     @cached_property
     def _scale(self) -> float:
+        """Factor that gives the definition's scatter-to-primary ratio behind the cylinder."""
         reference = self.reference[None]
         middle = int(np.abs(self.fan_rad).argmin())
         unscaled = self._fine(self._blurred(reference))[0, middle]
@@ -68,28 +73,31 @@ class ScatterModel:
 
     @property
     def _count(self) -> int:
+        """Number of coarse readings."""
         return -(-len(self.fan_rad) // COARSE_READINGS)
 
     def _blurred(
         self, primary: Float32[np.ndarray, "views readings"] | Float64[np.ndarray, "views readings"]
     ) -> Float64[np.ndarray, "views coarse"]:
+        """Scatter potential, blurred separately for single and multiple scatter."""
         logs = np.log(self.blank / np.maximum(primary, 1e-6 * self.blank))
         potential = primary * np.maximum(logs, 0.0)
-        single = np.exp(-np.maximum(logs, 0.0) / self._single_log)
-        once = self._coarse(potential * single)
-        often = self._coarse(potential) - once
-        near = self._convolved(once, self._kernel(self.section.forward_rad))
-        far = self._convolved(often, self._kernel(self.section.multiple_rad))
-        return np.asarray(near + far)
+        single_share = np.exp(-np.maximum(logs, 0.0) / self._single_log)
+        single = self._coarse(potential * single_share)
+        multiple = self._coarse(potential) - single
+        narrow = self._convolved(single, self._kernel(self.section.forward_rad))
+        wide = self._convolved(multiple, self._kernel(self.section.multiple_rad))
+        return np.asarray(narrow + wide)
 
     @property
     def _single_log(self) -> float:
+        """Logarithmic attenuation behind which the share of single scatter has fallen to 1/e."""
         return self.section.multiple_water_mm * self.log_per_water_mm
 
     def _coarse(
         self, values: Float64[np.ndarray, "views readings"]
     ) -> Float64[np.ndarray, "views coarse"]:
-        """Means of neighbouring readings, the last of fewer."""
+        """Means over groups of neighbouring readings; the last group may be smaller."""
         starts = np.arange(0, len(self.fan_rad), COARSE_READINGS)
         sums = np.add.reduceat(values, starts, axis=1, dtype=np.float64)
         return np.asarray(sums / np.diff(np.append(starts, len(self.fan_rad))))
@@ -97,15 +105,15 @@ class ScatterModel:
     def _fine(
         self, coarse: Float64[np.ndarray, "views coarse"]
     ) -> Float64[np.ndarray, "views readings"]:
-        """Linear between the middles of the groups."""
-        place = (np.arange(len(self.fan_rad)) - (COARSE_READINGS - 1) / 2) / COARSE_READINGS
-        place = np.clip(place, 0, self._count - 1)
-        left = np.minimum(place.astype(np.int64), self._count - 2)
-        part = place - left
-        return np.asarray(coarse[:, left] * (1 - part) + coarse[:, left + 1] * part)
+        """Interpolate linearly between the centres of the groups."""
+        position = (np.arange(len(self.fan_rad)) - (COARSE_READINGS - 1) / 2) / COARSE_READINGS
+        position = np.clip(position, 0, self._count - 1)
+        left = np.minimum(position.astype(np.int64), self._count - 2)
+        fraction = position - left
+        return np.asarray(coarse[:, left] * (1 - fraction) + coarse[:, left + 1] * fraction)
 
     def _kernel(self, sigma_rad: float) -> Float64[np.ndarray, " taps"]:
-        """A Gaussian on the coarse readings, whose taps sum to 1."""
+        """Gaussian on the coarse readings, whose taps sum to 1."""
         step_rad = float(self.fan_rad[1] - self.fan_rad[0]) * COARSE_READINGS
         offsets = np.arange(1 - self._count, self._count) * step_rad
         taps = np.exp(-((offsets / sigma_rad) ** 2) / 2)
@@ -114,6 +122,7 @@ class ScatterModel:
     def _convolved(
         self, coarse: Float64[np.ndarray, "views coarse"], kernel: Float64[np.ndarray, " taps"]
     ) -> Float64[np.ndarray, "views coarse"]:
+        """Convolution of each view with a kernel."""
         length = fft.next_fast_len(3 * self._count, real=True)
         product = fft.rfft(coarse, n=length, axis=1) * fft.rfft(kernel, n=length)
         middle = slice(self._count - 1, 2 * self._count - 1)

@@ -1,8 +1,9 @@
-"""What the tube emits: photons per energy, after the filters, in a few bins.
+"""Spectrum of an X-ray tube behind its filters, in energy bins.
 
-The unfiltered spectra lie beside this module as tables, one file an anode angle, made once by
-`scripts/make_spectra.py` with spekpy. They stop at 10 keV, below which nothing passes a CT tube's
-filters. The heel effect is left out: the spectrum of the central ray serves the whole fan.
+The unfiltered spectra lie beside this module as tables, one file per anode angle, made by
+`scripts/make_spectra.py` with spekpy. They begin at 10 keV, below which no photon passes the
+filters of a CT tube. The heel effect is neglected: the spectrum of the central ray holds for the
+whole fan.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from cvsct.simulation.phantom.materials import material_named
 
 FOLDER = "spectra"
 LEAST_SHARE = 1e-6
-"""Bins at either end with a smaller share of the photons than this are dropped."""
+"""Bins with a smaller share of the photons than this are left out."""
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Photons on the central ray, 1000 mm from the source, in energy bins.
+    """Spectrum on the central ray, 1000 mm from the source.
 
     Args:
         kvp: peak tube voltage.
-        energies_kev: each bin's photon-weighted mean energy, rising.
-        photons: per mm2 per mAs, the sum over the bin.
+        energies_kev: photon-weighted mean energy of each bin, rising.
+        photons: photons per mm2 and mAs in each bin.
     """
 
     kvp: float
@@ -39,20 +40,20 @@ class Spectrum:
 
     @property
     def mean_energy_kev(self) -> float:
-        """Photon-weighted mean energy."""
+        """Photon-weighted mean energy of the spectrum."""
         return float(np.average(self.energies_kev, weights=self.photons))
 
 
 @dataclass(frozen=True)
 class _Table:
-    """The unfiltered spectra of one anode angle, in 1 keV bins."""
+    """Unfiltered spectra of one anode angle in 1 keV bins, by tube voltage."""
 
     energies_kev: Float[np.ndarray, " fine"]
     photons: Mapping[float, Float[np.ndarray, " fine"]]
 
 
 def anode_angles_deg() -> tuple[float, ...]:
-    """The anode angles there are spectra for."""
+    """Anode angles for which there are spectra."""
     files = (resources.files(__package__) / FOLDER).iterdir()
     names = (file.name for file in files if file.name.endswith("deg.csv"))
     return tuple(
@@ -62,10 +63,10 @@ def anode_angles_deg() -> tuple[float, ...]:
 
 @cache
 def _table(anode_deg: float) -> _Table:
-    """Read one file.
+    """Read the spectra of an anode angle.
 
     Raises:
-        UsageError: if there is none for this angle.
+        UsageError: if there are no spectra for this angle.
     """
     if anode_deg not in anode_angles_deg():
         known = ", ".join(f"{angle:g}" for angle in anode_angles_deg())
@@ -84,13 +85,13 @@ def _table(anode_deg: float) -> _Table:
 def tube_spectrum(
     anode_deg: float, kvp: float, filtration_mm: Mapping[str, float], bin_kev: float = 4.0
 ) -> Spectrum:
-    """The spectrum of a tungsten anode behind its filters.
+    """Spectrum of a tungsten anode behind its filters.
 
     Args:
-        anode_deg: angle of the anode's face to the central ray.
-        kvp: one of the voltages that the tables hold.
-        filtration_mm: thickness by material name; the whole filtration, inherent included.
-        bin_kev: width of the bins. Filters act at 1 keV, before binning.
+        anode_deg: angle of the anode's surface to the central ray.
+        kvp: tube voltage, one of those in the tables.
+        filtration_mm: thickness of the total filtration by material, inherent filtration included.
+        bin_kev: width of the bins; filters are applied before, in bins of 1 keV.
 
     Raises:
         UsageError: if there is no such anode angle, voltage or material, a thickness is negative
@@ -118,9 +119,9 @@ def _binned(
     fine: Float[np.ndarray, " fine"],
     bin_kev: float,
 ) -> Spectrum:
-    """Sum a spectrum into bins, each at its mean energy, without the all but empty ones."""
+    """Sum a spectrum into bins, each at its mean energy; almost empty bins are left out."""
     bins = ((energies_kev - energies_kev[0]) / bin_kev).astype(int)
     photons = np.bincount(bins, weights=fine)
     energy = np.bincount(bins, weights=fine * energies_kev)
-    kept = photons > LEAST_SHARE * photons.sum()
-    return Spectrum(kvp, energy[kept] / photons[kept], photons[kept])
+    is_kept = photons > LEAST_SHARE * photons.sum()
+    return Spectrum(kvp, energy[is_kept] / photons[is_kept], photons[is_kept])

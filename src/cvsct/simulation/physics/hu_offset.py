@@ -1,4 +1,4 @@
-"""Differences of calibration between scanners, as an explicit curve on CT numbers."""
+"""Offset of a scanner's CT numbers, which models differences of calibration between scanners."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from jaxtyping import Float32
 from scipy.interpolate import PchipInterpolator
 
 
-def toned(
+def add_hu_offset(
     image_hu: Float32[np.ndarray, "rows columns"], tone_hu: Sequence[tuple[float, float]]
 ) -> Float32[np.ndarray, "rows columns"]:
-    """The image with each CT number's offset added.
+    """Add the offset of each CT number to an image.
 
     Args:
-        tone_hu: pairs of CT number and offset, rising in the first. Between them the offset is
+        image_hu: reconstructed image.
+        tone_hu: pairs of CT number and offset, with rising CT numbers. Between them the offset is
             Fritsch and Carlson's monotone cubic (SIAM J Numer Anal 17, 1980), which never leaves
-            the range of its neighbours; beyond them it stays that of the last.
+            the range of its neighbours; beyond them it is that of the nearest pair.
     """
     hu, offset = np.array(tone_hu, dtype=np.float64).T
     inside = np.clip(image_hu, hu[0], hu[-1])

@@ -49,19 +49,21 @@ PATCH_SD = 0.3
 
 
 @dataclass(frozen=True)
-class NoiseStructureGains:
+class SeparateGains:
     """Log gains of noise and structure from source to target, and both domains' noise power.
 
     Args:
         noise: natural log of the amplitude gain of noise at each frequency, 100 mm from the
             middle of the image.
-        noise_radial: what is added to it for each (100 mm)² of the distance squared less one.
+        noise_radial: change of the log noise gain per (100 mm)² of squared distance from the middle
+            of the image, relative to 100 mm.
         structure: natural log of the amplitude gain of structure.
         source_noise: log noise power of the source in HU² mm² at the mean expected attenuation.
-        target_noise: the target's.
-        dose_law: power with which noise follows expected attenuation between slices.
+        target_noise: log noise power of the target, likewise.
+        dose_law: exponent with which noise power follows expected attenuation between slices.
+        dose_law_sd: standard error of the dose law.
         noise_sd: standard error of the noise gain's level.
-        n_homogeneous: patches of source and target in which noise was measured.
+        n_homogeneous: numbers of patches of source and target in which noise was measured.
         soft_tissue_hu: most frequent CT number of those patches in source and target.
     """
 
@@ -102,14 +104,14 @@ def homogeneous_patches(soft: Patches, side: str) -> Patches:
     return soft.take(np.argsort(soft.roughness_hu, kind="stable")[:count])
 
 
-def fit_noise_structure_gains(
+def fit_separate_gains(
     frequencies_per_mm: Float[np.ndarray, " n"],
     homogeneous: tuple[Patches, Patches],
     bodies: MatchedPatches,
     dose_prior: tuple[float, float],
     doubt: float,
     stiffness: float,
-) -> NoiseStructureGains:
+) -> SeparateGains:
     """Fit the gains of noise and structure; swapping source and target inverts them.
 
     Args:
@@ -156,7 +158,7 @@ def fit_noise_structure_gains(
         (precision + prior_precision) ** -0.5,
         stiffness,
     )
-    return NoiseStructureGains(
+    return SeparateGains(
         noise=noise,
         noise_radial=radial,
         structure=structure,

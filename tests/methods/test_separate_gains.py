@@ -16,8 +16,8 @@ from cvsct.methods.base import TrainingRequest
 from cvsct.methods.spectrum.apply import load_spectrum
 from cvsct.methods.spectrum.block_filter import BlockGains, filter_blocks
 from cvsct.methods.spectrum.expected_noise import WATER_PER_MM
-from cvsct.methods.spectrum.noise_structure import dose_law, homogeneous_patches
 from cvsct.methods.spectrum.patches import PatchKind, domain_patches
+from cvsct.methods.spectrum.separate_gains import dose_law, homogeneous_patches
 from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
