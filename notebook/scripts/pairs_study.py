@@ -3,10 +3,11 @@
 usage: pairs_study.py --out FOLDER [--pairs kernel,dose,...] [--scale demo] [--seeds 0,1]
                       [--workers 0]
 
-For each pair and seed: `cvsct.simulate(parts=["pairs/NAME"])`, then `cvsct.benchmark` with `input`
-and `spectrum`, both ways. What is there already is kept, so that the same command goes on. The pair
-`held-out` is left out unless it is named: nobody looks at it while a method is tuned. Writes
-pairs.json and pairs.md: means over seeds, with the least and the greatest where there are several.
+For each pair and seed: `cvsct.simulate(parts=["pairs/NAME"])`, then `cvsct benchmark` with
+`spectrum`, both ways, whose reports hold input and repeat too. What is there already is kept, so
+that the same command goes on. The pair `held-out` is left out unless it is named: nobody looks at
+it while a method is tuned. Writes pairs.json and pairs.md: means over seeds, with the least and the
+greatest where there are several.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def measure(pair: Pair, folder: Path, scale: str, seed: int, workers: int) -> di
     """Simulate a pair, run the benchmark on it and gather its figures, both ways."""
     part = f"pairs/{pair.name}"
     cvsct.simulate(folder / "scans", scale=scale, parts=[part], seed=seed, workers=workers)
-    benchmark(folder / "scans" / part, ["input", "spectrum"], folder / "benchmark", workers=workers)
+    benchmark(folder / "scans" / part, ["spectrum"], folder / "benchmark", workers=workers)
     sides = sorted(technique.name for technique in pair.techniques)
     return {
         f"{a} → {b}": figures(folder / "benchmark/results/spectrum-0" / way / "report/metrics.json")

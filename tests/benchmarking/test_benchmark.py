@@ -171,7 +171,7 @@ def test_pairs_are_made_only_when_asked_for_and_change_nothing_else() -> None:
 def test_parts_are_what_they_are_in_the_whole() -> None:
     whole = plan("demo", 2)
     assert set(whole) == {scan for part in PARTS for scan in plan("demo", 2, parts=(part,))}
-    with pytest.raises(UsageError, match="no part tests; choose from train, test, repeat"):
+    with pytest.raises(UsageError, match="no part 'tests'; did you mean 'test'"):
         plan("demo", 2, parts=("tests",))
     with pytest.raises(UsageError, match="kernels/repeat, paired"):
         plan("demo", 2, parts=())

@@ -106,11 +106,13 @@ def test_weights_sum_to_one_and_move_with_the_slice() -> None:
         assert middle == pytest.approx(z, abs=1e-6)
 
 
-def noisy_reader(scanner: VirtualScanner, sensitivity: SliceSensitivity) -> HelicalReader:
+def noisy_reader(
+    scanner: VirtualScanner, sensitivity: SliceSensitivity, seed: int = 7
+) -> HelicalReader:
     paths = scanner.paths(cylinder(80.0, 128), EXTENT_MM)
 
     def read(number: int) -> dict[float, WaterPaths]:
-        rng = np.random.default_rng([7, number + 1000])
+        rng = np.random.default_rng([seed, number + 1000])
         return scanner.acquire(paths, {120.0: 200.0}, sensitivity.photons_mm, lambda _: rng).water
 
     return HelicalReader(sensitivity, read, 0.1)
@@ -164,6 +166,59 @@ def test_noise_of_overlapping_slices_is_shared_and_of_apart_ones_is_not() -> Non
     correlation = np.corrcoef(here.ravel(), near.ravel())[0, 1]
     assert correlation == pytest.approx(shared / norm, abs=0.1)
     assert abs(np.corrcoef(here.ravel(), far.ravel())[0, 1]) < 0.12
+
+
+def test_the_variance_that_a_helical_slice_foretells_is_that_of_its_noise() -> None:
+    """What weights the readings of an iterative reconstruction: 60 noise draws of one slice."""
+    scanner = water_scanner(SIEMENS, geometry=COARSE)
+    sensitivity = SliceSensitivity(Z_FILTER, ROW_MM, 2.4)
+    paths = scanner.paths(cylinder(80.0, 128), EXTENT_MM)
+    draws, foretold = [], []
+    for seed in range(60):
+
+        def read(number: int, seed: int = seed) -> dict[float, WaterPaths]:
+            rng = np.random.default_rng([seed, number + 1000])
+            photons_mm = sensitivity.photons_mm
+            return scanner.acquire(paths, {120.0: 200.0}, photons_mm, lambda _: rng).water
+
+        water = HelicalReader(sensitivity, read, 2.4).slice(0.0)[120.0]
+        draws.append(water.mm)
+        foretold.append(water.variance_mm2())
+    ratio = np.var(draws, axis=0, ddof=1) / np.mean(foretold, axis=0)
+    assert ratio.mean() == pytest.approx(1.0, abs=0.03)
+    views = ratio.mean(axis=1)
+    assert views.std() < 0.1
+
+
+def test_iterative_reconstruction_smooths_a_helical_slice_as_it_does_an_axial_one() -> None:
+    """Noise is what differs between two scans: coarse views leave the same pattern in both."""
+    scanner = water_scanner(SIEMENS, geometry=COARSE)
+    sensitivity = SliceSensitivity(Z_FILTER, ROW_MM, 2.4)
+    paths = scanner.paths(cylinder(80.0, 128), EXTENT_MM)
+    axial_mm = sensitivity.photons_mm / sensitivity.variance_share()
+
+    def axial(seed: int) -> dict[float, WaterPaths]:
+        rng = np.random.default_rng(seed)
+        return scanner.acquire(paths, {120.0: 200.0}, axial_mm, lambda _: rng).water
+
+    def helical(seed: int) -> dict[float, WaterPaths]:
+        return noisy_reader(scanner, sensitivity, seed).slice(0.0)
+
+    noise, mean = {}, {}
+    for kind, water_of in (("axial", axial), ("helical", helical)):
+        scans = [
+            scanner.reconstruct(water_of(seed), ("Standard",), GRID, ("fbp", "iterative-4"))
+            for seed in (7, 8)
+        ]
+        for name in ("fbp", "iterative-4"):
+            first, second = (images[120.0, "Standard", name] for images in scans)
+            noise[kind, name] = (first - second).std()
+            mean[kind, name] = (first + second).mean() / 2
+    assert noise["helical", "fbp"] == pytest.approx(noise["axial", "fbp"], rel=0.15)
+    kept = {kind: noise[kind, "iterative-4"] / noise[kind, "fbp"] for kind in ("axial", "helical")}
+    assert kept["helical"] < 0.9
+    assert kept["helical"] == pytest.approx(kept["axial"], abs=0.08)
+    assert mean["helical", "iterative-4"] == pytest.approx(mean["helical", "fbp"], abs=2.0)
 
 
 @pytest.mark.parametrize(("interpolation", "variance"), [("360LI", 2 / 3), ("180LI", 4 / 3)])
