@@ -125,7 +125,7 @@ _MEANING = {
         "what looks like noise may hide or mimic lesions",
     ),
     "grid_ratio": (
-        "a grid artefact, {:.1f} times what surrounds its frequency",
+        "a grid artifact, {:.1f} times what surrounds its frequency",
         "the network left a pattern of its own; texture features cannot be used",
     ),
 }

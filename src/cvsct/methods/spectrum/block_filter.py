@@ -24,7 +24,7 @@ BLOCK_MM = 28.0
 STRUCTURE_THRESHOLD = 8.0
 """Power above which a frequency is structure; noise of mean power 1 exceeds it once in 10^4."""
 
-NEIGHBOURS = (3, 3, 3, 3)
+NEIGHBORS = (3, 3, 3, 3)
 """Blocks (down, across) and frequencies (down, across) over which power is averaged."""
 
 NOISE_LEVEL_BAND = (0.6, 1.0)
@@ -195,7 +195,7 @@ def _structure_share(
     Wiener's share of signal with the noise taken `STRUCTURE_THRESHOLD` times as strong. A block's
     noise level is its own, so that dose, body size and the place in the image need not be known.
     """
-    down, across, rows, columns = NEIGHBOURS
+    down, across, rows, columns = NEIGHBORS
     mean = ndimage.uniform_filter(power, (down, across, 1, 1), mode="nearest")
     mean = ndimage.uniform_filter1d(mean, rows, axis=2, mode="wrap")
     mean = ndimage.uniform_filter1d(mean, columns, axis=3, mode="mirror")

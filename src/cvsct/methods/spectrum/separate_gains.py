@@ -45,7 +45,7 @@ NOISE_SD, STRUCTURE_SD, UNKNOWN_SD = 0.02, 0.01, 0.5
 """Standard errors of a log gain: of noise, smallest of structure, and where nothing is measured."""
 
 PATCH_SD = 0.3
-"""Standard error of a log gain from one pair of patches that overlap their neighbours."""
+"""Standard error of a log gain from one pair of patches that overlap their neighbors."""
 
 
 @dataclass(frozen=True)

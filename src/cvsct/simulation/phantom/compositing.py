@@ -173,7 +173,7 @@ def blend_bone(soft, bone, distance, width, cortex_mm, cortex, marrow, noise, te
 
 @njit(cache=True)
 def carve(distance, other, offset):
-    """Take the neighbourhood `other < offset` out of a shape, in place."""
+    """Take the neighborhood `other < offset` out of a shape, in place."""
     for r in range(distance.shape[0]):
         for c in range(distance.shape[1]):
             distance[r, c] = max(distance[r, c], offset - other[r, c])

@@ -32,7 +32,7 @@ class RasterGrid:
 
     @property
     def pixel_mm(self) -> float:
-        """Distance of neighbouring pixels."""
+        """Distance of neighboring pixels."""
         return self.extent_mm / self.size_px
 
     @property

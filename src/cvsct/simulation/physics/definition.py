@@ -235,7 +235,7 @@ class Denoised(_Section):
 
     Args:
         blend: share of the denoised image in the final image; the rest is filtered back-projection.
-        threshold: largest difference of neighbouring pixels that is smoothed as noise, in standard
+        threshold: largest difference of neighboring pixels that is smoothed as noise, in standard
             deviations of the noise.
     """
 
@@ -251,7 +251,7 @@ class Reconstruction(_Section):
 
     Args:
         family: name of the manufacturer's product.
-        edge: difference of neighbouring pixels above which it is treated as an edge, in standard
+        edge: difference of neighboring pixels above which it is treated as an edge, in standard
             deviations of the filtered back-projection's noise.
         dose_exponent: exponent with which smoothing grows with the ratio of the scan's noise
             variance to that of a reference scan (25 cm of water, 100 mAs, 5 mm).

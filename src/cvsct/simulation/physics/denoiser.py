@@ -1,7 +1,7 @@
 """Edge-preserving denoiser of reconstructed images, in units of the local noise.
 
 It models the noise reduction that scanners offer beside iterative reconstruction. Its input is the
-image and the noise predicted from the readings. Differences between neighbours are smoothed where
+image and the noise predicted from the readings. Differences between neighbors are smoothed where
 they are small against the noise and kept where they are edges, by minimization of
 
     1/2 sum_j (z_j - y_j)^2 / n_j^2 + b sum_jk s_jk psi(z_j - z_k)
@@ -21,7 +21,7 @@ from cvsct.simulation.physics.definition import Denoised
 SWEEPS = 20
 """Number of steps of the minimization."""
 WEIGHT = 1.5
-"""Weight of a pair of neighbours against a pixel's own value; chosen."""
+"""Weight of a pair of neighbors against a pixel's own value; chosen."""
 
 
 def denoise(
@@ -40,7 +40,7 @@ def denoise(
     sharpness = np.full_like(image_hu, 1 / strength.threshold)
     measured = image_hu / noise_hu
     current, slope = measured, np.empty_like(measured)
-    # Neighbours' curvature is at most 2 times the sum of their shares (Gershgorin).
+    # Neighbors' curvature is at most 2 times the sum of their shares (Gershgorin).
     step = np.float32(1 / (1 + 2 * WEIGHT * (4 + 4 * np.sqrt(0.5))))
     for _ in range(SWEEPS):
         rays.penalty_gradient(current, root, sharpness, slope)

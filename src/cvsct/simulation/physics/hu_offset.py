@@ -18,7 +18,7 @@ def add_hu_offset(
         image_hu: reconstructed image.
         tone_hu: pairs of CT number and offset, with rising CT numbers. Between them the offset is
             Fritsch and Carlson's monotone cubic (SIAM J Numer Anal 17, 1980), which never leaves
-            the range of its neighbours; beyond them it is that of the nearest pair.
+            the range of its neighbors; beyond them it is that of the nearest pair.
     """
     hu, offset = np.array(tone_hu, dtype=np.float64).T
     inside = np.clip(image_hu, hu[0], hu[-1])

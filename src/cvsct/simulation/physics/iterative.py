@@ -8,7 +8,7 @@ The data d are the parallel projections of the scan as water paths, filtered wit
 the kernel, so that the image has the sharpness of the kernel. The weights w are the inverse
 variances of the data by photon noise and electronic noise, propagated through logarithm and water
 correction. A projects a band-limited image; its transpose is exact. The potential psi is a
-hyperbola of the differences between 8 neighbours, quadratic for differences below the noise and
+hyperbola of the differences between 8 neighbors, quadratic for differences below the noise and
 linear at edges, and r makes the strength of smoothing uniform over the image (Fessler and Rogers,
 IEEE Trans Image Process 5, 1996).
 
@@ -36,8 +36,8 @@ from cvsct.simulation.physics.definition import Iterative, Kernel, Reconstructio
 from cvsct.simulation.physics.detector import DetectorModel
 from cvsct.simulation.physics.recon import ImageGrid, RayRows, Reconstructor
 
-NEIGHBOURS_CURVATURE = float((1 + np.sqrt(2)) * (2 * np.pi) ** 2)
-"""Curvature of the sum of squared differences of 8 neighbours at low frequencies, per squared
+NEIGHBORS_CURVATURE = float((1 + np.sqrt(2)) * (2 * np.pi) ** 2)
+"""Curvature of the sum of squared differences of 8 neighbors at low frequencies, per squared
 product of frequency and pixel."""
 SAMPLES_PER_PIXEL = 5
 """Number of samples of a projection per pixel. With 5, rows of pixels beat with the samples at
@@ -185,7 +185,7 @@ def _radius_lp_mm(size_px: int, pixel_mm: float) -> Float64[np.ndarray, "rows co
 
 @dataclass(frozen=True)
 class Penalty:
-    """Edge-preserving penalty of the differences of neighbouring pixels.
+    """Edge-preserving penalty of the differences of neighboring pixels.
 
     Args:
         root: factor of each pixel; the strength of a pair is the product of both factors.
@@ -203,7 +203,7 @@ class Penalty:
         return out
 
     def value(self, image: Float[np.ndarray, "size size"]) -> float:
-        """Penalty of an image, summed over all pairs of neighbours."""
+        """Penalty of an image, summed over all pairs of neighbors."""
         return float(rays.penalty_value(image, self.root, self.sharpness))
 
 
@@ -255,7 +255,7 @@ class PenalizedLeastSquares:
         size = self.projector.size_px
         per_root = 1 / np.sqrt(self.scale)
         response = self.projector.response().astype(image.dtype)
-        step = 1 / (response + self.strength * _neighbours_response(size).astype(image.dtype))
+        step = 1 / (response + self.strength * _neighbors_response(size).astype(image.dtype))
         for update in range(updates):
             subset = slice(update % subsets, None, subsets)
             projector = self.projector.subset(subset)
@@ -297,7 +297,7 @@ def surrogate_scale(
     return np.asarray((factor * squares / mean).astype(np.float32))
 
 
-def _neighbours_response(size_px: int) -> Float64[np.ndarray, "rows columns"]:
+def _neighbors_response(size_px: int) -> Float64[np.ndarray, "rows columns"]:
     """Second derivative of the quadratic penalty in the Fourier domain."""
     across, along = fft.fftfreq(size_px)[:, None], fft.rfftfreq(size_px)[None]
     total = np.zeros((size_px, size_px // 2 + 1))
@@ -366,7 +366,7 @@ class StatisticalReconstruction:
         projector, weight = self._projector, self._weight_map
         cutoff = balance * self._kernel.cutoff_lp_mm
         strength = projector.flat_response / (
-            NEIGHBOURS_CURVATURE * projector.pixel_mm**2 * cutoff**3
+            NEIGHBORS_CURVATURE * projector.pixel_mm**2 * cutoff**3
         )
         relative_variance = self._body_variance / self._projections.detector.reference_variance_mm2
         strength *= relative_variance**dose_exponent

@@ -93,7 +93,7 @@ def strip_sums(sums, extent, across, along, turn, sense, boundary_rad, first, la
     """Add, for one view, the mean amount over each detector element's strip, row by row.
 
     The ray at fan angle g crosses row r (at depth `r + 1/2 - along` from the source) at column
-    `across + depth * slope(g)`; the strip between two neighbouring boundaries is exact, from two
+    `across + depth * slope(g)`; the strip between two neighboring boundaries is exact, from two
     values of the row's running sum (distance-driven projection, De Man and Basu 2004).
 
     Args:
@@ -234,7 +234,7 @@ def back_project(filtered, cosines, sines, first_mm, step_mm, x_mm, y_mm, out):
 
 @njit(cache=True, fastmath=True)
 def weighted_gather(values, first, weights, out):
-    """Compute each output sample as a weighted sum of neighbouring input samples, row by row.
+    """Compute each output sample as a weighted sum of neighboring input samples, row by row.
 
     Args:
         values: (rows, samples).
@@ -451,7 +451,7 @@ def resample_rows(values, first, step, out):
 
 @njit(cache=True, fastmath=True)
 def penalty_gradient(image, root, sharpness, out):
-    """Gradient of the edge-preserving penalty between each pixel and its 8 neighbours.
+    """Gradient of the edge-preserving penalty between each pixel and its 8 neighbors.
 
     A pair's potential is `root_j root_k share delta^2 (sqrt(1 + (t / delta)^2) - 1)` of its
     difference t, with 1 / delta the mean of the two pixels' `sharpness` and share 1, or 1 / sqrt(2)
@@ -489,7 +489,7 @@ def penalty_gradient(image, root, sharpness, out):
 
 @njit(cache=True, fastmath=True)
 def penalty_value(image, root, sharpness):
-    """Sum of the potentials of `penalty_gradient` over all pairs of neighbours."""
+    """Sum of the potentials of `penalty_gradient` over all pairs of neighbors."""
     rows, columns = image.shape
     total = 0.0
     for k in range(4):

@@ -1,7 +1,7 @@
 """Filtered back-projection: rebinning to parallel rays, reconstruction kernel, back-projection.
 
 Scanners sample at twice the density that their channels alone would give, and the rebinned data
-keep that density: a quarter-offset detector interleaves each ray with its neighbour from the
+keep that density: a quarter-offset detector interleaves each ray with its neighbor from the
 opposite side, a flying focal spot reads each view twice. At the density of the channels the
 frequencies that sharp kernels show beyond 0.85 lp/mm would be aliased.
 """
@@ -66,7 +66,7 @@ class ImageGrid:
 class Sampling:
     """Sampling of a scanner: from the projector's elements to readings and to parallel samples.
 
-    A channel spans two of the projector's elements, so that weights on four neighbours,
+    A channel spans two of the projector's elements, so that weights on four neighbors,
     `(a, 1-a, 1-a, a) / 2`, can represent readings half a channel apart and the blur of the focal
     spot. With the weight `a` the blur has the variance of a uniform focal spot, as seen at the
     isocentre.
@@ -344,7 +344,7 @@ class Reconstructor:
             )
 
     def _interpolated_mm(self) -> float:
-        """Largest distance from the isocentre at which an interpolation has all its neighbours.
+        """Largest distance from the isocentre at which an interpolation has all its neighbors.
 
         It limits the field of view if channels are much wider than the samples.
         """
@@ -355,7 +355,7 @@ class Reconstructor:
     def _interpolation(
         self,
     ) -> tuple[Int64[np.ndarray, " distances"], Float32[np.ndarray, "distances taps"]]:
-        """First of six neighbours in fan angle for each parallel distance, and Lagrange weights."""
+        """First of six neighbors in fan angle for each parallel distance, and Lagrange weights."""
         fan = self.sampling.fan
         angle = np.arcsin(self._distances_mm / fan.source_isocentre_mm)
         position = angle / fan.element_rad + (self.sampling.parallel_count - 1) / 2

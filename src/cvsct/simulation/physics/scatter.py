@@ -97,7 +97,7 @@ class ScatterModel:
     def _coarse(
         self, values: Float64[np.ndarray, "views readings"]
     ) -> Float64[np.ndarray, "views coarse"]:
-        """Means over groups of neighbouring readings; the last group may be smaller."""
+        """Means over groups of neighboring readings; the last group may be smaller."""
         starts = np.arange(0, len(self.fan_rad), COARSE_READINGS)
         sums = np.add.reduceat(values, starts, axis=1, dtype=np.float64)
         return np.asarray(sums / np.diff(np.append(starts, len(self.fan_rad))))
