@@ -10,12 +10,15 @@ import pytest
 
 from cvsct.benchmarking.folder import scanner_names
 from cvsct.core.errors import UsageError
+from cvsct.core.files import config_hash
 from cvsct.io.read import read_all
 from cvsct.simulation.benchmark import REPEAT, TEST, TRAIN, Scan, ScanMode, SimulationOptions
 from cvsct.simulation.pairs import ALL_PAIRS, Pair
+from cvsct.simulation.physics.definition import load_definition
 from cvsct.simulation.plan import ALL_PARTS, expand_parts, plan
 from tests.support.fake_scanner import FAKE, simulate
 
+FROZEN_SHA256 = "a85ae52047342c0c4b4012ca3e8fdbe2ec1d703098f9f13759e10dcfd1d03267"
 BY_NAME = {pair.name: pair for pair in ALL_PAIRS}
 
 
@@ -134,3 +137,13 @@ def test_scans_of_other_parts_do_not_depend_on_the_parts_asked_for() -> None:
     assert set(alone) < set(plan("tiny", 0, parts=ALL_PARTS))
     numbers = [scan.number for scan in plan("paper", 0, parts=ALL_PARTS)]
     assert len(set(numbers)) == len(numbers)
+
+
+def test_the_pair_that_methods_are_judged_on_stays_as_it_was_tuned() -> None:
+    """Change nothing here: figures of different days would be of different pairs."""
+    techniques = BY_NAME["denoised-quiet-fbp-noisy"].techniques
+    record = {
+        "techniques": [asdict(technique) for technique in techniques],
+        "definitions": [load_definition(technique.scanner).record() for technique in techniques],
+    }
+    assert config_hash(record) == FROZEN_SHA256
