@@ -45,6 +45,12 @@ def _ask(question: str) -> bool:
     Raises:
         typer.Abort: on Ctrl-C or the end of the input.
     """
-    answer = typer.confirm(one_line(question), default=False, err=True)
-    logging.getLogger(__name__).info("%s %s", one_line(question), "yes" if answer else "no")
-    return answer
+    line = one_line(question)
+    print(f"{line} [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()  # not typer's question, which prints a space on stdout
+    if not answer:
+        print(file=sys.stderr)
+        raise typer.Abort
+    consents = answer.strip().lower() in ("y", "yes")
+    logging.getLogger("cvsct.cli").info("%s %s", line, "yes" if consents else "no")
+    return consents

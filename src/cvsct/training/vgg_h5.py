@@ -16,7 +16,7 @@ CONVOLUTION = re.compile(r"block\d+_conv\d+")
 """Name of a convolution's group."""
 
 MAX_OBJECTS = 2000
-"""Largest number of groups and arrays, of which a VGG19 has about 60; hard links may form circles."""
+"""Largest number of groups and arrays; a VGG19 has about 60, hard links may form circles."""
 
 
 def read_h5(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
