@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from cvsct.core import platform
 from cvsct.core.download import DownloadOptions, PublishedFile
-from cvsct.core.errors import TrainingError
+from cvsct.core.errors import MissingExtraError, TrainingError
 from cvsct.core.volume import HUWindow
 from cvsct.training.cyclegan.settings import cycle_config
 from cvsct.training.paired.settings import paired_config
@@ -187,6 +188,17 @@ def test_only_trainings_that_use_the_weights_want_them() -> None:
     assert paired_config("cpu", vgg).wanted_weights() == WantedWeights(
         "vgg16", download=True, setting="vgg"
     )
+
+
+def test_without_h5py_the_extra_is_named_before_anything_is_asked_or_downloaded(
+    cache: Path, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    named = str(tmp_path / "published.h5")
+    for wanted in (WantedWeights(download=True), WantedWeights(path=named)):
+        with pytest.raises(MissingExtraError, match=r"cvsct\[train\]"):
+            find_weights(wanted)
+    assert server.requests == []
 
 
 def test_a_file_is_attributed_by_its_hash(cache: Path, server: FileServer, tmp_path: Path) -> None:

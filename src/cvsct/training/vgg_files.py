@@ -16,6 +16,7 @@ from cvsct.core.download import DownloadError, DownloadOptions, PublishedFile, d
 from cvsct.core.errors import TrainingError
 from cvsct.core.files import file_sha256
 from cvsct.networks.vgg import Network
+from cvsct.training.vgg_h5 import HDF5_SUFFIXES, require_h5py
 
 WEIGHTS_VARIABLE = "CVSCT_VGG_WEIGHTS"
 
@@ -109,12 +110,15 @@ def find_weights(wanted: WantedWeights, options: DownloadOptions | None = None) 
 
     Raises:
         TrainingError: if there is none, the user declines, or it cannot be downloaded.
+        MissingExtraError: if it is of HDF5 and h5py is not installed.
     """
     options = options or DownloadOptions()
-    path = locate_weights(wanted)
-    if path is not None:
-        return path
-    published, path = PUBLISHED[wanted.network], _own_cache(wanted.network)
+    located = locate_weights(wanted)
+    published, path = PUBLISHED[wanted.network], located or _own_cache(wanted.network)
+    if path.suffix in HDF5_SUFFIXES:
+        require_h5py()  # rather than when the scans have been read
+    if located is not None:
+        return located
     if not (wanted.download or (options.confirm and options.confirm(_question(wanted)))):
         raise TrainingError(_missing(wanted))
     if options.dry_run:

@@ -12,11 +12,23 @@ import numpy as np
 
 from cvsct.core.errors import import_extra
 
+HDF5_SUFFIXES = (".h5", ".hdf5")
+"""How the names of such files end."""
+
 CONVOLUTION = re.compile(r"block\d+_conv\d+")
 """Name of a convolution's group."""
 
 MAX_OBJECTS = 2000
 """Largest number of groups and arrays; a VGG19 has about 60, hard links may form circles."""
+
+
+def require_h5py() -> Any:
+    """Import h5py.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
+    return import_extra("h5py", "reading VGG weights from HDF5", "train")
 
 
 def read_h5(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
@@ -38,7 +50,7 @@ def read_h5(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
             or refers to other files.
         MissingExtraError: if h5py is not installed.
     """
-    h5py = import_extra("h5py", "reading VGG weights from HDF5", "train")
+    h5py = require_h5py()
     arrays: dict[str, np.ndarray] = {}
     n_bytes = 0
     with h5py.File(path, "r", locking=False) as file:

@@ -19,16 +19,13 @@ from torch import Tensor, nn
 from cvsct.core.errors import TrainingError
 from cvsct.networks.vgg import VGG, Network, convolution_positions
 from cvsct.training.vgg_files import PUBLISHED, TORCHVISION
-from cvsct.training.vgg_h5 import read_h5
+from cvsct.training.vgg_h5 import HDF5_SUFFIXES, read_h5
 
 MEAN_BGR = (103.939, 116.779, 123.68)
 """ImageNet's mean in the order and scale (0 to 255) of Simonyan and Zisserman's weights."""
 
 MEAN_RGB, SD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's mean and standard deviation in the order and scale (0 to 1) of torchvision's."""
-
-HDF5_SUFFIXES = (".h5", ".hdf5")
-"""How the names of Keras's files end."""
 
 MAX_BYTES = 2**30
 """Largest size of a file of weights, unpacked; torchvision's of VGG19 has 0.55 GB."""
