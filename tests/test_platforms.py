@@ -176,6 +176,7 @@ def _unsettled_text_files(source: str) -> list[str]:
             "gzip.open",
             "Image.open",
             "webbrowser.open",
+            "opener.open",  # of an address
         }:
             settled = "b" in mode or "encoding" in given
         else:

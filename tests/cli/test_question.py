@@ -88,11 +88,24 @@ def test_no_ends_before_scans_are_read(
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_d_is_no_answer(
-    run: Run, scans: Path, tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("key", ["ctrl-d", "ctrl-c"])
+def test_the_keys_that_end_a_program_end_it_with_one_line(
+    run: Run,
+    scans: Path,
+    tmp_path: Path,
+    server: FileServer,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
 ) -> None:
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
     sit_at_a_terminal(monkeypatch, "")
-    assert run(*words(scans, tmp_path / "out"))[0] == 130
+    if key == "ctrl-c":
+        monkeypatch.setattr(sys.stdin, "readline", interrupted)
+    code, _, err = run(*words(scans, tmp_path / "out"))
+    assert code == 130
+    assert err.splitlines()[-1].startswith("cvsct: error: stopped")
     assert server.requests == []
 
 

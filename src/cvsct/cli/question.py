@@ -47,7 +47,10 @@ def _ask(question: str) -> bool:
     """
     line = one_line(question)
     print(f"{line} [y/N] ", end="", file=sys.stderr, flush=True)
-    answer = sys.stdin.readline()  # not typer's question, which prints a space on stdout
+    try:
+        answer = sys.stdin.readline()  # not typer's question, which prints a space on stdout
+    except KeyboardInterrupt:  # typer would end without the line that says so
+        answer = ""
     if not answer:
         print(file=sys.stderr)
         raise typer.Abort
