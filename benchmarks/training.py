@@ -34,7 +34,7 @@ from cvsct.core.errors import CvsctError, TrainingError
 from cvsct.networks.vgg import CONVOLUTIONS, WIDTHS, Network
 from cvsct.training.cyclegan.step import CycleStep, bf16_is_fast
 from cvsct.training.distributed import Ranks
-from cvsct.training.vgg_weights import WEIGHTS_VARIABLE, find_weights
+from cvsct.training.vgg_files import WEIGHTS_VARIABLE, WantedWeights, find_weights
 
 PAPER_STEPS, PAPER_BATCH = 31_250, 32
 SAMPLE = 32
@@ -134,7 +134,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def vgg_weights(network: Network, folder: Path) -> tuple[Path, str]:
     """A weights file for the domain loss, and what it is."""
     try:
-        return find_weights("", network), f"{network}, ImageNet weights"
+        return find_weights(WantedWeights(network)), f"{network}, ImageNet weights"
     except TrainingError:
         path, rng, channels = folder / f"{network}.npz", np.random.default_rng(0), 3
         arrays = {}

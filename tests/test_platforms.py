@@ -22,7 +22,7 @@ HIDDEN = REPOSITORY / "tests" / "support" / "posix_hidden"
 
 EXTRAS = {
     "torch", "onnx", "numba", "xraydb", "radiomics", "skimage", "pandas", "matplotlib", "jinja2",
-    "highdicom", "neuroCombat", "dask", "distributed", "tensorboard", "SimpleITK",
+    "highdicom", "neuroCombat", "dask", "distributed", "tensorboard", "h5py", "SimpleITK",
 }  # fmt: skip
 
 _IMPORT_ALL = f"""
@@ -176,6 +176,7 @@ def _unsettled_text_files(source: str) -> list[str]:
             "gzip.open",
             "Image.open",
             "webbrowser.open",
+            "opener.open",  # of an address
         }:
             settled = "b" in mode or "encoding" in given
         else:

@@ -185,6 +185,10 @@ def test_doctor_tells_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch
     assert installation.extra("train").detail == "torch 2.10, onnx 1.17"
     monkeypatch.setenv("CVSCT_VGG_WEIGHTS", "/no/such/file")
     assert installation.vgg_weights().detail.startswith("not found, needed to train cvsct")
+    assert "/no/such/file" in installation.vgg_weights().detail
+    monkeypatch.delenv("CVSCT_VGG_WEIGHTS")
+    monkeypatch.setenv("TORCH_HOME", "/no/such/folder")
+    assert "offers to download 58.9 MB" in installation.vgg_weights().detail
 
 
 def test_doctor_tells_what_other_systems_lack(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,9 @@
-"""VGG features and the domain loss on them: random weights, both file formats, no network."""
+"""VGG features and the domain loss on them: random weights, all file formats, no network."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -15,8 +14,10 @@ from torch import Tensor, nn
 from cvsct.core.errors import TrainingError
 from cvsct.core.volume import HUWindow
 from cvsct.networks.vgg import Network
+from cvsct.training.losses import gram
 from cvsct.training.texture_loss import TextureLoss, TextureLossConfig
-from cvsct.training.vgg_weights import PUBLISHED, WEIGHTS_VARIABLE, find_weights, load_vgg
+from cvsct.training.vgg_weights import load_vgg
+from tests.support.vgg_files import as_keras
 
 PLACES = {
     "vgg16": {0: "1_1", 2: "1_2", 5: "2_1", 7: "2_2", 10: "3_1", 12: "3_2", 14: "3_3", 17: "4_1"},
@@ -94,13 +95,15 @@ def by_torchvision(network: str, state: dict[str, Tensor], grey: Tensor) -> Tens
 
 
 @pytest.mark.parametrize(("network", "third"), [("vgg16", "relu3_3"), ("vgg19", "relu3_4")])
-def test_both_formats_of_the_same_weights_give_the_same_features(
+def test_all_formats_of_the_same_weights_give_the_same_features(
     states: Any, tmp_path: Path, network: Network, third: str
 ) -> None:
     state = states[network]
     layers = ["relu4_1", "relu1_2", third]
     published = load_vgg(torchvision_file(tmp_path, state), layers, network)
-    own = load_vgg(npz_file(tmp_path, network, state), layers, network)
+    own_file = npz_file(tmp_path, network, state)
+    own = load_vgg(own_file, layers, network)
+    keras = load_vgg(as_keras(own_file, tmp_path / "vgg.h5"), layers, network)
     grey = torch.rand(2, 1, 32, 40, generator=torch.Generator().manual_seed(1))
     found, other = published(grey), own(grey)
     assert [tuple(m.shape[1:]) for m in found] == [(64, 32, 40), (256, 8, 10), (512, 4, 5)]
@@ -108,6 +111,7 @@ def test_both_formats_of_the_same_weights_give_the_same_features(
     assert torch.allclose(found[0][..., 2:-2, 2:-2], other[0][..., 2:-2, 2:-2], atol=1e-5)
     for a, b in zip(found, other, strict=True):  # zero padding is 0.4 of 255 apart in blue
         assert torch.allclose(a, b, atol=0.02 * float(a.std()))
+    assert all(torch.equal(a, b) for a, b in zip(keras(grey), other, strict=True))
 
 
 def test_the_domain_loss_by_hand_in_float64(vgg_weights: Path) -> None:
@@ -133,68 +137,6 @@ def test_the_domain_loss_by_hand_in_float64(vgg_weights: Path) -> None:
     wanted = ((gram(fake_hu) - gram(real_hu)) ** 2).mean() / (gram(real_hu) ** 2).mean()
     fake, real = (torch.from_numpy((hu + 50) / 950).float() for hu in (fake_hu, real_hu))
     assert loss(fake, real, "b").item() == pytest.approx(wanted, rel=1e-4)
-
-
-@pytest.fixture
-def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Neither variable nor file: torch's cache, empty."""
-    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    return tmp_path / "hub" / "checkpoints"
-
-
-def test_without_weights_the_error_names_all_four_ways(no_weights: Path) -> None:
-    with pytest.raises(TrainingError) as caught:
-        TextureLoss(TextureLossConfig(network="vgg19"), HUWindow())
-    message = str(caught.value)
-    for way in ("domain.weights=", WEIGHTS_VARIABLE, PUBLISHED["vgg19"], "domain.download=true"):
-        assert way in message
-    assert "`cyclegan`" in message
-    assert not no_weights.exists()
-    with pytest.raises(TrainingError, match=r"nowhere\.npz: no such file"):
-        find_weights("nowhere.npz")
-
-
-def test_a_path_goes_before_the_variable_and_that_before_the_cache(
-    no_weights: Path, vgg_weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    no_weights.mkdir(parents=True)
-    cached = no_weights / PUBLISHED["vgg16"]
-    cached.touch()
-    assert find_weights("") == cached
-    with pytest.raises(TrainingError, match="VGG19 weights"):
-        find_weights("", "vgg19")
-    monkeypatch.setenv(WEIGHTS_VARIABLE, str(vgg_weights))
-    assert find_weights("") == vgg_weights
-    named = tmp_path / "named.npz"
-    named.touch()
-    assert find_weights(str(named)) == named
-
-
-def test_a_download_happens_only_when_asked_and_is_checked(
-    no_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, str]] = []
-
-    def fetch(url: str, place: str, hash_prefix: str, progress: bool) -> None:
-        asked.append((url, hash_prefix))
-        Path(place).touch()
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    with pytest.raises(TrainingError):
-        find_weights("")
-    assert asked == []
-    assert find_weights("", "vgg19", download=True) == no_weights / PUBLISHED["vgg19"]
-    assert asked == [("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d")]
-    find_weights("", "vgg19", download=True)
-    assert len(asked) == 1
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise URLError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    with pytest.raises(TrainingError, match=r"cannot be downloaded .*no route.*domain\.weights"):
-        find_weights("", "vgg16", download=True)
 
 
 def test_layers_that_do_not_exist_are_refused_with_the_list(vgg_weights: Path) -> None:
@@ -230,13 +172,16 @@ def test_the_other_networks_weights_are_refused(states: Any, tmp_path: Path) -> 
     for path in (
         torchvision_file(tmp_path, states["vgg16"]),
         npz_file(tmp_path, "vgg16", states["vgg16"]),
+        as_keras(tmp_path / "vgg.npz", tmp_path / "vgg.h5"),
     ):
         with pytest.raises(TrainingError, match="not VGG19"):
             load_vgg(path, ["relu1_1"], "vgg19")
 
 
-@pytest.mark.parametrize("name", ["x.npz", "x.pth"])
-@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 half a zip"])
+@pytest.mark.parametrize("name", ["x.npz", "x.pth", "x.h5", "x.hdf5"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no weights", b"PK\x03\x04 half a zip", b"\x89HDF\r\n\x1a\n half"]
+)
 def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TrainingError, match=r"not VGG16 convolution weights \("):
@@ -267,3 +212,29 @@ def test_vgg_features_match_the_published_network(shared: Path) -> None:
     around = grey[0, 0, 4:7, 8:11].double().numpy()[None] * 255 - mean
     by_hand = np.maximum((kernel * around).sum(axis=(1, 2, 3)) + bias, 0)
     assert maps[0][0, :, 5, 9].numpy() == pytest.approx(by_hand, abs=2e-3)
+
+
+@pytest.mark.shared
+def test_the_file_of_keras_holds_the_same_numbers_in_the_order_that_is_read(
+    shared: Path, tmp_path: Path
+) -> None:
+    """Against what Keras prints of its own file: the first and last three kernels, top left."""
+    h5 = as_keras(shared / "weights" / "vgg16_imagenet_conv_float16.npz", tmp_path / "vgg16.h5")
+    printed = [
+        [0.429470569, 0.117273867, 0.0340129584, -0.132241577, -0.0533475243, 0.00757738389],
+        [0.550379455, 0.0208774377, 0.0988311544, -0.0848205537, -0.0511389151, 0.0374943428],
+        [0.480015397, -0.172696680, 0.0375577137, -0.127135560, -0.0502991639, 0.0348965675],
+    ]
+    kernel = next(load_vgg(h5, ["relu1_1"]).convolutions[0].parameters()).detach().numpy()
+    top_left = np.concatenate([kernel[:3, :, 0, 0], kernel[-3:, :, 0, 0]]).T
+    assert top_left == pytest.approx(np.array(printed), abs=2.5e-4)  # half a float16 at 0.55
+
+
+@pytest.mark.shared
+def test_gram_matrices_are_the_same_from_both_files(shared: Path, tmp_path: Path) -> None:
+    npz = shared / "weights" / "vgg16_imagenet_conv_float16.npz"
+    h5 = as_keras(npz, tmp_path / "vgg16.h5")
+    grey = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    layers = ["relu2_1", "relu5_1"]
+    for own, keras in zip(load_vgg(npz, layers)(grey), load_vgg(h5, layers)(grey), strict=True):
+        assert torch.equal(gram(own), gram(keras))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,8 @@ def test_the_encoder_is_the_files_stays_frozen_and_is_kept_in_half_precision(
     scaled = network._encoded(pairs()[0])
     assert [float(each.square().mean()) for each in scaled] == pytest.approx([1.0, 1.0], rel=1e-4)
     assert float(network.encoder.mean.flatten()[0]) == pytest.approx(103.939)
-    assert len(step.vgg_sha256) == 64
+    assert step.weights_origin is not None
+    assert step.weights_origin["sha256"] == hashlib.sha256(vgg_weights.read_bytes()).hexdigest()
 
 
 def test_without_vgg_weights_the_error_names_the_setting(
@@ -247,7 +249,7 @@ def test_without_vgg_weights_the_error_names_the_setting(
 ) -> None:
     monkeypatch.delenv("CVSCT_VGG_WEIGHTS")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(TrainingError, match=r"--set vgg\.weights=FILE.*vgg\.download=true"):
+    with pytest.raises(TrainingError, match=r"vgg\.download=True.*--set vgg\.weights=FILE"):
         built("radiomicgan")
 
 

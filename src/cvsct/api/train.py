@@ -10,6 +10,7 @@ from typing import Any
 
 from cvsct.api.model import Model
 from cvsct.api.training_scans import admit_scans, refuse_damaged
+from cvsct.core.download import Confirm, DownloadOptions
 from cvsct.core.errors import GeometryError, SeriesError, UsageError
 from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import Manifest
@@ -39,6 +40,7 @@ def train(
     allow: Sequence[str] = (),
     skip_refused: bool = False,
     dry_run: bool = False,
+    confirm: Confirm | None = None,
     progress: Progress = silent,
     note: Note = log_note,
     census: Note = log_note,
@@ -61,6 +63,10 @@ def train(
         allow: scans to accept that are refused otherwise: `phantom`, `derived`, `mixed-scanners`.
         skip_refused: leave out series that cannot be used, instead of refusing to train.
         dry_run: check arguments, settings and scans, and report the census; train nothing.
+        confirm: called with a question, before scans are read, where the method needs the VGG
+            weights that others publish and finds none; returns whether they may be downloaded.
+            None downloads nothing unless the settings allow it (`{"domain.download": True}`, of
+            `radiomicgan` `{"vgg.download": True}`).
         progress: called with `(task, done, total)` as the work proceeds.
         note: called with each remark that the user should read.
         census: called with a table of the training scans, before training starts.
@@ -71,7 +77,8 @@ def train(
     Raises:
         UsageError: if a method, setting or option does not exist, or `out` is not empty.
         RefusedScansError: if scans cannot be used for training; `reasons` has one line for each.
-        TrainingError: if the scans are not enough to learn from, or training diverged.
+        TrainingError: if the scans are not enough to learn from, VGG weights are missing, or
+            training diverged.
 
     Example:
         >>> trained = cvsct.train("spectrum", scans_of_a, scans_of_b, out)
@@ -89,7 +96,7 @@ def train(
     if first:  # the others train and leave files to it
         _refuse_out(out, row, resume, limited=max_steps is not None or max_minutes is not None)
     refuse_missing(source, target)
-    row.configure(preset, method_settings)  # reports wrong settings before scans are read
+    config = row.configure(preset, method_settings)  # reports wrong settings before scans are read
     if source.samefile(target):
         raise UsageError(f"source and target are both {source}; give scans of two scanners")
     manifest = Manifest(
@@ -104,6 +111,9 @@ def train(
         },
     )
     progress = progress if first else silent
+    row.obtain_files(
+        config, DownloadOptions(confirm, dry_run, progress, note if first else _no_note)
+    )
     notes: list[str] = []
 
     def remember(message: str) -> None:
@@ -168,6 +178,10 @@ def train(
         manifest.model_sha256 = bundle.sha256
         manifest.write(folder)
     return Model(bundle, out.absolute())
+
+
+def _no_note(message: str) -> None:
+    """Drop a note, which the first rank gives."""
 
 
 def _refuse_out(out: Path, row: Method, resume: bool, limited: bool) -> None:

@@ -26,6 +26,7 @@ from cvsct.benchmarking.results import Benchmark
 from cvsct.benchmarking.tables import ranking, tables
 from cvsct.benchmarking.train_and_evaluate import BenchmarkSteps, failure_reason
 from cvsct.benchmarking.unpaired import unpaired_table
+from cvsct.core.download import Confirm, DownloadOptions
 from cvsct.core.errors import (
     CvsctError,
     TerminatedError,
@@ -95,6 +96,7 @@ def benchmark(
     workers: int = 0,
     allow: Sequence[str] = (),
     dry_run: bool = False,
+    confirm: Confirm | None = None,
     progress: Progress = silent,
     note: Note = log_note,
     failure: Note = log_note,
@@ -117,6 +119,8 @@ def benchmark(
         workers: number of processes; 0 for one per core.
         allow: kinds of scans that trainings accept although they are doubtful, as of `train`.
         dry_run: report what would be trained; write nothing.
+        confirm: called with a question, before any work, where a method that is still to be trained
+            needs VGG weights and there are none, as of `train`.
         progress: called with `(task, done, total)` as the work proceeds.
         note: called with each remark that the user should read.
         failure: called with the reason of each failure; the other methods go on.
@@ -128,6 +132,7 @@ def benchmark(
     Raises:
         UsageError: if methods or options do not exist, or `out` holds a benchmark of other options.
         MissingExtraError: if the extra `evaluate` is not installed.
+        TrainingError: if a method needs VGG weights that are missing.
         CvsctError: if every method failed.
 
     Example:
@@ -171,6 +176,11 @@ def benchmark(
         for seed in range(count)
         for direction in (0, 1)
     ]
+    _obtain_files(
+        [job for job in jobs if job[0] not in without_pairs],
+        steps,
+        DownloadOptions(confirm, dry_run, progress, note),
+    )
     if dry_run:
         for number, (name, seed, direction) in enumerate(jobs, start=1):
             note(f"[{number}/{len(jobs)}] {name}, seed {seed}, {steps.directions[direction]}")
@@ -207,6 +217,26 @@ def benchmark(
         if table
     ]
     return BenchmarkResult(out, all_results, tuple(rankings), failed)
+
+
+def _obtain_files(
+    jobs: Sequence[tuple[str, int, int]], steps: BenchmarkSteps, options: DownloadOptions
+) -> None:
+    """Obtain files of others for all trainings that are still to be done, before the first one.
+
+    Args:
+        jobs: method, seed and direction of each result.
+
+    Raises:
+        TrainingError: if a file is missing and may not or cannot be downloaded.
+    """
+    for name in dict.fromkeys(name for name, *rest in jobs if not steps.is_trained(name, *rest)):
+        row = find_method(name)
+        try:
+            config = row.configure(steps.preset, {**row.settings, **steps.settings_of(row)})
+        except CvsctError:
+            continue  # told in its turn, as the failure of this method alone
+        row.obtain_files(config, options)
 
 
 def _methods_without_pairs(

@@ -31,7 +31,7 @@ from cvsct.core.sides import with_new_keys
 from cvsct.evaluation.features.table_file import FeatureFile, read_features
 from cvsct.evaluation.table import Table
 from cvsct.io.dicom.header import label
-from cvsct.methods.registry import find_method
+from cvsct.methods.registry import Method, find_method
 from cvsct.model.bundle import CHECKPOINT_FILE, SUMS_FILE
 
 logger = logging.getLogger(__name__)
@@ -158,10 +158,22 @@ class BenchmarkSteps:
                 f"{images.relative_to(self.out) / 'manifest.json'} has the reasons"
             )
 
+    def is_trained(self, name: str, seed: int, direction: int) -> bool:
+        """Whether the model of a method, seed and direction is there."""
+        trained = 0 if find_method(name).reversible else direction
+        return (self._model_folder(name, seed, trained) / SUMS_FILE).exists()
+
+    def settings_of(self, row: Method) -> Mapping[str, Any]:
+        """Settings of this benchmark that a method is given; they are of networks alone."""
+        return self.settings if row.uses else {}
+
+    def _model_folder(self, name: str, seed: int, direction: int) -> Path:
+        return self.out / MODELS / (f"{name}-{seed}" + ("-b2a" if direction else ""))
+
     def _train(self, name: str, seed: int, direction: int) -> Path:
         """Folder of a trained model; a training is started or resumed if it is not complete."""
         source, target = self._sides(direction)
-        model = self.out / MODELS / (f"{name}-{seed}" + ("-b2a" if direction else ""))
+        model = self._model_folder(name, seed, direction)
         if (model / SUMS_FILE).exists():
             return model
         remove_unstarted_training(model)
@@ -173,7 +185,7 @@ class BenchmarkSteps:
             scans / target,
             model,
             preset=self.preset if "preset" in uses else "cpu",
-            settings=self.settings if uses else {},
+            settings=self.settings_of(row),
             seed=seed if "seed" in uses else 0,
             resume=(model / CHECKPOINT_FILE).exists(),
             allow=self.allow,

@@ -15,6 +15,7 @@ from cvsct.cli.console import (
     report_note,
     report_result,
 )
+from cvsct.cli.question import Yes, confirm_download
 from cvsct.cli.train import parse_settings
 
 
@@ -45,6 +46,7 @@ def benchmark(
         list[str] | None,
         typer.Option(metavar="WORD", help="Of `cvsct train`: phantom, derived, mixed-scanners."),
     ] = None,
+    yes: Yes = False,
 ) -> None:
     """Train, harmonize and evaluate each method both ways; the paper's tables with ours beside."""
     from cvsct.benchmarking.run import benchmark as run
@@ -53,8 +55,8 @@ def benchmark(
     result = run(
         data, methods, out, seeds=seeds, preset=preset, settings=parse_settings(setting or []),
         max_steps=max_steps, max_minutes=max_minutes, rois=rois, workers=workers,
-        allow=allow or (), dry_run=is_dry_run(), progress=progress(), note=report_note,
-        failure=report_error,
+        allow=allow or (), dry_run=is_dry_run(), confirm=confirm_download(yes),
+        progress=progress(), note=report_note, failure=report_error,
     )  # fmt: skip
     tables = "\n".join(table.to_markdown() for table in result.rankings)
     end = "nothing was written (--dry-run)" if is_dry_run() else str(out / "benchmark.html")

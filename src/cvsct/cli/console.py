@@ -113,6 +113,11 @@ def is_quiet() -> bool:
     return _settings.quiet
 
 
+def is_json() -> bool:
+    """Whether the result is printed as JSON, for a program to read."""
+    return _settings.as_json
+
+
 def is_verbose() -> bool:
     """Whether the user asked for more than is printed by default, paths among it."""
     return _settings.verbose

@@ -93,18 +93,29 @@ def required(name: str) -> list[str]:
 def vgg_weights() -> Finding:
     """Where the texture loss finds ImageNet's weights, or how to get them."""
     try:
-        from cvsct.training.vgg_weights import find_weights
-
-        return Finding("VGG weights", str(find_weights("")))
-    except CvsctError as error:
-        reason = str(error).partition(";")[0]
-        return Finding(
-            "VGG weights",
-            f"not found, needed to train cvsct, cvsct-1 and radiomicgan alone ({reason}); see "
-            "docs/training.md",
+        from cvsct.training.vgg_files import (
+            PUBLISHED,
+            WEIGHTS_VARIABLE,
+            WantedWeights,
+            locate_weights,
         )
+
+        path = locate_weights(WantedWeights())
     except ImportError:
         return Finding("VGG weights", "not looked for without PyTorch")
+    except CvsctError as error:
+        how = str(error)
+    else:
+        if path is not None:
+            return Finding("VGG weights", str(path))
+        published = PUBLISHED["vgg16"]
+        how = (
+            f"`cvsct train` offers to download {published.megabytes} from {published.url}; a file "
+            f"that is here already is named by {WEIGHTS_VARIABLE} or --set domain.weights=FILE; "
+            "see docs/training.md"
+        )
+    only = "needed to train cvsct, cvsct-1 and radiomicgan alone"
+    return Finding("VGG weights", f"not found, {only} ({how})")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from cvsct.cli.console import (
     report_result,
     report_table,
 )
+from cvsct.cli.question import Yes, confirm_download
 from cvsct.core.errors import RefusedScansError, UsageError
 
 
@@ -47,6 +48,7 @@ def train(
     skip_refused: Annotated[
         bool, typer.Option("--skip-refused", help="Leave out series that must be refused.")
     ] = False,
+    yes: Yes = False,
 ) -> None:
     """Learn to make scans of A look like scans of B, from unpaired scans.
 
@@ -62,7 +64,8 @@ def train(
             method, source, target, out, preset=preset, settings=parse_settings(setting or []),
             seed=seed, max_steps=max_steps, max_minutes=max_minutes, resume=resume,
             allow=allow or (), skip_refused=skip_refused, dry_run=is_dry_run(),
-            progress=progress(), note=report_note, census=report_table,
+            confirm=confirm_download(yes), progress=progress(), note=report_note,
+            census=report_table,
         )  # fmt: skip
     except RefusedScansError as error:
         for reason in error.reasons[1:]:

@@ -109,7 +109,7 @@ def import_extra(module: str, needed_for: str, extra: str) -> Any:
 
 EXTRA_MODULES = {
     "simulate": ("numba", "xraydb"),
-    "train": ("torch", "onnx", "tensorboard"),
+    "train": ("torch", "onnx", "tensorboard", "h5py"),
     "evaluate": (
         "radiomics",
         "skimage",

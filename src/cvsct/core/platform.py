@@ -50,6 +50,29 @@ def usable_cores(quota: Path = CPU_QUOTA) -> int:
     return max(1, min(limits))
 
 
+def cache_folder() -> Path:
+    """The folder `cvsct` in the user's cache folder, which may not exist yet.
+
+    It lies in XDG_CACHE_HOME on every system where that is set; else in `~/.cache`, on macOS in
+    `~/Library/Caches`, on Windows in LOCALAPPDATA. A relative path in a variable does not count, as
+    the XDG base directory specification demands.
+
+    Raises:
+        OSError: if the user has no home folder and no variable names a folder.
+    """
+    variables = ("XDG_CACHE_HOME", *(("LOCALAPPDATA",) if sys.platform == "win32" else ()))
+    for variable in variables:
+        named = Path(os.environ.get(variable, ""))
+        if named.is_absolute():
+            return named / "cvsct"
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise OSError(f"no cache folder ({error}); set XDG_CACHE_HOME to a folder") from error
+    per_system = {"darwin": "Library/Caches", "win32": "AppData/Local"}
+    return home / per_system.get(sys.platform, ".cache") / "cvsct"
+
+
 def can_limit_memory() -> bool:
     """Whether `limit_memory` has an effect: Windows has no such call, macOS refuses it."""
     try:

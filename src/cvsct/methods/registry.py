@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from cvsct.core.download import DownloadOptions
 from cvsct.core.errors import MissingExtraError, UsageError
 from cvsct.core.settings import Settings
 from cvsct.core.text import did_you_mean
@@ -39,6 +40,23 @@ class Configure(Protocol):
         ...
 
 
+@runtime_checkable
+class ObtainFiles(Protocol):
+    """Function that finds or downloads files of others that a training needs, before it starts."""
+
+    def __call__(self, config: Settings, options: DownloadOptions, /) -> None:
+        """Have the files of a training with these settings in their places.
+
+        Raises:
+            TrainingError: if one is missing and may not or cannot be downloaded.
+        """
+        ...
+
+
+def _obtain_none(config: Settings, options: DownloadOptions) -> None:
+    """Obtain nothing: the method learns from the scans alone."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One harmonization method: a row of the table.
@@ -47,6 +65,7 @@ class Method:
         configure: makes the settings of a training; those of a network need the extra `train`.
         train: makes a model of two sides' scans.
         load: makes of a model what maps volumes in one direction.
+        obtain_files: has files of others in their places that `train` needs.
         reversible: whether one training serves both directions.
         guarded: whether a guard must watch it (`cvsct.guard`): not where nothing is changed.
         uses: the `train` options that mean something to it; others are noted, not refused.
@@ -59,6 +78,7 @@ class Method:
     configure: Configure
     train: Trainer
     load: Loader
+    obtain_files: ObtainFiles = _obtain_none
     reversible: bool = True
     recommended: bool = False
     guarded: bool = True
@@ -105,6 +125,15 @@ def _configure_paired(preset: str, given: Mapping[str, Any]) -> Settings:
     with _needs_torch("the settings of a network"):
         from cvsct.training.paired.settings import paired_config
     return paired_config(preset, given)
+
+
+def _obtain_vgg_weights(config: Settings, options: DownloadOptions) -> None:
+    from cvsct.training.settings import TrainingConfig
+    from cvsct.training.vgg_files import find_weights
+
+    wanted = config.wanted_weights() if isinstance(config, TrainingConfig) else None
+    if wanted:
+        find_weights(wanted, options)
 
 
 def _configure_input(_: str, given: Mapping[str, Any]) -> Settings:
@@ -205,6 +234,7 @@ _CVSCT = Method(
     configure=_configure_cyclegan,
     train=_train_cyclegan,
     load=_load_network,
+    obtain_files=_obtain_vgg_weights,
     uses=TRAIN_OPTIONS,
     settings={"generator.attention": True},
 )
@@ -226,6 +256,7 @@ _CGAN = Method(
     configure=_configure_paired,
     train=_train_paired,
     load=_load_network,
+    obtain_files=_obtain_vgg_weights,
     reversible=False,
     uses=TRAIN_OPTIONS,
     settings={"generator.architecture": "unet", "critics": ["conditional"]},

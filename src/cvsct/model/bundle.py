@@ -42,6 +42,8 @@ MEASURED = "measured"
 """Key in `training` of figures on unseen scans, a table in the card."""
 CENSUS = "census"
 """Key in `training` of the census of training scans, a table and warnings in the card."""
+THIRD_PARTY = "third_party"
+"""Key in `training` of weights of others that it used, with source and license: a table."""
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
 MAX_BYTES = {
     CONFIG_FILE: 4 * 2**20,
@@ -187,7 +189,7 @@ class Bundle:
         rows = "\n".join(
             f"| {key} | {_cell(value)} |"
             for key, value in self.training.items()
-            if key not in (MEASURED, CENSUS)
+            if key not in (MEASURED, CENSUS, THIRD_PARTY)
         )
         pairs = self.training.get("pairs")
         matched = f"paired, {pairs} slices of one with those of the other" if pairs else "unpaired"
@@ -210,6 +212,7 @@ class Bundle:
             + _census_section(self.training.get(CENSUS, {}))
             + _measured_section(self.training.get(MEASURED, {}))
             + f"## Training\n\n| item | value |\n|---|---|\n{rows}\n"
+            + _third_party_section(self.training.get(THIRD_PARTY, []))
             + _guard_section(self.guard)
         )
 
@@ -260,6 +263,13 @@ def _census_section(census: dict[str, Any]) -> str:
         if entries
     )
     return f"## Scans it learned from\n\n{_table(census['scans'])}\n{listing}\n"
+
+
+def _third_party_section(entries: list[dict[str, Any]]) -> str:
+    """The card's attribution of weights of others that the training used; nothing without any."""
+    if not entries:
+        return ""
+    return f"\n## Weights of others\n\n{_table(entries)}\n"
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from cvsct.core.settings import Settings
 from cvsct.core.volume import HUWindow
 from cvsct.training.collapse_monitor import CollapseConfig
 from cvsct.training.loop import Schedule
+from cvsct.training.vgg_files import WantedWeights
 
 
 class TrainingConfig(Settings):
@@ -74,6 +75,10 @@ class TrainingConfig(Settings):
     def window(self) -> HUWindow:
         """The HU range the networks see."""
         return HUWindow(*self.window_hu)
+
+    def wanted_weights(self) -> WantedWeights | None:
+        """The weights that the training needs of others; None where it needs none."""
+        return None
 
     def fingerprint(self) -> dict[str, Any]:
         """All that shapes the weights: a resumed training must have the same."""

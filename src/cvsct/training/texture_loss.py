@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cvsct.core.files import file_sha256
 from cvsct.core.settings import Settings
 from cvsct.core.volume import HUWindow
 from cvsct.networks.vgg import Network
 from cvsct.training import losses
 from cvsct.training.distributed import ALONE, Ranks
-from cvsct.training.vgg_weights import find_weights, load_vgg
+from cvsct.training.vgg_files import WantedWeights, describe_weights, find_weights
+from cvsct.training.vgg_weights import load_vgg
 
 Images = Float[Tensor, "n 1 h w"]
 
@@ -31,11 +31,12 @@ class TextureLossConfig(Settings):
     """Whose features are compared: VGG16 or VGG19, both trained on ImageNet."""
 
     weights: str = ""
-    """File of its weights, `.npz` or torchvision's `.pth`; empty takes CVSCT_VGG_WEIGHTS, else
-    torch's cache."""
+    """File of its weights, `.npz`, Keras's `.h5` or torchvision's `.pth`; empty takes
+    CVSCT_VGG_WEIGHTS, else torch's cache, else this program's."""
 
     download: bool = False
-    """Fetch torchvision's file of 550 MB into torch's cache where there is none."""
+    """Download the convolutions that Keras publishes (VGG16 59 MB, VGG19 80 MB) into the cache of
+    this program where there is no file."""
 
     layers: tuple[str, ...] = ("relu4_1", "relu5_1")
     """ReLU layers whose Gram matrices are compared."""
@@ -52,6 +53,10 @@ class TextureLossConfig(Settings):
     """Each layer's loss is divided by its value at the `start`, or by the energy of the `target`'s
     Gram matrix."""
 
+    def wanted_weights(self) -> WantedWeights:
+        """The weights that the loss needs."""
+        return WantedWeights(self.network, self.weights, self.download, "domain")
+
 
 class TextureLoss(nn.Module):
     """Distance of translated patches' Gram matrices from the target's, eqs 1 to 3.
@@ -66,9 +71,9 @@ class TextureLoss(nn.Module):
     def __init__(self, config: TextureLossConfig, window: HUWindow, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.config, self.ranks = config, ranks
-        path = find_weights(config.weights, config.network, config.download)
+        path = find_weights(config.wanted_weights())
         self.features = load_vgg(path, config.layers, config.network)
-        self.weights_sha256 = file_sha256(path)
+        self.weights_origin = describe_weights(path, config.network, "in the domain loss alone")
         low, high = config.window_hu
         self.gain = (window.high_hu - window.low_hu) / (2 * (high - low))
         self.offset = (window.low_hu - low) / (high - low) + self.gain

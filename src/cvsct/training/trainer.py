@@ -18,7 +18,7 @@ from cvsct.core.progress import silent
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Scans
 from cvsct.methods.base import TrainingRequest
-from cvsct.model.bundle import Bundle, Domain
+from cvsct.model.bundle import THIRD_PARTY, Bundle, Domain
 from cvsct.networks.export import with_graphs
 from cvsct.training.checkpoint import Run
 from cvsct.training.data.patch_grid import PatchRule
@@ -184,6 +184,17 @@ def training_record(
             "held_out": held_out,
         }
     return {**record, "scans": run.config["scans"]}
+
+
+def third_party_record(weights_origin: Mapping[str, str] | None) -> dict[str, Any]:
+    """Record of VGG weights that a training used, which the model's card attributes.
+
+    Args:
+        weights_origin: as `vgg_files.describe_weights` returns it; None where none were used.
+    """
+    if weights_origin is None:
+        return {}
+    return {"vgg_sha256": weights_origin["sha256"], THIRD_PARTY: [dict(weights_origin)]}
 
 
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:

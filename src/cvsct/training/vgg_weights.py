@@ -1,19 +1,15 @@
-"""Weights of an ImageNet VGG network: finding the file, downloading and reading it.
+"""Reading the weights of an ImageNet VGG network from a file.
 
-They are in a file, of this project's format or torchvision's. Nothing is downloaded unless the user
-has asked for it. The network itself is in `networks/vgg.py`.
+A file is of this project's format, of Keras's or of torchvision's; `vgg_files.py` finds it. The
+network itself is in `networks/vgg.py`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import pickle
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +18,8 @@ from torch import Tensor, nn
 
 from cvsct.core.errors import TrainingError
 from cvsct.networks.vgg import VGG, Network, convolution_positions
-
-logger = logging.getLogger(__name__)
-
-WEIGHTS_VARIABLE = "CVSCT_VGG_WEIGHTS"
-PUBLISHED: dict[Network, str] = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
-"""torchvision's files; the name ends in the first digits of the file's sha256."""
-
-PUBLISHED_AT = "https://download.pytorch.org/models/"
-PUBLISHED_MB = 550
+from cvsct.training.vgg_files import PUBLISHED, TORCHVISION
+from cvsct.training.vgg_h5 import HDF5_SUFFIXES, read_h5
 
 MEAN_BGR = (103.939, 116.779, 123.68)
 """ImageNet's mean in the order and scale (0 to 255) of Simonyan and Zisserman's weights."""
@@ -38,12 +27,8 @@ MEAN_BGR = (103.939, 116.779, 123.68)
 MEAN_RGB, SD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's mean and standard deviation in the order and scale (0 to 1) of torchvision's."""
 
-
 MAX_BYTES = 2**30
 """Largest size of a file of weights, unpacked; torchvision's of VGG19 has 0.55 GB."""
-
-NEEDED_BY = {"domain": "the domain loss", "vgg": "the frozen encoder"}
-"""Part that needs the weights, by the setting that names their file."""
 
 _UNREADABLE = (
     OSError,
@@ -56,40 +41,7 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
-"""What numpy and torch raise for a file that is damaged or another's."""
-
-
-def find_weights(
-    path: str, network: Network = "vgg16", download: bool = False, setting: str = "domain"
-) -> Path:
-    """The weights file: `path`, else what CVSCT_VGG_WEIGHTS names, else torch's cache.
-
-    Args:
-        path: empty where the user has named none.
-        download: fetch torchvision's file into the cache if it is nowhere else.
-        setting: whose parts `weights` and `download` are, for the error.
-
-    Raises:
-        TrainingError: if there is none, or it cannot be downloaded.
-    """
-    named = path or os.environ.get(WEIGHTS_VARIABLE, "")
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / PUBLISHED[network]
-    if named:
-        if not Path(named).is_file():
-            raise TrainingError(f"{named}: no such file of VGG weights; see docs/training.md")
-        return Path(named)
-    if cached.is_file():
-        return cached
-    if download:
-        _download(cached, setting)
-        return cached
-    raise TrainingError(
-        f"{NEEDED_BY[setting]} needs ImageNet {network.upper()} weights: give --set "
-        f"{setting}.weights=FILE "
-        f"(.npz or .pth), or set {WEIGHTS_VARIABLE}, or put torchvision's {cached.name} into "
-        f"{cached.parent}, or allow a download of {PUBLISHED_MB} MB with --set "
-        f"{setting}.download=true; of the GANs `cvsct-2`, `cyclegan` and `cgan` train without them"
-    )
+"""What numpy, torch and h5py raise for a file that is damaged or another's."""
 
 
 def load_vgg(path: Path, layers: Sequence[str], network: Network = "vgg16") -> VGG:
@@ -97,9 +49,10 @@ def load_vgg(path: Path, layers: Sequence[str], network: Network = "vgg16") -> V
 
     Args:
         path: `.npz` with `block{b}_conv{c}/kernel` (out, in, 3, 3) and `/bias`, for BGR input in
-            0..255 minus the ImageNet mean; or torchvision's state dict with `features.{n}.weight`
-            and `.bias`, for RGB input in 0..1, less mean, over deviation. Blocks after the last
-            layer may be left out.
+            0..255 minus the ImageNet mean; or Keras's `.h5` or `.hdf5` for the same input, with a
+            kernel (3, 3, in, out) and a bias in each group `block{b}_conv{c}`; or torchvision's
+            state dict with `features.{n}.weight` and `.bias`, for RGB input in 0..1, less mean,
+            over deviation. Blocks after the last layer may be left out.
         layers: names such as `relu2_1`.
 
     Raises:
@@ -139,7 +92,7 @@ class _Format:
     mean: tuple[float, ...]
 
 
-_NPZ = _Format("/kernel", "/bias", (255.0,) * 3, MEAN_BGR)
+_CAFFE = _Format("/kernel", "/bias", (255.0,) * 3, MEAN_BGR)
 _TORCHVISION = _Format(
     ".weight",
     ".bias",
@@ -155,10 +108,10 @@ def _read(
     order = convolution_positions(network)
     try:
         _refuse_large(path)
-        if path.suffix == ".npz":
-            form, names = _NPZ, [f"block{block}_conv{place}" for block, place in order]
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                held = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        if path.suffix in (".npz", *HDF5_SUFFIXES):
+            form, names = _CAFFE, [f"block{block}_conv{place}" for block, place in order]
+            arrays = _npz(path) if path.suffix == ".npz" else read_h5(path, MAX_BYTES)
+            held = {name: torch.from_numpy(values) for name, values in arrays.items()}
         else:  # its numbers count a ReLU after each convolution and a pooling after each block
             form = _TORCHVISION
             names = [f"features.{2 * n + block - 1}" for n, (block, _) in enumerate(order)]
@@ -172,8 +125,9 @@ def _read(
         missing = isinstance(error, KeyError)
         reason = f"no {error.args[0]}" if missing else str(error).partition("\n")[0]
         raise TrainingError(
-            f"{path}: not {network.upper()} convolution weights ({reason}); expected torchvision's "
-            f"{PUBLISHED[network]} or an .npz as in docs/training.md"
+            f"{path}: not {network.upper()} convolution weights ({reason}); expected Keras's "
+            f"{PUBLISHED[network].name}, torchvision's {TORCHVISION[network]} or an .npz as in "
+            "docs/training.md"
         ) from error
     return weights, form
 
@@ -186,6 +140,11 @@ def _refuse_large(path: Path) -> None:
             size = sum(member.file_size for member in archive.infolist())
     if size > MAX_BYTES:
         raise ValueError(f"{size} bytes, more than {MAX_BYTES}")
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
@@ -216,20 +175,3 @@ def _checked(held: Mapping[str, Tensor], name: str, wanted: Tensor) -> Tensor:
     if not bool(torch.isfinite(values).all()):
         raise ValueError(f"{name} holds values that are not finite")
     return values
-
-
-def _download(file: Path, setting: str) -> None:
-    """Fetch torchvision's file; it appears under its name only when its hash is right."""
-    url = PUBLISHED_AT + file.name
-    digits = file.stem.rpartition("-")[2]
-    logger.info("fetching %s into %s", url, file.parent)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(
-            url, str(file), hash_prefix=digits, progress=sys.stderr.isatty()
-        )
-    except (OSError, HTTPException, RuntimeError) as error:
-        raise TrainingError(
-            f"{url}: cannot be downloaded ({error}); fetch it by other means and give it with "
-            f"--set {setting}.weights=FILE"
-        ) from error

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cvsct.core import platform
 from cvsct.core.files import canonical_json
 
 logger = logging.getLogger(__name__)
@@ -55,9 +55,8 @@ class MeasuredFeatures:
 
 
 def default_folder() -> Path:
-    """The folder `cvsct/features` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "cvsct" / "features"
+    """The folder `features` in the user's cache folder of this package."""
+    return platform.cache_folder() / "features"
 
 
 def content_key(

@@ -13,6 +13,7 @@ from cvsct.networks.discriminator import DiscriminatorConfig
 from cvsct.networks.highpass import reach_px
 from cvsct.training.settings import TrainingConfig
 from cvsct.training.texture_loss import TextureLossConfig
+from cvsct.training.vgg_files import WantedWeights
 
 
 class CycleConfig(TrainingConfig):
@@ -44,6 +45,10 @@ class CycleConfig(TrainingConfig):
 
     pool: int = Field(default=0, ge=0)
     """How many earlier translated images are kept and shown to a discriminator again."""
+
+    def wanted_weights(self) -> WantedWeights | None:
+        """The weights that the training needs of others; None without a texture loss."""
+        return self.domain.wanted_weights() if self.weight_domain else None
 
     @model_validator(mode="after")
     def _refuse_small_patches(self) -> CycleConfig:

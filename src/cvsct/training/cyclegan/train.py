@@ -28,6 +28,7 @@ from cvsct.training.trainer import (
     remove_stores_if_refused,
     requested_settings,
     start_run,
+    third_party_record,
     training_record,
     typical_pixel_mm,
 )
@@ -68,7 +69,7 @@ def train_cycle(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
         )
         record = training_record(run, losses, step.bf16, split.how)
         if step.texture_loss:
-            record["vgg_sha256"] = step.texture_loss.weights_sha256
+            record |= third_party_record(step.texture_loss.weights_origin)
         return finished_model(request, config, stores, run, step, ranks, record)
 
 

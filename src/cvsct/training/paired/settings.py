@@ -18,8 +18,10 @@ from cvsct.methods.settings import read_settings, refuse_unknown_preset
 from cvsct.networks.cvsct_generator import PairedGeneratorConfig
 from cvsct.networks.discriminator import DiscriminatorConfig
 from cvsct.networks.unet import UNetConfig
+from cvsct.networks.vgg_unet import VGGUNetConfig
 from cvsct.training.paired.alternation import AlternationConfig
 from cvsct.training.settings import TrainingConfig
+from cvsct.training.vgg_files import WantedWeights
 
 View = Literal["conditional", "plain"]
 """What a discriminator sees: source and result side by side (pix2pix), or the result alone."""
@@ -37,11 +39,12 @@ class VGGFile(Settings):
     """Where the weights of a frozen VGG encoder come from."""
 
     weights: str = ""
-    """File of the weights, `.npz` or torchvision's `.pth`; empty takes CVSCT_VGG_WEIGHTS, else
-    torch's cache."""
+    """File of the weights, `.npz`, Keras's `.h5` or torchvision's `.pth`; empty takes
+    CVSCT_VGG_WEIGHTS, else torch's cache, else this program's."""
 
     download: bool = False
-    """Fetch torchvision's file of 550 MB into torch's cache where there is none."""
+    """Download the convolutions that Keras publishes (VGG16 59 MB, VGG19 80 MB) into the cache of
+    this program where there is no file."""
 
 
 class PairedConfig(TrainingConfig):
@@ -90,6 +93,12 @@ class PairedConfig(TrainingConfig):
     window_centre_hu: float | None = None
     """What lies in the middle of a narrow window, as far as it fits; without it windows begin at
     the lower end."""
+
+    def wanted_weights(self) -> WantedWeights | None:
+        """The weights that the training needs of others; None without a frozen VGG encoder."""
+        if not isinstance(self.generator, VGGUNetConfig):
+            return None
+        return WantedWeights(self.generator.network, self.vgg.weights, self.vgg.download, "vgg")
 
     @model_validator(mode="after")
     def _refuse_what_does_not_fit(self) -> PairedConfig:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from cvsct.core.files import file_sha256
 from cvsct.core.volume import HUWindow
 from cvsct.networks.cvsct_generator import build_generator
 from cvsct.networks.discriminator import Discriminator
@@ -26,7 +25,8 @@ from cvsct.training.distributed import ALONE, Ranks
 from cvsct.training.network_set import Images, NetworkSet, mean_terms, on_device
 from cvsct.training.paired.alternation import Alternation, State
 from cvsct.training.paired.settings import PairedConfig
-from cvsct.training.vgg_weights import fill, find_weights
+from cvsct.training.vgg_files import WantedWeights, describe_weights, find_weights
+from cvsct.training.vgg_weights import fill
 
 Pair = tuple[Images, Images]
 """Images of the source and of the target, of the same places."""
@@ -59,9 +59,10 @@ class PairedStep:
         self.config, self.ranks = config, ranks
         self.critics = tuple(f"critic_{view}" for view in config.critics)
         generator = build_generator(config.generator)
-        self.vgg_sha256 = ""
-        if isinstance(generator, VGGUNet):
-            self.vgg_sha256 = _fill_encoder(generator, config)
+        self.weights_origin: dict[str, str] | None = None
+        wanted = config.wanted_weights()
+        if isinstance(generator, VGGUNet) and wanted:
+            self.weights_origin = _fill_encoder(generator, wanted)
             generator.scale_to_data(sample)
         trained: dict[str, tuple[tuple[str, ...], float]] = {
             "generator": ((MODEL,), config.learning_rate)
@@ -290,11 +291,11 @@ def _critic(name: str, config: PairedConfig) -> Discriminator:
     return Discriminator(config.discriminator, config.window, images)
 
 
-def _fill_encoder(generator: VGGUNet, config: PairedConfig) -> str:
-    """Give the encoder its ImageNet weights, in half precision; the sha256 of their file."""
-    network, source = generator.config.network, config.vgg
-    path = find_weights(source.weights, network, source.download, setting="vgg")
-    fill(generator.encoder, path, network)
+def _fill_encoder(generator: VGGUNet, wanted: WantedWeights) -> dict[str, str]:
+    """Give the encoder its ImageNet weights, in half precision; the attribution of their file."""
+    path = find_weights(wanted)
+    fill(generator.encoder, path, wanted.network)
     for parameter in generator.encoder.parameters():
         parameter.copy_(parameter.half())
-    return file_sha256(path)
+    use = "frozen, rounded to half precision, as the encoder that this model holds"
+    return describe_weights(path, wanted.network, use)

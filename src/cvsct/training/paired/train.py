@@ -29,6 +29,7 @@ from cvsct.training.trainer import (
     remove_stores_if_refused,
     requested_settings,
     start_run,
+    third_party_record,
     training_record,
     typical_pixel_mm,
 )
@@ -65,8 +66,7 @@ def train_paired(source: Scans, target: Scans, request: TrainingRequest) -> Bund
             run, step, batches, limits, request.progress, config.schedule, validator, ranks
         )
         record = training_record(run, losses, step.bf16, split.how) | {"pairs": pairs.n_pairs}
-        if step.vgg_sha256:
-            record["vgg_sha256"] = step.vgg_sha256
+        record |= third_party_record(step.weights_origin)
         return finished_model(request, config, stores, run, step, ranks, record)
 
 
