@@ -1,6 +1,7 @@
 """Measure the virtual scanners as a medical physicist would: resolution, noise, CT numbers.
 
     OMP_NUM_THREADS=1 python scripts/scanner_physics.py --out runs/physics
+        [--scanners all | NAME,...] [--ct-numbers]
 
 Prints the tables (also OUT/tables.md) and draws OUT/mtf_nps.png and OUT/noise_mas.png. All is seen
 through `VirtualScanner`, in pixels so fine that they alias nothing; five minutes on one free core.
@@ -33,6 +34,7 @@ from cvsct.simulation.physics.definition import ScannerDefinition, definition_na
 from cvsct.simulation.physics.scan import ImageGrid, VirtualScanner
 
 KVP, MAS, THICK_MM = 120.0, 100.0, 5.0
+PAPER_SCANNERS = "ge-revolution-evo", "siemens-somatom-force"
 EXTENT_MM = 400.0
 BODY_MM, LARGE_MM = 125.0, 160.0  # radii of the water cylinders of 25 and 32 cm
 SMALL_EXTENT_MM, SMALL_PX = 60.0, 1024  # the raster of wires and edges
@@ -280,15 +282,38 @@ def table(title: str, heads: str, rows: Rows) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    found: list[Rows] = [[] for _ in TABLES]
+    parser.add_argument("--scanners", default=",".join(PAPER_SCANNERS), help="names, or `all`")
+    parser.add_argument("--ct-numbers", action="store_true", help="water, air and inserts alone")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    names = definition_names() if args.scanners == "all" else args.scanners.split(",")
+    definitions = [load_definition(name) for name in names]
+    measured = ct_numbers(definitions) if args.ct_numbers else everything(definitions, args.out)
+    text = "\n".join(
+        table(*head, rows) for head, rows in zip(TABLES, measured, strict=True) if rows
+    )
+    (args.out / "tables.md").write_text(text, encoding="utf-8", newline="\n")
+    print(text)
+
+
+def ct_numbers(definitions: Sequence[ScannerDefinition]) -> list[Rows]:
+    """Rows of the tables of water, air and materials; the other tables are empty."""
+    water, inserts = [], []
+    for definition in definitions:
+        water += [[definition.name, *row] for row in water_and_air(definition)]
+        inserts += [[definition.name, *row] for row in materials(definition)]
+    return [[], [], water, inserts, []]
+
+
+def everything(definitions: Sequence[ScannerDefinition], out: Path) -> list[Rows]:
+    """Rows of every table; draws the figures."""
+    measured: list[Rows] = [[] for _ in TABLES]
     curves, noises, by_load = {}, {}, {}
-    for definition in map(load_definition, definition_names()):
+    for definition in definitions:
         name = definition.manufacturer.split()[0].capitalize().replace("Ge", "GE")
         sharpness, shapes = resolution(definition)
         deviations, thin = noise(definition)
-        electronics, by_load[name] = loads(definition)
+        electronics, by_load[definition.name] = loads(definition)
         curves |= {f"{name} {kernel}": shapes[kernel] for kernel in definition.kernels}
         noises |= {f"{name} {kernel}": thin[kernel] for kernel in definition.kernels}
         parts = (
@@ -298,13 +323,11 @@ def main() -> None:
             materials(definition),
             electronics,
         )
-        for rows, part in zip(found, parts, strict=True):
-            rows += [[name, *row] for row in part]
+        for rows, part in zip(measured, parts, strict=True):
+            rows += [[definition.name, *row] for row in part]
     draw_kernels(curves, noises, out / "mtf_nps.png")
     draw_loads(by_load, out / "noise_mas.png")
-    text = "\n".join(table(*head, rows) for head, rows in zip(TABLES, found, strict=True))
-    (out / "tables.md").write_text(text, encoding="utf-8", newline="\n")
-    print(text)
+    return measured
 
 
 if __name__ == "__main__":
