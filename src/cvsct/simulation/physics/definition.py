@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -558,6 +559,7 @@ class ScannerDefinition(_Section):
             raise UsageError(f"{self.name} has no {kvp:g} kVp; it has {known}")
 
 
+@cache
 def definition_names() -> tuple[str, ...]:
     """Names of the scanners that come with the package."""
     files = (resources.files(__package__) / FOLDER).iterdir()
@@ -575,14 +577,24 @@ def load_definition(name_or_path: str | Path) -> ScannerDefinition:
             names the file and each wrong field.
     """
     name = str(name_or_path)
-    file: Traversable = _bundled_file(name)
-    if name not in definition_names():
-        file = Path(name_or_path)
-        if not file.is_file():
-            raise UsageError(
-                f"no scanner {name!r}: there is no such file, and the scanners that come with "
-                f"cvsct are {', '.join(definition_names())}"
-            )
+    if name in definition_names():
+        return _bundled_definition(name)
+    file = Path(name_or_path)
+    if not file.is_file():
+        raise UsageError(
+            f"no scanner {name!r}: there is no such file, and the scanners that come with "
+            f"cvsct are {', '.join(definition_names())}"
+        )
+    return _read_definition(file)
+
+
+@cache
+def _bundled_definition(name: str) -> ScannerDefinition:
+    """Definition of a scanner of the package, which is frozen and read once in a process."""
+    return _read_definition(_bundled_file(name))
+
+
+def _read_definition(file: Traversable) -> ScannerDefinition:
     try:
         return ScannerDefinition.model_validate(_read_values(file))
     except ValidationError as error:
