@@ -124,7 +124,7 @@ def test_noise_within_reason_leaves_the_modulation_within_three_percent() -> Non
 
 def test_modulation_says_what_it_needs() -> None:
     image = 100 * blurred_disc(100, 0.5, 15.0, 0.5, (50.0, 50.0))
-    with pytest.raises(EvaluationError, match="needs 54 px around the middle"):
+    with pytest.raises(EvaluationError, match="expected 54 px around its middle"):
         modulation_transfer(image, 0.5, 15.0)
     with pytest.raises(EvaluationError, match=r"2\.0 px radius is too small"):
         modulation_transfer(image, 0.5, 1.0)
