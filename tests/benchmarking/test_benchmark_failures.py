@@ -162,7 +162,9 @@ FAILURES = {
 @pytest.mark.parametrize(
     ("step", "failure"),
     [
-        *(("train", "crash"), ("harmonize", "memory"), ("evaluate", "disk")),
+        ("evaluate", "disk"),
+        pytest.param("train", "crash", marks=pytest.mark.slow),
+        pytest.param("harmonize", "memory", marks=pytest.mark.slow),
         pytest.param("train", "exit", marks=pytest.mark.slow),
         pytest.param("harmonize", "exit", marks=pytest.mark.slow),
         pytest.param("evaluate", "crash", marks=pytest.mark.slow),
