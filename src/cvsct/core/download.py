@@ -7,18 +7,17 @@ is a function.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.error import HTTPError, URLError
 
-from cvsct.core import platform
 from cvsct.core.errors import CvsctError, one_line
+from cvsct.core.files import atomic_file
 from cvsct.core.locks import file_lock
 from cvsct.core.progress import Note, Progress, log_note, silent
 
@@ -104,19 +103,15 @@ def download(file: PublishedFile, path: Path, progress: Progress = silent) -> No
         DownloadError: if the server cannot be reached or stops sending, if what it sends is not the
             published file, or if the folder cannot be written; nothing is left at `path`.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(path.with_name(f".{path.name}.lock"), wait=True):
             if path.is_file():
                 return
-            partial.unlink(missing_ok=True)  # of a killed process: nobody else has the lock
-            try:
-                _receive(file, partial, progress)
-                platform.rename(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
-            platform.sync_folder(path.parent)
+            for partial in path.parent.glob(f".{path.name}.*.partial"):
+                partial.unlink(missing_ok=True)  # of a killed process: nobody else has the lock
+            with atomic_file(path) as stream:
+                _receive(file, stream, progress)
     except (OSError, HTTPException) as error:  # of urllib, a socket or the disk
         reason: object = error
         if isinstance(error, HTTPError):
@@ -128,8 +123,8 @@ def download(file: PublishedFile, path: Path, progress: Progress = silent) -> No
         ) from error
 
 
-def _receive(file: PublishedFile, partial: Path, progress: Progress) -> None:
-    """Write what the server sends to a new file, and check it.
+def _receive(file: PublishedFile, stream: BinaryIO, progress: Progress) -> None:
+    """Write what the server sends, and check it.
 
     Raises:
         DownloadError: if it is not the published file.
@@ -146,19 +141,15 @@ def _receive(file: PublishedFile, partial: Path, progress: Progress) -> None:
                 "is not the published file; a proxy or a login page may answer in its place"
             )
         progress(task, 0, file.n_bytes)
-        with os.fdopen(platform.new_file(partial), "wb") as stream:
-            while received <= file.n_bytes and (chunk := response.read(_CHUNK_BYTES)):
-                stream.write(chunk)
-                for digest in hashes.values():
-                    digest.update(chunk)
-                received += len(chunk)
-                now_s = time.monotonic()
-                if received < file.n_bytes and now_s - reported_s >= _REPORT_EVERY_S:
-                    progress(task, received, file.n_bytes)
-                    reported_s = now_s
-            stream.flush()
-            platform.permit_as_usual(stream.fileno())
-            os.fsync(stream.fileno())
+        while received <= file.n_bytes and (chunk := response.read(_CHUNK_BYTES)):
+            stream.write(chunk)
+            for digest in hashes.values():
+                digest.update(chunk)
+            received += len(chunk)
+            now_s = time.monotonic()
+            if received < file.n_bytes and now_s - reported_s >= _REPORT_EVERY_S:
+                progress(task, received, file.n_bytes)
+                reported_s = now_s
     if received < file.n_bytes:
         raise DownloadError(
             f"{file.url}: the connection broke off after {received} of {file.n_bytes} bytes; "

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cvsct.core import platform
 from cvsct.core.errors import UsageError
@@ -67,20 +67,40 @@ def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> 
         OSError: if the disk is full or the folder cannot be written; no file is left behind.
     """
     data = content.encode() if isinstance(content, str) else content
+    try:
+        with atomic_file(path, private=private) as stream:
+            stream.write(data)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Create a file atomically: it gets its name only when the `with` block has succeeded.
+
+    The block fills a temporary file beside it, which an error removes again; then that is flushed
+    to disk and renamed, and the folder is flushed.
+
+    Args:
+        private: whether the file may identify a patient; only the user can read it (mode 0600).
+
+    Yields:
+        The temporary file, open for writing.
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written; no file is left behind.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.unlink(missing_ok=True)  # of a killed process that had this number
         with os.fdopen(platform.new_file(partial), "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             if not private:
                 platform.permit_as_usual(stream.fileno())
             os.fsync(stream.fileno())
         platform.rename(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)
-        raise
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
