@@ -77,6 +77,15 @@ def _sheet(distance, half, width):
 
 
 @njit(cache=True)
+def _lay_mixed(soft, bone, r, c, share, scale, amounts, part, sheet):
+    """Lay a tissue at density `scale` over a share of a pixel, `part` of it replaced by a sheet."""
+    for_soft = scale * amounts[0] + part * (sheet[0] - scale * amounts[0])
+    for_bone = scale * amounts[1] + part * (sheet[1] - scale * amounts[1])
+    soft[r, c] += share * (for_soft - soft[r, c])
+    bone[r, c] += share * (for_bone - bone[r, c])
+
+
+@njit(cache=True)
 def blend_fat(soft, bone, distance, offset, width, fascia, amounts, wall, septa, noise, texture):
     """Lay fat over what is there, divided into lobules by sheets of connective tissue.
 
@@ -114,10 +123,7 @@ def blend_fat(soft, bone, distance, offset, width, fascia, amounts, wall, septa,
                     )
                     tissue = max(tissue, _sheet(abs(depth - middle), half, width))
             scale = np.float32(1.0) + _grain(noise, r, c, texture)
-            for_soft = scale * amounts[0] + tissue * (wall[0] - scale * amounts[0])
-            for_bone = scale * amounts[1] + tissue * (wall[1] - scale * amounts[1])
-            soft[r, c] += share * (for_soft - soft[r, c])
-            bone[r, c] += share * (for_bone - bone[r, c])
+            _lay_mixed(soft, bone, r, c, share, scale, amounts, tissue, wall)
 
 
 @njit(cache=True)
@@ -144,10 +150,7 @@ def blend_muscle(soft, bone, distance, width, fascia, amounts, fat, streaks, noi
             half = np.float32(0.5) * streaks * max(noise[4, r, c], np.float32(0.0))
             between = _sheet(gap, half, width)
             scale = np.float32(1.0) + _grain(noise, r, c, texture)
-            for_soft = scale * amounts[0] + between * (fat[0] - scale * amounts[0])
-            for_bone = scale * amounts[1] + between * (fat[1] - scale * amounts[1])
-            soft[r, c] += share * (for_soft - soft[r, c])
-            bone[r, c] += share * (for_bone - bone[r, c])
+            _lay_mixed(soft, bone, r, c, share, scale, amounts, between, fat)
 
 
 @njit(cache=True)

@@ -136,9 +136,7 @@ def place_nodules(
         shape = "spiculated" if hu > 0 and rng.random() < 0.4 else "spherical"
         reach = diameter / 2 * (1.8 if shape == "spiculated" else 1.0)
         points = lung_points(rng, torso, organs, reach + 2.5)[:60]
-        for other in nodules:
-            apart = np.linalg.norm(points - np.array(other.centre_mm), axis=1)
-            points = points[apart > other.diameter_mm + reach + 6.0]
+        points = _away_from(nodules, points, reach + 6.0)
         room = clearance(points, obstacles).min(axis=1) - reach
         free = points[room > 0.5] if (room > 0.5).any() else points[room >= room.max()]
         x, y, z = (float(round(v, 3)) for v in free[0])
@@ -148,6 +146,16 @@ def place_nodules(
         gap = clearance(np.array([nodule.centre_mm]), vessels.tubes)[0]
         crossed |= (gap < nodule.diameter_mm / 2 + 0.4) & (vessels.tubes.radii[:, 1] <= 1.0)
     return tuple(nodules), vessels.without(crossed)
+
+
+def _away_from(
+    nodules: Sequence[Nodule], points: Float[np.ndarray, "points 3"], margin_mm: float
+) -> Float[np.ndarray, "away 3"]:
+    """Points further from every nodule's centre than its diameter and a margin."""
+    for nodule in nodules:
+        apart = np.linalg.norm(points - np.array(nodule.centre_mm), axis=1)
+        points = points[apart > nodule.diameter_mm + margin_mm]
+    return points
 
 
 def place_lesion(
@@ -177,9 +185,7 @@ def place_lesion(
     for depth_mm in np.linspace(RADIUS_LIMITS[1] * radius + 2, 1.0, 6):
         points = lung_points(rng, torso, organs, float(depth_mm))
         points = points[np.abs(points[:, 2] - middle_mm) < NEAR_MIDDLE_MM]
-        for nodule in nodules:
-            apart = np.linalg.norm(points - np.array(nodule.centre_mm), axis=1)
-            points = points[apart > nodule.diameter_mm + RADIUS_LIMITS[1] * radius + 3.0]
+        points = _away_from(nodules, points, RADIUS_LIMITS[1] * radius + 3.0)
         if len(points):
             points = points[:CANDIDATES]
             best = int(clearance(points, obstacles).min(axis=1).argmax())

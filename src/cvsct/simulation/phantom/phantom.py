@@ -137,11 +137,8 @@ def _liver_veins(body: Body, torso: Torso, organs: Organs) -> Tubes:
     if not body.is_patient:
         return organs.tubes["veins"].select(np.zeros(0, dtype=np.int64))
     rng = body.stream("liver veins")
-    z, y, x = np.nonzero(organs.fields["liver"].nodes < -7)
-    points = np.array(torso.lattice.origin_mm) + np.stack((x, y, z), axis=1) * np.array(
-        torso.lattice.step_mm
-    )
-    cloud = points[rng.permutation(len(points))[:70]]
+    deep = organs.fields["liver"].nodes < -7
+    cloud = torso.lattice.random_points(rng, deep, jitter=0.0)[:70]
     root = body.posture.to_scanner(np.array([[-26.0, -18.0, body.domes_mm[0] - 16.0]]))[0]
     return grow(rng, root, cloud, 6.0, 0.8).tubes
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 from scipy.interpolate import PchipInterpolator
 
@@ -220,6 +220,25 @@ class Lattice:
         """A field of values on this lattice; they broadcast to its shape."""
         nodes = np.ascontiguousarray(np.broadcast_to(values, self.shape), dtype=np.float32)
         return Field(nodes, self.origin_mm, self.step_mm)
+
+    def random_points(
+        self,
+        rng: np.random.Generator,
+        inside: Bool[np.ndarray, "slices rows columns"],
+        jitter: float = 0.5,
+    ) -> Float[np.ndarray, "points 3"]:
+        """Scanner coordinates of the nodes where a mask is true, in random order.
+
+        Args:
+            jitter: largest random displacement along each axis, in steps of the lattice.
+        """
+        z, y, x = np.nonzero(inside)
+        index = np.stack((x, y, z), axis=1)
+        displaced = index + rng.uniform(-jitter, jitter, index.shape) if jitter else index
+        points: Float[np.ndarray, "points 3"] = np.array(self.origin_mm) + displaced * np.array(
+            self.step_mm
+        )
+        return points[rng.permutation(len(points))]
 
     def tubes(self, tubes: Tubes, margin_mm: float) -> Volume:
         """Distance from tubes, up to a margin."""

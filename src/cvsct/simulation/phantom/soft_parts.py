@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.spatial import cKDTree
 
 from cvsct.simulation.phantom.anatomy import Body
@@ -49,13 +49,14 @@ def build_soft_parts(body: Body, torso: Torso, organs: Organs) -> SoftParts:
     if not body.is_patient:
         return SoftParts(nothing, nothing, nothing)
     rng = body.stream("soft parts")
+    lattice = torso.lattice
     skin, fascia, cavity = torso.skin.nodes, torso.fascia.nodes, torso.cavity.nodes
     fields = {name: organs.fields[name].nodes for name in ("mediastinum", "sac", "heart")}
-    under_skin = _nodes(rng, torso, (skin < -4.5) & (fascia > 2.0))
+    under_skin = lattice.random_points(rng, (skin < -4.5) & (fascia > 2.0))
     between = (fields["mediastinum"] < -1.5) & (cavity < -2.0) & (torso.diaphragm.nodes > 3.0)
-    chest = _nodes(rng, torso, between & (fields["sac"] > 1.0))
-    heart = _nodes(rng, torso, (fields["sac"] < -1.5) & (fields["heart"] > 0.5))
-    litre = 1e6 / float(np.prod(torso.lattice.step_mm))
+    chest = lattice.random_points(rng, between & (fields["sac"] > 1.0))
+    heart = lattice.random_points(rng, (fields["sac"] < -1.5) & (fields["heart"] > 0.5))
+    litre = 1e6 / float(np.prod(lattice.step_mm))
     skin_trees = round(SKIN_TREES_PER_LITRE * len(under_skin) / litre)
     chest_trees = round(CHEST_TREES_PER_LITRE * len(chest) / litre)
     parts = [
@@ -67,17 +68,6 @@ def build_soft_parts(body: Body, torso: Torso, organs: Organs) -> SoftParts:
         _local_trees(rng, chest, chest_trees, 22.0, (0.7, 1.8), nothing),
         _local_trees(rng, heart, HEART_TREES, 34.0, (1.2, 2.0), nothing),
     )
-
-
-def _nodes(
-    rng: np.random.Generator, torso: Torso, inside: Bool[np.ndarray, "slices rows columns"]
-) -> Points:
-    """Points near the nodes of the torso's lattice where a mask is true, in random order."""
-    z, y, x = np.nonzero(inside)
-    index = np.stack((x, y, z), axis=1) + rng.uniform(-0.5, 0.5, (len(x), 3))
-    lattice = torso.lattice
-    points: Points = np.array(lattice.origin_mm) + index * np.array(lattice.step_mm)
-    return points[rng.permutation(len(points))]
 
 
 def _local_trees(

@@ -173,13 +173,7 @@ def lung_points(
     rng: np.random.Generator, torso: Torso, organs: Organs, depth_mm: float
 ) -> Float[np.ndarray, "points 3"]:
     """Points spread at random at least so deep in the lungs, in scanner coordinates."""
-    z, y, x = np.nonzero(lung_distance(torso, organs) < -depth_mm)
-    points = np.stack((x, y, z), axis=1) + rng.uniform(-0.5, 0.5, (len(x), 3))
-    lattice = torso.lattice
-    placed: Float[np.ndarray, "points 3"] = np.array(lattice.origin_mm) + points * np.array(
-        lattice.step_mm
-    )
-    return placed[rng.permutation(len(placed))]
+    return torso.lattice.random_points(rng, lung_distance(torso, organs) < -depth_mm)
 
 
 def build_trees(body: Body, torso: Torso, organs: Organs) -> LungTrees:
