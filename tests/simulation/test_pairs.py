@@ -13,9 +13,10 @@ from cvsct.core.errors import UsageError
 from cvsct.core.files import config_hash
 from cvsct.io.read import read_all
 from cvsct.simulation.benchmark import REPEAT, TEST, TRAIN, Scan, ScanMode, SimulationOptions
-from cvsct.simulation.pairs import ALL_PAIRS, Pair
+from cvsct.simulation.pairs import ALL_PAIRS, Pair, Technique
 from cvsct.simulation.physics.definition import load_definition
 from cvsct.simulation.plan import ALL_PARTS, expand_parts, plan
+from cvsct.simulation.study import HOSPITALS
 from tests.support.fake_scanner import FAKE, simulate
 
 FROZEN_SHA256 = "a85ae52047342c0c4b4012ca3e8fdbe2ec1d703098f9f13759e10dcfd1d03267"
@@ -147,3 +148,19 @@ def test_the_pair_that_methods_are_judged_on_stays_as_it_was_tuned() -> None:
         "definitions": [load_definition(technique.scanner).record() for technique in techniques],
     }
     assert config_hash(record) == FROZEN_SHA256
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        *(technique for pair in ALL_PAIRS for technique in pair.techniques),
+        *(technique for hospital in HOSPITALS for technique in hospital.protocols),
+    ],
+    ids=lambda technique: f"{technique.name}-{technique.kernel}",
+)
+def test_a_technique_asks_of_its_scanner_what_it_has(technique: Technique) -> None:
+    definition = load_definition(technique.scanner)
+    assert technique.thickness_mm in definition.protocol.thicknesses_mm
+    assert technique.kvp in definition.tube.kvp
+    definition.kernel(technique.kernel)
+    definition.strength(technique.reconstruction)

@@ -141,3 +141,8 @@ def test_masks_have_the_same_bytes_when_written_again(study: Path) -> None:
     before = {path: path.read_bytes() for path in (study / STUDY / "masks").rglob("*.*")}
     write_study_files(study, scans, plan_patients("tiny", 0))
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_study_without_any_complete_scan_has_no_files(tmp_path: Path) -> None:
+    assert write_study_files(tmp_path, (), plan_patients("tiny", 0)) == {}
+    assert not list(tmp_path.iterdir())

@@ -87,11 +87,12 @@ def simulate(
     named_parts = tuple(parts)
     need_extra("simulate", "simulate")
     scans = plan(scale, seed, options, named_parts or PARTS)
+    finish = None
     if any(scan.part == STUDY for scan in scans):
         need_extra("evaluate", "the masks of a simulated study")
+        finish = partial(write_study_files, patients=plan_patients(scale, seed))
     if dry_run:
         return expected_result(scans)
-    finish = partial(write_study_files, patients=plan_patients(scale, seed))
     return run_simulation(
         scans,
         {"scale": scale, "seed": seed, "parts": ",".join(named_parts) or "all", **options.record()},
@@ -100,5 +101,5 @@ def simulate(
         workers,
         progress,
         note=note,
-        finish=finish if any(scan.part == STUDY for scan in scans) else None,
+        finish=finish,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,11 +72,19 @@ def write_nodule_table(out: Path, subjects: Iterable[Subject]) -> list[dict[str,
     """
     paths = [out / BODIES / f"{subject.name}.json" for subject in subjects]
     bodies = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-    text = io.StringIO()
-    table = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    table.writeheader()
-    for body in bodies:
-        for number, nodule in enumerate(body["nodules"], start=1):
-            table.writerow({"body": body["body"], "nodule": number, **nodule})
-    write_atomic(out / NODULES, text.getvalue())
+    rows = [
+        {"body": body["body"], "nodule": number, **nodule}
+        for body in bodies
+        for number, nodule in enumerate(body["nodules"], start=1)
+    ]
+    write_table(out / NODULES, _COLUMNS, rows)
     return bodies
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as a CSV file, atomically."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_atomic(path, text.getvalue())

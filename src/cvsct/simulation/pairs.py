@@ -1,10 +1,10 @@
 """Pairs of scans that differ in one respect, or in many, as data.
 
 Each pair is a benchmark of its own, `pairs/<name>`, with the parts `train`, `test` and `repeat` and
-a folder for each of its two techniques, as `cvsct benchmark` expects. All pairs scan the same
-patient-like bodies, so that figures of two pairs differ by the pair alone; other bodies come with
-another seed. The pairs that differ in one respect answer what a harmonization method closes; two
-differ in everything at once.
+a folder for each of its two techniques, as `cvsct benchmark` expects. All pairs but
+`paper` scan the same patient-like bodies, so that figures of two pairs differ by the pair alone;
+other bodies come with another seed. The pairs that differ in one respect show what a harmonization
+method closes; the last three differ in several at once.
 """
 
 from __future__ import annotations

@@ -425,6 +425,22 @@ def _image_key(series: PlannedSeries) -> tuple[float, str, str]:
     return series.kvp, series.kernel, series.reconstruction
 
 
+def slice_geometry(scan: Scan, z_mm: Sequence[float]) -> Geometry:
+    """Geometry of slices of a scan at these positions, in patient coordinates.
+
+    It leaves out the shift of the image grid, so that the shift acts as misregistration.
+    """
+    pixel_mm = scan.fov_mm / scan.matrix_px
+    first_mm = -scan.fov_mm / 2 + pixel_mm / 2
+    return Geometry(
+        positions_mm=np.array([[first_mm, first_mm, z] for z in z_mm]),
+        row_direction=(1.0, 0.0, 0.0),
+        column_direction=(0.0, 1.0, 0.0),
+        pixel_mm=(pixel_mm, pixel_mm),
+        thickness_mm=scan.thickness_mm,
+    )
+
+
 def _volume(
     scan: Scan,
     i: int,
@@ -432,22 +448,11 @@ def _volume(
     series: PlannedSeries,
     hu: Float[np.ndarray, "rows columns"],
 ) -> CTVolume:
-    """Volume of one slice in patient coordinates, which are those of the body.
-
-    The geometry leaves out the shift of the image grid, so that the shift acts as misregistration.
-    """
-    pixel_mm = scan.fov_mm / scan.matrix_px
-    first_mm = -scan.fov_mm / 2 + pixel_mm / 2
+    """Volume of one slice in patient coordinates, which are those of the body."""
     definition = definition_of(scan.scanner)
     return CTVolume(
         hu=hu[None].astype(np.float32),
-        geometry=Geometry(
-            positions_mm=np.array([[first_mm, first_mm, _z_mm(scan, i, phantom)]]),
-            row_direction=(1.0, 0.0, 0.0),
-            column_direction=(0.0, 1.0, 0.0),
-            pixel_mm=(pixel_mm, pixel_mm),
-            thickness_mm=scan.thickness_mm,
-        ),
+        geometry=slice_geometry(scan, [_z_mm(scan, i, phantom)]),
         acquisition=Acquisition(
             definition.manufacturer, definition.model, series.kernel, series.kvp
         ),

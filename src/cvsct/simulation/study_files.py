@@ -8,24 +8,21 @@ position, size and texture.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cvsct.core.files import write_atomic
-from cvsct.core.volume import Geometry
+from cvsct.core.files import file_sha256
 from cvsct.io.dicom.simulated_masks import write_segmentation, write_structure_set
 from cvsct.io.nifti.write import write_label_map
 from cvsct.simulation.benchmark import STUDY, Scan
-from cvsct.simulation.ground_truth import BODIES
+from cvsct.simulation.ground_truth import BODIES, write_table
 from cvsct.simulation.phantom.lesion import Lesion
 from cvsct.simulation.physics.definition import load_definition
+from cvsct.simulation.render_task import slice_geometry
 from cvsct.simulation.study import StudyPatient
 
 MASKS = "masks"
@@ -45,7 +42,8 @@ def write_study_files(
         patients: patients of the study.
 
     Returns:
-        SHA-256 of each file, by its path relative to `out`.
+        SHA-256 of each file, by its path relative to `out`; no file is written if no scan of the
+        study is complete.
 
     Raises:
         MissingExtraError: if highdicom, which writes segmentations, is not installed.
@@ -68,17 +66,14 @@ def write_study_files(
             _write_mask(out, scan, lesion, middle_mm, visit.hospital.mask_format, out / mask)
             written.append(mask)
             rows.append(_row(patient, scan, mask))
-    folder = Path(STUDY)
-    for name, table in (
-        ("patients.csv", rows),
-        ("outcomes.csv", [{"patient": row["patient"], "outcome": row["outcome"]} for row in truth]),
-        ("truth.csv", truth),
-    ):
-        write_atomic(out / folder / name, _table(table))
-        written.append(folder / name)
-    return {
-        path.as_posix(): hashlib.sha256((out / path).read_bytes()).hexdigest() for path in written
-    }
+    if not rows:
+        return {}
+    outcomes = [{"patient": row["patient"], "outcome": row["outcome"]} for row in truth]
+    for name, table in (("patients", rows), ("outcomes", outcomes), ("truth", truth)):
+        path = Path(STUDY) / f"{name}.csv"
+        write_table(out / path, list(table[0]), table)
+        written.append(path)
+    return {path.as_posix(): file_sha256(out / path) for path in written}
 
 
 def _mask_path(scan: Scan, mask_format: str) -> Path:
@@ -92,25 +87,21 @@ def _write_mask(
 ) -> None:
     (series,) = scan.series()
     folder = out / series.folder
-    z_mm = np.array([middle_mm + scan.z_mm(i) for i in range(scan.slices)])
+    geometry = slice_geometry(scan, [middle_mm + scan.z_mm(i) for i in range(scan.slices)])
     if mask_format == "rtstruct":
-        outlines = {i: lesion.contour_mm(float(z)) for i, z in enumerate(z_mm)}
+        outlines = {i: lesion.contour_mm(float(z)) for i, z in enumerate(geometry.z_mm)}
         contours = {i: outline for i, outline in outlines.items() if outline is not None}
         write_structure_set(folder, contours, LABEL, path)
         return
-    pixel_mm = scan.fov_mm / scan.matrix_px
-    centres_mm = (np.arange(scan.matrix_px) + 0.5) * pixel_mm - scan.fov_mm / 2
-    mask = lesion.mask(centres_mm, centres_mm, z_mm)
+    columns_mm, rows_mm = (
+        first_mm + geometry.pixel_mm[0] * np.arange(scan.matrix_px)
+        for first_mm in geometry.positions_mm[0, :2]
+    )
+    mask = lesion.mask(columns_mm, rows_mm, geometry.z_mm)
     if mask_format == "seg":
         write_segmentation(folder, mask, LABEL, path)
-        return
-    positions_mm = np.column_stack(
-        (np.full_like(z_mm, centres_mm[0]), np.full_like(z_mm, centres_mm[0]), z_mm)
-    )
-    geometry = Geometry(
-        positions_mm, (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (pixel_mm, pixel_mm), scan.thickness_mm
-    )
-    write_label_map(geometry, mask.astype(np.uint8), path)
+    else:
+        write_label_map(geometry, mask.astype(np.uint8), path)
 
 
 def _row(patient: StudyPatient, scan: Scan, mask: Path) -> dict[str, Any]:
@@ -147,11 +138,3 @@ def _truth(patient: StudyPatient, lesion: Lesion) -> dict[str, Any]:
         "heterogeneity_hu": traits.heterogeneity_hu,
         "grain_mm": traits.grain_mm,
     }
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()

@@ -27,7 +27,8 @@ from cvsct.io.dicom.uids import file_meta, uid_of
 INTERCEPT_HU = -1024
 HU_RANGE = (-1024, 3071)
 
-_DATE, _TIME = "20000101", "000000"
+DATE, TIME = "20000101", "000000"
+"""Of every simulated object, so that nothing depends on the time."""
 _WINDOWS = {"LUNG": (-600, 1500), "MEDIASTINUM": (40, 400)}
 _RESEARCH = "Simulated, research use only"
 
@@ -85,7 +86,7 @@ def _set_body(ds: Dataset, study: SimulatedStudy) -> None:
     ds.PatientID = f"cvsct-{study.body}"
     ds.PatientBirthDate = ds.PatientSex = ""
     ds.StudyInstanceUID = uid_of("study", study.body)
-    ds.StudyDate, ds.StudyTime = _DATE, _TIME
+    ds.StudyDate, ds.StudyTime = DATE, TIME
     ds.StudyID = "1"
     ds.AccessionNumber = ds.ReferringPhysicianName = ""
     ds.StudyDescription = _RESEARCH
@@ -99,7 +100,7 @@ def _set_series(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     ds.Modality = "CT"
     ds.SeriesInstanceUID = _series_uid(volume, study)
     ds.SeriesNumber = study.series_number
-    ds.SeriesDate, ds.SeriesTime = _DATE, _TIME
+    ds.SeriesDate, ds.SeriesTime = DATE, TIME
     what = f"{made_by.kernel} {made_by.kvp:g} kVp {volume.geometry.thickness_mm:g} mm"
     if study.reconstruction:
         what += f" {study.reconstruction}"
@@ -120,8 +121,8 @@ def _set_image(ds: Dataset, volume: CTVolume, study: SimulatedStudy, instance: i
     ds.SOPInstanceUID = uid_of("instance", _series_uid(volume, study), instance)
     ds.SyntheticData = "YES"
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    ds.AcquisitionDate = ds.ContentDate = _DATE
-    ds.AcquisitionTime = ds.ContentTime = _TIME
+    ds.AcquisitionDate = ds.ContentDate = DATE
+    ds.AcquisitionTime = ds.ContentTime = TIME
     ds.AcquisitionNumber = 1
     ds.InstanceNumber = instance
     ds.LossyImageCompression = "00"

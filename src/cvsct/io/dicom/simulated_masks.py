@@ -18,13 +18,13 @@ from pydicom import Dataset, dcmread
 from cvsct import __version__
 from cvsct.core.errors import GeometryError, import_extra
 from cvsct.core.files import write_atomic
+from cvsct.core.volume import INSTITUTION
 from cvsct.io.dicom.header import number
 from cvsct.io.dicom.rewrite import file_bytes
+from cvsct.io.dicom.simulated import DATE, TIME
 from cvsct.io.dicom.structure_set import RTSTRUCT
 from cvsct.io.dicom.uids import file_meta, uid_of
 
-_DATE, _TIME = "20000101", "000000"
-_MAKER = "cvsct virtual scanner"
 _NEOPLASM = "108369006", "SCT", "Neoplasm"
 _ABNORMAL = "49755003", "SCT", "Morphologically abnormal structure"
 _OUTLINE_RGB = [255, 60, 60]
@@ -71,7 +71,7 @@ def write_segmentation(
         series_number=_series_number(images[0], 50),
         sop_instance_uid=uid_of("segmentation", series_uid),
         instance_number=1,
-        manufacturer=_MAKER,
+        manufacturer=INSTITUTION,
         manufacturer_model_name="cvsct",
         software_versions=__version__,
         device_serial_number="VIRTUAL",
@@ -82,7 +82,7 @@ def write_segmentation(
     for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization_uid
     for item in segmentation.get("ContributingEquipmentSequence", ()):
-        item.ContributionDateTime = _DATE + _TIME
+        item.ContributionDateTime = DATE + TIME
     _write(segmentation, path)
 
 
@@ -117,11 +117,11 @@ def write_structure_set(
     ds.SeriesNumber = _series_number(first, 60)
     ds.SeriesDescription = "Simulated truth, research use only"
     ds.OperatorsName = ""
-    ds.Manufacturer, ds.ManufacturerModelName = _MAKER, "cvsct"
+    ds.Manufacturer, ds.ManufacturerModelName = INSTITUTION, "cvsct"
     ds.SoftwareVersions, ds.DeviceSerialNumber = __version__, "VIRTUAL"
     ds.InstanceNumber = 1
     ds.StructureSetLabel = "TRUTH"
-    ds.StructureSetDate, ds.StructureSetTime = _DATE, _TIME
+    ds.StructureSetDate, ds.StructureSetTime = DATE, TIME
     ds.ApprovalStatus = "UNAPPROVED"
     frame_uid = str(first.FrameOfReferenceUID)
     ds.ReferencedFrameOfReferenceSequence = [_frame(images, frame_uid)]
@@ -148,7 +148,7 @@ def _images(folder: Path) -> list[Dataset]:
     files = sorted(folder.glob("*.dcm"))
     if not files:
         raise GeometryError(f"{folder}: holds no .dcm; expected the slices of one series")
-    return [dcmread(file) for file in files]
+    return [dcmread(file, stop_before_pixels=True) for file in files]
 
 
 def _series_number(image: Dataset, offset: int) -> int:
@@ -210,10 +210,10 @@ def _item(**values: Any) -> Dataset:
 
 def _write(ds: Dataset, path: Path) -> None:
     """Write an object with fixed dates, so that nothing depends on the time."""
-    ds.InstanceCreationDate, ds.InstanceCreationTime = _DATE, _TIME
-    ds.SeriesDate, ds.SeriesTime = _DATE, _TIME
-    if "ContentDate" in ds or ds.SOPClassUID != RTSTRUCT:
-        ds.ContentDate, ds.ContentTime = _DATE, _TIME
+    ds.InstanceCreationDate, ds.InstanceCreationTime = DATE, TIME
+    ds.SeriesDate, ds.SeriesTime = DATE, TIME
+    if "ContentDate" in ds:
+        ds.ContentDate, ds.ContentTime = DATE, TIME
     ds.SyntheticData = "YES"
     if "PixelData" in ds:
         ds["PixelData"].VR = "OB"  # bits, one a pixel (PS3.5 section 8.1.1)
