@@ -1,8 +1,9 @@
-"""Data types of a simulated benchmark: virtual bodies, scans, their series and output folders.
+"""Data types of a simulation: virtual bodies, scans, their series and output folders.
 
 Folders of the output: `train/<scanner>`, `test/<scanner>`, `repeat/<scanner>`, `paired/<scanner>`,
-and `kernels/train/<kernel>`, `kernels/test/<kernel>`, `kernels/repeat/<kernel>`. Each holds one
-folder per series.
+and `kernels/train/<kernel>`, `kernels/test/<kernel>`, `kernels/repeat/<kernel>`; of a pair
+`pairs/<pair>/train/<side>` and so on, of the study `study/<hospital>`. Each holds one folder per
+series.
 """
 
 from __future__ import annotations
