@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from cvsct.core.errors import CvsctError, UsageError
+import cvsct
+from cvsct.core.errors import CvsctError, StoppedError, UsageError
 from cvsct.core.locks import file_lock
 from cvsct.core.resumable import LOCK
 from cvsct.core.workers import Processes
 from cvsct.inference.cohort import run as cohort
 from cvsct.inference.cohort.dask import DaskWorkers
 from cvsct.inference.cohort.job import SeriesHarmonizer
+from cvsct.inference.cohort.journal import Journal
 from cvsct.inference.cohort.shards import Shard, by_key
 from cvsct.io.read import find_series
 from cvsct.model.bundle import Bundle, Domain
@@ -122,6 +124,26 @@ def test_a_killed_run_goes_on_with_the_same_bytes(
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.dcm")}
     assert run(*words, "--resume")[0] == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.dcm")} == before
+
+
+def test_a_run_stopped_before_its_first_series_is_recorded_goes_on(
+    model: Path,
+    tree: Path,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="0 of 8 series"):
+        patch.setattr(Journal, "done", stop)
+        cvsct.harmonize(tree, model=model, out=out)
+    assert list(out.glob("????????????????")), "the series is whole, but not recorded"
+    assert run("harmonize", tree, "--model", model, "--out", out)[0] == 0
+    assert content(out) == whole
 
 
 def gap(ds: Dataset, i: int) -> None:

@@ -172,12 +172,15 @@ def harmonize_growing(
                 finally:
                     keep_output = bool(shard.name) or journal.n_open() < len(cohort.series)
         finally:
-            if not keep_output:  # a run that finished no series leaves nothing behind
-                _remove(out)
+            if not keep_output:
+                _remove_if_without_series(out)
     return summary
 
 
-def _remove(out: Path) -> None:
+def _remove_if_without_series(out: Path) -> None:
+    """Remove what a run wrote that finished no series, so that nothing is left behind."""
+    if any(path.is_dir() for path in out.iterdir()):
+        return  # a series was moved here, and the run stopped before it was recorded
     for name in (JOURNAL, PLAN, TIMESTAMP, SERIES_TABLE):
         (out / name).unlink(missing_ok=True)
 
