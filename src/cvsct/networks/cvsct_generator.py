@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cvsct.core.settings import Settings
+from cvsct.networks import winograd
 from cvsct.networks.highpass import HighPass
 from cvsct.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
 from cvsct.networks.resnet import BLOCKS, ResNetGenerator
@@ -84,7 +85,7 @@ class GeneratorConfig(Settings):
         return self
 
 
-class SameConv(nn.Conv2d):
+class SameConv(winograd.Conv2d):
     """A stride-1 convolution that keeps the image size, zero-padded.
 
     A kernel of even size has no center: it must be padded one pixel more on one side, and moves
@@ -102,6 +103,8 @@ class SameConv(nn.Conv2d):
 
     def forward(self, image: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
         """Convolve."""
+        if self.trains_by_winograd(image):
+            return self.by_winograd(image, self.margins)
         return super().forward(functional.pad(image, self.margins))
 
 

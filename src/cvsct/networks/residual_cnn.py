@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cvsct.core.settings import Settings
+from cvsct.networks.winograd import Conv2d
 
 
 class ResidualCNNConfig(Settings):
@@ -39,7 +40,7 @@ class ResidualCNN(nn.Module):
         layers: list[nn.Module] = []
         channels = 1
         for _ in range(config.convolutions - 1):
-            convolution = nn.Conv2d(channels, config.width, 3, padding=1)
+            convolution = Conv2d(channels, config.width, 3, padding=1)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
             layers += [convolution, nn.ReLU()]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cvsct.networks.highpass import HighPass
 from cvsct.networks.padding import reflected
+from cvsct.networks.winograd import Conv2d
 
 BLOCKS = 9
 STEP_PX = 4
@@ -32,11 +33,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
+            Conv2d(channels, channels, 3),
             nn.InstanceNorm2d(channels),
             nn.ReLU(),
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
+            Conv2d(channels, channels, 3),
             nn.InstanceNorm2d(channels),
         )
 

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cvsct.networks.winograd import Conv2d
+
 Network: TypeAlias = Literal["vgg16", "vgg19"]
 CONVOLUTIONS: dict[Network, tuple[int, ...]] = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """Convolutions in each of the five blocks."""
@@ -61,9 +63,7 @@ class VGG(nn.Module):
             3,
             *(WIDTHS[block - 1] for block, _ in convolution_positions(network)[: len(self.names)]),
         ]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(*pair, 3, padding=1) for pair in pairwise(widths)
-        )
+        self.convolutions = nn.ModuleList(Conv2d(*pair, 3, padding=1) for pair in pairwise(widths))
         self.gain: Tensor
         self.mean: Tensor
         self.register_buffer("gain", torch.ones(1, 3, 1, 1))

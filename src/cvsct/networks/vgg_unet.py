@@ -24,6 +24,7 @@ from torch.nn import functional
 from cvsct.core.settings import Settings
 from cvsct.networks.padding import reflected
 from cvsct.networks.vgg import VGG, WIDTHS, Network, layer_names
+from cvsct.networks.winograd import Conv2d
 
 
 class VGGUNetConfig(Settings):
@@ -75,11 +76,11 @@ class VGGUNet(nn.Module):
         for width in reversed(WIDTHS[: len(config.layers)]):
             own = max(width // config.reduction, 1)
             norm = nn.InstanceNorm2d(own, affine=True) if config.norm == "instance" else None
-            layers = (nn.Conv2d(width, own, 3, padding=1), norm or nn.Identity(), nn.ReLU())
+            layers = (Conv2d(width, own, 3, padding=1), norm or nn.Identity(), nn.ReLU())
             self.across.append(nn.Sequential(*layers))
             if below:
                 passed = max(below // 2, 1)
-                self.up.append(nn.Conv2d(below, passed, 3, padding=1))
+                self.up.append(Conv2d(below, passed, 3, padding=1))
                 own += passed
             below = own
         self.head = nn.Conv2d(below, 1, 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import get_total_norm
 
+from cvsct.networks.winograd import train_directly
 from cvsct.training import losses
 from cvsct.training.distributed import Ranks
 from cvsct.training.settings import TrainingConfig
@@ -97,6 +98,8 @@ class NetworkSet:
         self.config, self.ranks, self.device = config, ranks, ranks.device
         self.models = tuple(models)
         self.nets = nn.ModuleDict(nets)
+        if config.convolution == "direct":
+            train_directly(self.nets)
         self.nets.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         ranks.broadcast_(self.nets.state_dict().values())
         self.averaged = {name: tensor.clone() for name, tensor in self.model_state().items()}

@@ -56,6 +56,10 @@ class TrainingConfig(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the networks; `auto` takes bf16 where the hardware has it."""
 
+    convolution: Literal["auto", "direct"] = "auto"
+    """How networks convolve in training on a processor: `auto` by Winograd's algorithm where that
+    is faster, `direct` as the finished model does; they differ by rounding."""
+
     max_steps: int = Field(default=31_250, ge=1)
     """Steps after which the training ends."""
 
@@ -85,6 +89,7 @@ class TrainingConfig(Settings):
         return self.model_dump(
             mode="json",
             exclude={
+                "convolution": True,
                 "max_steps": True,
                 "schedule": True,
                 "domain": {"weights", "download"},

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cvsct.networks.cvsct_generator import build_generator, scale_to_data
 from cvsct.networks.discriminator import Discriminator
+from cvsct.networks.winograd import train_directly
 from cvsct.training import losses
 from cvsct.training.collapse_monitor import CollapseMonitor
 from cvsct.training.cyclegan.settings import CycleConfig
@@ -114,6 +115,8 @@ class CycleStep:
         if config.weight_domain:
             self.texture_loss = TextureLoss(config.domain, config.window, ranks)
             self.texture_loss.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if config.convolution == "direct":
+                train_directly(self.texture_loss)
             if config.domain.against == "domain":
                 self.texture_loss.learn_target("a", sample_a.to(device))
                 self.texture_loss.learn_target("b", sample_b.to(device))
