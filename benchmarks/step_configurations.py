@@ -30,6 +30,7 @@ class Configuration:
 
 
 _RELU4_1 = {"domain.layers": ["relu4_1"]}
+_DIRECT = {"convolution": "direct"}
 _HALF_CRITIC = {"discriminator.widths": [32, 64, 128, 256, 256, 256, 256]}
 CONFIGURATIONS: dict[str, Configuration] = {
     REFERENCE: Configuration("NCHW, every pass its own call, plain Adam, fp32", Plain()),
@@ -38,12 +39,14 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "fused-adam": Configuration("reference, fused Adam", Plain(fused_adam=True)),
     "bf16": Configuration("reference, bf16", Plain(bf16=True)),
     "together": Configuration("all four: the package's step, preset `paper`"),
+    "direct": Configuration("together, direct convolutions", settings=_DIRECT),
     "vgg-relu4_1": Configuration("together, VGG ends at relu4_1", settings=_RELU4_1),
     "half-critic": Configuration("together, discriminators of half width", settings=_HALF_CRITIC),
     "cheaper": Configuration("together, both of these", settings={**_RELU4_1, **_HALF_CRITIC}),
     "cudnn-search": Configuration("together, cuDNN tries its algorithms", cudnn_search=True),
     "stable-preset": Configuration("preset `stable`", preset="stable"),
     "cpu-preset": Configuration("preset `cpu`: 48 px", preset="cpu", batch=4),
+    "cpu-direct": Configuration("`cpu`, direct convolutions", None, "cpu", _DIRECT, batch=4),
 }
 
 
