@@ -238,3 +238,32 @@ def test_gram_matrices_are_the_same_from_both_files(shared: Path, tmp_path: Path
     layers = ["relu2_1", "relu5_1"]
     for own, keras in zip(load_vgg(npz, layers)(grey), load_vgg(h5, layers)(grey), strict=True):
         assert torch.equal(gram(own), gram(keras))
+
+
+def test_the_own_network_needs_no_file_of_others_and_tells_noise_grains_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CVSCT_VGG_WEIGHTS", str(tmp_path / "none.npz"))
+    config = TextureLossConfig(
+        network="ct-texture", layers=("relu2_1", "relu2_2"), window_hu=(-150, 250)
+    )
+    assert config.wanted_weights() is None
+    loss = TextureLoss(config, HUWindow())
+    assert loss.weights_origin is None
+    noise = torch.randn(24, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    coarse = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
+    white, grainy = (  # 50 HU with a noise of 20 HU, on the window from -1000 to 900 HU
+        (100 + 20 * images / images.std()) / 950 for images in (noise, coarse)
+    )
+    first, second = white.split(12)
+    distances = [
+        [float((a.mean(0) - b.mean(0)).square().sum()) for a, b in zip(*grams, strict=True)]
+        for grams in (
+            (loss.grams(first), loss.grams(second)),
+            (loss.grams(white), loss.grams(grainy)),
+        )
+    ]
+    for same, other in zip(*distances, strict=True):
+        assert other > 10 * same
+    with pytest.raises(TrainingError, match=r"domain\.layers: CT-TEXTURE has no layers .*relu5_1"):
+        TextureLoss(TextureLossConfig(network="ct-texture"), HUWindow())

@@ -1,7 +1,8 @@
-"""The convolutions of an ImageNet VGG: texture features, and the encoder of RadiomicGAN.
+"""The convolutions of a VGG: texture features, and the encoder of RadiomicGAN.
 
-Simonyan and Zisserman 2015, networks D (VGG16) and E (VGG19). Here is the network; its weights are
-read from a file by `training/vgg_weights.py`, or come with a model that was built on it.
+Simonyan and Zisserman 2015, networks D (VGG16) and E (VGG19), trained on ImageNet; and a small one
+of the same form, `ct-texture`, which this project trained on simulated CT. Here is the network; its
+weights are read from a file by `training/vgg_weights.py`, or come with a model built on it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,26 @@ from torch.nn import functional
 from cvsct.networks.winograd import Conv2d
 
 Network: TypeAlias = Literal["vgg16", "vgg19"]
-CONVOLUTIONS: dict[Network, tuple[int, ...]] = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-"""Convolutions in each of the five blocks."""
+"""Those trained on ImageNet."""
+
+TextureNetwork: TypeAlias = Literal["vgg16", "vgg19", "ct-texture"]
+"""Those whose features can stand for texture."""
+
+CONVOLUTIONS: dict[TextureNetwork, tuple[int, ...]] = {
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+    "ct-texture": (2, 2),
+}
+"""Convolutions in each block."""
 
 WIDTHS = (64, 128, 256, 512, 512)
-"""Filters of each block's convolutions."""
+"""Filters of each block's convolutions, of those trained on ImageNet."""
+
+CT_TEXTURE_WIDTHS = (32, 64)
+"""Filters of each block's convolutions of `ct-texture`, which sees one gray channel."""
 
 
-def convolution_positions(network: Network) -> list[tuple[int, int]]:
+def convolution_positions(network: TextureNetwork) -> list[tuple[int, int]]:
     """Block of each convolution and its position in it, both from 1, in network order."""
     return [
         (block, place)
@@ -34,7 +47,7 @@ def convolution_positions(network: Network) -> list[tuple[int, int]]:
     ]
 
 
-def layer_names(network: Network) -> list[str]:
+def layer_names(network: TextureNetwork) -> list[str]:
     """Every ReLU layer's name, such as `relu2_1`, in network order."""
     return [f"relu{block}_{place}" for block, place in convolution_positions(network)]
 
@@ -44,10 +57,10 @@ class VGG(nn.Module):
 
     Args:
         layers: names such as `relu2_1`. The network ends at the last.
-        network: which of the two.
+        network: which of them.
     """
 
-    def __init__(self, layers: Sequence[str], network: Network = "vgg16") -> None:
+    def __init__(self, layers: Sequence[str], network: TextureNetwork = "vgg16") -> None:
         super().__init__()
         known = layer_names(network)
         unknown = sorted(set(layers) - set(known))
@@ -59,15 +72,15 @@ class VGG(nn.Module):
             )
         self.layers = tuple(name for name in known if name in layers)
         self.names = known[: known.index(self.layers[-1]) + 1]
-        widths = [
-            3,
-            *(WIDTHS[block - 1] for block, _ in convolution_positions(network)[: len(self.names)]),
-        ]
+        own = network == "ct-texture"
+        filters, channels = (CT_TEXTURE_WIDTHS, 1) if own else (WIDTHS, 3)
+        positions = convolution_positions(network)[: len(self.names)]
+        widths = [channels, *(filters[block - 1] for block, _ in positions)]
         self.convolutions = nn.ModuleList(Conv2d(*pair, 3, padding=1) for pair in pairwise(widths))
         self.gain: Tensor
         self.mean: Tensor
-        self.register_buffer("gain", torch.ones(1, 3, 1, 1))
-        self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
+        self.register_buffer("gain", torch.ones(1, channels, 1, 1))
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
         self.requires_grad_(False)
         self.eval()
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from cvsct.core.settings import Settings
 from cvsct.core.volume import HUWindow
-from cvsct.networks.vgg import Network
+from cvsct.networks.vgg import TextureNetwork
 from cvsct.training import losses
 from cvsct.training.distributed import ALONE, Ranks
 from cvsct.training.vgg_files import WantedWeights, describe_weights, find_weights
-from cvsct.training.vgg_weights import load_vgg
+from cvsct.training.vgg_weights import load_ct_texture, load_vgg
 
 Images = Float[Tensor, "n 1 h w"]
 
@@ -27,8 +27,9 @@ Images = Float[Tensor, "n 1 h w"]
 class TextureLossConfig(Settings):
     """Settings of the texture loss (the paper's domain loss), eqs 1 to 3."""
 
-    network: Network = "vgg16"
-    """Whose features are compared: VGG16 or VGG19, both trained on ImageNet."""
+    network: TextureNetwork = "vgg16"
+    """Whose features are compared: VGG16 or VGG19, both trained on ImageNet, or `ct-texture`, which
+    comes with the package and was trained on simulated CT."""
 
     weights: str = ""
     """File of its weights, `.npz`, Keras's `.h5` or torchvision's `.pth`; empty takes
@@ -53,8 +54,10 @@ class TextureLossConfig(Settings):
     """Each layer's loss is divided by its value at the `start`, or by the energy of the `target`'s
     Gram matrix."""
 
-    def wanted_weights(self) -> WantedWeights:
-        """The weights that the loss needs."""
+    def wanted_weights(self) -> WantedWeights | None:
+        """The weights that the loss needs of others; None where they come with the package."""
+        if self.network == "ct-texture":
+            return None
         return WantedWeights(self.network, self.weights, self.download, "domain")
 
 
@@ -71,9 +74,14 @@ class TextureLoss(nn.Module):
     def __init__(self, config: TextureLossConfig, window: HUWindow, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.config, self.ranks = config, ranks
-        path = find_weights(config.wanted_weights())
-        self.features = load_vgg(path, config.layers, config.network)
-        self.weights_origin = describe_weights(path, config.network, "in the domain loss alone")
+        self.weights_origin: dict[str, str] | None = None
+        wanted = config.wanted_weights()
+        if wanted is None:
+            self.features = load_ct_texture(config.layers)
+        else:
+            path = find_weights(wanted)
+            self.features = load_vgg(path, config.layers, wanted.network)
+            self.weights_origin = describe_weights(path, wanted.network, "in the domain loss alone")
         low, high = config.window_hu
         self.gain = (window.high_hu - window.low_hu) / (2 * (high - low))
         self.offset = (window.low_hu - low) / (high - low) + self.gain

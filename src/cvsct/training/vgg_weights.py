@@ -1,7 +1,8 @@
-"""Reading the weights of an ImageNet VGG network from a file.
+"""Reading the weights of a VGG network from a file.
 
-A file is of this project's format, of Keras's or of torchvision's; `vgg_files.py` finds it. The
-network itself is in `networks/vgg.py`.
+A file of ImageNet weights is of this project's format, of Keras's or of torchvision's;
+`vgg_files.py` finds it. The weights of `ct-texture` come with the package. The networks are in
+`networks/vgg.py`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ MEAN_BGR = (103.939, 116.779, 123.68)
 
 MEAN_RGB, SD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's mean and standard deviation in the order and scale (0 to 1) of torchvision's."""
+
+CT_TEXTURE_WEIGHTS = Path(__file__).with_name("ct_texture.npz")
+"""Weights of `ct-texture`."""
 
 MAX_BYTES = 2**30
 """Largest size of a file of weights, unpacked; torchvision's of VGG19 has 0.55 GB."""
@@ -63,6 +67,34 @@ def load_vgg(path: Path, layers: Sequence[str], network: Network = "vgg16") -> V
     except ValueError as error:
         raise TrainingError(str(error)) from error
     fill(vgg, path, network)
+    return vgg
+
+
+@torch.no_grad()
+def load_ct_texture(layers: Sequence[str], path: Path | None = None) -> VGG:
+    """The texture network that this project trained on simulated CT, up to the last of `layers`.
+
+    `scripts/texture_network.py` trains it; `docs/training.md` says on what.
+
+    Args:
+        layers: names such as `relu2_1`.
+        path: file of weights, in place of the package's.
+
+    Raises:
+        TrainingError: if the network has no such layers.
+    """
+    try:
+        vgg = VGG(layers, "ct-texture")
+    except ValueError as error:
+        raise TrainingError(f"domain.layers: {error}") from error
+    arrays = _npz(path or CT_TEXTURE_WEIGHTS)
+    for (block, place), convolution in zip(
+        convolution_positions("ct-texture"), vgg.convolutions, strict=False
+    ):
+        for ending, parameter in zip(("kernel", "bias"), convolution.parameters(), strict=True):
+            parameter.copy_(torch.from_numpy(arrays[f"block{block}_conv{place}/{ending}"]))
+    vgg.gain.fill_(float(arrays["gain"]))
+    vgg.mean.fill_(float(arrays["mean"]))
     return vgg
 
 
