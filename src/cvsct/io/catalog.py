@@ -24,6 +24,7 @@ from cvsct.io.dicom.header import (
     label,
     media_class_of,
     not_a_slice,
+    quiet,
     read_dataset,
     text,
     whole,
@@ -151,6 +152,10 @@ class _DicomFiles:
             except OSError:
                 self._tally.add(UNREADABLE, file)
             return
+        with quiet():  # once for all that is read of the file
+            self._sort(file, alone)
+
+    def _sort(self, file: Path, alone: bool) -> None:
         try:
             header = read_dataset(
                 file, pixels=False, tags=SCAN_TAGS, limit_bytes=MAX_MULTIFRAME_BYTES
