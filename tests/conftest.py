@@ -22,14 +22,17 @@ CHECKED = [
     if path.name != "__init__.py"
     and not any(name in (text := path.read_text(encoding="utf-8")) for name in UNCHECKED)
 ]
-# Both before the first import of what they check. Where no annotation has a shape, beartype alone
-# checks the same types and takes a fifth of the time of a call.
-install_import_hook([name for name, text in CHECKED if "jaxtyping" in text], "beartype.beartype")
+SHAPED = [name for name, text in CHECKED if "jaxtyping" in text or "TYPE_CHECKING" in text]
+"""Modules whose annotations have shapes, or names that only type checkers import."""
+
+# Before the first import of what they check. Where no annotation has a shape, beartype alone
+# checks the same types in a fraction of a call's time.
+install_import_hook(SHAPED, "beartype.beartype")
 beartype_packages(
-    [name for name, text in CHECKED if "jaxtyping" not in text],
-    conf=BeartypeConf(claw_is_pep526=False),
+    [name for name, _ in CHECKED if name not in SHAPED], conf=BeartypeConf(claw_is_pep526=False)
 )
 
+import cvsct  # noqa: E402
 from cvsct import cli  # noqa: E402
 from cvsct.core.volume import Acquisition, CTVolume, Geometry  # noqa: E402
 from tests.support.commands import Run  # noqa: E402
@@ -139,6 +142,14 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stored = (phantom_hu(seed, blur_px) + 1024).astype("<u2")
         write_series(root / name, stored=stored, series=f"1.2.{seed}.{int(blur_px * 10)}")
     return root
+
+
+@pytest.fixture(scope="session")
+def model(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of `scans` that leaves images as they are; a test that changes it takes a copy."""
+    folder = tmp_path_factory.mktemp("identity") / "model"
+    cvsct.train("input", scans / "sharp", scans / "soft", folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

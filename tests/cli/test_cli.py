@@ -51,11 +51,12 @@ def test_learning_from_other_bodies_brings_the_pair_together(
     }  # fmt: skip
 
 
-def test_input_may_be_one_file_of_a_series(run: Run, scans: Path, tmp_path: Path) -> None:
+def test_input_may_be_one_file_of_a_series(
+    run: Run, scans: Path, model: Path, tmp_path: Path
+) -> None:
     """One file of a series is a volume of one slice, at its own place."""
     file = sorted((scans / "sharp").iterdir())[2]
-    train(run, "input", scans, tmp_path / "model")
-    code, _, err = run("harmonize", file, "--model", tmp_path / "model", "--out", tmp_path / "one")
+    code, _, err = run("harmonize", file, "--model", model, "--out", tmp_path / "one")
     assert code == 0, err
     (volume,) = read_all(tmp_path / "one")
     whole = read_all(scans / "sharp")[0]

@@ -23,15 +23,6 @@ COMMANDS = sorted(each.callback.__name__ for each in app.registered_commands if 
 WRITING = ["benchmark", "demo", "evaluate", "harmonize", "simulate", "train"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, scans: Path) -> Path:
-    import cvsct
-
-    folder = tmp_path_factory.mktemp("models") / "input"
-    cvsct.train("input", scans / "sharp", scans / "soft", folder)
-    return folder
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Six sound series and four that are refused, in two ways."""

@@ -20,18 +20,6 @@ INCOMPLETE = re.compile(
 )
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, scans: Path) -> Path:
-    """A model that leaves images as they are."""
-    from cvsct import cli
-
-    out = tmp_path_factory.mktemp("model") / "model"
-    sides = ["--source", str(scans / "sharp"), "--target", str(scans / "soft")]
-    with pytest.raises(SystemExit):
-        cli.main(["train", "input", *sides, "--out", str(out)])
-    return out
-
-
 def junk(folder: Path) -> Path:
     """A scan among what lies beside scans."""
     ds = slice_dataset(0, stored_values(1)[0])
