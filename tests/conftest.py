@@ -152,6 +152,18 @@ def model(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A domain's statistics of few patches: most of a tiny training's time goes into them."""
+    monkeypatch.setattr("cvsct.training.cyclegan.train.STATISTICS_PATCHES", 16)
+
+
+@pytest.fixture
+def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings end without their ONNX export, which takes longer than they do."""
+    monkeypatch.setattr("cvsct.training.trainer.with_graphs", lambda bundle: bundle)
+
+
 @pytest.fixture(autouse=True)
 def _vgg_by_default(vgg_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights for the domain loss where a test names none."""

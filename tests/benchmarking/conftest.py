@@ -8,20 +8,13 @@ from pathlib import Path
 import pytest
 
 from cvsct.benchmarking import train_and_evaluate
-from tests.benchmarking.test_benchmark_tables import metrics
+from tests.support.benchmarks import evaluate_nothing
 
 
 @pytest.fixture
 def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports of invented figures: what is asked here is who learns from what, and for how long."""
-
-    def evaluate(harmonized: Path, target: Path, *, out: Path, **_: object) -> None:
-        out.mkdir()
-        (out / "metrics.json").write_text(json.dumps(metrics(0.8, 30.0)))
-
-    monkeypatch.setattr(train_and_evaluate, "evaluate", evaluate)
-    for step in ("combat", "leader_tables"):
-        monkeypatch.setattr(train_and_evaluate.BenchmarkSteps, step, lambda *_: [])
+    """Reports of invented figures: what is asked is what a benchmark does around them."""
+    evaluate_nothing(monkeypatch)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cvsct.io.read import read_all
 from cvsct.model.bundle import Bundle
@@ -76,6 +77,7 @@ def test_options_that_mean_nothing_to_a_method_are_noted(
         assert f"note: {option} means nothing to spectrum" in err
 
 
+@pytest.mark.usefixtures("small_sample", "without_graphs")
 def test_an_unfinished_training_is_resumed_by_its_word(
     run: Run, scans: Path, tmp_path: Path
 ) -> None:
