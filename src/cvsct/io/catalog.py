@@ -92,9 +92,10 @@ def catalog(path: Path) -> Catalog:
     files = walk(path, tally)
     scans = [file for file in files if is_nifti(file)]
     dicom = _DicomFiles(path, tally)
-    for file in files:
-        if not is_nifti(file):
-            dicom.add(file)
+    with quiet():  # once for all files; each time costs a millisecond
+        for file in files:
+            if not is_nifti(file):
+                dicom.add(file)
     dicom.count_foreign()
     series = dicom.series()
     if series and scans:
@@ -152,10 +153,6 @@ class _DicomFiles:
             except OSError:
                 self._tally.add(UNREADABLE, file)
             return
-        with quiet():  # once for all that is read of the file
-            self._sort(file, alone)
-
-    def _sort(self, file: Path, alone: bool) -> None:
         try:
             header = read_dataset(
                 file, pixels=False, tags=SCAN_TAGS, limit_bytes=MAX_MULTIFRAME_BYTES
