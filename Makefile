@@ -27,7 +27,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Every goal of docs/reliability.md in full, an hour on two idle cores: a line of JSON each.
 FIGURES ?= faults.jsonl

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from beartype import BeartypeConf
+from beartype.claw import beartype_packages
 from jaxtyping import install_import_hook
 from scipy import ndimage
 
@@ -13,20 +16,35 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src"
 UNCHECKED = ("from numba import", "typer.Context")
 """Compiled code takes no wrapper, and what typer passes is no instance of its own type."""
 
-install_import_hook(  # before the first import of what it checks
-    [
-        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-        for path in PACKAGE.rglob("*.py")
-        if path.name != "__init__.py"
-        and not any(text in path.read_text(encoding="utf-8") for text in UNCHECKED)
-    ],
-    "beartype.beartype",
+CHECKED = [
+    (".".join(path.relative_to(PACKAGE).with_suffix("").parts), text)
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+    and not any(name in (text := path.read_text(encoding="utf-8")) for name in UNCHECKED)
+]
+SHAPED = [name for name, text in CHECKED if "jaxtyping" in text or "TYPE_CHECKING" in text]
+"""Modules whose annotations have shapes, or names that only type checkers import."""
+
+# Before the first import of what they check. Where no annotation has a shape, beartype alone
+# checks the same types in a fraction of a call's time.
+install_import_hook(SHAPED, "beartype.beartype")
+beartype_packages(
+    [name for name, _ in CHECKED if name not in SHAPED], conf=BeartypeConf(claw_is_pep526=False)
 )
 
+import cvsct  # noqa: E402
 from cvsct import cli  # noqa: E402
 from cvsct.core.volume import Acquisition, CTVolume, Geometry  # noqa: E402
 from tests.support.commands import Run  # noqa: E402
 from tests.support.dicom_files import write_series  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep matplotlib's list of fonts between runs: each new cache would be seconds of reading."""
+    cache = getattr(config, "cache", None)
+    if cache is not None:
+        os.environ.setdefault("MPLCONFIGDIR", str(cache.mkdir("matplotlib")))
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -124,6 +142,26 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stored = (phantom_hu(seed, blur_px) + 1024).astype("<u2")
         write_series(root / name, stored=stored, series=f"1.2.{seed}.{int(blur_px * 10)}")
     return root
+
+
+@pytest.fixture(scope="session")
+def model(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of `scans` that leaves images as they are; a test that changes it takes a copy."""
+    folder = tmp_path_factory.mktemp("identity") / "model"
+    cvsct.train("input", scans / "sharp", scans / "soft", folder)
+    return folder
+
+
+@pytest.fixture
+def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A domain's statistics of few patches: most of a tiny training's time goes into them."""
+    monkeypatch.setattr("cvsct.training.cyclegan.train.STATISTICS_PATCHES", 16)
+
+
+@pytest.fixture
+def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings end without their ONNX export, which takes longer than they do."""
+    monkeypatch.setattr("cvsct.training.trainer.with_graphs", lambda bundle: bundle)
 
 
 @pytest.fixture(autouse=True)

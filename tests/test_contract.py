@@ -24,14 +24,13 @@ from cvsct.io.series import open_series
 from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import METHODS
 from cvsct.model.bundle import CHECKPOINT_FILE, DIRECTIONS, Bundle
-from cvsct.training import trainer
-from cvsct.training.cyclegan import train as cycle
 from tests.conftest import phantom_hu
 from tests.support.commands import Run, options, sides
 from tests.support.dicom_files import write_series
 from tests.training.test_resume import equal
 
-ALL = pytest.mark.parametrize("method", list(METHODS))
+ALL = pytest.mark.parametrize("method", list(METHODS), scope="module")
+"""All tests of a method one after another: two workers do not both train it."""
 LEARNED = [name for name, row in METHODS.items() if "resume" in row.uses]
 PAIRED = [name for name, row in METHODS.items() if row.kind == "paired"]
 
@@ -68,16 +67,7 @@ def trained(run: Run, scans: Path, models: tuple[Path, dict[str, Model]]) -> Tra
     return find
 
 
-@pytest.fixture(autouse=True)
-def _small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The statistics of a domain, which most of a tiny training's time goes into."""
-    monkeypatch.setattr(cycle, "STATISTICS_PATCHES", 16)
-
-
-@pytest.fixture
-def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings end without their ONNX export, which takes longer than they do."""
-    monkeypatch.setattr(trainer, "with_graphs", lambda bundle: bundle)
+pytestmark = pytest.mark.usefixtures("small_sample")
 
 
 def derived(out: Path) -> dict[Path, bytes]:
@@ -248,7 +238,7 @@ def test_progress_and_options_without_meaning_are_told(method: str, trained: Tra
         assert "source 1/1" in told
 
 
-@pytest.mark.parametrize("method", LEARNED)
+@pytest.mark.parametrize("method", LEARNED, scope="module")
 @pytest.mark.usefixtures("without_graphs")
 def test_a_resumed_training_equals_an_uninterrupted_one(
     run: Run, method: str, trained: Trained, scans: Path, tmp_path: Path
@@ -267,7 +257,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     assert equal(whole["step"], parts["step"])
 
 
-@pytest.mark.parametrize("method", PAIRED)
+@pytest.mark.parametrize("method", PAIRED, scope="module")
 def test_unpaired_scans_are_refused(run: Run, method: str, scans: Path, tmp_path: Path) -> None:
     """Another body, which lies in a space of its own."""
 

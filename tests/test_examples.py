@@ -6,12 +6,16 @@ import doctest
 import inspect
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cvsct
+from cvsct.simulation.run import run_simulation
+from tests.support.benchmarks import evaluate_nothing
+from tests.support.fake_scanner import FAKE
 
 PAGES = ("README.md", "docs/python.md")
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,10 +51,16 @@ def test_every_public_function_has_an_example() -> None:
 
 @pytest.mark.parametrize(("name", "text"), documented(), ids=[name for name, _ in documented()])
 def test_docstring_examples_run(
-    name: str, text: str, scans: Path, model: Path, tmp_path: Path
+    name: str, text: str, scans: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Bodies, scanners and evaluations of many minutes are not those of the example."""
     data = tmp_path / "data"
+    if name == "simulate":
+        monkeypatch.setattr(
+            "cvsct.api.simulate.run_simulation", partial(run_simulation, builders=FAKE)
+        )
     if name == "benchmark":
+        evaluate_nothing(monkeypatch)
         for part in ("train", "test"):
             for side, folder in (("A", "sharp"), ("B", "soft")):
                 shutil.copytree(scans / folder, data / part / side)

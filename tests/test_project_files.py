@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -114,3 +115,16 @@ def test_what_is_committed_could_be() -> None:
     )  # fmt: skip
     assert done.stdout == ""
     assert done.returncode == 0
+
+
+def test_types_and_shapes_are_checked_at_run_time() -> None:
+    """Types by beartype alone in modules without shapes; both in those that have some."""
+    from cvsct.core.names import portable_name
+    from cvsct.core.volume import HUWindow
+
+    with pytest.raises(Exception, match="portable_name"):
+        portable_name(3)  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="to_unit"):
+        HUWindow().to_unit("air")  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="restore"):
+        HUWindow().restore(np.zeros(3), np.zeros(4))

@@ -6,7 +6,6 @@ import csv
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,17 +16,7 @@ from cvsct.benchmarking.run import BenchmarkResult
 from cvsct.benchmarking.tables import ranking, tables
 from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.table import Table
-
-
-def metrics(ccc: float, psnr: float, sd: float = 0.1) -> dict[str, Any]:
-    return {
-        "psnr_db": psnr, "psnr_db_sd": sd, "ssim": 0.9, "ssim_sd": 0.0, "ncc": 0.99, "ncc_sd": 0.0,
-        "hu_bias": -1.5, "n_slices": 8, "n_rois": 24,
-        "ccc_within": dict.fromkeys(CLASSES, ccc), "ccc_within_sd": dict.fromkeys(CLASSES, sd),
-        "ccc_across": dict.fromkeys(CLASSES, ccc), "ccc_across_mean": ccc,
-        "ccc_across_mean_interval": [ccc - 0.1, ccc + 0.05],
-        "shares": [{"threshold": 0.85, "share": ccc / 2}, {"threshold": 0.9, "share": ccc / 4}],
-    }  # fmt: skip
+from tests.support.benchmarks import metrics
 
 
 def result(method: str, seed: int, direction: int, ccc: float, psnr: float, sd: float) -> Result:

@@ -19,7 +19,6 @@ from cvsct.benchmarking.folder import training_s
 from cvsct.core.errors import TerminatedError
 from cvsct.io.read import read_all
 from cvsct.methods.registry import METHODS, Method, find_method
-from tests.benchmarking.test_benchmark_tables import metrics
 from tests.conftest import phantom_hu
 from tests.support.commands import Run
 from tests.support.dicom_files import write_series
@@ -57,6 +56,28 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def evaluated() -> dict[tuple[str, str], Path]:
+    """Reports that were made of this module's scans, by the model and the target."""
+    return {}
+
+
+@pytest.fixture
+def evaluated_once(evaluated: dict[tuple[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation of what was evaluated before copies the report: the images are the same."""
+    whole = train_and_evaluate.evaluate
+
+    def evaluate(harmonized: Path, target: Path, *, out: Path, **more: Any) -> None:
+        key = (harmonized.parents[1].name, target.name)
+        if key in evaluated:
+            shutil.copytree(evaluated[key], out)
+        else:
+            whole(harmonized, target, out=out, **more)
+            evaluated[key] = out
+
+    monkeypatch.setattr(train_and_evaluate, "evaluate", evaluate)
+
+
 def words(data: Path, out: Path, methods: str, *more: object) -> list[object]:
     return [
         *("benchmark", "--data", data, "--methods", methods, "--out", out),
@@ -64,6 +85,7 @@ def words(data: Path, out: Path, methods: str, *more: object) -> list[object]:
     ]
 
 
+@pytest.mark.usefixtures("evaluated_once")
 def test_a_benchmark_goes_on_where_it_was_and_takes_more_methods(
     run: Run, data: Path, tmp_path: Path
 ) -> None:
@@ -112,6 +134,7 @@ def test_a_benchmark_goes_on_where_it_was_and_takes_more_methods(
     assert "spectrum comes closest" in (out / "tables.md").read_text()
 
 
+@pytest.mark.usefixtures("evaluated_once")
 def test_one_failing_method_does_not_stop_the_others(run: Run, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, _, err = run(*words(data, out, "cyclegan,input", "--set", "patch_px=4000"))
@@ -137,28 +160,6 @@ def twin(monkeypatch: pytest.MonkeyPatch) -> Method:
     )
     monkeypatch.setitem(METHODS, "twin", row)
     return row
-
-
-@pytest.fixture
-def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports of invented figures: what is asked here is who learns from what, and for how long."""
-
-    def evaluate(harmonized: Path, target: Path, *, out: Path, **_: object) -> None:
-        out.mkdir()
-        (out / "metrics.json").write_text(json.dumps(metrics(0.8, 30.0)))
-
-    monkeypatch.setattr(train_and_evaluate, "evaluate", evaluate)
-    for step in ("combat", "leader_tables"):
-        monkeypatch.setattr(train_and_evaluate.BenchmarkSteps, step, lambda *_: [])
-
-
-@pytest.fixture
-def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    def harmonize(scans: Path, out: Path, **_: object) -> None:
-        out.mkdir(parents=True)
-        (out / "manifest.json").write_text(json.dumps({"figures": {"slices_per_s": 4.0}}))
-
-    monkeypatch.setattr(train_and_evaluate, "harmonize", harmonize)
 
 
 def with_pairs(data: Path, root: Path) -> Path:
@@ -281,6 +282,7 @@ def test_a_benchmark_asked_to_end_begins_nothing_else(
     assert not (tmp_path / "out" / "results.json").exists()
 
 
+@pytest.mark.usefixtures("no_evaluation")
 def test_what_a_benchmark_refuses(run: Run, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(*words(data, out, "magic"))[0] == 2

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cvsct.io.read import read_all
-from tests.support.commands import Run, train
+from tests.support.commands import Run
 from tests.support.dicom_files import write_series
 
 
@@ -22,15 +22,15 @@ def gap(dataset: Any, index: int) -> None:
 
 
 @pytest.fixture
-def bad(scans: Path, tmp_path: Path, run: Run) -> dict[str, Path]:
+def bad(scans: Path, model: Path, tmp_path: Path) -> dict[str, Path]:
     """Everything a user might get wrong, by name."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
     (tmp_path / "text.dcm").write_text("no DICOM at all")
     write_series(tmp_path / "gap", change=gap, series="1.9.1")
-    train(run, "input", scans, tmp_path / "model")
-    train(run, "input", scans, tmp_path / "altered")
+    shutil.copytree(model, tmp_path / "model")
+    shutil.copytree(model, tmp_path / "altered")
     card = tmp_path / "altered" / "card.md"
     card.write_text(card.read_text() + "more")
     return {"scans": scans, **{path.name: path for path in tmp_path.iterdir()}}

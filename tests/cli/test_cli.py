@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cvsct.io.read import read_all
 from cvsct.model.bundle import Bundle
@@ -51,11 +52,12 @@ def test_learning_from_other_bodies_brings_the_pair_together(
     }  # fmt: skip
 
 
-def test_input_may_be_one_file_of_a_series(run: Run, scans: Path, tmp_path: Path) -> None:
+def test_input_may_be_one_file_of_a_series(
+    run: Run, scans: Path, model: Path, tmp_path: Path
+) -> None:
     """One file of a series is a volume of one slice, at its own place."""
     file = sorted((scans / "sharp").iterdir())[2]
-    train(run, "input", scans, tmp_path / "model")
-    code, _, err = run("harmonize", file, "--model", tmp_path / "model", "--out", tmp_path / "one")
+    code, _, err = run("harmonize", file, "--model", model, "--out", tmp_path / "one")
     assert code == 0, err
     (volume,) = read_all(tmp_path / "one")
     whole = read_all(scans / "sharp")[0]
@@ -75,6 +77,7 @@ def test_options_that_mean_nothing_to_a_method_are_noted(
         assert f"note: {option} means nothing to spectrum" in err
 
 
+@pytest.mark.usefixtures("small_sample", "without_graphs")
 def test_an_unfinished_training_is_resumed_by_its_word(
     run: Run, scans: Path, tmp_path: Path
 ) -> None:

@@ -1,25 +1,21 @@
-"""`cvsct simulate`: its words, its exit codes, and the real physics once."""
+"""`cvsct simulate`: its words, and its exit codes; test_demo.py has the real physics."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from cvsct.core.pairing import pair_volumes
-from cvsct.io.dicom.simulated import write_simulated
 from cvsct.io.read import read_all
-from cvsct.simulation.benchmark import GE, SIEMENS, TEST
+from cvsct.simulation.benchmark import GE, SIEMENS
 from cvsct.simulation.render_task import Builders
 from cvsct.simulation.run import run_simulation
 from tests.support.commands import Run
-from tests.support.fake_scanner import FAILING, FAKE, tiny
+from tests.support.fake_scanner import FAILING, FAKE
 
 
 def use(builders: Builders, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,24 +112,3 @@ def test_without_numba_the_extra_is_named(tmp_path: Path) -> None:
     assert "simulate needs numba, which is not installed" in done.stderr
     assert "pip install 'cvsct[simulate]'" in done.stderr
     assert not (tmp_path / "b").exists()
-
-
-def test_the_real_physics_makes_a_pair(tmp_path: Path) -> None:
-    """One slice of the tiny benchmark's unseen body on both scanners."""
-    scans = [replace(scan, slices=1, first_mm=0.0) for scan in tiny() if scan.part == TEST]
-    assert [scan.scanner for scan in scans] == [GE, SIEMENS]
-    run_simulation(scans, {}, tmp_path / "b", write_simulated, workers=1)
-    ge, siemens = read_all(tmp_path / "b" / "test")
-    if ge.acquisition.kernel != "Lung":
-        ge, siemens = siemens, ge
-    assert siemens.acquisition.kernel == "Bl64"
-    assert np.array_equal(ge.geometry.positions_mm, siemens.geometry.positions_mm)
-    corner, both = np.s_[0, :8, :8], np.stack([ge.hu[0], siemens.hu[0]])
-    assert ge.hu[corner].mean() == pytest.approx(-1000, abs=15)
-    tissue = (both > -100).all(axis=0) & (both < 150).all(axis=0)
-    assert tissue.mean() > 0.15
-    assert ge.hu[0][tissue].mean() == pytest.approx(siemens.hu[0][tissue].mean(), abs=15)
-    assert np.corrcoef(both.reshape(2, -1))[0, 1] > 0.95
-    bodies = json.loads((tmp_path / "b" / "manifest.json").read_text())["figures"]["bodies"]
-    assert len(bodies) == 1
-    assert bodies[0]["nodules"]

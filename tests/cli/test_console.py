@@ -23,15 +23,6 @@ COMMANDS = sorted(each.callback.__name__ for each in app.registered_commands if 
 WRITING = ["benchmark", "demo", "evaluate", "harmonize", "simulate", "train"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, scans: Path) -> Path:
-    import cvsct
-
-    folder = tmp_path_factory.mktemp("models") / "input"
-    cvsct.train("input", scans / "sharp", scans / "soft", folder)
-    return folder
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Six sound series and four that are refused, in two ways."""
@@ -269,7 +260,7 @@ def test_a_table_is_kept_when_all_fail(run: Run, tree: Path, model: Path, tmp_pa
 
 def test_ctrl_c_ends_with_130_and_keeps_what_is_done(model: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    for i in range(60):
+    for i in range(30):
         write_series(tree / str(i), stored=stored_values(3), series=f"1.2.9.{i}")
     out = tmp_path / "out"
     begin = (  # a shell that runs this in the background has Ctrl-C ignored
@@ -287,10 +278,10 @@ def test_ctrl_c_ends_with_130_and_keeps_what_is_done(model: Path, tmp_path: Path
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert re.search(r"stopped; \d+ of 60 series are kept, the same command goes on", err)
+    assert re.search(r"stopped; \d+ of 30 series are kept, the same command goes on", err)
     assert "Traceback" not in err
     assert subprocess.run([*map(str, command)], check=False).returncode == 0
-    assert len(list(out.glob("*/*.dcm"))) == 180
+    assert len(list(out.glob("*/*.dcm"))) == 90
 
 
 def test_rates_and_durations() -> None:

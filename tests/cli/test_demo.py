@@ -7,10 +7,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cvsct.io.read import read_all
 from cvsct.simulation import plan
-from cvsct.simulation.benchmark import REPEAT, TEST, Scan
+from cvsct.simulation.benchmark import GE, REPEAT, SIEMENS, TEST, Scan
 from tests.support.commands import Run
 
 
@@ -37,7 +39,24 @@ def test_a_small_demo_goes_all_the_way(
     found = measured(tmp_path / "demo")
     assert found["n_slices"] == 2
     assert found["retest"] is not None
+    assert_pair(tmp_path / "demo" / "scans")
     assert run("demo", "--out", tmp_path / "demo")[0] == 2
+
+
+def assert_pair(scans: Path) -> None:
+    """The real physics: one unseen body on both scanners."""
+    (ge,), (siemens,) = (read_all(scans / TEST / name) for name in (GE, SIEMENS))
+    assert (ge.acquisition.kernel, siemens.acquisition.kernel) == ("Lung", "Bl64")
+    assert np.array_equal(ge.geometry.positions_mm, siemens.geometry.positions_mm)
+    corner, both = np.s_[0, :8, :8], np.stack([ge.hu[0], siemens.hu[0]])
+    assert ge.hu[corner].mean() == pytest.approx(-1000, abs=15)
+    tissue = (both > -100).all(axis=0) & (both < 150).all(axis=0)
+    assert tissue.mean() > 0.15
+    assert ge.hu[0][tissue].mean() == pytest.approx(siemens.hu[0][tissue].mean(), abs=15)
+    assert np.corrcoef(both.reshape(2, -1))[0, 1] > 0.95
+    bodies = json.loads((scans / "manifest.json").read_text())["figures"]["bodies"]
+    assert len(bodies) == 1
+    assert bodies[0]["nodules"]
 
 
 @pytest.mark.slow

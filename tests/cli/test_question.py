@@ -109,6 +109,7 @@ def test_the_keys_that_end_a_program_end_it_with_one_line(
     assert server.requests == []
 
 
+@pytest.mark.usefixtures("small_sample", "without_graphs")
 def test_yes_downloads_trains_and_the_card_names_the_weights(
     run: Run,
     scans: Path,

@@ -82,6 +82,7 @@ def test_training_twice_calibrates_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("method", ["histogram", "cvsct"])
+@pytest.mark.usefixtures("small_sample", "without_graphs")
 def test_an_interrupted_calibration_leaves_no_finished_model(
     run: Run, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

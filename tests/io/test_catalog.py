@@ -23,13 +23,6 @@ from tests.support.dicom_files import only, slice_dataset, stored_values, write_
 from tests.support.nifti_files import scan_hu, write_scan
 
 
-@pytest.fixture
-def model(run: Run, scans: Path, tmp_path: Path) -> Path:
-    sides = ("--source", scans / "sharp", "--target", scans / "soft")
-    assert run("train", "input", *sides, "--out", tmp_path / "model")[0] == 0
-    return tmp_path / "model"
-
-
 def told(path: Path) -> list[str]:
     return [str(each) for each in catalog(path).left_out]
 

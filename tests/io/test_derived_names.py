@@ -26,13 +26,6 @@ MADE_WHEN = [f"{what}{part}" for what in ("InstanceCreation", "Series", "Content
              for part in ("Date", "Time")]  # fmt: skip
 
 
-@pytest.fixture
-def model(run: Run, scans: Path, tmp_path: Path) -> Path:
-    sides = ("--source", scans / "sharp", "--target", scans / "soft")
-    assert run("train", "input", *sides, "--out", tmp_path / "model")[0] == 0
-    return tmp_path / "model"
-
-
 def derived(tmp_path: Path, change: Callable[[Dataset, int], None], **about: str) -> Dataset:
     volume = read_all(write_series(tmp_path / "in", 2, change=change))[0]
     written = write_derived(volume, volume.hu, tmp_path / "out", replace(DERIVATION, **about))

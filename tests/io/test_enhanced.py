@@ -17,7 +17,7 @@ from cvsct.core.errors import CvsctError
 from cvsct.io.dicom.write import write_derived
 from cvsct.io.read import find_series, read_facts
 from cvsct.io.series import open_series
-from tests.support.commands import Run, train
+from tests.support.commands import Run
 from tests.support.dicom_files import (
     COLUMNS,
     DERIVATION,
@@ -226,14 +226,11 @@ def test_derived_is_valid(tmp_path: Path) -> None:
         assert [line for line in lines if line.startswith("Error")] == []
 
 
-def test_commands_take_it(run: Run, scans: Path, tmp_path: Path) -> None:
-    train(run, "input", scans, tmp_path / "model")
+def test_commands_take_it(run: Run, model: Path, tmp_path: Path) -> None:
     write_slice(tmp_path / "in" / "a.dcm", enhanced())
     code, out, err = run("inspect", tmp_path / "in", "--json")
     assert code == 0, err
     assert json.loads(out)[0]["slices"] == FRAMES
-    code, _, err = run(
-        "harmonize", tmp_path / "in", "--model", tmp_path / "model", "--out", tmp_path / "out"
-    )
+    code, _, err = run("harmonize", tmp_path / "in", "--model", model, "--out", tmp_path / "out")
     assert code == 0, err
     np.testing.assert_array_equal(only(tmp_path / "out").hu, only(tmp_path / "in").hu)

@@ -32,14 +32,6 @@ def same_uid(*which: int) -> Change:
     return change
 
 
-@pytest.fixture
-def model(run: Run, scans: Path, tmp_path: Path) -> Path:
-    """A model that leaves images as they are."""
-    sides = ("--source", scans / "sharp", "--target", scans / "soft")
-    assert run("train", "input", *sides, "--out", tmp_path / "model")[0] == 0
-    return tmp_path / "model"
-
-
 def derived_uids(folder: Path) -> dict[tuple[str, float], str]:
     """Derived SOP Instance UID by derived series and position."""
     headers = [dcmread(file) for file in folder.rglob("*.dcm")]

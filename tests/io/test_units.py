@@ -17,7 +17,7 @@ from cvsct.io.series import open_series
 from tests.conftest import phantom_hu
 from tests.faults.geometries import setting
 from tests.io.test_enhanced import ORDER, enhanced
-from tests.support.commands import Run, train
+from tests.support.commands import Run
 from tests.support.dicom_files import (
     DERIVATION,
     Change,
@@ -298,8 +298,7 @@ def test_frames_have_their_own_rescale(tmp_path: Path) -> None:
     np.testing.assert_array_equal(only(tmp_path / "out").hu, volume.hu)
 
 
-def test_commands_refuse_a_map_by_name(run: Run, scans: Path, tmp_path: Path) -> None:
-    train(run, "input", scans, tmp_path / "model")
+def test_commands_refuse_a_map_by_name(run: Run, scans: Path, model: Path, tmp_path: Path) -> None:
     hu = _body()
 
     def change(ds: Dataset, i: int) -> None:
@@ -309,7 +308,7 @@ def test_commands_refuse_a_map_by_name(run: Run, scans: Path, tmp_path: Path) ->
     out = tmp_path / "out"
     for arguments in (
         ("inspect", folder),
-        ("harmonize", folder, "--model", tmp_path / "model", "--out", out),
+        ("harmonize", folder, "--model", model, "--out", out),
         ("train", "spectrum", "--source", folder, "--target", scans / "soft", "--out", out),
     ):
         code, _, err = run(*arguments)
@@ -319,14 +318,11 @@ def test_commands_refuse_a_map_by_name(run: Run, scans: Path, tmp_path: Path) ->
 
 
 def test_harmonized_by_the_input_method_reads_the_same(
-    run: Run, scans: Path, tmp_path: Path
+    run: Run, model: Path, tmp_path: Path
 ) -> None:
-    train(run, "input", scans, tmp_path / "model")
     hu = np.rint(_body(4) / 2) * 2
     folder = write_series(tmp_path / "in", stored=hu.astype(int), change=_own_rescale(hu))
-    code, _, err = run(
-        "harmonize", folder, "--model", tmp_path / "model", "--out", tmp_path / "out", "--nifti"
-    )
+    code, _, err = run("harmonize", folder, "--model", model, "--out", tmp_path / "out", "--nifti")
     assert code == 0, err
     twin = next((tmp_path / "out").rglob("*.nii.gz"))
     np.testing.assert_array_equal(only(twin).hu, only(folder).hu)

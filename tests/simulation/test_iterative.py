@@ -181,17 +181,23 @@ def scanner(name: str) -> VirtualScanner:
 
 
 @cache
+def rod_paths(contrast: float, name: str) -> tuple[np.ndarray, ...]:
+    """Paths through the cylinder, which are those of every dose and every seed."""
+    amounts = np.zeros((2, 512, 512), np.float32)
+    amounts[0] = disc(512, EXTENT_MM, BODY_MM)
+    amounts[0] += contrast * disc(512, EXTENT_MM, RODS_MM, ROD_AT_MM)
+    return scanner(name).paths(amounts, EXTENT_MM)
+
+
+@cache
 def images(
     contrast: float, mas: float, seed: int | None, strengths: tuple[str, ...], name: str = SIEMENS
 ) -> dict[str, np.ndarray]:
     """A water cylinder with a rod of `1 + contrast`, reconstructed in several ways."""
-    amounts = np.zeros((2, 512, 512), np.float32)
-    amounts[0] = disc(512, EXTENT_MM, BODY_MM)
-    amounts[0] += contrast * disc(512, EXTENT_MM, RODS_MM, ROD_AT_MM)
     kernel = BR40 if name == SIEMENS else next(iter(load_definition(name).kernels))
     virtual = scanner(name)
     acquired = virtual.acquire(
-        virtual.paths(amounts, EXTENT_MM), {120.0: mas}, 5.0,
+        rod_paths(contrast, name), {120.0: mas}, 5.0,
         lambda kvp: None if seed is None else np.random.default_rng(seed),
     )  # fmt: skip
     by_name = virtual.reconstruct(acquired.water, (kernel,), GRID, strengths)

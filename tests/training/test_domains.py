@@ -180,6 +180,7 @@ def test_patients_without_an_identifier_are_told_apart_by_study(tmp_path: Path) 
     assert a == b != c
 
 
+@pytest.mark.usefixtures("small_sample", "without_graphs")
 def test_training_takes_up_an_interrupted_start_and_removes_its_cache(
     run: Run, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +203,7 @@ def test_training_takes_up_an_interrupted_start_and_removes_its_cache(
     assert not (out / CACHE).exists()
 
 
+@pytest.mark.usefixtures("small_sample", "without_graphs")
 def test_the_command_notes_refuses_and_resamples(run: Run, scans: Path, tmp_path: Path) -> None:
     def coarse(dataset: Any, _: int) -> None:
         dataset.PixelSpacing = [0.8, 0.8]

@@ -69,10 +69,7 @@ def request_for(tmp_path: Path, vgg_weights: Path) -> Any:
     return build
 
 
-@pytest.fixture(autouse=True)
-def _without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings here end without their ONNX export, which takes longer than they do."""
-    monkeypatch.setattr(trainer, "with_graphs", lambda bundle: bundle)
+pytestmark = pytest.mark.usefixtures("small_sample", "without_graphs")
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

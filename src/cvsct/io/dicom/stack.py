@@ -145,20 +145,21 @@ def open_stack(series: SeriesFiles) -> Stack:
     """
     if not series.files:
         raise SeriesError("a series without files; name a folder that holds CT slices")
-    first, first_plane, first_encoding = read_header(series.files[0])
-    planes, encodings, scan = [first_plane], [first_encoding], OneScan()
-    scan.add(first_plane.name, first)
-    notes, unspecified = set(notes_of(first)), unit_of(first) == UNSPECIFIED
-    uids = [text(first, "SOPInstanceUID")]
-    for path in series.files[1:]:
-        header, plane, encoding = read_header(path)
-        refuse_mixed(plane.name, header, encoding, first_plane.name, first, first_encoding)
-        scan.add(plane.name, header)
-        notes.update(notes_of(header))
-        unspecified |= unit_of(header) == UNSPECIFIED
-        planes.append(plane)
-        encodings.append(first_encoding if encoding == first_encoding else encoding)
-        uids.append(text(header, "SOPInstanceUID"))
+    with quiet():  # once for all headers; each time costs a millisecond
+        first, first_plane, first_encoding = read_header(series.files[0])
+        planes, encodings, scan = [first_plane], [first_encoding], OneScan()
+        scan.add(first_plane.name, first)
+        notes, unspecified = set(notes_of(first)), unit_of(first) == UNSPECIFIED
+        uids = [text(first, "SOPInstanceUID")]
+        for path in series.files[1:]:
+            header, plane, encoding = read_header(path)
+            refuse_mixed(plane.name, header, encoding, first_plane.name, first, first_encoding)
+            scan.add(plane.name, header)
+            notes.update(notes_of(header))
+            unspecified |= unit_of(header) == UNSPECIFIED
+            planes.append(plane)
+            encodings.append(first_encoding if encoding == first_encoding else encoding)
+            uids.append(text(header, "SOPInstanceUID"))
     geometry, order, odd = arrange(planes, scan.slice_acquisitions)
     return Stack(
         series_uid=series.series_uid,

@@ -219,7 +219,8 @@ def _slice_bytes(
     """
     name = f"slice {place[0]} of {place[1]}"
     header = volume.headers[i]
-    encoding = encoding_of(name, header)
+    with quiet():
+        encoding = encoding_of(name, header)
     if hu.shape != (encoding.rows, encoding.columns):
         raise GeometryError(
             f"{name}: {hu.shape[0]} x {hu.shape[1]} new values, its header says {encoding.rows} x "
