@@ -100,7 +100,9 @@ def with_levels(feature_class: Any, discretization: FixedBinSize) -> Any:
         self.coefficients["Ng"] = int(present[-1])
         return levels
 
-    return type(feature_class.__name__, (feature_class,), {"_applyBinning": apply_binning})
+    # the class logs under the name of its module, which is silenced
+    namespace = {"_applyBinning": apply_binning, "__module__": feature_class.__module__}
+    return type(feature_class.__name__, (feature_class,), namespace)
 
 
 def binned(feature_class: Any, binning: Binning, discretization: FixedBinSize | None = None) -> Any:
