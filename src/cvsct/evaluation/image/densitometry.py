@@ -2,8 +2,8 @@
 
 LAA-950 is the percentage of lung voxels below -950 HU (Gevenois et al., Am J Respir Crit Care Med
 1996), Perc15 the CT number below which 15 % of them lie (Dirksen et al., Am J Respir Crit Care Med
-1999). Both are taken from the voxels as they are, so that noise and kernel change them: that change is
-what harmonization should remove. Where they lie is told by `lungs`, on a smoothed image.
+1999). Both are taken from the voxels as they are, so that noise and kernel change them: that change
+is what harmonization should remove. `lungs` finds the voxels on a smoothed image.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ class Densitometry:
 
     def mean(self, figure: str) -> float | None:
         """Mean of a figure over the series with lungs; None where none has any."""
-        values = [value for one in self.series if (value := getattr(one, figure)) is not None]
+        values = [
+            value for density in self.series if (value := getattr(density, figure)) is not None
+        ]
         return float(np.mean(values)) if values else None
 
     @property
@@ -144,8 +146,8 @@ class Densitometry:
         }
 
 
-FIGURES = ("laa950_percent", "perc15_hu", "mean_hu", "thickness_mm")
-"""Figures of a side that are means over its series."""
+FIGURES = ("laa950_percent", "perc15_hu", "mean_hu")
+"""Figures of a series, of which a side has the means."""
 
 
 def densitometry(
@@ -196,5 +198,5 @@ def _differences(
         return {}
     return {
         figure: float(np.mean([abs(getattr(a, figure) - getattr(b, figure)) for a, b in pairs]))
-        for figure in FIGURES[:3]
+        for figure in FIGURES
     }

@@ -36,7 +36,7 @@ MIN_PIECE_MM2 = 300.0
 """Smallest area of a piece of lung in a slice."""
 
 FREE_GAS_HU = -970.0
-"""Median of a piece below which it is gas without tissue; whole slices of emphysema are brighter."""
+"""Median of a piece below which it is gas without tissue; a slice of emphysema is brighter."""
 
 DARK_HU = -920.0
 """Median below which a piece without structure is gas, which reads too high in large bodies."""
