@@ -63,10 +63,10 @@ LUMEN_MM2 = (4.0, 250.0)
 """Smallest and largest area of the lumen of a bronchus within the lung."""
 
 WALL_CONTRAST_HU = 120.0
-"""How far the ring around a lumen is above the lung's median."""
+"""How far the brightest ring around a lumen is above the lung's median."""
 
-WALL_MM = 2.0
-"""Distance from the lumen within which its wall lies."""
+WALL_MM = 4.0
+"""Distance from the dark spot of a lumen within which the middle of its wall lies."""
 
 MIN_LUNG_MM2 = 2000.0
 """Smallest area of lung, over all slices, that is measured."""
@@ -189,10 +189,13 @@ def _bronchi(
         around = tuple(slice(max(part.start - pad, 0), part.stop + pad) for part in box)
         lumen = spots[around] == number
         distance_mm = ndimage.distance_transform_edt(~lumen, sampling=pixel_mm)
-        ring = (distance_mm > 0) & (distance_mm <= WALL_MM)
-        outer = ring & (distance_mm > WALL_MM - max(pixel_mm))
-        if np.median(smooth[around][outer]) > wall_hu:
-            bronchi[around] |= lumen | ring
+        rings = np.ceil(distance_mm / max(pixel_mm)).astype(int)
+        n_rings = int(WALL_MM / max(pixel_mm)) + 1
+        brightest_hu = max(
+            float(np.median(smooth[around][rings == ring])) for ring in range(1, n_rings + 1)
+        )
+        if brightest_hu > wall_hu:
+            bronchi[around] |= distance_mm <= WALL_MM
     return bronchi
 
 
