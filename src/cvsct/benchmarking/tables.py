@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cvsct.benchmarking.densitometry import densitometry_table
 from cvsct.benchmarking.published_results import (
     NOTES,
     PAPER_CLASSES,
@@ -30,13 +31,13 @@ from cvsct.evaluation.table import Table
 
 
 def tables(benchmark: Benchmark) -> list[Table]:
-    """All tables: the paper's two, the ranking of each direction, and figures without pairs."""
-    without_pairs = [unpaired_table(benchmark, i) for i in (0, 1)]
+    """All tables: the paper's two, rankings, figures without pairs, and lung densitometry."""
+    optional = [*(unpaired_table(benchmark, i) for i in (0, 1)), densitometry_table(benchmark)]
     return [
         table_2(benchmark),
         table_3(benchmark),
         *(ranking(benchmark, i) for i in (0, 1)),
-        *(table for table in without_pairs if table is not None),
+        *(table for table in optional if table is not None),
     ]
 
 

@@ -296,6 +296,8 @@ class SimulationOptions:
         fov_mm: reconstructed field of view.
         reconstructions: reconstructions of each acquisition.
         mode: table, arms, tube current and helix.
+        emphysema: share of the parenchyma that emphysema has destroyed in the patient-like bodies
+            of pairs; 0 for what their seeds give.
     """
 
     mas: float = 100.0
@@ -305,11 +307,14 @@ class SimulationOptions:
     fov_mm: float = 350.0
     reconstructions: tuple[str, ...] = (FBP,)
     mode: ScanMode = PLAIN_MODE
+    emphysema: float = 0.0
 
     def record(self) -> dict[str, Any]:
-        """Options as plain data; reconstructions and mode are left out where they have defaults."""
+        """Options as plain data; those from `reconstructions` on are left out at their defaults."""
         values = asdict(self)
         mode = values.pop("mode")
         if self.reconstructions == (FBP,):
             del values["reconstructions"]
+        if self.emphysema == 0:
+            del values["emphysema"]
         return values if self.mode == PLAIN_MODE else {**values, **mode}
