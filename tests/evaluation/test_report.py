@@ -116,6 +116,10 @@ def test_metrics_file(folder: Path) -> None:
         assert list(part["ccc_within"]) == list(part["ccc_across"]) == list(CLASSES)
     assert record["paired"] is True
     assert (record["n_slices"], record["n_rois"]) == (3, 8)
+    density = record["physics"]["lung_densitometry"]
+    assert set(density) == {"source", "harmonized", "target"}
+    assert all("too little to measure" in side["not_applicable"] for side in density.values())
+    assert "not applicable" in (folder / "report.html").read_text()
     assert all(math.isfinite(number) for number in numbers(record))
     assert record["research_use_only"] is True
     assert record["settings"]["window"] == {"low_hu": -1000.0, "high_hu": 900.0}

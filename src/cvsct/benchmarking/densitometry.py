@@ -1,4 +1,4 @@
-"""Table of lung densitometry in a benchmark: every method, its source, the retest and the target."""
+"""Table of lung densitometry in a benchmark: source, every method, retest and target."""
 
 from __future__ import annotations
 
