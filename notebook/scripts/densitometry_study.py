@@ -1,6 +1,6 @@
 """Lung densitometry of a simulated kernel pair before and after `spectrum`: LAA-950 with a truth.
 
-    python notebook/scripts/densitometry_study.py --out runs/densitometry --slices 5 --mas 25
+    python notebook/scripts/densitometry_study.py --out runs/densitometry --slices 6 --mas 60
 
 Bodies with a known share of emphysema are scanned and reconstructed with a sharp and a soft kernel;
 `spectrum` is trained on other bodies. The truth is the share of the same voxels in the body itself
@@ -10,6 +10,7 @@ that lies below -950 HU. The log has the figures.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,17 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.densitometry import FIGURES, LAA_HU, densitometry
 from cvsct.evaluation.image.lungs import lung_mask
 from cvsct.io.dicom.simulated import write_simulated
-from cvsct.simulation.benchmark import ImageSize, Scan, SimulationOptions
-from cvsct.simulation.pairs import PairSize, pair_scans
+from cvsct.simulation.benchmark import SIEMENS, ImageSize, Scan, SimulationOptions, Subject
+from cvsct.simulation.pairs import FIRST_NUMBER, Technique
 from cvsct.simulation.phantom.materials import BASIS, WATER
 from cvsct.simulation.phantom.phantom import RasterGrid, patient
 from cvsct.simulation.phantom.tissues import EFFECTIVE_KEV
 from cvsct.simulation.run import run_simulation
 
-PAIR = "pairs/kernel"
-SHARP, SOFT = "Bl57", "Br44"
+SHARP, SOFT = "Bl64", "Br40"
+SPACING_MM = 15.0
+TRAIN_BODIES = {SHARP: 6101, SOFT: 6201}
+TEST_BODY = 6001
 
 
 def true_laa950(target: CTVolume, scan: Scan) -> float:
@@ -48,7 +51,7 @@ def true_laa950(target: CTVolume, scan: Scan) -> float:
         inside = [(i >= 0) & (i < size) for i, size in zip(index, mask.shape, strict=True)]
         fine = np.zeros((grid.size_px, grid.size_px), bool)
         fine[np.ix_(*inside)] = mask[np.ix_(*(i[k] for i, k in zip(index, inside, strict=True)))]
-        for offset_mm in (-1.5, 0.0, 1.5):
+        for offset_mm in (-0.5, 0.0, 0.5):
             amounts = body.raster(float(z_mm) + offset_mm, grid)
             hu = 1000 * ((amounts[0] * soft + amounts[1] * bone) / water - 1)
             low += int((hu[fine] < LAA_HU).sum())
@@ -60,23 +63,38 @@ def main() -> None:
     """Simulate, train, harmonize and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--slices", type=int, default=5)
-    parser.add_argument("--mas", type=float, default=25.0)
+    parser.add_argument("--slices", type=int, default=6)
+    parser.add_argument("--mas", type=float, default=60.0)
+    parser.add_argument("--thickness-mm", type=float, default=1.5)
     parser.add_argument("--emphysema", type=float, default=0.15)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    settings = SimulationOptions(mas=options.mas, emphysema=options.emphysema)
-    size = PairSize(1, 1, options.slices, spacing_mm=15.0)
-    scans = [
-        scan
-        for scan in pair_scans(size, 0, settings, ImageSize())
-        if scan.part.startswith(f"{PAIR}/")
-    ]
-    data = options.out / "scans"
+    settings = SimulationOptions(emphysema=options.emphysema)
+    scans = []
+    for kernel in (SHARP, SOFT):
+        technique = Technique(
+            kernel, SIEMENS, kernel, thickness_mm=options.thickness_mm, mas=options.mas
+        )
+        for part, seed in (
+            ("train", TRAIN_BODIES[kernel]), ("test", TEST_BODY), ("repeat", TEST_BODY),
+        ):  # fmt: skip
+            body = Subject("patient", seed, emphysema=options.emphysema)
+            scan = technique.scan(
+                part, FIRST_NUMBER + len(scans), body, options.slices, SPACING_MM, 0, settings,
+                ImageSize(),
+            )  # fmt: skip
+            if part != "train":
+                scan = replace(scan, acquisition=f"{part}/{body.name}")
+            scans.append(scan)
+    folder = options.out / "scans"
     run_simulation(
-        scans, {"seed": 0, **settings.record()}, data, write_simulated, options.workers, note=print
+        scans,
+        {"seed": 0, **settings.record()},
+        folder,
+        write_simulated,
+        options.workers,
+        note=print,
     )
-    folder = data / PAIR
     model, images = options.out / "model", options.out / "harmonized"
     if not model.exists():
         cvsct.train("spectrum", folder / "train" / SHARP, folder / "train" / SOFT, model)
@@ -90,7 +108,7 @@ def main() -> None:
     }
     sides = {side: [cvsct.read_series(path)] for side, path in paths.items()}
     measured = densitometry(sides, paired=True)
-    test = next(scan for scan in scans if scan.part == f"{PAIR}/test")
+    test = next(scan for scan in scans if scan.part == "test")
     record = {
         "options": {key: str(value) for key, value in vars(options).items()},
         "true_laa950_percent": true_laa950(sides["target"][0], test),

@@ -31,8 +31,6 @@ BODY_CORTEX_MM, ARCH_CORTEX_MM = 0.4, 1.3
 """Cortex of a patient's vertebral bodies and of their arches, which begin `ARCH_BEHIND_MM` behind
 the middle of the body; chosen."""
 ARCH_BEHIND_MM = 12.0
-EMPHYSEMA_SD = 1.64**0.5
-"""Standard deviation of the sum of the noises that emphysema follows, weighted by 1 and 0.8."""
 CLEAR_MM = 2.2
 """How far the lungs stay off bones: pleura, fascia and the periosteum."""
 
@@ -231,13 +229,14 @@ def _bones(canvas: Canvas, body: Body, anatomy: Anatomy) -> None:
             canvas.paint_bone(window, canvas.distance(field, window), cortex_mm, cortex, marrow)
 
 
-def _emphysema(body: Body) -> tuple[float, float, float]:
-    """Noise level from which lung is lost, share that is lost, and how abruptly it is lost."""
+def _emphysema(body: Body) -> tuple[float, float, float, float]:
+    """Noise level from which lung is lost, share lost, steepness, and weight of the fine noise."""
     if body.destroyed > 0:
-        # the sum of the two noises is about normal, so that this share of it lies above the level
-        level = EMPHYSEMA_SD * NormalDist().inv_cdf(1 - body.destroyed)
-        return level, 1.0, 8.0
-    return body.emphysema, 0.6 if body.emphysema > 0 else 0.0, 1.0
+        # the weighted sum of the two noises is about normal: this share of it is above the level
+        fine = 0.25
+        level = (fine**2 + 0.8**2) ** 0.5 * NormalDist().inv_cdf(1 - body.destroyed)
+        return level, 1.0, 8.0, fine
+    return body.emphysema, 0.6 if body.emphysema > 0 else 0.0, 1.0, 1.0
 
 
 def _vertebral_cortex_mm(
