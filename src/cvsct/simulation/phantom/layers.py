@@ -169,7 +169,7 @@ def _lungs(
     front, back = body.parenchyma
     slope = (back - front) / 160.0
     gradient = (
-        front + 80 * slope, slope, body.dependent, 5.0, body.fissure, *_emphysema(body),
+        front + 80 * slope, slope, body.dependent, 5.0, body.fissure, *emphysema_holes(body),
     )  # fmt: skip
     fissure = canvas.distance(organs.fields["fissure"], window)
     share = canvas.paint_lung(window, lung, fissure, gradient, tissues["lung"])
@@ -229,7 +229,7 @@ def _bones(canvas: Canvas, body: Body, anatomy: Anatomy) -> None:
             canvas.paint_bone(window, canvas.distance(field, window), cortex_mm, cortex, marrow)
 
 
-def _emphysema(body: Body) -> tuple[float, float, float, float]:
+def emphysema_holes(body: Body) -> tuple[float, float, float, float]:
     """Noise level from which lung is lost, share lost, steepness, and weight of the fine noise."""
     if body.destroyed > 0:
         # the weighted sum of the two noises is about normal: this share of it is above the level
