@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cvsct.benchmarking.densitometry import densitometry_table
 from cvsct.benchmarking.page import benchmark_html, benchmark_markdown, headline
 from cvsct.benchmarking.published_results import QUALITY, TABLE_2, TABLE_3
 from cvsct.benchmarking.results import INPUT, RETEST, Benchmark, Result
@@ -48,6 +49,43 @@ def example(on_paper_scanners: bool = True) -> Benchmark:
 
 def by_row(table: Table) -> dict[str, tuple[str, ...]]:
     return {row[0]: row[1:] for row in table.rows}
+
+
+def lung(laa: float | None, difference: float | None = None) -> dict[str, object]:
+    return {
+        "laa950_percent": laa, "perc15_hu": None if laa is None else -900.0, "mean_hu": -800.0,
+        "difference": {} if difference is None else {"laa950_percent": difference},
+        "not_applicable": "only gas" if laa is None else None,
+    }  # fmt: skip
+
+
+def test_densitometry_is_one_table_of_all_sides() -> None:
+    benchmark = example()
+    assert densitometry_table(benchmark) is None
+    for number, entry in enumerate(benchmark.results):
+        sides = {
+            "source": lung(7.0, 5.5),
+            "harmonized": lung(2.0 + number, 0.5),
+            "target": lung(1.5),
+        }
+        entry.metrics["physics"] = {  # type: ignore[index]
+            "lung_densitometry": sides, "noise_power": {"source": {"sd_hu": 40.0}},
+        }  # fmt: skip
+    table = densitometry_table(benchmark)
+    assert table is not None
+    assert [row[0] for row in table.rows[:5]] == [
+        "GE to Siemens conversion", "input", "cvsct", "spectrum", "target",
+    ]  # fmt: skip
+    assert by_row(table)["input"][:2] == ("7.0", "5.5")
+    assert table.rows[2][1:3] == ("2.5", "0.5")  # the mean of two seeds
+    assert table.rows[1][-1] == "40.0"
+    assert all(len(row) == len(table.head) for row in table.rows)
+    benchmark.results[0].metrics["physics"]["lung_densitometry"]["source"] = lung(None)
+    air = densitometry_table(benchmark)
+    assert air is not None
+    assert by_row(air)["input"][0] == "7.0"  # of the other direction, which comes last
+    assert air.rows[1][1] == "not applicable"
+    assert air.footnotes == ("Not applicable: only gas.",)
 
 
 def test_seeds_are_averaged_and_their_deviations_pooled() -> None:

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from cvsct.core.errors import UsageError
+from cvsct.simulation.phantom.anatomy import patient_body
+from cvsct.simulation.phantom.layers import emphysema_holes
+from cvsct.simulation.phantom.painting import Canvas
 from cvsct.simulation.phantom.phantom import Phantom, RasterGrid, lungman, patient
+from cvsct.simulation.phantom.shapes import noise_nodes
+from cvsct.simulation.phantom.tissues import tissue
 
 GRID = RasterGrid(256, 400.0)
 
@@ -161,3 +166,23 @@ def test_lungs_of_a_patient_are_denser_behind(people: list[Phantom]) -> None:
             for part in ((x > -60) & (x < -20), (x > 35) & (x < 75))
         )
         assert -950 < front < back - 15 < -660
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3])
+def test_emphysema_destroys_the_share_of_parenchyma_that_is_asked_for(share: float) -> None:
+    rng = np.random.default_rng(0)
+    noise = tuple(noise_nodes(rng, 72) for _ in range(5))
+    body = replace(patient_body(7001), destroyed=share)
+    grid = RasterGrid(256, 400.0)
+    window = (slice(0, 256), slice(0, 256))
+    inside = np.full((256, 256), -50.0, np.float32)
+    destroyed = []
+    for z_mm in np.arange(-200.0, 120.0, 20.0):
+        canvas = Canvas(float(z_mm), grid, noise)
+        canvas.prepare_noise(window)
+        gradient = (0.12, 0.0, 0.0, 5.0, 0.0, *emphysema_holes(body))
+        canvas.paint_lung(window, inside, -inside, gradient, tissue((1.0, 0.0)))
+        destroyed.append(np.mean(canvas.amounts[0] < 0.05))
+    assert np.mean(destroyed) == pytest.approx(share, rel=0.25)
+    with pytest.raises(UsageError, match="expected 0 or more"):
+        patient(1, emphysema=0.95)

@@ -26,6 +26,7 @@ def simulate(
     match_dose: bool = False,
     shift_px: float = 0,
     parenchyma: bool = False,
+    emphysema: float = 0.0,
     fov_mm: float = 350,
     reconstructions: Sequence[str] = ("fbp",),
     table: bool = False,
@@ -52,6 +53,8 @@ def simulate(
         match_dose: give both scanners the same CTDIvol instead of the same mAs.
         shift_px: misregistration of the test pair, in pixels.
         parenchyma: fill the lungs with tissue instead of air.
+        emphysema: share of the lung that emphysema has destroyed in the patients of `pairs`, at
+            about -980 HU; 0 for what their seeds give.
         fov_mm: reconstructed field of view, in mm.
         reconstructions: reconstructions of each acquisition: `fbp`, `iterative-1` to `iterative-5`,
             `denoised-1` to `denoised-3`; all but `fbp` add their names to the folders of their
@@ -82,7 +85,7 @@ def simulate(
     """
     options = SimulationOptions(
         float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm), tuple(reconstructions),
-        ScanMode(table, arms, tube_current, helical),
+        ScanMode(table, arms, tube_current, helical), float(emphysema),
     )  # fmt: skip
     named_parts = tuple(parts)
     need_extra("simulate", "simulate")

@@ -42,6 +42,9 @@ def simulate(
     parenchyma: Annotated[
         bool, typer.Option("--parenchyma", help="Fill the lungs of the phantom with tissue.")
     ] = False,
+    emphysema: Annotated[
+        float, typer.Option(min=0, max=0.6, help="Share of the lung destroyed in pairs' patients.")
+    ] = 0,
     parts: Annotated[
         str,
         typer.Option(
@@ -77,10 +80,10 @@ def simulate(
 
     result = run(
         out, scale=scale, parts=parts.split(",") if parts else (), seed=seed, workers=workers,
-        mas=mas, match_dose=match_dose, shift_px=shift_px, parenchyma=parenchyma, fov_mm=fov_mm,
-        reconstructions=reconstructions.split(","), table=table, arms=arms,
-        tube_current=tube_current, helical=helical, dry_run=is_dry_run(), progress=progress(),
-        note=report_line,
+        mas=mas, match_dose=match_dose, shift_px=shift_px, parenchyma=parenchyma,
+        emphysema=emphysema, fov_mm=fov_mm, reconstructions=reconstructions.split(","),
+        table=table, arms=arms, tube_current=tube_current, helical=helical,
+        dry_run=is_dry_run(), progress=progress(), note=report_line,
     )  # fmt: skip
     speed = f", {result.images_per_s:g} images/s"
     report_result(

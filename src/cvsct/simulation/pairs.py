@@ -226,8 +226,9 @@ def pair_scans(
                 folder = f"{PAIRS}/{pair.name}/{part}"
                 for body_seed in _body_seeds(part, side, size):
                     body = Subject(
-                        pair.kind, BODIES_PER_SEED * seed + body_seed, options.parenchyma
-                    )
+                        pair.kind, BODIES_PER_SEED * seed + body_seed, options.parenchyma,
+                        emphysema=options.emphysema if pair.kind == "patient" else 0.0,
+                    )  # fmt: skip
                     scan = technique.scan(
                         folder, FIRST_NUMBER + len(scans), body, size.slices, size.spacing_mm,
                         seed, options, images,

@@ -140,6 +140,8 @@ def _check_options(options: SimulationOptions, parts: Sequence[str]) -> None:
         )
         if is_set
     ]
+    if options.emphysema and not any(part.startswith(f"{PAIRS}/") for part in parts):
+        raise UsageError("emphysema is an option of pairs; give --parts pairs or one of them")
     if own and set_options:
         raise UsageError(
             f"{own[0]} cannot have the options {', '.join(set_options)}: each pair and hospital "

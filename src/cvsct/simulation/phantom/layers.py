@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float32
@@ -168,7 +169,7 @@ def _lungs(
     front, back = body.parenchyma
     slope = (back - front) / 160.0
     gradient = (
-        front + 80 * slope, slope, body.dependent, 5.0, body.fissure, body.emphysema,
+        front + 80 * slope, slope, body.dependent, 5.0, body.fissure, *emphysema_holes(body),
     )  # fmt: skip
     fissure = canvas.distance(organs.fields["fissure"], window)
     share = canvas.paint_lung(window, lung, fissure, gradient, tissues["lung"])
@@ -226,6 +227,16 @@ def _bones(canvas: Canvas, body: Body, anatomy: Anatomy) -> None:
             if body.is_patient and field is bones.spine:
                 cortex_mm = _vertebral_cortex_mm(canvas, body, window)
             canvas.paint_bone(window, canvas.distance(field, window), cortex_mm, cortex, marrow)
+
+
+def emphysema_holes(body: Body) -> tuple[float, float, float, float]:
+    """Noise level from which lung is lost, share lost, steepness, and weight of the fine noise."""
+    if body.destroyed > 0:
+        # the weighted sum of the two noises is about normal: this share of it is above the level
+        fine = 0.25
+        level = (fine**2 + 0.8**2) ** 0.5 * NormalDist().inv_cdf(1 - body.destroyed)
+        return level, 1.0, 8.0, fine
+    return body.emphysema, 0.6 if body.emphysema > 0 else 0.0, 1.0, 1.0
 
 
 def _vertebral_cortex_mm(
