@@ -8,18 +8,20 @@ it into one `ScanGroup`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from pydicom import Dataset
 
 from cvsct.core.errors import CvsctError, one_line
 from cvsct.core.manifest import MANIFEST
 from cvsct.core.volume import Acquisition, CTVolume
-from cvsct.io.dicom.derive import is_derived_here
+from cvsct.io.dicom.derive import Derivation, is_derived_here
 from cvsct.io.dicom.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, read_dataset, text
 from cvsct.io.dicom.references import source_images
 from cvsct.io.dicom.stack import SeriesFiles, acquisition_of, patient_of
@@ -90,9 +92,9 @@ class ScanRecord:
 
     @property
     def stamp(self) -> str:
-        """Text that changes when the files of the series change."""
+        """Text that changes when the files of the series, or the voxels in memory, change."""
         if isinstance(self.scan, CTVolume):
-            return ""
+            return hashlib.sha256(np.ascontiguousarray(self.scan.hu).data).hexdigest()
         stats = [(file.name, file.stat()) for file in self.scan.files]
         return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
@@ -160,6 +162,25 @@ def record_of_volume(volume: CTVolume, number: int) -> ScanRecord:
         series_uid=volume.series_uid or f"volume-{number}",
         frame_of_reference=volume.geometry.frame_of_reference,
         acquisition=volume.acquisition,
+    )
+
+
+def record_of_harmonized(
+    volume: CTVolume, source: CTVolume, derivation: Derivation, guard_verdict: str, number: int
+) -> ScanRecord:
+    """The record of a harmonized volume in memory.
+
+    Args:
+        number: as in `record_of_volume`, for a source that has no UID.
+    """
+    record = record_of_volume(source, number)
+    return replace(
+        record,
+        scan=volume,
+        derived_uid=derivation.uid(record.series_uid, "series"),
+        harmonized_to=derivation.target,
+        model_sha256=derivation.model_sha256,
+        guard_verdict=guard_verdict,
     )
 
 

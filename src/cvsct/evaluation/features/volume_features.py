@@ -141,6 +141,8 @@ def _measure(
     if not regions:
         return []
     extractor = _extractor(parameters)
+    if _is_local(parameters):
+        single_thread()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # 0/0 in degenerate regions gives NaN
         if _is_local(parameters):
@@ -158,6 +160,11 @@ def _measure(
             prepared = [_cut(extractor, array, volume, region) for region in regions]
             _measure_filtered(extractor, whole, volume, regions, prepared)
     return [region.result for region in prepared]
+
+
+def single_thread() -> None:
+    """Let SimpleITK use one thread in this process: threads cost more than they save on regions."""
+    load_extra("SimpleITK").ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
 @functools.lru_cache(maxsize=4)
