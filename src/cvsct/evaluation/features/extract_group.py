@@ -109,6 +109,8 @@ class GroupExtractor:
                 if regions is None:
                     shape = volume.shape
                     regions = self._regions(volume, record, item.masks, result.notes)
+                    if self.parameters.dimensions == 2:
+                        regions = [region.largest_slice() for region in regions]
                 if volume.shape != shape:
                     raise GeometryError(
                         f"{volume.shape} voxels where its source has {shape}; harmonize it again"
@@ -153,7 +155,7 @@ class GroupExtractor:
         masks: Sequence[MaskFile] | None,
         notes: list[str],
     ) -> list[VolumeRegion]:
-        """Regions of a group on its first volume that can be read.
+        """Whole regions of a group on its first volume that can be read.
 
         Raises:
             CvsctError: without masks, if there is no room for a region.

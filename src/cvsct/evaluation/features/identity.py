@@ -149,7 +149,7 @@ def pseudonym_salt(path: Path, dry_run: bool = False) -> bytes:
         text = ""
     if len(text) < _MIN_SALT_CHARACTERS:
         raise UsageError(
-            f"--pseudonyms {path}: no salt here, expected {_MIN_SALT_CHARACTERS} characters or more; "
+            f"--pseudonyms {path}: no salt, expected {_MIN_SALT_CHARACTERS} characters or more; "
             "name a file that does not exist, and it is made"
         )
     return text.encode()

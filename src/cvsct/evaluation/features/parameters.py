@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,7 @@ def read_parameters(
     lines = _lines(text)
     _refuse_unknown(path.name, content, lines)
     _validate(path.name, content, lines)
-    extractor = load_extra("radiomics.featureextractor").RadiomicsFeatureExtractor(content)
+    extractor = extractor_of(content)
     setting = dict(content.get("setting") or {}) | dict(content.get("voxelSetting") or {})
     if dimensions == 2:
         setting |= {"force2D": True, "force2Ddimension": 0}
@@ -122,6 +123,15 @@ def read_parameters(
         dimensions,
     )
     return discretization(parameters)
+
+
+def extractor_of(content: Mapping[str, Any]) -> Any:
+    """PyRadiomics' extractor for the contents of a valid parameter file, without its log."""
+    logging.getLogger("radiomics").setLevel(logging.CRITICAL + 10)
+    extractor_type = load_extra("radiomics.featureextractor").RadiomicsFeatureExtractor
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its schema library loads modules in a deprecated way
+        return extractor_type(dict(content))
 
 
 def discretization(parameters: Parameters) -> Parameters:
@@ -231,13 +241,14 @@ def _validate(name: str, content: Mapping[str, Any], lines: Mapping[tuple[str, .
     """
     radiomics = load_extra("radiomics")
     load_extra("pykwalify.core").log.disabled = True  # its errors are told below
-    logging.getLogger("radiomics").setLevel(logging.CRITICAL + 10)
     schema_file, schema_functions = radiomics.getParameterValidationFiles()
     try:
-        core = load_extra("pykwalify.core").Core(
-            source_data=content, schema_files=[schema_file], extensions=[schema_functions]
-        )
-        core.validate(raise_exception=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            core = load_extra("pykwalify.core").Core(
+                source_data=content, schema_files=[schema_file], extensions=[schema_functions]
+            )
+            core.validate(raise_exception=False)
     except (ValueError, TypeError) as error:  # of PyRadiomics' functions for its schema
         message = one_line(str(error))
         said = message.casefold()

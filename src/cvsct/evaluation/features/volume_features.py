@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Shaped, UInt8
 
 from cvsct.core.errors import MissingExtraError, one_line
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.features.cache import FeatureCache, content_key
-from cvsct.evaluation.features.parameters import Parameters
+from cvsct.evaluation.features.parameters import Parameters, extractor_of
 from cvsct.evaluation.features.volume_regions import Box, VolumeRegion, slice_mm
 
 _BY_REGION = ("LBP3D",)
@@ -54,8 +53,9 @@ def measure_regions(
 
     Args:
         volume: the scan.
-        regions: its regions; one with a `reason` keeps it as its error.
-        parameters: what is measured; with `dimensions` 2 in the largest slice of each region.
+        regions: its regions, for `dimensions` 2 within one slice each; one with a `reason` keeps it
+            as its error.
+        parameters: what is measured.
         cache: cache that is read first and written to; None for none.
 
     Returns:
@@ -64,8 +64,6 @@ def measure_regions(
     Raises:
         MissingExtraError: if PyRadiomics or a library of one of its filters is not installed.
     """
-    if parameters.dimensions == 2:
-        regions = [region.largest_slice() for region in regions]
     results = [RegionFeatures(error=region.reason or _too_small(region)) for region in regions]
     todo = [i for i, result in enumerate(results) if not result.error]
     keys = _keys(volume, [regions[i] for i in todo], parameters) if cache else []
@@ -170,9 +168,8 @@ def single_thread() -> None:
 @functools.lru_cache(maxsize=4)
 def _extractor_of(text: str) -> Any:
     """PyRadiomics' extractor for a parameter file's text."""
-    logging.getLogger("radiomics").setLevel(logging.CRITICAL + 10)
     content = load_extra("ruamel.yaml").YAML(typ="safe", pure=True).load(text)
-    extractor = load_extra("radiomics.featureextractor").RadiomicsFeatureExtractor(content)
+    extractor = extractor_of(content)
     extractor.settings |= {"label": 1, "additionalInfo": False}
     return extractor
 
@@ -243,7 +240,7 @@ def _resampled(extractor: Any, whole: Any, volume: CTVolume, region: VolumeRegio
     return _prepare(extractor, image, mask, None)
 
 
-def _whole_mask(volume: CTVolume, region: VolumeRegion) -> Bool[np.ndarray, "slices rows columns"]:
+def _whole_mask(volume: CTVolume, region: VolumeRegion) -> UInt8[np.ndarray, "slices rows columns"]:
     mask = np.zeros(volume.shape, dtype=np.uint8)
     mask[region.box] = np.asarray(region.mask)
     return mask
