@@ -24,6 +24,7 @@ from cvsct.evaluation.features.volume_regions import (
     slice_mm,
     voxel_mm3,
 )
+from cvsct.io.dicom.header import label
 from cvsct.io.dicom.structure_names import listed
 from cvsct.io.mask_files import MaskFile
 from cvsct.io.masks import read_label_masks
@@ -175,6 +176,10 @@ class GroupExtractor:
                 )
             except CvsctError as error:
                 failures.append((_rest(mask, record) or "mask", str(error)))
+                continue
+            if not drawn.titles:
+                reason = f"{label(mask.path)}: the mask is empty; check that it was saved"
+                failures.append((_rest(mask, record) or "mask", reason))
                 continue
             missing &= set(drawn.unmatched)
             titles += [title for title in drawn.titles if title not in titles]

@@ -222,8 +222,9 @@ def _placement(extractor: GroupExtractor) -> dict[str, Any]:
 
 
 def _write_journal(journal: JsonLines, key: str, result: GroupResult) -> None:
+    """Append a result; cells are kept in their order, as names and values."""
     rows = [
-        [number, region, {name: _or_none(value) for name, value in row.items()}]
+        [number, region, list(row), [_or_none(value) for value in row.values()]]
         for number, region, row in result.rows
     ]
     journal.write(key=key, rows=rows, notes=result.notes, seconds=result.seconds)
@@ -242,8 +243,12 @@ def _read_journal(path: Path) -> dict[str, GroupResult]:
         try:
             entry = json.loads(line)
             rows = [
-                (number, region, {k: math.nan if v is None else v for k, v in row.items()})
-                for number, region, row in entry["rows"]
+                (
+                    number,
+                    region,
+                    dict(zip(names, (math.nan if v is None else v for v in values), strict=True)),
+                )
+                for number, region, names, values in entry["rows"]
             ]
             results[entry["key"]] = GroupResult(rows, entry["notes"], entry["seconds"])
         except (ValueError, KeyError, TypeError):
