@@ -15,6 +15,7 @@ from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.cache import FeatureCache
 from cvsct.evaluation.features.extract_group import GroupExtractor
+from cvsct.evaluation.features.ibsi import Binning
 from cvsct.evaluation.features.identity import (
     SITES,
     label_scans,
@@ -22,7 +23,7 @@ from cvsct.evaluation.features.identity import (
     shared_ids,
     without_repeats,
 )
-from cvsct.evaluation.features.parameters import Binning, parameters_for
+from cvsct.evaluation.features.parameters import parameters_for
 from cvsct.evaluation.features.patient_table import FeatureTable
 from cvsct.evaluation.features.run import FeatureRun, items_of, run_extraction, write_outputs
 from cvsct.io.catalog import catalog

@@ -77,3 +77,16 @@ def test_a_parameter_file_means_pyradiomics_binning(tmp_path: Path) -> None:
     assert parameters_for(path, None, 3).binning == "pyradiomics"
     with pytest.raises(UsageError, match="dimensions"):
         parameters_for(path, None, 4)
+
+
+def test_ibsi_refuses_what_leaves_no_hu_to_count_from(tmp_path: Path) -> None:
+    for setting in ("binCount: 32", "normalize: true", "resegmentRange: [-3, 3]\n"
+                    "  resegmentMode: sigma"):  # fmt: skip
+        path = file(tmp_path, f"setting:\n  {setting}\n")
+        with pytest.raises(UsageError, match="--binning ibsi"):
+            parameters_for(path, "ibsi", 3)
+    path = file(tmp_path, "setting:\n  binWidth: 10\n  resegmentRange: [-500, 400]\n")
+    parameters = parameters_for(path, "ibsi", 3)
+    assert parameters.setting["resegmentRange"] == [-500.0, 400.0]
+    assert parameters.setting["binWidth"] == 10
+    assert parameters.sha256 != parameters_for(path, None, 3).sha256

@@ -15,10 +15,15 @@ from scipy import ndimage
 
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.cache import FeatureCache
-from cvsct.evaluation.features.parameters import default_parameters, read_parameters
+from cvsct.evaluation.features.parameters import (
+    default_parameters,
+    parameters_for,
+    read_parameters,
+)
 from cvsct.evaluation.features.volume_features import measure_regions
 from cvsct.evaluation.features.volume_regions import (
     VolumeRegion,
+    densitometry,
     region_of,
     seeded_regions,
     slice_mm,
@@ -165,10 +170,40 @@ def test_lungs_are_a_region_of_their_own() -> None:
     rows, columns = np.mgrid[:120, :120]
     hu = np.where((rows - 60) ** 2 + (columns - 60) ** 2 < 55**2, 40.0, -1000.0)
     lungs = ((rows - 60) ** 2 + (np.abs(columns - 60) - 25) ** 2) < 18**2
-    hu[lungs] = -850.0
+    hu[lungs] = np.where((rows + columns) % 12 < 6, -900.0, -800.0)[lungs]
     volume = CTVolume.from_array(np.repeat(hu[None], 8, axis=0), (10.0, 1.5, 1.5))
     regions = {region.name: region for region in seeded_regions(volume, 1, 12, seed=0)}
-    assert regions["lung"].voxels == pytest.approx(8 * lungs.sum(), rel=0.1)
+    lung = regions["lung"]
+    assert lung.mask is not None
+    inside = np.zeros(volume.shape, dtype=bool)
+    inside[lung.box] = lung.mask
+    assert not (inside & ~lungs).any()
+    assert inside.sum() > 0.5 * 8 * lungs.sum()  # a margin at the border is left out
+    columns_of = densitometry(volume, lung)
+    assert columns_of["lung_mean_hu"] == pytest.approx(volume.hu[inside].mean(), abs=1e-3)
+    assert columns_of["lung_laa950_percent"] == 0.0
+    assert densitometry(volume, regions["soft_tissue_1"]) == {}
+    (measured,) = measure_regions(volume, [lung], default_parameters("pyradiomics"))
+    assert not any("shape" in name for name in measured.values)
+
+
+def test_ibsi_counts_gray_levels_from_the_range_and_not_from_the_region(
+    volume: CTVolume,
+) -> None:
+    region = region_of("ball", ball((4, 18, 20), 8.0))
+    parameters = parameters_for(None, "ibsi", 3)
+    assert parameters.setting["resegmentRange"] == [-1000.0, 900.0]
+    features = "original_glcm_Autocorrelation", "original_glcm_JointEntropy"
+    (low,) = measure_regions(volume, [region], parameters)
+    (shifted,) = measure_regions(volume.with_hu(volume.hu + 250), [region], parameters)
+    plain = parameters_for(None, "pyradiomics", 3)
+    (low_plain,) = measure_regions(volume, [region], plain)
+    (shifted_plain,) = measure_regions(volume.with_hu(volume.hu + 250), [region], plain)
+    # ten bins of 25 HU further up: IBSI's levels rise by ten, PyRadiomics' begin at the region
+    assert shifted.values[features[0]] > low.values[features[0]] + 500
+    assert shifted_plain.values[features[0]] == pytest.approx(low_plain.values[features[0]])
+    assert shifted.values[features[1]] == pytest.approx(low.values[features[1]])
+    assert low.values[features[1]] == pytest.approx(low_plain.values[features[1]])
 
 
 def test_a_single_slice_has_a_height() -> None:

@@ -12,15 +12,15 @@ import logging
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cvsct.core.errors import UsageError, one_line
 from cvsct.core.text import did_you_mean
 from cvsct.evaluation.extras import load_extra
+from cvsct.evaluation.features.ibsi import FILTERED_BINS, Binning, FixedBinSize
 
-Binning = Literal["ibsi", "pyradiomics"]
 BINNINGS = ("ibsi", "pyradiomics")
 DIMENSIONS = (3, 2)
 
@@ -59,9 +59,8 @@ class Parameters:
         text = io.StringIO()
         text.write(f"# {library}, binning {self.binning}, {self.dimensions}-D regions\n")
         if self.binning == "ibsi":
-            text.write(
-                "# unfiltered images: bins of binWidth from the lower end of resegmentRange\n"
-            )
+            text.write("# unfiltered images: bins of binWidth from the low end of resegmentRange\n")
+            text.write(f"# filtered images: {FILTERED_BINS} bins\n")
         yaml = load_extra("ruamel.yaml").YAML(typ="safe", pure=True)
         yaml.default_flow_style = False
         yaml.sort_base_mapping_type_on_output = False
@@ -137,12 +136,38 @@ def extractor_of(content: Mapping[str, Any]) -> Any:
 def discretization(parameters: Parameters) -> Parameters:
     """The parameters with the settings that their binning needs.
 
+    IBSI's fixed bin size begins at the lower end of a re-segmentation range in HU: that of the
+    parameter file, or -1000 to 900 HU.
+
     Raises:
-        UsageError: if the binning is not available.
+        UsageError: if other settings rule that out.
     """
-    if parameters.binning == "ibsi":
-        raise UsageError("--binning ibsi is not available yet; give --binning pyradiomics")
-    return parameters
+    if parameters.binning == "pyradiomics":
+        return parameters
+    setting = dict(parameters.setting)
+    odd = [
+        name
+        for name, given in {
+            "binCount": setting.get("binCount") is not None,
+            "normalize": bool(setting.get("normalize")),
+            "resegmentMode": setting.get("resegmentMode", "absolute") != "absolute",
+            "resegmentRange": len(setting.get("resegmentRange") or (0, 0)) != 2,
+        }.items()
+        if given
+    ]
+    if odd:
+        raise UsageError(
+            f"--binning ibsi has bins of one width from a lower end in HU, which the setting "
+            f"{odd[0]} rules out; remove it, or give --binning pyradiomics"
+        )
+    default = FixedBinSize()
+    low, high = setting.get("resegmentRange") or (default.low_hu, default.high_hu)
+    setting |= {
+        "binWidth": setting.get("binWidth", BIN_WIDTH_HU),
+        "resegmentRange": [float(low), float(high)],
+        "resegmentMode": "absolute",
+    }
+    return replace(parameters, setting=setting)
 
 
 def parameters_for(settings: Path | None, binning: Binning | None, dimensions: int) -> Parameters:

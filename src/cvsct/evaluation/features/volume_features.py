@@ -21,6 +21,7 @@ from cvsct.core.errors import MissingExtraError, one_line
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.features.cache import FeatureCache, content_key
+from cvsct.evaluation.features.ibsi import FILTERED_BINS, Binning, FixedBinSize, with_levels
 from cvsct.evaluation.features.parameters import Parameters, extractor_of
 from cvsct.evaluation.features.volume_regions import Box, VolumeRegion, slice_mm
 
@@ -96,7 +97,8 @@ def _keys(volume: CTVolume, regions: Sequence[VolumeRegion], parameters: Paramet
     keys = []
     for region in regions:
         assert region.mask is not None
-        place = {} if _is_local(parameters) else {"start": list(region.start)}
+        place: dict[str, Any] = {} if _is_local(parameters) else {"start": list(region.start)}
+        place |= {} if region.with_shape else {"shape_measured": False}
         hu = volume.hu[region.box]
         keys.append(content_key(hu, region.mask, _spacing_mm(volume), settings | place))
     return keys
@@ -166,16 +168,17 @@ def single_thread() -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _extractor_of(text: str) -> Any:
-    """PyRadiomics' extractor for a parameter file's text."""
+def _extractor_of(text: str, binning: Binning) -> Any:
+    """PyRadiomics' extractor for a parameter file's text, with the binning as an attribute."""
     content = load_extra("ruamel.yaml").YAML(typ="safe", pure=True).load(text)
     extractor = extractor_of(content)
     extractor.settings |= {"label": 1, "additionalInfo": False}
+    extractor.binning = binning
     return extractor
 
 
 def _extractor(parameters: Parameters) -> Any:
-    return _extractor_of(parameters.to_yaml())
+    return _extractor_of(parameters.to_yaml(), parameters.binning)
 
 
 def _cuts_first(extractor: Any) -> bool:
@@ -225,7 +228,8 @@ def _cut(
         for inner, outer in zip(region.box, (z, y, x), strict=True)
     )
     mask[inside] = np.asarray(region.mask)
-    return _prepare(extractor, _image(image[z, y, x], volume), _image(mask, volume), (z, y, x))
+    cut = _image(image[z, y, x], volume)
+    return _prepare(extractor, cut, _image(mask, volume), (z, y, x), region.with_shape)
 
 
 def _resampled(extractor: Any, whole: Any, volume: CTVolume, region: VolumeRegion) -> _Prepared:
@@ -237,7 +241,7 @@ def _resampled(extractor: Any, whole: Any, volume: CTVolume, region: VolumeRegio
         )
     except (ValueError, RuntimeError) as error:
         return _Prepared(None, None, None, None, RegionFeatures(error=_reason(error)))
-    return _prepare(extractor, image, mask, None)
+    return _prepare(extractor, image, mask, None, region.with_shape)
 
 
 def _whole_mask(volume: CTVolume, region: VolumeRegion) -> UInt8[np.ndarray, "slices rows columns"]:
@@ -246,7 +250,7 @@ def _whole_mask(volume: CTVolume, region: VolumeRegion) -> UInt8[np.ndarray, "sl
     return mask
 
 
-def _prepare(extractor: Any, image: Any, mask: Any, box: Box | None) -> _Prepared:
+def _prepare(extractor: Any, image: Any, mask: Any, box: Box | None, with_shape: bool) -> _Prepared:
     """Check a region, re-segment it and measure its shape, as PyRadiomics' `execute` does."""
     operations, settings = load_extra("radiomics.imageoperations"), extractor.settings
     result = RegionFeatures()
@@ -258,7 +262,8 @@ def _prepare(extractor: Any, image: Any, mask: Any, box: Box | None) -> _Prepare
             texture_mask = operations.resegmentMask(image, mask, **settings)
             bounds, _ = operations.checkMask(image, texture_mask, **settings)
         shape_mask = texture_mask if settings.get("resegmentShape") else mask
-        result.values = _floats(extractor.computeShape(image, shape_mask, bounds, **settings))
+        if with_shape:
+            result.values = _floats(extractor.computeShape(image, shape_mask, bounds, **settings))
         mask = texture_mask
     except (ValueError, RuntimeError, IndexError) as error:
         result = RegionFeatures(error=_reason(error))
@@ -343,10 +348,36 @@ def _texture(
     extractor: Any, region: _Prepared, image: Any, name: str, settings: Mapping[str, Any]
 ) -> None:
     """Measure all classes but shape in one filtered image of a region."""
-    crop = load_extra("radiomics.imageoperations").cropToTumorMask
+    radiomics = load_extra("radiomics")
+    crop = radiomics.imageoperations.cropToTumorMask
     inner_image, inner_mask = crop(image, region.mask, region.bounds)
-    values = extractor.computeFeatures(inner_image, inner_mask, name, **settings)
-    region.result.values |= _floats(values)
+    fixed_bins = _fixed_bins(extractor.binning, name, settings)
+    if fixed_bins is not None:
+        sitk = load_extra("SimpleITK")
+        inner_image = sitk.Cast(inner_image, sitk.sitkFloat64)
+    elif extractor.binning == "ibsi":
+        settings = {**settings, "binCount": FILTERED_BINS}
+    for class_name, names in extractor.enabledFeatures.items():
+        if class_name.startswith("shape"):
+            continue
+        feature_class = radiomics.getFeatureClasses()[class_name]
+        if fixed_bins is not None:
+            feature_class = with_levels(feature_class, fixed_bins)
+        measured = feature_class(inner_image, inner_mask, **settings)
+        for feature in names or ():
+            measured.enableFeatureByName(feature)
+        values = _floats(measured.execute())
+        region.result.values |= {
+            f"{name}_{class_name}_{feature}": value for feature, value in values.items()
+        }
+
+
+def _fixed_bins(binning: Binning, name: str, settings: Mapping[str, Any]) -> FixedBinSize | None:
+    """IBSI's bins of an unfiltered image; None for a filtered one or PyRadiomics' binning."""
+    if binning != "ibsi" or name != "original":
+        return None
+    low_hu, high_hu = settings["resegmentRange"]
+    return FixedBinSize(float(settings["binWidth"]), float(low_hu), float(high_hu))
 
 
 def _floats(values: Mapping[str, Any]) -> dict[str, float]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool
 from scipy import ndimage
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.masks import LUNG, blurred, body, sample_regions, soft_tissue
+from cvsct.core.masks import sample_regions, soft_tissue
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import CTVolume
+from cvsct.evaluation.image.densitometry import FIGURES, LungDensity
+from cvsct.evaluation.image.lungs import lung_mask
 
 LUNG_REGION = "lung"
 """Name of the region of both lungs, the only one with densitometry."""
 SOFT_TISSUE_REGION = "soft_tissue"
 """Beginning of the names of the blocks: `soft_tissue_1` and so on."""
-
-MIN_LUNG_ML = 100.0
-"""Smallest volume in ml that counts as lungs; less is gas in the bowel."""
 
 Box = tuple[slice, slice, slice]
 
@@ -33,12 +32,14 @@ class VolumeRegion:
         start: slice, row and column of the mask's first voxel.
         mask: true where a voxel belongs to the region.
         reason: why there is nothing to measure; the mask is then empty.
+        with_shape: whether its shape is measured.
     """
 
     name: str
     start: tuple[int, int, int] = (0, 0, 0)
     mask: Bool[np.ndarray, "slices rows columns"] | None = None
     reason: str = ""
+    with_shape: bool = True
 
     @property
     def voxels(self) -> int:
@@ -65,7 +66,7 @@ class VolumeRegion:
             self.start[1] + inner.start[1],
             self.start[2] + inner.start[2],
         )
-        return VolumeRegion(self.name, start, inner.mask)
+        return replace(self, start=start, mask=inner.mask)
 
 
 def region_of(name: str, mask: Bool[np.ndarray, "slices rows columns"]) -> VolumeRegion:
@@ -80,6 +81,8 @@ def region_of(name: str, mask: Bool[np.ndarray, "slices rows columns"]) -> Volum
 
 def seeded_regions(volume: CTVolume, count: int, size_px: int, seed: int) -> list[VolumeRegion]:
     """Blocks of soft tissue at seeded random positions, and the lungs where the scan shows them.
+
+    The shape of the lungs is not measured: it is that of the part of them that was scanned.
 
     A block is a square of `size_px` pixels that lies in soft tissue, as `evaluate` places it, in as
     many slices as make it about as high as it is wide, or as there are.
@@ -115,8 +118,8 @@ def seeded_regions(volume: CTVolume, count: int, size_px: int, seed: int) -> lis
             for number, square in enumerate(squares, start=1)
         ]
     lungs = lung_mask(volume)
-    if lungs is not None:
-        regions.append(region_of(LUNG_REGION, lungs))
+    if not lungs.why_none:
+        regions.append(replace(region_of(LUNG_REGION, lungs.mask), with_shape=False))
     if not regions:
         raise EvaluationError(
             f"no block of {size_px} pixels of soft tissue and no lungs in this scan; give masks"
@@ -124,28 +127,15 @@ def seeded_regions(volume: CTVolume, count: int, size_px: int, seed: int) -> lis
     return regions
 
 
-def lung_mask(volume: CTVolume) -> Bool[np.ndarray, "slices rows columns"] | None:
-    """The lungs with their airways; None where the scan shows none.
-
-    The blurred image below -500 HU inside the body, without pieces under `MIN_LUNG_ML`.
-    """
-    dark = (blurred(volume.hu) < LUNG.high_hu) & body(volume.hu)
-    pieces, count = ndimage.label(dark)
-    if count == 0:
-        return None
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    keep = sizes >= MIN_LUNG_ML * 1000 / voxel_mm3(volume)
-    keep[0] = False
-    lungs: Bool[np.ndarray, "slices rows columns"] = keep[pieces]
-    return lungs if lungs.any() else None
-
-
-def densitometry(
-    volume: CTVolume,
-    region: VolumeRegion,
-) -> dict[str, float]:
+def densitometry(volume: CTVolume, region: VolumeRegion) -> dict[str, float]:
     """Columns of the lungs' densitometry; none for other regions."""
-    return {}
+    if region.name != LUNG_REGION or region.mask is None:
+        return {}
+    mask = np.zeros(volume.shape, dtype=bool)
+    mask[region.box] = region.mask
+    density = LungDensity.of(volume, mask)
+    values = {name: getattr(density, name) for name in FIGURES}
+    return {f"{LUNG_REGION}_{name}": value for name, value in values.items() if value is not None}
 
 
 def voxel_mm3(volume: CTVolume) -> float:
