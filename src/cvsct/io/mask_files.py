@@ -108,10 +108,11 @@ def match_masks(
 ) -> list[tuple[MaskFile, ...]]:
     """The masks of each group of scans; what was drawn on a source holds for what came from it.
 
-    A DICOM mask belongs to the series that it names, and to a series of the same patient and
-    frame of reference that no mask names. A NIfTI mask belongs to the scans whose pattern its path
-    matches; without a pattern to the scan whose name (of the file or folder, the Patient ID, or the
-    series UID) its own name begins with, then to the one scan whose grid it has.
+    A DICOM mask belongs to the series that it names. A NIfTI mask belongs to the scans whose
+    pattern its path matches; without a pattern to the scan whose name (of the file or folder, the
+    Patient ID, or the series UID) its own name begins with. A series that has no mask so takes the
+    DICOM masks of the same patient and frame of reference, or the NIfTI mask that fits no other
+    scan's grid.
 
     Args:
         sites: site of each group by the `own_uid` of its first record.
@@ -126,23 +127,29 @@ def match_masks(
     for mask in masks:
         for i in sorted({by_series[uid] for uid in mask.series_uids if uid in by_series}):
             chosen[i].append(mask)
-    named = [bool(group_masks) for group_masks in chosen]
-    for i, group in enumerate(groups):
-        if not named[i]:
-            chosen[i] += [mask for mask in masks if _shares_frame(mask, group.first)]
-    used = {mask.path for group_masks in chosen for mask in group_masks}
-    rest = [mask for mask in masks if mask.path not in used]
-    _match_names(rest, groups, sites, pattern, chosen)
-    used = {mask.path for group_masks in chosen for mask in group_masks}
-    rest = [mask for mask in rest if mask.path not in used]
+    _match_names(_unused(masks, chosen, nifti=True), groups, sites, pattern, chosen)
+    without = [i for i, group_masks in enumerate(chosen) if not group_masks]
+    for i in without:
+        chosen[i] += [mask for mask in masks if _shares_frame(mask, groups[i].first)]
+    _match_names(_unused(masks, chosen, nifti=False), groups, sites, pattern, chosen)
+    rest = _unused(masks, chosen, nifti=False)
     if not pattern:
-        _match_grids([mask for mask in rest if is_nifti(mask.path)], groups, chosen, note)
-        rest = [mask for mask in rest if not is_nifti(mask.path)]
+        _match_grids(_unused(masks, chosen, nifti=True), groups, chosen, note)
+    else:
+        rest += _unused(masks, chosen, nifti=True)
     for mask in rest:
         note(
             f"{label(mask.path)}: belongs to none of the scans by its references or name; not used"
         )
     return [tuple(group_masks) for group_masks in chosen]
+
+
+def _unused(
+    masks: Sequence[MaskFile], chosen: Sequence[Sequence[MaskFile]], nifti: bool
+) -> list[MaskFile]:
+    """The NIfTI or the DICOM masks that no group has yet."""
+    used = {mask.path for group_masks in chosen for mask in group_masks}
+    return [m for m in masks if m.path not in used and is_nifti(m.path) == nifti]
 
 
 def _dicom_mask(path: Path, relative: PurePath) -> MaskFile | None:
