@@ -26,7 +26,8 @@ from scipy import ndimage
 from cvsct.core.files import write_json
 from cvsct.core.seeding import random_stream
 
-SPACING_MM = (2.5, 0.8, 0.8)
+SPACING_MM = (2.5, 0.75, 0.75)
+"""Numbers that 32-bit fractions, which NIfTI stores, hold exactly."""
 SLICES = 40
 REGION = (6, 16, 16)
 """Voxels of the box around a region, which is an ellipsoid."""
