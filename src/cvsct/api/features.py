@@ -122,7 +122,7 @@ def extract_features(
         "separate_sites": separate_sites, "pseudonyms": pseudonyms, "workers": workers,
         "cache": cache,
     }  # fmt: skip
-    run = _plan(_listed(scans), _listed(masks), given, note, dry_run=False)
+    run = _plan(_listed(scans), _listed(masks), given, note, progress)
     manifest = Manifest("features", run.record)
     with manifest.timed("measuring"):
         folder = Path(out) if out is not None else None
@@ -155,7 +155,8 @@ def _plan(
     masks: Sequence[Scan],
     options: Mapping[str, Any],
     note: Note,
-    dry_run: bool,
+    progress: Progress = silent,
+    dry_run: bool = False,
 ) -> FeatureRun:
     """Everything that a run needs, from headers: parameters, scans, masks and cells of rows."""
     need_extra("evaluate", "features")
@@ -175,7 +176,7 @@ def _plan(
     parameters = parameters_for(
         Path(settings) if settings else None, options.get("binning"), options.get("dimensions", 3)
     )
-    groups = group_by_source(without_repeats(_records(scans, note), note))
+    groups = group_by_source(without_repeats(_records(scans, note, progress), note))
     salt_file = options.get("pseudonyms")
     labels = label_scans(
         groups, site, bool(options.get("separate_sites")),
@@ -211,9 +212,10 @@ def _plan(
     return FeatureRun(extractor, tuple(items), workers, further)
 
 
-def _records(scans: Sequence[Scan], note: Note) -> list[ScanRecord]:
+def _records(scans: Sequence[Scan], note: Note, progress: Progress) -> list[ScanRecord]:
     records: list[ScanRecord] = []
     for number, scan in enumerate(scans, start=1):
+        progress("headers", number - 1, len(scans))
         if isinstance(scan, CTVolume):
             records.append(record_of_volume(scan, number))
         elif isinstance(scan, HarmonizedVolume):

@@ -7,7 +7,7 @@ matched by a pattern of their names, by a name that begins with the scan's, or b
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -128,9 +128,14 @@ def match_masks(
         for i in sorted({by_series[uid] for uid in mask.series_uids if uid in by_series}):
             chosen[i].append(mask)
     _match_names(_unused(masks, chosen, nifti=True), groups, sites, pattern, chosen)
-    without = [i for i, group_masks in enumerate(chosen) if not group_masks]
-    for i in without:
-        chosen[i] += [mask for mask in masks if _shares_frame(mask, groups[i].first)]
+    by_frame: dict[str, list[MaskFile]] = {}
+    for mask in masks:
+        for frame in mask.frames:
+            by_frame.setdefault(frame, []).append(mask)
+    for i in [i for i, group_masks in enumerate(chosen) if not group_masks]:
+        record = groups[i].first
+        of_frame = by_frame.get(record.frame_of_reference, [])
+        chosen[i] += [m for m in of_frame if m.patient_id in ("", record.patient_id)]
     _match_names(_unused(masks, chosen, nifti=False), groups, sites, pattern, chosen)
     rest = _unused(masks, chosen, nifti=False)
     if not pattern:
@@ -179,12 +184,6 @@ def _series_of_frame(frame: Dataset) -> Iterable[str]:
             yield text(series, "SeriesInstanceUID")
 
 
-def _shares_frame(mask: MaskFile, record: ScanRecord) -> bool:
-    """Whether a mask was drawn in the frame of reference of a series, on the same patient."""
-    same_patient = not mask.patient_id or mask.patient_id == record.patient_id
-    return bool(record.frame_of_reference in mask.frames and same_patient)
-
-
 def _match_names(
     masks: Sequence[MaskFile],
     groups: Sequence[ScanGroup],
@@ -197,11 +196,12 @@ def _match_names(
             wanted = _filled(pattern, group.first, sites.get(group.first.own_uid, ""))
             chosen[i] += [mask for mask in masks if mask.relative.match(wanted)]
         return
-    names = [_names_of(group.first) for group in groups]
+    by_name: dict[str, dict[int, None]] = {}
+    for i, group in enumerate(groups):
+        for name in _names_of(group.first):
+            by_name.setdefault(name.casefold(), {})[i] = None
     for mask in masks:
-        length = [max((len(n) for n in of if _begins(mask.stem, n)), default=0) for of in names]
-        longest = max(length, default=0)
-        tied = [i for i, size in enumerate(length) if size == longest > 0]
+        tied = list(next((by_name[name] for name in _beginnings(mask.stem) if name in by_name), ()))
         if len(tied) > 1:  # scans of one name in several folders: those that share the mask's
             shared = [len(set(mask.relative.parts) & _places(groups[i].first)) for i in tied]
             tied = [i for i, count in zip(tied, shared, strict=True) if count == max(shared)]
@@ -232,10 +232,13 @@ def _places(record: ScanRecord) -> set[str]:
     return set(PurePath(record.path).parts) | {record.folder}
 
 
-def _begins(stem: str, name: str) -> bool:
-    """Whether a mask's name is a scan's, or begins with it and a separator."""
-    stem, name = stem.casefold(), name.casefold()
-    return stem == name or (stem.startswith(name) and stem[len(name)] in _SEPARATORS)
+def _beginnings(stem: str) -> Iterator[str]:
+    """A mask's name, then what precedes each of its separators, the longest first."""
+    folded = stem.casefold()
+    yield folded
+    for end in range(len(folded) - 1, 0, -1):
+        if folded[end] in _SEPARATORS:
+            yield folded[:end]
 
 
 def _match_grids(

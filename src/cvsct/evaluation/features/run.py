@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import math
@@ -74,6 +75,19 @@ class FeatureRun:
     def groups(self) -> list[GroupItem]:
         """The first part of each group."""
         return [item for item in self.items if item.part == 0]
+
+    def parts_of(self, group: GroupItem) -> list[str]:
+        """Keys of all parts of a group, by its first one."""
+        return self._parts[group.key]
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, list[str]]:
+        parts: dict[str, list[str]] = {}
+        first = ""
+        for item in self.items:
+            first = item.key if item.part == 0 else first
+            parts.setdefault(first, []).append(item.key)
+        return parts
 
     def summary(self) -> dict[str, Any]:
         """Numbers of scans and masks, for a dry run."""
@@ -149,8 +163,7 @@ def run_extraction(
         _measure(run, results, journal, progress, note)
         rows: list[dict[str, Any]] = []
         for group in run.groups:
-            parts = [item for item in run.items if item.group is group.group]
-            rows += joined_rows([results[item.key] for item in parts])
+            rows += joined_rows([results[key] for key in run.parts_of(group)])
         parameters = run.extractor.parameters
         table = FeatureTable(
             tuple(rows), feature_columns(rows), parameters.to_yaml(), parameters.sha256
@@ -296,8 +309,7 @@ def _series_csv(run: FeatureRun, table: FeatureTable, seconds: Mapping[str, floa
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(SERIES_COLUMNS)
     for item in run.groups:
-        parts = [part.key for part in run.items if part.group is item.group]
-        spent = f"{sum(seconds.get(key, 0.0) for key in parts):.2f}"
+        spent = f"{sum(seconds.get(key, 0.0) for key in run.parts_of(item)):.2f}"
         for record, cells in zip(item.group.records, item.cells, strict=True):
             rows = by_series.get((record.series_uid, record.derived_uid, cells["patient"]), [])
             reasons = [row["error"] for row in rows if row["error"]]
