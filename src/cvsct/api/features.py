@@ -229,6 +229,7 @@ def _records(scans: Sequence[Scan], note: Note, progress: Progress) -> list[Scan
             for line in (*contents.notes, *lines(contents.left_out)):
                 note(line)
             records += [record_of(series, root) for series in contents.series]
+    progress("headers", len(scans), len(scans))
     return records
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cvsct.core.errors import UsageError, has_extra
+from cvsct.core.errors import has_extra
 from cvsct.core.files import atomic_file, write_atomic
 from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.table import as_text
@@ -127,35 +127,6 @@ class FeatureTable:
                 pandas.DataFrame(table).to_parquet(stream, index=False)
             written.append(path)
         return written
-
-
-def read_table(path: Path) -> FeatureTable:
-    """Read a `features_wide.csv`; values are those that were measured, bit for bit.
-
-    Raises:
-        UsageError: if the file is not what `FeatureTable.write` writes.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            head, *lines = csv.reader(stream)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as a table of features ({error})") from None
-    if tuple(head[: len(COLUMNS)]) != COLUMNS:
-        raise UsageError(
-            f"{path}: not the columns of this version's features_wide.csv, expected "
-            f"{', '.join(COLUMNS)} and the features; extract the features again"
-        )
-    features = tuple(head[len(COLUMNS) :])
-    numbers = {*NUMBER_COLUMNS, *features}
-    rows: list[Row] = []
-    for line in lines:
-        cells = dict(zip(head, line, strict=True))
-        row: dict[str, Any] = {name: cell for name, cell in cells.items() if name not in numbers}
-        row |= {name: float(cells[name]) for name in numbers if cells[name]}
-        rows.append(row)
-    return FeatureTable(
-        tuple(rows), features, settings_sha256=rows[0]["settings_sha256"] if rows else ""
-    )
 
 
 def feature_columns(rows: Iterable[Row]) -> tuple[str, ...]:
