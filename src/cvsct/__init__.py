@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cvsct.api.evaluate import evaluate
+    from cvsct.api.features import extract_features
     from cvsct.api.harmonize import AllSeriesFailedError, HarmonizeResult, harmonize
     from cvsct.api.model import HarmonizedVolume, Model, list_models, load_model
     from cvsct.api.scans import find_series, read_series, write_derived
@@ -21,18 +22,21 @@ if TYPE_CHECKING:
     from cvsct.benchmarking.run import benchmark
     from cvsct.core.errors import CvsctError, GuardError
     from cvsct.core.volume import CTVolume
+    from cvsct.evaluation.features.patient_table import FeatureTable
     from cvsct.methods.registry import list_methods
 
 _MODULES = {
     "AllSeriesFailedError": "api.harmonize",
     "CTVolume": "core.volume",
     "CvsctError": "core.errors",
+    "FeatureTable": "evaluation.features.patient_table",
     "GuardError": "core.errors",
     "HarmonizeResult": "api.harmonize",
     "HarmonizedVolume": "api.model",
     "Model": "api.model",
     "benchmark": "benchmarking.run",
     "evaluate": "api.evaluate",
+    "extract_features": "api.features",
     "find_series": "api.scans",
     "harmonize": "api.harmonize",
     "list_methods": "methods.registry",
@@ -48,12 +52,14 @@ __all__ = [
     "AllSeriesFailedError",
     "CTVolume",
     "CvsctError",
+    "FeatureTable",
     "GuardError",
     "HarmonizeResult",
     "HarmonizedVolume",
     "Model",
     "benchmark",
     "evaluate",
+    "extract_features",
     "find_series",
     "harmonize",
     "list_methods",

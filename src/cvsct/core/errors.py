@@ -119,6 +119,7 @@ EXTRA_MODULES = {
         "highdicom",
         "neuroCombat",
     ),
+    "parquet": ("pyarrow",),
     "cohort": ("distributed",),
 }
 """Import names of the libraries of each optional extra."""
@@ -140,6 +141,11 @@ def need_extra(extra: str, needed_for: str) -> None:
             f"{needed_for} needs {', '.join(missing)}, {which} not installed; "
             f"install with: pip install 'cvsct[{extra}]'"
         )
+
+
+def has_extra(extra: str) -> bool:
+    """Whether all libraries of an optional extra are installed."""
+    return all(map(_is_installed, EXTRA_MODULES[extra]))
 
 
 def _is_installed(module: str) -> bool:
