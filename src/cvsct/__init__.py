@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cvsct.benchmarking.run import benchmark
     from cvsct.core.errors import CvsctError, GuardError
     from cvsct.core.volume import CTVolume
+    from cvsct.evaluation.combat.harmonize_features import harmonize_features
     from cvsct.methods.registry import list_methods
 
 _MODULES = {
@@ -35,6 +36,7 @@ _MODULES = {
     "evaluate": "api.evaluate",
     "find_series": "api.scans",
     "harmonize": "api.harmonize",
+    "harmonize_features": "evaluation.combat.harmonize_features",
     "list_methods": "methods.registry",
     "list_models": "api.model",
     "load_model": "api.model",
@@ -56,6 +58,7 @@ __all__ = [
     "evaluate",
     "find_series",
     "harmonize",
+    "harmonize_features",
     "list_methods",
     "list_models",
     "load_model",
