@@ -112,8 +112,8 @@ def refuse_confounded(
             others = f" and {', '.join(before)}" if before else ""
             raise EvaluationError(
                 f"covariate {covariate.name} is confounded with {batch_name}{others}: they "
-                "determine it, so that its effect cannot be told from theirs; leave it out, or add patients "
-                f"of each {batch_name} in whom it differs"
+                "determine it, so that its effect cannot be told from theirs; leave it out, or add "
+                f"patients of each {batch_name} in whom it differs"
             )
         columns = np.hstack([columns, coded])
         before.append(covariate.name)
