@@ -75,6 +75,11 @@ def region_name(name: str) -> str:
     return _NUMBERED.sub("", name) or name
 
 
+def frame_of(table: Any) -> Any:
+    """The pandas DataFrame of a table; a `FeatureTable` is turned into one."""
+    return table.to_pandas() if hasattr(table, "to_pandas") else table
+
+
 def failed_rows(table: Any) -> Any:
     """True for each row whose region could not be measured."""
     if "error" not in table.columns:
@@ -197,6 +202,20 @@ def patient_values(
                 )
         values[name] = [value_of.get(patient) for patient in map(str, keys)]
     return values
+
+
+def same_patient_notes(table: Any) -> list[str]:
+    """A note where patients have the same ID at two sites."""
+    if "site" not in table.columns:
+        return []
+    sites = table.groupby(table["patient"].astype(str))["site"].nunique()
+    shared = int((sites > 1).sum())
+    if not shared:
+        return []
+    return [
+        f"{shared} patient IDs occur at two sites and count as one patient; give each patient an "
+        "ID of their own if they are not"
+    ]
 
 
 def _weights(rows: Any) -> Float[np.ndarray, " rows"]:

@@ -25,10 +25,12 @@ from cvsct.evaluation.cohort_table import (
     PatientRows,
     failed_rows,
     feature_columns,
+    frame_of,
     need_columns,
     patient_rows,
     patient_values,
     region_name,
+    same_patient_notes,
     stage_rows,
 )
 from cvsct.evaluation.combat.estimates import ComBatEstimates, estimate_combat
@@ -69,6 +71,7 @@ class FeatureComBat:
         Raises:
             EvaluationError: if a batch or a covariate's value is not among the fitted ones.
         """
+        table = frame_of(table)
         need_columns(table, "patient", "region", "stage", self.batch)
         names = table["region"].astype(str).map(region_name)
         parts = []
@@ -176,7 +179,7 @@ def harmonize_features(
     Shape features stay as they are: masks, not scanners, make them.
 
     Args:
-        table: pandas DataFrame of features: a row for each patient, series, region and stage.
+        table: wide table of features, as pandas DataFrame or `FeatureTable`.
         batch: column of the batches, such as `batch`, `scanner` or `site`.
         covariates: columns whose effect on the features is kept, such as age and sex. Never the
             outcome of the study.
@@ -196,12 +199,13 @@ def harmonize_features(
         >>> sorted(set(harmonized.table["stage"]))
         ['combat', 'source']
     """
+    table = frame_of(table)
     need_columns(table, "patient", "region", "stage", batch)
     features = [name for name in feature_columns(table) if not SHAPE.search(name)]
     names = table["region"].astype(str).map(region_name)
     estimates: dict[tuple[str, str], ComBatEstimates] = {}
     failed: dict[str, str] = {}
-    notes = list(_same_patient_notes(table))
+    notes = same_patient_notes(table)
     present = set(table["stage"])
     for stage in (each for each in stages if each in present):
         rows = stage_rows(table, stage, batch)
@@ -250,20 +254,6 @@ def _refuse_few(rows: PatientRows, min_patients: int, batch: str) -> None:
             f"least {min_patients}; leave it out, choose a coarser column, or lower the minimum "
             "(--min-patients)"
         )
-
-
-def _same_patient_notes(table: Any) -> list[str]:
-    """A note where patients have the same ID at two sites."""
-    if "site" not in table.columns:
-        return []
-    sites = table.groupby(table["patient"].astype(str))["site"].nunique()
-    shared = int((sites > 1).sum())
-    if not shared:
-        return []
-    return [
-        f"{shared} patient IDs occur at two sites and count as one patient; give each patient an "
-        "ID of their own if they are not"
-    ]
 
 
 def _fit_notes(estimates: ComBatEstimates, what: str) -> list[str]:

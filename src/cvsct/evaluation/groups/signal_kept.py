@@ -27,6 +27,7 @@ from cvsct.evaluation.cohort_table import (
     SOURCE,
     PatientRows,
     feature_columns,
+    frame_of,
     need_columns,
     patient_rows,
     patient_values,
@@ -132,6 +133,7 @@ def signal_kept(
         EvaluationError: if a column or scanner is missing, the outcome has not two values, or a
             scanner has too few patients of either.
     """
+    table = frame_of(table)
     need_columns(table, "patient", "region", "stage", group)
     if outcome in covariates:
         raise EvaluationError(
@@ -146,6 +148,7 @@ def signal_kept(
         for stage in (SOURCE, HARMONIZED) if (table["stage"] == stage).any()
     }  # fmt: skip
     if retest is not None:
+        retest = frame_of(retest)
         second = retest[retest["stage"] == SOURCE] if "stage" in retest.columns else retest
         rows[RETEST] = patient_rows(_part(second, names, (train,), group), features, group)
     label = _labels(rows, table, outcome, patients)
