@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cvsct.core.errors import CvsctError, GuardError
     from cvsct.core.volume import CTVolume
     from cvsct.evaluation.combat.harmonize_features import harmonize_features
+    from cvsct.evaluation.groups.evaluate_groups import evaluate_groups
+    from cvsct.evaluation.groups.signal_kept import signal_kept
     from cvsct.methods.registry import list_methods
 
 _MODULES = {
@@ -34,6 +36,7 @@ _MODULES = {
     "Model": "api.model",
     "benchmark": "benchmarking.run",
     "evaluate": "api.evaluate",
+    "evaluate_groups": "evaluation.groups.evaluate_groups",
     "find_series": "api.scans",
     "harmonize": "api.harmonize",
     "harmonize_features": "evaluation.combat.harmonize_features",
@@ -41,6 +44,7 @@ _MODULES = {
     "list_models": "api.model",
     "load_model": "api.model",
     "read_series": "api.scans",
+    "signal_kept": "evaluation.groups.signal_kept",
     "simulate": "api.simulate",
     "train": "api.train",
     "write_derived": "api.scans",
@@ -56,6 +60,7 @@ __all__ = [
     "Model",
     "benchmark",
     "evaluate",
+    "evaluate_groups",
     "find_series",
     "harmonize",
     "harmonize_features",
@@ -63,6 +68,7 @@ __all__ = [
     "list_models",
     "load_model",
     "read_series",
+    "signal_kept",
     "simulate",
     "train",
     "write_derived",

@@ -76,8 +76,9 @@ def region_name(name: str) -> str:
 
 
 def frame_of(table: Any) -> Any:
-    """The pandas DataFrame of a table; a `FeatureTable` is turned into one."""
-    return table.to_pandas() if hasattr(table, "to_pandas") else table
+    """The pandas DataFrame of a table with rows numbered from 0; a `FeatureTable` becomes one."""
+    frame = table.to_pandas() if hasattr(table, "to_pandas") else table
+    return frame.reset_index(drop=True)
 
 
 def failed_rows(table: Any) -> Any:

@@ -160,22 +160,22 @@ def _region_figures(
     settings: GroupSettings,
 ) -> tuple[RegionFigures, list[str]]:
     """Figures of one region name in every stage that has its patients."""
-    rows, notes = _same_patients(region, rows)
-    first = rows[SOURCE]
-    counts = {name: first.group.count(name) for name in sorted(set(first.group))}
+    everyone = rows[SOURCE].group
+    counts = {name: everyone.count(name) for name in sorted(set(everyone))}
     names = [name for name, count in counts.items() if count >= settings.min_patients]
-    reference = settings.reference
+    rows, notes = _same_patients(region, rows, names)
+    names = [name for name in names if rows[SOURCE].group.count(name) >= settings.min_patients]
     reason = ""
     if len(names) < 2:
         reason = (
-            f"{len(names)} of {len(counts)} groups have {settings.min_patients} patients, expected "
-            "at least two such groups"
+            f"{len(names)} of {len(counts)} groups have {settings.min_patients} patients in every "
+            "stage, expected at least two such groups"
         )
-    elif reference is not None and reference not in names:
-        reason = f"the reference {reference} has too few patients"
+    elif settings.reference is not None and settings.reference not in names:
+        reason = f"the reference {settings.reference} has too few patients"
     if reason:
         return RegionFigures(region, counts, tuple(names), (), (), reason), notes
-    kept = [i for i, name in enumerate(first.group) if name in names]
+    kept = [i for i, name in enumerate(rows[SOURCE].group) if name in names]
     rows = {stage: part.select(kept) for stage, part in rows.items()}
     first = rows[SOURCE]
     number = np.array([names.index(name) for name in first.group], dtype=np.int64)
@@ -183,7 +183,7 @@ def _region_figures(
     coded = [covariate_of(name, column) for name, column in values.items()]
     refuse_confounded(number, coded, values, settings.group)
     columns = design_of(coded, values, len(kept))
-    compared = contrasts(list(first.group), names, reference)
+    compared = contrasts(list(first.group), names, settings.reference)
     axes = _axes(first.values)
     stages = []
     for stage, part in rows.items():
@@ -219,22 +219,23 @@ def _region_figures(
 
 
 def _same_patients(
-    region: str, rows: Mapping[str, PatientRows]
+    region: str, rows: Mapping[str, PatientRows], groups: Sequence[str]
 ) -> tuple[dict[str, PatientRows], list[str]]:
-    """Rows of the patients that every stage has, in one order."""
+    """Rows of the patients of some groups that every stage has, in one order.
+
+    A stage without any of these patients is left out.
+    """
     keys = {
-        stage: list(zip(part.patient, part.group, strict=True))
+        stage: [key for key in zip(part.patient, part.group, strict=True) if key[1] in groups]
         for stage, part in rows.items()
-        if part.patient
     }
-    if SOURCE not in keys:
-        empty = rows[SOURCE]
-        return {SOURCE: empty}, []
+    keys = {stage: own for stage, own in keys.items() if own or stage == SOURCE}
     common = set.intersection(*(set(own) for own in keys.values()))
     aligned = {}
-    for stage, own in keys.items():
-        place = {key: i for i, key in enumerate(own)}
-        aligned[stage] = rows[stage].select([place[key] for key in sorted(common)])
+    for stage in keys:
+        part = rows[stage]
+        place = {key: i for i, key in enumerate(zip(part.patient, part.group, strict=True))}
+        aligned[stage] = part.select([place[key] for key in sorted(common)])
     missing = len(keys[SOURCE]) - len(common)
     if not missing:
         return aligned, []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cvsct.evaluation.cohort_table import COMBAT, HARMONIZED
 from cvsct.evaluation.groups.figures import RegionFigures
 from cvsct.evaluation.groups.settings import GroupSettings
 from cvsct.evaluation.groups.variance_share import Change, VarianceShare
@@ -20,6 +21,10 @@ PATIENTS_DIFFER = (
 """The sentence that every page and file says."""
 
 CANNOT_TELL = "Whether scanners' or patients' differences went, these figures cannot tell."
+
+FITTED_HERE = (
+    "ComBat was fitted to the patients it is judged on: that they differ less had to come."
+)
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,14 @@ class GroupVerdict:
 
 
 def verdict(region: RegionFigures, settings: GroupSettings) -> GroupVerdict:
-    """Judge a region by the share of variance of its groups, before and in the last stage."""
+    """Judge a region by the share of variance of its groups, before and after.
+
+    After are the harmonized images where there are any, else the last stage.
+    """
     if region.reason:
         return GroupVerdict("not judged", f"No figures: {region.reason}.")
-    before, after = region.stages[0].share, region.stages[-1].share
+    judged = next((s for s in region.stages if s.stage == HARMONIZED), region.stages[-1])
+    before, after = region.stages[0].share, judged.share
     if before is None or after is None:
         return GroupVerdict("not judged", "No feature varies and is defined in every patient.")
     covariates = " and ".join(settings.covariates)
@@ -49,7 +58,7 @@ def verdict(region: RegionFigures, settings: GroupSettings) -> GroupVerdict:
         f"Before harmonization, {settings.group} explains {before.omega:.1%} of the variance"
         f"{adjusted}; chance gives up to {before.chance_high:.1%}."
     )
-    stage, change = region.stages[-1].stage, region.stages[-1].change
+    stage, change = judged.stage, judged.change
     if not before.above_chance:
         return _without_difference(text, covariates, stage, before, after)
     if change is None:
@@ -63,13 +72,15 @@ def _without_difference(
     beyond = f" beyond {covariates}" if covariates else ""
     text = f"{text} No difference between groups was found{beyond}, so none can be removed."
     if after is not before and after.above_chance:
-        return GroupVerdict("larger", f"{text} After {stage} it is {after.omega:.1%}.")
+        return GroupVerdict("larger", f"{text} In the stage {stage} it is {after.omega:.1%}.")
     return GroupVerdict("none before", text)
 
 
 def _changed(text: str, stage: str, after: VarianceShare, change: Change) -> GroupVerdict:
     interval = f"change {change.change:+.1%}, 95 % interval {change.low:+.1%} to {change.high:+.1%}"
-    text = f"{text} After {stage} it is {after.omega:.1%} ({interval})."
+    text = f"{text} In the stage {stage} it is {after.omega:.1%} ({interval})."
+    if stage == COMBAT:
+        text += f" {FITTED_HERE}"
     if change.low > 0:
         return GroupVerdict("larger", f"{text} Groups differ more than before.")
     if change.high >= 0:

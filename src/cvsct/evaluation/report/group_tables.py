@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from cvsct.evaluation.cohort_table import COMBAT
 from cvsct.evaluation.groups.figures import PhysicsSummary, RegionFigures, StageFigures
 from cvsct.evaluation.groups.settings import GroupSettings
 from cvsct.evaluation.groups.signal_kept import RETEST, SignalKept
 from cvsct.evaluation.groups.variance_share import VarianceShare
+from cvsct.evaluation.groups.verdict import FITTED_HERE
 from cvsct.evaluation.report.cells import MISSING_CELL
 from cvsct.evaluation.table import Table
 
@@ -37,6 +39,7 @@ def region_tables(region: RegionFigures, settings: GroupSettings) -> list[Table]
             f"identification of the group of unseen patients by balanced accuracy; {n}",
             head,
             (*_share_rows(stages), *_identification_rows(stages)),
+            footnotes=_combat_footnote(stages),
         )
     )
     tables.append(
@@ -50,6 +53,12 @@ def region_tables(region: RegionFigures, settings: GroupSettings) -> list[Table]
         )
     )
     return tables
+
+
+def _combat_footnote(stages: Sequence[StageFigures]) -> tuple[str, ...]:
+    if not any(COMBAT in stage.stage for stage in stages):
+        return ()
+    return (f"{FITTED_HERE} Shares below chance come of the same.",)
 
 
 def _patients_table(region: RegionFigures, settings: GroupSettings) -> Table:

@@ -23,6 +23,9 @@ COLORS = ("#2f6f9f", "#b0574f", "#7a8f3c", "#8a5fa8", "#c28a2c", "#3f8f86", "#22
 MARKERS = "osD^vPX*"
 """Color and marker of each group, in turn."""
 
+PANELS = 2
+"""Number of panels in a row of principal components."""
+
 CLASS_OF = {"at chance": "unclear", "smaller": "unclear", "larger": "worse"}
 """Style of a verdict; none is `better`, because patients may be what differed."""
 
@@ -71,7 +74,8 @@ def _region_figures(region: RegionFigures) -> list[dict[str, str]]:
     """Principal components of every stage, and the share of variance beside chance."""
     embedded = []
     if region.stages and region.stages[0].components is not None:
-        figure = figures.new_figure(3.1 * len(region.stages) + 1.4, 3.3)
+        rows = -(-len(region.stages) // PANELS)
+        figure = figures.new_figure(8.0, 3.0 * rows + 0.6)
         draw_components(figure, region)
         embedded.append(
             {
@@ -98,7 +102,11 @@ def _region_figures(region: RegionFigures) -> list[dict[str, str]]:
 
 def draw_components(figure: Any, region: RegionFigures) -> Any:
     """Draw the first two principal components of each patient, a panel for each stage."""
-    panels = figure.subplots(1, len(region.stages), squeeze=False, sharex=True, sharey=True)[0]
+    rows = -(-len(region.stages) // PANELS)
+    grid = figure.subplots(rows, PANELS, squeeze=False, sharex=True, sharey=True).ravel()
+    for axis in grid[len(region.stages) :]:
+        axis.set_axis_off()
+    panels = grid[: len(region.stages)]
     for axis, stage in zip(panels, region.stages, strict=True):
         for number, name in enumerate(region.groups):
             own = [i for i, group in enumerate(region.group) if group == name]
@@ -114,7 +122,7 @@ def draw_components(figure: Any, region: RegionFigures) -> Any:
         axis.axvline(0, color="#cccccc", linewidth=0.6, zorder=0)
     first, second = region.stages[0].components_share or (0.0, 0.0)
     figure.supxlabel(f"first component ({first:.0%} of the variance before)", fontsize=9)
-    panels[0].set_ylabel(f"second component ({second:.0%})", fontsize=9)
+    figure.supylabel(f"second component ({second:.0%})", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside right upper", frameon=False, fontsize=8, markerscale=1.3
