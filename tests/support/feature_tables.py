@@ -81,3 +81,13 @@ def with_stage(table: pd.DataFrame, stage: str, values: pd.DataFrame | None = No
     if values is not None:
         rows[list(values.columns)] = values.to_numpy()
     return pd.concat([table, rows], ignore_index=True)
+
+
+def without_scanner(table: pd.DataFrame, effects: Effects) -> pd.DataFrame:
+    """Feature values of `source` rows as the first scanner would have given them."""
+    source = table[table["stage"] == "source"]
+    names = [name for name in source.columns if name.startswith("original_")]
+    values = source[names]
+    moved = source["scanner"] != source["scanner"].iloc[0]
+    undone = ((values - 100) / 10 - effects.scanner) / effects.scale * 10 + 100
+    return values.where(~moved, undone, axis=0)

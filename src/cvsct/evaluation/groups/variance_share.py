@@ -215,7 +215,7 @@ def _omega(
 
 def _bases(
     group: Int[np.ndarray, " patients"], covariates: Float[np.ndarray, "patients columns"] | None
-) -> tuple[Float[np.ndarray, "patients columns"], Float[np.ndarray, "patients groups"]]:
+) -> tuple[Float[np.ndarray, "patients basis"], Float[np.ndarray, "patients groups"]]:
     """Orthonormal bases of intercept and covariates, and of the group beside them."""
     columns = np.ones((len(group), 1))
     if covariates is not None and covariates.shape[1]:
