@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,11 @@ COMBAT, HARMONIZED_COMBAT = "combat", "harmonized+combat"
 COMBAT_OF = {SOURCE: COMBAT, HARMONIZED: HARMONIZED_COMBAT}
 """Name of the stage that ComBat makes of another."""
 
-KEY = ("patient", "study_uid", "series_uid", "region")
-"""Columns that name one row within a stage; those that a table lacks are not used."""
+TEXT_COLUMNS = (
+    "patient", "study_uid", "series_uid", "derived_uid", "site", "stage", "region", "scanner",
+    "kernel", "batch", "harmonized_to", "error",
+)  # fmt: skip
+"""Columns of names, never of numbers."""
 
 SHAPE = re.compile(r"_shape(2D)?_")
 """Features of the mask alone, which no scanner's texture changes."""
@@ -52,6 +56,26 @@ def feature_columns(table: Any) -> list[str]:
             "give a features_wide.csv"
         )
     return names
+
+
+def read_table(path: Path) -> Any:
+    """Read a wide table, or one of patients or physics: CSV, or Parquet with that extra.
+
+    Columns that name things are text, so that the patient `007` stays that.
+
+    Raises:
+        EvaluationError: if the file is not such a table.
+    """
+    pandas = load_extra("pandas")
+    try:
+        if path.suffix == ".parquet":
+            return pandas.read_parquet(path)
+        return pandas.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
+    except (OSError, ValueError, ImportError) as error:
+        raise EvaluationError(
+            f"{path}: cannot be read as a table ({type(error).__name__}); give a CSV file with a "
+            "head of column names"
+        ) from error
 
 
 def need_columns(table: Any, *names: str) -> None:
