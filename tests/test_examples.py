@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cvsct
+import cvsctfrom tests.support.feature_tables import Effects, cohort
 
 PAGES = ("README.md", "docs/python.md")
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +57,7 @@ def test_docstring_examples_run(
     places = {
         "cvsct": cvsct, "np": np, "scans_of_a": scans / "sharp", "scans_of_b": scans / "soft",
         "model": model, "out": tmp_path / "out", "data": data,
+        "table": cohort((24, 24), Effects(scanner=2.0, population=1.0), seed=1),
     }  # fmt: skip
     test = doctest.DocTestParser().get_doctest(text, places, name, None, 0)
     said: list[str] = []

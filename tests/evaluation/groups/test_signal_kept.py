@@ -10,7 +10,7 @@ import cvsct
 from cvsct.core.errors import EvaluationError
 from tests.support.feature_tables import FEATURES, Effects, cohort, with_stage, without_scanner
 
-EFFECTS = Effects(scanner=4.0, population=1.2)
+EFFECTS = Effects(scanner=7.0, population=1.2)
 
 
 def nodules(seed: int, effects: Effects = EFFECTS, n: int = 60) -> pd.DataFrame:
@@ -57,9 +57,9 @@ def test_a_method_that_removes_the_kinds_loses_the_signal() -> None:
 def test_without_a_signal_no_stage_finds_one() -> None:
     """More features than patients and an outcome at random: any leak would show."""
     areas: dict[str, list[float]] = {}
-    names = [f"original_glcm_F{i}" for i in range(150)]
-    for seed in range(6):
-        table = cohort((30, 30), Effects(scanner=2.0), seed, names, correlation=0.0)
+    names = [f"original_glcm_F{i}" for i in range(120)]
+    for seed in range(5):
+        table = cohort((45, 45), Effects(scanner=2.0), seed, names, correlation=0.0)
         for stage, area in kept(table, seed=seed).items():
             areas.setdefault(stage, []).append(area)
     for stage in ("source", "combat"):

@@ -132,6 +132,11 @@ def signal_kept(
     Raises:
         EvaluationError: if a column or scanner is missing, the outcome has not two values, or a
             scanner has too few patients of either.
+
+    Example:
+        >>> kept = cvsct.signal_kept(table, "disease", train="scanner A", test="scanner B")
+        >>> [stage.stage for stage in kept.stages]
+        ['source', 'combat']
     """
     table = frame_of(table)
     need_columns(table, "patient", "region", "stage", group)
