@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cvsctfrom tests.support.feature_tables import Effects, cohort
+import cvsct
+from tests.support.feature_tables import Effects, cohort
 
 PAGES = ("README.md", "docs/python.md")
 ROOT = Path(__file__).resolve().parents[1]
