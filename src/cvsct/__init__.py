@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cvsct.api.evaluate import evaluate
+    from cvsct.api.features import extract_features
     from cvsct.api.harmonize import AllSeriesFailedError, HarmonizeResult, harmonize
     from cvsct.api.model import HarmonizedVolume, Model, list_models, load_model
     from cvsct.api.scans import find_series, read_series, write_derived
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cvsct.core.errors import CvsctError, GuardError
     from cvsct.core.volume import CTVolume
     from cvsct.evaluation.combat.harmonize_features import harmonize_features
+    from cvsct.evaluation.features.patient_table import FeatureTable
     from cvsct.evaluation.groups.evaluate_groups import evaluate_groups
     from cvsct.evaluation.groups.signal_kept import signal_kept
     from cvsct.methods.registry import list_methods
@@ -30,12 +32,14 @@ _MODULES = {
     "AllSeriesFailedError": "api.harmonize",
     "CTVolume": "core.volume",
     "CvsctError": "core.errors",
+    "FeatureTable": "evaluation.features.patient_table",
     "GuardError": "core.errors",
     "HarmonizeResult": "api.harmonize",
     "HarmonizedVolume": "api.model",
     "Model": "api.model",
     "benchmark": "benchmarking.run",
     "evaluate": "api.evaluate",
+    "extract_features": "api.features",
     "evaluate_groups": "evaluation.groups.evaluate_groups",
     "find_series": "api.scans",
     "harmonize": "api.harmonize",
@@ -54,6 +58,7 @@ __all__ = [
     "AllSeriesFailedError",
     "CTVolume",
     "CvsctError",
+    "FeatureTable",
     "GuardError",
     "HarmonizeResult",
     "HarmonizedVolume",
@@ -61,6 +66,7 @@ __all__ = [
     "benchmark",
     "evaluate",
     "evaluate_groups",
+    "extract_features",
     "find_series",
     "harmonize",
     "harmonize_features",

@@ -22,6 +22,7 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.placement import PlacedRegion, place_regions
 from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.image.quality import PSNR_CAP_DB
+from cvsct.evaluation.report.feature_tables import agreement_tables
 from cvsct.evaluation.report.verdict import verdict
 from cvsct.evaluation.report.write import Evaluation, EvaluationSettings, evaluate, write_report
 from cvsct.evaluation.report.write import metrics as metrics_of
@@ -86,6 +87,26 @@ def test_identical_images_agree_fully() -> None:
         assert record["ccc_within"][name] == pytest.approx(1.0)
         assert record["ccc_across"][name] == pytest.approx(1.0)
     assert "input" not in record
+
+
+def test_ibsis_gray_levels_are_an_option_that_changes_no_other_figure(result: Evaluation) -> None:
+    with_ibsi = evaluate([NEAR], [SOFT], [SHARP], FAST.model_copy(update={"ibsi": True}))
+    record, plain = metrics_of(with_ibsi), metrics_of(result)
+    assert not any(key.endswith("_ibsi") for key in (*plain, *plain["input"]))
+    for part, other in ((record, plain), (record["input"], plain["input"])):
+        assert part["ccc_across"] == other["ccc_across"]
+        # zones do not depend on where levels begin to count, high gray levels do
+        assert part["ccc_across_ibsi"]["firstorder"] == pytest.approx(
+            part["ccc_across"]["firstorder"]
+        )
+        assert part["ccc_across_ibsi"]["gldm"] != pytest.approx(
+            part["ccc_across"]["gldm"], abs=1e-6
+        )
+        assert part["ccc_across_mean_ibsi"] == pytest.approx(
+            np.mean(list(part["ccc_across_ibsi"].values()))
+        )
+    table = next(table for table in agreement_tables(with_ibsi) if table.key == "across")
+    assert table.head[-2:] == ("input, IBSI", "harmonized, IBSI")
 
 
 def test_metrics_file(folder: Path) -> None:

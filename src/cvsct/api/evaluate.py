@@ -49,6 +49,7 @@ def evaluate(
     pairing: str = "checked",
     seed: int = 0,
     workers: int = 0,
+    ibsi: bool = False,
     cache: bool = True,
     out: Path | str | None = None,
     progress: Progress = silent,
@@ -78,6 +79,7 @@ def evaluate(
             wherever their positions agree, `off` never.
         seed: seed of the random positions of the squares.
         workers: number of processes; 0 for one per core.
+        ibsi: compare features by IBSI's gray levels too, which doubles the time of features.
         cache: keep features in the user's cache folder and reuse them.
         out: folder to write `metrics.json`, `features.csv`, `report.html` and `manifest.json` to;
             None writes nothing.
@@ -116,7 +118,7 @@ def evaluate(
     settings = EvaluationSettings.model_validate(
         {
             "regions": "masks" if masks else regions, "rois": rois, "seed": seed,
-            "workers": workers, "pairing": pairing,
+            "workers": workers, "pairing": pairing, "ibsi": ibsi,
         }
     )  # fmt: skip
     manifest = Manifest("evaluate", settings.model_dump(mode="json"), local=["features.csv"])

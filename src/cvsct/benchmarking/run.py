@@ -95,6 +95,7 @@ def benchmark(
     rois: int = 120,
     workers: int = 0,
     allow: Sequence[str] = (),
+    ibsi: bool = False,
     dry_run: bool = False,
     confirm: Confirm | None = None,
     progress: Progress = silent,
@@ -118,6 +119,7 @@ def benchmark(
         rois: number of soft-tissue regions of each evaluation.
         workers: number of processes; 0 for one per core.
         allow: kinds of scans that trainings accept although they are doubtful, as of `train`.
+        ibsi: compare features by IBSI's gray levels too, a column of the rankings.
         dry_run: report what would be trained; write nothing.
         confirm: called with a question, before any work, where a method that is still to be trained
             needs VGG weights and there are none, as of `train`.
@@ -163,12 +165,13 @@ def benchmark(
         MINUTES_KEY: max_minutes,
         "rois": rois,
         **({"allow": allowed} if allowed else {}),
+        **({"ibsi": True} if ibsi else {}),
     }
     without_pairs = _methods_without_pairs(data, names, kinds, parts, note, failure)
     budget = {"max_steps": max_steps, "max_minutes": max_minutes}
     steps = BenchmarkSteps(
-        data, out, names, parts, preset, settings or {}, budget, rois, workers, allowed, progress,
-        note,
+        data, out, names, parts, preset, settings or {}, budget, rois, workers, allowed, ibsi,
+        progress, note,
     )  # fmt: skip
     jobs = [
         (name, seed, direction)

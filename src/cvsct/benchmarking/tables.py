@@ -116,6 +116,8 @@ def table_3(benchmark: Benchmark) -> Table:
 def ranking(benchmark: Benchmark, direction: int) -> Table:
     """Table of the methods in order of their concordance across regions, with their costs."""
     metrics_of = {name: benchmark.of(name, direction) for name in methods_and_references(benchmark)}
+    by_ibsi = metric_at("ccc_across_mean_ibsi")
+    has_ibsi = any(mean_over_seeds(seeds, by_ibsi) is not None for seeds in metrics_of.values())
     ordered = sorted(
         metrics_of,
         key=lambda name: (
@@ -135,6 +137,7 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
                 _joined([r.kind for r in trained]),
                 _joined([r.trained_on for r in trained]),
                 _interval(seeds),
+                *([_number(mean_over_seeds(seeds, by_ibsi), 3)] if has_ibsi else []),
                 _number(mean_over_seeds(seeds, within_mean), 2),
                 *(_percent(mean_over_seeds(seeds, share_at(i))) for i in (0, 1)),
                 _percent(mean_over_seeds(seeds, metric_at("way_to_retest", "share"))),
@@ -150,7 +153,9 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
     with_row = {row[0] for row in rows}
     failed = dict.fromkeys(name for name, number in benchmark.failed if number == direction)
     rows += [
-        (name, *["failed"] * 3, *[MISSING_CELL] * 11) for name in failed if name not in with_row
+        (name, *["failed"] * 3, *[MISSING_CELL] * (11 + has_ibsi))
+        for name in failed
+        if name not in with_row
     ]
     marked = frozenset(i for i, row in enumerate(rows) if row[0] in (INPUT, RETEST))
     return Table(
@@ -165,6 +170,7 @@ def ranking(benchmark: Benchmark, direction: int) -> Table:
             "kind",
             "trained on",
             "CCC across",
+            *(["CCC across, IBSI"] if has_ibsi else []),
             "CCC within",
             "CCC ≥ 0.85",
             "CCC ≥ 0.90",

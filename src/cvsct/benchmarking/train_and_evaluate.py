@@ -58,6 +58,7 @@ class BenchmarkSteps:
         rois: number of soft-tissue regions of each evaluation.
         workers: number of processes; 0 for one per core.
         allow: kinds of scans that trainings accept although they are doubtful, as of `train`.
+        ibsi: whether features are compared by IBSI's gray levels too.
         progress: called with the state of the work.
         note: called with each remark.
     """
@@ -72,6 +73,7 @@ class BenchmarkSteps:
     rois: int
     workers: int
     allow: list[str] = field(default_factory=list)
+    ibsi: bool = False
     progress: Progress = silent
     note: Note = log_note
 
@@ -113,6 +115,7 @@ class BenchmarkSteps:
                 nodules=nodules if nodules.is_file() else None,
                 rois=self.rois,
                 workers=self.workers,
+                ibsi=self.ibsi,
                 out=report,
                 progress=self.progress,
                 note=self.note,

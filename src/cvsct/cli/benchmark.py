@@ -46,6 +46,9 @@ def benchmark(
         list[str] | None,
         typer.Option(metavar="WORD", help="Of `cvsct train`: phantom, derived, mixed-scanners."),
     ] = None,
+    ibsi: Annotated[
+        bool, typer.Option("--ibsi", help="Compare by IBSI's gray levels too; features take twice.")
+    ] = False,
     yes: Yes = False,
 ) -> None:
     """Train, harmonize and evaluate each method both ways; the paper's tables with ours beside."""
@@ -55,7 +58,7 @@ def benchmark(
     result = run(
         data, methods, out, seeds=seeds, preset=preset, settings=parse_settings(setting or []),
         max_steps=max_steps, max_minutes=max_minutes, rois=rois, workers=workers,
-        allow=allow or (), dry_run=is_dry_run(), confirm=confirm_download(yes),
+        allow=allow or (), ibsi=ibsi, dry_run=is_dry_run(), confirm=confirm_download(yes),
         progress=progress(), note=report_note, failure=report_error,
     )  # fmt: skip
     tables = "\n".join(table.to_markdown() for table in result.rankings)

@@ -48,6 +48,9 @@ def evaluate(
     unpaired: Annotated[
         bool, typer.Option("--unpaired", help="Compare no slices, only texture spectra.")
     ] = False,
+    ibsi: Annotated[
+        bool, typer.Option("--ibsi", help="Compare by IBSI's gray levels too; features take twice.")
+    ] = False,
     cache: Annotated[
         bool, typer.Option(help="Keep features in the user's cache folder and use them again.")
     ] = True,
@@ -80,7 +83,7 @@ def evaluate(
         harmonized, target, source=source, retest=retest, target_harmonized=target_harmonized,
         masks=masks or (), structures=structures or (), nodules=nodules, regions=regions,
         rois=rois, pairing="forced" if pair else "off" if unpaired else "checked", seed=seed,
-        workers=workers, cache=cache, out=out, progress=progress(), note=report_note,
+        workers=workers, ibsi=ibsi, cache=cache, out=out, progress=progress(), note=report_note,
     )  # fmt: skip
     report_result(
         f"{found.summary()}\n{out / 'report.html'}",

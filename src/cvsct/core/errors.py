@@ -118,6 +118,7 @@ EXTRA_MODULES = {
         "jinja2",
         "highdicom",
     ),
+    "parquet": ("pyarrow",),
     "cohort": ("distributed",),
 }
 """Import names of the libraries of each optional extra."""
@@ -139,6 +140,11 @@ def need_extra(extra: str, needed_for: str) -> None:
             f"{needed_for} needs {', '.join(missing)}, {which} not installed; "
             f"install with: pip install 'cvsct[{extra}]'"
         )
+
+
+def has_extra(extra: str) -> bool:
+    """Whether all libraries of an optional extra are installed."""
+    return all(map(_is_installed, EXTRA_MODULES[extra]))
 
 
 def _is_installed(module: str) -> bool:

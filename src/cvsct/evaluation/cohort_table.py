@@ -35,7 +35,7 @@ SHAPE = re.compile(r"_shape(2D)?_")
 _FEATURE = re.compile(
     r"(?!diagnostics_)\w[\w.-]*_(firstorder|glcm|glrlm|glszm|gldm|ngtdm|shape|shape2D)_\w+\Z"
 )
-_DENSITOMETRY = re.compile(r"(lung|densitometry)_\w+\Z")
+_DENSITOMETRY = re.compile(r"(lungs?|densitometry)_\w+\Z")
 _NUMBERED = re.compile(r"[ _-]+\d+\Z")
 
 

@@ -14,8 +14,9 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.agreement.concordance import across_regions, within_regions
+from cvsct.evaluation.agreement.concordance import AcrossRegions, across_regions, within_regions
 from cvsct.evaluation.features.cache import FeatureCache
+from cvsct.evaluation.features.ibsi import Binning
 from cvsct.evaluation.features.placement import (
     PlacedRegion,
     place_masks,
@@ -116,6 +117,9 @@ def evaluate(
         if settings.regions == "squares" and len(regions) < settings.rois:
             notes.append(f"soft tissue has room for only {len(regions)} of {settings.rois} regions")
         features = _features(shared, regions, sides, settings, cache)
+        features_ibsi = (
+            _features(shared, regions, sides, settings, cache, "ibsi") if settings.ibsi else {}
+        )
         notes += [
             f"{len(table.missing)} feature values are undefined in {side}, left out of every mean"
             for side, table in features.items()
@@ -123,7 +127,9 @@ def evaluate(
         ]
         progress("evaluate: image quality", 1, 4)
         compared = {
-            side: _compare(side, shared, features, settings) for side in sides if side != "target"
+            side: _compare(side, shared, features, features_ibsi, settings)
+            for side in sides
+            if side != "target"
         }
         progress("evaluate: physics", 2, 4)
         target_slices = (
@@ -241,6 +247,7 @@ def _features(
     sides: Iterable[str],
     settings: EvaluationSettings,
     cache: FeatureCache | None,
+    binning: Binning = "pyradiomics",
 ) -> dict[str, FeatureTable]:
     """Features of the same regions in every side's images."""
     patches = [
@@ -248,7 +255,7 @@ def _features(
         for side in sides
         for placed in regions
     ]
-    table = extract(patches, settings.bin_width_hu, settings.workers, cache)
+    table = extract(patches, settings.bin_width_hu, settings.workers, cache, binning=binning)
     n = len(regions)
     return {side: table.rows(i * n, (i + 1) * n) for i, side in enumerate(sides)}
 
@@ -257,9 +264,10 @@ def _compare(
     side: str,
     shared: Sequence[SharedSlices],
     features: Mapping[str, FeatureTable],
+    features_ibsi: Mapping[str, FeatureTable],
     settings: EvaluationSettings,
 ) -> Comparison:
-    """Agreement of one side with the target."""
+    """Agreement of one side with the target; by IBSI's gray levels too where they were measured."""
     pairs = [
         (image, reference)
         for slices in shared
@@ -267,10 +275,13 @@ def _compare(
             images_of(slices, side).hu, images_of(slices, "target").hu, strict=True
         )
     ]
+
+    def across(tables: Mapping[str, FeatureTable]) -> AcrossRegions:
+        return across_regions(tables[side], tables["target"], settings.bootstrap, settings.seed)
+
     return Comparison(
         quality=image_quality(pairs, settings.window),
         within=within_regions(features[side], features["target"]),
-        across=across_regions(
-            features[side], features["target"], settings.bootstrap, settings.seed
-        ),
+        across=across(features),
+        across_ibsi=across(features_ibsi) if features_ibsi else None,
     )

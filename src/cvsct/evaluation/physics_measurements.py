@@ -22,6 +22,7 @@ from cvsct.evaluation.image.consistency import (
     idempotence,
     slice_consistency,
 )
+from cvsct.evaluation.image.densitometry import Densitometry, densitometry
 from cvsct.evaluation.image.edge_mtf import EdgeTransfer, edge_transfer
 from cvsct.evaluation.image.edges import EdgeKind
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
@@ -44,6 +45,7 @@ class PhysicsMeasurements:
         shift: displacement against the target, and under `moved` that of the harmonized images
             against their source: harmonization must not move anything.
         noise: noise power in homogeneous tissue.
+        densitometry: low attenuation and density of the lungs.
         edges: modulation transfer over natural edges, by kind of edge.
         consistency: differences of neighboring slices.
         nodules: errors against the phantom's true nodules.
@@ -56,6 +58,7 @@ class PhysicsMeasurements:
     residuals: Mapping[str, Residuals] = field(default_factory=dict)
     shift: Mapping[str, Alignment] = field(default_factory=dict)
     noise: Mapping[str, TissueNoise] = field(default_factory=dict)
+    densitometry: Mapping[str, Densitometry] = field(default_factory=dict)
     edges: Mapping[EdgeKind, Mapping[str, EdgeTransfer]] = field(default_factory=dict)
     consistency: Mapping[str, SliceConsistency] = field(default_factory=dict)
     nodules: NoduleComparison | None = None
@@ -73,6 +76,9 @@ class PhysicsMeasurements:
             "residuals": {side: value.to_json() for side, value in self.residuals.items()},
             "shift": {side: value.to_json() for side, value in self.shift.items()},
             "noise_power": {side: value.to_json() for side, value in self.noise.items()},
+            "lung_densitometry": {
+                side: value.to_json() for side, value in self.densitometry.items()
+            },
             "edge_transfer": {
                 kind: {side: value.to_json() for side, value in by_side.items()}
                 for kind, by_side in self.edges.items()
@@ -127,6 +133,7 @@ def measure_physics(
         residuals={name: residuals(pairs, maps) for name, pairs in against.items()},
         shift=_measured(shift),
         noise=attempts.measure("noise power", tissue_noise, sides, seed=seed) or {},
+        densitometry=densitometry(sides, paired=True),
         edges=attempts.measure("edge transfer", edge_transfer, sides, seed=seed) or {},
         consistency=attempts.measure("slice consistency", slice_consistency, sides, maps) or {},
         nodules=attempts.measure("nodules", compare_nodules, sides, nodules) if nodules else None,
@@ -159,9 +166,11 @@ def measure_physics_unpaired(
         }
         groups.insert(0, one_body)
     noise: dict[str, TissueNoise] = {}
+    density: dict[str, Densitometry] = {}
     edges: dict[EdgeKind, dict[str, EdgeTransfer]] = {}
     for sides in groups:
         noise |= attempts.measure("noise power", tissue_noise, sides, seed=seed) or {}
+        density |= densitometry(sides, paired=False)
         edges_of_group = attempts.measure("edge transfer", edge_transfer, sides, seed=seed) or {}
         for kind, by_side in edges_of_group.items():
             edges.setdefault(kind, {}).update(by_side)
@@ -169,6 +178,7 @@ def measure_physics_unpaired(
     moved = attempts.measure("shift", alignment, before_and_after) if before_and_after else None
     return PhysicsMeasurements(
         noise=noise,
+        densitometry=density,
         edges=edges,
         shift={"moved": moved} if moved else {},
         notes=tuple(dict.fromkeys(attempts.notes)),

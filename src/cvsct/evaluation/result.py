@@ -27,11 +27,13 @@ class Comparison:
         quality: image quality over the slices.
         within: concordance over the features of a class in one region; its spread over regions.
         across: concordance of each feature over the regions.
+        across_ibsi: the same of features by IBSI's gray levels; None where they were not measured.
     """
 
     quality: ImageQuality
     within: dict[str, Spread | None]
     across: AcrossRegions
+    across_ibsi: AcrossRegions | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class EvaluationSettings(BaseModel):
         roi_px: side of a square in pixels.
         seed: seed of the positions of the squares and of the bootstrap.
         bin_width_hu: width of the gray-level bins of texture features.
+        ibsi: measure features by IBSI's gray levels too, which doubles their time.
         window: HU range on which PSNR, SSIM and NCC are computed.
         bootstrap: number of resamples behind each interval.
         workers: largest number of processes that measure features; 0 for one per core.
@@ -38,6 +39,7 @@ class EvaluationSettings(BaseModel):
     roi_px: int = Field(default=32, ge=8)
     seed: int = Field(default=0, ge=0)
     bin_width_hu: float = Field(default=BIN_WIDTH_HU, gt=0)
+    ibsi: bool = False
     window: HUWindow = HUWindow()
     bootstrap: int = Field(default=1000, ge=1)
     workers: int = Field(default=0, ge=0)

@@ -9,9 +9,10 @@ own words. Parts of an RT structure set that cannot be measured are cut or left 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from cvsct.io.dicom.references import ImageName, images_named, items, slices_by_
 from cvsct.io.dicom.structure_names import choose, refuse_unmatched, title_of
 from cvsct.io.dicom.structure_set import RTSTRUCT, DrawnMasks, contour_masks
 from cvsct.io.mask_grid import on_grid
-from cvsct.io.nifti.header import read_nifti_header, read_voxels, scaling_of, sizes_of
+from cvsct.io.nifti.header import is_nifti, read_nifti_header, read_voxels, scaling_of, sizes_of
 from cvsct.io.nifti.read import TO_LPS
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -40,7 +41,6 @@ MAX_TIMES_LARGER = 8
 """Largest ratio of a mask's number of voxels to the image's; its grid may be the larger one."""
 
 _MILLIMETRES = ("mm", "unknown")
-_NIFTI = (".nii", ".nii.gz")
 
 
 def read_masks(
@@ -63,6 +63,51 @@ def read_masks(
     masks = _read(path, volume, labels, note)
     refuse_unmatched(label(path), masks.unmatched, masks.titles)
     return masks.regions
+
+
+@dataclass(frozen=True)
+class LabelMasks:
+    """Masks of a file on the grid of a volume, whole and not cut into slices.
+
+    Args:
+        masks: one for each label asked for that the file has; an empty one where nothing of it can
+            be measured.
+        unmatched: labels asked for that the file lacks.
+        titles: of all labels in the file.
+    """
+
+    masks: dict[str, Bool[np.ndarray, "slices rows columns"]]
+    unmatched: tuple[str, ...]
+    titles: tuple[str, ...]
+
+
+def read_label_masks(
+    path: Path,
+    volume: CTVolume,
+    labels: Sequence[str] = (),
+    names: Mapping[str, str] = MappingProxyType({}),
+    note: Note = log_note,
+) -> LabelMasks:
+    """The whole mask of each label of a file, on the grid of a volume.
+
+    Args:
+        path, labels, note: as in `read_masks`; a label that is empty or missing is no error here.
+        names: names for the numbers of NIfTI labels, such as `{"1": "lesion"}`.
+
+    Raises:
+        SeriesError: if the file cannot be read, or is no mask.
+        GeometryError: if the mask lies on another grid or in another frame of reference, or
+            reaches outside the image (contours: lies outside).
+        MissingExtraError: if the library that reads it is not installed.
+    """
+    drawn = _draw(path, volume, labels, note)
+    if is_nifti(path):
+        named = {names.get(title, title): mask for title, mask in drawn.masks.items()}
+        drawn = DrawnMasks(named, list(named))
+    wanted, unmatched = choose(list(drawn.titles), labels)
+    nothing = np.zeros(volume.shape, dtype=bool)
+    masks = {title: drawn.masks.get(title, nothing) for title in wanted}
+    return LabelMasks(masks, tuple(unmatched), tuple(drawn.titles))
 
 
 @dataclass(frozen=True)
@@ -121,14 +166,7 @@ def read_target_masks(
 
 def _read(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> _FileMasks:
     name = label(path)
-    if path.name.lower().endswith(_NIFTI):
-        drawn = _nifti_masks(path, volume)
-    elif not path.is_file() or is_dicom(path):
-        drawn = _dicom_masks(path, volume, labels, note)
-    else:
-        raise SeriesError(
-            f"{name}: not a mask file; give NIfTI (.nii, .nii.gz), DICOM SEG or RTSTRUCT"
-        )
+    drawn = _draw(path, volume, labels, note)
     wanted, unmatched = choose(list(drawn.titles), labels)
     if labels and not wanted:
         return _FileMasks((), drawn.titles, unmatched, named=False)
@@ -146,6 +184,16 @@ def _read(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> _F
         note(f"{name}: left out empty labels: {', '.join(map(repr, empty))}")
     all_regions = tuple(region for regions in by_title.values() for region in regions)
     return _FileMasks(all_regions, drawn.titles, unmatched, drawn.named)
+
+
+def _draw(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> DrawnMasks:
+    if is_nifti(path):
+        return _nifti_masks(path, volume)
+    if not path.is_file() or is_dicom(path):
+        return _dicom_masks(path, volume, labels, note)
+    raise SeriesError(
+        f"{label(path)}: not a mask file; give NIfTI (.nii, .nii.gz), DICOM SEG or RTSTRUCT"
+    )
 
 
 def _dicom_masks(path: Path, volume: CTVolume, labels: Sequence[str], note: Note) -> DrawnMasks:

@@ -61,7 +61,7 @@ def origin_of(series: SeriesFiles, volume: CTVolume) -> Origin:
         volume.series_uid,
         ours,
         derivation[1] if ours and derivation else "",
-        _acquired_by(header) if ours else volume.acquisition,
+        acquired_by(header) if ours else volume.acquisition,
         frozenset(slices_by_name(volume)) - _sources(volume),
         _sources(volume) if ours else frozenset(),
     )
@@ -149,7 +149,7 @@ def _scanner_and_kernel(about: str) -> str:
     return re.sub(r",? [0-9.]+ kVp$", "", words).strip().casefold()
 
 
-def _acquired_by(header: Dataset) -> Acquisition:
+def acquired_by(header: Dataset) -> Acquisition:
     """The scanner that acquired the source of a derived image, with the image's kernel and kVp."""
     for item in items(header, "ContributingEquipmentSequence"):
         purposes = items(item, "PurposeOfReferenceCodeSequence")
@@ -167,7 +167,7 @@ def _nifti_origin(series: SeriesFiles, volume: CTVolume) -> Origin:
     path = series.files[0]
     if not is_harmonized(series):
         return Origin(volume.series_uid)
-    uid_map = _uid_map(path.parent)
+    uid_map = read_uid_map(path.parent)
     derivation = MADE_LIKE.search(str(uid_map.get("derivation", "")))
     of_nifti = "derivation" in uid_map  # else it repeats the DICOM series beside it
     source_series = uid_map.get("series", {})
@@ -179,7 +179,8 @@ def _nifti_origin(series: SeriesFiles, volume: CTVolume) -> Origin:
     )
 
 
-def _uid_map(folder: Path) -> dict[str, Any]:
+def read_uid_map(folder: Path) -> dict[str, Any]:
+    """The UID map that lies beside derived images; empty where there is none."""
     try:
         content = json.loads((folder / UID_MAP).read_text(encoding="utf-8"))
     except (OSError, ValueError):

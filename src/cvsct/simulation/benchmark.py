@@ -67,18 +67,23 @@ class Subject:
         seed: seed of the anatomy.
         parenchyma: fill the lungs of the phantom with textured tissue instead of air.
         lesion: a lesion in the lungs of a patient-like body, near the middle of its z range.
+        emphysema: share of the parenchyma of a patient-like body that emphysema has destroyed; 0
+            for what the seed gives.
     """
 
     kind: BodyKind
     seed: int
     parenchyma: bool = False
     lesion: LesionTraits | None = None
+    emphysema: float = 0.0
 
     @property
     def name(self) -> str:
         """Name of the body, unique among bodies and safe as a folder name."""
         suffix = "-parenchyma" if self.parenchyma else ""
-        return f"{self.kind}-{self.seed:04d}{suffix}" + ("-lesion" if self.lesion else "")
+        suffix += "-lesion" if self.lesion else ""
+        suffix += f"-emphysema{1000 * self.emphysema:.0f}" if self.emphysema else ""
+        return f"{self.kind}-{self.seed:04d}{suffix}"
 
 
 @dataclass(frozen=True)
@@ -195,8 +200,8 @@ class Scan:
         """Values of the scan as plain data, for `plan.json` and the manifest.
 
         Fields that scans had not always had, from `reconstructions` on, are left out where they
-        have their defaults, and so is the lesion of a body without one: records of earlier plans
-        stay valid.
+        have their defaults, and so are lesion and emphysema of a body without them: records of
+        earlier plans stay valid.
         """
         values = asdict(self)
         for name, default in _LATER_FIELDS.items():
@@ -204,6 +209,8 @@ class Scan:
                 del values[name]
         if self.body.lesion is None:
             del values["body"]["lesion"]
+        if self.body.emphysema == 0:
+            del values["body"]["emphysema"]
         return values
 
     @property

@@ -55,6 +55,8 @@ def write_body(out: Path, subject: Subject, phantom: HasNodules) -> None:
     ]
     identity = {"body": subject.name, "kind": subject.kind, "seed": subject.seed}
     record = {**identity, "z_range_mm": list(phantom.z_range_mm), "nodules": nodules}
+    if subject.emphysema:
+        record["emphysema"] = subject.emphysema
     if phantom.lesion is not None:
         record["lesion"] = phantom.lesion.record()
     write_json(path, record)

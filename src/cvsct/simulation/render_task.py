@@ -82,7 +82,7 @@ def build_phantom(subject: Subject) -> PhantomProtocol:
 
     if subject.kind == "lungman":
         return phantom.lungman(subject.seed, parenchyma=subject.parenchyma)
-    return phantom.patient(subject.seed, subject.lesion)
+    return phantom.patient(subject.seed, subject.lesion, subject.emphysema)
 
 
 def build_scanner(definition: ScannerDefinition) -> ScannerProtocol:

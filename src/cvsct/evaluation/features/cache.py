@@ -102,9 +102,29 @@ class FeatureCache:
             keys: keys of the regions.
             features: number of values in an entry.
         """
+        decoded = {key: _decoded(entry, features) for key, entry in self._entries(keys).items()}
+        return {key: measured for key, measured in decoded.items() if measured is not None}
+
+    def put(self, measured: Mapping[str, MeasuredFeatures]) -> None:
+        """Write entries in one transaction, and remove the oldest ones if there are too many."""
+        self._write({key: _encoded(features) for key, features in measured.items()})
+
+    def get_named(self, keys: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Read entries that `put_named` wrote, by their keys; missing and damaged are left out."""
+        return {
+            key: {name: float(value) for name, value in json.loads(entry).items()}
+            for key, entry in self._entries(keys).items()
+        }
+
+    def put_named(self, measured: Mapping[str, Mapping[str, float]]) -> None:
+        """Write features by their names, where the names depend on the settings of a run."""
+        self._write({key: json.dumps(dict(named)).encode() for key, named in measured.items()})
+
+    def _entries(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Sound entries of the file by their keys."""
         if not (self.folder / FILE).exists():
             return {}
-        cached: dict[str, MeasuredFeatures] = {}
+        entries: dict[str, bytes] = {}
 
         def read(connection: sqlite3.Connection) -> None:
             for start in range(0, len(keys), _MAX_VARIABLES):
@@ -112,16 +132,17 @@ class FeatureCache:
                 marks = ",".join("?" * len(chunk))
                 query = f"SELECT key, entry, check_sum FROM features WHERE key IN ({marks})"
                 for key, entry, check_sum in connection.execute(query, chunk):
-                    measured = _decoded(key, entry, check_sum, features)
-                    if measured is not None:
-                        cached[key] = measured
+                    if isinstance(entry, bytes) and _check_sum(key, entry) == check_sum:
+                        entries[key] = entry
+                    else:
+                        logger.warning(_DAMAGED)
 
         self._with_file(read)
-        return cached
+        return entries
 
-    def put(self, measured: Mapping[str, MeasuredFeatures]) -> None:
+    def _write(self, entries: Mapping[str, bytes]) -> None:
         """Write entries in one transaction, and remove the oldest ones if there are too many."""
-        rows = [_encoded(key, features) for key, features in measured.items()]
+        rows = [(key, entry, _check_sum(key, entry)) for key, entry in entries.items()]
 
         def write(connection: sqlite3.Connection) -> None:
             with connection:
@@ -151,18 +172,22 @@ class FeatureCache:
             logger.warning("the feature cache %s is not used: %s", path, error.strerror)
 
 
-def _encoded(key: str, measured: MeasuredFeatures) -> tuple[str, bytes, bytes]:
-    values = measured.values.astype("<f8").tobytes()
-    entry = values + json.dumps(dict(measured.reasons)).encode()
-    return key, entry, hashlib.sha256(key.encode() + entry).digest()
+_DAMAGED = "an entry of the feature cache is damaged and measured again"
 
 
-def _decoded(key: str, entry: Any, check_sum: Any, features: int) -> MeasuredFeatures | None:
-    """Features of an entry; None where the entry is damaged."""
+def _check_sum(key: str, entry: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + entry).digest()
+
+
+def _encoded(measured: MeasuredFeatures) -> bytes:
+    return measured.values.astype("<f8").tobytes() + json.dumps(dict(measured.reasons)).encode()
+
+
+def _decoded(entry: bytes, features: int) -> MeasuredFeatures | None:
+    """Features of an entry; None where it is too short for them."""
     size = 8 * features
-    sound = isinstance(entry, bytes) and hashlib.sha256(key.encode() + entry).digest() == check_sum
-    if not sound or len(entry) < size:
-        logger.warning("an entry of the feature cache is damaged and measured again")
+    if len(entry) < size:
+        logger.warning(_DAMAGED)
         return None
     values = np.frombuffer(entry[:size], dtype="<f8").astype(np.float64)
     return MeasuredFeatures(values, json.loads(entry[size:]))

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from cvsct.evaluation.extras import load_extra
+from cvsct.evaluation.features.ibsi import Binning, FixedBinSize, binned
 
 CLASS_TYPES = {
     "firstorder": "RadiomicsFirstOrder",
@@ -42,6 +43,7 @@ def feature_values(
     hu: Float[np.ndarray, "slices rows columns"],
     mask: Bool[np.ndarray, "slices rows columns"],
     voxel_mm: tuple[float, float, float],
+    discretization: FixedBinSize | None = None,
     **settings: Any,
 ) -> dict[str, float]:
     """Measure one region by PyRadiomics.
@@ -51,6 +53,8 @@ def feature_values(
         mask: pixels that belong to the region.
         voxel_mm: size of a voxel along slices, rows and columns; values that are not
             positive count as 1.
+        discretization: IBSI's gray levels, in whose range the mask must lie; None for
+            PyRadiomics' own.
         settings: settings under PyRadiomics' names, such as `binWidth`.
 
     Returns:
@@ -68,10 +72,12 @@ def feature_values(
     image.SetSpacing(spacing)
     region.SetSpacing(spacing)
     values: dict[str, float] = {}
+    binning: Binning = "pyradiomics" if discretization is None else "ibsi"
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # 0/0 in degenerate regions: reported as undefined
         for name, feature_class in feature_classes().items():
-            features = feature_class(image, region, **({"label": 1} | settings)).execute()
+            binned_class = binned(feature_class, binning, discretization)
+            features = binned_class(image, region, **({"label": 1} | settings)).execute()
             values |= {f"{name}_{feature}": float(value) for feature, value in features.items()}
     return values
 
@@ -81,6 +87,7 @@ def undefined(
     mask: Bool[np.ndarray, "rows columns"],
     values: Mapping[str, float],
     bin_width_hu: float,
+    discretization: FixedBinSize | None = None,
 ) -> dict[str, str]:
     """Find the features that are undefined for a region, because their formula divides by zero.
 
@@ -90,7 +97,8 @@ def undefined(
         hu: pixels of the region and its surroundings.
         mask: pixels that belong to the region.
         values: values by PyRadiomics.
-        bin_width_hu: width of the gray-level bins.
+        bin_width_hu: width of PyRadiomics' gray-level bins.
+        discretization: IBSI's gray levels; None for PyRadiomics' own.
 
     Returns:
         The reason, by feature.
@@ -104,7 +112,8 @@ def undefined(
     if not _has_neighbors(mask):
         of_neighbors = [name for name in values if name.startswith("ngtdm_")]
         reasons |= dict.fromkeys(of_neighbors, "no two pixels are neighbors")
-    if np.ptp(np.floor(inside / bin_width_hu)) == 0:
+    levels = discretization.levels(inside) if discretization else np.floor(inside / bin_width_hu)
+    if np.ptp(levels) == 0:
         reasons |= dict.fromkeys(_UNDEFINED_IF_ONE_LEVEL, "all pixels fall in one gray level")
     if np.ptp(inside) == 0:
         reasons |= dict.fromkeys(_UNDEFINED_IF_CONSTANT, "all pixels have one value")

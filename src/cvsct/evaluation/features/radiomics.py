@@ -30,6 +30,7 @@ from cvsct.evaluation.features.extractor import (
     feature_values,
     undefined,
 )
+from cvsct.evaluation.features.ibsi import Binning, FixedBinSize
 
 logger = logging.getLogger(__name__)
 
@@ -157,8 +158,11 @@ def feature_names() -> tuple[str, ...]:
     )
 
 
-def settings_record(bin_width_hu: float = BIN_WIDTH_HU) -> dict[str, Any]:
+def settings_record(
+    bin_width_hu: float = BIN_WIDTH_HU, binning: Binning = "pyradiomics"
+) -> dict[str, Any]:
     """Library and settings that determine the values, for reports, manifests and the cache."""
+    discretization = FixedBinSize(bin_width_hu).record() if binning == "ibsi" else {}
     return {
         "library": f"PyRadiomics {load_extra('radiomics').__version__.lstrip('v')}",
         "bin_width_hu": bin_width_hu,
@@ -169,7 +173,7 @@ def settings_record(bin_width_hu: float = BIN_WIDTH_HU) -> dict[str, Any]:
         "glcm_distance_px": 1,
         "classes": list(CLASSES),
         "features": len(feature_names()),
-    }
+    } | discretization
 
 
 def extract(
@@ -178,6 +182,7 @@ def extract(
     workers: int = 0,
     cache: FeatureCache | None = None,
     progress: Progress = silent,
+    binning: Binning = "pyradiomics",
 ) -> FeatureTable:
     """Measure the features of every region.
 
@@ -188,6 +193,7 @@ def extract(
             regions is done in this process.
         cache: cache that is read first and written to; None for no cache.
         progress: called with `("features", done, total)`.
+        binning: `pyradiomics`, or `ibsi` for IBSI's gray levels of the re-segmented regions.
 
     Returns:
         Features in the order of the patches, whatever the number of workers.
@@ -197,14 +203,14 @@ def extract(
         MissingExtraError: if PyRadiomics is not installed.
     """
     names = feature_names()
-    measure = functools.partial(_measure, names=names, bin_width_hu=bin_width_hu)
+    measure = functools.partial(_measure, names=names, bin_width_hu=bin_width_hu, binning=binning)
     if cache is None:
         rows = []
         for done, row in enumerate(_measure_all(measure, patches, workers), start=1):
             rows.append(row)
             progress("features", done, len(patches))
         return _feature_table(names, rows)
-    settings = settings_record(bin_width_hu)
+    settings = settings_record(bin_width_hu, binning)
     keys = [content_key(patch.hu, patch.inside, patch.voxel_mm, settings) for patch in patches]
     known = cache.get(keys, len(names))
     todo = {key: patch for key, patch in zip(keys, patches, strict=True) if key not in known}
@@ -256,10 +262,22 @@ def _measure_all(
         ) from error
 
 
-def _measure(patch: Patch, names: tuple[str, ...], bin_width_hu: float) -> MeasuredFeatures:
+def _measure(
+    patch: Patch, names: tuple[str, ...], bin_width_hu: float, binning: Binning
+) -> MeasuredFeatures:
     """Features of one region, NaN with a reason where undefined."""
-    mask = patch.inside
-    by_name = feature_values(patch.hu[None], mask[None], patch.voxel_mm, binWidth=bin_width_hu)
-    reasons = undefined(patch.hu, mask, by_name, bin_width_hu)
+    mask, discretization = patch.inside, None
+    if binning == "ibsi":
+        discretization = FixedBinSize(bin_width_hu)
+        mask = discretization.resegmented(patch.hu, mask)
+        if not mask.any():
+            reason = (
+                f"no pixel lies within {discretization.low_hu:g} to {discretization.high_hu:g} HU"
+            )
+            return MeasuredFeatures(np.full(len(names), np.nan), dict.fromkeys(names, reason))
+    by_name = feature_values(
+        patch.hu[None], mask[None], patch.voxel_mm, discretization, binWidth=bin_width_hu
+    )
+    reasons = undefined(patch.hu, mask, by_name, bin_width_hu, discretization)
     values = np.array([np.nan if name in reasons else by_name[name] for name in names])
     return MeasuredFeatures(values, reasons)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cvsct.evaluation.agreement.comparison import changes, reproducible_shares, way_to_retest
 from cvsct.evaluation.features.radiomics import CLASSES
-from cvsct.evaluation.report.cells import agreement_cell, number_cell, spread_cell
+from cvsct.evaluation.report.cells import MISSING_CELL, agreement_cell, number_cell, spread_cell
 from cvsct.evaluation.report.figures import LABELS
 from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.table import Table
@@ -16,18 +16,30 @@ def agreement_tables(evaluation: Evaluation) -> list[Table]:
     if not sides:
         return []
     labels = tuple(LABELS[side] for side in sides)
+    by_ibsi = {s: c.across_ibsi for s, c in sides.items() if c.across_ibsi is not None}
     regions = f"n = {len(evaluation.regions)} regions"
     rows = [
-        (name, *(agreement_cell(side.across.classes[name]) for side in sides.values()))
+        (
+            name,
+            *(agreement_cell(side.across.classes[name]) for side in sides.values()),
+            *(agreement_cell(across.classes[name]) for across in by_ibsi.values()),
+        )
         for name in CLASSES
     ]
-    rows.append(("mean of classes", *(agreement_cell(side.across.mean) for side in sides.values())))
+    rows.append(
+        (
+            "mean of classes",
+            *(agreement_cell(side.across.mean) for side in sides.values()),
+            *(agreement_cell(across.mean) for across in by_ibsi.values()),
+        )
+    )
     shares_of_sides = [reproducible_shares(side.across) for side in sides.values()]
     for shares in zip(*shares_of_sides, strict=True):
         rows.append(
             (
                 f"features with CCC ≥ {shares[0].threshold:.2f}",
                 *(f"{share.count} of {share.n}" for share in shares),
+                *[MISSING_CELL] * len(by_ibsi),
             )
         )
     return [
@@ -36,7 +48,7 @@ def agreement_tables(evaluation: Evaluation) -> list[Table]:
             "Across regions",
             "Concordance of each feature over the regions, mean of a class, 95 % interval; "
             + regions,
-            ("Class", *labels),
+            ("Class", *labels, *(f"{LABELS[side]}, IBSI" for side in by_ibsi)),
             tuple(rows),
             footnotes=_gain_footnotes(evaluation),
         ),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from cvsct.evaluation.guards import GuardRecord
+from cvsct.evaluation.image.densitometry import Densitometry
 from cvsct.evaluation.image.tissues import TISSUES
 from cvsct.evaluation.report.cells import MISSING_CELL, number_cell, residual_cell, spread_cell
 from cvsct.evaluation.report.figures import LABELS
@@ -52,7 +55,12 @@ def image_tables(evaluation: Evaluation) -> list[Table]:
 def physics_tables(evaluation: Evaluation) -> list[Table]:
     """Tables of noise, resolution, positions, CT numbers, nodules and the target harmonized."""
     idempotence = evaluation.physics.idempotence
-    tables = [_sides_table(evaluation), _bias_table(evaluation), _nodule_table(evaluation)]
+    tables = [
+        _sides_table(evaluation),
+        _density_table(evaluation),
+        _bias_table(evaluation),
+        _nodule_table(evaluation),
+    ]
     if idempotence is not None:
         rows = [
             (
@@ -136,6 +144,55 @@ def _sides_table(evaluation: Evaluation) -> Table | None:
         tuple(rows),
         footnotes=tuple(footnotes),
     )
+
+
+def _density_table(evaluation: Evaluation) -> Table | None:
+    """Table of lung densitometry with thickness and noise; None where nothing was measured."""
+    physics = evaluation.physics
+    sides = [side for side in evaluation.scanners if side in physics.densitometry]
+    if not sides:
+        return None
+    measured = physics.densitometry
+
+    def row(name: str, figure: str, spec: str) -> tuple[str, ...]:
+        cells = []
+        for side in sides:
+            value = measured[side].mean(figure)
+            difference = measured[side].difference.get(figure)
+            shown = number_cell(value, spec) if value is not None else "not applicable"
+            cells.append(
+                f"{shown} (off by {difference:{spec}})" if difference is not None else shown
+            )
+        return (name, *cells)
+
+    reasons = {f"{LABELS[side]}: {measured[side].why_none}" for side in sides}
+    return Table(
+        "densitometry",
+        "Lung densitometry",
+        "Means over series; in brackets the mean absolute difference from the target's series. "
+        "Figures of other thickness or noise cannot be compared",
+        ("Figure", *(LABELS[side] for side in sides)),
+        (
+            row("low attenuation, LAA-950 (%)", "laa950_percent", ".1f"),
+            row("15th percentile (HU)", "perc15_hu", ".0f"),
+            row("mean lung density (HU)", "mean_hu", ".0f"),
+            (
+                "slice thickness (mm)",
+                *(number_cell(_thickness_mm(measured[s]), "g") for s in sides),
+            ),
+            (
+                "noise of soft tissue (HU)",
+                *(_side_cell(physics.noise, s, lambda o: o.power.sd_hu, ".1f") for s in sides),
+            ),
+        ),
+        footnotes=tuple(sorted(f"{r}." for r in reasons if not r.endswith(": "))),
+    )
+
+
+def _thickness_mm(density: Densitometry) -> float | None:
+    """Mean slice thickness of a side's series; None where it is unknown."""
+    known = [one.thickness_mm for one in density.series if one.thickness_mm > 0]
+    return float(np.mean(known)) if known else None
 
 
 def _bias_table(evaluation: Evaluation) -> Table | None:

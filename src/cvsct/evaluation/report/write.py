@@ -10,6 +10,7 @@ import numpy as np
 from cvsct.core.files import write_atomic, write_json
 from cvsct.core.sides import with_old_keys
 from cvsct.evaluation.agreement.comparison import changes, reproducible_shares, way_to_retest
+from cvsct.evaluation.agreement.concordance import AcrossRegions
 from cvsct.evaluation.evaluate import evaluate
 from cvsct.evaluation.features.table_file import features_csv
 from cvsct.evaluation.report.page import report_html
@@ -109,6 +110,17 @@ def _comparison_json(comparison: Comparison | None) -> dict[str, Any]:
         "ccc_across_detail": {k: v.to_json() for k, v in across.classes.items()},
         "shares": [share.to_json() for share in reproducible_shares(across)],
         "features": [feature.to_json() for feature in across.features],
+        **_ibsi_json(comparison.across_ibsi),
+    }
+
+
+def _ibsi_json(across: AcrossRegions | None) -> dict[str, Any]:
+    """Concordance of features by IBSI's gray levels; nothing where they were not measured."""
+    if across is None:
+        return {}
+    return {
+        "ccc_across_ibsi": {k: v.ccc for k, v in across.classes.items()},
+        "ccc_across_mean_ibsi": across.mean.ccc,
     }
 
 

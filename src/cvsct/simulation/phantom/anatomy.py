@@ -37,7 +37,9 @@ class Body:
         parenchyma: density of the lung at the front and at the back, relative to soft tissue;
             zeros for lungs of air. Chosen: about -870 HU in front and -780 HU behind, supine.
         dependent: density added at the pleura behind.
-        emphysema: noise level above which the lung is destroyed; 0 for none.
+        emphysema: noise level above which the lung is thinned; 0 for none.
+        destroyed: share of the parenchyma that emphysema has destroyed, whose density is that of
+            0.02 soft tissue; replaces `emphysema` unless it is 0.
         fissure: density of the fissures.
         hu: CT numbers at 120 kVp of the tissues that differ between patients, by tissue.
         grain: strength of all textures relative to the average.
@@ -65,6 +67,7 @@ class Body:
     parenchyma: tuple[float, float] = (0.0, 0.0)
     dependent: float = 0.0
     emphysema: float = 0.0
+    destroyed: float = 0.0
     fissure: float = 0.0
     hu: tuple[tuple[str, float], ...] = ()
     grain: float = 1.0

@@ -191,8 +191,9 @@ def blend_lung(
     Args:
         fissure: distance from the fissures; its sign does not matter.
         amounts: [2], amounts of soft tissue at density 1.
-        gradient: [6]: density at y = 0, its rise per mm of y, density added at the pleura behind
-            and the depth in mm over which that fades, density of a fissure, share of emphysema.
+        gradient: [8]: density at y = 0, its rise per mm of y, density added at the pleura behind
+            and the depth in mm over which that fades, density of a fissure, noise level above
+            which emphysema thins the lung, by which share at most, and how steeply.
         behind: y in mm from which on the pleura counts as lying behind.
     """
     for r in range(soft.shape[0]):
@@ -210,9 +211,10 @@ def blend_lung(
                 if y > behind:
                     rise = min((y - behind) / np.float32(40.0), np.float32(1.0))
                     density += gradient[2] * rise * np.exp(min(d, 0.0) / gradient[3])
-                if gradient[5] > 0.0:
+                if gradient[6] > 0.0:
                     hole = noise[1, r, c] + np.float32(0.8) * noise[2, r, c] - gradient[5]
-                    density *= np.float32(1.0) - np.float32(0.6) * min(max(hole, 0.0), 1.0)
+                    lost = min(max(gradient[7] * hole, 0.0), 1.0)
+                    density *= np.float32(1.0) - gradient[6] * lost
                 density += gradient[4] * max(0.0, np.float32(1.0) - abs(fissure[r, c]))
                 density = max(density, np.float32(0.02))
             soft[r, c] += s * (density * amounts[0] - soft[r, c])

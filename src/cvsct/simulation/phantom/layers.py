@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float32
@@ -30,6 +31,8 @@ BODY_CORTEX_MM, ARCH_CORTEX_MM = 0.4, 1.3
 """Cortex of a patient's vertebral bodies and of their arches, which begin `ARCH_BEHIND_MM` behind
 the middle of the body; chosen."""
 ARCH_BEHIND_MM = 12.0
+EMPHYSEMA_SD = 1.64**0.5
+"""Standard deviation of the sum of the noises that emphysema follows, weighted by 1 and 0.8."""
 CLEAR_MM = 2.2
 """How far the lungs stay off bones: pleura, fascia and the periosteum."""
 
@@ -168,7 +171,7 @@ def _lungs(
     front, back = body.parenchyma
     slope = (back - front) / 160.0
     gradient = (
-        front + 80 * slope, slope, body.dependent, 5.0, body.fissure, body.emphysema,
+        front + 80 * slope, slope, body.dependent, 5.0, body.fissure, *_emphysema(body),
     )  # fmt: skip
     fissure = canvas.distance(organs.fields["fissure"], window)
     share = canvas.paint_lung(window, lung, fissure, gradient, tissues["lung"])
@@ -226,6 +229,15 @@ def _bones(canvas: Canvas, body: Body, anatomy: Anatomy) -> None:
             if body.is_patient and field is bones.spine:
                 cortex_mm = _vertebral_cortex_mm(canvas, body, window)
             canvas.paint_bone(window, canvas.distance(field, window), cortex_mm, cortex, marrow)
+
+
+def _emphysema(body: Body) -> tuple[float, float, float]:
+    """Noise level from which lung is lost, share that is lost, and how abruptly it is lost."""
+    if body.destroyed > 0:
+        # the sum of the two noises is about normal, so that this share of it lies above the level
+        level = EMPHYSEMA_SD * NormalDist().inv_cdf(1 - body.destroyed)
+        return level, 1.0, 8.0
+    return body.emphysema, 0.6 if body.emphysema > 0 else 0.0, 1.0
 
 
 def _vertebral_cortex_mm(

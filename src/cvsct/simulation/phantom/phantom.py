@@ -8,7 +8,7 @@ left, y to the back, z to the head, in mm from the isocentre; z = 0 is near the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32
@@ -93,13 +93,22 @@ def lungman(seed: int, parenchyma: bool = False) -> Phantom:
     return _build(lungman_body(seed, parenchyma))
 
 
-def patient(seed: int, lesion: LesionTraits | None = None) -> Phantom:
+def patient(seed: int, lesion: LesionTraits | None = None, emphysema: float = 0.0) -> Phantom:
     """A patient-like body; no two are alike.
 
     Args:
         lesion: traits of a lesion to place in its lungs; the body is the same without it.
+        emphysema: share of the parenchyma that emphysema has destroyed, in holes of a few mm at
+            about -980 HU; 0 for the body's own, which thins the lung of some. The rest of the body
+            is the same.
+
+    Raises:
+        UsageError: if the share is not below 0.9.
     """
-    return _build(patient_body(seed), lesion)
+    if not 0 <= emphysema < 0.9:
+        raise UsageError(f"emphysema in {emphysema:g} of the lung; expected 0 or more, below 0.9")
+    body = patient_body(seed)
+    return _build(replace(body, destroyed=emphysema) if emphysema else body, lesion)
 
 
 def _build(body: Body, traits: LesionTraits | None = None) -> Phantom:

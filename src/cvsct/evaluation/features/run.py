@@ -1,0 +1,310 @@
+"""A run of a feature extraction over many scans: parallel, resumable, cached."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cvsct.core.errors import CvsctError, StoppedError
+from cvsct.core.files import JsonLines, config_hash, write_atomic
+from cvsct.core.manifest import Manifest
+from cvsct.core.progress import Note, Progress
+from cvsct.core.resumable import locked_output
+from cvsct.core.workers import Report, work_through
+from cvsct.evaluation.features.extract_group import (
+    GroupExtractor,
+    GroupItem,
+    GroupResult,
+    joined_rows,
+)
+from cvsct.evaluation.features.patient_table import (
+    LONG,
+    WIDE,
+    FeatureTable,
+    feature_columns,
+)
+from cvsct.io.mask_files import MaskFile
+from cvsct.io.scan_record import ScanGroup
+
+JOURNAL = "journal.jsonl"
+"""File of the rows that are finished, from which a killed run goes on."""
+SETTINGS = "settings.yaml"
+SERIES_TABLE = "series.csv"
+SERIES_COLUMNS = ("path", "series_uid", "status", "reason", "derived_uid", "regions", "seconds")
+LOCAL = (f"{WIDE}.*", f"{LONG}.*", SERIES_TABLE, JOURNAL)
+"""Files of an output folder that may identify a patient."""
+
+
+@dataclass(frozen=True)
+class FeatureRun:
+    """Everything that determines a table of features.
+
+    Args:
+        extractor: settings of all scans.
+        items: the work, group by group.
+        workers: number of processes.
+        further: further options that the table depends on, for the manifest.
+    """
+
+    extractor: GroupExtractor
+    items: tuple[GroupItem, ...]
+    workers: int
+    further: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Plain values of all options, for the manifest and to go on with the same ones."""
+        parameters = self.extractor.parameters
+        return {
+            "settings_sha256": parameters.sha256,
+            "binning": parameters.binning,
+            "dimensions": parameters.dimensions,
+            **_placement(self.extractor),
+            **self.further,
+        }
+
+    @property
+    def groups(self) -> list[GroupItem]:
+        """The first part of each group."""
+        return [item for item in self.items if item.part == 0]
+
+    def summary(self) -> dict[str, Any]:
+        """Numbers of scans and masks, for a dry run."""
+        records = [record for item in self.groups for record in item.group.records]
+        masks = [item.masks for item in self.groups]
+        return {
+            "series": len(records),
+            "harmonized": sum(record.is_derived for record in records),
+            "patients": len({item.cells[0]["patient"] for item in self.groups}),
+            "with_masks": sum(bool(files) for files in masks),
+            "without_masks": sum(files is not None and not files for files in masks),
+            "settings_sha256": self.extractor.parameters.sha256,
+        }
+
+
+def items_of(
+    groups: Sequence[ScanGroup],
+    labels: Sequence[tuple[Mapping[str, Any], ...]],
+    masks: Sequence[tuple[MaskFile, ...]] | None,
+    extractor: GroupExtractor,
+    workers: int,
+) -> list[GroupItem]:
+    """The work of a run; where there are fewer scans than processes, their regions are shared out.
+
+    Args:
+        masks: mask files of each group; None where none were given.
+    """
+    parts = max(1, -(-workers // max(1, len(groups)))) if workers > len(groups) else 1
+    settings = {"sha256": extractor.parameters.sha256, **_placement(extractor)}
+    items = []
+    for number, (group, cells) in enumerate(zip(groups, labels, strict=True)):
+        files = None if masks is None else masks[number]
+        about = {
+            **settings,
+            "cells": [dict(scan_cells) for scan_cells in cells],
+            "scans": [record.stamp for record in group.records],
+            "masks": None if files is None else [mask.stamp for mask in files],
+        }
+        items += [
+            GroupItem(
+                config_hash({**about, "part": [part, parts]}), group, cells, files, part, parts
+            )
+            for part in range(parts)
+        ]
+    return items
+
+
+@contextlib.contextmanager
+def run_extraction(
+    run: FeatureRun, out: Path | None, progress: Progress, note: Note
+) -> Iterator[tuple[FeatureTable, dict[str, float]]]:
+    """Measure all scans, or those that an earlier run into `out` has not finished.
+
+    Yields:
+        The table, and the seconds of each item of work by its key; the folder is locked in the
+        block.
+
+    Raises:
+        UsageError: if `out` holds something else, or another run writes to it.
+        CvsctError: if every scan would fail, as on a full disk.
+        StoppedError: on Ctrl-C.
+    """
+    with contextlib.ExitStack() as stack:
+        results: dict[str, GroupResult] = {}
+        journal = None
+        if out is not None:
+            plan = {"command": "features", **run.record}
+            stack.enter_context(locked_output(out, plan, "feature extraction", "--workers"))
+            results = _read_journal(out / JOURNAL)
+            if not (out / JOURNAL).exists():
+                write_atomic(out / JOURNAL, "", private=True)
+            journal = JsonLines(out / JOURNAL)
+        _measure(run, results, journal, progress, note)
+        rows: list[dict[str, Any]] = []
+        for group in run.groups:
+            parts = [item for item in run.items if item.group is group.group]
+            rows += joined_rows([results[item.key] for item in parts])
+        parameters = run.extractor.parameters
+        table = FeatureTable(
+            tuple(rows), feature_columns(rows), parameters.to_yaml(), parameters.sha256
+        )
+        yield table, {key: result.seconds for key, result in results.items()}
+
+
+def _measure(
+    run: FeatureRun,
+    results: dict[str, GroupResult],
+    journal: JsonLines | None,
+    progress: Progress,
+    note: Note,
+) -> None:
+    """Add the results of all items that have none, or only with errors."""
+    todo = [item for item in run.items if item.key not in results or _failed(results[item.key])]
+    total = sum(len(item.group.records) for item in run.items)
+    done = total - sum(len(item.group.records) for item in todo)
+    progress("features", done, total)
+    told: set[str] = set()
+    try:
+        reports = work_through(todo, run.extractor, run.workers, lambda item: item.key)
+        with contextlib.closing(reports):
+            for report in reports:
+                if report.kind == "fatal":
+                    raise CvsctError(f"{report.message}; the same command then goes on")
+                if report.kind == "step":
+                    done += report.amount
+                    progress("features", done, total)
+                    continue
+                result = _result(report)
+                results[report.item.key] = result
+                if journal is not None:
+                    _write_journal(journal, report.item.key, result)
+                for remark in result.notes:
+                    if remark not in told:
+                        told.add(remark)
+                        note(remark)
+    except KeyboardInterrupt:
+        kept = "; those that are finished are kept, the same command goes on" if journal else ""
+        raise StoppedError(f"stopped, {done} of {total} series are measured{kept}") from None
+
+
+def _result(report: Report[GroupItem]) -> GroupResult:
+    """Result of an item; one that failed as a whole has a row with the reason for each scan."""
+    if report.kind == "done":
+        result: GroupResult = report.result
+        return result
+    rows = [
+        (number, 0, {**cells, "region": "", "error": report.message})
+        for number, cells in enumerate(report.item.cells)
+        if report.item.part == 0
+    ]
+    return GroupResult(rows)
+
+
+def _failed(result: GroupResult) -> bool:
+    return any(row["error"] for _, _, row in result.rows)
+
+
+def _placement(extractor: GroupExtractor) -> dict[str, Any]:
+    return {
+        "structures": list(extractor.structures),
+        "label_names": dict(extractor.label_names),
+        "blocks": extractor.blocks,
+        "block_px": extractor.block_px,
+        "seed": extractor.seed,
+    }
+
+
+def _write_journal(journal: JsonLines, key: str, result: GroupResult) -> None:
+    """Append a result; cells are kept in their order, as names and values."""
+    rows = [
+        [number, region, list(row), [_or_none(value) for value in row.values()]]
+        for number, region, row in result.rows
+    ]
+    journal.write(key=key, rows=rows, notes=result.notes, seconds=result.seconds)
+
+
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _read_journal(path: Path) -> dict[str, GroupResult]:
+    """Results by key; a last line that was cut by a kill is left out."""
+    results: dict[str, GroupResult] = {}
+    if not path.exists():
+        return results
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+            rows = [
+                (
+                    number,
+                    region,
+                    dict(zip(names, (math.nan if v is None else v for v in values), strict=True)),
+                )
+                for number, region, names, values in entry["rows"]
+            ]
+            results[entry["key"]] = GroupResult(rows, entry["notes"], entry["seconds"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return results
+
+
+def write_outputs(
+    run: FeatureRun,
+    table: FeatureTable,
+    seconds: Mapping[str, float],
+    out: Path,
+    manifest: Manifest,
+) -> None:
+    """Write the tables, the parameter file, `series.csv` and the manifest.
+
+    Args:
+        seconds: seconds of each item of work by its key.
+    """
+    table.write(out)
+    write_atomic(out / SETTINGS, table.settings)
+    write_atomic(out / SERIES_TABLE, _series_csv(run, table, seconds), private=True)
+    records = [record for item in run.groups for record in item.group.records]
+    manifest.inputs = {"series": [record.own_uid for record in records]}
+    manifest.local = LOCAL
+    manifest.figures = {
+        "n_series": len(records),
+        "n_rows": len(table),
+        "n_failed": len(table.failed),
+        "n_features": len(table.features),
+    }
+    manifest.write(out)
+
+
+def _series_csv(run: FeatureRun, table: FeatureTable, seconds: Mapping[str, float]) -> str:
+    """Text of `series.csv`: a row per series, `failed` where a region of it has no features.
+
+    The seconds are those of a source and all that was derived from it, at the first of them.
+    """
+    by_series: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in table.rows:
+        key = (row["series_uid"], row["derived_uid"], row["patient"])
+        by_series.setdefault(key, []).append(row)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(SERIES_COLUMNS)
+    for item in run.groups:
+        parts = [part.key for part in run.items if part.group is item.group]
+        spent = f"{sum(seconds.get(key, 0.0) for key in parts):.2f}"
+        for record, cells in zip(item.group.records, item.cells, strict=True):
+            rows = by_series.get((record.series_uid, record.derived_uid, cells["patient"]), [])
+            reasons = [row["error"] for row in rows if row["error"]]
+            status = "failed" if reasons else "done"
+            measured = len(rows) - len(reasons)
+            writer.writerow(
+                (record.path, record.series_uid, status, reasons[0] if reasons else "",
+                 record.derived_uid, measured, spent if record is item.group.first else "")
+            )  # fmt: skip
+    return text.getvalue()
