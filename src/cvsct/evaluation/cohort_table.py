@@ -20,8 +20,7 @@ from cvsct.evaluation.extras import load_extra
 
 SOURCE, HARMONIZED = "source", "harmonized"
 COMBAT, HARMONIZED_COMBAT = "combat", "harmonized+combat"
-COMBAT_OF = {SOURCE: COMBAT, HARMONIZED: HARMONIZED_COMBAT}
-"""Name of the stage that ComBat makes of another."""
+_OF_COMBAT = "+combat"
 
 TEXT_COLUMNS = (
     "patient", "study_uid", "series_uid", "derived_uid", "site", "stage", "region", "scanner",
@@ -112,6 +111,26 @@ def failed_rows(table: Any) -> Any:
     return (table["error"].fillna("").astype(str) != "").to_numpy()
 
 
+def combat_of(stage: str) -> str:
+    """Name of the stage that ComBat makes of another."""
+    return COMBAT if stage == SOURCE else f"{stage}{_OF_COMBAT}"
+
+
+def is_harmonized(stage: str) -> bool:
+    """Whether a stage is of harmonized images alone; of several models it has the model's hash."""
+    return stage.startswith(HARMONIZED) and not stage.endswith(_OF_COMBAT)
+
+
+def stages_of(table: Any) -> list[str]:
+    """Stages of a table: `source`, those of harmonized images, those of ComBat."""
+    present = sorted({str(stage) for stage in table["stage"]})
+    return (
+        [stage for stage in present if stage == SOURCE]
+        + [stage for stage in present if is_harmonized(stage)]
+        + [stage for stage in present if stage == COMBAT or stage.endswith(_OF_COMBAT)]
+    )
+
+
 def stage_rows(table: Any, stage: str, group: str) -> Any:
     """Rows of a cohort in a stage, completed by groups that did not need to be harmonized.
 
@@ -127,7 +146,7 @@ def stage_rows(table: Any, stage: str, group: str) -> Any:
         The rows, with the same index as in the table.
     """
     own = table[table["stage"] == stage]
-    if stage != HARMONIZED:
+    if not is_harmonized(stage):
         return own
     harmonized_groups = set(own[group].astype(str))
     source = table[table["stage"] == SOURCE]

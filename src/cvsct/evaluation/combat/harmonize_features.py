@@ -18,11 +18,10 @@ import numpy as np
 from cvsct.core.errors import EvaluationError
 from cvsct.core.files import write_json
 from cvsct.evaluation.cohort_table import (
-    COMBAT_OF,
-    HARMONIZED,
+    COMBAT,
     SHAPE,
-    SOURCE,
     PatientRows,
+    combat_of,
     failed_rows,
     feature_columns,
     frame_of,
@@ -32,6 +31,7 @@ from cvsct.evaluation.cohort_table import (
     region_name,
     same_patient_notes,
     stage_rows,
+    stages_of,
 )
 from cvsct.evaluation.combat.estimates import ComBatEstimates, estimate_combat
 from cvsct.evaluation.extras import load_extra
@@ -129,7 +129,7 @@ class FeatureComBat:
     ) -> Any:
         """Rows of one stage and region name, harmonized."""
         applied = rows.copy()
-        applied["stage"] = COMBAT_OF[stage]
+        applied["stage"] = combat_of(stage)
         features = list(estimates.features)
         good = ~failed_rows(rows)
         batch = rows[self.batch].astype(str).to_numpy()[good]
@@ -167,7 +167,6 @@ def harmonize_features(
     *,
     covariates: Sequence[str] = (),
     patients: Any | None = None,
-    stages: Sequence[str] = (SOURCE, HARMONIZED),
     reference: str | None = None,
     mean_only: bool = False,
     min_patients: int = MIN_PATIENTS,
@@ -185,7 +184,6 @@ def harmonize_features(
             outcome of the study.
         patients: pandas DataFrame with the column `patient` and the covariates; None if `table` has
             them.
-        stages: stages to apply ComBat to; those that the table lacks are left out.
         reference: batch that stays as it is; None to bring all to a common level.
         mean_only: fit shifts alone.
         min_patients: smallest number of patients of each batch.
@@ -206,8 +204,7 @@ def harmonize_features(
     estimates: dict[tuple[str, str], ComBatEstimates] = {}
     failed: dict[str, str] = {}
     notes = same_patient_notes(table)
-    present = set(table["stage"])
-    for stage in (each for each in stages if each in present):
+    for stage in (each for each in stages_of(table) if not each.endswith(COMBAT)):
         rows = stage_rows(table, stage, batch)
         for region in sorted(set(names.loc[rows.index])):
             here = rows[names.loc[rows.index] == region]
@@ -221,17 +218,17 @@ def harmonize_features(
                     reference=reference, mean_only=mean_only, batch_name=batch,
                 )  # fmt: skip
             except EvaluationError as error:
-                failed[f"{region}, {COMBAT_OF[stage]}"] = str(error)
+                failed[f"{region}, {combat_of(stage)}"] = str(error)
                 continue
             estimates[stage, region] = fitted
-            notes += _fit_notes(fitted, f"{region}, {COMBAT_OF[stage]}")
+            notes += _fit_notes(fitted, f"{region}, {combat_of(stage)}")
     if not estimates:
         reason = next(iter(failed.items()), None)
-        shown = f"{reason[0]}: {reason[1]}" if reason else f"no rows of {', '.join(stages)}"
+        shown = f"{reason[0]}: {reason[1]}" if reason else "no rows of the stage source"
         raise EvaluationError(f"ComBat could not be fitted for any region ({shown})")
     combat = FeatureComBat(batch, tuple(covariates), estimates)
     pandas = load_extra("pandas")
-    kept = table[~table["stage"].isin([COMBAT_OF[stage] for stage, _ in estimates])]
+    kept = table[~table["stage"].isin([combat_of(stage) for stage, _ in estimates])]
     further = combat.apply(table, patients)
     return HarmonizedFeatures(
         pandas.concat([kept, further], ignore_index=True), combat, failed, tuple(notes)

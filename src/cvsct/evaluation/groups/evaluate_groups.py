@@ -16,9 +16,6 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.progress import Progress, silent
 from cvsct.core.text import did_you_mean
 from cvsct.evaluation.cohort_table import (
-    COMBAT,
-    HARMONIZED,
-    HARMONIZED_COMBAT,
     SOURCE,
     PatientRows,
     feature_columns,
@@ -29,6 +26,7 @@ from cvsct.evaluation.cohort_table import (
     region_name,
     same_patient_notes,
     stage_rows,
+    stages_of,
 )
 from cvsct.evaluation.combat.covariates import covariate_of, design_of, refuse_confounded
 from cvsct.evaluation.groups.distributions import (
@@ -50,9 +48,6 @@ from cvsct.evaluation.groups.result import GroupEvaluation
 from cvsct.evaluation.groups.settings import GroupSettings
 from cvsct.evaluation.groups.signal_kept import SignalKept
 from cvsct.evaluation.groups.variance_share import change_of_share, variance_share
-
-STAGES = (SOURCE, HARMONIZED, COMBAT, HARMONIZED_COMBAT)
-"""Stages that are compared, in their order; the first is before harmonization."""
 
 CLIP = 5.0
 """Largest standardized value behind the principal components, so that no outlier makes an axis."""
@@ -117,7 +112,7 @@ def evaluate_groups(
             f"{group} {reference!r} is not in the table; {did_you_mean(reference, known)}choose "
             f"one of {', '.join(known)}"
         )
-    stages = [stage for stage in STAGES if (table["stage"] == stage).any()]
+    stages = stages_of(table)
     if SOURCE not in stages:
         raise EvaluationError(
             "the table has no rows of the stage source, with which the others are compared; "

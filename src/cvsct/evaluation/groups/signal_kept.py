@@ -22,10 +22,9 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.seeding import random_stream
 from cvsct.evaluation.cohort_table import (
     COMBAT,
-    HARMONIZED,
-    HARMONIZED_COMBAT,
     SOURCE,
     PatientRows,
+    combat_of,
     feature_columns,
     frame_of,
     need_columns,
@@ -33,6 +32,7 @@ from cvsct.evaluation.cohort_table import (
     patient_values,
     region_name,
     stage_rows,
+    stages_of,
 )
 from cvsct.evaluation.combat.estimates import estimate_combat
 from cvsct.evaluation.identification import discriminant
@@ -150,7 +150,8 @@ def signal_kept(
     rows = {
         stage: patient_rows(_part(stage_rows(table, stage, group), names, (train, test), group),
                             features, group)
-        for stage in (SOURCE, HARMONIZED) if (table["stage"] == stage).any()
+        for stage in stages_of(table)
+        if not stage.endswith(COMBAT)
     }  # fmt: skip
     if retest is not None:
         retest = frame_of(retest)
@@ -192,19 +193,13 @@ class _Scorer:
     def scores(self, inside: set[str]) -> dict[str, dict[str, float]]:
         """Scores of the patients inside a fold, by stage and patient."""
         scores = {}
-        for stage, base in (
-            (SOURCE, SOURCE), (HARMONIZED, HARMONIZED), (RETEST, RETEST),
-            (COMBAT, SOURCE), (HARMONIZED_COMBAT, HARMONIZED),
-        ):  # fmt: skip
-            if base not in self.rows:
-                continue
-            learned, tested = self.rows[base], self.rows[base]
-            scanner = self.test
+        for stage, rows in self.rows.items():
             if stage == RETEST:
-                learned, scanner = self.rows[SOURCE], self.train
-            if stage in (COMBAT, HARMONIZED_COMBAT):
-                learned = tested = self._combat(learned, inside)
-            scores[stage] = self._scored(learned, tested, scanner, inside)
+                scores[stage] = self._scored(self.rows[SOURCE], rows, self.train, inside)
+                continue
+            scores[stage] = self._scored(rows, rows, self.test, inside)
+            harmonized = self._combat(rows, inside)
+            scores[combat_of(stage)] = self._scored(harmonized, harmonized, self.test, inside)
         return scores
 
     def _scored(
@@ -289,9 +284,7 @@ def _areas(tally: Mapping[str, _Comparable], rng: np.random.Generator) -> tuple[
         for stage, pairs in tally.items()
     }
     areas = []
-    for stage in (SOURCE, HARMONIZED, COMBAT, HARMONIZED_COMBAT, RETEST):
-        if stage not in tally:
-            continue
+    for stage in sorted(tally, key=_order):
         auc = tally[stage].area(np.ones(n))
         low, high = np.nanquantile(resampled[stage], [0.025, 0.975])
         change = None
@@ -301,6 +294,11 @@ def _areas(tally: Mapping[str, _Comparable], rng: np.random.Generator) -> tuple[
             change = (auc - tally[SOURCE].area(np.ones(n)), float(ends[0]), float(ends[1]))
         areas.append(StageAuc(stage, auc, float(low), float(high), change))
     return tuple(areas)
+
+
+def _order(stage: str) -> tuple[bool, bool, bool, str]:
+    """Order of the stages: `source`, harmonized images, ComBat, the retest."""
+    return stage == RETEST, stage.endswith(COMBAT), stage != SOURCE, stage
 
 
 def _names_of_region(table: Any, region: str | None) -> set[str]:

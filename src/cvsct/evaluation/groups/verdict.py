@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cvsct.evaluation.cohort_table import COMBAT, HARMONIZED
+from cvsct.evaluation.cohort_table import COMBAT, is_harmonized
 from cvsct.evaluation.groups.figures import RegionFigures
 from cvsct.evaluation.groups.settings import GroupSettings
 from cvsct.evaluation.groups.variance_share import Change, VarianceShare
@@ -48,7 +48,7 @@ def verdict(region: RegionFigures, settings: GroupSettings) -> GroupVerdict:
     """
     if region.reason:
         return GroupVerdict("not judged", f"No figures: {region.reason}.")
-    judged = next((s for s in region.stages if s.stage == HARMONIZED), region.stages[-1])
+    judged = next((s for s in region.stages if is_harmonized(s.stage)), region.stages[-1])
     before, after = region.stages[0].share, judged.share
     if before is None or after is None:
         return GroupVerdict("not judged", "No feature varies and is defined in every patient.")
