@@ -16,6 +16,7 @@ import cvsct
 from cvsct.simulation.run import run_simulation
 from tests.support.benchmarks import evaluate_nothing
 from tests.support.fake_scanner import FAKE
+from tests.support.feature_tables import Effects, cohort
 
 PAGES = ("README.md", "docs/python.md")
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,6 +68,7 @@ def test_docstring_examples_run(
     places = {
         "cvsct": cvsct, "np": np, "scans_of_a": scans / "sharp", "scans_of_b": scans / "soft",
         "model": model, "out": tmp_path / "out", "data": data,
+        "table": cohort((24, 24), Effects(scanner=2.0, population=1.0), seed=1),
     }  # fmt: skip
     test = doctest.DocTestParser().get_doctest(text, places, name, None, 0)
     said: list[str] = []

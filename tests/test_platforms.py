@@ -22,7 +22,7 @@ HIDDEN = REPOSITORY / "tests" / "support" / "posix_hidden"
 
 EXTRAS = {
     "torch", "onnx", "numba", "xraydb", "radiomics", "skimage", "pandas", "matplotlib", "jinja2",
-    "highdicom", "neuroCombat", "dask", "distributed", "tensorboard", "h5py", "SimpleITK",
+    "highdicom", "dask", "distributed", "tensorboard", "h5py", "SimpleITK",
 }  # fmt: skip
 
 _IMPORT_ALL = f"""

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from cvsct.benchmarking.run import benchmark
     from cvsct.core.errors import CvsctError, GuardError
     from cvsct.core.volume import CTVolume
+    from cvsct.evaluation.combat.harmonize_features import harmonize_features
     from cvsct.evaluation.features.patient_table import FeatureTable
+    from cvsct.evaluation.groups.evaluate_groups import evaluate_groups
+    from cvsct.evaluation.groups.signal_kept import signal_kept
     from cvsct.methods.registry import list_methods
 
 _MODULES = {
@@ -37,12 +40,15 @@ _MODULES = {
     "benchmark": "benchmarking.run",
     "evaluate": "api.evaluate",
     "extract_features": "api.features",
+    "evaluate_groups": "evaluation.groups.evaluate_groups",
     "find_series": "api.scans",
     "harmonize": "api.harmonize",
+    "harmonize_features": "evaluation.combat.harmonize_features",
     "list_methods": "methods.registry",
     "list_models": "api.model",
     "load_model": "api.model",
     "read_series": "api.scans",
+    "signal_kept": "evaluation.groups.signal_kept",
     "simulate": "api.simulate",
     "train": "api.train",
     "write_derived": "api.scans",
@@ -59,13 +65,16 @@ __all__ = [
     "Model",
     "benchmark",
     "evaluate",
+    "evaluate_groups",
     "extract_features",
     "find_series",
     "harmonize",
+    "harmonize_features",
     "list_methods",
     "list_models",
     "load_model",
     "read_series",
+    "signal_kept",
     "simulate",
     "train",
     "write_derived",

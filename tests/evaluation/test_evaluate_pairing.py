@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -137,7 +138,7 @@ def test_pairing_is_switched_off_or_forced(run: Run, tree: Path, tmp_path: Path)
     assert "pairing cannot be forced" in err
 
 
-def test_masks_of_an_unpaired_evaluation_are_said_to_be_idle(
+def test_masks_of_an_unpaired_evaluation_give_a_table_of_every_patient(
     run: Run, tree: Path, tmp_path: Path
 ) -> None:
     target = only(tree / "C")
@@ -147,7 +148,18 @@ def test_masks_of_an_unpaired_evaluation_are_said_to_be_idle(
     arguments = ("--harmonized", tree / "H", "--target", tree / "C", "--masks", mask)
     code, metrics, err = call(run, tmp_path / "E", *arguments)
     assert (code, metrics["paired"]) == (0, False)
-    assert "not used, because nothing is paired: masks" in err
+    with (tmp_path / "E" / "features_wide.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    measured = {(row["stage"], row["region"]) for row in rows if not row["error"]}
+    assert {("source", "GTV"), ("source", "Lung")} <= measured
+    assert not (tmp_path / "E" / "groups.html").exists()  # without a source nothing is compared
+    record = json.loads((tmp_path / "E" / "manifest.json").read_text())
+    assert "features_wide.*" in record["may_identify_patients"]
+    both = (*arguments, "--source", tree / "A", "--unpaired")
+    code, _, err = call(run, tmp_path / "E5", *both)
+    assert code == 0, err
+    page = (tmp_path / "E5" / "groups.html").read_text(encoding="utf-8")
+    assert "groups have 10 patients" in page
     code, metrics, _ = call(run, tmp_path / "E2", *arguments, "--pair", "--structures", "gt*")
     assert (code, metrics["n_rois"]) == (0, 1)
     code, _, err = call(run, tmp_path / "E3", *arguments[:4], "--structures", "gt*")

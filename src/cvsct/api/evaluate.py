@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cvsct.api.unpaired_features import write_unpaired_features
 from cvsct.core.errors import UsageError, need_extra
 from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import MANIFEST, Manifest
@@ -82,7 +83,8 @@ def evaluate(
         ibsi: compare features by IBSI's gray levels too, which doubles the time of features.
         cache: keep features in the user's cache folder and reuse them.
         out: folder to write `metrics.json`, `features.csv`, `report.html` and `manifest.json` to;
-            None writes nothing.
+            None writes nothing. With masks and scans on disk that do not pair, also
+            `features_wide.csv` and `groups.html`; see docs/groups.md.
         progress: called with `(task, done, total)` as the work proceeds.
         note: called with each remark that the user should read.
 
@@ -139,8 +141,11 @@ def evaluate(
             origins[side] = list(map(origin_of, contents.series, scans[side]))
         if {"harmonized", "target"} <= origins.keys():
             remarks += check_roles(origins)
-        regions_by_series = read_target_masks(
-            [Path(mask) for mask in masks], scans["target"], list(structures), remarks.append
+        mask_paths = [Path(mask) for mask in masks]
+        regions_by_series = (
+            {}  # of any scan, not of the target's alone
+            if pairing == "off"
+            else read_target_masks(mask_paths, scans["target"], list(structures), remarks.append)
         )
         true_nodules = read_nodules(Path(nodules)) if nodules else ()
     for remark in remarks:
@@ -166,6 +171,15 @@ def evaluate(
         with new_folder(Path(out)) as folder:
             with manifest.timed("writing"):
                 write_report(evaluation, folder)
+            if mask_paths and not evaluation.paired:
+                manifest.local = ["features.csv", "features_wide.*", "features_long.*"]
+                sides = {side: Path(scans) for side, scans in given.items()
+                         if isinstance(scans, Path | str)}  # fmt: skip
+                with manifest.timed("features"):
+                    write_unpaired_features(
+                        sides, mask_paths, folder, structures=structures, workers=workers,
+                        cache=cache, progress=progress, note=note,
+                    )  # fmt: skip
             manifest.inputs = with_old_keys(
                 {side: [volume.series_uid for volume in volumes] for side, volumes in scans.items()}
             )

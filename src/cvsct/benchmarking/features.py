@@ -32,7 +32,6 @@ def combat_metrics(file: FeatureFile, bootstrap: int = 1000, seed: int = 0) -> d
 
     Raises:
         EvaluationError: if there are too few regions to fit on.
-        MissingExtraError: if neuroCombat is not installed.
     """
     source, target = file.features["source"], file.features["target"]
     harmonized = crossfit_combat(source, target, seed=seed, groups=np.array(file.slices))

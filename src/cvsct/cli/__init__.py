@@ -31,6 +31,7 @@ from cvsct.cli.demo import demo
 from cvsct.cli.doctor import doctor
 from cvsct.cli.evaluate import evaluate
 from cvsct.cli.features import features
+from cvsct.cli.groups import groups
 from cvsct.cli.harmonize import harmonize
 from cvsct.cli.inspect import inspect
 from cvsct.cli.methods import methods
@@ -45,7 +46,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-WRITING = (demo, simulate, train, harmonize, evaluate, features, benchmark)
+WRITING = (demo, simulate, train, harmonize, evaluate, features, groups, benchmark)
 READING = (methods, models, inspect, doctor)
 for command in (*WRITING, *READING):
     app.command()(with_common_options(command, writes=command in WRITING))

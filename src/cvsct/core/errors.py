@@ -117,7 +117,6 @@ EXTRA_MODULES = {
         "matplotlib",
         "jinja2",
         "highdicom",
-        "neuroCombat",
     ),
     "parquet": ("pyarrow",),
     "cohort": ("distributed",),

@@ -200,7 +200,7 @@ def _cross_validated(
         tested = fold == number
         if len(np.unique(side[~tested])) < 2:
             continue  # nothing to learn from: a guess
-        score = _score(values[~tested], side[~tested], values[tested])
+        score = discriminant(values[~tested], side[~tested], values[tested])
         right[tested] = np.where(score == 0, 0.5, np.sign(score) == side[tested])
     return right
 
@@ -224,13 +224,13 @@ def _folds(
     return fold
 
 
-def _score(
+def discriminant(
     known: Float[np.ndarray, "known features"],
     side: Float[np.ndarray, " known"],
     new: Float[np.ndarray, "new features"],
 ) -> Float[np.ndarray, " new"]:
     """Discriminant of new rows, fitted on known ones: above 0 for the first side."""
-    x, z = _ranks(known, known), _ranks(known, new)
+    x, z = ranks_among(known, known), ranks_among(known, new)
     # both sides have the same weight, however many rows they have
     weight = np.where(side > 0, 0.5 / (side > 0).sum(), 0.5 / (side < 0).sum())
     middle = weight @ x
@@ -243,7 +243,7 @@ def _score(
     return np.asarray(((z - middle) / scale) @ direction)
 
 
-def _ranks(
+def ranks_among(
     known: Float[np.ndarray, "known features"], values: Float[np.ndarray, "rows features"]
 ) -> Float[np.ndarray, "rows features"]:
     """Rank of values among the known ones, from 0 to 1; 0.5 where undefined."""

@@ -65,7 +65,6 @@ def unused_input_notes(
 ) -> list[str]:
     """Remark on inputs that an unpaired evaluation cannot use, if there are any."""
     inputs = {
-        "masks": settings.regions == "masks",
         "whole slices as regions": settings.regions == "slices",
         "retest": bool(retest),
         "target harmonized": bool(target_harmonized),

@@ -7,18 +7,10 @@ to others. Two conditions favor it here. Cross-fitting takes both scanners' feat
 places, so that the two groups have the same mix of tissue; with different bodies it would remove
 the difference between the bodies as well. And it fits a shift and a scale for each of 93 features,
 where a filter of images has a few parameters.
-
-neuroCombat 0.2.12 fits it: the authors' own port, which follows the equations of the paper to its
-tolerance of 1e-4. combatlearn 2.3 takes its priors over the scanners instead of the features,
-neuroHarmonize 2.5 requires numpy 1, inmoose 0.9 requires pandas 2.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,10 +21,8 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.seeding import random_stream
 from cvsct.evaluation.agreement.concordance import refuse_other_layout
 from cvsct.evaluation.agreement.resampling import group_index
-from cvsct.evaluation.extras import load_extra
+from cvsct.evaluation.combat.estimates import estimate_combat
 from cvsct.evaluation.features.radiomics import FeatureTable, MissingValue
-
-logger = logging.getLogger(__name__)
 
 MIN_FIT_REGIONS = 5
 """Smallest number of regions of each scanner from which ComBat is fitted."""
@@ -68,7 +58,7 @@ class ComBat:
     def to_json(self) -> dict[str, Any]:
         """Plain values: the library and its input, without the fitted numbers."""
         return {
-            "library": "neuroCombat",
+            "library": "cvsct",
             "batch": "scanner",
             "fitted_on_regions": list(self.regions),
             "features": int(self.fitted.sum()),
@@ -113,7 +103,6 @@ def fit_combat(source: FeatureTable, target: FeatureTable) -> ComBat:
 
     Raises:
         EvaluationError: if there are too few regions or no feature can be fitted.
-        MissingExtraError: if neuroCombat is not installed.
     """
     if source.names != target.names:
         raise EvaluationError(
@@ -133,11 +122,14 @@ def fit_combat(source: FeatureTable, target: FeatureTable) -> ComBat:
             f"ComBat can use {int(fitted.sum())} features (defined in most regions, and varying), "
             "expected at least 2; measure other regions"
         )
-    estimates = _estimates(np.vstack([side[:, fitted] for side in sides]), counts)
-    level, spread = estimates["stand.mean"][:, 0], np.sqrt(estimates["var.pooled"][:, 0])
-    shift, scale = estimates["gamma.star"], np.sqrt(estimates["delta.star"])
+    estimates = estimate_combat(
+        np.vstack([side[:, fitted] for side in sides]),
+        [name for name, is_fitted in zip(source.names, fitted, strict=True) if is_fitted],
+        np.repeat(["1 source", "2 target"], counts).tolist(),
+    )
+    level, shift, scale = estimates.mean, estimates.shift, estimates.scale
     slope = scale[1] / scale[0]
-    to_target = level + spread * (shift[1] - slope * shift[0])
+    to_target = level + estimates.deviation * (shift[1] - slope * shift[0])
     return ComBat(source.names, fitted, slope, to_target - slope * level, counts)
 
 
@@ -204,16 +196,3 @@ def _varies(values: Float[np.ndarray, "regions features"]) -> Bool[np.ndarray, "
         np.ptp(values, axis=0) / size > _MIN_VARIATION
     )  # NaN: False
     return usable
-
-
-def _estimates(
-    values: Float[np.ndarray, "regions features"], counts: tuple[int, int]
-) -> dict[str, Any]:
-    """Estimates of neuroCombat, where batch 0 is the source and batch 1 the target."""
-    combat, pandas = load_extra("neuroCombat").neuroCombat, load_extra("pandas")
-    batches = pandas.DataFrame({"scanner": np.repeat([0, 1], counts)})
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fitted = combat(dat=values.T.astype(np.float64), covars=batches, batch_col="scanner")
-    estimates: dict[str, Any] = fitted["estimates"]
-    return estimates

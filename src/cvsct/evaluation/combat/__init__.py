@@ -1,0 +1,1 @@
+"""ComBat: harmonization of features, fitted on patients of several batches (scanners, sites)."""
