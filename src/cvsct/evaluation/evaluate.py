@@ -25,8 +25,8 @@ from cvsct.evaluation.features.placement import (
 from cvsct.evaluation.features.radiomics import FeatureTable, extract, settings_record
 from cvsct.evaluation.features.roi import patch_of
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
-from cvsct.evaluation.image.quality import image_quality
-from cvsct.evaluation.image.texture import Texture, texture_or_reason, tissue_hu
+from cvsct.evaluation.image.quality import image_qualities
+from cvsct.evaluation.image.texture import Texture, TissueSample, texture_of_samples
 from cvsct.evaluation.physics_measurements import (
     measure_physics,
     measure_physics_unpaired,
@@ -122,9 +122,9 @@ def evaluate(
             if table.missing
         ]
         progress("evaluate: image quality", 1, 4)
-        compared = {
-            side: _compare(side, shared, features, settings) for side in sides if side != "target"
-        }
+        compared = _compare(
+            [side for side in sides if side != "target"], shared, features, settings
+        )
         progress("evaluate: physics", 2, 4)
         target_slices = (
             _harmonized_target_slices(shared, target_harmonized, settings)
@@ -148,9 +148,10 @@ def evaluate(
         physics = measure_physics_unpaired(shared, target, settings.seed)
     notes += physics.notes
     progress("evaluate: texture", 3, 4)
-    texture, texture_notes = _texture(sides, settings, bool(pairs))
+    samples = {side: TissueSample.of(volumes) for side, volumes in sides.items()}
+    texture, texture_notes = _texture(samples, settings, bool(pairs))
     notes += texture_notes
-    tissue = {side: tissue_hu(volumes) for side, volumes in sides.items()}
+    tissue = {side: sample.mean_hu for side, sample in samples.items()}
     if not pairs and texture is None and None in tissue.values():
         raise EvaluationError(texture_notes[0])
     progress("evaluate: texture", 4, 4)
@@ -177,7 +178,7 @@ def evaluate(
 
 
 def _texture(
-    sides: Mapping[str, Sequence[CTVolume]], settings: EvaluationSettings, paired: bool
+    sides: Mapping[str, TissueSample], settings: EvaluationSettings, paired: bool
 ) -> tuple[Texture | None, list[str]]:
     """Texture spectra with remarks on them; None, with the reason, where they cannot be measured.
 
@@ -186,7 +187,7 @@ def _texture(
     reasons = []
     sizes = [settings.spectrum_px // k for k in ((1,) if paired else (1, 2, 4))]
     for size_px in (size for size in sizes if size >= MIN_SPECTRUM_PX):
-        texture, reason = texture_or_reason(sides, size_px)
+        texture, reason = texture_of_samples(sides, size_px)
         if texture is not None:
             is_smaller = size_px < settings.spectrum_px
             remark = f"texture spectra of patches of {size_px} px: no larger ones fit into the body"
@@ -254,23 +255,25 @@ def _features(
 
 
 def _compare(
-    side: str,
+    sides: Sequence[str],
     shared: Sequence[SharedSlices],
     features: Mapping[str, FeatureTable],
     settings: EvaluationSettings,
-) -> Comparison:
-    """Agreement of one side with the target."""
-    pairs = [
-        (image, reference)
+) -> dict[str, Comparison]:
+    """Agreement of each side with the target."""
+    planes = (
+        ({side: images_of(slices, side).hu[index] for side in sides}, target_plane)
         for slices in shared
-        for image, reference in zip(
-            images_of(slices, side).hu, images_of(slices, "target").hu, strict=True
-        )
-    ]
-    return Comparison(
-        quality=image_quality(pairs, settings.window),
-        within=within_regions(features[side], features["target"]),
-        across=across_regions(
-            features[side], features["target"], settings.bootstrap, settings.seed
-        ),
+        for index, target_plane in enumerate(images_of(slices, "target").hu)
     )
+    quality = image_qualities(planes, settings.window)
+    return {
+        side: Comparison(
+            quality=quality[side],
+            within=within_regions(features[side], features["target"]),
+            across=across_regions(
+                features[side], features["target"], settings.bootstrap, settings.seed
+            ),
+        )
+        for side in sides
+    }

@@ -15,7 +15,7 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.placement import PlacedRegion
 from cvsct.evaluation.features.radiomics import FeatureTable
 from cvsct.evaluation.identification import Identification, identify
-from cvsct.evaluation.image.alignment import Alignment, alignment
+from cvsct.evaluation.image.alignment import Alignment, alignment, alignments
 from cvsct.evaluation.image.consistency import (
     Idempotence,
     SliceConsistency,
@@ -28,7 +28,7 @@ from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.image.nodules import NoduleComparison, compare_nodules
 from cvsct.evaluation.image.noise import TissueNoise, tissue_noise
 from cvsct.evaluation.image.residuals import Residuals, residuals
-from cvsct.evaluation.image.tissues import Tissue, TissueBias, TissueMap, bias_by_tissue
+from cvsct.evaluation.image.tissues import Tissue, TissueBias, TissueMap, bias_of_sides
 from cvsct.evaluation.shared_slices import SharedSlices, images_of
 
 Result = TypeVar("Result")
@@ -113,17 +113,18 @@ def measure_physics(
     maps = [TissueMap.of(target) for target in sides["target"]]
     against = {name: list(zip(sides[name], sides["target"], strict=True)) for name in names}
     slice_of_region = [(placed.volume, placed.region.slice_index) for placed in regions]
-    shift = {name: attempts.measure("shift", alignment, against[name]) for name in names}
+    stacks = [dict(zip(sides, stack, strict=True)) for stack in zip(*sides.values(), strict=True)]
+    shifts = {name: (name, "target") for name in names}
     if "source" in sides:
-        before_and_after = list(zip(sides["harmonized"], sides["source"], strict=True))
-        shift["moved"] = attempts.measure("shift", alignment, before_and_after)
+        shifts["moved"] = ("harmonized", "source")
+    shift = attempts.measure("shift", alignments, stacks, shifts) or {}
     identification = {
         name: attempts.measure("scanner identification", identify, features[name],
                                features["target"], slice_of_region, seed=seed)
         for name in names
     }  # fmt: skip
     return PhysicsMeasurements(
-        bias={name: bias_by_tissue(pairs, maps) for name, pairs in against.items()},
+        bias=bias_of_sides(names, stacks, maps),
         residuals={name: residuals(pairs, maps) for name, pairs in against.items()},
         shift=_measured(shift),
         noise=attempts.measure("noise power", tissue_noise, sides, seed=seed) or {},
