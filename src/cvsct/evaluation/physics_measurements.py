@@ -24,9 +24,10 @@ from cvsct.evaluation.image.consistency import (
 )
 from cvsct.evaluation.image.edge_mtf import EdgeTransfer, edge_transfer
 from cvsct.evaluation.image.edges import EdgeKind
+from cvsct.evaluation.image.mean_image import MeanImage
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.image.nodules import NoduleComparison, compare_nodules
-from cvsct.evaluation.image.noise import TissueNoise, tissue_noise
+from cvsct.evaluation.image.noise import TissueNoise, stacks_of, tissue_noise
 from cvsct.evaluation.image.residuals import Residuals, residuals
 from cvsct.evaluation.image.tissues import Tissue, TissueBias, TissueMap, bias_of_sides
 from cvsct.evaluation.shared_slices import SharedSlices, images_of
@@ -123,12 +124,13 @@ def measure_physics(
                                features["target"], slice_of_region, seed=seed)
         for name in names
     }  # fmt: skip
+    means = [MeanImage.of(list(stack.values())) for stack in stacks_of(sides)]
     return PhysicsMeasurements(
         bias=bias_of_sides(names, stacks, maps),
         residuals={name: residuals(pairs, maps) for name, pairs in against.items()},
         shift=_measured(shift),
-        noise=attempts.measure("noise power", tissue_noise, sides, seed=seed) or {},
-        edges=attempts.measure("edge transfer", edge_transfer, sides, seed=seed) or {},
+        noise=attempts.measure("noise power", tissue_noise, sides, seed=seed, means=means) or {},
+        edges=attempts.measure("edge transfer", edge_transfer, sides, seed=seed, means=means) or {},
         consistency=attempts.measure("slice consistency", slice_consistency, sides, maps) or {},
         nodules=attempts.measure("nodules", compare_nodules, sides, nodules) if nodules else None,
         identification=_measured(identification),
@@ -162,8 +164,11 @@ def measure_physics_unpaired(
     noise: dict[str, TissueNoise] = {}
     edges: dict[EdgeKind, dict[str, EdgeTransfer]] = {}
     for sides in groups:
-        noise |= attempts.measure("noise power", tissue_noise, sides, seed=seed) or {}
-        edges_of_group = attempts.measure("edge transfer", edge_transfer, sides, seed=seed) or {}
+        means = [MeanImage.of(list(stack.values())) for stack in stacks_of(sides)]
+        noise |= attempts.measure("noise power", tissue_noise, sides, seed=seed, means=means) or {}
+        edges_of_group = (
+            attempts.measure("edge transfer", edge_transfer, sides, seed=seed, means=means) or {}
+        )
         for kind, by_side in edges_of_group.items():
             edges.setdefault(kind, {}).update(by_side)
     before_and_after = [(slices.harmonized, images_of(slices, "source")) for slices in shared]

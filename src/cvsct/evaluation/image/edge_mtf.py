@@ -24,10 +24,11 @@ from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 from cvsct.evaluation.image.edges import (
     LENGTH_PX,
     REACH_PX,
-    Edge,
     EdgeKind,
+    EdgePixels,
     find_edges,
 )
+from cvsct.evaluation.image.mean_image import MeanImage
 from cvsct.evaluation.image.mtf import STEPS_PER_PX, ModulationTransfer, edge_transform
 from cvsct.evaluation.image.noise import stacks_of
 
@@ -81,7 +82,9 @@ class EdgeTransfer:
 
 
 def edge_transfer(
-    sides: Mapping[str, Sequence[CTVolume]], seed: int = 0
+    sides: Mapping[str, Sequence[CTVolume]],
+    seed: int = 0,
+    means: Sequence[MeanImage] | None = None,
 ) -> dict[EdgeKind, dict[str, EdgeTransfer]]:
     """Measure modulation transfer by kind of edge, each side on the same pieces of edge.
 
@@ -92,17 +95,21 @@ def edge_transfer(
         sides: volumes by side; volume i of every side shows the same slices. Sides of different
             bodies are measured by a call for each.
         seed: seed of the bootstrap.
+        means: mean image of each of `stacks_of(sides)`, where they are known; None computes them.
 
     Raises:
         EvaluationError: if sides differ in their number of volumes or in a volume's shape.
     """
     profiles: dict[EdgeKind, dict[str, list[_Profile]]] = {"skin": {}, "lung": {}}
     pixel_mm = 1.0
-    for stack in stacks_of(sides):
-        pixel_mm = next(iter(stack.values())).pixel_mm
-        for edge in find_edges(list(stack.values())):
+    for number, stack in enumerate(stacks_of(sides)):
+        first = next(iter(stack.values()))
+        pixel_mm, shape = first.pixel_mm, (first.hu.shape[1], first.hu.shape[2])
+        mean = means[number] if means is not None else MeanImage.of(list(stack.values()))
+        for edge in find_edges(mean):
+            pixels = edge.pixels(shape)
             for side, volume in stack.items():
-                profiles[edge.kind].setdefault(side, []).append(_profile(edge, volume))
+                profiles[edge.kind].setdefault(side, []).append(_profile(pixels, volume))
     return {
         kind: {side: _transfer(of_side, pixel_mm, seed) for side, of_side in by_side.items()}
         for kind, by_side in profiles.items()
@@ -146,9 +153,9 @@ class _Profile:
     clipped_share: float
 
 
-def _profile(edge: Edge, volume: CTVolume) -> _Profile:
+def _profile(pixels: EdgePixels, volume: CTVolume) -> _Profile:
     """Profile across an edge of one side's image, around the edge's position in that image."""
-    distance, hu = edge.profile(volume.hu)
+    distance, hu = pixels.distance_px, pixels.hu_of(volume.hu)
     dark, bright = distance < -REACH_PX / 2, distance > REACH_PX / 2
     low, high = float(hu[dark].mean()), float(hu[bright].mean())
     height = (hu - low) / (high - low)
@@ -183,27 +190,26 @@ def _transfer(profiles: Sequence[_Profile], pixel_mm: float, seed: int) -> EdgeT
     )
     contrast_hu = float(np.mean([profile.contrast_hu for profile in profiles]))
 
-    def weighted_transfer(weights: Float[np.ndarray, " edges"]) -> ModulationTransfer:
-        total = weights @ counts
-        filled = total > 0
-        middles = (np.arange(BINS) + 0.5) / STEPS_PER_PX - REACH_PX
-        esf = np.interp(
-            middles,
-            (weights @ distance)[filled] / total[filled],
-            (weights @ height)[filled] / total[filled],
-        )
-        f, curve = edge_transform(esf, pixel_mm)
-        return ModulationTransfer(f, curve, contrast_hu)
-
     n = len(profiles)
     rng = random_stream(seed, "edges")
-    draws = [
-        weighted_transfer(rng.multinomial(n, np.full(n, 1 / n)).astype(np.float64)).mtf50_per_mm
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile(draws, [2.5, 97.5])
+    weights = [np.ones(n), *(rng.multinomial(n, np.full(n, 1 / n)) for _ in range(RESAMPLES))]
+    middles = (np.arange(BINS) + 0.5) / STEPS_PER_PX - REACH_PX
+    spread_functions = []
+    for weight in np.array(weights, dtype=np.float64):
+        total = weight @ counts
+        filled = total > 0
+        spread_functions.append(
+            np.interp(
+                middles,
+                (weight @ distance)[filled] / total[filled],
+                (weight @ height)[filled] / total[filled],
+            )
+        )
+    f, curves = edge_transform(np.stack(spread_functions), pixel_mm)
+    transfer, *resampled = (ModulationTransfer(f, curve, contrast_hu) for curve in curves)
+    low, high = np.percentile([curve.mtf50_per_mm for curve in resampled], [2.5, 97.5])
     return EdgeTransfer(
-        transfer=weighted_transfer(np.ones(n)),
+        transfer=transfer,
         mtf50_interval=(float(low), float(high)) if np.isfinite([low, high]).all() else None,
         n_edges=n,
         length_mm=n * LENGTH_PX * pixel_mm,
