@@ -36,11 +36,9 @@ BAND_SIGMAS_PX = (1.5, 6.0)
 TAPER = 0.2
 """Share of a slice's side over which its borders are faded out, half of it at each end."""
 
-UPSAMPLING = 100
-"""Number of steps in a pixel at which the peak is searched."""
-
-SEARCHED_STEPS = 75
-"""Number of these steps to either side of the highest pixel of the cross-correlation."""
+SEARCHES_PX = ((0.1, 0.7), (0.01, 0.1))
+"""Steps of the searches for the peak, each with its reach to either side of the one before. The
+band-pass leaves a peak several pixels wide, so that a coarse grid cannot miss it."""
 
 MIN_CONTRAST_HU = 1.0
 """Smallest root mean square of a band-passed slice that can be aligned."""
@@ -187,20 +185,25 @@ def _shift_px(image: _Band, reference: _Band) -> tuple[float, float] | None:
     correlation = np.abs(image_of(product, image.shape))
     peak = np.unravel_index(int(np.argmax(correlation)), image.shape)
     whole = [
-        int(position) - (size if position > size // 2 else 0)
+        float(position) - (size if position > size // 2 else 0)
         for position, size in zip(peak, image.shape, strict=True)
     ]
-    steps = np.arange(-SEARCHED_STEPS, SEARCHED_STEPS + 1) / UPSAMPLING
     columns = image.shape[1]
     weight = np.full(product.shape[1], 2.0)  # each coefficient also stands for its conjugate
     weight[0] = 1.0
     if columns % 2 == 0:
         weight[-1] = 1.0
-    down = _waves(whole[0] + steps, scipy.fft.fftfreq(image.shape[0]))
-    across = _waves(whole[1] + steps, scipy.fft.rfftfreq(columns)) * weight
-    finer = np.abs(((down @ product) @ across.T).real)
-    row, column = np.unravel_index(int(np.argmax(finer)), finer.shape)
-    return float(whole[0] + steps[row]), float(whole[1] + steps[column])
+    f_down, f_across = scipy.fft.fftfreq(image.shape[0]), scipy.fft.rfftfreq(columns)
+    down_px, across_px = whole
+    for step_px, reach_px in SEARCHES_PX:
+        count = round(reach_px / step_px)
+        steps = np.arange(-count, count + 1) * step_px
+        down = _waves(down_px + steps, f_down)
+        across = _waves(across_px + steps, f_across) * weight
+        finer = np.abs(((down @ product) @ across.T).real)
+        row, column = np.unravel_index(int(np.argmax(finer)), finer.shape)
+        down_px, across_px = down_px + steps[row], across_px + steps[column]
+    return round(float(down_px), 2), round(float(across_px), 2)
 
 
 def _waves(
