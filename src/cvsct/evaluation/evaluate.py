@@ -9,9 +9,11 @@ tissue.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion
+from cvsct.core.platform import cores
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.agreement.concordance import across_regions, within_regions
@@ -131,7 +133,10 @@ def evaluate(
             if target_harmonized
             else []
         )
-        physics = measure_physics(shared, regions, features, nodules, target_slices, settings.seed)
+        physics = measure_physics(
+            shared, regions, features, nodules, target_slices, settings.seed,
+            settings.workers or cores(),
+        )  # fmt: skip
     else:
         note(f"not paired: {pairing.unpaired_because}; texture spectra and mean HU are compared")
         all_remarks.add(unused_input_notes(settings, retest, target_harmonized, nodules))
@@ -145,10 +150,12 @@ def evaluate(
         ]
         notes = []
         sides.pop("retest", None)
-        physics = measure_physics_unpaired(shared, target, settings.seed)
+        physics = measure_physics_unpaired(
+            shared, target, settings.seed, settings.workers or cores()
+        )
     notes += physics.notes
     progress("evaluate: texture", 3, 4)
-    samples = {side: TissueSample.of(volumes) for side, volumes in sides.items()}
+    samples = _samples(sides, settings.workers or cores())
     texture, texture_notes = _texture(samples, settings, bool(pairs))
     notes += texture_notes
     tissue = {side: sample.mean_hu for side, sample in samples.items()}
@@ -175,6 +182,12 @@ def evaluate(
         extraction=settings_record(settings.bin_width_hu),
         notes=(*all_remarks.remarks, *notes),
     )
+
+
+def _samples(sides: Mapping[str, Sequence[CTVolume]], workers: int) -> dict[str, TissueSample]:
+    """Slices of each side with their soft tissue, in threads."""
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(sides, pool.map(TissueSample.of, sides.values()), strict=True))
 
 
 def _texture(
@@ -266,7 +279,7 @@ def _compare(
         for slices in shared
         for index, target_plane in enumerate(images_of(slices, "target").hu)
     )
-    quality = image_qualities(planes, settings.window)
+    quality = image_qualities(planes, settings.window, settings.workers or cores())
     return {
         side: Comparison(
             quality=quality[side],

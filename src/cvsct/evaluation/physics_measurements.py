@@ -7,6 +7,7 @@ out, and `notes` says why.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -96,6 +97,7 @@ def measure_physics(
     nodules: Sequence[NoduleTruth] = (),
     target_harmonized: Sequence[CTVolume] = (),
     seed: int = 0,
+    workers: int = 1,
 ) -> PhysicsMeasurements:
     """Measure the physics of sides that show the same slices.
 
@@ -107,44 +109,55 @@ def measure_physics(
         nodules: true nodules of any number of simulated bodies.
         target_harmonized: the target's slices put through the model, in the order of `shared`.
         seed: seed of region positions, bootstraps and folds.
+        workers: number of threads; the filters and transforms run outside Python's lock.
     """
-    attempts = _Attempts()
     names = [name for name in features if name != "target"]
     sides = {name: [images_of(slices, name) for slices in shared] for name in [*names, "target"]}
-    maps = [TissueMap.of(target) for target in sides["target"]]
-    against = {name: list(zip(sides[name], sides["target"], strict=True)) for name in names}
-    slice_of_region = [(placed.volume, placed.region.slice_index) for placed in regions]
     stacks = [dict(zip(sides, stack, strict=True)) for stack in zip(*sides.values(), strict=True)]
+    pairs = {name: list(zip(sides[name], sides["target"], strict=True)) for name in names}
     shifts = {name: (name, "target") for name in names}
     if "source" in sides:
         shifts["moved"] = ("harmonized", "source")
-    shift = attempts.measure("shift", alignments, stacks, shifts) or {}
-    identification = {
-        name: attempts.measure("scanner identification", identify, features[name],
-                               features["target"], slice_of_region, seed=seed)
-        for name in names
-    }  # fmt: skip
-    means = [MeanImage.of(list(stack.values())) for stack in stacks_of(sides)]
-    return PhysicsMeasurements(
-        bias=bias_of_sides(names, stacks, maps),
-        residuals={name: residuals(pairs, maps) for name, pairs in against.items()},
-        shift=_measured(shift),
-        noise=attempts.measure("noise power", tissue_noise, sides, seed=seed, means=means) or {},
-        edges=attempts.measure("edge transfer", edge_transfer, sides, seed=seed, means=means) or {},
-        consistency=attempts.measure("slice consistency", slice_consistency, sides, maps) or {},
-        nodules=attempts.measure("nodules", compare_nodules, sides, nodules) if nodules else None,
-        identification=_measured(identification),
-        idempotence=attempts.measure(
-            "idempotence", idempotence, sides["target"], target_harmonized, maps
+    slice_of_region = [(placed.volume, placed.region.slice_index) for placed in regions]
+    with ThreadPoolExecutor(workers) as pool:
+        attempts = _Attempts(pool)
+        shift = attempts.start("shift", alignments, stacks, shifts)
+        maps = list(pool.map(TissueMap.of, sides["target"]))
+        means = list(pool.map(MeanImage.of, map(list, map(dict.values, stacks_of(sides)))))
+        edges = attempts.start("edge transfer", edge_transfer, sides, seed=seed, means=means)
+        noise = attempts.start("noise power", tissue_noise, sides, seed=seed, means=means)
+        consistency = attempts.start("slice consistency", slice_consistency, sides, maps)
+        bias = pool.submit(bias_of_sides, names, stacks, maps)
+        sizes = {name: pool.submit(residuals, pairs[name], maps) for name in names}
+        identification = {
+            name: attempts.start("scanner identification", identify, features[name],
+                                 features["target"], slice_of_region, seed=seed)
+            for name in names
+        }  # fmt: skip
+        nodule_errors = (
+            attempts.start("nodules", compare_nodules, sides, nodules) if nodules else None
         )
-        if target_harmonized
-        else None,
-        notes=tuple(dict.fromkeys(attempts.notes)),
+        change = (
+            attempts.start("idempotence", idempotence, sides["target"], target_harmonized, maps)
+            if target_harmonized
+            else None
+        )
+    return PhysicsMeasurements(
+        bias=bias.result(),
+        residuals={name: size.result() for name, size in sizes.items()},
+        shift=_measured(shift.result() or {}),
+        noise=noise.result() or {},
+        edges=edges.result() or {},
+        consistency=consistency.result() or {},
+        nodules=nodule_errors.result() if nodule_errors else None,
+        identification=_measured({name: task.result() for name, task in identification.items()}),
+        idempotence=change.result() if change else None,
+        notes=attempts.notes,
     )
 
 
 def measure_physics_unpaired(
-    shared: Sequence[SharedSlices], target: Sequence[CTVolume], seed: int = 0
+    shared: Sequence[SharedSlices], target: Sequence[CTVolume], seed: int = 0, workers: int = 1
 ) -> PhysicsMeasurements:
     """Measure noise and edges of sides where the target shows another body.
 
@@ -152,8 +165,8 @@ def measure_physics_unpaired(
         shared: harmonized slices with their source; may be empty.
         target: series of the target scanner.
         seed: seed of region positions and bootstraps.
+        workers: number of threads.
     """
-    attempts = _Attempts()
     groups: list[dict[str, list[CTVolume]]] = [{"target": list(target)}]
     if shared:
         one_body = {
@@ -163,39 +176,64 @@ def measure_physics_unpaired(
         groups.insert(0, one_body)
     noise: dict[str, TissueNoise] = {}
     edges: dict[EdgeKind, dict[str, EdgeTransfer]] = {}
-    for sides in groups:
-        means = [MeanImage.of(list(stack.values())) for stack in stacks_of(sides)]
-        noise |= attempts.measure("noise power", tissue_noise, sides, seed=seed, means=means) or {}
-        edges_of_group = (
-            attempts.measure("edge transfer", edge_transfer, sides, seed=seed, means=means) or {}
-        )
-        for kind, by_side in edges_of_group.items():
+    with ThreadPoolExecutor(workers) as pool:
+        attempts = _Attempts(pool)
+        tasks = []
+        for sides in groups:
+            means = list(pool.map(MeanImage.of, map(list, map(dict.values, stacks_of(sides)))))
+            tasks.append(
+                (
+                    attempts.start("noise power", tissue_noise, sides, seed=seed, means=means),
+                    attempts.start("edge transfer", edge_transfer, sides, seed=seed, means=means),
+                )
+            )
+        before_and_after = [(slices.harmonized, images_of(slices, "source")) for slices in shared]
+        moved = attempts.start("shift", alignment, before_and_after) if before_and_after else None
+    for noise_of_group, edges_of_group in tasks:
+        noise |= noise_of_group.result() or {}
+        for kind, by_side in (edges_of_group.result() or {}).items():
             edges.setdefault(kind, {}).update(by_side)
-    before_and_after = [(slices.harmonized, images_of(slices, "source")) for slices in shared]
-    moved = attempts.measure("shift", alignment, before_and_after) if before_and_after else None
     return PhysicsMeasurements(
         noise=noise,
         edges=edges,
-        shift={"moved": moved} if moved else {},
-        notes=tuple(dict.fromkeys(attempts.notes)),
+        shift=_measured({"moved": moved.result() if moved else None}),
+        notes=attempts.notes,
     )
 
 
 @dataclass
 class _Attempts:
-    """Measurements that may fail alone, with a note on each that did."""
+    """Measurements in threads that may fail alone, with a note on each that did.
 
-    notes: list[str] = field(default_factory=list)
+    Args:
+        pool: the threads.
+        refusals: why each measurement was refused, in the order in which they were started; empty
+            where it was not.
+    """
 
-    def measure(
+    pool: ThreadPoolExecutor
+    refusals: list[str] = field(default_factory=list)
+
+    def start(
         self, name: str, function: Callable[..., Result], *arguments: Any, **options: Any
-    ) -> Result | None:
-        """Result of a measurement; None, with a note of the reason, where it is refused."""
-        try:
-            return function(*arguments, **options)
-        except EvaluationError as error:
-            self.notes.append(f"no {name}: {error}")
-            return None
+    ) -> Future[Result | None]:
+        """Begin a measurement, whose result is None where it is refused."""
+        number = len(self.refusals)
+        self.refusals.append("")
+
+        def attempt() -> Result | None:
+            try:
+                return function(*arguments, **options)
+            except EvaluationError as error:
+                self.refusals[number] = f"no {name}: {error}"
+                return None
+
+        return self.pool.submit(attempt)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why measurements are missing, once all are done."""
+        return tuple(dict.fromkeys(filter(None, self.refusals)))
 
 
 def _measured(results: Mapping[str, Result | None]) -> dict[str, Result]:

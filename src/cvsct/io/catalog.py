@@ -24,6 +24,7 @@ from cvsct.io.dicom.header import (
     label,
     media_class_of,
     not_a_slice,
+    quiet,
     read_dataset,
     text,
     whole,
@@ -91,10 +92,11 @@ def catalog(path: Path) -> Catalog:
     files = walk(path, tally)
     scans = [file for file in files if is_nifti(file)]
     dicom = _DicomFiles(path, tally)
-    for file in files:
-        if not is_nifti(file):
-            dicom.add(file)
-    dicom.count_foreign()
+    with quiet():  # once for all attributes of all files
+        for file in files:
+            if not is_nifti(file):
+                dicom.add(file)
+        dicom.count_foreign()
     series = dicom.series()
     if series and scans:
         tally.add(BESIDE_DICOM, *scans)

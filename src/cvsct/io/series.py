@@ -8,7 +8,7 @@ from pathlib import Path
 from cvsct.core.errors import SeriesError
 from cvsct.io.dicom.derive import Derivation, is_derived_here
 from cvsct.io.dicom.enhanced import FrameStack, open_enhanced
-from cvsct.io.dicom.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, label, quiet, read_dataset
+from cvsct.io.dicom.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, label, read_dataset
 from cvsct.io.dicom.hu_check import refuse_no_hu
 from cvsct.io.dicom.stack import SeriesFiles, Stack, open_stack
 from cvsct.io.dicom.write import DerivedWriter
@@ -46,8 +46,7 @@ def open_headers(series: SeriesFiles) -> Opened:
     if series.refused:
         raise SeriesError(series.refused)
     if not series.frames:
-        with quiet():  # once for all attributes of all headers
-            return open_stack(series)
+        return open_stack(series)
     (path,) = series.files
     return open_nifti(path) if is_nifti(path) else open_enhanced(path)
 

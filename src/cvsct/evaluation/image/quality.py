@@ -7,6 +7,7 @@ the HU window; the bias and the residual are in HU.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -252,25 +253,35 @@ def image_quality(
 def image_qualities(
     slices: Iterable[tuple[Mapping[str, Float[np.ndarray, "_ _"]], Float[np.ndarray, "_ _"]]],
     window: HUWindow,
+    workers: int = 1,
 ) -> dict[str, ImageQuality]:
     """`image_quality` of several sides; what depends on the target alone is computed once.
 
     Args:
         slices: images of one slice by side, and the target's image; at least one slice.
         window: HU range that is scaled to [0, 1] for PSNR, SSIM and NCC.
+        workers: number of threads.
     """
-    rows: dict[str, list[tuple[float, float, float, float, int]]] = {}
-    for images, target in slices:
-        weights = SoftTissueWeights.of(soft_tissue(target[None])[0])
-        moments = None
-        for side, image in images.items():
-            x, y = _fractions(image, target, window)
-            moments = moments or _LocalMoments.of(y)
-            bias_hu = weights.mean_hu(residual_hu(image, target).astype(np.float64))
-            rows.setdefault(side, []).append(
-                (_psnr_db(x, y), moments.ssim(x), _ncc(x, y), bias_hu, weights.n_pixels)
-            )
-    return {side: _summary(np.array(rows_of_side)) for side, rows_of_side in rows.items()}
+    with ThreadPoolExecutor(workers) as pool:
+        rows = list(pool.map(lambda planes: _slice_quality(*planes, window), slices))
+    return {side: _summary(np.array([row[side] for row in rows])) for side in rows[0]}
+
+
+def _slice_quality(
+    images: Mapping[str, Float[np.ndarray, "_ _"]],
+    target: Float[np.ndarray, "rows columns"],
+    window: HUWindow,
+) -> dict[str, tuple[float, float, float, float, int]]:
+    """PSNR, SSIM, NCC, bias and pixels of soft tissue of one slice, by side."""
+    weights = SoftTissueWeights.of(soft_tissue(target[None])[0])
+    moments: _LocalMoments | None = None
+    figures = {}
+    for side, image in images.items():
+        x, y = _fractions(image, target, window)
+        moments = moments or _LocalMoments.of(y)
+        bias_hu = weights.mean_hu(residual_hu(image, target).astype(np.float64))
+        figures[side] = _psnr_db(x, y), moments.ssim(x), _ncc(x, y), bias_hu, weights.n_pixels
+    return figures
 
 
 def _summary(rows: Float[np.ndarray, "slices 5"]) -> ImageQuality:
