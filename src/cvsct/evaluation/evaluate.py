@@ -29,6 +29,7 @@ from cvsct.evaluation.features.roi import patch_of
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.image.quality import image_qualities
 from cvsct.evaluation.image.texture import Texture, TissueSample, texture_of_samples
+from cvsct.evaluation.image.tissues import TissueMap
 from cvsct.evaluation.physics_measurements import (
     measure_physics,
     measure_physics_unpaired,
@@ -94,15 +95,21 @@ def evaluate(
             f"nothing to compare: {len(harmonized)} harmonized and {len(target)} target series; "
             "give at least one series of each"
         )
-    tolerance_mm = settings.z_tolerance_mm
-    given = {"source": source, "harmonized": harmonized, "retest": retest, "target": target}
-    sides = {side: volumes for side, volumes in given.items() if volumes}
+    tolerance_mm, workers = settings.z_tolerance_mm, settings.workers or cores()
+    sides = {
+        side: volumes
+        for side, volumes in {
+            "source": source, "harmonized": harmonized, "retest": retest, "target": target
+        }.items()
+        if volumes
+    }  # fmt: skip
     forced = settings.pairing == "forced"
     pairing = pair_with_target(harmonized, target, source, settings)
     pairs = pairing.pairs
     all_remarks = Remarks(note, list(remarks))
     all_remarks.add(pairing.notes)
     regions: list[PlacedRegion] = []
+    maps: list[TissueMap] = []
     compared: dict[str, Comparison] = {}
     features: dict[str, FeatureTable] = {}
     if pairs:
@@ -113,7 +120,8 @@ def evaluate(
         sides = {side: [images_of(slices, side) for slices in shared] for side in sides}
         notes: list[str] = []
         progress("evaluate: features", 0, 4)
-        regions = _place_regions(shared, settings, masks or {})
+        maps = _tissue_maps(shared, workers)
+        regions = _place_regions(shared, maps, settings, masks or {})
         all_remarks.add(region_notes(regions, settings, masks or {}))
         if settings.regions == "squares" and len(regions) < settings.rois:
             notes.append(f"soft tissue has room for only {len(regions)} of {settings.rois} regions")
@@ -125,7 +133,7 @@ def evaluate(
         ]
         progress("evaluate: image quality", 1, 4)
         compared = _compare(
-            [side for side in sides if side != "target"], shared, features, settings
+            [side for side in sides if side != "target"], shared, maps, features, settings
         )
         progress("evaluate: physics", 2, 4)
         target_slices = (
@@ -134,9 +142,8 @@ def evaluate(
             else []
         )
         physics = measure_physics(
-            shared, regions, features, nodules, target_slices, settings.seed,
-            settings.workers or cores(),
-        )  # fmt: skip
+            shared, regions, features, nodules, target_slices, settings.seed, workers, maps
+        )
     else:
         note(f"not paired: {pairing.unpaired_because}; texture spectra and mean HU are compared")
         all_remarks.add(unused_input_notes(settings, retest, target_harmonized, nodules))
@@ -150,14 +157,11 @@ def evaluate(
         ]
         notes = []
         sides.pop("retest", None)
-        physics = measure_physics_unpaired(
-            shared, target, settings.seed, settings.workers or cores()
-        )
-    notes += physics.notes
+        physics = measure_physics_unpaired(shared, target, settings.seed, workers)
     progress("evaluate: texture", 3, 4)
-    samples = _samples(sides, settings.workers or cores())
+    samples = _samples(sides, maps, workers)
     texture, texture_notes = _texture(samples, settings, bool(pairs))
-    notes += texture_notes
+    notes += [*physics.notes, *texture_notes]
     tissue = {side: sample.mean_hu for side, sample in samples.items()}
     if not pairs and texture is None and None in tissue.values():
         raise EvaluationError(texture_notes[0])
@@ -184,10 +188,21 @@ def evaluate(
     )
 
 
-def _samples(sides: Mapping[str, Sequence[CTVolume]], workers: int) -> dict[str, TissueSample]:
-    """Slices of each side with their soft tissue, in threads."""
+def _tissue_maps(shared: Sequence[SharedSlices], workers: int) -> list[TissueMap]:
+    """Tissue of the compared slices of each target, in threads."""
     with ThreadPoolExecutor(workers) as pool:
-        return dict(zip(sides, pool.map(TissueSample.of, sides.values()), strict=True))
+        return list(pool.map(TissueMap.of, [images_of(slices, "target") for slices in shared]))
+
+
+def _samples(
+    sides: Mapping[str, Sequence[CTVolume]], maps: Sequence[TissueMap], workers: int
+) -> dict[str, TissueSample]:
+    """Slices of each side with their soft tissue; `maps` are the target's, if it is paired."""
+    soft = [
+        [tissue.soft for tissue in maps] if maps and side == "target" else None for side in sides
+    ]
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(sides, pool.map(TissueSample.of, sides.values(), soft), strict=True))
 
 
 def _texture(
@@ -238,6 +253,7 @@ def _harmonized_target_slices(
 
 def _place_regions(
     shared: Sequence[SharedSlices],
+    maps: Sequence[TissueMap],
     settings: EvaluationSettings,
     masks: Mapping[int, Sequence[MaskedRegion]],
 ) -> list[PlacedRegion]:
@@ -246,7 +262,8 @@ def _place_regions(
         return place_slices(shared)
     if settings.regions == "masks":
         return place_masks(shared, masks)
-    return place_regions(shared, settings.rois, settings.roi_px, settings.seed)
+    soft = [tissue.soft for tissue in maps]
+    return place_regions(shared, soft, settings.rois, settings.roi_px, settings.seed)
 
 
 def _features(
@@ -270,14 +287,17 @@ def _features(
 def _compare(
     sides: Sequence[str],
     shared: Sequence[SharedSlices],
+    maps: Sequence[TissueMap],
     features: Mapping[str, FeatureTable],
     settings: EvaluationSettings,
 ) -> dict[str, Comparison]:
     """Agreement of each side with the target."""
     planes = (
-        ({side: images_of(slices, side).hu[index] for side in sides}, target_plane)
-        for slices in shared
-        for index, target_plane in enumerate(images_of(slices, "target").hu)
+        ({side: images_of(slices, side).hu[index] for side in sides}, target_plane, soft)
+        for slices, tissue in zip(shared, maps, strict=True)
+        for index, (target_plane, soft) in enumerate(
+            zip(images_of(slices, "target").hu, tissue.soft, strict=True)
+        )
     )
     quality = image_qualities(planes, settings.window, settings.workers or cores())
     return {

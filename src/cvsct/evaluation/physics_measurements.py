@@ -98,6 +98,7 @@ def measure_physics(
     target_harmonized: Sequence[CTVolume] = (),
     seed: int = 0,
     workers: int = 1,
+    maps: Sequence[TissueMap] | None = None,
 ) -> PhysicsMeasurements:
     """Measure the physics of sides that show the same slices.
 
@@ -110,6 +111,7 @@ def measure_physics(
         target_harmonized: the target's slices put through the model, in the order of `shared`.
         seed: seed of region positions, bootstraps and folds.
         workers: number of threads; the filters and transforms run outside Python's lock.
+        maps: tissue maps of the targets, where they are known; None computes them.
     """
     names = [name for name in features if name != "target"]
     sides = {name: [images_of(slices, name) for slices in shared] for name in [*names, "target"]}
@@ -122,7 +124,7 @@ def measure_physics(
     with ThreadPoolExecutor(workers) as pool:
         attempts = _Attempts(pool)
         shift = attempts.start("shift", alignments, stacks, shifts)
-        maps = list(pool.map(TissueMap.of, sides["target"]))
+        maps = maps or list(pool.map(TissueMap.of, sides["target"]))
         means = list(pool.map(MeanImage.of, map(list, map(dict.values, stacks_of(sides)))))
         edges = attempts.start("edge transfer", edge_transfer, sides, seed=seed, means=means)
         noise = attempts.start("noise power", tissue_noise, sides, seed=seed, means=means)

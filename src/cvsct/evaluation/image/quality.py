@@ -236,6 +236,14 @@ class ImageQuality:
     hu_bias: float | None
 
 
+SliceOfSides = tuple[
+    Mapping[str, Float[np.ndarray, "_ _"]],
+    Float[np.ndarray, "rows columns"],
+    Bool[np.ndarray, "rows columns"],
+]
+"""Images of one slice by side, the target's image, and its soft tissue."""
+
+
 def image_quality(
     pairs: Sequence[tuple[Float[np.ndarray, "_ _"], Float[np.ndarray, "_ _"]]], window: HUWindow
 ) -> ImageQuality:
@@ -247,18 +255,20 @@ def image_quality(
         pairs: slice and target slice in HU; at least one pair.
         window: HU range that is scaled to [0, 1] for PSNR, SSIM and NCC.
     """
-    return image_qualities((({"image": image}, target) for image, target in pairs), window)["image"]
+    slices = (({"image": image}, target, soft_tissue(target[None])[0]) for image, target in pairs)
+    return image_qualities(slices, window)["image"]
 
 
 def image_qualities(
-    slices: Iterable[tuple[Mapping[str, Float[np.ndarray, "_ _"]], Float[np.ndarray, "_ _"]]],
+    slices: Iterable[SliceOfSides],
     window: HUWindow,
     workers: int = 1,
 ) -> dict[str, ImageQuality]:
     """`image_quality` of several sides; what depends on the target alone is computed once.
 
     Args:
-        slices: images of one slice by side, and the target's image; at least one slice.
+        slices: images of one slice by side, the target's image and its soft tissue; at least one
+            slice.
         window: HU range that is scaled to [0, 1] for PSNR, SSIM and NCC.
         workers: number of threads.
     """
@@ -270,10 +280,11 @@ def image_qualities(
 def _slice_quality(
     images: Mapping[str, Float[np.ndarray, "_ _"]],
     target: Float[np.ndarray, "rows columns"],
+    soft: Bool[np.ndarray, "rows columns"],
     window: HUWindow,
 ) -> dict[str, tuple[float, float, float, float, int]]:
     """PSNR, SSIM, NCC, bias and pixels of soft tissue of one slice, by side."""
-    weights = SoftTissueWeights.of(soft_tissue(target[None])[0])
+    weights = SoftTissueWeights.of(soft)
     moments: _LocalMoments | None = None
     figures = {}
     for side, image in images.items():

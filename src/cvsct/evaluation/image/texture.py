@@ -57,10 +57,21 @@ class TissueSample:
     soft: tuple[Bool[np.ndarray, "_ _ _"], ...]
 
     @classmethod
-    def of(cls, volumes: Sequence[CTVolume]) -> TissueSample:
-        """Sample the volumes of a side."""
+    def of(
+        cls,
+        volumes: Sequence[CTVolume],
+        soft: Sequence[Bool[np.ndarray, "_ _ _"]] | None = None,
+    ) -> TissueSample:
+        """Sample the volumes of a side.
+
+        Args:
+            volumes: all volumes of the side.
+            soft: soft tissue of each of them, where it is known; None finds it.
+        """
         step = max(sum(len(volume.hu) for volume in volumes) // SPECTRUM_SLICES, 1)
         sample = tuple(volume.select(slice(None, None, step)) for volume in volumes)
+        if soft is not None:
+            return cls(sample, tuple(mask[::step] for mask in soft))
         return cls(sample, tuple(soft_tissue(volume.hu) for volume in sample))
 
     @property

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from cvsct.core.masks import BONE, FAT, LUNG, ORGANS, HURange, blurred, body_of
+from cvsct.core.masks import BONE, FAT, LUNG, ORGANS, HURange, blurred, body_of, soft_tissue_of
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.quality import BIAS_BLUR_PX, residual_hu
 
@@ -100,25 +100,30 @@ class TissueMap:
     Args:
         codes: 0 outside the body and in padding, 1 in the body but in no tissue, from 2 on the
             tissues in the order of `TISSUES`, whose ranges do not overlap.
+        soft: soft tissue in the wider sense of `cvsct.core.masks.soft_tissue`, fat and edges
+            included, where features and texture are measured.
     """
 
     codes: UInt8[np.ndarray, "slices rows columns"]
+    soft: Bool[np.ndarray, "slices rows columns"]
 
     @classmethod
     def of(cls, target: CTVolume) -> TissueMap:
         """Classify a volume slice by slice, so that only one slice's masks are in memory."""
         codes = np.zeros(target.hu.shape, dtype=np.uint8)
+        soft = np.zeros(target.hu.shape, dtype=bool)
         for index in range(len(codes)):
             here = slice(index, index + 1)
             padding = None if target.padding is None else target.padding[here]
             smooth = blurred(target.hu[here])
             inside = body_of(smooth)
+            soft[here] = soft_tissue_of(smooth)
             codes[here] = inside
             if padding is not None:
                 codes[here][padding] = 0
             for code, mask in enumerate(tissues_of(smooth, inside, padding).values(), 2):
                 codes[here][mask] = code
-        return cls(codes)
+        return cls(codes, soft)
 
     def body(self, index: int) -> Bool[np.ndarray, "rows columns"]:
         """Mask of the body in one slice."""
