@@ -12,6 +12,7 @@ frequencies), and patches are chosen on a blurred image (on raw HU the noise doe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -180,7 +181,7 @@ def texture_spectrum(
     patches = np.concatenate(
         [
             patch_spectra(volume, frequencies_per_mm, size_px, mask=mask).log_power
-            for volume, mask in zip(volumes, masks or [None] * len(volumes), strict=True)
+            for volume, mask in itertools.zip_longest(volumes, masks or ())
         ]
     )
     if len(patches) == 0:

@@ -34,8 +34,8 @@ class MeanImage:
         inside, padding = (np.zeros(shape, dtype=bool) for _ in range(2))
         for index in range(len(smooth)):
             here = slice(index, index + 1)
-            mean = np.mean([volume.hu[here] for volume in volumes], axis=0, dtype=np.float64)
-            smooth[here] = blurred(mean)
+            images = [volume.hu[here] for volume in volumes]
+            smooth[here] = blurred(np.asarray(np.mean(images, axis=0, dtype=np.float64)))
             inside[here] = body_of(smooth[here])
         for volume in volumes:
             if volume.padding is not None:
