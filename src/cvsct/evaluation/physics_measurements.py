@@ -217,7 +217,7 @@ class _Attempts:
     refusals: list[str] = field(default_factory=list)
 
     def start(
-        self, name: str, function: Callable[..., Result], *arguments: Any, **options: Any
+        self, name: str, function: Callable[..., Result | None], *arguments: Any, **options: Any
     ) -> Future[Result | None]:
         """Begin a measurement, whose result is None where it is refused."""
         number = len(self.refusals)

@@ -109,7 +109,7 @@ class EdgePixels:
 
     def hu_of(self, hu: Float[np.ndarray, "slices rows columns"]) -> Float[np.ndarray, " n"]:
         """Their HU in a volume."""
-        return hu[self.slice_index, self.rows, self.columns].astype(np.float64)
+        return np.asarray(hu[self.slice_index, self.rows, self.columns], dtype=np.float64)
 
 
 def find_edges(mean: MeanImage) -> list[Edge]:

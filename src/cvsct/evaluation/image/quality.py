@@ -236,6 +236,9 @@ class ImageQuality:
     hu_bias: float | None
 
 
+_SliceFigures = tuple[float, float, float, float, int]
+"""PSNR, SSIM, NCC, bias, and number of pixels of soft tissue of a slice."""
+
 SliceOfSides = tuple[
     Mapping[str, Float[np.ndarray, "_ _"]],
     Float[np.ndarray, "rows columns"],
@@ -272,8 +275,13 @@ def image_qualities(
         window: HU range that is scaled to [0, 1] for PSNR, SSIM and NCC.
         workers: number of threads.
     """
+
+    def measure(planes: SliceOfSides) -> dict[str, _SliceFigures]:
+        images, target, soft = planes
+        return _slice_quality(images, target, soft, window)
+
     with ThreadPoolExecutor(workers) as pool:
-        rows = list(pool.map(lambda planes: _slice_quality(*planes, window), slices))
+        rows = list(pool.map(measure, slices))
     return {side: _summary(np.array([row[side] for row in rows])) for side in rows[0]}
 
 
@@ -282,11 +290,11 @@ def _slice_quality(
     target: Float[np.ndarray, "rows columns"],
     soft: Bool[np.ndarray, "rows columns"],
     window: HUWindow,
-) -> dict[str, tuple[float, float, float, float, int]]:
-    """PSNR, SSIM, NCC, bias and pixels of soft tissue of one slice, by side."""
+) -> dict[str, _SliceFigures]:
+    """Figures of one slice by side."""
     weights = SoftTissueWeights.of(soft)
     moments: _LocalMoments | None = None
-    figures = {}
+    figures: dict[str, _SliceFigures] = {}
     for side, image in images.items():
         x, y = _fractions(image, target, window)
         moments = moments or _LocalMoments.of(y)

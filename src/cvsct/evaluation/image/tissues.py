@@ -258,7 +258,7 @@ def _cell_means(values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, 
 
 
 def _cell_blur(cells: Float[np.ndarray, "_ _"]) -> Float[np.ndarray, "_ _"]:
-    return blurred(cells[None], BIAS_BLUR_PX / LOCAL_STEP_PX)[0]
+    return np.asarray(blurred(cells[None], BIAS_BLUR_PX / LOCAL_STEP_PX)[0])
 
 
 def _p95(parts: Sequence[Float[np.ndarray, " _"]]) -> float | None:
