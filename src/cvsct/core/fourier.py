@@ -8,6 +8,8 @@ takes longer than a small evaluation.)
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import scipy.fft
 from jaxtyping import Complex, Float
@@ -21,6 +23,7 @@ def gaussian_radius(sigma_px: float, truncate: float = TRUNCATE) -> int:
     return int(truncate * sigma_px + 0.5)
 
 
+@functools.lru_cache(maxsize=16)
 def gaussian_transfer(
     shape: tuple[int, int], sigma_px: float, truncate: float = TRUNCATE
 ) -> Float[np.ndarray, "_ _"]:
@@ -30,6 +33,9 @@ def gaussian_transfer(
         shape: rows and columns of the image that is transformed.
         sigma_px: standard deviation of the kernel.
         truncate: distance at which the kernel is cut off, in standard deviations.
+
+    Returns:
+        The same read-only array for the same arguments.
     """
     reach = np.arange(1, gaussian_radius(sigma_px, truncate) + 1)
     side = np.exp(-0.5 * (reach / sigma_px) ** 2)
@@ -38,7 +44,9 @@ def gaussian_transfer(
         (1 + 2 * np.cos(2 * np.pi * np.outer(f, reach)) @ side) / total
         for f in (scipy.fft.fftfreq(shape[0]), scipy.fft.rfftfreq(shape[1]))
     )
-    return np.asarray(np.outer(down, across))
+    transfer = np.outer(down, across)
+    transfer.flags.writeable = False
+    return transfer
 
 
 def fast_shape(shape: tuple[int, ...], more: int = 0) -> tuple[int, int]:
