@@ -183,7 +183,8 @@ def _means(
     group: Int[np.ndarray, " values"], values: Float[np.ndarray, " values"], n: int
 ) -> Float[np.ndarray, " n"]:
     """Mean of each of `n` groups of values; 0 for a group without any."""
-    return np.bincount(group, values, n) / np.maximum(np.bincount(group, minlength=n), 1)
+    counts = np.maximum(np.bincount(group, minlength=n), 1)
+    return np.asarray(np.bincount(group, values, n) / counts)
 
 
 def _edge_positions(
