@@ -199,7 +199,7 @@ def _edge_positions(
     cell = np.floor((distance + half) * 2).astype(int)
     within = (cell >= 0) & (cell < cells)
     mean = _means((edge * cells + cell)[within], height[within], n * cells)
-    return half - mean.reshape(n, cells).sum(axis=1) / 2
+    return np.asarray(half - mean.reshape(n, cells).sum(axis=1) / 2)
 
 
 def _transfer(profiles: Sequence[_Profiles], pixel_mm: float, seed: int) -> EdgeTransfer:
