@@ -11,6 +11,7 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.edge_mtf import edge_transfer, transfer_ratio
 from cvsct.evaluation.image.edges import find_edges
+from cvsct.evaluation.image.mean_image import MeanImage
 from cvsct.evaluation.image.mtf import edge_transform
 from tests.conftest import make_volume
 from tests.support.bodies import noise, seen, trunk
@@ -92,7 +93,7 @@ def test_clipped_air_is_told() -> None:
 
 def test_edges_are_smooth_pieces_that_point_at_tissue() -> None:
     volume = scanned(0.7, slices=2)
-    edges = find_edges([volume])
+    edges = find_edges(MeanImage.of([volume]))
     for edge in edges:
         distance, hu = edge.profile(volume.hu)
         assert hu[distance > 5].min() > hu[distance < -5].max() + 300
@@ -105,7 +106,7 @@ def test_the_border_of_the_field_of_view_is_no_edge_of_the_body() -> None:
     padding = np.zeros(volume.hu.shape, dtype=bool)
     padding[:, :, 128:] = True
     padded = replace(volume, padding=padding, hu=np.where(padding, -1024, volume.hu))
-    edges = find_edges([padded])
+    edges = find_edges(MeanImage.of([padded]))
     assert len(edges) > 20
     assert max(edge.middle_px[1] for edge in edges) < 128 - 8
 

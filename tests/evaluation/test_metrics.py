@@ -7,11 +7,11 @@ import pytest
 
 from cvsct.core.errors import EvaluationError, MissingExtraError
 from cvsct.core.volume import HUWindow
+from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.image.quality import (
     PSNR_CAP_DB,
     Spread,
     image_quality,
-    load_extra,
     ncc,
     psnr_db,
     residual_hu,

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from cvsct.core.errors import EvaluationError
+from cvsct.evaluation.image.mean_image import MeanImage
 from cvsct.evaluation.image.noise import homogeneous_regions, tissue_noise
 from tests.conftest import make_volume
 from tests.support.bodies import noise, noise_power, seen, trunk
@@ -63,14 +64,14 @@ def test_sides_are_measured_on_the_same_patches_against_the_target() -> None:
 
 def test_regions_keep_clear_of_edges_and_of_one_another() -> None:
     volume = make_volume(scanned(30.0, 0.3, 1))
-    regions = homogeneous_regions([volume], 32, 60)
+    regions = homogeneous_regions(MeanImage.of([volume]), 32, 60)
     clean = np.broadcast_to(PLANE, volume.hu.shape)
     assert all(np.ptp(region.cut(clean)) < 40 for region in regions)
     for i, region in enumerate(regions):
         for other in regions[:i]:
             apart = max(abs(region.row - other.row), abs(region.column - other.column))
             assert region.slice_index != other.slice_index or apart >= 32
-    assert homogeneous_regions([volume], 32, 60) == regions
+    assert homogeneous_regions(MeanImage.of([volume]), 32, 60) == regions
 
 
 def test_no_tissue_has_no_noise_and_other_slices_are_refused() -> None:

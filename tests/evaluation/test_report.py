@@ -26,7 +26,7 @@ from cvsct.evaluation.report.feature_tables import agreement_tables
 from cvsct.evaluation.report.verdict import verdict
 from cvsct.evaluation.report.write import Evaluation, EvaluationSettings, evaluate, write_report
 from cvsct.evaluation.report.write import metrics as metrics_of
-from cvsct.evaluation.shared_slices import SharedSlices
+from cvsct.evaluation.shared_slices import SharedSlices, images_of
 from tests.conftest import make_volume
 
 FAST = EvaluationSettings(rois=8, roi_px=16, bootstrap=100, spectrum_px=32, examples=1)
@@ -195,7 +195,8 @@ def test_no_patient_identifier_reaches_a_file(tmp_path: Path) -> None:
 
 
 def place(*shared: SharedSlices, seed: int = 0) -> list[PlacedRegion]:
-    return place_regions(shared, 8, 16, seed)
+    soft = [soft_tissue(images_of(slices, "target").hu) for slices in shared]
+    return place_regions(shared, soft, 8, 16, seed)
 
 
 def test_regions_are_seeded_and_lie_in_tissue() -> None:

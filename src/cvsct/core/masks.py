@@ -156,24 +156,38 @@ def soft_tissue(
     hu: Float[np.ndarray, "slices rows columns"],
 ) -> Bool[np.ndarray, "slices rows columns"]:
     """True where the blurred image is soft tissue, both ends of the range included."""
-    smooth = blurred(hu)
+    return soft_tissue_of(blurred(hu))
+
+
+def soft_tissue_of(
+    smooth: Float[np.ndarray, "slices rows columns"],
+) -> Bool[np.ndarray, "slices rows columns"]:
+    """`soft_tissue` of an image that is already blurred."""
     return (smooth >= SOFT_TISSUE.low_hu) & (smooth <= SOFT_TISSUE.high_hu)
 
 
 def covered_fraction(
-    mask: Bool[np.ndarray, "slices rows columns"], size_px: int
+    mask: Bool[np.ndarray, "slices rows columns"], size_px: int, step_px: int = 1
 ) -> Float[np.ndarray, "slices starts_y starts_x"]:
-    """Share of each square of `size_px` that lies in the mask, by its first row and column."""
+    """Share of each square of `size_px` that lies in the mask, by its first row and column.
+
+    Args:
+        mask: voxels that count.
+        size_px: side of the squares.
+        step_px: step between the first rows and columns of squares.
+    """
     if min(mask.shape[1:]) < size_px:
         raise GeometryError(
             f"slices of {mask.shape[1]}x{mask.shape[2]} pixels hold no region of {size_px} pixels"
         )
-    summed = np.zeros((len(mask), mask.shape[1] + 1, mask.shape[2] + 1), dtype=np.int64)
-    np.cumsum(mask, axis=1, out=summed[:, 1:, 1:])
-    np.cumsum(summed, axis=2, out=summed)
+    summed = np.zeros((len(mask), mask.shape[1] + 1, mask.shape[2] + 1), dtype=np.int32)
+    for plane, total in zip(mask, summed, strict=True):  # a slice's sums fit into the cache
+        np.cumsum(plane, axis=0, dtype=np.int32, out=total[1:, 1:])
+        np.cumsum(total, axis=1, out=total)
     n = size_px
-    inside = summed[:, n:, n:] - summed[:, :-n, n:] - summed[:, n:, :-n] + summed[:, :-n, :-n]
-    return inside / float(n * n)
+    first, last = slice(None, -n, step_px), slice(n, None, step_px)
+    inside = summed[:, last, last] - summed[:, first, last] - summed[:, last, first]
+    return (inside + summed[:, first, first]) / float(n * n)
 
 
 def sample_regions(
@@ -224,8 +238,15 @@ def body(
     hu: Float[np.ndarray, "slices rows columns"],
 ) -> Bool[np.ndarray, "slices rows columns"]:
     """True inside the patient, lungs included: each slice's largest object, holes filled."""
-    outline = np.zeros(hu.shape, dtype=bool)
-    for index, plane in enumerate(blurred(hu) > BODY.low_hu):
+    return body_of(blurred(hu))
+
+
+def body_of(
+    smooth: Float[np.ndarray, "slices rows columns"],
+) -> Bool[np.ndarray, "slices rows columns"]:
+    """`body` of an image that is already blurred."""
+    outline = np.zeros(smooth.shape, dtype=bool)
+    for index, plane in enumerate(smooth > BODY.low_hu):
         objects, count = ndimage.label(plane)
         if count == 0:
             continue

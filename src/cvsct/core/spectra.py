@@ -12,6 +12,7 @@ frequencies), and patches are chosen on a blurred image (on raw HU the noise doe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,6 +109,7 @@ def patch_spectra(
     size_px: int = 64,
     tissue: Tissue = "soft",
     min_fraction: float = 0.95,
+    mask: Bool[np.ndarray, "slices rows columns"] | None = None,
 ) -> PatchSpectra:
     """Measure the power spectrum of each patch of tissue in a volume.
 
@@ -121,6 +123,7 @@ def patch_spectra(
         size_px: side of the patches, which overlap by half.
         tissue: `soft` for patches of soft tissue, `body` for all within the patient.
         min_fraction: the share of a patch that must be that tissue.
+        mask: voxels of that tissue, where they are known; None finds them.
 
     Returns:
         Patches in slice order; none where there is no such tissue.
@@ -130,11 +133,12 @@ def patch_spectra(
     window = np.hanning(size_px + 2)[1:-1].astype(np.float32)
     taper = window[:, None] * window
     scale = rows_mm * columns_mm / float(np.sum(taper.astype(np.float64) ** 2))
-    mask = soft_tissue(volume.hu) if tissue == "soft" else body(volume.hu)
+    if mask is None:
+        mask = soft_tissue(volume.hu) if tissue == "soft" else body(volume.hu)
     if volume.padding is not None:
-        mask &= ~volume.padding
+        mask = mask & ~volume.padding
     step = max(size_px // 2, 1)
-    allowed = covered_fraction(mask, size_px)[:, ::step, ::step] >= min_fraction
+    allowed = covered_fraction(mask, size_px, step) >= min_fraction
     log_powers = [np.empty((0, len(frequencies_per_mm)))]
     means = [np.empty(0)]
     for plane, starts in zip(volume.hu, allowed, strict=True):
@@ -158,6 +162,7 @@ def texture_spectrum(
     volumes: Sequence[CTVolume],
     frequencies_per_mm: Float[np.ndarray, " n"],
     size_px: int = 64,
+    masks: Sequence[Bool[np.ndarray, "_ _ _"]] | None = None,
 ) -> Float[np.ndarray, " n"]:
     """Log power spectrum of the soft-tissue texture of volumes: the geometric mean over patches.
 
@@ -165,6 +170,7 @@ def texture_spectrum(
         volumes: volumes of one scanner.
         frequencies_per_mm: frequencies at which to measure, in cycles/mm.
         size_px: side of the patches.
+        masks: soft tissue of each volume, where it is known; None finds it.
 
     Returns:
         Natural log of power in HU² mm²; NaN at zero and at frequencies beyond all pixel grids.
@@ -173,7 +179,10 @@ def texture_spectrum(
         EvaluationError: if no volume holds a patch of soft tissue.
     """
     patches = np.concatenate(
-        [patch_spectra(volume, frequencies_per_mm, size_px).log_power for volume in volumes]
+        [
+            patch_spectra(volume, frequencies_per_mm, size_px, mask=mask).log_power
+            for volume, mask in itertools.zip_longest(volumes, masks or ())
+        ]
     )
     if len(patches) == 0:
         raise EvaluationError(

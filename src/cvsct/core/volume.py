@@ -331,7 +331,7 @@ class CTVolume:
         return replace(self, hu=hu)
 
     def select(self, slices: slice | list[int]) -> CTVolume:
-        """A volume of some of the slices, in the order given.
+        """A volume of some of the slices, in the order given; this volume where that is all.
 
         Args:
             slices: a slice object, or slice indices.
@@ -341,7 +341,10 @@ class CTVolume:
             >>> volume.select([0, 2]).shape
             (2, 64, 64)
         """
-        index = list(range(len(self.hu)))[slices] if isinstance(slices, slice) else slices
+        everything = list(range(len(self.hu)))
+        index = everything[slices] if isinstance(slices, slice) else slices
+        if index == everything:
+            return self
         return replace(
             self,
             hu=self.hu[index],

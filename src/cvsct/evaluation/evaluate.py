@@ -9,9 +9,11 @@ tissue.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion
+from cvsct.core.platform import cores
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.agreement.concordance import AcrossRegions, across_regions, within_regions
@@ -26,8 +28,9 @@ from cvsct.evaluation.features.placement import (
 from cvsct.evaluation.features.radiomics import FeatureTable, extract, settings_record
 from cvsct.evaluation.features.roi import patch_of
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
-from cvsct.evaluation.image.quality import image_quality
-from cvsct.evaluation.image.texture import Texture, texture_or_reason, tissue_hu
+from cvsct.evaluation.image.quality import image_qualities
+from cvsct.evaluation.image.texture import Texture, TissueSample, texture_of_samples
+from cvsct.evaluation.image.tissues import TissueMap
 from cvsct.evaluation.physics_measurements import (
     measure_physics,
     measure_physics_unpaired,
@@ -93,15 +96,22 @@ def evaluate(
             f"nothing to compare: {len(harmonized)} harmonized and {len(target)} target series; "
             "give at least one series of each"
         )
-    tolerance_mm = settings.z_tolerance_mm
-    given = {"source": source, "harmonized": harmonized, "retest": retest, "target": target}
-    sides = {side: volumes for side, volumes in given.items() if volumes}
+    tolerance_mm, workers = settings.z_tolerance_mm, settings.workers or cores()
+    sides = {
+        side: volumes
+        for side, volumes in {
+            "source": source, "harmonized": harmonized, "retest": retest, "target": target
+        }.items()
+        if volumes
+    }  # fmt: skip
     forced = settings.pairing == "forced"
     pairing = pair_with_target(harmonized, target, source, settings)
     pairs = pairing.pairs
-    all_remarks = Remarks(note, list(remarks))
+    all_remarks = Remarks(note, [*remarks])
     all_remarks.add(pairing.notes)
+    notes: list[str] = []
     regions: list[PlacedRegion] = []
+    maps: list[TissueMap] = []
     compared: dict[str, Comparison] = {}
     features: dict[str, FeatureTable] = {}
     if pairs:
@@ -110,34 +120,32 @@ def evaluate(
             refuse_other_retest(shared)
         all_remarks.add(coverage_notes(harmonized, shared))
         sides = {side: [images_of(slices, side) for slices in shared] for side in sides}
-        notes: list[str] = []
         progress("evaluate: features", 0, 4)
-        regions = _place_regions(shared, settings, masks or {})
+        maps = _tissue_maps(shared, workers)
+        regions = _place_regions(shared, maps, settings, masks or {})
         all_remarks.add(region_notes(regions, settings, masks or {}))
         if settings.regions == "squares" and len(regions) < settings.rois:
             notes.append(f"soft tissue has room for only {len(regions)} of {settings.rois} regions")
         features = _features(shared, regions, sides, settings, cache)
-        features_ibsi = (
-            _features(shared, regions, sides, settings, cache, "ibsi") if settings.ibsi else {}
-        )
         notes += [
             f"{len(table.missing)} feature values are undefined in {side}, left out of every mean"
             for side, table in features.items()
             if table.missing
         ]
         progress("evaluate: image quality", 1, 4)
-        compared = {
-            side: _compare(side, shared, features, features_ibsi, settings)
-            for side in sides
-            if side != "target"
-        }
+        features_ibsi = (
+            _features(shared, regions, sides, settings, cache, "ibsi") if settings.ibsi else {}
+        )
+        compared = _compare(shared, maps, features, features_ibsi, settings)
         progress("evaluate: physics", 2, 4)
         target_slices = (
             _harmonized_target_slices(shared, target_harmonized, settings)
             if target_harmonized
             else []
         )
-        physics = measure_physics(shared, regions, features, nodules, target_slices, settings.seed)
+        physics = measure_physics(
+            shared, regions, features, nodules, target_slices, settings.seed, workers, maps
+        )
     else:
         note(f"not paired: {pairing.unpaired_because}; texture spectra and mean HU are compared")
         all_remarks.add(unused_input_notes(settings, retest, target_harmonized, nodules))
@@ -149,14 +157,13 @@ def evaluate(
             )
             for pair in (pairs_to_compare(harmonized, source, tolerance_mm) if source else [])
         ]
-        notes = []
         sides.pop("retest", None)
-        physics = measure_physics_unpaired(shared, target, settings.seed)
-    notes += physics.notes
+        physics = measure_physics_unpaired(shared, target, settings.seed, workers)
     progress("evaluate: texture", 3, 4)
-    texture, texture_notes = _texture(sides, settings, bool(pairs))
-    notes += texture_notes
-    tissue = {side: tissue_hu(volumes) for side, volumes in sides.items()}
+    samples = _samples(sides, maps, workers)
+    texture, texture_notes = _texture(samples, settings, bool(pairs))
+    notes += [*physics.notes, *texture_notes]
+    tissue = {side: sample.mean_hu for side, sample in samples.items()}
     if not pairs and texture is None and None in tissue.values():
         raise EvaluationError(texture_notes[0])
     progress("evaluate: texture", 4, 4)
@@ -182,8 +189,25 @@ def evaluate(
     )
 
 
+def _tissue_maps(shared: Sequence[SharedSlices], workers: int) -> list[TissueMap]:
+    """Tissue of the compared slices of each target, in threads."""
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(TissueMap.of, [images_of(slices, "target") for slices in shared]))
+
+
+def _samples(
+    sides: Mapping[str, Sequence[CTVolume]], maps: Sequence[TissueMap], workers: int
+) -> dict[str, TissueSample]:
+    """Slices of each side with their soft tissue; `maps` are the target's, if it is paired."""
+    soft = [
+        [tissue.soft for tissue in maps] if maps and side == "target" else None for side in sides
+    ]
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(sides, pool.map(TissueSample.of, sides.values(), soft), strict=True))
+
+
 def _texture(
-    sides: Mapping[str, Sequence[CTVolume]], settings: EvaluationSettings, paired: bool
+    sides: Mapping[str, TissueSample], settings: EvaluationSettings, paired: bool
 ) -> tuple[Texture | None, list[str]]:
     """Texture spectra with remarks on them; None, with the reason, where they cannot be measured.
 
@@ -192,7 +216,7 @@ def _texture(
     reasons = []
     sizes = [settings.spectrum_px // k for k in ((1,) if paired else (1, 2, 4))]
     for size_px in (size for size in sizes if size >= MIN_SPECTRUM_PX):
-        texture, reason = texture_or_reason(sides, size_px)
+        texture, reason = texture_of_samples(sides, size_px)
         if texture is not None:
             is_smaller = size_px < settings.spectrum_px
             remark = f"texture spectra of patches of {size_px} px: no larger ones fit into the body"
@@ -230,6 +254,7 @@ def _harmonized_target_slices(
 
 def _place_regions(
     shared: Sequence[SharedSlices],
+    maps: Sequence[TissueMap],
     settings: EvaluationSettings,
     masks: Mapping[int, Sequence[MaskedRegion]],
 ) -> list[PlacedRegion]:
@@ -238,7 +263,8 @@ def _place_regions(
         return place_slices(shared)
     if settings.regions == "masks":
         return place_masks(shared, masks)
-    return place_regions(shared, settings.rois, settings.roi_px, settings.seed)
+    soft = [tissue.soft for tissue in maps]
+    return place_regions(shared, soft, settings.rois, settings.roi_px, settings.seed)
 
 
 def _features(
@@ -261,27 +287,32 @@ def _features(
 
 
 def _compare(
-    side: str,
     shared: Sequence[SharedSlices],
+    maps: Sequence[TissueMap],
     features: Mapping[str, FeatureTable],
     features_ibsi: Mapping[str, FeatureTable],
     settings: EvaluationSettings,
-) -> Comparison:
-    """Agreement of one side with the target; by IBSI's gray levels too where they were measured."""
-    pairs = [
-        (image, reference)
-        for slices in shared
-        for image, reference in zip(
-            images_of(slices, side).hu, images_of(slices, "target").hu, strict=True
-        )
-    ]
+) -> dict[str, Comparison]:
+    """Agreement of each side with the target, by IBSI's gray levels too where they are given."""
+    sides = [side for side in features if side != "target"]
 
-    def across(tables: Mapping[str, FeatureTable]) -> AcrossRegions:
+    def across(tables: Mapping[str, FeatureTable], side: str) -> AcrossRegions:
         return across_regions(tables[side], tables["target"], settings.bootstrap, settings.seed)
 
-    return Comparison(
-        quality=image_quality(pairs, settings.window),
-        within=within_regions(features[side], features["target"]),
-        across=across(features),
-        across_ibsi=across(features_ibsi) if features_ibsi else None,
+    planes = (
+        ({side: images_of(slices, side).hu[index] for side in sides}, target_plane, soft)
+        for slices, tissue in zip(shared, maps, strict=True)
+        for index, (target_plane, soft) in enumerate(
+            zip(images_of(slices, "target").hu, tissue.soft, strict=True)
+        )
     )
+    quality = image_qualities(planes, settings.window, settings.workers or cores())
+    return {
+        side: Comparison(
+            quality=quality[side],
+            within=within_regions(features[side], features["target"]),
+            across=across(features, side),
+            across_ibsi=across(features_ibsi, side) if features_ibsi else None,
+        )
+        for side in sides
+    }

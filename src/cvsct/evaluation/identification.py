@@ -230,7 +230,7 @@ def discriminant(
     new: Float[np.ndarray, "new features"],
 ) -> Float[np.ndarray, " new"]:
     """Discriminant of new rows, fitted on known ones: above 0 for the first side."""
-    x, z = ranks_among(known, known), ranks_among(known, new)
+    x, z = np.split(ranks_among(known, np.concatenate([known, new])), [len(known)])
     # both sides have the same weight, however many rows they have
     weight = np.where(side > 0, 0.5 / (side > 0).sum(), 0.5 / (side < 0).sum())
     middle = weight @ x

@@ -7,6 +7,7 @@ out, and `notes` says why.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.placement import PlacedRegion
 from cvsct.evaluation.features.radiomics import FeatureTable
 from cvsct.evaluation.identification import Identification, identify
-from cvsct.evaluation.image.alignment import Alignment, alignment
+from cvsct.evaluation.image.alignment import Alignment, alignment, alignments
 from cvsct.evaluation.image.consistency import (
     Idempotence,
     SliceConsistency,
@@ -25,11 +26,12 @@ from cvsct.evaluation.image.consistency import (
 from cvsct.evaluation.image.densitometry import Densitometry, densitometry
 from cvsct.evaluation.image.edge_mtf import EdgeTransfer, edge_transfer
 from cvsct.evaluation.image.edges import EdgeKind
+from cvsct.evaluation.image.mean_image import MeanImage
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.image.nodules import NoduleComparison, compare_nodules
-from cvsct.evaluation.image.noise import TissueNoise, tissue_noise
+from cvsct.evaluation.image.noise import TissueNoise, stacks_of, tissue_noise
 from cvsct.evaluation.image.residuals import Residuals, residuals
-from cvsct.evaluation.image.tissues import Tissue, TissueBias, TissueMap, bias_by_tissue
+from cvsct.evaluation.image.tissues import Tissue, TissueBias, TissueMap, bias_of_sides
 from cvsct.evaluation.shared_slices import SharedSlices, images_of
 
 Result = TypeVar("Result")
@@ -101,6 +103,8 @@ def measure_physics(
     nodules: Sequence[NoduleTruth] = (),
     target_harmonized: Sequence[CTVolume] = (),
     seed: int = 0,
+    workers: int = 1,
+    maps: Sequence[TissueMap] | None = None,
 ) -> PhysicsMeasurements:
     """Measure the physics of sides that show the same slices.
 
@@ -112,43 +116,58 @@ def measure_physics(
         nodules: true nodules of any number of simulated bodies.
         target_harmonized: the target's slices put through the model, in the order of `shared`.
         seed: seed of region positions, bootstraps and folds.
+        workers: number of threads; the filters and transforms run outside Python's lock.
+        maps: tissue maps of the targets, where they are known; None computes them.
     """
-    attempts = _Attempts()
     names = [name for name in features if name != "target"]
     sides = {name: [images_of(slices, name) for slices in shared] for name in [*names, "target"]}
-    maps = [TissueMap.of(target) for target in sides["target"]]
-    against = {name: list(zip(sides[name], sides["target"], strict=True)) for name in names}
-    slice_of_region = [(placed.volume, placed.region.slice_index) for placed in regions]
-    shift = {name: attempts.measure("shift", alignment, against[name]) for name in names}
+    stacks = [dict(zip(sides, stack, strict=True)) for stack in zip(*sides.values(), strict=True)]
+    pairs = {name: list(zip(sides[name], sides["target"], strict=True)) for name in names}
+    shifts = {name: (name, "target") for name in names}
     if "source" in sides:
-        before_and_after = list(zip(sides["harmonized"], sides["source"], strict=True))
-        shift["moved"] = attempts.measure("shift", alignment, before_and_after)
-    identification = {
-        name: attempts.measure("scanner identification", identify, features[name],
-                               features["target"], slice_of_region, seed=seed)
-        for name in names
-    }  # fmt: skip
-    return PhysicsMeasurements(
-        bias={name: bias_by_tissue(pairs, maps) for name, pairs in against.items()},
-        residuals={name: residuals(pairs, maps) for name, pairs in against.items()},
-        shift=_measured(shift),
-        noise=attempts.measure("noise power", tissue_noise, sides, seed=seed) or {},
-        densitometry=densitometry(sides, paired=True),
-        edges=attempts.measure("edge transfer", edge_transfer, sides, seed=seed) or {},
-        consistency=attempts.measure("slice consistency", slice_consistency, sides, maps) or {},
-        nodules=attempts.measure("nodules", compare_nodules, sides, nodules) if nodules else None,
-        identification=_measured(identification),
-        idempotence=attempts.measure(
-            "idempotence", idempotence, sides["target"], target_harmonized, maps
+        shifts["moved"] = ("harmonized", "source")
+    slice_of_region = [(placed.volume, placed.region.slice_index) for placed in regions]
+    with ThreadPoolExecutor(workers) as pool:
+        attempts = _Attempts(pool)
+        shift = attempts.start("shift", alignments, stacks, shifts)
+        maps = maps or list(pool.map(TissueMap.of, sides["target"]))
+        means = list(pool.map(MeanImage.of, map(list, map(dict.values, stacks_of(sides)))))
+        edges = attempts.start("edge transfer", edge_transfer, sides, seed=seed, means=means)
+        noise = attempts.start("noise power", tissue_noise, sides, seed=seed, means=means)
+        consistency = attempts.start("slice consistency", slice_consistency, sides, maps)
+        bias = pool.submit(bias_of_sides, names, stacks, maps)
+        density = pool.submit(densitometry, sides, paired=True)
+        sizes = {name: pool.submit(residuals, pairs[name], maps) for name in names}
+        identification = {
+            name: attempts.start("scanner identification", identify, features[name],
+                                 features["target"], slice_of_region, seed=seed)
+            for name in names
+        }  # fmt: skip
+        nodule_errors = (
+            attempts.start("nodules", compare_nodules, sides, nodules) if nodules else None
         )
-        if target_harmonized
-        else None,
-        notes=tuple(dict.fromkeys(attempts.notes)),
+        change = (
+            attempts.start("idempotence", idempotence, sides["target"], target_harmonized, maps)
+            if target_harmonized
+            else None
+        )
+    return PhysicsMeasurements(
+        bias=bias.result(),
+        residuals={name: size.result() for name, size in sizes.items()},
+        shift=_measured(shift.result() or {}),
+        noise=noise.result() or {},
+        densitometry=density.result(),
+        edges=edges.result() or {},
+        consistency=consistency.result() or {},
+        nodules=nodule_errors.result() if nodule_errors else None,
+        identification=_measured({name: task.result() for name, task in identification.items()}),
+        idempotence=change.result() if change else None,
+        notes=attempts.notes,
     )
 
 
 def measure_physics_unpaired(
-    shared: Sequence[SharedSlices], target: Sequence[CTVolume], seed: int = 0
+    shared: Sequence[SharedSlices], target: Sequence[CTVolume], seed: int = 0, workers: int = 1
 ) -> PhysicsMeasurements:
     """Measure noise and edges of sides where the target shows another body.
 
@@ -156,8 +175,8 @@ def measure_physics_unpaired(
         shared: harmonized slices with their source; may be empty.
         target: series of the target scanner.
         seed: seed of region positions and bootstraps.
+        workers: number of threads.
     """
-    attempts = _Attempts()
     groups: list[dict[str, list[CTVolume]]] = [{"target": list(target)}]
     if shared:
         one_body = {
@@ -168,38 +187,67 @@ def measure_physics_unpaired(
     noise: dict[str, TissueNoise] = {}
     density: dict[str, Densitometry] = {}
     edges: dict[EdgeKind, dict[str, EdgeTransfer]] = {}
-    for sides in groups:
-        noise |= attempts.measure("noise power", tissue_noise, sides, seed=seed) or {}
-        density |= densitometry(sides, paired=False)
-        edges_of_group = attempts.measure("edge transfer", edge_transfer, sides, seed=seed) or {}
-        for kind, by_side in edges_of_group.items():
+    with ThreadPoolExecutor(workers) as pool:
+        attempts = _Attempts(pool)
+        tasks = []
+        for sides in groups:
+            means = list(pool.map(MeanImage.of, map(list, map(dict.values, stacks_of(sides)))))
+            tasks.append(
+                (
+                    attempts.start("noise power", tissue_noise, sides, seed=seed, means=means),
+                    attempts.start("edge transfer", edge_transfer, sides, seed=seed, means=means),
+                    pool.submit(densitometry, sides, paired=False),
+                )
+            )
+        before_and_after = [(slices.harmonized, images_of(slices, "source")) for slices in shared]
+        moved = attempts.start("shift", alignment, before_and_after) if before_and_after else None
+    for noise_of_group, edges_of_group, density_of_group in tasks:
+        noise |= noise_of_group.result() or {}
+        density |= density_of_group.result()
+        for kind, by_side in (edges_of_group.result() or {}).items():
             edges.setdefault(kind, {}).update(by_side)
-    before_and_after = [(slices.harmonized, images_of(slices, "source")) for slices in shared]
-    moved = attempts.measure("shift", alignment, before_and_after) if before_and_after else None
     return PhysicsMeasurements(
         noise=noise,
         densitometry=density,
         edges=edges,
-        shift={"moved": moved} if moved else {},
-        notes=tuple(dict.fromkeys(attempts.notes)),
+        shift=_measured({"moved": moved.result() if moved else None}),
+        notes=attempts.notes,
     )
 
 
 @dataclass
 class _Attempts:
-    """Measurements that may fail alone, with a note on each that did."""
+    """Measurements in threads that may fail alone, with a note on each that did.
 
-    notes: list[str] = field(default_factory=list)
+    Args:
+        pool: the threads.
+        refusals: why each measurement was refused, in the order in which they were started; empty
+            where it was not.
+    """
 
-    def measure(
-        self, name: str, function: Callable[..., Result], *arguments: Any, **options: Any
-    ) -> Result | None:
-        """Result of a measurement; None, with a note of the reason, where it is refused."""
-        try:
-            return function(*arguments, **options)
-        except EvaluationError as error:
-            self.notes.append(f"no {name}: {error}")
-            return None
+    pool: ThreadPoolExecutor
+    refusals: list[str] = field(default_factory=list)
+
+    def start(
+        self, name: str, function: Callable[..., Result | None], *arguments: Any, **options: Any
+    ) -> Future[Result | None]:
+        """Begin a measurement, whose result is None where it is refused."""
+        number = len(self.refusals)
+        self.refusals.append("")
+
+        def attempt() -> Result | None:
+            try:
+                return function(*arguments, **options)
+            except EvaluationError as error:
+                self.refusals[number] = f"no {name}: {error}"
+                return None
+
+        return self.pool.submit(attempt)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why measurements are missing, once all are done."""
+        return tuple(dict.fromkeys(filter(None, self.refusals)))
 
 
 def _measured(results: Mapping[str, Result | None]) -> dict[str, Result]:

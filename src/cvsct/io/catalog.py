@@ -92,11 +92,11 @@ def catalog(path: Path) -> Catalog:
     files = walk(path, tally)
     scans = [file for file in files if is_nifti(file)]
     dicom = _DicomFiles(path, tally)
-    with quiet():  # once for all files; each time costs a millisecond
+    with quiet():  # once for all attributes of all files
         for file in files:
             if not is_nifti(file):
                 dicom.add(file)
-    dicom.count_foreign()
+        dicom.count_foreign()
     series = dicom.series()
     if series and scans:
         tally.add(BESIDE_DICOM, *scans)

@@ -16,6 +16,7 @@ from cvsct.core.errors import CvsctError, SeriesError
 from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.io.catalog import find_series
 from cvsct.io.dicom.assembly import MAX_VOXELS
+from cvsct.io.dicom.header import quiet
 from cvsct.io.dicom.stack import SeriesFiles, acquisition_of, patient_of, read_header
 from cvsct.io.series import open_headers, open_series
 
@@ -46,7 +47,8 @@ def read_series(series: SeriesFiles) -> CTVolume:
         SeriesError: if a file is not a sound CT slice, or the files do not belong together.
         GeometryError: if the slices do not form one regular stack.
     """
-    return open_series(series).read()
+    with quiet():  # once for all attributes of all files
+        return open_series(series).read()
 
 
 def read_facts(series: SeriesFiles) -> ScanFacts:

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.masks import MaskedRegion, Region, sample_regions, soft_tissue
+from cvsct.core.masks import MaskedRegion, Region, sample_regions
 from cvsct.core.seeding import random_stream
 from cvsct.evaluation.features.roi import whole_slices
 from cvsct.evaluation.shared_slices import SharedSlices, images_of
@@ -33,7 +34,11 @@ class PlacedRegion:
 
 
 def place_regions(
-    shared: Sequence[SharedSlices], count: int, size_px: int, seed: int
+    shared: Sequence[SharedSlices],
+    soft: Sequence[Bool[np.ndarray, "_ _ _"]],
+    count: int,
+    size_px: int,
+    seed: int,
 ) -> list[PlacedRegion]:
     """Place squares at random positions in soft tissue, as the blurred target shows it.
 
@@ -41,6 +46,7 @@ def place_regions(
 
     Args:
         shared: slices of every side, with a target.
+        soft: soft tissue of each target.
         count: number of squares.
         size_px: side of a square.
         seed: seed of the positions.
@@ -57,7 +63,7 @@ def place_regions(
         volumes = (slices.harmonized, target, slices.source)
         padding = [v.padding[searched] for v in volumes if v is not None and v.padding is not None]
         regions = sample_regions(
-            soft_tissue(target.hu[searched]),
+            soft[number][searched],
             size_px,
             share,
             rng,

@@ -20,11 +20,11 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.residuals import Residuals, residuals
 from cvsct.evaluation.image.texture import texture_or_reason
 from cvsct.evaluation.image.tissues import (
+    LocalMeans,
     Tissue,
     TissueBias,
     TissueMap,
     bias_by_tissue,
-    local_means,
 )
 
 MAX_GAP_RATIO = 1.5
@@ -94,7 +94,7 @@ def slice_consistency(
         soft = [maps[number].masks(index)["soft"] for index in range(len(reference_volume.hu))]
         pairs = [_SlicePair.of(a, b, soft[a] & soft[b]) for a, b in _neighbors(reference_volume)]
         for side, volume in stack.items():
-            sums[side].add(volume.hu, pairs)
+            sums[side].add(volume.hu, pairs, with_noise=True)
         if "source" in stack and "harmonized" in stack:
             added_sums.add(stack["harmonized"].hu - stack["source"].hu, pairs)
     if not sums[reference].places:
@@ -118,12 +118,13 @@ class _SlicePair:
 
     first: int
     second: int
-    shared: Bool[np.ndarray, "rows columns"]
+    shared: LocalMeans
     inside: Bool[np.ndarray, "rows columns"]
 
     @classmethod
     def of(cls, first: int, second: int, shared: Bool[np.ndarray, "rows columns"]) -> _SlicePair:
-        return cls(first, second, shared, ndimage.binary_erosion(shared, iterations=CLEAR_PX))
+        inside = ndimage.binary_erosion(shared, iterations=CLEAR_PX)
+        return cls(first, second, LocalMeans.of(shared), inside)
 
 
 @dataclass
@@ -147,19 +148,28 @@ class _NeighborSums:
     squares_b: float = 0.0
 
     def add(
-        self, hu: Float[np.ndarray, "slices rows columns"], pairs: Sequence[_SlicePair]
+        self,
+        hu: Float[np.ndarray, "slices rows columns"],
+        pairs: Sequence[_SlicePair],
+        with_noise: bool = False,
     ) -> None:
-        """Add the pairs of neighboring slices of a volume."""
+        """Add the pairs of neighboring slices of a volume, in order."""
+        noise: dict[int, Float[np.ndarray, "rows columns"]] = {}
         for pair in pairs:
-            steps = local_means(hu[pair.second] - hu[pair.first], pair.shared)
+            difference = (hu[pair.second] - hu[pair.first]).astype(np.float64)
+            steps = pair.shared.of_values(difference)
             if not len(steps):
                 continue
             self.steps += float(np.abs(steps).sum())
             self.places += len(steps)
             self.pairs += 1
-            if not pair.inside.any():
+            if not with_noise or not pair.inside.any():
                 continue
-            noise_a, noise_b = (_noise(hu[i], pair.inside) for i in (pair.first, pair.second))
+            noise = {  # a slice's noise serves the pairs on both sides of it
+                index: noise[index] if index in noise else hu[index] - blurred(hu[index][None])[0]
+                for index in (pair.first, pair.second)
+            }
+            noise_a, noise_b = (_centred(plane[pair.inside]) for plane in noise.values())
             self.product += float(noise_a @ noise_b)
             self.squares_a += float(noise_a @ noise_a)
             self.squares_b += float(noise_b @ noise_b)
@@ -176,12 +186,10 @@ class _NeighborSums:
         return self.product / scale if scale else None
 
 
-def _noise(
-    plane: Float[np.ndarray, "rows columns"], inside: Bool[np.ndarray, "rows columns"]
-) -> Float[np.ndarray, " n"]:
-    """Noise of a slice at the pixels of a mask (image less its blur), with mean 0."""
-    noise = (plane - blurred(plane[None].astype(np.float64))[0])[inside]
-    return np.asarray(noise - noise.mean())
+def _centred(noise: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Noise with mean 0."""
+    values = noise.astype(np.float64)
+    return np.asarray(values - values.mean())
 
 
 def _neighbors(volume: CTVolume) -> list[tuple[int, int]]:

@@ -17,17 +17,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 from cvsct.evaluation.image.edges import (
     LENGTH_PX,
     REACH_PX,
-    Edge,
     EdgeKind,
+    EdgePixels,
     find_edges,
 )
+from cvsct.evaluation.image.mean_image import MeanImage
 from cvsct.evaluation.image.mtf import STEPS_PER_PX, ModulationTransfer, edge_transform
 from cvsct.evaluation.image.noise import stacks_of
 
@@ -81,7 +82,9 @@ class EdgeTransfer:
 
 
 def edge_transfer(
-    sides: Mapping[str, Sequence[CTVolume]], seed: int = 0
+    sides: Mapping[str, Sequence[CTVolume]],
+    seed: int = 0,
+    means: Sequence[MeanImage] | None = None,
 ) -> dict[EdgeKind, dict[str, EdgeTransfer]]:
     """Measure modulation transfer by kind of edge, each side on the same pieces of edge.
 
@@ -92,21 +95,26 @@ def edge_transfer(
         sides: volumes by side; volume i of every side shows the same slices. Sides of different
             bodies are measured by a call for each.
         seed: seed of the bootstrap.
+        means: mean image of each of `stacks_of(sides)`, where they are known; None computes them.
 
     Raises:
         EvaluationError: if sides differ in their number of volumes or in a volume's shape.
     """
-    profiles: dict[EdgeKind, dict[str, list[_Profile]]] = {"skin": {}, "lung": {}}
+    profiles: dict[EdgeKind, dict[str, list[_Profiles]]] = {"skin": {}, "lung": {}}
     pixel_mm = 1.0
-    for stack in stacks_of(sides):
-        pixel_mm = next(iter(stack.values())).pixel_mm
-        for edge in find_edges(list(stack.values())):
-            for side, volume in stack.items():
-                profiles[edge.kind].setdefault(side, []).append(_profile(edge, volume))
+    for number, stack in enumerate(stacks_of(sides)):
+        first = next(iter(stack.values()))
+        pixel_mm, shape = first.pixel_mm, (first.hu.shape[1], first.hu.shape[2])
+        mean = means[number] if means is not None else MeanImage.of(list(stack.values()))
+        edges = find_edges(mean)
+        for kind, by_side in profiles.items():
+            pixels = [edge.pixels(shape) for edge in edges if edge.kind == kind]
+            for side, volume in stack.items() if pixels else ():
+                by_side.setdefault(side, []).append(_profiles(pixels, volume))
     return {
         kind: {side: _transfer(of_side, pixel_mm, seed) for side, of_side in by_side.items()}
         for kind, by_side in profiles.items()
-        if all(len(of_side) >= MIN_EDGES for of_side in by_side.values()) and by_side
+        if by_side and all(sum(map(len, of_side)) >= MIN_EDGES for of_side in by_side.values())
     }
 
 
@@ -128,8 +136,8 @@ def transfer_ratio(
 
 
 @dataclass(frozen=True)
-class _Profile:
-    """Sums over the pixels of a piece of edge, by bin of distance from it.
+class _Profiles:
+    """Sums over the pixels of each piece of edge, by bin of distance from it.
 
     Args:
         counts: number of pixels.
@@ -139,75 +147,92 @@ class _Profile:
         clipped_share: share of the dark side's pixels at or below -1024 HU.
     """
 
-    counts: Float[np.ndarray, " bins"]
-    distance: Float[np.ndarray, " bins"]
-    height: Float[np.ndarray, " bins"]
-    contrast_hu: float
-    clipped_share: float
+    counts: Float[np.ndarray, "edges bins"]
+    distance: Float[np.ndarray, "edges bins"]
+    height: Float[np.ndarray, "edges bins"]
+    contrast_hu: Float[np.ndarray, " edges"]
+    clipped_share: Float[np.ndarray, " edges"]
+
+    def __len__(self) -> int:
+        return len(self.counts)
 
 
-def _profile(edge: Edge, volume: CTVolume) -> _Profile:
-    """Profile across an edge of one side's image, around the edge's position in that image."""
-    distance, hu = edge.profile(volume.hu)
+def _profiles(edges: Sequence[EdgePixels], volume: CTVolume) -> _Profiles:
+    """Profiles across the edges of one side's image, around each edge's position in that image."""
+    n = len(edges)
+    edge = np.repeat(np.arange(n), [len(pixels.rows) for pixels in edges])
+    distance = np.concatenate([pixels.distance_px for pixels in edges])
+    hu = np.concatenate([pixels.hu_of(volume.hu) for pixels in edges])
     dark, bright = distance < -REACH_PX / 2, distance > REACH_PX / 2
-    low, high = float(hu[dark].mean()), float(hu[bright].mean())
-    height = (hu - low) / (high - low)
-    centred = distance - _edge_position(distance, height)
+    low, high = (_means(edge[side], hu[side], n) for side in (dark, bright))
+    contrast = high - low
+    height = (hu - low[edge]) / contrast[edge]
+    centred = distance - _edge_positions(edge, distance, height, n)[edge]
     index = np.floor((centred + REACH_PX) * STEPS_PER_PX).astype(int)
     kept = (index >= 0) & (index < BINS)
-    index, centred, height = index[kept], centred[kept], height[kept]
-    return _Profile(
-        counts=np.bincount(index, minlength=BINS).astype(np.float64),
-        distance=np.bincount(index, centred, BINS),
-        height=np.bincount(index, height, BINS),
-        contrast_hu=high - low,
-        clipped_share=float(np.mean(hu[dark] <= AIR_FLOOR_HU)),
+    cell = (edge * BINS + index)[kept]
+    counts, distances, heights = (
+        np.bincount(cell, values, n * BINS).reshape(n, BINS)
+        for values in (np.ones(len(cell)), centred[kept], height[kept])
     )
+    clipped = (hu[dark] <= AIR_FLOOR_HU).astype(np.float64)
+    return _Profiles(counts, distances, heights, contrast, _means(edge[dark], clipped, n))
 
 
-def _edge_position(distance: Float[np.ndarray, " n"], height: Float[np.ndarray, " n"]) -> float:
-    """Position of the ideal step that has the same area as the profile, in pixels."""
+def _means(
+    group: Int[np.ndarray, " values"], values: Float[np.ndarray, " values"], n: int
+) -> Float[np.ndarray, " n"]:
+    """Mean of each of `n` groups of values; 0 for a group without any."""
+    counts = np.maximum(np.bincount(group, minlength=n), 1)
+    return np.asarray(np.bincount(group, values, n) / counts)
+
+
+def _edge_positions(
+    edge: Int[np.ndarray, " pixels"],
+    distance: Float[np.ndarray, " pixels"],
+    height: Float[np.ndarray, " pixels"],
+    n: int,
+) -> Float[np.ndarray, " n"]:
+    """Position of the ideal step that has the same area as the profile, in pixels, by edge."""
     half = REACH_PX / 2
-    cells = np.floor((distance + half) * 2).astype(int)
-    within = (cells >= 0) & (cells < round(4 * half))
-    count = np.bincount(cells[within], minlength=round(4 * half))
-    mean = np.bincount(cells[within], height[within], round(4 * half)) / np.maximum(count, 1)
-    return half - float(mean.sum()) / 2
+    cells = round(4 * half)
+    cell = np.floor((distance + half) * 2).astype(int)
+    within = (cell >= 0) & (cell < cells)
+    mean = _means((edge * cells + cell)[within], height[within], n * cells)
+    return np.asarray(half - mean.reshape(n, cells).sum(axis=1) / 2)
 
 
-def _transfer(profiles: Sequence[_Profile], pixel_mm: float, seed: int) -> EdgeTransfer:
+def _transfer(profiles: Sequence[_Profiles], pixel_mm: float, seed: int) -> EdgeTransfer:
     """Modulation transfer of the mean of the profiles, with its bootstrap interval."""
-    counts, distance, height = (
-        np.stack([getattr(profile, name) for profile in profiles])
-        for name in ("counts", "distance", "height")
+    counts, distance, height, contrasts, clipped_shares = (
+        np.concatenate([getattr(part, name) for part in profiles])
+        for name in ("counts", "distance", "height", "contrast_hu", "clipped_share")
     )
-    contrast_hu = float(np.mean([profile.contrast_hu for profile in profiles]))
-
-    def weighted_transfer(weights: Float[np.ndarray, " edges"]) -> ModulationTransfer:
-        total = weights @ counts
-        filled = total > 0
-        middles = (np.arange(BINS) + 0.5) / STEPS_PER_PX - REACH_PX
-        esf = np.interp(
-            middles,
-            (weights @ distance)[filled] / total[filled],
-            (weights @ height)[filled] / total[filled],
-        )
-        f, curve = edge_transform(esf, pixel_mm)
-        return ModulationTransfer(f, curve, contrast_hu)
-
-    n = len(profiles)
+    contrast_hu = float(contrasts.mean())
+    n = len(counts)
     rng = random_stream(seed, "edges")
-    draws = [
-        weighted_transfer(rng.multinomial(n, np.full(n, 1 / n)).astype(np.float64)).mtf50_per_mm
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile(draws, [2.5, 97.5])
+    weights = [np.ones(n), *(rng.multinomial(n, np.full(n, 1 / n)) for _ in range(RESAMPLES))]
+    middles = (np.arange(BINS) + 0.5) / STEPS_PER_PX - REACH_PX
+    spread_functions = []
+    for weight in np.array(weights, dtype=np.float64):
+        total = weight @ counts
+        filled = total > 0
+        spread_functions.append(
+            np.interp(
+                middles,
+                (weight @ distance)[filled] / total[filled],
+                (weight @ height)[filled] / total[filled],
+            )
+        )
+    f, curves = edge_transform(np.stack(spread_functions), pixel_mm)
+    transfer, *resampled = (ModulationTransfer(f, curve, contrast_hu) for curve in curves)
+    low, high = np.percentile([curve.mtf50_per_mm for curve in resampled], [2.5, 97.5])
     return EdgeTransfer(
-        transfer=weighted_transfer(np.ones(n)),
+        transfer=transfer,
         mtf50_interval=(float(low), float(high)) if np.isfinite([low, high]).all() else None,
         n_edges=n,
         length_mm=n * LENGTH_PX * pixel_mm,
-        clipped_share=float(np.mean([profile.clipped_share for profile in profiles])),
+        clipped_share=float(clipped_shares.mean()),
     )
 
 

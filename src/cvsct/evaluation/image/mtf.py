@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.signal.windows import tukey
 
 from cvsct.core.errors import EvaluationError
+from cvsct.core.fourier import tukey
 
 STEPS_PER_PX = 10
 """Number of bins of the edge spread function in a pixel."""
@@ -114,20 +114,21 @@ def modulation_transfer(
 
 
 def edge_transform(
-    profile: Float[np.ndarray, " bins"], pixel_mm: float
-) -> tuple[Float[np.ndarray, " frequencies"], Float[np.ndarray, " frequencies"]]:
-    """Frequencies and modulation transfer of an edge spread function.
+    profile: Float[np.ndarray, "*profiles bins"], pixel_mm: float
+) -> tuple[Float[np.ndarray, " frequencies"], Float[np.ndarray, "*profiles frequencies"]]:
+    """Frequencies and modulation transfer of an edge spread function, or of each of several.
 
     The profile, of `STEPS_PER_PX` bins in a pixel, is differentiated and tapered at its ends. The
     modulus of its Fourier transform is corrected for the bins and the difference, and divided by
     its value at frequency 0.
     """
-    line = np.diff(profile) * tukey(len(profile) - 1, 0.5)
-    position_mm = np.arange(len(line)) * (pixel_mm / STEPS_PER_PX)
+    bins = profile.shape[-1] - 1
+    line = np.diff(profile) * tukey(bins, 0.5)
+    position_mm = np.arange(bins) * (pixel_mm / STEPS_PER_PX)
     f = np.linspace(0, 1 / pixel_mm, FREQUENCIES)
-    curve = np.abs(np.exp(-2j * np.pi * np.outer(f, position_mm)) @ line)
+    curve = np.abs(line @ np.exp(-2j * np.pi * np.outer(position_mm, f)))
     curve /= np.sinc(f * pixel_mm / STEPS_PER_PX) ** 2
-    return f, curve / curve[0]
+    return f, curve / curve[..., :1]
 
 
 def _distance(

@@ -17,12 +17,13 @@ from jaxtyping import Float
 from scipy import ndimage
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.masks import Region, blurred, covered_fraction
+from cvsct.core.masks import Region, covered_fraction
 from cvsct.core.seeding import random_stream
 from cvsct.core.spectra import distance_band_per_mm, distance_db
 from cvsct.core.volume import CTVolume
+from cvsct.evaluation.image.mean_image import MeanImage
 from cvsct.evaluation.image.noise_power import NoisePower, noise_power_spectrum
-from cvsct.evaluation.image.tissues import tissue_masks
+from cvsct.evaluation.image.tissues import tissues_of
 
 REGION_PX = 32
 """Side of a patch in pixels."""
@@ -106,6 +107,7 @@ def tissue_noise(
     size_px: int = REGION_PX,
     count: int = REGIONS,
     seed: int = 0,
+    means: Sequence[MeanImage] | None = None,
 ) -> dict[str, TissueNoise]:
     """Measure the noise power of each side on the same patches.
 
@@ -118,6 +120,7 @@ def tissue_noise(
         size_px: side of a patch.
         count: number of patches, at most.
         seed: seed of their positions.
+        means: mean image of each of `stacks_of(sides)`, where they are known; None computes them.
 
     Returns:
         Noise by side; empty where no tissue has room for a patch.
@@ -130,7 +133,8 @@ def tissue_noise(
     for number, stack in enumerate(stacks):
         missing = count - len(next(iter(patches.values())))
         share = -(-missing // (len(stacks) - number))
-        for region in homogeneous_regions(list(stack.values()), size_px, share, seed + number):
+        mean = means[number] if means is not None else MeanImage.of(list(stack.values()))
+        for region in homogeneous_regions(mean, size_px, share, seed + number):
             for side, volume in stack.items():
                 patches[side].append(region.cut(volume.hu))
     n = len(next(iter(patches.values()), []))
@@ -149,37 +153,22 @@ def tissue_noise(
     }
 
 
-def homogeneous_regions(
-    volumes: Sequence[CTVolume], size_px: int, count: int, seed: int = 0
-) -> list[Region]:
+def homogeneous_regions(mean: MeanImage, size_px: int, count: int, seed: int = 0) -> list[Region]:
     """Choose about `count` squares of homogeneous soft tissue or fat that do not overlap.
 
     Every slice with such tissue gets about the same number.
 
     Args:
-        volumes: images of the same slices, whose blurred mean decides.
+        mean: blurred mean of images of the same slices.
         size_px: side of a square.
         count: number of squares.
         seed: seed of the order in which positions are tried.
     """
-    mean = np.asarray(np.mean([volume.hu for volume in volumes], axis=0, dtype=np.float64))
-    if min(mean.shape[1:]) < size_px:
+    if min(mean.smooth.shape[1:]) < size_px:
         return []
-    masks = tissue_masks(mean)
-    tissue = masks["soft"] | masks["fat"]
-    for volume in volumes:
-        if volume.padding is not None:
-            tissue &= ~volume.padding
-    smooth = np.where(tissue, blurred(mean), 0.0)
-    half = size_px // 2
-    first, second = (
-        ndimage.uniform_filter(moment, (0, size_px, size_px))[
-            :, half : half + mean.shape[1] - size_px + 1, half : half + mean.shape[2] - size_px + 1
-        ]
-        for moment in (smooth, smooth**2)
-    )
-    roughness = np.sqrt(np.maximum(second - first**2, 0))
-    inside = covered_fraction(tissue, size_px) >= 1.0
+    planes = [_roughness(mean, index, size_px) for index in range(len(mean.smooth))]
+    roughness = np.stack(planes)
+    inside = np.isfinite(roughness)
     if not inside.any():
         return []
     limit = HOMOGENEOUS_MARGIN * np.quantile(roughness[inside], HOMOGENEOUS_SHARE)
@@ -195,6 +184,27 @@ def homogeneous_regions(
             chosen.append(Region(index, row, column, size_px))
             starts = starts[np.abs(starts - starts[0]).max(axis=1) >= size_px]
     return chosen
+
+
+def _roughness(mean: MeanImage, index: int, size_px: int) -> Float[np.ndarray, "_ _"]:
+    """Standard deviation of the blurred mean in each square of a slice, by first row and column.
+
+    Returns:
+        Infinity where a square does not lie wholly in soft tissue or fat.
+    """
+    here = slice(index, index + 1)
+    masks = tissues_of(mean.smooth[here], mean.body[here], mean.padding[here])
+    tissue = (masks["soft"] | masks["fat"])[0]
+    inside = covered_fraction(tissue[None], size_px)[0] >= 1.0
+    if not inside.any():
+        return np.full(inside.shape, np.inf)
+    smooth = np.where(tissue, mean.smooth[index], 0.0)
+    half, (rows, columns) = size_px // 2, inside.shape
+    first, second = (
+        ndimage.uniform_filter(moment, size_px)[half : half + rows, half : half + columns]
+        for moment in (smooth, smooth**2)
+    )
+    return np.where(inside, np.sqrt(np.maximum(second - first**2, 0)), np.inf)
 
 
 def stacks_of(sides: Mapping[str, Sequence[CTVolume]]) -> list[dict[str, CTVolume]]:

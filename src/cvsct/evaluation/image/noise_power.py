@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.signal.windows import hann
 
 from cvsct.core.errors import EvaluationError
 
@@ -106,7 +105,7 @@ def noise_power_spectrum(
     noise = (hu[0::2] - hu[1::2]) / np.sqrt(2) if detrend == "repeats" else _without_trend(hu)
     window = np.ones((rows, columns))
     if taper == "hann":
-        window = hann(rows + 2)[1:-1, None] * hann(columns + 2)[1:-1]
+        window = np.hanning(rows + 2)[1:-1, None] * np.hanning(columns + 2)[1:-1]
     scale = pixel_mm**2 / float(np.sum(window**2))
     power = (np.abs(np.fft.fft2(noise * window)) ** 2).mean(axis=0) * scale
     f = np.hypot(np.fft.fftfreq(rows, pixel_mm)[:, None], np.fft.fftfreq(columns, pixel_mm))

@@ -39,7 +39,8 @@ def slice_rows(examples: Sequence[tuple[SharedSlices, int]]) -> Any:
         examples: shared slices, and the number of a slice among them.
     """
     titles = [title for title, _ in _panels(*examples[0])]
-    figure = new_figure(2.3 * len(titles), 2.45 * len(examples) + 0.4)
+    figure = new_figure(2.3 * len(titles), 2.45 * len(examples) + 0.4, layout=None)
+    figure.subplots_adjust(left=0.025, right=0.995, bottom=0.01, top=0.95, wspace=0.03, hspace=0.12)
     grid = figure.subplots(len(examples), len(titles), squeeze=False)
     for axes, (shared, index) in zip(grid, examples, strict=True):
         for axis, (title, hu) in zip(axes, _panels(shared, index), strict=True):
@@ -124,15 +125,13 @@ def draw_concordance(axis: Any, sides: Mapping[str, Mapping[str, ClassAgreement]
     return axis
 
 
-def new_figure(width_in: float, height_in: float) -> Any:
-    """Empty figure with automatic layout.
+def new_figure(width_in: float, height_in: float, layout: str | None = "constrained") -> Any:
+    """Empty figure, with automatic layout unless that is None.
 
     Raises:
         MissingExtraError: if matplotlib is not installed.
     """
-    return load_extra("matplotlib.figure").Figure(
-        figsize=(width_in, height_in), layout="constrained"
-    )
+    return load_extra("matplotlib.figure").Figure(figsize=(width_in, height_in), layout=layout)
 
 
 def png_base64(figure: Any, dpi: int = 110) -> str:

@@ -21,6 +21,9 @@ from cvsct.evaluation.shared_slices import SharedSlices
 OFFSET_HU = 32_768
 """Offset that makes all HU positive."""
 
+PNG_LEVEL = 4
+"""Compression of the images: level 9 takes ten times as long and saves 2 to 4 % of their size."""
+
 WINDOWS: dict[str, tuple[float, float]] = {
     "soft tissue": SOFT_TISSUE_WINDOW.limits_hu,
     "lung": LUNG_WINDOW.limits_hu,
@@ -60,5 +63,5 @@ def slices_for(
 
 def _png(rgb: UInt8[np.ndarray, "rows columns 3"]) -> str:
     stream = io.BytesIO()
-    load_extra("PIL.Image").fromarray(rgb).save(stream, format="PNG", compress_level=9)
+    load_extra("PIL.Image").fromarray(rgb).save(stream, format="PNG", compress_level=PNG_LEVEL)
     return base64.b64encode(stream.getvalue()).decode("ascii")
