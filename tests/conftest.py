@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,16 @@ CHECKED = [
     if path.name != "__init__.py"
     and not any(name in (text := path.read_text(encoding="utf-8")) for name in UNCHECKED)
 ]
-SHAPED = [name for name, text in CHECKED if "jaxtyping" in text or "TYPE_CHECKING" in text]
+ALIAS = re.compile(r"^(\w+) = .*\[(?:np\.ndarray|Tensor), \"", re.MULTILINE)
+IMPORTED = re.compile(r"^ *from cvsct[\w.]* import (\([^)]*\)|.*)", re.MULTILINE)
+ALIASES = {alias for _, text in CHECKED for alias in ALIAS.findall(text)}
+SHAPED = [
+    name
+    for name, text in CHECKED
+    if "jaxtyping" in text
+    or "TYPE_CHECKING" in text
+    or ALIASES & set(re.findall(r"\w+", " ".join(IMPORTED.findall(text))))
+]
 """Modules whose annotations have shapes, or names that only type checkers import."""
 
 # Before the first import of what they check. Where no annotation has a shape, beartype alone

@@ -33,6 +33,7 @@ def test_a_small_demo_goes_all_the_way(
         return tuple(replace(scan, slices=2) for scan in kept)
 
     monkeypatch.setattr("cvsct.api.simulate.plan", small)
+    monkeypatch.setattr("cvsct.simulation.run.cores", lambda: 1)  # one process compiles
     code, printed, err = run("demo", "--out", tmp_path / "demo")
     assert code == 0, err
     assert "open " in printed

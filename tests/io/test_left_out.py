@@ -142,7 +142,7 @@ def test_a_benchmark_tells_once_what_many_commands_find(
     junk(tmp_path / "data" / "test" / "soft")
     code, _, err = run(
         "benchmark", "--data", tmp_path / "data", "--methods", "input",
-        "--out", tmp_path / "out", "--rois", "2", "--workers", "1",
+        "--out", tmp_path / "out", "--rois", "3", "--workers", "1",
     )  # fmt: skip
     assert LEFT_OUT.findall(err) == [("", SAID)], code
 
