@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cvsct.api.unpaired_features import write_unpaired_features
 from cvsct.core.errors import UsageError, need_extra
 from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import MANIFEST, Manifest
@@ -172,6 +171,9 @@ def evaluate(
             with manifest.timed("writing"):
                 write_report(evaluation, folder)
             if mask_paths and not evaluation.paired:
+                # Its imports take as long as an evaluation's own.
+                from cvsct.api.unpaired_features import write_unpaired_features  # noqa: PLC0415
+
                 manifest.local = ["features.csv", "features_wide.*", "features_long.*"]
                 sides = {side: Path(scans) for side, scans in given.items()
                          if isinstance(scans, Path | str)}  # fmt: skip
