@@ -126,7 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = write_cohort(folder, options.scans, options.regions, options.size, options.seed)
         settings = folder / "params.yaml"
         settings.write_text(
-            SETTINGS + (FILTERS if options.filters else "") + CLASSES, encoding="utf-8"
+            SETTINGS + (FILTERS if options.filters else "") + CLASSES,
+            encoding="utf-8",
+            newline="\n",
         )
         batch = folder / "batch.csv"
         with batch.open("w", encoding="utf-8", newline="") as stream:
