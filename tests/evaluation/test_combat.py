@@ -10,19 +10,21 @@ import pytest
 from cvsct.core.errors import EvaluationError
 from cvsct.evaluation.agreement.combat import crossfit_combat, fit_combat
 from cvsct.evaluation.agreement.concordance import across_regions
-from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, MissingValue
+from cvsct.evaluation.features.radiomics import CLASSES, MissingValue, RegionFeatures
 
 FEATURES = 8 * len(CLASSES)
 
 
-def table(values: np.ndarray) -> FeatureTable:
+def table(values: np.ndarray) -> RegionFeatures:
     per_class = values.shape[1] // len(CLASSES)
     names = tuple(f"{name}_F{i}" for name in CLASSES for i in range(per_class))
     missing = tuple(MissingValue(int(r), names[c], "why") for r, c in np.argwhere(np.isnan(values)))
-    return FeatureTable(names, values, missing)
+    return RegionFeatures(names, values, missing)
 
 
-def scanners(regions: int, seed: int = 0, noise: float = 0.05) -> tuple[FeatureTable, FeatureTable]:
+def scanners(
+    regions: int, seed: int = 0, noise: float = 0.05
+) -> tuple[RegionFeatures, RegionFeatures]:
     """The same regions on two scanners: the source shifts and scales each feature its own way."""
     effect = np.random.default_rng(100)
     mean, sd = effect.normal(0, 50, FEATURES), effect.uniform(0.01, 20, FEATURES)

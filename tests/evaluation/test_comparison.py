@@ -21,27 +21,33 @@ from cvsct.evaluation.agreement.concordance import (
     lin_ccc,
 )
 from cvsct.evaluation.agreement.paired_tests import holm, paired_tests
-from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, MissingValue, Patch, extract
+from cvsct.evaluation.features.radiomics import (
+    CLASSES,
+    MissingValue,
+    Patch,
+    RegionFeatures,
+    extract,
+)
 
 COLUMNS = len(CLASSES) * 2
 
 
-def table(values: np.ndarray) -> FeatureTable:
+def table(values: np.ndarray) -> RegionFeatures:
     per_class = values.shape[1] // len(CLASSES)
     names = tuple(f"{name}_F{i}" for name in CLASSES for i in range(per_class))
     missing = tuple(
         MissingValue(int(r), names[c], "test") for r, c in np.argwhere(np.isnan(values))
     )
-    return FeatureTable(names, values, missing)
+    return RegionFeatures(names, values, missing)
 
 
-def noisy(target: FeatureTable, sd: float, seed: int) -> FeatureTable:
+def noisy(target: RegionFeatures, sd: float, seed: int) -> RegionFeatures:
     rng = np.random.default_rng(seed)
     return table(target.values + sd * rng.normal(size=target.values.shape))
 
 
 @pytest.fixture(scope="module")
-def target() -> FeatureTable:
+def target() -> RegionFeatures:
     return table(np.random.default_rng(0).normal(size=(30, COLUMNS)))
 
 
@@ -112,7 +118,7 @@ def test_a_gap_that_is_not_clearly_open_has_no_interval() -> None:
     assert way.high is None
 
 
-def test_the_way_of_real_resamples_holds_the_truth(target: FeatureTable) -> None:
+def test_the_way_of_real_resamples_holds_the_truth(target: RegionFeatures) -> None:
     rng = np.random.default_rng(5)
     far = rng.normal(size=target.values.shape)
     source, method = table(target.values + far), table(target.values + 0.5 * far)
@@ -127,7 +133,7 @@ def test_the_way_of_real_resamples_holds_the_truth(target: FeatureTable) -> None
     assert way.high < 0.95
 
 
-def test_what_got_worse_and_what_clearly_did(target: FeatureTable) -> None:
+def test_what_got_worse_and_what_clearly_did(target: RegionFeatures) -> None:
     source = noisy(target, 0.5, 1)
     values = noisy(target, 0.3, 2).values
     values[:, 3] = target.values[:, 3] + 3.0 * np.random.default_rng(7).normal(size=30)
@@ -146,7 +152,7 @@ def test_what_got_worse_and_what_clearly_did(target: FeatureTable) -> None:
     json.dumps(all_changes.to_json(), allow_nan=False)
 
 
-def test_undefined_features_are_counted_not_compared(target: FeatureTable) -> None:
+def test_undefined_features_are_counted_not_compared(target: RegionFeatures) -> None:
     constant = target.values.copy()
     constant[:, 2] = 1.0
     flat_target, flat = table(constant), table(constant + np.eye(1, COLUMNS, 4)[0])
@@ -157,7 +163,7 @@ def test_undefined_features_are_counted_not_compared(target: FeatureTable) -> No
     assert len(all_changes.features) == COLUMNS - 1
 
 
-def test_resamples_that_do_not_pair_are_refused(target: FeatureTable) -> None:
+def test_resamples_that_do_not_pair_are_refused(target: RegionFeatures) -> None:
     long, short = across_regions(target, target, 20), across_regions(target, target, 10)
     with pytest.raises(EvaluationError, match="one seed and one number of resamples"):
         changes(long, short)
@@ -179,7 +185,7 @@ def test_holm_lies_between_no_correction_and_bonferroni(p: list[float]) -> None:
         assert raw - 1e-12 <= adjusted <= min(1.0, raw * len(p)) + 1e-12
 
 
-def test_corrections_of_the_tests(target: FeatureTable) -> None:
+def test_corrections_of_the_tests(target: RegionFeatures) -> None:
     methods = {"a": noisy(target, 0.2, 1), "b": noisy(target, 0.8, 2), "c": noisy(target, 0.8, 4)}
     tests = paired_tests(methods, target, permutations=500)
     assert len(tests.of("mean")) == 3
@@ -238,7 +244,7 @@ def test_false_alarms_are_as_rare_as_they_should_be() -> None:
     assert min(test.p_adjusted for test in tests.of("feature")) > 0.05
 
 
-def test_groups_are_exchanged_and_resampled_whole(target: FeatureTable) -> None:
+def test_groups_are_exchanged_and_resampled_whole(target: RegionFeatures) -> None:
     groups = np.repeat(np.arange(3), 10)
     methods = {"a": noisy(target, 0.2, 1), "b": noisy(target, 0.8, 2)}
     tests = paired_tests(methods, target, permutations=400, groups=groups)
@@ -260,7 +266,7 @@ def test_groups_are_exchanged_and_resampled_whole(target: FeatureTable) -> None:
         across_regions(methods["b"], target, 10, groups=np.arange(2))
 
 
-def test_missing_values_leave_their_region_out_of_that_feature(target: FeatureTable) -> None:
+def test_missing_values_leave_their_region_out_of_that_feature(target: RegionFeatures) -> None:
     holed = noisy(target, 0.3, 1).values
     holed[:4, 0] = np.nan
     holed[:, 1] = np.nan
@@ -274,7 +280,7 @@ def test_missing_values_leave_their_region_out_of_that_feature(target: FeatureTa
     )
 
 
-def test_one_against_all_and_what_cannot_be_tested(target: FeatureTable) -> None:
+def test_one_against_all_and_what_cannot_be_tested(target: RegionFeatures) -> None:
     methods = {name: noisy(target, 0.5, i) for i, name in enumerate("abc")}
     tests = paired_tests(methods, target, against="a", permutations=20)
     assert {(test.first, test.second) for test in tests.tests} == {("b", "a"), ("c", "a")}

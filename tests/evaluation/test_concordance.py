@@ -17,20 +17,20 @@ from cvsct.evaluation.agreement.concordance import (
     lin_ccc,
     within_regions,
 )
-from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable, MissingValue
+from cvsct.evaluation.features.radiomics import CLASSES, MissingValue, RegionFeatures
 
 VALUES = arrays(np.float64, 12, elements=st.floats(-1e3, 1e3, allow_nan=False, width=32))
 
 
-def table(values: np.ndarray, per_class: int = 2) -> FeatureTable:
+def table(values: np.ndarray, per_class: int = 2) -> RegionFeatures:
     names = tuple(f"{name}_F{i}" for name in CLASSES for i in range(per_class))
     missing = tuple(
         MissingValue(int(r), names[c], "test") for r, c in np.argwhere(np.isnan(values))
     )
-    return FeatureTable(names, values, missing)
+    return RegionFeatures(names, values, missing)
 
 
-def random_table(regions: int = 10, per_class: int = 2, seed: int = 0) -> FeatureTable:
+def random_table(regions: int = 10, per_class: int = 2, seed: int = 0) -> RegionFeatures:
     rng = np.random.default_rng(seed)
     return table(rng.normal(5.0, 1.0, (regions, len(CLASSES) * per_class)), per_class)
 

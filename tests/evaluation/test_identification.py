@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from cvsct.core.errors import EvaluationError
-from cvsct.evaluation.features.radiomics import FeatureTable, MissingValue
+from cvsct.evaluation.features.radiomics import MissingValue, RegionFeatures
 from cvsct.evaluation.identification import identify
 
 FEATURES = 60
 
 
-def table(values: np.ndarray) -> FeatureTable:
+def table(values: np.ndarray) -> RegionFeatures:
     names = tuple(f"glcm_F{index:02d}" for index in range(values.shape[1]))
     missing = tuple(
         MissingValue(int(row), names[column], "made undefined")
         for row, column in np.argwhere(np.isnan(values))
     )
-    return FeatureTable(names, values, missing)
+    return RegionFeatures(names, values, missing)
 
 
 def places(n: int, seed: int) -> np.ndarray:

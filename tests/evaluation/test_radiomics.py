@@ -15,9 +15,9 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion, Region, masked_regions
 from cvsct.evaluation.features import radiomics
 from cvsct.evaluation.features.radiomics import (
-    FeatureTable,
     MissingValue,
     Patch,
+    RegionFeatures,
     class_of,
     extract,
     feature_names,
@@ -31,7 +31,7 @@ def noise(seed: int = 0, size: int = 16) -> np.ndarray:
     return np.random.default_rng(seed).normal(40.0, 60.0, (size, size)).astype(np.float32)
 
 
-def value(table: FeatureTable, feature: str, region: int = 0) -> float:
+def value(table: RegionFeatures, feature: str, region: int = 0) -> float:
     return float(table.values[region, table.names.index(feature)])
 
 
@@ -105,11 +105,11 @@ def test_one_gray_level_without_being_constant() -> None:
 
 def test_every_missing_value_has_a_reason() -> None:
     with pytest.raises(ValueError, match="reason"):
-        FeatureTable(("glcm_A",), np.array([[np.nan]]))
+        RegionFeatures(("glcm_A",), np.array([[np.nan]]))
 
 
 def test_rows_keep_their_reasons() -> None:
-    table = FeatureTable(
+    table = RegionFeatures(
         ("glcm_A",), np.array([[1.0], [np.nan], [3.0]]), (MissingValue(1, "glcm_A", "why"),)
     )
     assert table.rows(1, 3).missing == (MissingValue(0, "glcm_A", "why"),)

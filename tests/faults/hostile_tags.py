@@ -178,11 +178,11 @@ def _reported(folder: Path) -> Iterator[str]:
 def _labelled() -> str:
     """A table whose region a mask has named by a formula."""
     from cvsct.evaluation.features.placement import PlacedRegion
-    from cvsct.evaluation.features.radiomics import FeatureTable
+    from cvsct.evaluation.features.radiomics import RegionFeatures
     from cvsct.evaluation.features.table_file import features_csv
 
     region = MaskedRegion(VALUES[-3], 0, 0, 0, np.ones((2, 2), dtype=bool))
-    table = FeatureTable(("a",), np.zeros((1, 1)), ())
+    table = RegionFeatures(("a",), np.zeros((1, 1)), ())
     return features_csv({"target": table}, [PlacedRegion(0, 0.0, region)])
 
 

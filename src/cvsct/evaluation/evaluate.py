@@ -25,7 +25,7 @@ from cvsct.evaluation.features.placement import (
     place_regions,
     place_slices,
 )
-from cvsct.evaluation.features.radiomics import FeatureTable, extract, settings_record
+from cvsct.evaluation.features.radiomics import RegionFeatures, extract, settings_record
 from cvsct.evaluation.features.roi import patch_of
 from cvsct.evaluation.image.nodule_truth import NoduleTruth
 from cvsct.evaluation.image.quality import image_qualities
@@ -113,7 +113,7 @@ def evaluate(
     regions: list[PlacedRegion] = []
     maps: list[TissueMap] = []
     compared: dict[str, Comparison] = {}
-    features: dict[str, FeatureTable] = {}
+    features: dict[str, RegionFeatures] = {}
     if pairs:
         shared = with_target(pairs, sides, tolerance_mm, forced)
         if not forced:
@@ -274,7 +274,7 @@ def _features(
     settings: EvaluationSettings,
     cache: FeatureCache | None,
     binning: Binning = "pyradiomics",
-) -> dict[str, FeatureTable]:
+) -> dict[str, RegionFeatures]:
     """Features of the same regions in every side's images."""
     patches = [
         patch_of(images_of(shared[placed.volume], side), placed.region)
@@ -289,14 +289,14 @@ def _features(
 def _compare(
     shared: Sequence[SharedSlices],
     maps: Sequence[TissueMap],
-    features: Mapping[str, FeatureTable],
-    features_ibsi: Mapping[str, FeatureTable],
+    features: Mapping[str, RegionFeatures],
+    features_ibsi: Mapping[str, RegionFeatures],
     settings: EvaluationSettings,
 ) -> dict[str, Comparison]:
     """Agreement of each side with the target, by IBSI's gray levels too where they are given."""
     sides = [side for side in features if side != "target"]
 
-    def across(tables: Mapping[str, FeatureTable], side: str) -> AcrossRegions:
+    def across(tables: Mapping[str, RegionFeatures], side: str) -> AcrossRegions:
         return across_regions(tables[side], tables["target"], settings.bootstrap, settings.seed)
 
     planes = (

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.seeding import random_stream
-from cvsct.evaluation.features.radiomics import FeatureTable
+from cvsct.evaluation.features.radiomics import RegionFeatures
 
 FOLDS = 5
 """Number of folds of the cross-validation."""
@@ -93,8 +93,8 @@ class Identification:
 
 
 def identify(
-    first: FeatureTable,
-    second: FeatureTable,
+    first: RegionFeatures,
+    second: RegionFeatures,
     groups: Sequence[Hashable],
     second_groups: Sequence[Hashable] | None = None,
     seed: int = 0,
@@ -152,7 +152,7 @@ def identify(
 
 
 def _refuse_misfits(
-    first: FeatureTable, second: FeatureTable, groups: Sequence[Sequence[Hashable]]
+    first: RegionFeatures, second: RegionFeatures, groups: Sequence[Sequence[Hashable]]
 ) -> None:
     """Refuse tables and groups that do not fit each other.
 

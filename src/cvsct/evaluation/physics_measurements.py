@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from cvsct.core.errors import EvaluationError
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.placement import PlacedRegion
-from cvsct.evaluation.features.radiomics import FeatureTable
+from cvsct.evaluation.features.radiomics import RegionFeatures
 from cvsct.evaluation.identification import Identification, identify
 from cvsct.evaluation.image.alignment import Alignment, alignment, alignments
 from cvsct.evaluation.image.consistency import (
@@ -99,7 +99,7 @@ class PhysicsMeasurements:
 def measure_physics(
     shared: Sequence[SharedSlices],
     regions: Sequence[PlacedRegion],
-    features: Mapping[str, FeatureTable],
+    features: Mapping[str, RegionFeatures],
     nodules: Sequence[NoduleTruth] = (),
     target_harmonized: Sequence[CTVolume] = (),
     seed: int = 0,

@@ -9,7 +9,7 @@ from typing import Any
 
 from cvsct.evaluation.agreement.concordance import AcrossRegions
 from cvsct.evaluation.features.placement import PlacedRegion
-from cvsct.evaluation.features.radiomics import FeatureTable
+from cvsct.evaluation.features.radiomics import RegionFeatures
 from cvsct.evaluation.guards import GuardRecord
 from cvsct.evaluation.image.quality import ImageQuality
 from cvsct.evaluation.image.texture import Texture
@@ -68,7 +68,7 @@ class Evaluation:
     harmonized: Comparison | None = field(repr=False)
     input: Comparison | None = field(repr=False)
     retest: Comparison | None = field(repr=False)
-    features: dict[str, FeatureTable] = field(repr=False)
+    features: dict[str, RegionFeatures] = field(repr=False)
     texture: Texture | None = field(repr=False)
     physics: PhysicsMeasurements = field(repr=False)
     soft_tissue_hu: dict[str, float | None]

@@ -22,7 +22,7 @@ from cvsct.core.seeding import random_stream
 from cvsct.evaluation.agreement.concordance import refuse_other_layout
 from cvsct.evaluation.agreement.resampling import group_index
 from cvsct.evaluation.combat.estimates import estimate_combat
-from cvsct.evaluation.features.radiomics import FeatureTable, MissingValue
+from cvsct.evaluation.features.radiomics import MissingValue, RegionFeatures
 
 MIN_FIT_REGIONS = 5
 """Smallest number of regions of each scanner from which ComBat is fitted."""
@@ -65,7 +65,7 @@ class ComBat:
             "covariates": [],
         }
 
-    def apply(self, source: FeatureTable) -> FeatureTable:
+    def apply(self, source: RegionFeatures) -> RegionFeatures:
         """Map the source's features to the target's scanner.
 
         Features that were not fitted are missing, with that reason.
@@ -86,10 +86,10 @@ class ComBat:
             feature = self.names[column]
             reason = reasons.get((int(row), feature), _NOT_FITTED)
             missing.append(MissingValue(int(row), feature, reason))
-        return FeatureTable(self.names, values, tuple(missing))
+        return RegionFeatures(self.names, values, tuple(missing))
 
 
-def fit_combat(source: FeatureTable, target: FeatureTable) -> ComBat:
+def fit_combat(source: RegionFeatures, target: RegionFeatures) -> ComBat:
     """Fit ComBat on regions of both scanners, which need not pair.
 
     The fit is parametric empirical Bayes without covariates. Features that are undefined in a
@@ -134,12 +134,12 @@ def fit_combat(source: FeatureTable, target: FeatureTable) -> ComBat:
 
 
 def crossfit_combat(
-    source: FeatureTable,
-    target: FeatureTable,
+    source: RegionFeatures,
+    target: RegionFeatures,
     folds: int = 5,
     seed: int = 0,
     groups: Shaped[np.ndarray, " regions"] | None = None,
-) -> FeatureTable:
+) -> RegionFeatures:
     """Harmonize the source's features by cross-fitting: each region by a fit on other regions.
 
     Args:
@@ -171,10 +171,10 @@ def crossfit_combat(
         values[here] = harmonized.values
         missing += [replace(value, region=int(here[value.region])) for value in harmonized.missing]
     missing.sort(key=lambda value: value.region)
-    return FeatureTable(source.names, values, tuple(missing))
+    return RegionFeatures(source.names, values, tuple(missing))
 
 
-def _select_regions(table: FeatureTable, regions: Shaped[np.ndarray, " n"]) -> FeatureTable:
+def _select_regions(table: RegionFeatures, regions: Shaped[np.ndarray, " n"]) -> RegionFeatures:
     """The table of some regions, numbered from 0 again."""
     values = table.values[regions]
     reasons = {(value.region, value.feature): value.reason for value in table.missing}
@@ -186,7 +186,7 @@ def _select_regions(table: FeatureTable, regions: Shaped[np.ndarray, " n"]) -> F
         )
         for row, column in np.argwhere(np.isnan(values))
     )
-    return FeatureTable(table.names, values, missing)
+    return RegionFeatures(table.names, values, missing)
 
 
 def _varies(values: Float[np.ndarray, "regions features"]) -> Bool[np.ndarray, " features"]:

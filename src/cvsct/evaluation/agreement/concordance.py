@@ -17,7 +17,7 @@ from jaxtyping import Float, Shaped
 
 from cvsct.core.errors import EvaluationError
 from cvsct.evaluation.agreement.resampling import interval, mean_defined, resamples, weighted_ccc
-from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable
+from cvsct.evaluation.features.radiomics import CLASSES, RegionFeatures
 from cvsct.evaluation.spread import Spread
 
 MIN_REGIONS = 3
@@ -124,7 +124,7 @@ class AcrossRegions:
         return np.array([np.nan if ccc is None else ccc for ccc in values])
 
 
-def within_regions(x: FeatureTable, y: FeatureTable) -> dict[str, Spread | None]:
+def within_regions(x: RegionFeatures, y: RegionFeatures) -> dict[str, Spread | None]:
     """Measure the concordance over the features of a class in one region.
 
     Args:
@@ -155,8 +155,8 @@ def within_regions(x: FeatureTable, y: FeatureTable) -> dict[str, Spread | None]
 
 
 def across_regions(
-    x: FeatureTable,
-    y: FeatureTable,
+    x: RegionFeatures,
+    y: RegionFeatures,
     bootstrap: int = 1000,
     seed: int = 0,
     groups: Shaped[np.ndarray, " regions"] | None = None,
@@ -254,7 +254,7 @@ def number_or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def refuse_other_layout(x: FeatureTable, y: FeatureTable) -> None:
+def refuse_other_layout(x: RegionFeatures, y: RegionFeatures) -> None:
     """Refuse two tables that differ in their features or their number of regions.
 
     Raises:

@@ -26,7 +26,7 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.seeding import random_stream
 from cvsct.evaluation.agreement.concordance import MIN_REGIONS, lin_ccc, refuse_other_layout
 from cvsct.evaluation.agreement.resampling import group_index
-from cvsct.evaluation.features.radiomics import CLASSES, FeatureTable
+from cvsct.evaluation.features.radiomics import CLASSES, RegionFeatures
 
 Scope = Literal["mean", "class", "feature"]
 
@@ -106,8 +106,8 @@ class PairedTests:
 
 
 def paired_tests(
-    methods: Mapping[str, FeatureTable],
-    target: FeatureTable,
+    methods: Mapping[str, RegionFeatures],
+    target: RegionFeatures,
     against: str = "",
     permutations: int = 10_000,
     seed: int = 0,
@@ -175,9 +175,9 @@ def _corrected(tests: Sequence[PairedTest]) -> list[PairedTest]:
 
 def _test_pair(
     names: tuple[str, str],
-    first: FeatureTable,
-    second: FeatureTable,
-    target: FeatureTable,
+    first: RegionFeatures,
+    second: RegionFeatures,
+    target: RegionFeatures,
     swaps: Float[np.ndarray, "permutations regions"],
 ) -> list[PairedTest]:
     """All tests of two methods, with p uncorrected."""
@@ -224,9 +224,9 @@ def _ccc_by_feature(
 
 
 def _swapped_difference(
-    first: FeatureTable,
-    second: FeatureTable,
-    target: FeatureTable,
+    first: RegionFeatures,
+    second: RegionFeatures,
+    target: RegionFeatures,
     defined: Bool[np.ndarray, "regions features"],
     swaps: Float[np.ndarray, "permutations regions"],
 ) -> Float[np.ndarray, "permutations features"]:

@@ -103,7 +103,7 @@ class MissingValue:
 
 
 @dataclass(frozen=True)
-class FeatureTable:
+class RegionFeatures:
     """Features of regions.
 
     Args:
@@ -133,14 +133,14 @@ class FeatureTable:
         """Numbers of the columns of one class."""
         return [i for i, name in enumerate(self.names) if class_of(name) == feature_class]
 
-    def rows(self, start: int, stop: int) -> FeatureTable:
+    def rows(self, start: int, stop: int) -> RegionFeatures:
         """The table of the regions from `start` to before `stop`, numbered from 0 again."""
         missing = tuple(
             replace(value, region=value.region - start)
             for value in self.missing
             if start <= value.region < stop
         )
-        return FeatureTable(self.names, self.values[start:stop], missing)
+        return RegionFeatures(self.names, self.values[start:stop], missing)
 
 
 def class_of(feature: str) -> str:
@@ -183,7 +183,7 @@ def extract(
     cache: FeatureCache | None = None,
     progress: Progress = silent,
     binning: Binning = "pyradiomics",
-) -> FeatureTable:
+) -> RegionFeatures:
     """Measure the features of every region.
 
     Args:
@@ -229,7 +229,7 @@ def extract(
     return _feature_table(names, [known[key] for key in keys])
 
 
-def _feature_table(names: tuple[str, ...], rows: Sequence[MeasuredFeatures]) -> FeatureTable:
+def _feature_table(names: tuple[str, ...], rows: Sequence[MeasuredFeatures]) -> RegionFeatures:
     missing = [
         MissingValue(region, feature, reason)
         for region, row in enumerate(rows)
@@ -238,7 +238,7 @@ def _feature_table(names: tuple[str, ...], rows: Sequence[MeasuredFeatures]) -> 
     if missing:
         logger.info("%d feature values of %d regions are undefined", len(missing), len(rows))
     values = np.array([row.values for row in rows], dtype=np.float64)
-    return FeatureTable(names, values.reshape(len(rows), len(names)), tuple(missing))
+    return RegionFeatures(names, values.reshape(len(rows), len(names)), tuple(missing))
 
 
 def _measure_all(

@@ -14,13 +14,13 @@ from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion
 from cvsct.core.sides import side_name
 from cvsct.evaluation.features.placement import PlacedRegion
-from cvsct.evaluation.features.radiomics import FeatureTable, MissingValue
+from cvsct.evaluation.features.radiomics import MissingValue, RegionFeatures
 from cvsct.evaluation.table import as_text
 
 PLACE_COLUMNS = ("image", "region", "series", "z_mm", "row", "column", "rows", "columns", "label")
 
 
-def features_csv(features: Mapping[str, FeatureTable], regions: Sequence[PlacedRegion]) -> str:
+def features_csv(features: Mapping[str, RegionFeatures], regions: Sequence[PlacedRegion]) -> str:
     """Text of `features.csv`: a row for each side and region; undefined values are empty.
 
     Args:
@@ -53,7 +53,7 @@ class FeatureFile:
         slices: slice of each region, by series and position.
     """
 
-    features: dict[str, FeatureTable]
+    features: dict[str, RegionFeatures]
     slices: tuple[str, ...]
 
 
@@ -78,7 +78,7 @@ def read_features(path: Path) -> FeatureFile:
     for side, rows_of_side in rows_by_side.items():
         cells = [row[len(PLACE_COLUMNS) :] for row in rows_of_side]
         values = np.array([[float(cell or "nan") for cell in row] for row in cells])
-        features[side] = FeatureTable(
+        features[side] = RegionFeatures(
             names,
             values,
             tuple(
