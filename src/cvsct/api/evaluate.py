@@ -68,8 +68,8 @@ def evaluate(
         source: the scans before they were harmonized.
         retest: the target scanned a second time. No method can agree better with the target.
         target_harmonized: the target put through the model, which should leave it unchanged.
-        masks: files with regions drawn on the target (NIfTI, DICOM SEG, RTSTRUCT); features are
-            measured there instead of in squares.
+        masks: files with regions (NIfTI, DICOM SEG, RTSTRUCT); features are measured there instead
+            of in squares. They are drawn on the target, with `pairing="off"` on any of the scans.
         structures: names or patterns of the structures to use from `masks`; empty for all.
         nodules: the `nodules.csv` of a simulation, with the true nodules.
         regions: where features are measured without masks: `squares` of soft tissue, or whole
@@ -82,8 +82,9 @@ def evaluate(
         ibsi: compare features by IBSI's gray levels too, which doubles the time of features.
         cache: keep features in the user's cache folder and reuse them.
         out: folder to write `metrics.json`, `features.csv`, `report.html` and `manifest.json` to;
-            None writes nothing. With masks and scans on disk that do not pair, also
-            `features_wide.csv` and `groups.html`; see docs/groups.md.
+            None writes nothing. Of scans that do not pair `features_wide.csv` and
+            `features_long.csv` hold the features, and `groups.html` compares the scanners; see
+            docs/groups.md.
         progress: called with `(task, done, total)` as the work proceeds.
         note: called with each remark that the user should read.
 
@@ -170,16 +171,15 @@ def evaluate(
         with new_folder(Path(out)) as folder:
             with manifest.timed("writing"):
                 write_report(evaluation, folder)
-            if mask_paths and not evaluation.paired:
+            if not evaluation.paired:
                 # Its imports take as long as an evaluation's own.
                 from cvsct.api.unpaired_features import write_unpaired_features  # noqa: PLC0415
 
-                manifest.local = ["features.csv", "features_wide.*", "features_long.*"]
-                sides = {side: Path(scans) for side, scans in given.items()
-                         if isinstance(scans, Path | str)}  # fmt: skip
+                manifest.local = ["features_wide.*", "features_long.*"]
                 with manifest.timed("features"):
                     write_unpaired_features(
-                        sides, mask_paths, folder, structures=structures, workers=workers,
+                        {side: side_scans for side, side_scans in given.items() if side_scans},
+                        mask_paths, folder, structures=structures, seed=seed, workers=workers,
                         cache=cache, progress=progress, note=note,
                     )  # fmt: skip
             manifest.inputs = with_old_keys(

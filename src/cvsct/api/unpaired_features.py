@@ -1,4 +1,4 @@
-"""Features of every patient of an evaluation whose scans do not pair, in the user's masks."""
+"""Features of every patient of an evaluation whose scans do not pair."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from cvsct.api.features import extract_features
 from cvsct.core.errors import EvaluationError
 from cvsct.core.progress import Note, Progress
+from cvsct.core.volume import CTVolume
 from cvsct.evaluation.groups.evaluate_groups import evaluate_groups
 
 SIDES = ("source", "harmonized", "target")
@@ -15,11 +16,12 @@ SIDES = ("source", "harmonized", "target")
 
 
 def write_unpaired_features(
-    sides: Mapping[str, Path],
+    sides: Mapping[str, Path | str | CTVolume | Sequence[CTVolume]],
     masks: Sequence[Path],
     folder: Path,
     *,
     structures: Sequence[str],
+    seed: int,
     workers: int,
     cache: bool,
     progress: Progress,
@@ -31,10 +33,12 @@ def write_unpaired_features(
     comparison needs a source; without enough patients its page says so.
 
     Args:
-        sides: path of each side's scans.
-        masks: masks of any of these scans.
+        sides: scans of each side: a path with any number of them, or volumes in memory.
+        masks: masks of any of these scans; without masks, blocks of soft tissue and the lungs are
+            measured.
         folder: folder of the evaluation, to write to.
         structures: names or patterns of the masks' labels.
+        seed: seed of the positions of the blocks.
         workers: number of processes; 0 for one per core.
         cache: keep features in the user's cache folder and reuse them.
         progress: called with `(task, done, total)` as the work proceeds.
@@ -43,10 +47,13 @@ def write_unpaired_features(
     Raises:
         CvsctError: as `extract_features`.
     """
-    scans = [sides[side] for side in SIDES if side in sides]
+    scans: list[Path | str | CTVolume] = []
+    for side in SIDES:
+        side_scans = sides.get(side, ())
+        scans += [side_scans] if isinstance(side_scans, Path | str | CTVolume) else side_scans
     table = extract_features(
-        scans, masks, structures=structures, binning="pyradiomics", workers=workers, cache=cache,
-        progress=progress, note=note,
+        scans, masks, structures=structures, binning="pyradiomics", seed=seed, workers=workers,
+        cache=cache, progress=progress, note=note,
     )  # fmt: skip
     table.write(folder)
     if table.failed:

@@ -25,15 +25,15 @@ PAIRED_KEYS = ("psnr_db", "ssim", "ncc", "ccc_within", "ccc_across", "hu_bias")
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:
-    """Write `metrics.json`, `features.csv` and `report.html` into an existing folder.
+    """Write `metrics.json`, `report.html` and, if slices pair, `features.csv` into a folder.
 
     Raises:
         MissingExtraError: if the extra `evaluate` is not installed.
     """
     write_json(folder / "metrics.json", metrics(evaluation))
-    write_atomic(
-        folder / "features.csv", features_csv(evaluation.features, evaluation.regions), private=True
-    )
+    if evaluation.paired:
+        table = features_csv(evaluation.features, evaluation.regions)
+        write_atomic(folder / "features.csv", table, private=True)
     write_atomic(folder / "report.html", report_html(evaluation))
 
 
