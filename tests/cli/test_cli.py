@@ -50,6 +50,32 @@ def test_learning_from_other_bodies_brings_the_pair_together(
     assert {path.name for path in (tmp_path / "e").iterdir()} == {
         "metrics.json", "features.csv", "report.html", "manifest.json",
     }  # fmt: skip
+    none = {"learned_slices": 0, "learned_series": 0, "series": 1}
+    assert metrics["independence"] == {"source": none, "target": none}
+    assert metrics["verdict"]["kind"] == "better"
+
+
+def test_training_scans_are_recognized_and_are_no_test(
+    run: Run, scans: Path, tmp_path: Path
+) -> None:
+    pair = ("--source", scans / "pair/sharp", "--target", scans / "pair/soft")
+    code, _, err = run("train", "spectrum", *pair, "--out", tmp_path / "model")
+    assert code == 0, err
+    code, _, err = run(
+        "harmonize", scans / "pair/sharp", "--model", tmp_path / "model", "--out", tmp_path / "h"
+    )
+    assert code == 0, err
+    guard = json.loads((tmp_path / "h" / "manifest.json").read_text())["figures"]["series"][0]
+    assert guard["guard"]["scan"]["learned_slices"] > 0
+    code, _, err = run(
+        "evaluate", "--harmonized", tmp_path / "h", "--target", scans / "pair/soft",
+        "--source", scans / "pair/sharp", "--out", tmp_path / "e", "--rois", 8, "--workers", 1,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "the model learned from the scans it is tested on" in err
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert metrics["independence"]["target"]["learned_series"] == 1
+    assert metrics["verdict"]["kind"] == "unclear"
 
 
 def test_input_may_be_one_file_of_a_series(

@@ -18,6 +18,7 @@ from cvsct.evaluation.evaluate import evaluate as measure
 from cvsct.evaluation.features.cache import FeatureCache
 from cvsct.evaluation.guards import guards_of
 from cvsct.evaluation.image.nodule_truth import read_nodules
+from cvsct.evaluation.independence import independence_of
 from cvsct.evaluation.report.write import write_report
 from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.settings import EvaluationSettings
@@ -166,7 +167,13 @@ def evaluate(
             remarks=remarks,
         )
     harmonize_manifest = _manifest(Path(harmonized)) if isinstance(harmonized, Path | str) else {}
-    evaluation = replace(evaluation, guards=guards_of(harmonize_manifest, scans["harmonized"]))
+    evaluation = replace(
+        evaluation,
+        guards=guards_of(harmonize_manifest, scans["harmonized"]),
+        independence=independence_of(harmonize_manifest, scans),
+    )
+    if evaluation.independence and evaluation.independence.warning:
+        note(evaluation.independence.warning)
     if out is not None:
         with new_folder(Path(out)) as folder:
             with manifest.timed("writing"):

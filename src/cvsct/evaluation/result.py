@@ -13,6 +13,7 @@ from cvsct.evaluation.features.radiomics import RegionFeatures
 from cvsct.evaluation.guards import GuardRecord
 from cvsct.evaluation.image.quality import ImageQuality
 from cvsct.evaluation.image.texture import Texture
+from cvsct.evaluation.independence import Independence
 from cvsct.evaluation.physics_measurements import PhysicsMeasurements
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.shared_slices import SharedSlices
@@ -58,6 +59,7 @@ class Evaluation:
         extraction: settings and library of the radiomic features.
         notes: remarks that a reader needs to trust the figures.
         guards: findings of the model's guards on each harmonized series, where known.
+        independence: which of the scans the model learned from; None where that is not known.
     """
 
     settings: EvaluationSettings
@@ -76,6 +78,7 @@ class Evaluation:
     extraction: dict[str, Any]
     notes: tuple[str, ...]
     guards: tuple[GuardRecord, ...] = ()
+    independence: Independence | None = None
 
     @property
     def examination(self) -> PhysicsMeasurements:

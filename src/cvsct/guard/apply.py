@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cvsct.core.errors import EvaluationError, GuardError, ModelError
+from cvsct.core.slice_hashes import LEARNED, SliceHashes
 from cvsct.core.volume import CTVolume, OpenedScan, ScanFacts
 from cvsct.guard.descriptor import describe
 from cvsct.guard.input_check import SideReference, round_up
@@ -34,12 +35,14 @@ class Guard:
         target: the other side; None likewise.
         slices: how much a slice may change; None likewise.
         overrides: options `--guard` of this run.
+        learned: hashes of slices that the model learned from; None for models of 0.1.0.
     """
 
     source: SideReference | None = None
     target: SideReference | None = None
     slices: SliceLimits | None = None
     overrides: Overrides = field(default_factory=Overrides)
+    learned: SliceHashes | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, reverse: bool = False, options: Sequence[str] = ()) -> Guard:
@@ -68,13 +71,14 @@ class Guard:
             slices = (
                 overrides.apply_to(SliceLimits.from_json(slice_limits)) if slice_limits else None
             )
+            learned = SliceHashes.from_json(section[LEARNED]) if LEARNED in section else None
         except (EvaluationError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(
                 f"the model's guard cannot be read ({error}); train it again, or run without it "
                 "by --guard off"
             ) from error
         source, target = sides[::-1] if reverse else sides
-        return cls(source, target, slices, overrides)
+        return cls(source, target, slices, overrides, learned)
 
     @property
     def checks_scans(self) -> bool:
@@ -101,6 +105,8 @@ class Guard:
             return None
         descriptor = describe(sample.select([i]) for i in range(len(sample.hu)))
         verdict = judge_scan(facts, descriptor, self.source, self.target, self.overrides, position)
+        if self.learned is not None:
+            verdict = replace(verdict, n_learned=self.learned.count(sample.hu))
         if verdict.kind == "out_of_domain" and self.overrides.actions[SCAN] == "refuse":
             raise GuardError(verdict.refusal())
         return verdict

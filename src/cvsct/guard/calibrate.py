@@ -8,6 +8,7 @@ then maps a few slices in each direction, whose changes set the limits of slices
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ from typing import Any
 
 from cvsct.core.errors import CvsctError
 from cvsct.core.progress import Note, Progress, log_note, silent
-from cvsct.core.sampling import spread
+from cvsct.core.sampling import sample_of, spread
+from cvsct.core.slice_hashes import LEARNED, SliceHashes
 from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.guard.descriptor import Descriptor, describe
 from cvsct.guard.input_check import SideReference
@@ -149,8 +151,26 @@ def calibrate_guard(
         "limits": limits,
         "calibrated_on": calibrated_on,
         "known": {name: side.to_json() for name, side in sides.items()},
+        LEARNED: _hashes([*source[0], *target[0]]).to_json(),
     }
     return replace(bundle, guard=json.loads(json.dumps(guard, allow_nan=False)))
+
+
+def _hashes(all_series: Sequence[SeriesFiles]) -> SliceHashes:
+    """Hashes of the slices that `core.sampling` takes of every training series.
+
+    The key follows from the series, so that the same training writes the same model.
+    """
+    uids = ",".join(sorted(series.series_uid for series in all_series))
+    key = hashlib.sha256(uids.encode()).hexdigest()[:32]
+    return SliceHashes.of(
+        key,
+        (
+            opened.read(i, i + 1).hu[0]
+            for opened in map(open_headers, all_series)
+            for i in sample_of(len(opened))
+        ),
+    )
 
 
 @functools.lru_cache(maxsize=1)

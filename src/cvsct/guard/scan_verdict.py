@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cvsct.core.slice_hashes import LEARNED
 from cvsct.core.spectra import AT_TARGET_BELOW, position_between
 from cvsct.core.volume import ScanFacts
 from cvsct.guard.descriptor import MIN_SHARED_FREQUENCIES, Descriptor, mean_noise_db
@@ -45,12 +46,14 @@ class ScanVerdict:
         unknown: names by which it could not be compared.
         position: of its texture between the sides, 1 like the source and 0 like the target; None
             where it cannot be measured.
+        n_learned: number of sampled slices that the model learned from; None if unknown.
     """
 
     kind: Kind
     comparisons: tuple[ScanComparison, ...] = ()
     unknown: tuple[str, ...] = ()
     position: float | None = None
+    n_learned: int | None = None
 
     @property
     def reasons(self) -> tuple[ScanComparison, ...]:
@@ -79,6 +82,7 @@ class ScanVerdict:
             },
             "exceeded": {comparison.name: comparison.text for comparison in self.reasons},
             "unknown": list(self.unknown),
+            **({} if self.n_learned is None else {LEARNED: self.n_learned}),
         }
 
 

@@ -141,7 +141,7 @@ class GroupExtractor:
                 **_geometry(volume),
                 "region": regions[i].name,
                 "voxels": float(regions[i].voxels),
-                "volume_mm3": regions[i].voxels * voxel_mm3(volume),
+                "volume_mm3": round(regions[i].voxels * voxel_mm3(volume), 6),
                 "error": features.error,
                 **features.values,
             }
@@ -203,7 +203,7 @@ def _geometry(volume: CTVolume) -> dict[str, float]:
     thickness_mm = volume.geometry.thickness_mm
     return {
         **({"thickness_mm": float(thickness_mm)} if thickness_mm else {}),
-        "spacing_mm": slice_mm(volume),
+        "spacing_mm": round(slice_mm(volume), 6),  # positions of slices have rounding errors
         "pixel_mm": volume.pixel_mm,
     }
 

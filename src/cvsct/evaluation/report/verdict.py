@@ -30,7 +30,19 @@ class Verdict:
 
 
 def verdict(evaluation: Evaluation) -> Verdict:
-    """Judge whether harmonization helped: by concordance, or by texture where nothing pairs."""
+    """Judge whether harmonization helped: by concordance, or by texture where nothing pairs.
+
+    It is never `better` on scans that the model learned from.
+    """
+    result = _verdict_of_figures(evaluation)
+    warning = evaluation.independence.warning if evaluation.independence else ""
+    if not warning:
+        return result
+    kind = "unclear" if result.kind == "better" else result.kind
+    return Verdict(kind, f"{result.text} No test: {warning}.")
+
+
+def _verdict_of_figures(evaluation: Evaluation) -> Verdict:
     new, old = evaluation.harmonized, evaluation.input
     if new is None:
         return _unpaired_verdict(evaluation)

@@ -70,6 +70,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
             "verdict": {"kind": result.kind, "text": result.text},
             "notes": list(evaluation.notes),
             "guards": [record.to_json() for record in evaluation.guards],
+            "independence": evaluation.independence.to_json() if evaluation.independence else None,
             "scanners": evaluation.scanners,
             "spectra": None
             if texture is None

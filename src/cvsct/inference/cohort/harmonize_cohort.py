@@ -13,6 +13,7 @@ from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.platform import usable_cores
 from cvsct.core.progress import Note, Progress
 from cvsct.core.resumable import PLAN, locked_output, part_of
+from cvsct.core.slice_hashes import LEARNED
 from cvsct.core.workers import InProcess, Processes
 from cvsct.inference.cohort.dask import DaskWorkers
 from cvsct.inference.cohort.job import Job, JobResult, LoadedModel, SeriesHarmonizer
@@ -94,6 +95,7 @@ class Cohort:
         self.manifest.figures = {
             **summary.figures(n_workers),
             **({"engine": engine.to_json()} if engine else {}),
+            **({LEARNED: learned} if (learned := self.loaded.bundle.guard.get(LEARNED)) else {}),
             **({"shard": f"{shard.index}/{shard.count}"} if shard.name else {}),
         }
         self.manifest.write(out, part_of(MANIFEST, shard.name))

@@ -1,0 +1,73 @@
+"""Keyed hashes of slices, by which a model recognizes the scans that it learned from.
+
+A test on scans that a model has seen in training says little about others. A model therefore keeps
+a hash of some slices of every training series. The hash is of pixels alone, rounded to whole HU,
+and keyed: it tells whoever holds the same image that it was learned from, and nobody anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Num
+
+LEARNED = "learned_slices"
+"""Key of such hashes in a model's guard section, in manifests and in verdicts on scans."""
+
+DIGEST_BYTES = 8
+"""Length of a hash: two different slices have equal ones once in 10^19."""
+
+
+@dataclass(frozen=True)
+class SliceHashes:
+    """Hashes of slices under one key.
+
+    Args:
+        key: as hexadecimal text.
+        hashes: one for each slice, as hexadecimal text.
+
+    Example:
+        >>> import numpy as np
+        >>> seen = SliceHashes.of("6b6579", [np.zeros((4, 4))])
+        >>> seen.count(np.zeros((2, 4, 4))), seen.count(np.ones((2, 4, 4)))
+        (2, 0)
+    """
+
+    key: str
+    hashes: frozenset[str]
+
+    @classmethod
+    def of(cls, key: str, planes: Iterable[Num[np.ndarray, "rows columns"]]) -> SliceHashes:
+        """Hash slices in HU."""
+        return cls(key, frozenset(_hash(key, plane) for plane in planes))
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> SliceHashes:
+        """Read what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is something else.
+        """
+        key, hashes = str(record["key"]), frozenset(map(str, record["hashes"]))
+        bytes.fromhex(key)
+        return cls(key, hashes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a model or a manifest; the order tells nothing of the scans."""
+        return {"key": self.key, "hashes": sorted(self.hashes)}
+
+    def count(self, hu: Num[np.ndarray, "slices rows columns"]) -> int:
+        """Number of slices in HU that have a hash here."""
+        return sum(_hash(self.key, plane) in self.hashes for plane in hu)
+
+
+def _hash(key: str, plane: Num[np.ndarray, "rows columns"]) -> str:
+    whole = np.rint(plane).astype("<i4")
+    digest = hashlib.blake2b(key=bytes.fromhex(key), digest_size=DIGEST_BYTES)
+    digest.update(repr(whole.shape).encode())
+    digest.update(np.ascontiguousarray(whole).data)
+    return digest.hexdigest()
