@@ -84,6 +84,7 @@ def test_every_configuration_has_settings_and_a_row_in_the_table() -> None:
             "wall_s": 2.0,
             "cpu_s": 4.0,
             "gflop": 100.0,
+            "loss": 0.19,
             "peak_rss_gb": 1.0,
             "own_steps": 1500,
         }
@@ -94,7 +95,7 @@ def test_every_configuration_has_settings_and_a_row_in_the_table() -> None:
     assert rows[0]["share_of_peak"] == 0.25
     assert rows[0]["paper_schedule_h"] == pytest.approx(31_250 * 4 * 2 / 3600)
     lines = table([*rows, {"what": "bf16", "batch": 8, "skipped": "skipped: why"}]).splitlines()
-    assert {line.count("|") for line in lines} == {11}
+    assert {line.count("|") for line in lines} == {12}
     assert len(lines) == len(rows) + 3
 
 

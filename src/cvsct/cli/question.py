@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cvsct.cli.console import is_dry_run, is_json, is_quiet
-from cvsct.core.download import Confirm
 from cvsct.core.errors import one_line
+
+if TYPE_CHECKING:
+    from cvsct.core.download import Confirm  # imports urllib, which `--help` needs not wait for
 
 Yes = Annotated[
     bool,

@@ -101,7 +101,7 @@ def export_graph(network: AnyGenerator, about: Mapping[str, Any]) -> bytes:
             "--engine torch"
         )
     stream = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():  # convolutions as models are run
         # The exporter that traces: PyTorch warns that it is old, its successor needs onnxscript.
         warnings.simplefilter("ignore")
         torch.onnx.export(

@@ -108,8 +108,10 @@ class Conv2d(nn.Conv2d):
 
     def trains_by_winograd(self, image: Tensor) -> bool:
         """Whether the algorithm is faster for this image."""
-        return (
+        return bool(
             torch.is_grad_enabled()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            and (image.requires_grad or self.weight.requires_grad)
             and not self.direct
             and image.device.type == "cpu"
             and image.dtype in (torch.float32, torch.float64)

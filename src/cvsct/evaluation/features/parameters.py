@@ -237,8 +237,8 @@ def _refuse_unknown(
     """
     radiomics = load_extra("radiomics")
     schema_file, _ = radiomics.getParameterValidationFiles()
-    yaml = load_extra("ruamel.yaml").YAML(typ="safe", pure=True)
-    schema = yaml.load(Path(schema_file).read_text(encoding="utf-8"))["mapping"]
+    safe_yaml = load_extra("ruamel.yaml").YAML(typ="safe", pure=True)
+    schema = safe_yaml.load(Path(schema_file).read_text(encoding="utf-8"))["mapping"]
     known: dict[tuple[str, ...], list[str]] = {
         (): list(_TOP),
         ("setting",): list(schema["setting"]["mapping"]),
