@@ -173,11 +173,13 @@ def test_images_made_in_bf16_are_labelled(
     assert "bf16" not in exact.SeriesDescription + exact.DerivationDescription
 
 
-def test_precision_means_nothing_without_a_network(
-    run: Run, scans: Path, model: Path, tmp_path: Path
-) -> None:
+def test_precision_means_nothing_without_a_network(run: Run, scans: Path, tmp_path: Path) -> None:
+    run(
+        *("train", "input", "--source", scans / "sharp", "--target", scans / "soft"),
+        *("--out", tmp_path / "model"),
+    )
     code, _, err = run(
-        *("harmonize", scans / "soft", "--model", model, "--out", tmp_path / "out"),
+        *("harmonize", scans / "soft", "--model", tmp_path / "model", "--out", tmp_path / "out"),
         *("--precision", "bf16"),
     )
     assert code == 0, err
