@@ -117,7 +117,8 @@ class Stack:
         """
         index = range(len(self))[start:stop]
         name = f"{label(self.files[start])} and {len(index) - 1} more"
-        return volume_between(self, name, map(self._slice, index), index)
+        with quiet():  # once for all slices
+            return volume_between(self, name, map(self._slice, index), index)
 
     def _slice(self, i: int) -> tuple[Slice, Dataset]:
         name = label(self.files[i])
