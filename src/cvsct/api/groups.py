@@ -120,12 +120,13 @@ def report_groups(
     frame = read_table(table)
     clinical = read_table(patients) if patients is not None else None
     failed: dict[str, str] = {}
+    remarks: list[str] = []
     with new_folder(out) as folder:
         with manifest.timed("measuring"):
             fitted = None
             if combat is not None:
                 frame, fitted, failed = _combat(
-                    frame, clinical, covariates, combat, min_patients, note
+                    frame, clinical, covariates, combat, min_patients, remarks.append
                 )
             signal = None
             if outcome is not None:
@@ -140,7 +141,7 @@ def report_groups(
                 reference=reference, min_patients=min_patients, permutations=permutations,
                 seed=seed, progress=progress,
             )  # fmt: skip
-        for remark in evaluation.notes:
+        for remark in dict.fromkeys([*remarks, *evaluation.notes]):
             note(remark)
         names = [path.name for path in evaluation.write(folder).values()]
         if fitted is not None:

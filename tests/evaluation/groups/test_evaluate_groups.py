@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import cvsct
 from cvsct.core.errors import EvaluationError
 from cvsct.evaluation.groups.result import GroupEvaluation
+from cvsct.evaluation.groups.verdict import verdict
 from tests.support.feature_tables import FEATURES, Effects, cohort, with_stage, without_scanner
 
 QUICK = {"permutations": 99, "identification_permutations": 19}
@@ -51,6 +53,22 @@ def test_another_population_is_not_called_a_scanner_effect_removed() -> None:
     assert kind(evaluation) == "as before"
     assert found(evaluation, 1) == found(evaluation, 0) > 0
     assert kind(evaluated(Effects(**POPULATION), covariates=["disease"])) == "none before"
+
+
+def test_groups_that_a_classifier_names_are_not_said_to_be_alike() -> None:
+    """The share is a mean over features: a difference of few of them can be lost in it."""
+    evaluation = evaluated(Effects(scanner=1.5))
+    region = evaluation.regions[0]
+    first, last = region.stages[0], region.stages[-1]
+    assert first.share is not None
+    lost = replace(first.share, omega=0.0, p_value=0.6)
+    stages = (replace(first, share=lost), replace(last, share=lost))
+    result = verdict(replace(region, stages=stages), evaluation.settings)
+    assert result.kind == "not judged"
+    assert "yet a classifier names the scanner of unseen patients" in result.text
+    still_named = replace(last, identification=first.identification)
+    result = verdict(replace(region, stages=(first, still_named)), evaluation.settings)
+    assert result.kind == "smaller"
 
 
 def test_combat_that_removes_another_population_is_not_praised() -> None:

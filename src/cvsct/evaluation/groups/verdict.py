@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cvsct.evaluation.cohort_table import COMBAT, is_harmonized
-from cvsct.evaluation.groups.figures import RegionFigures
+from cvsct.evaluation.groups.figures import RegionFigures, StageFigures
 from cvsct.evaluation.groups.settings import GroupSettings
 from cvsct.evaluation.groups.variance_share import Change, VarianceShare
 
@@ -33,7 +33,8 @@ class GroupVerdict:
 
     Args:
         kind: `none before`: groups did not differ by more than chance; `at chance`: they no longer
-            do; `smaller`, `larger`, `as before`: how their differences changed; `not judged`.
+            do; `smaller`, `larger`, `as before`: how their differences changed; `not judged`: there
+            are no figures, or share of variance and identification contradict each other.
         text: the verdict in a sentence or two.
     """
 
@@ -58,17 +59,41 @@ def verdict(region: RegionFigures, settings: GroupSettings) -> GroupVerdict:
         f"Before harmonization, {settings.group} explains {before.omega:.1%} of the variance"
         f"{adjusted}; chance gives up to {before.chance_high:.1%}."
     )
-    stage, change = judged.stage, judged.change
+    named = [
+        "" if covariates else _recognized(figures, settings)
+        for figures in (region.stages[0], judged)
+    ]
     if not before.above_chance:
-        return _without_difference(text, covariates, stage, before, after)
-    if change is None:
+        return _without_difference(text, covariates, judged.stage, before, after, named[0])
+    if judged.change is None:
         return GroupVerdict("not judged", text)
-    return _changed(text, stage, after, change)
+    return _changed(text, judged.stage, after, judged.change, named[1])
+
+
+def _recognized(stage: StageFigures, settings: GroupSettings) -> str:
+    """That groups can be told apart in a stage, as a clause; empty where they cannot.
+
+    Only of use without covariates, for which identification is not adjusted.
+    """
+    found = stage.identification
+    if found is None or not found.above_chance:
+        return ""
+    return (
+        f"a classifier names the {settings.group} of unseen patients in {found.accuracy:.0%} of "
+        f"them, by chance in up to {found.chance_high:.0%}: groups differ"
+    )
 
 
 def _without_difference(
-    text: str, covariates: str, stage: str, before: VarianceShare, after: VarianceShare
+    text: str,
+    covariates: str,
+    stage: str,
+    before: VarianceShare,
+    after: VarianceShare,
+    named: str,
 ) -> GroupVerdict:
+    if named:
+        return GroupVerdict("not judged", f"{text} The share shows no difference, yet {named}.")
     beyond = f" beyond {covariates}" if covariates else ""
     text = f"{text} No difference between groups was found{beyond}, so none can be removed."
     if after is not before and after.above_chance:
@@ -76,7 +101,9 @@ def _without_difference(
     return GroupVerdict("none before", text)
 
 
-def _changed(text: str, stage: str, after: VarianceShare, change: Change) -> GroupVerdict:
+def _changed(
+    text: str, stage: str, after: VarianceShare, change: Change, named: str
+) -> GroupVerdict:
     interval = f"change {change.change:+.1%}, 95 % interval {change.low:+.1%} to {change.high:+.1%}"
     text = f"{text} In the stage {stage} it is {after.omega:.1%} ({interval})."
     if stage == COMBAT:
@@ -89,6 +116,8 @@ def _changed(text: str, stage: str, after: VarianceShare, change: Change) -> Gro
         return GroupVerdict(
             "smaller", f"{text} Groups still differ, less than before. {CANNOT_TELL}"
         )
+    if named:
+        return GroupVerdict("smaller", f"{text} The share is within chance, yet {named}.")
     return GroupVerdict(
         "at chance", f"{text} Groups no longer differ by more than chance. {CANNOT_TELL}"
     )
