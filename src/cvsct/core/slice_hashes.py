@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
-LEARNED = "learned_slices"
-"""Key of such hashes in a model's guard section, in manifests and in verdicts on scans."""
+LEARNED = "learned_slice_hashes"
+"""Key of such hashes in a model's guard section and in manifests; counts are `learned_slices`."""
 
 DIGEST_BYTES = 8
 """Length of a hash: two different slices have equal ones once in 10^19."""

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cvsct.core.slice_hashes import LEARNED
 from cvsct.core.spectra import AT_TARGET_BELOW, position_between
 from cvsct.core.volume import ScanFacts
 from cvsct.guard.descriptor import MIN_SHARED_FREQUENCIES, Descriptor, mean_noise_db
@@ -82,7 +81,7 @@ class ScanVerdict:
             },
             "exceeded": {comparison.name: comparison.text for comparison in self.reasons},
             "unknown": list(self.unknown),
-            **({} if self.n_learned is None else {LEARNED: self.n_learned}),
+            **({} if self.n_learned is None else {"learned_slices": self.n_learned}),
         }
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from scipy.linalg import cho_factor, cho_solve
 
 from cvsct.core.seeding import random_stream
+from cvsct.evaluation.groups.settings import LEVEL
 from cvsct.evaluation.identification import ranks_among
 
 FOLDS = 5
@@ -58,7 +59,7 @@ class GroupIdentification:
     @property
     def above_chance(self) -> bool:
         """Whether at most one in twenty permutations reaches the accuracy."""
-        return self.p_value <= 0.05
+        return self.p_value <= LEVEL
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

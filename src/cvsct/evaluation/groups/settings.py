@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+LEVEL = 0.05
+"""Largest share of permutations that reach a figure which is called above chance."""
+
 
 class GroupSettings(BaseModel):
     """What is compared, and how.

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from scipy.stats import t as students_t
 
 from cvsct.core.seeding import random_stream
+from cvsct.evaluation.groups.settings import LEVEL
 
 HALVES = 200
 """Number of random splits of one group into halves."""
@@ -57,7 +58,7 @@ class VarianceShare:
     @property
     def above_chance(self) -> bool:
         """Whether groups explain more than at most one in twenty permutations would."""
-        return self.p_value <= 0.05
+        return self.p_value <= LEVEL
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
