@@ -20,6 +20,7 @@ from torch.nn import functional
 from cvsct.core.settings import Settings
 from cvsct.networks import winograd
 from cvsct.networks.highpass import HighPass
+from cvsct.networks.pooling import mean_and_max
 from cvsct.networks.residual_cnn import ResidualCNN, ResidualCNNConfig
 from cvsct.networks.resnet import BLOCKS, ResNetGenerator
 from cvsct.networks.unet import UNet, UNetConfig
@@ -125,12 +126,9 @@ class CBAM(nn.Module):
 
     def forward(self, features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Scale each channel, then each pixel."""
-        mean = features.mean(dim=(2, 3), keepdim=True)
-        peak = features.amax(dim=(2, 3), keepdim=True)
+        mean, peak = mean_and_max(features, over="pixels")
         features = features * torch.sigmoid(self.mlp(mean) + self.mlp(peak))
-        pooled = torch.cat(
-            (features.mean(dim=1, keepdim=True), features.amax(dim=1, keepdim=True)), dim=1
-        )
+        pooled = torch.cat(mean_and_max(features, over="channels"), dim=1)
         gated: Tensor = features * torch.sigmoid(self.spatial(pooled))
         return gated
 
