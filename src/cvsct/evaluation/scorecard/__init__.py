@@ -1,0 +1,1 @@
+"""Scorecard of an evaluation: what can be signed, tile by tile."""
