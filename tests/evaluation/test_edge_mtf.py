@@ -58,8 +58,8 @@ def test_a_gaussian_blur_comes_back_from_skin_and_lung(
 
 
 def test_the_interval_holds_the_truth_and_narrows_without_noise() -> None:
-    noisy = edge_transfer({"source": [scanned(0.7, 60.0)]})["skin"]["source"].mtf50_interval
-    clean = edge_transfer({"source": [scanned(0.7)]})["skin"]["source"].mtf50_interval
+    noisy = edge_transfer({"source": [scanned(0.7, 60.0)]})["skin"]["source"].mtf50.interval
+    clean = edge_transfer({"source": [scanned(0.7)]})["skin"]["source"].mtf50.interval
     assert noisy is not None
     assert clean is not None
     assert noisy[0] < mtf50_per_mm(0.7) * 1.01 < noisy[1] * 1.02

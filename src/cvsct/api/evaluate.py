@@ -21,11 +21,12 @@ from cvsct.evaluation.image.nodule_truth import read_nodules
 from cvsct.evaluation.independence import independence_of
 from cvsct.evaluation.report.write import write_report
 from cvsct.evaluation.result import Evaluation
+from cvsct.evaluation.scorecard.tolerances import Tolerances
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.io.catalog import catalog
 from cvsct.io.left_out import lines
 from cvsct.io.masks import read_target_masks
-from cvsct.io.provenance import check_roles, origin_of
+from cvsct.io.provenance import check_roles, origin_of, wrong_direction
 from cvsct.io.read import read_series
 
 Scans = Path | str | CTVolume | Sequence[CTVolume]
@@ -52,6 +53,7 @@ def evaluate(
     workers: int = 0,
     ibsi: bool = False,
     cache: bool = True,
+    tolerances: Path | str | Tolerances | None = None,
     out: Path | str | None = None,
     progress: Progress = silent,
     note: Note = log_note,
@@ -82,6 +84,8 @@ def evaluate(
         workers: number of processes; 0 for one per core.
         ibsi: compare features by IBSI's gray levels too, which doubles the time of features.
         cache: keep features in the user's cache folder and reuse them.
+        tolerances: tolerances of the scorecard, or a TOML file with some of them; None for the
+            defaults.
         out: folder to write `metrics.json`, `features.csv`, `report.html` and `manifest.json` to;
             None writes nothing. Of scans that do not pair `features_wide.csv` and
             `features_long.csv` hold the features, and `groups.html` compares the scanners; see
@@ -90,7 +94,7 @@ def evaluate(
         note: called with each remark that the user should read.
 
     Returns:
-        The `Evaluation`: `paired`, `summary()`, `notes`, and all figures.
+        The `Evaluation`: `scorecard`, `paired`, `summary()`, `notes`, and all figures.
 
     Raises:
         UsageError: if arguments do not go together, a path does not exist, or `out` is not empty.
@@ -122,13 +126,13 @@ def evaluate(
         {
             "regions": "masks" if masks else regions, "rois": rois, "seed": seed,
             "workers": workers, "pairing": pairing, "ibsi": ibsi,
+            "tolerances": Tolerances.given(tolerances),
         }
     )  # fmt: skip
     manifest = Manifest("evaluate", settings.model_dump(mode="json"), local=["features.csv"])
     remarks: list[str] = []
+    turned, scans, origins = "", {}, {}
     with manifest.timed("reading"):
-        scans = {}
-        origins = {}
         for side, side_scans in given.items():
             if side_scans is None:
                 continue
@@ -141,7 +145,8 @@ def evaluate(
             scans[side] = list(map(read_series, contents.series))
             origins[side] = list(map(origin_of, contents.series, scans[side]))
         if {"harmonized", "target"} <= origins.keys():
-            remarks += check_roles(origins)
+            turned = wrong_direction(origins)
+            remarks += [*check_roles(origins), *filter(None, [turned])]
         mask_paths = [Path(mask) for mask in masks]
         regions_by_series = (
             {}  # of any scan, not of the target's alone
@@ -171,6 +176,7 @@ def evaluate(
         evaluation,
         guards=guards_of(harmonize_manifest, scans["harmonized"]),
         independence=independence_of(harmonize_manifest, scans),
+        wrong_direction=turned,
     )
     if evaluation.independence and evaluation.independence.warning:
         note(evaluation.independence.warning)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from cvsct.cli.console import add_inputs, is_dry_run, renamed, report_note, report_result
+from cvsct.cli.console import (
+    EXIT_FAILED,
+    add_inputs,
+    is_dry_run,
+    renamed,
+    report_note,
+    report_result,
+)
 from cvsct.core.errors import UsageError
 from cvsct.core.sides import HARMONIZED, RETEST, SOURCE, TARGET, TARGET_HARMONIZED
 
@@ -51,6 +59,13 @@ def evaluate(
     ibsi: Annotated[
         bool, typer.Option("--ibsi", help="Compare by IBSI's gray levels too; features take twice.")
     ] = False,
+    tolerances: Annotated[
+        Path | None, typer.Option(help="A TOML file with tolerances of your own.")
+    ] = None,
+    fail_on: Annotated[
+        Literal["attention", "fail"] | None,
+        typer.Option(help="Exit code 1 where the scorecard has such a tile, or a worse one."),
+    ] = None,
     cache: Annotated[
         bool, typer.Option(help="Keep features in the user's cache folder and use them again.")
     ] = True,
@@ -83,9 +98,12 @@ def evaluate(
         harmonized, target, source=source, retest=retest, target_harmonized=target_harmonized,
         masks=masks or (), structures=structures or (), nodules=nodules, regions=regions,
         rois=rois, pairing="forced" if pair else "off" if unpaired else "checked", seed=seed,
-        workers=workers, ibsi=ibsi, cache=cache, out=out, progress=progress(), note=report_note,
+        workers=workers, ibsi=ibsi, cache=cache, tolerances=tolerances,
+        out=out, progress=progress(), note=report_note,
     )  # fmt: skip
     report_result(
-        f"{found.summary()}\n{out / 'report.html'}",
+        f"{found.summary()}\n{found.scorecard.headline}\n{out / 'report.html'}",
         json.loads((out / "metrics.json").read_text(encoding="utf-8")),
     )
+    if fail_on and found.scorecard.reaches(fail_on):
+        sys.exit(EXIT_FAILED)

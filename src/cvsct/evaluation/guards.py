@@ -37,8 +37,8 @@ class GuardRecord:
 
     Args:
         series: name of its folder, or its number.
-        scan: verdict on the scan before it was mapped, such as `in_domain`; empty if unknown. The
-            manifests of 0.1.0 have other values.
+        scan: verdict on the scan before it was mapped, such as `in_domain`; empty if no guard
+            judged it. The manifests of 0.1.0 have other values.
         position: position of its texture between the model's sides, 1 like the source and 0 like
             the target; None if unknown.
         exceeded: sentences on each limit by which the scan differs from the source side.
@@ -66,12 +66,14 @@ def guards_of(manifest: Mapping[str, Any], volumes: Sequence[CTVolume]) -> tuple
         volumes: the harmonized series.
     """
     rows = manifest.get("figures", {}).get("series", [])
-    guarded_rows = [row for row in rows if isinstance(row, Mapping) and row.get("guard")]
-    return tuple(map(_from_row, guarded_rows)) if guarded_rows else _from_images(volumes)
+    rows = [row for row in rows if isinstance(row, Mapping)]
+    is_guarded = any(row.get("guard") for row in rows)
+    return tuple(map(_from_row, rows)) if is_guarded else _from_images(volumes)
 
 
 def _from_row(row: Mapping[str, Any]) -> GuardRecord:
-    scan, slices = (row["guard"].get(part, {}) for part in ("scan", "slices"))
+    guard = row.get("guard") or {}
+    scan, slices = (guard.get(part, {}) for part in ("scan", "slices"))
     limits = slices.get("limits", {})
     return GuardRecord(
         series=str(row.get("folder", "")),

@@ -135,7 +135,7 @@ def measure_physics(
         edges = attempts.start("edge transfer", edge_transfer, sides, seed=seed, means=means)
         noise = attempts.start("noise power", tissue_noise, sides, seed=seed, means=means)
         consistency = attempts.start("slice consistency", slice_consistency, sides, maps)
-        bias = pool.submit(bias_of_sides, names, stacks, maps)
+        bias = pool.submit(bias_of_sides, names, stacks, maps, seed)
         density = pool.submit(densitometry, sides, paired=True)
         sizes = {name: pool.submit(residuals, pairs[name], maps) for name in names}
         identification = {

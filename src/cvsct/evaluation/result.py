@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from cvsct.evaluation.agreement.concordance import AcrossRegions
@@ -15,6 +16,8 @@ from cvsct.evaluation.image.quality import ImageQuality
 from cvsct.evaluation.image.texture import Texture
 from cvsct.evaluation.independence import Independence
 from cvsct.evaluation.physics_measurements import PhysicsMeasurements
+from cvsct.evaluation.scorecard.scorecard import scorecard_of
+from cvsct.evaluation.scorecard.tile import Scorecard
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.shared_slices import SharedSlices
 from cvsct.evaluation.spread import Spread
@@ -60,6 +63,8 @@ class Evaluation:
         notes: remarks that a reader needs to trust the figures.
         guards: findings of the model's guards on each harmonized series, where known.
         independence: which of the scans the model learned from; None where that is not known.
+        wrong_direction: how series were harmonized in the other direction, as a sentence without
+            its end; empty where they were not.
     """
 
     settings: EvaluationSettings
@@ -79,6 +84,12 @@ class Evaluation:
     notes: tuple[str, ...]
     guards: tuple[GuardRecord, ...] = ()
     independence: Independence | None = None
+    wrong_direction: str = ""
+
+    @cached_property
+    def scorecard(self) -> Scorecard:
+        """Every axis against its tolerance, as strict as the worst."""
+        return scorecard_of(self)
 
     @property
     def examination(self) -> PhysicsMeasurements:

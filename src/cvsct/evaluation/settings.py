@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cvsct.core.pairing import Z_TOLERANCE_MM
 from cvsct.core.volume import HUWindow
 from cvsct.evaluation.features.radiomics import BIN_WIDTH_HU
+from cvsct.evaluation.scorecard.tolerances import Tolerances
 
 
 class EvaluationSettings(BaseModel):
@@ -30,6 +31,7 @@ class EvaluationSettings(BaseModel):
         z_tolerance_mm: largest distance at which two slices count as one place.
         spectrum_px: side of the patches of the texture spectra in pixels.
         examples: number of slices that the report shows.
+        tolerances: tolerances of the scorecard.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,3 +49,4 @@ class EvaluationSettings(BaseModel):
     z_tolerance_mm: float = Field(default=Z_TOLERANCE_MM, gt=0)
     spectrum_px: int = Field(default=64, ge=16)
     examples: int = Field(default=2, ge=0)
+    tolerances: Tolerances = Field(default_factory=Tolerances.read)

@@ -104,7 +104,7 @@ def check_roles(roles: Mapping[str, Sequence[Origin]]) -> list[str]:
         notes.append(f"{same} series are given as harmonized and as target alike")
     for number, origin in enumerate(roles["harmonized"], start=1):
         _refuse_other_source(number, origin, roles.get("source", ()))
-    return notes + _directions(ours, roles["target"])
+    return notes
 
 
 def _refuse_other_source(number: int, harmonized: Origin, sources: Sequence[Origin]) -> None:
@@ -124,8 +124,13 @@ def _refuse_other_source(number: int, harmonized: Origin, sources: Sequence[Orig
         )
 
 
-def _directions(ours: Sequence[Origin], targets: Sequence[Origin]) -> list[str]:
-    """A note if series were made to look like their own scanner, and not like the target."""
+def wrong_direction(roles: Mapping[str, Sequence[Origin]]) -> str:
+    """Whether series were made to look like their own scanner, and not like the target's.
+
+    Returns:
+        How many, as a sentence without its end; empty where none were.
+    """
+    ours, targets = [each for each in roles["harmonized"] if each.ours], roles["target"]
     wanted = {_scanner_and_kernel(str(target.acquired_by)) for target in targets}
     turned = [
         origin
@@ -135,12 +140,12 @@ def _directions(ours: Sequence[Origin], targets: Sequence[Origin]) -> list[str]:
         and not like & wanted
     ]
     if not turned:
-        return []
-    return [
+        return ""
+    return (
         f"{len(turned)} of {len(ours)} harmonized series were made to look like "
         f"{turned[0].made_like}, the scanner they came from, and not like the target's: were "
         "they harmonized in the other direction?"
-    ]
+    )
 
 
 def _scanner_and_kernel(about: str) -> str:

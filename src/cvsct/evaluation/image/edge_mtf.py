@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvsct.core.seeding import random_stream
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 from cvsct.evaluation.image.edges import (
     LENGTH_PX,
@@ -29,14 +28,17 @@ from cvsct.evaluation.image.edges import (
     find_edges,
 )
 from cvsct.evaluation.image.mean_image import MeanImage
-from cvsct.evaluation.image.mtf import STEPS_PER_PX, ModulationTransfer, edge_transform
+from cvsct.evaluation.image.mtf import (
+    STEPS_PER_PX,
+    ModulationTransfer,
+    edge_transform,
+    first_below,
+)
 from cvsct.evaluation.image.noise import stacks_of
+from cvsct.evaluation.resampled import Resampled, draw_weights
 
 MIN_EDGES = 10
 """Smallest number of pieces of edge from which a kind of edge is measured."""
-
-RESAMPLES = 100
-"""Number of bootstrap resamples of the pieces of edge."""
 
 BINS = int(2 * REACH_PX * STEPS_PER_PX)
 """Number of bins of a profile."""
@@ -51,8 +53,8 @@ class EdgeTransfer:
 
     Args:
         transfer: the curve, with the edges' mean contrast.
-        mtf50_interval: 95 % bootstrap interval of the 50 % frequency over pieces of edge, in
-            cycles/mm; None where the curve of some resample does not fall to 0.5.
+        mtf50: 50 % frequency in cycles/mm, resampled over pieces of edge, alike for sides that were
+            measured on the same pieces; NaN where a curve does not fall to 0.5.
         n_edges: number of pieces of edge.
         length_mm: their length in all.
         clipped_share: share of the pixels on the dark side that are stored at or below -1024 HU.
@@ -61,7 +63,7 @@ class EdgeTransfer:
     """
 
     transfer: ModulationTransfer = field(repr=False)
-    mtf50_interval: tuple[float, float] | None
+    mtf50: Resampled
     n_edges: int
     length_mm: float
     clipped_share: float
@@ -70,7 +72,7 @@ class EdgeTransfer:
         """Plain values, with every fourth point of the curve."""
         return {
             "mtf50_per_mm": _finite_or_none(self.transfer.mtf50_per_mm),
-            "mtf50_interval": list(self.mtf50_interval) if self.mtf50_interval else None,
+            "mtf50_interval": self.mtf50.interval,
             "mtf10_per_mm": _finite_or_none(self.transfer.mtf10_per_mm),
             "contrast_hu": self.transfer.contrast_hu,
             "n_edges": self.n_edges,
@@ -210,11 +212,10 @@ def _transfer(profiles: Sequence[_Profiles], pixel_mm: float, seed: int) -> Edge
     )
     contrast_hu = float(contrasts.mean())
     n = len(counts)
-    rng = random_stream(seed, "edges")
-    weights = [np.ones(n), *(rng.multinomial(n, np.full(n, 1 / n)) for _ in range(RESAMPLES))]
+    weights = np.concatenate([np.ones((1, n)), draw_weights(n, seed, "edges")])
     middles = (np.arange(BINS) + 0.5) / STEPS_PER_PX - REACH_PX
     spread_functions = []
-    for weight in np.array(weights, dtype=np.float64):
+    for weight in weights:
         total = weight @ counts
         filled = total > 0
         spread_functions.append(
@@ -225,11 +226,11 @@ def _transfer(profiles: Sequence[_Profiles], pixel_mm: float, seed: int) -> Edge
             )
         )
     f, curves = edge_transform(np.stack(spread_functions), pixel_mm)
-    transfer, *resampled = (ModulationTransfer(f, curve, contrast_hu) for curve in curves)
-    low, high = np.percentile([curve.mtf50_per_mm for curve in resampled], [2.5, 97.5])
+    resampled = np.array([first_below(f, curve, 0.5) for curve in curves[1:]])
+    transfer = ModulationTransfer(f, curves[0], contrast_hu)
     return EdgeTransfer(
         transfer=transfer,
-        mtf50_interval=(float(low), float(high)) if np.isfinite([low, high]).all() else None,
+        mtf50=Resampled(transfer.mtf50_per_mm, resampled),
         n_edges=n,
         length_mm=n * LENGTH_PX * pixel_mm,
         clipped_share=float(clipped_shares.mean()),

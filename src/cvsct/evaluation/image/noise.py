@@ -22,8 +22,14 @@ from cvsct.core.seeding import random_stream
 from cvsct.core.spectra import distance_band_per_mm, distance_db
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.mean_image import MeanImage
-from cvsct.evaluation.image.noise_power import NoisePower, noise_power_spectrum
+from cvsct.evaluation.image.noise_power import (
+    NoisePower,
+    mean_frequency,
+    noise_power_spectrum,
+    standard_deviation,
+)
 from cvsct.evaluation.image.tissues import tissues_of
+from cvsct.evaluation.resampled import Resampled, draw_weights
 
 REGION_PX = 32
 """Side of a patch in pixels."""
@@ -62,38 +68,43 @@ class TissueNoise:
         n_regions: number of patches.
         distance_db: rms difference of this spectrum from the target's over the frequencies at
             which textures are compared; None for the target itself, or without a target.
+        level: standard deviation of the noise up to the Nyquist frequency, without the anatomy in
+            the first `ANATOMY_RINGS`, in HU. Sides that were measured on the same patches are
+            resampled alike.
+        mean_frequency: mean frequency in cycles/mm, likewise.
     """
 
     power: NoisePower = field(repr=False)
     n_regions: int
+    level: Resampled
+    mean_frequency: Resampled
     distance_db: float | None = None
 
     @property
     def mean_per_mm(self) -> float:
         """Mean frequency of the noise in cycles/mm."""
-        return self._above_anatomy.mean_per_mm
+        return self.mean_frequency.value
 
     @property
     def peak_per_mm(self) -> float:
         """Frequency of the highest power in cycles/mm, of the spectrum smoothed over five rings."""
-        noise = self._above_anatomy
+        noise = replace(
+            self.power,
+            power_hu2_mm2=_above_anatomy(self.power.f_per_mm, self.power.power_hu2_mm2),
+        )
         half = len(SMOOTHING) // 2
         padded = np.pad(noise.power_hu2_mm2, half, mode="reflect", reflect_type="odd")
         smooth = np.convolve(padded, SMOOTHING, mode="valid")
         return replace(noise, power_hu2_mm2=smooth).peak_per_mm
 
-    @property
-    def _above_anatomy(self) -> NoisePower:
-        """The spectrum with its first `ANATOMY_RINGS` continued from the next frequency."""
-        f, power = self.power.f_per_mm, self.power.power_hu2_mm2.copy()
-        power[:ANATOMY_RINGS] = power[ANATOMY_RINGS] * f[:ANATOMY_RINGS] / f[ANATOMY_RINGS]
-        return replace(self.power, power_hu2_mm2=power)
-
     def to_json(self) -> dict[str, Any]:
         """Plain values, including the curve."""
         return {
             "sd_hu": self.power.sd_hu,
+            "level_hu": self.level.value,
+            "level_interval": self.level.interval,
             "mean_per_mm": self.mean_per_mm,
+            "mean_per_mm_interval": self.mean_frequency.interval,
             "peak_per_mm": self.peak_per_mm,
             "distance_db": self.distance_db,
             "n_regions": self.n_regions,
@@ -147,10 +158,30 @@ def tissue_noise(
         )
         for side, patches_of_side in patches.items()
     }
-    return {
-        side: TissueNoise(spectrum, n, _distance_db(side, power, pixel_mm))
-        for side, spectrum in power.items()
-    }
+    weights = draw_weights(n, seed, "noise regions") / n
+    noise = {}
+    for side, spectrum in power.items():
+        f = spectrum.f_per_mm
+        resampled = _above_anatomy(f, weights @ spectrum.regions_hu2_mm2)
+        own = _above_anatomy(f, spectrum.power_hu2_mm2)
+        noise[side] = TissueNoise(
+            spectrum,
+            n,
+            Resampled(float(standard_deviation(f, own)), standard_deviation(f, resampled)),
+            Resampled(float(mean_frequency(f, own)), mean_frequency(f, resampled)),
+            _distance_db(side, power, pixel_mm),
+        )
+    return noise
+
+
+def _above_anatomy(
+    f_per_mm: Float[np.ndarray, " bins"], power: Float[np.ndarray, "*spectra bins"]
+) -> Float[np.ndarray, "*spectra bins"]:
+    """Spectra with their first `ANATOMY_RINGS` continued from the next frequency."""
+    continued = power.copy()
+    share = f_per_mm[:ANATOMY_RINGS] / f_per_mm[ANATOMY_RINGS]
+    continued[..., :ANATOMY_RINGS] = power[..., ANATOMY_RINGS, None] * share
+    return continued
 
 
 def homogeneous_regions(mean: MeanImage, size_px: int, count: int, seed: int = 0) -> list[Region]:

@@ -6,7 +6,7 @@ in HU; frequencies in cycles per mm (lp/mm).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -31,12 +31,14 @@ class NoisePower:
         map_hu2_mm2: power by frequency down rows and across columns, in the order of
             `numpy.fft.fft2`.
         pixel_mm: pixel size of the images; frequencies above half its inverse are aliased.
+        regions_hu2_mm2: mean power over each ring of each region, or of each pair of regions.
     """
 
     f_per_mm: Float[np.ndarray, " bins"]
     power_hu2_mm2: Float[np.ndarray, " bins"]
     map_hu2_mm2: Float[np.ndarray, "rows columns"]
     pixel_mm: float
+    regions_hu2_mm2: Float[np.ndarray, "regions bins"] = field(repr=False)
 
     @property
     def sd_hu(self) -> float:
@@ -46,10 +48,7 @@ class NoisePower:
     @property
     def mean_per_mm(self) -> float:
         """Mean frequency in cycles/mm, weighted with the radial spectrum (AAPM Report 233)."""
-        between = (self.f_per_mm[1:] + self.f_per_mm[:-1]) / 2
-        edges = np.concatenate([[0.0], between, self.f_per_mm[-1:]])
-        middles = (edges[1:] + edges[:-1]) / 2
-        return float(np.average(middles, weights=self.power_hu2_mm2 * np.diff(edges)))
+        return float(mean_frequency(self.f_per_mm, self.power_hu2_mm2))
 
     @property
     def peak_per_mm(self) -> float:
@@ -63,6 +62,36 @@ class NoisePower:
         if not bend < 0:
             return float(self.f_per_mm[top])
         return float(np.clip(f.mean() - slope / bend / 2, f[0], f[-1]))
+
+
+def mean_frequency(
+    f_per_mm: Float[np.ndarray, " bins"], power: Float[np.ndarray, "*spectra bins"]
+) -> Float[np.ndarray, "*spectra"]:
+    """Mean frequency in cycles/mm of a radial spectrum, or of each of several."""
+    middles, widths = _rings(f_per_mm)
+    weights = power * widths
+    return np.asarray(weights @ middles / weights.sum(axis=-1))
+
+
+def standard_deviation(
+    f_per_mm: Float[np.ndarray, " bins"], power: Float[np.ndarray, "*spectra bins"]
+) -> Float[np.ndarray, "*spectra"]:
+    """Standard deviation in HU of noise with a radial spectrum, or with each of several.
+
+    It is the root of the integral over all directions up to the Nyquist frequency; the corners of
+    the frequency plane beyond it are left out.
+    """
+    middles, widths = _rings(f_per_mm)
+    return np.asarray(np.sqrt(2 * np.pi * (power @ (middles * widths))))
+
+
+def _rings(
+    f_per_mm: Float[np.ndarray, " bins"],
+) -> tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]:
+    """Middle and width of each ring, between the midpoints of neighboring frequencies."""
+    between = (f_per_mm[1:] + f_per_mm[:-1]) / 2
+    edges = np.concatenate([[0.0], between, f_per_mm[-1:]])
+    return (edges[1:] + edges[:-1]) / 2, np.diff(edges)
 
 
 def noise_power_spectrum(
@@ -107,17 +136,18 @@ def noise_power_spectrum(
     if taper == "hann":
         window = np.hanning(rows + 2)[1:-1, None] * np.hanning(columns + 2)[1:-1]
     scale = pixel_mm**2 / float(np.sum(window**2))
-    power = (np.abs(np.fft.fft2(noise * window)) ** 2).mean(axis=0) * scale
+    power = np.abs(np.fft.fft2(noise * window)) ** 2 * scale
     f = np.hypot(np.fft.fftfreq(rows, pixel_mm)[:, None], np.fft.fftfreq(columns, pixel_mm))
     step = 0.5 / pixel_mm / bins
     rings = np.floor(f / step + 0.5).astype(int).ravel()
-    used = (rings > 0) & (rings <= bins)
-    sums = np.bincount(rings[used], power.ravel()[used])[1:]
+    inside = rings[:, None] == np.arange(bins) + 1
+    of_regions = power.reshape(len(power), -1) @ (inside / inside.sum(axis=0))
     return NoisePower(
         f_per_mm=(np.arange(bins) + 1) * step,
-        power_hu2_mm2=sums / np.bincount(rings[used])[1:],
-        map_hu2_mm2=power,
+        power_hu2_mm2=of_regions.mean(axis=0),
+        map_hu2_mm2=power.mean(axis=0),
         pixel_mm=pixel_mm,
+        regions_hu2_mm2=of_regions,
     )
 
 

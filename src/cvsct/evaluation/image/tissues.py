@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from cvsct.core.masks import BONE, FAT, LUNG, ORGANS, HURange, blurred, body_of, soft_tissue_of
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.quality import BIAS_BLUR_PX, residual_hu
+from cvsct.evaluation.resampled import Resampled, draw_weights
 
 Tissue = Literal["lung", "fat", "soft", "bone"]
 TISSUES: tuple[Tissue, ...] = get_args(Tissue)
@@ -32,6 +33,10 @@ MAX_GRADIENT_HU_PER_PX = 40.0
 
 LOCAL_STEP_PX = 4
 """Step of the grid on which local bias is measured: half the blur; a finer one adds nothing."""
+
+COLUMN_MM = 20.0
+"""Side of the columns through all slices of a series that the bootstrap of the mean bias draws:
+what shifts CT numbers at one place mostly does so in the slices above and below too."""
 
 MIN_SHARE = 0.1
 """Smallest share of a Gaussian's weight in a tissue from which its local bias is computed."""
@@ -145,15 +150,23 @@ class TissueBias:
             `BIAS_BLUR_PX` within the tissue. Far above `mean_hu`, the bias differs from place to
             place.
         n_pixels: number of pixels of the target in this tissue.
+        resampled: the mean, resampled over columns of `COLUMN_MM` through the slices, alike for all
+            sides; None where the target shows no such tissue.
     """
 
     mean_hu: float | None
     local_p95_hu: float | None
     n_pixels: int
+    resampled: Resampled | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        return {
+            "mean_hu": self.mean_hu,
+            "mean_interval": self.resampled.interval if self.resampled else None,
+            "local_p95_hu": self.local_p95_hu,
+            "n_pixels": self.n_pixels,
+        }
 
 
 def bias_by_tissue(
@@ -170,7 +183,10 @@ def bias_by_tissue(
 
 
 def bias_of_sides(
-    sides: Sequence[str], stacks: Sequence[Mapping[str, CTVolume]], maps: Sequence[TissueMap]
+    sides: Sequence[str],
+    stacks: Sequence[Mapping[str, CTVolume]],
+    maps: Sequence[TissueMap],
+    seed: int = 0,
 ) -> dict[str, dict[Tissue, TissueBias]]:
     """`bias_by_tissue` of several sides; what depends on the target alone is computed once.
 
@@ -178,9 +194,14 @@ def bias_of_sides(
         sides: the sides to compare with the target.
         stacks: volumes by side, with `target`, which show the same slices.
         maps: tissue maps of the targets.
+        seed: seed of the bootstrap.
     """
     tallies = {side: {tissue: _BiasTally() for tissue in TISSUES} for side in sides}
     for stack, tissue_map in zip(stacks, maps, strict=True):
+        columns = _columns(stack["target"])
+        for by_tissue in tallies.values():
+            for tally in by_tissue.values():
+                tally.begin_series(columns)
         for index, target_plane in enumerate(stack["target"].hu):
             masks = tissue_map.masks(index).items()
             tissues = {tissue: LocalMeans.of(mask) for tissue, mask in masks if mask.any()}
@@ -189,29 +210,56 @@ def bias_of_sides(
                 for tissue, local_means in tissues.items():
                     tallies[side][tissue].add(difference, local_means)
     return {
-        side: {tissue: tally.bias() for tissue, tally in by_tissue.items()}
+        side: {tissue: tally.bias(seed) for tissue, tally in by_tissue.items()}
         for side, by_tissue in tallies.items()
     }
 
 
+def _columns(volume: CTVolume) -> Int[np.ndarray, "rows columns"]:
+    """Number of the column of `COLUMN_MM` that each pixel of a slice lies in."""
+    rows, columns = (
+        (np.arange(size) * pixel_mm // COLUMN_MM).astype(int)
+        for size, pixel_mm in zip(volume.hu.shape[1:], volume.geometry.pixel_mm, strict=True)
+    )
+    return np.asarray(rows[:, None] * (columns[-1] + 1) + columns)
+
+
 @dataclass
 class _BiasTally:
-    """Sum of the differences of one tissue, and their local means, slice by slice."""
+    """Sums of the differences of one tissue by column, and their local means, slice by slice."""
 
-    total: float = 0.0
-    n_pixels: int = 0
+    columns: list[Int[np.ndarray, "rows columns"]] = field(default_factory=list)
+    totals: list[Float[np.ndarray, " columns"]] = field(default_factory=list)
+    counts: list[Float[np.ndarray, " columns"]] = field(default_factory=list)
     local: list[Float[np.ndarray, " _"]] = field(default_factory=list)
+
+    def begin_series(self, columns: Int[np.ndarray, "rows columns"]) -> None:
+        """Begin a series, whose pixels lie in these columns."""
+        self.columns.append(columns)
+        for sums in (self.totals, self.counts):
+            sums.append(np.zeros(int(columns.max()) + 1))
 
     def add(self, difference: Float[np.ndarray, "rows columns"], local_means: LocalMeans) -> None:
         """Add the differences of a slice."""
-        self.total += float(difference[local_means.mask].sum())
-        self.n_pixels += local_means.n_pixels
+        column, values = self.columns[-1][local_means.mask], difference[local_means.mask]
+        n = len(self.totals[-1])
+        self.totals[-1] += np.bincount(column, values, n)
+        self.counts[-1] += np.bincount(column, minlength=n)
         self.local.append(local_means.of_values(difference))
 
-    def bias(self) -> TissueBias:
+    def bias(self, seed: int) -> TissueBias:
         """Bias over all slices added."""
-        mean_hu = self.total / self.n_pixels if self.n_pixels else None
-        return TissueBias(mean_hu, _p95(self.local), self.n_pixels)
+        totals, counts = (
+            np.concatenate([np.empty(0), *sums]) for sums in (self.totals, self.counts)
+        )
+        filled = counts > 0
+        totals, counts = totals[filled], counts[filled]
+        n_pixels = int(counts.sum())
+        if not n_pixels:
+            return TissueBias(None, _p95(self.local), 0)
+        weights = draw_weights(len(counts), seed, "columns of tissue")
+        mean = Resampled(float(totals.sum() / n_pixels), weights @ totals / (weights @ counts))
+        return TissueBias(mean.value, _p95(self.local), n_pixels, mean)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
         | {
             "paired": evaluation.paired,
             "unpaired_because": evaluation.unpaired_because or None,
+            "scorecard": evaluation.scorecard.to_json(),
             "verdict": {"kind": result.kind, "text": result.text},
             "notes": list(evaluation.notes),
             "guards": [record.to_json() for record in evaluation.guards],

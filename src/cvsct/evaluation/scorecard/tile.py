@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Status = Literal["pass", "attention", "fail", "not enough data"]
-"""Status of a tile. `not enough data`: not measured, or the interval is wider than the tolerance."""
+"""Status of a tile; `not enough data` is an interval wider than the tolerance, or no figure."""
 
 GRAVITY: Mapping[Status, int] = {"pass": 0, "not enough data": 1, "attention": 2, "fail": 3}
 """Order of statuses, the worst last."""
@@ -55,6 +55,10 @@ class Scorecard:
     def status(self) -> Status:
         """Status of the worst tile."""
         return self.worst.status
+
+    def reaches(self, status: Status) -> bool:
+        """Whether the worst tile is as bad as a status, or worse."""
+        return GRAVITY[self.status] >= GRAVITY[status]
 
     @property
     def headline(self) -> str:

@@ -1,0 +1,96 @@
+"""How a figure is judged by its interval and its tolerance, and how it is written.
+
+A figure passes only where its whole 95 % interval lies within the tolerance, and fails only where
+the interval is clear of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cvsct.evaluation.resampled import Resampled
+from cvsct.evaluation.scorecard.tile import GRAVITY, Status, Tile
+from cvsct.evaluation.scorecard.tolerances import Tolerance
+
+
+def judge(
+    figure: Resampled | None, tolerance: Tolerance, retest: Resampled | None = None
+) -> Status:
+    """Status of a figure whose target is 0.
+
+    Args:
+        figure: None where it was not measured.
+        tolerance: what passes and what fails.
+        retest: the same figure of the target's second scan, which no method can surpass: what
+            passes reaches at least to its value.
+    """
+    if figure is None or not np.isfinite(figure.value) or figure.interval is None:
+        return "not enough data"
+    passes = passing_range(tolerance, retest)
+    low, high = figure.interval
+    if -passes <= low and high <= passes:
+        return "pass"
+    if low > passes or high < -passes:
+        return "fail" if abs(figure.value) > max(tolerance.fails, passes) else "attention"
+    return "not enough data" if high - low > 2 * passes else "attention"
+
+
+def reason_for(
+    status: Status, figure: Resampled | None, passes: float, about: str, words: str
+) -> str:
+    """Why a figure has its status, as a sentence without its end.
+
+    Args:
+        passes: largest absolute value that passes.
+        about: what is judged, as in "the interval of bone".
+        words: what the figure says where it lies outside.
+    """
+    if status == "pass":
+        return "within the tolerance, with the whole interval"
+    if figure is None or figure.interval is None or not np.isfinite(figure.value):
+        return f"{about} could not be measured"
+    if status == "not enough data":
+        return (
+            f"the interval of {about} is wider than the tolerance; measure more slices, or more of "
+            "the body"
+        )
+    if abs(figure.value) <= passes:
+        return f"the interval of {about} reaches beyond the tolerance"
+    return words
+
+
+def passing_range(tolerance: Tolerance, retest: Resampled | None) -> float:
+    """Largest absolute value that passes."""
+    if retest is None or not np.isfinite(retest.value):
+        return tolerance.passes
+    return max(tolerance.passes, abs(retest.value))
+
+
+def first_that_holds(checks: Sequence[tuple[bool, Status, str]]) -> tuple[Status, str]:
+    """Status and reason of the first check whose condition holds."""
+    return next((status, reason) for holds, status, reason in checks if holds)
+
+
+def worst(tiles: Sequence[Tile]) -> Tile:
+    """The first tile of the worst status."""
+    return max(tiles, key=lambda tile: GRAVITY[tile.status])
+
+
+def interval_text(figure: Resampled, spec: str) -> str:
+    """The interval in brackets, after a space; empty where there is none."""
+    if figure.interval is None:
+        return ""
+    low, high = figure.interval
+    return f" ({low:{spec}} to {high:{spec}})"
+
+
+def percent_range(share: float) -> str:
+    """A range about 0 in percent."""
+    return f"±{share:.0%}" if share >= 0.01 else f"±{share:.1%}"
+
+
+def repeat_text(retest: Resampled | None, spec: str) -> str:
+    """The repeat scan's figure in brackets, after a space; empty where there is none."""
+    return "" if retest is None else f" (repeat scan {retest.value:{spec}})"

@@ -1,0 +1,211 @@
+"""Tiles of noise, resolution, CT numbers and geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cvsct.evaluation.image.alignment import Alignment
+from cvsct.evaluation.image.tissues import TISSUES, Tissue, TissueBias
+from cvsct.evaluation.resampled import Resampled, draw_weights
+from cvsct.evaluation.scorecard.judge import (
+    interval_text,
+    judge,
+    passing_range,
+    percent_range,
+    reason_for,
+    repeat_text,
+    worst,
+)
+from cvsct.evaluation.scorecard.tile import Tile
+from cvsct.evaluation.scorecard.tolerances import Tolerance
+
+if TYPE_CHECKING:
+    from cvsct.evaluation.result import Evaluation
+
+MAX_CLIPPED_SHARE = 0.03
+"""Largest share of an edge's dark side at or below -1024 HU: clipping blunts an edge."""
+
+WORSE_SHARE = 0.25
+"""Share of the tolerance of CT numbers by which a tissue must have moved away from the target to
+count as made worse, besides an interval above 0."""
+
+MIN_SLICES = 3
+"""Smallest number of slices from which a displacement is judged."""
+
+
+def noise_level(evaluation: Evaluation) -> Tile:
+    """Standard deviation of noise against the target's."""
+    noise = evaluation.physics.noise
+    levels = {side: measured.level for side, measured in noise.items()}
+    return _relative_tile(
+        "noise_level",
+        "Noise level",
+        levels,
+        evaluation.settings.tolerances.noise_level,
+        "{:.1f} HU".format,
+        ("less noise than the target", "more noise than the target"),
+        "no homogeneous tissue in which noise could be measured",
+    )
+
+
+def noise_texture(evaluation: Evaluation) -> Tile:
+    """Mean frequency of noise against the target's."""
+    noise = evaluation.physics.noise
+    frequencies = {side: measured.mean_frequency for side, measured in noise.items()}
+    return _relative_tile(
+        "noise_texture",
+        "Noise texture",
+        frequencies,
+        evaluation.settings.tolerances.noise_texture,
+        "mean frequency {:.3f} per mm".format,
+        ("coarser noise than the target", "finer noise than the target"),
+        "no homogeneous tissue in which noise could be measured",
+    )
+
+
+def resolution(evaluation: Evaluation) -> Tile:
+    """50 % transfer over natural edges against the target's; the worst kind of edge."""
+    clipped, kinds = [], []
+    for kind, by_side in evaluation.physics.edges.items():
+        judged = [by_side[side] for side in ("harmonized", "target") if side in by_side]
+        if any(edges.clipped_share > MAX_CLIPPED_SHARE for edges in judged):
+            clipped.append(kind)
+            continue
+        tile = _relative_tile(
+            "resolution",
+            "Resolution",
+            {side: edges.mtf50 for side, edges in by_side.items()},
+            evaluation.settings.tolerances.resolution,
+            f"{kind} edges: 50 % at {{:.3f}} per mm".format,
+            (f"less sharp than the target at {kind} edges",
+             f"sharper than the target at {kind} edges"),
+            f"no {kind} edges",
+        )  # fmt: skip
+        kinds.append(tile)
+    if kinds:
+        return worst(kinds)
+    why = (
+        "air beside the skin is cut off at -1024 HU"
+        if clipped
+        else "no clear edges of skin or lung"
+    )
+    tolerance = evaluation.settings.tolerances.resolution
+    return Tile("resolution", "Resolution", "not enough data", "", "the target's",
+                percent_range(tolerance.passes), why)  # fmt: skip
+
+
+def _relative_tile(
+    key: str,
+    title: str,
+    by_side: Mapping[str, Resampled],
+    tolerance: Tolerance,
+    shown: Callable[[float], str],
+    less_and_more: tuple[str, str],
+    why_none: str,
+) -> Tile:
+    """Tile of a figure relative to the target's."""
+    if not {"harmonized", "target"} <= by_side.keys():
+        return Tile(key, title, "not enough data", "", "the target's",
+                    percent_range(tolerance.passes), why_none)  # fmt: skip
+    new, target = by_side["harmonized"], by_side["target"]
+    figure = new.relative_to(target)
+    retest = by_side["retest"].relative_to(target) if "retest" in by_side else None
+    passes = passing_range(tolerance, retest)
+    status = judge(figure, tolerance, retest)
+    words = f"{abs(figure.value):.0%} {less_and_more[figure.value > 0]}"
+    return Tile(
+        key,
+        title,
+        status,
+        f"{shown(new.value)}, {figure.value:+.1%}{interval_text(figure, '+.1%')}",
+        shown(target.value),
+        percent_range(passes) + repeat_text(retest, "+.1%"),
+        reason_for(status, figure, passes, title.lower(), words),
+    )
+
+
+def ct_numbers(evaluation: Evaluation) -> Tile:
+    """Mean difference from the target's CT numbers; the worst tissue."""
+    tolerances = evaluation.settings.tolerances.ct_numbers
+    bias = evaluation.physics.bias
+    tiles = [
+        _tissue_tile(tissue, tolerances[tissue],
+                     {side: by_tissue[tissue] for side, by_tissue in bias.items()})
+        for tissue in TISSUES
+        if bias.get("harmonized", {}).get(tissue) and bias["harmonized"][tissue].n_pixels
+    ]  # fmt: skip
+    if not tiles:
+        why = evaluation.unpaired_because or "no tissue is wide enough"
+        limits = "; ".join(f"{tissue} ±{each.passes:g} HU" for tissue, each in tolerances.items())
+        return Tile(
+            "ct_numbers", "CT numbers by tissue", "not enough data", "", "0 HU", limits, why
+        )
+    gravest = worst(tiles)
+    values, limits = ("; ".join(getattr(t, name) for t in tiles) for name in ("value", "tolerance"))
+    return Tile("ct_numbers", "CT numbers by tissue", gravest.status, values, "0 HU", limits,
+                gravest.reason)  # fmt: skip
+
+
+def _tissue_tile(tissue: Tissue, tolerance: Tolerance, sides: Mapping[str, TissueBias]) -> Tile:
+    figures = {side: bias.resampled for side, bias in sides.items() if bias.resampled}
+    figure, retest, old = (figures.get(side) for side in ("harmonized", "retest", "source"))
+    status = judge(figure, tolerance, retest)
+    assert figure is not None  # the tissue has pixels
+    passes = passing_range(tolerance, retest)
+    words = f"{tissue} is {figure.value:+.1f} HU from the target's"
+    reason = reason_for(status, figure, passes, tissue, words)
+    if old is not None and _is_worse(figure, old, tolerance):
+        if status != "fail":
+            status = "attention"
+        reason = f"{tissue} was {old.value:+.1f} HU from the target's and is {figure.value:+.1f} HU"
+    return Tile(
+        tissue,
+        tissue,
+        status,
+        f"{tissue} {figure.value:+.1f} HU{interval_text(figure, '+.1f')}",
+        "0 HU",
+        f"{tissue} ±{passes:.2g} HU{repeat_text(retest, '+.1f')}",
+        reason,
+    )
+
+
+def _is_worse(new: Resampled, old: Resampled, tolerance: Tolerance) -> bool:
+    """Whether a figure is clearly further from 0 than before."""
+    change = Resampled(abs(new.value) - abs(old.value), np.abs(new.samples) - np.abs(old.samples))
+    clear = change.interval is not None and change.interval[0] > 0
+    return clear and change.value > WORSE_SHARE * tolerance.passes
+
+
+def geometry(evaluation: Evaluation) -> Tile:
+    """Displacement by harmonization, or from the target where no source is given."""
+    tolerance = evaluation.settings.tolerances.geometry
+    shift = evaluation.physics.shift
+    moved = shift.get("moved") or shift.get("harmonized")
+    against = "source" if "moved" in shift else "target"
+    figure = _displacement(moved, evaluation.settings.seed) if moved else None
+    status = judge(figure, tolerance)
+    if figure is None:
+        reason = f"fewer than {MIN_SLICES} slices could be aligned"
+        value = ""
+    else:
+        value = f"{figure.value:.2f} px from the {against}{interval_text(figure, '.2f')}"
+        words = f"images lie {figure.value:.2f} px from the {against}'s"
+        reason = reason_for(status, figure, tolerance.passes, "the displacement", words)
+    return Tile("geometry", "Geometry", status, value, "0 px",
+                f"{tolerance.passes:g} px", reason)  # fmt: skip
+
+
+def _displacement(moved: Alignment, seed: int) -> Resampled | None:
+    """Length of the median displacement, resampled over slices."""
+    slices = moved.slices_px[np.isfinite(moved.slices_px).all(axis=1)]
+    n = len(slices)
+    if n < MIN_SLICES:
+        return None
+    samples = [
+        np.hypot(*np.median(np.repeat(slices, counts.astype(int), axis=0), axis=0))
+        for counts in draw_weights(n, seed, "slices")
+    ]
+    return Resampled(moved.length_px, np.array(samples))
