@@ -1,0 +1,196 @@
+"""Operating point of each tile of the scorecard: repeat scans, and faults that are planted.
+
+    python notebook/scripts/scorecard_study.py --out runs/scorecard --draws 20 [--slices 8] [--workers 2]
+
+Each draw is a new patient-like body, scanned by one scanner with a soft kernel: the target, its
+repeat scan, a scan of a sharp kernel (the source), and one at 10,000 times the dose, whose noise is
+hardly to be seen. The repeat scan stands for perfect harmonization. Then one property of it is
+spoilt, by half, once and twice the size that a tile must find:
+
+    bone          3 HU on bone
+    blur          a Gaussian that takes 10 % off the 50 % frequency, on the noise-free image alone
+    noise         15 % more noise
+    texture       noise of another kernel (Br64), in a mixture: half, all, and made finer still
+    shift         half a pixel across
+    learned       slices of the target that the model learned from: 1, 2, 4
+    direction     harmonized in the other direction (no size)
+
+Printed and written to OUT/scorecard.json: how many of the draws turn each tile, and to what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+import cvsct
+from cvsct.core.files import write_json
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.evaluate import evaluate
+from cvsct.evaluation.guards import GuardRecord
+from cvsct.evaluation.image.edge_mtf import edge_transfer
+from cvsct.evaluation.image.tissues import TissueMap
+from cvsct.evaluation.independence import Independence
+from cvsct.evaluation.result import Evaluation
+from cvsct.evaluation.scorecard.tile import Status
+from cvsct.evaluation.settings import EvaluationSettings
+from cvsct.io.dicom.simulated import write_simulated
+from cvsct.simulation.benchmark import SIEMENS, ImageSize, Scan, SimulationOptions, Subject
+from cvsct.simulation.pairs import FIRST_NUMBER, Technique
+from cvsct.simulation.run import run_simulation
+
+SPACING_MM = 10.0
+FIRST_BODY = 7001
+SOFT, SHARP, OTHER = "Br40", "Bl64", "Br64"
+QUIET_MAS = 1e6
+SIZES = (0.5, 1.0, 2.0)
+BONE_HU, BLUR, NOISE, SHIFT_PX = 3.0, 0.10, 0.15, 0.5
+TILES = {
+    "bone": "ct_numbers", "blur": "resolution", "noise": "noise_level",
+    "texture": "noise_texture", "shift": "geometry", "learned": "independence",
+    "direction": "guards",
+}  # fmt: skip
+CLEAR = GuardRecord("1", "in_domain", 1.0, (), 8, ())
+
+
+def plan(draws: int, slices: int) -> list[Scan]:
+    """All scans of all bodies."""
+    scans: list[Scan] = []
+    for draw in range(draws):
+        body = Subject("patient", FIRST_BODY + draw)
+        for part, kernel, mas in (
+            ("target", SOFT, 100.0), ("repeat", SOFT, 100.0), ("source", SHARP, 100.0),
+            ("other", OTHER, 100.0), ("quiet", SOFT, QUIET_MAS), ("quiet-other", OTHER, QUIET_MAS),
+        ):  # fmt: skip
+            technique = Technique(kernel, SIEMENS, kernel, thickness_mm=1.5, mas=mas)
+            scan = technique.scan(
+                f"{draw:02d}/{part}", FIRST_NUMBER + len(scans), body, slices, SPACING_MM, 0,
+                SimulationOptions(), ImageSize(),
+            )  # fmt: skip
+            acquisition = "first" if part in ("source", "target") else part.split("-")[0]
+            scans.append(replace(scan, acquisition=f"{draw:02d}/{acquisition}"))
+    return scans
+
+
+def faults(sides: dict[str, CTVolume]) -> Iterator[tuple[str, float, CTVolume]]:
+    """The repeat scan with each fault, by name and size."""
+    repeat, quiet = sides["repeat"].hu, sides["quiet"].hu
+    noise = repeat - quiet
+    other = sides["other"].hu - sides["quiet-other"].hu
+    other = other * (noise.std() / other.std())
+    bone = TissueMap.of(sides["quiet"]).codes == 5
+    for size in SIZES:
+        yield "bone", size, _with(sides, repeat + np.where(bone, size * BONE_HU, 0.0))
+        sigma = blur_for(sides, size * BLUR)
+        blurred = ndimage.gaussian_filter(quiet, (0, sigma, sigma))
+        yield "blur", size, _with(sides, blurred + noise)
+        yield "noise", size, _with(sides, quiet + (1 + size * NOISE) * noise)
+        mixed = _mixed(noise, other, size)
+        yield "texture", size, _with(sides, quiet + mixed)
+        moved = ndimage.shift(repeat, (0, 0, size * SHIFT_PX), order=3, mode="nearest")
+        yield "shift", size, _with(sides, moved)
+
+
+def _mixed(noise: np.ndarray, other: np.ndarray, size: float) -> np.ndarray:
+    """Noise of unchanged level whose texture lies `size` of the way towards another kernel's.
+
+    Beyond 1 the other kernel's is sharpened by as much again, by a difference of Gaussians.
+    """
+    level = noise.std()
+    if size <= 1:
+        mixed = np.sqrt(1 - size) * noise + np.sqrt(size) * other
+    else:
+        mixed = other + (size - 1) * (other - ndimage.gaussian_filter(other, (0, 1.0, 1.0)))
+    return np.asarray(mixed * (level / mixed.std()))
+
+
+def blur_for(sides: dict[str, CTVolume], share: float) -> float:
+    """Sigma in pixels of the Gaussian that takes `share` off the 50 % frequency of edges."""
+    quiet = sides["quiet"]
+    low, high = 0.0, 2.0
+    for _ in range(12):
+        sigma = (low + high) / 2
+        blurred = _with(sides, ndimage.gaussian_filter(quiet.hu, (0, sigma, sigma)))
+        edges = edge_transfer({"harmonized": [blurred], "target": [quiet]})
+        kind = max(edges, key=lambda k: edges[k]["target"].n_edges)
+        ratio = edges[kind]["harmonized"].mtf50.value / edges[kind]["target"].mtf50.value
+        low, high = (sigma, high) if 1 - ratio < share else (low, sigma)
+    return sigma
+
+
+def _with(sides: dict[str, CTVolume], hu: np.ndarray) -> CTVolume:
+    return replace(sides["repeat"], hu=hu.astype(np.float32))
+
+
+def judged(sides: dict[str, CTVolume], harmonized: CTVolume, rois: int) -> Evaluation:
+    """Evaluation of a volume as if it were the harmonized source, with nothing else amiss."""
+    settings = EvaluationSettings(rois=rois, workers=1, bootstrap=400 if rois > 3 else 20)
+    evaluation = evaluate([harmonized], [sides["target"]], [sides["source"]], settings)
+    independence = Independence({"source": 0, "target": 0}, {"source": (0, 1), "target": (0, 1)})
+    return replace(evaluation, guards=(CLEAR,), independence=independence)
+
+
+def study_draw(folder: Path) -> dict[str, dict[str, list[str]]]:
+    """Status and value of each tile: of the repeat scan, and of each fault in the tile it is for."""
+    sides = {part.name: cvsct.read_series(part) for part in sorted(folder.iterdir())}
+    perfect = judged(sides, sides["repeat"], 120)
+    found = {"repeat": {t.key: [t.status, t.value] for t in perfect.scorecard.tiles}}
+
+    def note(fault: str, evaluation: Evaluation) -> None:
+        (tile,) = [
+            t for t in evaluation.scorecard.tiles if t.key == TILES[fault.split(maxsplit=1)[0]]
+        ]
+        found[fault] = {tile.key: [tile.status, tile.value]}
+
+    for name, size, volume in faults(sides):
+        note(f"{name} x{size:g}", judged(sides, volume, 3))
+    for size in SIZES:
+        learned = Independence(
+            {"source": 0, "target": int(2 * size)}, {"source": (0, 1), "target": (1, 1)}
+        )
+        note(f"learned x{size:g}", replace(perfect, independence=learned))
+    note("direction x1", replace(perfect, wrong_direction="1 of 1 series in the other direction"))
+    return found
+
+
+def main() -> None:
+    """Simulate, plant, judge and count."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--slices", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    scans, folder = plan(options.draws, options.slices), options.out / "scans"
+    run_simulation(
+        scans, {"seed": 0, **SimulationOptions().record()}, folder, write_simulated,
+        options.workers, note=print,
+    )  # fmt: skip
+    draws = {}
+    for draw in range(options.draws):
+        cached = options.out / f"draw-{draw:02d}.json"
+        if not cached.exists():
+            write_json(cached, study_draw(folder / f"{draw:02d}"))
+        draws[draw] = json.loads(cached.read_text())
+        print(f"draw {draw + 1} of {options.draws}", flush=True)
+    table: dict[str, dict[str, dict[Status, int]]] = {}
+    for found in draws.values():
+        for fault, tiles in found.items():
+            for key, (status, _) in tiles.items():
+                counts = table.setdefault(fault, {}).setdefault(key, Counter())
+                counts[status] += 1
+    write_json(options.out / "scorecard.json", {"draws": options.draws, "counts": table})
+    for fault, tiles in table.items():
+        for key, counts in tiles.items():
+            print(f"{fault:14} {key:14}", dict(counts))
+
+
+if __name__ == "__main__":
+    main()
