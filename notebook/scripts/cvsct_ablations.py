@@ -76,12 +76,9 @@ def train_and_measure(
     for direction, (source, target) in {"a2b": test, "b2a": test[::-1]}.items():
         mapping = row.load(bundle, direction, RunOptions())
         made = [volume.with_hu(np.rint(mapping(volume))) for volume in source]
-        rows.append(
-            {
-                "method": args.label or method, "seed": seed, "direction": direction,
-                "steps": args.steps, "cpu_s": round(seconds, 1), **measured(made, target, args.rois),
-            }
-        )  # fmt: skip
+        about = {"method": args.label or method, "seed": seed, "direction": direction}
+        cost = {"steps": args.steps, "cpu_s": round(seconds, 1)}
+        rows.append({**about, **cost, **measured(made, target, args.rois)})
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     shutil.rmtree(folder / "cache", ignore_errors=True)
     return rows

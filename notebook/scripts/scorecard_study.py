@@ -1,6 +1,6 @@
 """Operating point of each tile of the scorecard: repeat scans, and faults that are planted.
 
-    python notebook/scripts/scorecard_study.py --out runs/scorecard --draws 20 [--slices 8] [--workers 2]
+    python notebook/scripts/scorecard_study.py --out FOLDER --draws 20 [--slices 8] [--workers 2]
 
 Each draw is a new patient-like body, scanned by one scanner with a soft kernel: the target, its
 repeat scan, a scan of a sharp kernel (the source), and one at 10,000 times the dose, whose noise is
@@ -10,7 +10,7 @@ spoilt, by half, once and twice the size that a tile must find:
     bone          3 HU on bone
     blur          a Gaussian that takes 10 % off the 50 % frequency, on the noise-free image alone
     noise         15 % more noise
-    texture       noise of another kernel (Br64), in a mixture: half, all, and made finer still
+    texture       a quarter, half and all of the noise power of the sharp kernel, at equal level
     shift         half a pixel across
     learned       slices of the target that the model learned from: 1, 2, 4
     direction     harmonized in the other direction (no size)
@@ -48,7 +48,7 @@ from cvsct.simulation.run import run_simulation
 
 SPACING_MM = 10.0
 FIRST_BODY = 7001
-SOFT, SHARP, OTHER = "Br40", "Bl64", "Br64"
+SOFT, SHARP = "Br40", "Bl64"
 QUIET_MAS = 1e6
 SIZES = (0.5, 1.0, 2.0)
 BONE_HU, BLUR, NOISE, SHIFT_PX = 3.0, 0.10, 0.15, 0.5
@@ -67,7 +67,7 @@ def plan(draws: int, slices: int) -> list[Scan]:
         body = Subject("patient", FIRST_BODY + draw)
         for part, kernel, mas in (
             ("target", SOFT, 100.0), ("repeat", SOFT, 100.0), ("source", SHARP, 100.0),
-            ("other", OTHER, 100.0), ("quiet", SOFT, QUIET_MAS), ("quiet-other", OTHER, QUIET_MAS),
+            ("other", SHARP, 100.0), ("quiet", SOFT, QUIET_MAS), ("quiet-other", SHARP, QUIET_MAS),
         ):  # fmt: skip
             technique = Technique(kernel, SIEMENS, kernel, thickness_mm=1.5, mas=mas)
             scan = technique.scan(
@@ -92,23 +92,16 @@ def faults(sides: dict[str, CTVolume]) -> Iterator[tuple[str, float, CTVolume]]:
         blurred = ndimage.gaussian_filter(quiet, (0, sigma, sigma))
         yield "blur", size, _with(sides, blurred + noise)
         yield "noise", size, _with(sides, quiet + (1 + size * NOISE) * noise)
-        mixed = _mixed(noise, other, size)
+        mixed = _mixed(noise, other, size / 2)
         yield "texture", size, _with(sides, quiet + mixed)
         moved = ndimage.shift(repeat, (0, 0, size * SHIFT_PX), order=3, mode="nearest")
         yield "shift", size, _with(sides, moved)
 
 
-def _mixed(noise: np.ndarray, other: np.ndarray, size: float) -> np.ndarray:
-    """Noise of unchanged level whose texture lies `size` of the way towards another kernel's.
-
-    Beyond 1 the other kernel's is sharpened by as much again, by a difference of Gaussians.
-    """
-    level = noise.std()
-    if size <= 1:
-        mixed = np.sqrt(1 - size) * noise + np.sqrt(size) * other
-    else:
-        mixed = other + (size - 1) * (other - ndimage.gaussian_filter(other, (0, 1.0, 1.0)))
-    return np.asarray(mixed * (level / mixed.std()))
+def _mixed(noise: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """Noise of unchanged level with a share of its power from another kernel's."""
+    mixed = np.sqrt(1 - share) * noise + np.sqrt(share) * other
+    return np.asarray(mixed * (noise.std() / mixed.std()))
 
 
 def blur_for(sides: dict[str, CTVolume], share: float) -> float:
@@ -138,7 +131,7 @@ def judged(sides: dict[str, CTVolume], harmonized: CTVolume, rois: int) -> Evalu
 
 
 def study_draw(folder: Path) -> dict[str, dict[str, list[str]]]:
-    """Status and value of each tile: of the repeat scan, and of each fault in the tile it is for."""
+    """Status and value: of all tiles for the repeat scan, of one tile for each fault."""
     sides = {part.name: cvsct.read_series(part) for part in sorted(folder.iterdir())}
     perfect = judged(sides, sides["repeat"], 120)
     found = {"repeat": {t.key: [t.status, t.value] for t in perfect.scorecard.tiles}}
@@ -169,10 +162,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     scans, folder = plan(options.draws, options.slices), options.out / "scans"
-    run_simulation(
+    simulated = run_simulation(
         scans, {"seed": 0, **SimulationOptions().record()}, folder, write_simulated,
         options.workers, note=print,
     )  # fmt: skip
+    if simulated.failed:
+        raise SystemExit(f"scans failed: {simulated.failed}")
     draws = {}
     for draw in range(options.draws):
         cached = options.out / f"draw-{draw:02d}.json"

@@ -1,0 +1,187 @@
+"""The tiles turn for what they are for, and stay as they are for a repeat scan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.evaluate import evaluate
+from cvsct.evaluation.guards import FlaggedSlice, GuardRecord
+from cvsct.evaluation.independence import Independence
+from cvsct.evaluation.result import Evaluation
+from cvsct.evaluation.scorecard.tile import Status, Tile
+from cvsct.evaluation.scorecard.tolerances import Tolerances
+from cvsct.evaluation.settings import EvaluationSettings
+from tests.conftest import make_volume
+
+DEFAULTS = Tolerances.read()
+SMALL = DEFAULTS.model_copy(  # the phantom has room for a dozen patches of noise, not for 200
+    update={
+        "noise_texture": DEFAULTS.noise_texture.model_copy(update={"passes": 0.12}),
+        "features": DEFAULTS.features.model_copy(update={"passes": 0.7, "fails": 0.6}),
+    }
+)
+FULL = EvaluationSettings(
+    rois=24, roi_px=16, bootstrap=200, spectrum_px=32, workers=1, tolerances=SMALL
+)
+FAST = FULL.model_copy(update={"rois": 3, "bootstrap": 20})
+SIZE_PX, SLICES = 192, 8
+INSIDE = GuardRecord("1", "in_domain", 0.9, (), SLICES, ())
+UNKNOWN_TO_THE_MODEL = Independence(
+    {"source": 0, "target": 0}, {"source": (0, 1), "target": (0, 1)}
+)
+
+
+def anatomy() -> np.ndarray:
+    """Slices of a body of muscle with fat, two lungs and bones, which differ from each other."""
+    y, x = np.mgrid[:SIZE_PX, :SIZE_PX] - SIZE_PX / 2
+    planes = []
+    for number in range(SLICES):
+        plane = np.full((SIZE_PX, SIZE_PX), -1000.0)
+        plane[np.hypot(x / 88, y / 76) < 1] = -100.0
+        inside = np.hypot(x / 80, y / 68) < 1
+        varied = 16 * np.sin(x / 11 + number) * np.cos(y / 9) * (y < 4)
+        plane[inside] = (45 + varied)[inside]
+        for side in (-1, 1):
+            plane[np.hypot((x - side * 38) / (19 + number), (y + 26) / 26) < 1] = -840.0
+        for angle in np.linspace(0, 2 * np.pi, 9)[:-1]:
+            at = np.hypot(x - 68 * np.cos(angle), y - 56 * np.sin(angle))
+            plane[at < 8 + number % 2] = 420.0
+        planes.append(plane)
+    return np.stack(planes)
+
+
+BODY = anatomy()
+
+
+def noise(seed: int, sd_hu: float = 8.0, grain_px: float = 0.5) -> np.ndarray:
+    white = np.random.default_rng(seed).normal(size=BODY.shape)
+    grained = ndimage.gaussian_filter(white, (0, grain_px, grain_px))
+    return np.asarray(sd_hu * grained / grained.std())
+
+
+def scan(added: np.ndarray, blur_px: float = 1.0) -> CTVolume:
+    smooth = ndimage.gaussian_filter(BODY, (0, blur_px, blur_px))
+    return make_volume(np.clip(smooth + added, -2000, 3000).astype(np.float32), pixel_mm=1.6)
+
+
+TARGET, REPEAT = scan(noise(1)), scan(noise(2))
+SOURCE = scan(noise(3, 30.0, 0.3), 0.6)
+
+
+def judged(
+    harmonized: CTVolume, source: CTVolume = SOURCE, settings: EvaluationSettings = FAST
+) -> Evaluation:
+    evaluation = evaluate([harmonized], [TARGET], [source], settings)
+    return replace(evaluation, guards=(INSIDE,), independence=UNKNOWN_TO_THE_MODEL)
+
+
+@pytest.fixture(scope="module")
+def repeat() -> Evaluation:
+    return judged(REPEAT, settings=FULL)
+
+
+def tile_of(evaluation: Evaluation, key: str) -> Tile:
+    (tile,) = [tile for tile in evaluation.scorecard.tiles if tile.key == key]
+    return tile
+
+
+def test_a_repeat_scan_passes_all_tiles(repeat: Evaluation) -> None:
+    statuses = {tile.key: (tile.status, tile.reason) for tile in repeat.scorecard.tiles}
+    assert {status for status, _ in statuses.values()} == {"pass"}, statuses
+    assert repeat.scorecard.headline.startswith("Pass")
+
+
+def moved(hu: np.ndarray) -> np.ndarray:
+    return np.asarray(ndimage.shift(hu, (0, 0.0, 0.5), order=3, mode="nearest"))
+
+
+@pytest.mark.parametrize(
+    ("key", "spoilt", "words"),
+    [
+        ("ct_numbers", REPEAT.hu + np.where(BODY > 300, 9.0, 0.0), "bone was"),
+        ("ct_numbers", REPEAT.hu - np.where(BODY < -500, 9.0, 0.0) * (BODY > -900), "lung was"),
+        ("resolution", scan(noise(2), 1.3).hu, "less sharp"),
+        ("noise_level", scan(noise(2, 10.5)).hu, "more noise"),
+        ("noise_texture", scan(noise(2, grain_px=0.3)).hu, "finer noise"),
+        ("geometry", moved(REPEAT.hu), "px from the source"),
+    ],
+)
+def test_a_planted_fault_fails_its_tile(key: str, spoilt: np.ndarray, words: str) -> None:
+    evaluation = judged(replace(REPEAT, hu=spoilt.astype(np.float32)))
+    tile = tile_of(evaluation, key)
+    assert tile.status == "fail", tile
+    assert words in tile.reason
+    assert evaluation.scorecard.status == "fail"
+
+
+def test_a_tissue_that_was_made_worse_never_passes() -> None:
+    near = replace(SOURCE, hu=SOURCE.hu.copy())
+    worse = replace(REPEAT, hu=(REPEAT.hu + np.where(BODY > 300, 1.5, 0.0)).astype(np.float32))
+    tile = tile_of(judged(worse, near), "ct_numbers")
+    assert tile.status == "attention"
+    assert "bone was" in tile.reason
+
+
+def test_features_further_from_the_target_than_before_fail() -> None:
+    tile = tile_of(judged(SOURCE, REPEAT, FULL), "features")
+    assert (tile.status, tile.reason) == (
+        "fail", "features agree less with the target's than before",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("guards", "status", "words"),
+    [
+        ((), "not enough data", "no guard judged these scans"),
+        ((replace(INSIDE, scan=""),), "not enough data", "no guard judged 1 of 1"),
+        ((replace(INSIDE, scan="unknown"),), "not enough data", "no guard judged 1 of 1"),
+        ((replace(INSIDE, scan="out_of_domain"),), "attention", "unlike what the model knows"),
+        ((replace(INSIDE, scan="unlike"),), "attention", "unlike what the model knows"),
+        ((replace(INSIDE, scan="at_target"),), "attention", "like the target already"),
+        ((replace(INSIDE, flagged=(FlaggedSlice(1, 0.0, ""),)),), "fail", "1 slices"),
+        (
+            (replace(INSIDE, judged=50, flagged=(FlaggedSlice(1, 0.0, ""),)),),
+            "attention",
+            "1 slices were changed more",
+        ),
+        (
+            (GuardRecord("1", "", None, (), None, (FlaggedSlice(1, 0.0, ""),)),),
+            "attention",
+            "1 slices were changed more",
+        ),
+    ],
+)
+def test_the_guards_tile_tells_what_they_found(
+    repeat: Evaluation, guards: tuple[GuardRecord, ...], status: Status, words: str
+) -> None:
+    evaluation = replace(repeat, guards=guards)
+    tile = tile_of(evaluation, "guards")
+    assert tile.status == status
+    assert words in tile.reason
+    assert evaluation.scorecard.status != "pass"
+
+
+def test_the_other_direction_fails(repeat: Evaluation) -> None:
+    tile = tile_of(replace(repeat, wrong_direction="1 of 1 series turned"), "guards")
+    assert (tile.status, tile.reason) == ("fail", "1 of 1 series turned")
+
+
+def test_scans_that_the_model_learned_from_fail(repeat: Evaluation) -> None:
+    learned = Independence({"source": 0, "target": 1}, {"source": (0, 1), "target": (1, 1)})
+    assert tile_of(replace(repeat, independence=learned), "independence").status == "fail"
+    unknown = tile_of(replace(repeat, independence=None), "independence")
+    assert (unknown.status, unknown.value) == ("not enough data", "unknown")
+
+
+def test_nothing_is_signed_of_scans_that_do_not_pair() -> None:
+    other = replace(TARGET, geometry=replace(TARGET.geometry, frame_of_reference="9.9"))
+    evaluation = evaluate([REPEAT], [other], [SOURCE], FAST)
+    statuses = {tile.key: tile.status for tile in evaluation.scorecard.tiles}
+    assert statuses["features"] == statuses["ct_numbers"] == "not enough data"
+    assert statuses["noise_level"] == "pass"  # noise needs no pairs
+    assert evaluation.scorecard.status in ("not enough data", "attention")
