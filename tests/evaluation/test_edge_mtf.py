@@ -62,7 +62,8 @@ def test_the_interval_holds_the_truth_and_narrows_without_noise() -> None:
     clean = edge_transfer({"source": [scanned(0.7)]})["skin"]["source"].mtf50.interval
     assert noisy is not None
     assert clean is not None
-    assert noisy[0] < mtf50_per_mm(0.7) * 1.01 < noisy[1] * 1.02
+    bias = 1.03  # noise of 60 HU takes the figure up by 2 to 3 %, on all sides alike
+    assert noisy[0] < mtf50_per_mm(0.7) * bias < noisy[1]
     assert clean[1] - clean[0] < (noisy[1] - noisy[0]) / 3
 
 
@@ -89,6 +90,18 @@ def test_clipped_air_is_told() -> None:
     record = measured["target"].to_json()
     assert record["mtf10_per_mm"] is None or record["mtf10_per_mm"] > 0
     assert len(record["f_per_mm"]) == len(record["mtf"])
+
+
+@pytest.mark.parametrize("kept_by", ["harmonized", "target", "neither"])
+def test_air_cut_off_on_one_side_alone_does_not_look_like_a_blur(kept_by: str) -> None:
+    sides = {"harmonized": scanned(0.77, 60.0, seed=2), "target": scanned(0.7, 60.0, seed=1)}
+    cut = {
+        side: [volume if side == kept_by else volume.with_hu(np.maximum(volume.hu, -1024.0))]
+        for side, volume in sides.items()
+    }
+    for by_side in edge_transfer(cut).values():
+        loss = by_side["harmonized"].mtf50.relative_to(by_side["target"].mtf50)
+        assert loss.value == pytest.approx(0.7 / 0.77 - 1, abs=0.01)
 
 
 def test_edges_are_smooth_pieces_that_point_at_tissue() -> None:

@@ -40,6 +40,11 @@ from cvsct.evaluation.resampled import Resampled, draw_weights
 MIN_EDGES = 10
 """Smallest number of pieces of edge from which a kind of edge is measured."""
 
+CLIPPED_SHARE = 0.01
+"""Share of an edge's dark side at or below -1024 HU from which all sides are cut off there, as
+scanners store air: a side that keeps its undershoot and noise looks sharper than one that lost
+them, by 2 % at the skin where noise has 60 HU."""
+
 BINS = int(2 * REACH_PX * STEPS_PER_PX)
 """Number of bins of a profile."""
 
@@ -58,8 +63,8 @@ class EdgeTransfer:
         n_edges: number of pieces of edge.
         length_mm: their length in all.
         clipped_share: share of the pixels on the dark side that are stored at or below -1024 HU.
-            Clipping undershoot and noise blunts an edge: above a few percent the curve is not to
-            be trusted.
+            Clipping undershoot and noise blunts an edge, so that the absolute curve is not to be
+            trusted above a few percent. Sides can be compared: all are cut off alike.
     """
 
     transfer: ModulationTransfer = field(repr=False)
@@ -111,8 +116,8 @@ def edge_transfer(
         edges = find_edges(mean)
         for kind, by_side in profiles.items():
             pixels = [edge.pixels(shape) for edge in edges if edge.kind == kind]
-            for side, volume in stack.items() if pixels else ():
-                by_side.setdefault(side, []).append(_profiles(pixels, volume))
+            for side, profile in _profiles_of_sides(pixels, stack).items() if pixels else ():
+                by_side.setdefault(side, []).append(profile)
     return {
         kind: {side: _transfer(of_side, pixel_mm, seed) for side, of_side in by_side.items()}
         for kind, by_side in profiles.items()
@@ -159,12 +164,24 @@ class _Profiles:
         return len(self.counts)
 
 
-def _profiles(edges: Sequence[EdgePixels], volume: CTVolume) -> _Profiles:
+def _profiles_of_sides(
+    edges: Sequence[EdgePixels], stack: Mapping[str, CTVolume]
+) -> dict[str, _Profiles]:
+    """Profiles of every side, all of them cut off at -1024 HU if one of them is."""
+    profiles = {side: _profiles(edges, volume) for side, volume in stack.items()}
+    if max(float(each.clipped_share.mean()) for each in profiles.values()) <= CLIPPED_SHARE:
+        return profiles
+    return {side: _profiles(edges, volume, AIR_FLOOR_HU) for side, volume in stack.items()}
+
+
+def _profiles(
+    edges: Sequence[EdgePixels], volume: CTVolume, floor_hu: float = -np.inf
+) -> _Profiles:
     """Profiles across the edges of one side's image, around each edge's position in that image."""
     n = len(edges)
     edge = np.repeat(np.arange(n), [len(pixels.rows) for pixels in edges])
     distance = np.concatenate([pixels.distance_px for pixels in edges])
-    hu = np.concatenate([pixels.hu_of(volume.hu) for pixels in edges])
+    hu = np.maximum(np.concatenate([pixels.hu_of(volume.hu) for pixels in edges]), floor_hu)
     dark, bright = distance < -REACH_PX / 2, distance > REACH_PX / 2
     low, high = (_means(edge[side], hu[side], n) for side in (dark, bright))
     contrast = high - low

@@ -25,9 +25,6 @@ from cvsct.evaluation.scorecard.tolerances import Tolerance
 if TYPE_CHECKING:
     from cvsct.evaluation.result import Evaluation
 
-MAX_CLIPPED_SHARE = 0.03
-"""Largest share of an edge's dark side at or below -1024 HU: clipping blunts an edge."""
-
 WORSE_SHARE = 0.25
 """Share of the tolerance of CT numbers by which a tissue must have moved away from the target to
 count as made worse, besides an interval above 0."""
@@ -68,33 +65,24 @@ def noise_texture(evaluation: Evaluation) -> Tile:
 
 def resolution(evaluation: Evaluation) -> Tile:
     """50 % transfer over natural edges against the target's; the worst kind of edge."""
-    clipped, kinds = [], []
-    for kind, by_side in evaluation.physics.edges.items():
-        judged = [by_side[side] for side in ("harmonized", "target") if side in by_side]
-        if any(edges.clipped_share > MAX_CLIPPED_SHARE for edges in judged):
-            clipped.append(kind)
-            continue
-        tile = _relative_tile(
+    tolerance = evaluation.settings.tolerances.resolution
+    kinds = [
+        _relative_tile(
             "resolution",
             "Resolution",
             {side: edges.mtf50 for side, edges in by_side.items()},
-            evaluation.settings.tolerances.resolution,
+            tolerance,
             f"{kind} edges: 50 % at {{:.3f}} per mm".format,
             (f"less sharp than the target at {kind} edges",
              f"sharper than the target at {kind} edges"),
             f"no {kind} edges",
-        )  # fmt: skip
-        kinds.append(tile)
+        )
+        for kind, by_side in evaluation.physics.edges.items()
+    ]  # fmt: skip
     if kinds:
         return worst(kinds)
-    why = (
-        "air beside the skin is cut off at -1024 HU"
-        if clipped
-        else "no clear edges of skin or lung"
-    )
-    tolerance = evaluation.settings.tolerances.resolution
     return Tile("resolution", "Resolution", "not enough data", "", "the target's",
-                percent_range(tolerance.passes), why)  # fmt: skip
+                percent_range(tolerance.passes), "no clear edges of skin or lung")  # fmt: skip
 
 
 def _relative_tile(
