@@ -11,6 +11,7 @@ from cvsct.evaluation.agreement.concordance import AcrossRegions
 from cvsct.evaluation.features.placement import PlacedRegion
 from cvsct.evaluation.features.radiomics import RegionFeatures
 from cvsct.evaluation.guards import GuardRecord
+from cvsct.evaluation.identity import Identity
 from cvsct.evaluation.image.quality import ImageQuality
 from cvsct.evaluation.image.texture import Texture
 from cvsct.evaluation.independence import Independence
@@ -60,6 +61,8 @@ class Evaluation:
         notes: remarks that a reader needs to trust the figures.
         guards: findings of the model's guards on each harmonized series, where known.
         independence: which of the scans the model learned from; None where that is not known.
+        identity: date, command, model and scans; None of an evaluation that was not run by command
+            or by `cvsct.evaluate`.
     """
 
     settings: EvaluationSettings
@@ -79,6 +82,7 @@ class Evaluation:
     notes: tuple[str, ...]
     guards: tuple[GuardRecord, ...] = ()
     independence: Independence | None = None
+    identity: Identity | None = None
 
     @property
     def examination(self) -> PhysicsMeasurements:

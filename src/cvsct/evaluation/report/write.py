@@ -16,6 +16,7 @@ from cvsct.evaluation.features.table_file import features_csv
 from cvsct.evaluation.report.page import report_html
 from cvsct.evaluation.report.verdict import verdict
 from cvsct.evaluation.result import Comparison, Evaluation
+from cvsct.evaluation.scorecard.tile import Scorecard
 from cvsct.evaluation.settings import EvaluationSettings
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "metrics", "write_report"]
@@ -24,8 +25,11 @@ PAIRED_KEYS = ("psnr_db", "ssim", "ncc", "ccc_within", "ccc_across", "hu_bias")
 """Keys of `metrics.json` that are null in an unpaired evaluation."""
 
 
-def write_report(evaluation: Evaluation, folder: Path) -> None:
+def write_report(evaluation: Evaluation, folder: Path, scorecard: Scorecard | None = None) -> None:
     """Write `metrics.json`, `report.html` and, if slices pair, `features.csv` into a folder.
+
+    Args:
+        scorecard: its tiles stand first in the report.
 
     Raises:
         MissingExtraError: if the extra `evaluate` is not installed.
@@ -34,7 +38,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
     if evaluation.paired:
         table = features_csv(evaluation.features, evaluation.regions)
         write_atomic(folder / "features.csv", table, private=True)
-    write_atomic(folder / "report.html", report_html(evaluation))
+    write_atomic(folder / "report.html", report_html(evaluation, scorecard))
 
 
 def metrics(evaluation: Evaluation) -> dict[str, Any]:
@@ -71,6 +75,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
             "notes": list(evaluation.notes),
             "guards": [record.to_json() for record in evaluation.guards],
             "independence": evaluation.independence.to_json() if evaluation.independence else None,
+            "identity": evaluation.identity.to_json() if evaluation.identity else None,
             "scanners": evaluation.scanners,
             "spectra": None
             if texture is None
