@@ -41,7 +41,7 @@ CCC_LEVELS = (0.85, 0.90)
 """Concordance from which a feature is often called reproducible: marked in the plot."""
 
 RATIO_LIMITS = (0.25, 4.0)
-"""Ends of the scale of ratios to the target; what lies beyond is drawn at the edge."""
+"""Ends of the scale of ratios to the target; what lies beyond is not seen."""
 
 BAND_SHARE = 0.9
 """End of the compared band of texture as a share of the Nyquist frequency (0.45 cycles/px)."""
@@ -147,8 +147,7 @@ def _draw_curves(
         known = common & (target > 0.02 * np.max(curves["target"][1]))
         if side == "target" or not known.any():
             continue
-        ratio = np.clip(values[known] / target[known], *RATIO_LIMITS)
-        ratios.plot(f[known], ratio, **_style(side, int(known.sum())))
+        ratios.plot(f[known], values[known] / target[known], **_style(side, int(known.sum())))
     ratios.axhline(1, color=COLORS["target"], linestyle=LINES["target"], linewidth=1)
     ratios.set_yscale("log", base=2)
     ratios.set_ylim(*RATIO_LIMITS)

@@ -179,7 +179,7 @@
   };
 
   const changed = () => {
-    root.querySelector(".why").textContent = `${Object.values(data.slices[place()].reasons).join("; ")}.`;
+    root.querySelector(".why").textContent = `Why this slice: ${Object.values(data.slices[place()].reasons).join("; ")}.`;
     if (cursor) read(cursor.x, cursor.y);
     draw();
   };
