@@ -37,7 +37,7 @@ class Range:
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Range | None:
         """Range of the values that are known, finite and above 0; None without any."""
-        known = [value for value in values if value and math.isfinite(value) and value > 0]
+        known = [float(value) for value in values if value and math.isfinite(value) and value > 0]
         return cls(min(known), max(known)) if known else None
 
     def text(self, spec: str = ".4g") -> str:
