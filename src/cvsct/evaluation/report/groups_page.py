@@ -17,6 +17,7 @@ from cvsct.evaluation.report.group_tables import (
     signal_table,
 )
 from cvsct.evaluation.report.page import Section
+from cvsct.evaluation.report.plots import embedded
 from cvsct.evaluation.report.templates import render
 
 COLORS = ("#2f6f9f", "#b0574f", "#7a8f3c", "#8a5fa8", "#c28a2c", "#3f8f86", "#222222", "#9a9a9a")
@@ -72,12 +73,12 @@ def groups_html(
 
 def _region_figures(region: RegionFigures) -> list[dict[str, str]]:
     """Principal components of every stage, and the share of variance beside chance."""
-    embedded = []
+    drawn = []
     if region.stages and region.stages[0].components is not None:
         rows = -(-len(region.stages) // PANELS)
         figure = figures.new_figure(8.0, 3.0 * rows + 0.6)
         draw_components(figure, region)
-        embedded.append(
+        drawn.append(
             embedded(
                 figures.svg_base64(figure),
                 _components_finding(region),
@@ -88,7 +89,7 @@ def _region_figures(region: RegionFigures) -> list[dict[str, str]]:
     if len(region.stages) > 1 and all(stage.share for stage in region.stages):
         figure = figures.new_figure(6.5, 0.5 * len(region.stages) + 1.2)
         draw_shares(figure.subplots(), region)
-        embedded.append(
+        drawn.append(
             embedded(
                 figures.svg_base64(figure),
                 _shares_finding(region),
@@ -97,7 +98,7 @@ def _region_figures(region: RegionFigures) -> list[dict[str, str]]:
                 "of random halves of one group.",
             )
         )
-    return embedded
+    return drawn
 
 
 def _components_finding(region: RegionFigures) -> str:
