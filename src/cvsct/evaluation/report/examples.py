@@ -13,7 +13,7 @@ from cvsct.evaluation.image.quality import residual_hu
 from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.shared_slices import SharedSlices
 
-MAX_FLAGGED = 6
+MAX_FLAGGED = 4
 """Maximum number of flagged slices that are shown, evenly spaced over all that are flagged."""
 
 WORST = 2

@@ -220,9 +220,9 @@
     PageUp: () => show(place() - 1), PageDown: () => show(place() + 1),
   };
 
-  canvas.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const arrow = arrows[event.key];
+  root.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input")) return;
+    const arrow = event.target === canvas && arrows[event.key];
     if (arrow && event.shiftKey) windowBy(10 * arrow[0], 10 * arrow[1]);
     else if (arrow) point(...arrow);
     else if (keys[event.key]) keys[event.key]();
