@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from cvsct.benchmarking.densitometry import densitometry_table
+from cvsct.benchmarking.figures import draw_scores, explanations, scores_of
 from cvsct.benchmarking.page import benchmark_html, benchmark_markdown, headline
 from cvsct.benchmarking.published_results import QUALITY, TABLE_2, TABLE_3
 from cvsct.benchmarking.results import INPUT, RETEST, Benchmark, Result
 from cvsct.benchmarking.run import BenchmarkResult
 from cvsct.benchmarking.tables import ranking, tables
 from cvsct.evaluation.features.radiomics import CLASSES
+from cvsct.evaluation.report.figures import new_figure
 from cvsct.evaluation.table import Table
 from tests.support.benchmarks import metrics
 
@@ -196,6 +198,39 @@ def test_a_table_says_the_same_in_every_form() -> None:
     assert '<th scope="row">x &amp; y</th><td>1</td>' in page
     with pytest.raises(ValueError, match="another number of cells"):
         Table("t", "", "", ("a",), (("1", "2"),))
+
+
+def test_the_page_explains_why_psnr_falls_where_concordance_rises() -> None:
+    benchmark = example()
+    assert explanations(benchmark) == []
+    assert "Why PSNR can fall" not in benchmark_html(benchmark, [], {})
+    noisy = result("cyclegan", 0, 0, 0.6, 22.0, 0.1)  # the input has .40 at 24.0 dB
+    worse = result("histogram", 0, 0, 0.3, 22.0, 0.1)
+    benchmark = replace(benchmark, results=(*benchmark.results, noisy, worse))
+    assert explanations(benchmark) == [
+        "GE to Siemens: PSNR falls below the input's 24.0 dB while concordance rises above its "
+        "0.40: cyclegan (PSNR 22.0 dB, concordance 0.60)."
+    ]
+    page = benchmark_html(benchmark, tables(benchmark), {})
+    assert "Why PSNR can fall while concordance rises" in page
+    assert "Table 2 (concordance" in page
+    assert "Table 3 (image quality)" in page
+    assert 'alt="GE to Siemens: mean concordance and PSNR: retest 0.90 at 38.0 dB, ' in page
+    assert explanations(benchmark)[0] in benchmark_markdown(benchmark, [], {})
+
+
+def test_the_plot_has_a_row_for_each_score_with_its_interval() -> None:
+    scores = scores_of(example(), 0)
+    assert [score.name for score in scores] == [RETEST, "spectrum", "cvsct", INPUT]
+    by_name = {score.name: score for score in scores}
+    assert (by_name["cvsct"].low, by_name["cvsct"].high) == (0.6, 0.8)  # of two seeds
+    assert by_name["spectrum"].low == pytest.approx(0.75)
+    figure = draw_scores(new_figure(6.0, 3.0), scores)
+    left, right = figure.axes
+    assert [text.get_text() for text in left.get_yticklabels()] == [s.name for s in scores]
+    assert {text.get_text() for text in left.texts} == {".85", ".90"}
+    drawn = [line.get_xdata()[0] for line in right.get_lines() if line.get_marker() != "None"]
+    assert drawn == [score.psnr_db for score in scores]
 
 
 def test_the_page_is_one_file_and_names_what_failed() -> None:

@@ -53,6 +53,17 @@ def test_learning_from_other_bodies_brings_the_pair_together(
     none = {"learned_slices": 0, "learned_series": 0, "series": 1}
     assert metrics["independence"] == {"source": none, "target": none}
     assert metrics["verdict"]["kind"] == "better"
+    identity = metrics["identity"]
+    harmonized = json.loads((tmp_path / "h" / "manifest.json").read_text())
+    assert identity["model"]["sha256"] == harmonized["model_sha256"]
+    assert (identity["model"]["method"], identity["model"]["name"]) == ("spectrum", "model")
+    assert [side.split(":")[0] for side in identity["model"]["trained_on"]] == ["source", "target"]
+    assert set(identity["sides"]) == {"source", "harmonized", "target"}
+    assert len({tuple(side["patients"]) for side in identity["sides"].values()}) == 1
+    assert identity["command"].endswith("--rois 8 --out OUT")
+    page = (tmp_path / "e" / "report.html").read_text()
+    assert identity["model"]["sha256"] in page
+    assert identity["created"][:10] in page
 
 
 def test_training_scans_are_recognized_and_are_no_test(

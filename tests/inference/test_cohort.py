@@ -198,6 +198,8 @@ def test_shards_part_the_series_and_share_the_folder(
     uids = [row["source_series_uid"] for row in manifest["figures"]["series"]]
     assert uids == sorted(f"1.2.77.{i}" for i in range(COUNT))
     assert manifest["figures"]["n_slices"] == 3 * COUNT
+    assert manifest["figures"]["model"]["name"] == model.name
+    assert manifest["figures"]["model"]["source"]["n_series"] > 0
     assert {path.name for path in out.glob("*.sqlite")} == {
         f"journal-{i}of3.sqlite" for i in (1, 2, 3)
     }

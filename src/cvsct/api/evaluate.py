@@ -14,11 +14,14 @@ from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.sides import Side, with_old_keys
 from cvsct.core.volume import CTVolume
+from cvsct.evaluation.command import command_of
 from cvsct.evaluation.evaluate import evaluate as measure
 from cvsct.evaluation.features.cache import FeatureCache
 from cvsct.evaluation.guards import guards_of
+from cvsct.evaluation.identity import identity_of, report_salt
 from cvsct.evaluation.image.nodule_truth import read_nodules
 from cvsct.evaluation.independence import independence_of
+from cvsct.evaluation.report.pdf import find_browser, write_pdf
 from cvsct.evaluation.report.write import write_report
 from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.scorecard.tolerances import Tolerances
@@ -26,7 +29,7 @@ from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.io.catalog import catalog
 from cvsct.io.left_out import lines
 from cvsct.io.masks import read_target_masks
-from cvsct.io.provenance import check_roles, origin_of, wrong_direction
+from cvsct.io.provenance import Origin, check_roles, origin_of, wrong_direction
 from cvsct.io.read import read_series
 
 Scans = Path | str | CTVolume | Sequence[CTVolume]
@@ -54,6 +57,7 @@ def evaluate(
     ibsi: bool = False,
     cache: bool = True,
     tolerances: Path | str | Tolerances | None = None,
+    pdf: bool = False,
     out: Path | str | None = None,
     progress: Progress = silent,
     note: Note = log_note,
@@ -86,6 +90,7 @@ def evaluate(
         cache: keep features in the user's cache folder and reuse them.
         tolerances: tolerances of the scorecard, or a TOML file with some of them; None for the
             defaults.
+        pdf: also print the report to `report.pdf`, which needs Chromium, Chrome or Edge.
         out: folder to write `metrics.json`, `features.csv`, `report.html` and `manifest.json` to;
             None writes nothing. Of scans that do not pair `features_wide.csv` and
             `features_long.csv` hold the features, and `groups.html` compares the scanners; see
@@ -99,6 +104,8 @@ def evaluate(
     Raises:
         UsageError: if arguments do not go together, a path does not exist, or `out` is not empty.
         MissingExtraError: if the extra `evaluate` is not installed.
+        BrowserError: if `pdf` finds no browser, before any work; or if the browser fails, after all
+            other files are written.
         EvaluationError: if the scans cannot be compared.
         CvsctError: if a series or a mask cannot be read.
 
@@ -112,6 +119,9 @@ def evaluate(
     need_extra("evaluate", "evaluate")
     if out is not None:
         refuse_existing(Path(out))
+    elif pdf:
+        raise UsageError("a PDF needs a folder; give `out` too")
+    browser = find_browser() if pdf else None  # before any work
     given = {
         "harmonized": harmonized, "target": target, "source": source, "retest": retest,
         "target_harmonized": target_harmonized,
@@ -131,19 +141,9 @@ def evaluate(
     )  # fmt: skip
     manifest = Manifest("evaluate", settings.model_dump(mode="json"), local=["features.csv"])
     remarks: list[str] = []
-    turned, scans, origins = "", {}, {}
+    turned = ""
     with manifest.timed("reading"):
-        for side, side_scans in given.items():
-            if side_scans is None:
-                continue
-            if not isinstance(side_scans, Path | str):
-                scans[side] = [side_scans] if isinstance(side_scans, CTVolume) else list(side_scans)
-                continue
-            contents = catalog(Path(side_scans))
-            for line in (*lines(contents.left_out, f"{side} scans"), *contents.notes):
-                note(line)
-            scans[side] = list(map(read_series, contents.series))
-            origins[side] = list(map(origin_of, contents.series, scans[side]))
+        scans, origins = _read(given, note)
         if {"harmonized", "target"} <= origins.keys():
             turned = wrong_direction(origins)
             remarks += [*check_roles(origins), *filter(None, [turned])]
@@ -176,8 +176,13 @@ def evaluate(
         evaluation,
         guards=guards_of(harmonize_manifest, scans["harmonized"]),
         independence=independence_of(harmonize_manifest, scans),
+        identity=identity_of(
+            scans, evaluation.scanners, harmonize_manifest,
+            command_of(given, settings, [*map(Path, masks)], structures, nodules, tolerances, pdf),
+            manifest.started, report_salt(kept=cache),
+        ),
         wrong_direction=turned,
-    )
+    )  # fmt: skip
     if evaluation.independence and evaluation.independence.warning:
         note(evaluation.independence.warning)
     if out is not None:
@@ -200,11 +205,13 @@ def evaluate(
             )
             manifest.figures = {"metrics": "metrics.json"}
             manifest.write(folder)
+        if browser:
+            write_pdf(Path(out) / "report.html", Path(out) / "report.pdf", browser)
     return evaluation
 
 
 def check_evaluation(
-    sides: Mapping[Side, Path | None], files: Sequence[Path], out: Path
+    sides: Mapping[Side, Path | None], files: Sequence[Path], out: Path, pdf: bool = False
 ) -> dict[str, int]:
     """Check the arguments of an evaluation from headers alone, without evaluating anything.
 
@@ -212,6 +219,7 @@ def check_evaluation(
         sides: path of each side; None for a side that is not given.
         files: masks and nodules, which must exist.
         out: output folder, which must not hold anything.
+        pdf: whether a browser must be there that can print.
 
     Returns:
         Number of slices of each side that is given, by the name of the side.
@@ -219,16 +227,39 @@ def check_evaluation(
     Raises:
         UsageError: if a path does not exist, or `out` is not empty.
         MissingExtraError: if the extra `evaluate` is not installed.
+        BrowserError: if there is no such browser.
         CvsctError: if a side has no CT series.
     """
     need_extra("evaluate", "evaluate")
     refuse_existing(out)
+    if pdf:
+        find_browser()
     refuse_missing(*sides.values(), *files)
     return {
         side.name: sum(series.n_slices for series in catalog(path).series)
         for side, path in sides.items()
         if path is not None
     }
+
+
+def _read(
+    given: Mapping[str, Scans | None], note: Note
+) -> tuple[dict[str, list[CTVolume]], dict[str, list[Origin]]]:
+    """Volumes of each side that is given, and the origins of those that were read from disk."""
+    scans: dict[str, list[CTVolume]] = {}
+    origins: dict[str, list[Origin]] = {}
+    for side, side_scans in given.items():
+        if side_scans is None:
+            continue
+        if not isinstance(side_scans, Path | str):
+            scans[side] = [side_scans] if isinstance(side_scans, CTVolume) else list(side_scans)
+            continue
+        contents = catalog(Path(side_scans))
+        for line in (*lines(contents.left_out, f"{side} scans"), *contents.notes):
+            note(line)
+        scans[side] = list(map(read_series, contents.series))
+        origins[side] = list(map(origin_of, contents.series, scans[side]))
+    return scans, origins
 
 
 def _manifest(folder: Path) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cvsct.benchmarking.figures import benchmark_figures, explanations
 from cvsct.benchmarking.results import (
     COMBAT,
     DIRECTION_FOLDERS,
@@ -62,13 +63,14 @@ def benchmark_markdown(
         failed: reasons of failures, by method, seed and direction.
     """
     parts = [f"{NOTICE}\n", *(f"{line}\n" for line in headline(benchmark))]
+    parts += [f"{sentence}\n" for sentence in explanations(benchmark)]
     parts += [table.to_markdown() for table in tables]
     parts += [f"Failed: {training}: {reason}\n" for training, reason in failed.items()]
     return "\n".join(parts)
 
 
 def benchmark_html(benchmark: Benchmark, tables: Sequence[Table], failed: Mapping[str, str]) -> str:
-    """Headline, tables, failures and links to reports as one offline HTML page.
+    """Headline, plots, tables, failures and links to reports as one offline HTML page.
 
     Args:
         benchmark: all results.
@@ -80,6 +82,9 @@ def benchmark_html(benchmark: Benchmark, tables: Sequence[Table], failed: Mappin
         headline=headline(benchmark),
         failed=failed,
         tables=tables,
+        figures=benchmark_figures(benchmark),
+        explanations=explanations(benchmark),
+        on_paper_scanners=benchmark.on_paper_scanners,
         reports=[
             (
                 f"results/{r.method}-{r.seed}/{DIRECTION_FOLDERS[r.direction]}/report/report.html",

@@ -69,6 +69,9 @@ def evaluate(
     cache: Annotated[
         bool, typer.Option(help="Keep features in the user's cache folder and use them again.")
     ] = True,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Print report.pdf too, by Chromium, Chrome or Edge.")
+    ] = False,
 ) -> None:
     """Measure how alike the scanners' images are, before and after: metrics.json, report.html."""
     from cvsct.api.evaluate import check_evaluation
@@ -86,7 +89,7 @@ def evaluate(
         planned = check_evaluation(
             {HARMONIZED: harmonized, TARGET: target, SOURCE: source, RETEST: retest,
              TARGET_HARMONIZED: target_harmonized},
-            [*(masks or ()), *([nodules] if nodules else [])], out,
+            [*(masks or ()), *([nodules] if nodules else [])], out, pdf,
         )  # fmt: skip
         lines = [f"{name}: {count} slices" for name, count in planned.items()]
         report_result(
@@ -98,8 +101,8 @@ def evaluate(
         harmonized, target, source=source, retest=retest, target_harmonized=target_harmonized,
         masks=masks or (), structures=structures or (), nodules=nodules, regions=regions,
         rois=rois, pairing="forced" if pair else "off" if unpaired else "checked", seed=seed,
-        workers=workers, ibsi=ibsi, cache=cache, tolerances=tolerances,
-        out=out, progress=progress(), note=report_note,
+        workers=workers, ibsi=ibsi, cache=cache, tolerances=tolerances, pdf=pdf, out=out,
+        progress=progress(), note=report_note,
     )  # fmt: skip
     report_result(
         f"{found.summary()}\n{found.scorecard.headline}\n{out / 'report.html'}",

@@ -73,6 +73,10 @@ class EvaluationError(CvsctError):
     """Scans that cannot be compared."""
 
 
+class BrowserError(CvsctError):
+    """No browser that can print the report as PDF, or one that failed to."""
+
+
 class SimulationError(CvsctError):
     """A simulation that cannot start, was stopped, or failed for some scan."""
 

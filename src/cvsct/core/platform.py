@@ -50,6 +50,11 @@ def usable_cores(quota: Path = CPU_QUOTA) -> int:
     return max(1, min(limits))
 
 
+def is_superuser() -> bool:
+    """Whether this process runs as root; never on Windows, which has no such user."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
 def cache_folder() -> Path:
     """The folder `cvsct` in the user's cache folder, which may not exist yet.
 

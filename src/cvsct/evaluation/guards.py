@@ -44,6 +44,7 @@ class GuardRecord:
         exceeded: sentences on each limit by which the scan differs from the source side.
         judged: number of slices that were checked; None where only the flagged ones are known.
         flagged: slices that were changed too much.
+        series_uid: Series Instance UID of the harmonized series; empty if unknown.
     """
 
     series: str
@@ -52,10 +53,13 @@ class GuardRecord:
     exceeded: tuple[str, ...]
     judged: int | None
     flagged: tuple[FlaggedSlice, ...]
+    series_uid: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `metrics.json`."""
-        return asdict(self) | {"exceeded": list(self.exceeded), "n_flagged": len(self.flagged)}
+        """Plain values for `metrics.json`, without the UID, which the manifest has."""
+        record = asdict(self) | {"exceeded": list(self.exceeded), "n_flagged": len(self.flagged)}
+        del record["series_uid"]
+        return record
 
 
 def guards_of(manifest: Mapping[str, Any], volumes: Sequence[CTVolume]) -> tuple[GuardRecord, ...]:
@@ -92,6 +96,7 @@ def _from_row(row: Mapping[str, Any]) -> GuardRecord:
             )
             for slice_row in slices.get("flagged", ())
         ),
+        series_uid=str(row.get("derived_series_uid") or ""),
     )
 
 
@@ -106,7 +111,7 @@ def _from_images(volumes: Sequence[CTVolume]) -> tuple[GuardRecord, ...]:
             if text.startswith(REMARK_PREFIX)
         )
         if flagged:
-            records.append(GuardRecord(str(number), "", None, (), None, flagged))
+            records.append(GuardRecord(str(number), "", None, (), None, flagged, volume.series_uid))
     return tuple(records)
 
 

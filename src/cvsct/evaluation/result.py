@@ -12,6 +12,7 @@ from cvsct.evaluation.agreement.concordance import AcrossRegions
 from cvsct.evaluation.features.placement import PlacedRegion
 from cvsct.evaluation.features.radiomics import RegionFeatures
 from cvsct.evaluation.guards import GuardRecord
+from cvsct.evaluation.identity import Identity
 from cvsct.evaluation.image.quality import ImageQuality
 from cvsct.evaluation.image.texture import Texture
 from cvsct.evaluation.independence import Independence
@@ -65,6 +66,8 @@ class Evaluation:
         independence: which of the scans the model learned from; None where that is not known.
         wrong_direction: how series were harmonized in the other direction, as a sentence without
             its end; empty where they were not.
+        identity: date, command, model and scans; None of an evaluation that was not run by command
+            or by `cvsct.evaluate`.
     """
 
     settings: EvaluationSettings
@@ -85,6 +88,7 @@ class Evaluation:
     guards: tuple[GuardRecord, ...] = ()
     independence: Independence | None = None
     wrong_direction: str = ""
+    identity: Identity | None = None
 
     @cached_property
     def scorecard(self) -> Scorecard:

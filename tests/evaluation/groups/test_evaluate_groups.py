@@ -140,7 +140,7 @@ def test_the_page_and_its_files(tmp_path: Path) -> None:
     assert "&lt;b&gt;C" in page
     assert "<b>C" not in page
     assert "noise_hu, A" in page
-    assert page.count("data:image/png;base64") == 2
+    assert page.count("data:image/svg+xml;base64") == 2
     assert "http" not in page.replace("http-equiv", "")
     assert not [name for name in set(table["patient"]) if name in page.split("<img")[0]]
     record = json.loads((tmp_path / "groups.json").read_text(encoding="utf-8"))

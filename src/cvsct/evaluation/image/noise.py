@@ -29,7 +29,7 @@ from cvsct.evaluation.image.noise_power import (
     standard_deviation,
 )
 from cvsct.evaluation.image.tissues import tissues_of
-from cvsct.evaluation.resampled import Resampled, draw_weights
+from cvsct.evaluation.resampled import LEVELS_PERCENT, Resampled, draw_weights
 
 REGION_PX = 32
 """Side of a patch in pixels."""
@@ -72,12 +72,14 @@ class TissueNoise:
             the first `ANATOMY_RINGS`, in HU. Sides that were measured on the same patches are
             resampled alike.
         mean_frequency: mean frequency in cycles/mm, likewise.
+        power_interval: ends of the 95 % interval of the power at each frequency, in HU² mm².
     """
 
     power: NoisePower = field(repr=False)
     n_regions: int
     level: Resampled
     mean_frequency: Resampled
+    power_interval: Float[np.ndarray, "ends bins"] = field(repr=False)
     distance_db: float | None = None
 
     @property
@@ -162,13 +164,15 @@ def tissue_noise(
     noise = {}
     for side, spectrum in power.items():
         f = spectrum.f_per_mm
-        resampled = _above_anatomy(f, weights @ spectrum.regions_hu2_mm2)
+        powers = weights @ spectrum.regions_hu2_mm2
+        resampled = _above_anatomy(f, powers)
         own = _above_anatomy(f, spectrum.power_hu2_mm2)
         noise[side] = TissueNoise(
             spectrum,
             n,
             Resampled(float(standard_deviation(f, own)), standard_deviation(f, resampled)),
             Resampled(float(mean_frequency(f, own)), mean_frequency(f, resampled)),
+            np.percentile(powers, LEVELS_PERCENT, axis=0),
             _distance_db(side, power, pixel_mm),
         )
     return noise

@@ -17,6 +17,7 @@ from cvsct.evaluation.report.group_tables import (
     signal_table,
 )
 from cvsct.evaluation.report.page import Section
+from cvsct.evaluation.report.plots import embedded
 from cvsct.evaluation.report.templates import render
 
 COLORS = ("#2f6f9f", "#b0574f", "#7a8f3c", "#8a5fa8", "#c28a2c", "#3f8f86", "#222222", "#9a9a9a")
@@ -72,32 +73,51 @@ def groups_html(
 
 def _region_figures(region: RegionFigures) -> list[dict[str, str]]:
     """Principal components of every stage, and the share of variance beside chance."""
-    embedded = []
+    drawn = []
     if region.stages and region.stages[0].components is not None:
         rows = -(-len(region.stages) // PANELS)
         figure = figures.new_figure(8.0, 3.0 * rows + 0.6)
         draw_components(figure, region)
-        embedded.append(
-            {
-                "png": figures.png_base64(figure),
-                "alt": "Principal components of patients by group",
-                "caption": f"First two principal components of standardized features, a point for "
-                f"each of n = {len(region.group)} patients, on the axes of the first stage.",
-            }
+        drawn.append(
+            embedded(
+                figures.svg_base64(figure),
+                _components_finding(region),
+                "First two principal components of standardized features, a point for each of "
+                f"n = {len(region.group)} patients, on the axes of the first stage.",
+            )
         )
     if len(region.stages) > 1 and all(stage.share for stage in region.stages):
         figure = figures.new_figure(6.5, 0.5 * len(region.stages) + 1.2)
         draw_shares(figure.subplots(), region)
-        embedded.append(
-            {
-                "png": figures.png_base64(figure),
-                "alt": "Share of variance by group in every stage",
-                "caption": "Share of variance by group (mean over features). Gray: up to the 95th "
+        drawn.append(
+            embedded(
+                figures.svg_base64(figure),
+                _shares_finding(region),
+                "Share of variance by group (mean over features). Gray: up to the 95th "
                 "percentile of permutations, where groups do not differ. Diamonds: that percentile "
                 "of random halves of one group.",
-            }
+            )
         )
-    return embedded
+    return drawn
+
+
+def _components_finding(region: RegionFigures) -> str:
+    """How many patients and groups are drawn, and the share of the variance that is seen."""
+    shown = sum(region.stages[0].components_share or (0.0, 0.0))
+    return (
+        f"Principal components of n = {len(region.group)} patients in {len(region.groups)} groups: "
+        f"the two axes hold {shown:.0%} of the variance of the first stage."
+    )
+
+
+def _shares_finding(region: RegionFigures) -> str:
+    """Share of variance by group in each stage, beside chance."""
+    parts = [
+        f"{stage.stage} {stage.share.omega:.1%} (chance up to {stage.share.chance_high:.1%})"
+        for stage in region.stages
+        if stage.share is not None
+    ]
+    return f"Share of variance by group: {', '.join(parts)}."
 
 
 def draw_components(figure: Any, region: RegionFigures) -> Any:

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 
 from cvsct.core.masks import BONE_WINDOW, LUNG_WINDOW, NETWORK_WINDOW, SOFT_TISSUE_WINDOW
 from cvsct.evaluation.extras import load_extra
-from cvsct.evaluation.shared_slices import SharedSlices
+from cvsct.evaluation.report.examples import Example
 
 OFFSET_HU = 32_768
 """Offset that makes all HU positive."""
@@ -39,25 +39,23 @@ def to_rgb(hu: Float[np.ndarray, "rows columns"]) -> UInt8[np.ndarray, "rows col
     return np.stack([code >> 8, code & 255, np.zeros_like(code)], axis=-1).astype(np.uint8)
 
 
-def slices_for(
-    examples: Sequence[tuple[SharedSlices, int]], labels: dict[str, str]
-) -> list[dict[str, Any]]:
-    """Names and images of example slices for the page's script.
+def slices_for(examples: Sequence[Example], labels: dict[str, str]) -> list[dict[str, Any]]:
+    """Names, reasons and images of example slices for the page's script.
 
     Args:
-        examples: shared slices, and the number of a slice among them.
         labels: sides to show, with their labels.
     """
     return [
         {
-            "name": f"z = {shared.harmonized.geometry.z_mm[index]:.1f} mm",
+            "name": example.name,
+            "reasons": example.reasons,
             "sides": {
-                labels[side]: _png(to_rgb(volume.hu[index]))
+                labels[side]: _png(to_rgb(volume.hu[example.index]))
                 for side in labels
-                if (volume := getattr(shared, side)) is not None
+                if (volume := getattr(example.shared, side)) is not None
             },
         }
-        for shared, index in examples
+        for example in examples
     ]
 
 

@@ -72,6 +72,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
             "notes": list(evaluation.notes),
             "guards": [record.to_json() for record in evaluation.guards],
             "independence": evaluation.independence.to_json() if evaluation.independence else None,
+            "identity": evaluation.identity.to_json() if evaluation.identity else None,
             "scanners": evaluation.scanners,
             "spectra": None
             if texture is None

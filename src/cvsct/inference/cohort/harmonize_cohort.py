@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cvsct.core.errors import CvsctError
 from cvsct.core.files import new_folder
@@ -95,10 +96,20 @@ class Cohort:
         self.manifest.figures = {
             **summary.figures(n_workers),
             **({"engine": engine.to_json()} if engine else {}),
+            "model": self._model_json(),
             **({LEARNED: learned} if (learned := self.loaded.bundle.guard.get(LEARNED)) else {}),
             **({"shard": f"{shard.index}/{shard.count}"} if shard.name else {}),
         }
         self.manifest.write(out, part_of(MANIFEST, shard.name))
+
+    def _model_json(self) -> dict[str, Any]:
+        """Name of the model's folder, and by technical attributes what it was trained on."""
+        bundle = self.loaded.bundle
+        return {
+            "name": self.harmonizer.model.name,
+            "source": asdict(bundle.source),
+            "target": asdict(bundle.target),
+        }
 
 
 def harmonize_whole(cohort: Cohort, out: Path) -> CohortSummary:

@@ -11,6 +11,7 @@ from typing import Any
 from cvsct.core.files import write_json
 from cvsct.core.manifest import MANIFEST
 from cvsct.core.resumable import part_of
+from cvsct.core.slice_hashes import LEARNED
 from cvsct.inference.cohort.journal import MAX_DEATHS, Journal
 from cvsct.inference.cohort.series_table import join_tables
 from cvsct.inference.cohort.shards import Shard
@@ -112,6 +113,7 @@ def join_manifests(out: Path, shards: int) -> bool:
                 for name in ("n_slices", "n_done", "n_failed", "n_quarantined")
             },
             "shards": shards,
+            **{name: figures[0][name] for name in ("model", LEARNED) if name in figures[0]},
             "engines": [
                 part_figures["engine"] for part_figures in figures if "engine" in part_figures
             ],
