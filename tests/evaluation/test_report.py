@@ -171,7 +171,7 @@ def test_feature_file(folder: Path, result: Evaluation) -> None:
 
 def test_report_is_one_offline_file(folder: Path) -> None:
     page = (folder / "report.html").read_text()
-    assert page.index('class="verdict better"') < page.index("<table>")
+    assert page.index('class="headline ') < page.index("<table>")
     assert len(re.findall(r'src="data:image/(?:png|svg\+xml);base64,', page)) == 5
     assert not re.search(r"https?://|<script[^>]*src|<link|@import", page)
     assert "research use only" in page
