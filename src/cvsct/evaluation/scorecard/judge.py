@@ -6,7 +6,7 @@ the interval is clear of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -78,19 +78,19 @@ def worst(tiles: Sequence[Tile]) -> Tile:
     return max(tiles, key=lambda tile: GRAVITY[tile.status])
 
 
-def interval_text(figure: Resampled, spec: str) -> str:
+def interval_text(figure: Resampled, write: Callable[[float], str]) -> str:
     """The interval in brackets, after a space; empty where there is none."""
     if figure.interval is None:
         return ""
     low, high = figure.interval
-    return f" ({low:{spec}} to {high:{spec}})"
+    return f" ({write(low)} to {write(high)})"
+
+
+def percent(share: float) -> str:
+    """A signed share in percent with one decimal."""
+    return f"{100 * share:+.1f} %"
 
 
 def percent_range(share: float) -> str:
     """A range about 0 in percent."""
-    return f"±{share:.0%}" if share >= 0.01 else f"±{share:.1%}"
-
-
-def repeat_text(retest: Resampled | None, spec: str) -> str:
-    """The repeat scan's figure in brackets, after a space; empty where there is none."""
-    return "" if retest is None else f" (repeat scan {retest.value:{spec}})"
+    return f"±{100 * share:.3g} %"

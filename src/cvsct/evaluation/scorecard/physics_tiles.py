@@ -14,9 +14,9 @@ from cvsct.evaluation.scorecard.judge import (
     interval_text,
     judge,
     passing_range,
+    percent,
     percent_range,
     reason_for,
-    repeat_text,
     worst,
 )
 from cvsct.evaluation.scorecard.tile import Tile
@@ -103,14 +103,17 @@ def _relative_tile(
     retest = by_side["retest"].relative_to(target) if "retest" in by_side else None
     passes = passing_range(tolerance, retest)
     status = judge(figure, tolerance, retest)
-    words = f"{abs(figure.value):.0%} {less_and_more[figure.value > 0]}"
+    words = f"{100 * abs(figure.value):.0f} % {less_and_more[figure.value > 0]}"
+    limit = percent_range(passes)
+    if retest is not None:
+        limit += f" (repeat scan {percent(retest.value)})"
     return Tile(
         key,
         title,
         status,
-        f"{shown(new.value)}, {figure.value:+.1%}{interval_text(figure, '+.1%')}",
+        f"{shown(new.value)}, {percent(figure.value)}{interval_text(figure, percent)}",
         shown(target.value),
-        percent_range(passes) + repeat_text(retest, "+.1%"),
+        limit,
         reason_for(status, figure, passes, title.lower(), words),
     )
 
@@ -153,9 +156,9 @@ def _tissue_tile(tissue: Tissue, tolerance: Tolerance, sides: Mapping[str, Tissu
         tissue,
         tissue,
         status,
-        f"{tissue} {figure.value:+.1f} HU{interval_text(figure, '+.1f')}",
+        f"{tissue} {figure.value:+.1f} HU{interval_text(figure, '{:+.1f}'.format)}",
         "0 HU",
-        f"{tissue} ±{passes:.2g} HU{repeat_text(retest, '+.1f')}",
+        f"{tissue} ±{passes:.2g} HU{' (repeat scan)' if passes > tolerance.passes else ''}",
         reason,
     )
 
@@ -179,7 +182,7 @@ def geometry(evaluation: Evaluation) -> Tile:
         reason = f"fewer than {MIN_SLICES} slices could be aligned"
         value = ""
     else:
-        value = f"{figure.value:.2f} px from the {against}{interval_text(figure, '.2f')}"
+        value = f"{figure.value:.2f} px from the {against}{interval_text(figure, '{:.2f}'.format)}"
         words = f"images lie {figure.value:.2f} px from the {against}'s"
         reason = reason_for(status, figure, tolerance.passes, "the displacement", words)
     return Tile("geometry", "Geometry", status, value, "0 px",

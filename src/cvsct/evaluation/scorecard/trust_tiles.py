@@ -46,7 +46,7 @@ def guards(evaluation: Evaluation) -> Tile:
         value = (
             f"{inside} of {n} scans like the model's source; {flagged}{of_judged} slices flagged"
         )
-    limit = f"all scans; at most {tolerance.passes:.0%} of slices"
+    limit = f"all scans; at most {100 * tolerance.passes:.3g} % of slices"
     return Tile("guards", "Guards and roles", status, value, "none flagged", limit, reason)
 
 
