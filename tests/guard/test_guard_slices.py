@@ -14,6 +14,8 @@ from cvsct.core.errors import EvaluationError
 from cvsct.guard.output_check import (
     SliceChange,
     SliceLimits,
+    describe_excess,
+    excesses,
     judge_slice,
     learn_slice_limits,
     measure_change,
@@ -201,6 +203,26 @@ def test_limits_lie_above_what_good_slices_read() -> None:
     assert all(judge_slice(change, found) == () for change in changes)
     for name, limit in found.to_json().items():
         assert limit >= 1.2 * max(abs(getattr(change, name)) for change in changes)
+
+
+def test_output_that_is_not_good_sets_no_limits() -> None:
+    """Half of the soft tissue 60 HU up: the limits stay where tissue may not go."""
+    left = np.where(np.arange(512)[None, :] < 256, 60.0, 0.0) * (draw(CHEST, 0.7) > -200)
+    changes = [measure_change(BEFORE, GOOD + left, PIXEL_MM)] * 3
+    found = learn_slice_limits(changes)
+    beyond = excesses(changes)
+    assert beyond["regional_shift_hu"] > 20
+    assert found.regional_shift_hu == 8.0
+    assert judge_slice(changes[0], found) != ()
+    told = describe_excess("regional_shift_hu", beyond["regional_shift_hu"])
+    assert "highest limit 8" in told
+    assert "organ or a lesion" in told
+    assert excesses([measure_change(BEFORE, GOOD, PIXEL_MM)]) == {}
+
+
+def test_limits_of_older_models_are_brought_down() -> None:
+    wide = limits(regional_shift_hu=25.9, mottle_hu=1.7)
+    assert wide.within_highest() == replace(wide, regional_shift_hu=8.0)
 
 
 def test_limits_come_back_from_json() -> None:

@@ -81,6 +81,23 @@ def test_training_twice_calibrates_to_the_same_bytes(
         assert (tmp_path / "again" / name).read_bytes() == (model / name).read_bytes()
 
 
+def test_a_model_that_shifts_its_own_scans_is_written_with_a_warning(
+    run: Run, scans: Path, tmp_path: Path
+) -> None:
+    """Histogram matching of bodies of another shape: limits do not follow what it does."""
+    out = tmp_path / "m"
+    code, _, err = run("train", "histogram", *sides("histogram", scans), "--out", out)
+    assert code == 0, err
+    told = " ".join(err.split())
+    assert "this model changes even scans it learned from too much, a2b: soft tissue sh" in told
+    guard = Bundle.read(out).guard
+    assert guard["limits"]["a2b"]["tissue_shift_hu"] == 6.0
+    assert "CT numbers of tissue cannot be used" in guard["beyond_highest"]["a2b"][0]
+    assert "**Warning, a2b**" in (out / "card.md").read_text()
+    train(run, "spectrum", scans, tmp_path / "spectrum")
+    assert "beyond_highest" not in Bundle.read(tmp_path / "spectrum").guard
+
+
 @pytest.mark.parametrize("method", ["histogram", "cvsct"])
 @pytest.mark.usefixtures("small_sample", "without_graphs")
 def test_an_interrupted_calibration_leaves_no_finished_model(
@@ -174,7 +191,7 @@ def test_flagged_slices_are_written_and_say_so(
     assert slices["judged"] == 6
     plain = guard_of(tmp_path / "plain")["slices"]
     assert slices["worst"] == plain["worst"]
-    name, value = next(iter(slices["flagged"][0]["exceeded"].items()))
+    name, value = "mottle_hu", slices["flagged"][0]["exceeded"]["mottle_hu"]
     assert abs(value) > slices["limits"][name] == 0
     marked, unmarked = images(tmp_path / "out"), images(tmp_path / "plain")
     assert all(ds.ImageComments.startswith("cvsct guard: ") for ds in marked)

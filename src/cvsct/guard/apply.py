@@ -69,7 +69,9 @@ class Guard:
             ]
             slice_limits = limits.get("b2a" if reverse else "a2b")
             slices = (
-                overrides.apply_to(SliceLimits.from_json(slice_limits)) if slice_limits else None
+                overrides.apply_to(SliceLimits.from_json(slice_limits).within_highest())
+                if slice_limits
+                else None
             )
             learned = SliceHashes.from_json(section[LEARNED]) if LEARNED in section else None
         except (EvaluationError, KeyError, TypeError, ValueError, AttributeError) as error:

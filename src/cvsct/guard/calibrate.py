@@ -22,7 +22,13 @@ from cvsct.core.slice_hashes import LEARNED, SliceHashes
 from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.guard.descriptor import Descriptor, describe
 from cvsct.guard.input_check import SideReference
-from cvsct.guard.output_check import SliceChange, learn_slice_limits, measure_change
+from cvsct.guard.output_check import (
+    SliceChange,
+    describe_excess,
+    excesses,
+    learn_slice_limits,
+    measure_change,
+)
 from cvsct.inference.streaming import harmonize_volume
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.series import Opened, open_headers
@@ -103,11 +109,15 @@ def calibrate_guard(
 ) -> Bundle:
     """Calibrate the guards of a finished model; a method that needs none is left unchanged.
 
+    A model that changes the slices it learned from by more than any limit may allow is no reason
+    for wider limits: a note says so, and its card.
+
     Args:
         bundle: the trained model.
         source, target: the series it learned from, and header facts of each.
         progress: called after each step as (name, done, total).
-        note: called with a message where a direction could not be calibrated.
+        note: called with a message where a direction could not be calibrated, or where the model's
+            own output exceeds the highest limits.
 
     Returns:
         The model with its guard section.
@@ -134,6 +144,7 @@ def calibrate_guard(
         progress("guard", done, steps)
     limits: dict[str, Any] = {name: asdict(side.limits) for name, side in sides.items()}
     calibrated_on = {name: side.calibrated_on for name, side in sides.items()}
+    beyond: dict[str, list[str]] = {}
     for done, direction in enumerate(directions, len(groups) + 1):
         slices = groups["source" if direction == "a2b" else "target"].slices_to_map
         try:
@@ -145,6 +156,11 @@ def calibrate_guard(
         if changes:
             limits[direction] = learn_slice_limits(changes).to_json()
             calibrated_on[direction] = f"{len(changes)} slices of the scans it learned from"
+            reasons = [describe_excess(*item) for item in excesses(changes).items()]
+            if reasons:
+                beyond[direction] = reasons
+                note(f"this model changes even scans it learned from too much, {direction}: "
+                     + "; ".join(reasons))  # fmt: skip
         progress("guard", done, steps)
     _open_series.cache_clear()
     guard = {
@@ -152,6 +168,7 @@ def calibrate_guard(
         "calibrated_on": calibrated_on,
         "known": {name: side.to_json() for name, side in sides.items()},
         LEARNED: _hashes([*source[0], *target[0]]).to_json(),
+        **({"beyond_highest": beyond} if beyond else {}),
     }
     return replace(bundle, guard=json.loads(json.dumps(guard, allow_nan=False)))
 

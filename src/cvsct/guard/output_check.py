@@ -98,6 +98,12 @@ class SliceLimits:
                 )
         return cls(**{name: float(record[name]) for name in names})
 
+    def within_highest(self) -> SliceLimits:
+        """The limits, none above the highest that is allowed; models of 0.1.0 may have such."""
+        return SliceLimits(
+            **{name: min(value, _HIGHEST_LIMIT[name]) for name, value in asdict(self).items()}
+        )
+
 
 _MEANING = {
     "tissue_shift_hu": ("soft tissue shifted by {:.1f} HU", "CT numbers of tissue cannot be used"),
@@ -144,6 +150,24 @@ _LEAST_LIMIT = {
 }
 """Smallest limit of each figure, used where calibration slices changed by less than this."""
 
+_HIGHEST_LIMIT = {
+    "tissue_shift_hu": 6.0,
+    "lung_shift_hu": 8.0,
+    "regional_shift_hu": 8.0,
+    "shift_mm": 0.2,
+    "local_shift_mm": 0.5,
+    "small_structure": 15.0,
+    "medium_structure": 8.0,
+    "large_structure": 6.0,
+    "mottle_hu": 5.0,
+    "grid_ratio": 5.0,
+}
+"""Largest limit of each figure, whatever a model did to the scans it learned from. Shifts: scanners
+differ in their CT numbers of tissue by some 6 HU, and a lesion of the liver is told by 15 to 20 HU
+of contrast, of which an organ may lose half. Displacements: a third of a usual pixel, a pixel in
+one place. The rest: twice what filters and networks do that were looked at and found good
+(docs/guards.md)."""
+
 MARGIN, MARGIN_OF_ONE = 1.25, 4.0
 """A limit is `MARGIN + MARGIN_OF_ONE / n` times the highest value of n good slices: the fewer
 slices, the wider the margin."""
@@ -188,7 +212,8 @@ def measure_change(
 def learn_slice_limits(changes: Sequence[SliceChange]) -> SliceLimits:
     """Learn limits from good output: its highest values times a margin, wider for few slices.
 
-    Slices of several bodies give better limits than as many slices of one body.
+    No limit is above the highest that is allowed: output that is not good sets no limits. Slices of
+    several bodies give better limits than as many slices of one body.
 
     Raises:
         EvaluationError: if there are no slices.
@@ -196,11 +221,30 @@ def learn_slice_limits(changes: Sequence[SliceChange]) -> SliceLimits:
     if not changes:
         raise EvaluationError("no slices to set limits of the slice guard from; give at least one")
     margin = MARGIN + MARGIN_OF_ONE / len(changes)
-    limits = {}
-    for name, least in _LEAST_LIMIT.items():
-        values = np.abs([getattr(change, name) for change in changes])
-        limits[name] = max(least, margin * float(np.max(values)))
-    return SliceLimits(**limits)
+    limits = {
+        name: max(least, margin * _largest(changes, name)) for name, least in _LEAST_LIMIT.items()
+    }
+    return SliceLimits(**limits).within_highest()
+
+
+def excesses(changes: Sequence[SliceChange]) -> dict[str, float]:
+    """Figures by which some slice changed more than the highest limit allows, with the largest."""
+    largest = {name: _largest(changes, name) for name in _HIGHEST_LIMIT}
+    return {
+        name: round(value, 4)
+        for name, value in largest.items()
+        if not value <= _HIGHEST_LIMIT[name]  # NaN is no good value
+    }
+
+
+def describe_excess(name: str, value: float) -> str:
+    """What a model does to slices that it learned from, with its meaning and the highest limit."""
+    finding, meaning = _MEANING[name]
+    return f"{finding.format(value)} (highest limit {_HIGHEST_LIMIT[name]:g}): {meaning}"
+
+
+def _largest(changes: Sequence[SliceChange], name: str) -> float:
+    return float(np.max(np.abs([getattr(change, name) for change in changes])))
 
 
 def judge_slice(change: SliceChange, limits: SliceLimits) -> tuple[str, ...]:

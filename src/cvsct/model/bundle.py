@@ -296,8 +296,13 @@ def _guard_section(guard: dict[str, Any]) -> str:
         for of, limits in guard["limits"].items()
         for name, limit in limits.items()
     )
+    warnings = "".join(
+        f"**Warning, {direction}**: this model changes even scans it learned from too much. "
+        f"{one_line('; '.join(reasons))}. Such slices are flagged.\n\n"
+        for direction, reasons in guard.get("beyond_highest", {}).items()
+    )
     return (
-        "\n## Guards\n\n"
+        f"\n## Guards\n\n{warnings}"
         "`cvsct harmonize` refuses a scan that is further than this from the side it is mapped "
         "from, and flags a slice that is changed by more (a2b, b2a). Override with "
         "`--guard NAME=VALUE` or `--guard NAME=off`.\n\n"
