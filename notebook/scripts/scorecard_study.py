@@ -105,17 +105,17 @@ def _mixed(noise: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
 
 
 def blur_for(sides: dict[str, CTVolume], share: float) -> float:
-    """Sigma in pixels of the Gaussian that takes `share` off the 50 % frequency of edges."""
+    """Sigma in pixels of the Gaussian that takes `share` off the 50 % frequency of edges.
+
+    Where the blurred curve falls to a half, the curve itself has a half over the Gaussian's
+    transfer, exp(-2 (pi sigma f)^2).
+    """
     quiet = sides["quiet"]
-    low, high = 0.0, 2.0
-    for _ in range(12):
-        sigma = (low + high) / 2
-        blurred = _with(sides, ndimage.gaussian_filter(quiet.hu, (0, sigma, sigma)))
-        edges = edge_transfer({"harmonized": [blurred], "target": [quiet]})
-        kind = max(edges, key=lambda k: edges[k]["target"].n_edges)
-        ratio = edges[kind]["harmonized"].mtf50.value / edges[kind]["target"].mtf50.value
-        low, high = (sigma, high) if 1 - ratio < share else (low, sigma)
-    return sigma
+    edges = max(edge_transfer({"target": [quiet]}).values(), key=lambda k: k["target"].n_edges)
+    curve = edges["target"].transfer
+    f = (1 - share) * curve.mtf50_per_mm
+    left = float(np.interp(f, curve.f_per_mm, curve.mtf))
+    return float(np.sqrt(np.log(2 * left) / 2) / (np.pi * f) / quiet.pixel_mm)
 
 
 def _with(sides: dict[str, CTVolume], hu: np.ndarray) -> CTVolume:
