@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--label", default="", help="name of the rows, where settings are changed")
     parser.add_argument("--rois", type=int, default=120)
@@ -131,7 +132,7 @@ def main() -> None:
             for method, images in (("input", test[1 - side]), ("repeat", repeat[side])):
                 about = {"method": method, "seed": 0, "direction": direction, "steps": 0}
                 rows.append({**about, "cpu_s": 0.0, **measured(images, test[side], args.rois)})
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for method in args.methods:
             name = args.label or method
             if not any((row["method"], row["seed"]) == (name, seed) for row in rows):
