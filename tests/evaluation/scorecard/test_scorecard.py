@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.evaluate import evaluate
 from cvsct.evaluation.guards import FlaggedSlice, GuardRecord
 from cvsct.evaluation.independence import Independence
+from cvsct.evaluation.report.write import metrics
 from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.scorecard.tile import Status, Tile
 from cvsct.evaluation.scorecard.tolerances import Tolerances
@@ -117,6 +119,24 @@ def test_a_planted_fault_fails_its_tile(key: str, spoilt: np.ndarray, words: str
     assert tile.status == "fail", tile
     assert words in tile.reason
     assert evaluation.scorecard.status == "fail"
+
+
+def test_one_patch_of_noise_is_not_enough() -> None:
+    sides = [volume.select([0]) for volume in (REPEAT, TARGET, SOURCE)]
+    evaluation = evaluate(sides[:1], sides[1:2], sides[2:], FAST)
+    assert {each.n_regions for each in evaluation.physics.noise.values()} == {1}
+    for key in ("noise_level", "noise_texture"):
+        tile = tile_of(evaluation, key)
+        assert (tile.status, "too few places" in tile.reason) == ("not enough data", True)
+
+
+def test_images_without_noise_are_reported() -> None:
+    flat = replace(TARGET, hu=np.where(BODY > -900, 0, -1000).astype(np.float32))
+    evaluation = evaluate([flat], [flat], None, FAST)
+    json.dumps(metrics(evaluation), allow_nan=False)
+    tiles = [tile_of(evaluation, key) for key in ("noise_level", "noise_texture", "resolution")]
+    assert {tile.status for tile in tiles} == {"not enough data"}
+    assert "nan" not in " ".join(tile.value + tile.target for tile in tiles)
 
 
 def test_a_tissue_that_was_made_worse_never_passes() -> None:

@@ -49,8 +49,10 @@ def reason_for(
     """
     if status == "pass":
         return "within the tolerance, with the whole interval"
-    if figure is None or figure.interval is None or not np.isfinite(figure.value):
+    if figure is None or not np.isfinite(figure.value):
         return f"{about} could not be measured"
+    if figure.interval is None:
+        return f"{about} was measured in too few places for an interval; measure more slices"
     if status == "not enough data":
         return (
             f"the interval of {about} is wider than the tolerance; measure more slices, or more of "

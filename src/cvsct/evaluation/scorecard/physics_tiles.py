@@ -104,15 +104,16 @@ def _relative_tile(
     passes = passing_range(tolerance, retest)
     status = judge(figure, tolerance, retest)
     words = f"{100 * abs(figure.value):.0f} % {less_and_more[figure.value > 0]}"
+    value = f"{shown(new.value)}, {percent(figure.value)}{interval_text(figure, percent)}"
     limit = percent_range(passes)
-    if retest is not None:
+    if retest is not None and np.isfinite(retest.value):
         limit += f" (repeat scan {percent(retest.value)})"
     return Tile(
         key,
         title,
         status,
-        f"{shown(new.value)}, {percent(figure.value)}{interval_text(figure, percent)}",
-        shown(target.value),
+        value if np.isfinite(figure.value) else "",
+        shown(target.value) if np.isfinite(target.value) else "the target's",
         limit,
         reason_for(status, figure, passes, title.lower(), words),
     )
