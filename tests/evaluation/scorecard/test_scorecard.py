@@ -163,6 +163,9 @@ def test_features_further_from_the_target_than_before_fail() -> None:
         ((replace(INSIDE, scan="out_of_domain"),), "attention", "unlike what the model knows"),
         ((replace(INSIDE, scan="unlike"),), "attention", "unlike what the model knows"),
         ((replace(INSIDE, scan="at_target"),), "attention", "like the target already"),
+        ((replace(INSIDE, judged=None),), "not enough data", "the slices of 1 of 1 scans"),
+        ((INSIDE, replace(INSIDE, judged=0)), "not enough data", "the slices of 1 of 2 scans"),
+        ((replace(INSIDE, changed_limits=("kernel=off",)),), "attention", "--guard kernel=off"),
         ((replace(INSIDE, flagged=(FlaggedSlice(1, 0.0, ""),)),), "fail", "1 slices"),
         (
             (replace(INSIDE, judged=50, flagged=(FlaggedSlice(1, 0.0, ""),)),),
@@ -196,6 +199,14 @@ def test_scans_that_the_model_learned_from_fail(repeat: Evaluation) -> None:
     assert tile_of(replace(repeat, independence=learned), "independence").status == "fail"
     unknown = tile_of(replace(repeat, independence=None), "independence")
     assert (unknown.status, unknown.value) == ("not enough data", "unknown")
+
+
+def test_without_the_source_nobody_knows_whether_the_model_learned_from_it(
+    repeat: Evaluation,
+) -> None:
+    target_alone = Independence({"target": 0}, {"target": (0, 1)})
+    tile = tile_of(replace(repeat, independence=target_alone), "independence")
+    assert (tile.status, "--source" in tile.reason) == ("not enough data", True)
 
 
 def test_nothing_is_signed_of_scans_that_do_not_pair() -> None:
