@@ -29,7 +29,7 @@ from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.io.catalog import catalog
 from cvsct.io.left_out import lines
 from cvsct.io.masks import read_target_masks
-from cvsct.io.provenance import Origin, check_roles, origin_of, wrong_direction
+from cvsct.io.provenance import Origin, check_roles, doubtful_roles, origin_of, wrong_direction
 from cvsct.io.read import read_series
 
 Scans = Path | str | CTVolume | Sequence[CTVolume]
@@ -141,12 +141,12 @@ def evaluate(
     )  # fmt: skip
     manifest = Manifest("evaluate", settings.model_dump(mode="json"), local=["features.csv"])
     remarks: list[str] = []
-    turned = ""
+    turned = doubts = ""
     with manifest.timed("reading"):
         scans, origins = _read(given, note)
         if {"harmonized", "target"} <= origins.keys():
-            turned = wrong_direction(origins)
-            remarks += [*check_roles(origins), *filter(None, [turned])]
+            turned, doubts = wrong_direction(origins), doubtful_roles(origins)
+            remarks += [*check_roles(origins), *filter(None, [turned, doubts])]
         mask_paths = [Path(mask) for mask in masks]
         regions_by_series = (
             {}  # of any scan, not of the target's alone
@@ -182,6 +182,7 @@ def evaluate(
             manifest.started, report_salt(kept=cache),
         ),
         wrong_direction=turned,
+        doubtful_roles=doubts,
     )  # fmt: skip
     if evaluation.independence and evaluation.independence.warning:
         note(evaluation.independence.warning)

@@ -73,6 +73,12 @@ def test_a_repeat_scan_widens_what_passes_to_its_own_value() -> None:
     assert judge(spread(0.3, 0.4), TOLERANCE, retest) == "fail"
 
 
+def test_a_repeat_scan_that_is_none_widens_nothing_beyond_what_fails() -> None:
+    other_kernel = spread(1.4, 1.5)
+    assert passing_range(TOLERANCE, other_kernel) == TOLERANCE.fails
+    assert judge(spread(0.3, 0.4), TOLERANCE, other_kernel) == "fail"
+
+
 def test_resamples_of_one_name_are_the_same() -> None:
     weights = draw_weights(7, 3, "edges")
     assert weights.shape == (RESAMPLES, 7)

@@ -194,6 +194,11 @@ def test_the_other_direction_fails(repeat: Evaluation) -> None:
     assert (tile.status, tile.reason) == ("fail", "1 of 1 series turned")
 
 
+def test_doubtful_roles_are_never_green(repeat: Evaluation) -> None:
+    tile = tile_of(replace(repeat, doubtful_roles="the retest is no retest"), "guards")
+    assert (tile.status, tile.reason) == ("attention", "the retest is no retest")
+
+
 def test_scans_that_the_model_learned_from_fail(repeat: Evaluation) -> None:
     learned = Independence({"source": 0, "target": 1}, {"source": (0, 1), "target": (1, 1)})
     assert tile_of(replace(repeat, independence=learned), "independence").status == "fail"

@@ -34,6 +34,7 @@ def guards(evaluation: Evaluation) -> Tile:
         [
             (bool(evaluation.wrong_direction), "fail", evaluation.wrong_direction),
             (share > tolerance.fails, "fail", changed),
+            (bool(evaluation.doubtful_roles), "attention", evaluation.doubtful_roles),
             (outside > 0, "attention", f"{outside} of {n} scans are unlike what the model knows"),
             (at_target > 0, "attention", f"{at_target} of {n} scans were like the target already"),
             (share > tolerance.passes or (flagged > 0 and not judged), "attention", changed),
