@@ -212,7 +212,11 @@ def evaluate(
 
 
 def check_evaluation(
-    sides: Mapping[Side, Path | None], files: Sequence[Path], out: Path, pdf: bool = False
+    sides: Mapping[Side, Path | None],
+    files: Sequence[Path],
+    out: Path,
+    pdf: bool = False,
+    tolerances: Path | None = None,
 ) -> dict[str, int]:
     """Check the arguments of an evaluation from headers alone, without evaluating anything.
 
@@ -221,12 +225,13 @@ def check_evaluation(
         files: masks and nodules, which must exist.
         out: output folder, which must not hold anything.
         pdf: whether a browser must be there that can print.
+        tolerances: file with tolerances, which must make sense; None for the defaults.
 
     Returns:
         Number of slices of each side that is given, by the name of the side.
 
     Raises:
-        UsageError: if a path does not exist, or `out` is not empty.
+        UsageError: if a path does not exist, `out` is not empty, or tolerances make no sense.
         MissingExtraError: if the extra `evaluate` is not installed.
         BrowserError: if there is no such browser.
         CvsctError: if a side has no CT series.
@@ -236,6 +241,7 @@ def check_evaluation(
     if pdf:
         find_browser()
     refuse_missing(*sides.values(), *files)
+    Tolerances.given(tolerances)
     return {
         side.name: sum(series.n_slices for series in catalog(path).series)
         for side, path in sides.items()
