@@ -221,3 +221,23 @@ def test_nothing_is_signed_of_scans_that_do_not_pair() -> None:
     assert statuses["features"] == statuses["ct_numbers"] == "not enough data"
     assert statuses["noise_level"] == "pass"  # noise needs no pairs
     assert evaluation.scorecard.status in ("not enough data", "attention")
+
+
+def test_without_pairs_and_source_the_reason_is_what_to_give() -> None:
+    evaluation = evaluate([REPEAT], [TARGET], None, FAST.model_copy(update={"pairing": "off"}))
+    for key in ("noise_level", "noise_texture", "resolution", "geometry"):
+        tile = tile_of(evaluation, key)
+        assert (tile.status, "give the source" in tile.reason) == ("not enough data", True), tile
+
+
+def test_series_of_another_pixel_size_are_not_passed_over(repeat: Evaluation) -> None:
+    """Noise and edges are measured in series of one pixel size alone."""
+    (slices,) = repeat.shared
+    geometry = slices.harmonized.geometry
+    finer = replace(geometry, pixel_mm=(1.2, 1.2))
+    other = replace(slices, harmonized=replace(slices.harmonized, geometry=finer))
+    evaluation = replace(repeat, shared=(slices, other))
+    for key in ("noise_level", "noise_texture", "resolution"):
+        tile = tile_of(evaluation, key)
+        assert tile.status == "not enough data"
+        assert "1 of 2 series have another pixel size" in tile.reason
