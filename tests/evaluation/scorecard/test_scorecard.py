@@ -12,6 +12,7 @@ from scipy import ndimage
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.evaluate import evaluate
 from cvsct.evaluation.guards import FlaggedSlice, GuardRecord
+from cvsct.evaluation.image.alignment import Alignment
 from cvsct.evaluation.independence import Independence
 from cvsct.evaluation.report.write import metrics
 from cvsct.evaluation.result import Evaluation
@@ -228,6 +229,22 @@ def test_without_pairs_and_source_the_reason_is_what_to_give() -> None:
     for key in ("noise_level", "noise_texture", "resolution", "geometry"):
         tile = tile_of(evaluation, key)
         assert (tile.status, "give the source" in tile.reason) == ("not enough data", True), tile
+
+
+@pytest.mark.parametrize(
+    ("n_moved", "status"), [(0, "pass"), (2, "pass"), (12, "attention"), (40, "fail")]
+)
+def test_some_moved_slices_are_seen_although_most_are_in_place(
+    repeat: Evaluation, n_moved: int, status: Status
+) -> None:
+    slices_px = np.zeros((40, 2))
+    slices_px[:n_moved, 1] = 1.0
+    median_px = float(np.median(slices_px[:, 1]))
+    moved = Alignment((0.0, median_px), median_px, 1.0, 40, slices_px)
+    physics = replace(repeat.physics, shift={"moved": moved})
+    tile = tile_of(replace(repeat, physics=physics), "geometry")
+    assert tile.status == status, tile
+    assert ("12 of 40 slices" in tile.reason) == (status == "attention")
 
 
 def test_series_of_another_pixel_size_are_not_passed_over(repeat: Evaluation) -> None:

@@ -34,6 +34,10 @@ count as made worse, besides an interval above 0."""
 MIN_SLICES = 3
 """Smallest number of slices from which a displacement is judged."""
 
+MOVED_SHARE = 0.05
+"""Largest share of slices beyond what fails with which geometry passes: a median does not show
+slices that lie elsewhere than most."""
+
 
 def _on_all_series(tile: Tile, evaluation: Evaluation) -> Tile:
     """A tile of noise or edges, which does not pass where some series were not measured."""
@@ -211,6 +215,14 @@ def geometry(evaluation: Evaluation) -> Tile:
         value = f"{figure.value:.2f} px from the {against}{interval_text(figure, '{:.2f}'.format)}"
         words = f"images lie {figure.value:.2f} px from the {against}'s"
         reason = reason_for(status, figure, tolerance.passes, "the displacement", words)
+        lengths_px = np.hypot(*moved.slices_px.T) if moved else np.empty(0)
+        beyond = int((lengths_px > tolerance.fails).sum())
+        if status == "pass" and beyond > MOVED_SHARE * len(lengths_px):
+            status = "attention"
+            reason = (
+                f"{beyond} of {len(lengths_px)} slices lie more than {tolerance.fails:g} px from "
+                f"the {against}'s"
+            )
     return Tile("geometry", "Geometry", status, value, "0 px",
                 f"{tolerance.passes:g} px", reason)  # fmt: skip
 
