@@ -55,7 +55,14 @@ def test_tolerances_that_make_no_sense_are_refused_before_work(
 ) -> None:
     own = tmp_path / "own.toml"
     own.write_text(text, encoding="utf-8")
-    code, _, err = run("evaluate", *sides, "--out", tmp_path / "r", "--tolerances", own)
-    assert code == 2
-    assert "own.toml" in err.replace("\n", "")
-    assert not (tmp_path / "r").exists()
+    for words in ((), ("--dry-run",)):
+        code, _, err = run("evaluate", *sides, "--out", tmp_path / "r", "--tolerances", own, *words)
+        assert code == 2
+        assert "own.toml" in err.replace("\n", "")
+        assert not (tmp_path / "r").exists()
+
+
+def test_a_dry_run_judges_nothing(run: Run, sides: tuple[object, ...], tmp_path: Path) -> None:
+    words = ("--out", tmp_path / "r", "--fail-on", "attention", "--dry-run")
+    code, _, _ = run("evaluate", *sides, *words)
+    assert (code, (tmp_path / "r").exists()) == (0, False)

@@ -29,7 +29,7 @@ from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.io.catalog import catalog
 from cvsct.io.left_out import lines
 from cvsct.io.masks import read_target_masks
-from cvsct.io.provenance import Origin, check_roles, origin_of, wrong_direction
+from cvsct.io.provenance import Origin, check_roles, doubtful_roles, origin_of, wrong_direction
 from cvsct.io.read import read_series
 
 Scans = Path | str | CTVolume | Sequence[CTVolume]
@@ -141,12 +141,12 @@ def evaluate(
     )  # fmt: skip
     manifest = Manifest("evaluate", settings.model_dump(mode="json"), local=["features.csv"])
     remarks: list[str] = []
-    turned = ""
+    turned = doubts = ""
     with manifest.timed("reading"):
         scans, origins = _read(given, note)
         if {"harmonized", "target"} <= origins.keys():
-            turned = wrong_direction(origins)
-            remarks += [*check_roles(origins), *filter(None, [turned])]
+            turned, doubts = wrong_direction(origins), doubtful_roles(origins)
+            remarks += [*check_roles(origins), *filter(None, [turned, doubts])]
         mask_paths = [Path(mask) for mask in masks]
         regions_by_series = (
             {}  # of any scan, not of the target's alone
@@ -182,6 +182,7 @@ def evaluate(
             manifest.started, report_salt(kept=cache),
         ),
         wrong_direction=turned,
+        doubtful_roles=doubts,
     )  # fmt: skip
     if evaluation.independence and evaluation.independence.warning:
         note(evaluation.independence.warning)
@@ -211,7 +212,11 @@ def evaluate(
 
 
 def check_evaluation(
-    sides: Mapping[Side, Path | None], files: Sequence[Path], out: Path, pdf: bool = False
+    sides: Mapping[Side, Path | None],
+    files: Sequence[Path],
+    out: Path,
+    pdf: bool = False,
+    tolerances: Path | None = None,
 ) -> dict[str, int]:
     """Check the arguments of an evaluation from headers alone, without evaluating anything.
 
@@ -220,12 +225,13 @@ def check_evaluation(
         files: masks and nodules, which must exist.
         out: output folder, which must not hold anything.
         pdf: whether a browser must be there that can print.
+        tolerances: file with tolerances, which must make sense; None for the defaults.
 
     Returns:
         Number of slices of each side that is given, by the name of the side.
 
     Raises:
-        UsageError: if a path does not exist, or `out` is not empty.
+        UsageError: if a path does not exist, `out` is not empty, or tolerances make no sense.
         MissingExtraError: if the extra `evaluate` is not installed.
         BrowserError: if there is no such browser.
         CvsctError: if a side has no CT series.
@@ -235,6 +241,7 @@ def check_evaluation(
     if pdf:
         find_browser()
     refuse_missing(*sides.values(), *files)
+    Tolerances.given(tolerances)
     return {
         side.name: sum(series.n_slices for series in catalog(path).series)
         for side, path in sides.items()

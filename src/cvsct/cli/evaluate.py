@@ -89,7 +89,7 @@ def evaluate(
         planned = check_evaluation(
             {HARMONIZED: harmonized, TARGET: target, SOURCE: source, RETEST: retest,
              TARGET_HARMONIZED: target_harmonized},
-            [*(masks or ()), *([nodules] if nodules else [])], out, pdf,
+            [*(masks or ()), *([nodules] if nodules else [])], out, pdf, tolerances,
         )  # fmt: skip
         lines = [f"{name}: {count} slices" for name, count in planned.items()]
         report_result(

@@ -21,6 +21,9 @@ LEARNED = "learned_slice_hashes"
 DIGEST_BYTES = 8
 """Length of a hash: two different slices have equal ones once in 10^19."""
 
+MAX_KEY_BYTES = hashlib.blake2b.MAX_KEY_SIZE
+"""Largest length of a key."""
+
 
 @dataclass(frozen=True)
 class SliceHashes:
@@ -52,9 +55,12 @@ class SliceHashes:
         Raises:
             KeyError, TypeError, ValueError: if it is something else.
         """
-        key, hashes = str(record["key"]), frozenset(map(str, record["hashes"]))
-        bytes.fromhex(key)
-        return cls(key, hashes)
+        key, hashes = str(record["key"]), record["hashes"]
+        if not isinstance(hashes, list):
+            raise TypeError(f"hashes are a list, not {type(hashes).__name__}")
+        if len(bytes.fromhex(key)) > MAX_KEY_BYTES:
+            raise ValueError(f"the key has more than {MAX_KEY_BYTES} bytes")
+        return cls(key, frozenset(map(str, hashes)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a model or a manifest; the order tells nothing of the scans."""

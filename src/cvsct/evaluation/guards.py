@@ -6,6 +6,7 @@ known from the Image Comments of the harmonized images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,6 +46,7 @@ class GuardRecord:
         judged: number of slices that were checked; None where only the flagged ones are known.
         flagged: slices that were changed too much.
         series_uid: Series Instance UID of the harmonized series; empty if unknown.
+        changed_limits: options of `cvsct harmonize` that set or switched off limits of the guards.
     """
 
     series: str
@@ -54,50 +56,111 @@ class GuardRecord:
     judged: int | None
     flagged: tuple[FlaggedSlice, ...]
     series_uid: str = ""
+    changed_limits: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `metrics.json`, without the UID, which the manifest has."""
-        record = asdict(self) | {"exceeded": list(self.exceeded), "n_flagged": len(self.flagged)}
+        record = asdict(self) | {
+            "exceeded": list(self.exceeded),
+            "n_flagged": len(self.flagged),
+            "changed_limits": list(self.changed_limits),
+        }
         del record["series_uid"]
         return record
 
 
 def guards_of(manifest: Mapping[str, Any], volumes: Sequence[CTVolume]) -> tuple[GuardRecord, ...]:
-    """Guard records of the harmonized series; series of which nothing is known have none.
+    """Guard records of the harmonized series.
+
+    A series that the manifest does not name has a record without a verdict. Without a manifest only
+    series with flagged slices have one.
 
     Args:
         manifest: manifest of `cvsct harmonize`; empty where there is none.
         volumes: the harmonized series.
     """
-    rows = manifest.get("figures", {}).get("series", [])
-    rows = [row for row in rows if isinstance(row, Mapping)]
-    is_guarded = any(row.get("guard") for row in rows)
-    return tuple(map(_from_row, rows)) if is_guarded else _from_images(volumes)
+    rows = _mapping(manifest.get("figures")).get("series")
+    rows = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    if not any(row.get("guard") for row in rows):
+        return _from_images(volumes)
+    options = _changed_limits(manifest)
+    records = [_from_row(row, options) for row in rows]
+    return (*records, *_of_strangers(rows, volumes))
 
 
-def _from_row(row: Mapping[str, Any]) -> GuardRecord:
-    guard = row.get("guard") or {}
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _changed_limits(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Options by which the user has set or switched off limits of the guards."""
+    options = _mapping(manifest.get("config")).get("guard")
+    actions = ("scan=", "slices=", "off")
+    words = map(str, options) if isinstance(options, list) else ()
+    return tuple(word for word in words if not word.startswith(actions))
+
+
+def _of_strangers(
+    rows: Sequence[Mapping[str, Any]], volumes: Sequence[CTVolume]
+) -> list[GuardRecord]:
+    """Records without a verdict of the series that a manifest does not name.
+
+    A NIfTI series has no UID that the manifest could name; there the number of series decides.
+    """
+    named = {str(row["derived_series_uid"]) for row in rows if row.get("derived_series_uid")}
+    strangers = [
+        GuardRecord(str(number), "", None, (), None, (), volume.series_uid)
+        for number, volume in enumerate(volumes, 1)
+        if volume.headers and volume.series_uid not in named
+    ]
+    surplus = len(volumes) - len(named) - len(strangers)
+    return strangers + [GuardRecord("unknown", "", None, (), None, ())] * surplus
+
+
+def _from_row(row: Mapping[str, Any], changed_limits: tuple[str, ...]) -> GuardRecord:
+    """Record of a series from its row in a manifest; without a verdict where it makes no sense."""
+    series, uid = str(row.get("folder", "")), str(row.get("derived_series_uid") or "")
+    guard = _mapping(row.get("guard"))
     scan, slices = (guard.get(part, {}) for part in ("scan", "slices"))
-    limits = slices.get("limits", {})
-    return GuardRecord(
-        series=str(row.get("folder", "")),
-        scan=str(scan.get("kind", scan.get("verdict", ""))),
-        position=scan.get("position"),
-        exceeded=tuple(scan.get("exceeded", {}).values()),
-        judged=slices.get("judged"),
-        flagged=tuple(
-            FlaggedSlice(
-                slice_row["slice"],
-                slice_row["z_mm"],
-                ", ".join(
-                    f"{name} {_number(value)} (limit {_number(limits.get(name))})"
-                    for name, value in slice_row["exceeded"].items()
-                ),
-            )
-            for slice_row in slices.get("flagged", ())
-        ),
-        series_uid=str(row.get("derived_series_uid") or ""),
-    )
+    try:
+        limits, position, judged = (
+            slices.get("limits", {}),
+            scan.get("position"),
+            slices.get("judged"),
+        )
+        return GuardRecord(
+            series=series,
+            scan=str(scan.get("kind", scan.get("verdict", ""))),
+            position=None if position is None else _finite(position),
+            exceeded=tuple(map(str, scan.get("exceeded", {}).values())),
+            judged=None if judged is None else int(_finite(judged)),
+            flagged=tuple(
+                FlaggedSlice(
+                    int(_finite(slice_row["slice"])),
+                    _finite(slice_row["z_mm"]),
+                    ", ".join(
+                        f"{name} {_number(value)} (limit {_number(limits.get(name))})"
+                        for name, value in slice_row["exceeded"].items()
+                    ),
+                )
+                for slice_row in slices.get("flagged", ())
+            ),
+            series_uid=uid,
+            changed_limits=changed_limits,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return GuardRecord(series, "", None, (), None, (), uid)
+
+
+def _finite(value: Any) -> float:
+    """A number of a manifest.
+
+    Raises:
+        TypeError, ValueError: if it is something else.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    return float(value)
 
 
 def _from_images(volumes: Sequence[CTVolume]) -> tuple[GuardRecord, ...]:
@@ -115,5 +178,5 @@ def _from_images(volumes: Sequence[CTVolume]) -> tuple[GuardRecord, ...]:
     return tuple(records)
 
 
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3g}"
+def _number(value: Any) -> str:
+    return "unknown" if value is None else f"{_finite(value):.3g}"

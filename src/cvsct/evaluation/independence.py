@@ -69,6 +69,8 @@ def independence_of(
         known = SliceHashes.from_json(manifest["figures"][LEARNED])
     except (KeyError, TypeError, ValueError):
         return None
+    if not known.hashes:
+        return None
     counts = {
         side: [known.count(volume.hu) for volume in scans[side]]
         for side in TESTED_SIDES

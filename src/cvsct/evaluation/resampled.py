@@ -18,13 +18,20 @@ LEVELS_PERCENT = (2.5, 97.5)
 MIN_DEFINED = 0.95
 """Smallest share of resamples with a finite value from which an interval is told."""
 
+MIN_PARTS = 3
+"""Smallest number of parts that are resampled: one part alone would have an interval of no width,
+whatever its error."""
+
 
 def draw_weights(n: int, seed: int, name: str) -> Float[np.ndarray, "resamples n"]:
     """Draw bootstrap resamples: the number of times that each of `n` parts is in each of them.
 
     The same `n`, seed and name give the same draws, so that two sides that were measured on the
-    same parts can be compared resample by resample.
+    same parts can be compared resample by resample. Fewer than `MIN_PARTS` parts have weights of
+    NaN, so that nothing that is computed from them has an interval.
     """
+    if n < MIN_PARTS:
+        return np.full((RESAMPLES, n), np.nan)
     rng = random_stream(seed, name, "bootstrap")
     return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
 

@@ -64,8 +64,10 @@ class Evaluation:
         notes: remarks that a reader needs to trust the figures.
         guards: findings of the model's guards on each harmonized series, where known.
         independence: which of the scans the model learned from; None where that is not known.
-        wrong_direction: how series were harmonized in the other direction, as a sentence without
-            its end; empty where they were not.
+        wrong_direction: how series were harmonized in the other direction, or that the target is
+            of the scanner that they come from, as a sentence without its end; empty where all is
+            well.
+        doubtful_roles: why series may not be what they are given as, likewise.
         identity: date, command, model and scans; None of an evaluation that was not run by command
             or by `cvsct.evaluate`.
     """
@@ -88,6 +90,7 @@ class Evaluation:
     guards: tuple[GuardRecord, ...] = ()
     independence: Independence | None = None
     wrong_direction: str = ""
+    doubtful_roles: str = ""
     identity: Identity | None = None
 
     @cached_property

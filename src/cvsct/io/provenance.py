@@ -6,6 +6,7 @@ what was harmonized, the figures mean nothing.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,10 @@ from cvsct.io.series import is_harmonized
 
 MADE_LIKE = re.compile(r"made to look like (.*?)\. Model ", re.DOTALL)
 _ACQUIRED = "109101"
+_UNKNOWN = str(Acquisition())
+
+COMPARED = ("source", "harmonized", "target", "retest")
+"""Roles of which a series can have only one."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,9 @@ def check_roles(roles: Mapping[str, Sequence[Origin]]) -> list[str]:
                 f"the series given as {role} were written by `cvsct harmonize`, those given as "
                 f"harmonized were not; did you exchange --harmonized and --{role}?"
             )
-        if derived:
+        if derived and role == "source":
             notes.append(
-                f"{len(derived)} of {len(roles[role])} series given as {role} were written by "
+                f"{len(derived)} of {len(roles[role])} series given as source were written by "
                 "`cvsct harmonize` themselves"
             )
     strangers = len(roles["harmonized"]) - len(ours)
@@ -98,10 +103,6 @@ def check_roles(roles: Mapping[str, Sequence[Origin]]) -> list[str]:
             "written by `cvsct harmonize`: give what it wrote, unless another program's images "
             "are meant"
         )
-    targets = {origin.series_uid for origin in roles["target"]}
-    same = sum(origin.series_uid in targets for origin in roles["harmonized"])
-    if same:
-        notes.append(f"{same} series are given as harmonized and as target alike")
     for number, origin in enumerate(roles["harmonized"], start=1):
         _refuse_other_source(number, origin, roles.get("source", ()))
     return notes
@@ -125,27 +126,65 @@ def _refuse_other_source(number: int, harmonized: Origin, sources: Sequence[Orig
 
 
 def wrong_direction(roles: Mapping[str, Sequence[Origin]]) -> str:
-    """Whether series were made to look like their own scanner, and not like the target's.
+    """Whether series were made to look like another scanner than the target's, in error.
+
+    That is so if they were made to look like their own scanner, which is the other direction, or if
+    the target is of the scanner that they come from.
 
     Returns:
-        How many, as a sentence without its end; empty where none were.
+        How many, as a sentence without its end; empty where they were not.
     """
     ours, targets = [each for each in roles["harmonized"] if each.ours], roles["target"]
     wanted = {_scanner_and_kernel(str(target.acquired_by)) for target in targets}
-    turned = [
-        origin
-        for origin in ours
-        if (like := {_scanner_and_kernel(scanner) for scanner in origin.made_like.split("; ")})
-        and _scanner_and_kernel(str(origin.acquired_by)) in like
-        and not like & wanted
-    ]
-    if not turned:
-        return ""
-    return (
-        f"{len(turned)} of {len(ours)} harmonized series were made to look like "
-        f"{turned[0].made_like}, the scanner they came from, and not like the target's: were "
-        "they harmonized in the other direction?"
-    )
+    turned, exchanged = [], []
+    for origin in ours:
+        like = {_scanner_and_kernel(scanner) for scanner in origin.made_like.split("; ")} - {""}
+        own = _scanner_and_kernel(str(origin.acquired_by))
+        if not like or like & wanted or own == _UNKNOWN:
+            continue
+        if own in like:
+            turned.append(origin)
+        elif own in wanted:
+            exchanged.append(origin)
+    if turned:
+        return (
+            f"{len(turned)} of {len(ours)} harmonized series were made to look like "
+            f"{turned[0].made_like}, the scanner they came from, and not like the target's: were "
+            "they harmonized in the other direction?"
+        )
+    if exchanged:
+        return (
+            f"{len(exchanged)} of {len(ours)} harmonized series were made to look like "
+            f"{exchanged[0].made_like}, and the target is of the scanner they came from: did you "
+            "give the source as --target?"
+        )
+    return ""
+
+
+def doubtful_roles(roles: Mapping[str, Sequence[Origin]]) -> str:
+    """Why the series of an evaluation may not be what they are given as.
+
+    Returns:
+        The reasons, as a sentence without its end; empty where there are none.
+    """
+    compared = [role for role in COMPARED if roles.get(role)]
+    reasons = []
+    for one, other in itertools.combinations(compared, 2):
+        series = [{origin.series_uid for origin in roles[role]} for role in (one, other)]
+        if same := len(series[0] & series[1] - {""}):
+            reasons.append(f"{same} series are given as {one} and as {other} alike")
+    for role in ("target", "retest"):
+        if derived := sum(origin.ours for origin in roles.get(role, ())):
+            reasons.append(f"{derived} series given as {role} were written by `cvsct harmonize`")
+    wanted = {_scanner_and_kernel(str(target.acquired_by)) for target in roles["target"]}
+    others = {
+        str(origin.acquired_by)
+        for origin in roles.get("retest", ())
+        if _scanner_and_kernel(str(origin.acquired_by)) not in {*wanted, _UNKNOWN}
+    }
+    if others and _UNKNOWN not in wanted:
+        reasons.append(f"the retest is of {'; '.join(sorted(others))}, and the target is not")
+    return "; ".join(reasons)
 
 
 def _scanner_and_kernel(about: str) -> str:

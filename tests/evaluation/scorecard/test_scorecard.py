@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,9 @@ from scipy import ndimage
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.evaluate import evaluate
 from cvsct.evaluation.guards import FlaggedSlice, GuardRecord
+from cvsct.evaluation.image.alignment import Alignment
 from cvsct.evaluation.independence import Independence
+from cvsct.evaluation.report.write import metrics
 from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.scorecard.tile import Status, Tile
 from cvsct.evaluation.scorecard.tolerances import Tolerances
@@ -119,6 +122,24 @@ def test_a_planted_fault_fails_its_tile(key: str, spoilt: np.ndarray, words: str
     assert evaluation.scorecard.status == "fail"
 
 
+def test_one_patch_of_noise_is_not_enough() -> None:
+    sides = [volume.select([0]) for volume in (REPEAT, TARGET, SOURCE)]
+    evaluation = evaluate(sides[:1], sides[1:2], sides[2:], FAST)
+    assert {each.n_regions for each in evaluation.physics.noise.values()} == {1}
+    for key in ("noise_level", "noise_texture"):
+        tile = tile_of(evaluation, key)
+        assert (tile.status, "too few places" in tile.reason) == ("not enough data", True)
+
+
+def test_images_without_noise_are_reported() -> None:
+    flat = replace(TARGET, hu=np.where(BODY > -900, 0, -1000).astype(np.float32))
+    evaluation = evaluate([flat], [flat], None, FAST)
+    json.dumps(metrics(evaluation), allow_nan=False)
+    tiles = [tile_of(evaluation, key) for key in ("noise_level", "noise_texture", "resolution")]
+    assert {tile.status for tile in tiles} == {"not enough data"}
+    assert "nan" not in " ".join(tile.value + tile.target for tile in tiles)
+
+
 def test_a_tissue_that_was_made_worse_never_passes() -> None:
     near = replace(SOURCE, hu=SOURCE.hu.copy())
     worse = replace(REPEAT, hu=(REPEAT.hu + np.where(BODY > 300, 1.5, 0.0)).astype(np.float32))
@@ -143,6 +164,9 @@ def test_features_further_from_the_target_than_before_fail() -> None:
         ((replace(INSIDE, scan="out_of_domain"),), "attention", "unlike what the model knows"),
         ((replace(INSIDE, scan="unlike"),), "attention", "unlike what the model knows"),
         ((replace(INSIDE, scan="at_target"),), "attention", "like the target already"),
+        ((replace(INSIDE, judged=None),), "not enough data", "the slices of 1 of 1 scans"),
+        ((INSIDE, replace(INSIDE, judged=0)), "not enough data", "the slices of 1 of 2 scans"),
+        ((replace(INSIDE, changed_limits=("kernel=off",)),), "attention", "--guard kernel=off"),
         ((replace(INSIDE, flagged=(FlaggedSlice(1, 0.0, ""),)),), "fail", "1 slices"),
         (
             (replace(INSIDE, judged=50, flagged=(FlaggedSlice(1, 0.0, ""),)),),
@@ -171,11 +195,24 @@ def test_the_other_direction_fails(repeat: Evaluation) -> None:
     assert (tile.status, tile.reason) == ("fail", "1 of 1 series turned")
 
 
+def test_doubtful_roles_are_never_green(repeat: Evaluation) -> None:
+    tile = tile_of(replace(repeat, doubtful_roles="the retest is no retest"), "guards")
+    assert (tile.status, tile.reason) == ("attention", "the retest is no retest")
+
+
 def test_scans_that_the_model_learned_from_fail(repeat: Evaluation) -> None:
     learned = Independence({"source": 0, "target": 1}, {"source": (0, 1), "target": (1, 1)})
     assert tile_of(replace(repeat, independence=learned), "independence").status == "fail"
     unknown = tile_of(replace(repeat, independence=None), "independence")
     assert (unknown.status, unknown.value) == ("not enough data", "unknown")
+
+
+def test_without_the_source_nobody_knows_whether_the_model_learned_from_it(
+    repeat: Evaluation,
+) -> None:
+    target_alone = Independence({"target": 0}, {"target": (0, 1)})
+    tile = tile_of(replace(repeat, independence=target_alone), "independence")
+    assert (tile.status, "--source" in tile.reason) == ("not enough data", True)
 
 
 def test_nothing_is_signed_of_scans_that_do_not_pair() -> None:
@@ -185,3 +222,39 @@ def test_nothing_is_signed_of_scans_that_do_not_pair() -> None:
     assert statuses["features"] == statuses["ct_numbers"] == "not enough data"
     assert statuses["noise_level"] == "pass"  # noise needs no pairs
     assert evaluation.scorecard.status in ("not enough data", "attention")
+
+
+def test_without_pairs_and_source_the_reason_is_what_to_give() -> None:
+    evaluation = evaluate([REPEAT], [TARGET], None, FAST.model_copy(update={"pairing": "off"}))
+    for key in ("noise_level", "noise_texture", "resolution", "geometry"):
+        tile = tile_of(evaluation, key)
+        assert (tile.status, "give the source" in tile.reason) == ("not enough data", True), tile
+
+
+@pytest.mark.parametrize(
+    ("n_moved", "status"), [(0, "pass"), (2, "pass"), (12, "attention"), (40, "fail")]
+)
+def test_some_moved_slices_are_seen_although_most_are_in_place(
+    repeat: Evaluation, n_moved: int, status: Status
+) -> None:
+    slices_px = np.zeros((40, 2))
+    slices_px[:n_moved, 1] = 1.0
+    median_px = float(np.median(slices_px[:, 1]))
+    moved = Alignment((0.0, median_px), median_px, 1.0, 40, slices_px)
+    physics = replace(repeat.physics, shift={"moved": moved})
+    tile = tile_of(replace(repeat, physics=physics), "geometry")
+    assert tile.status == status, tile
+    assert ("12 of 40 slices" in tile.reason) == (status == "attention")
+
+
+def test_series_of_another_pixel_size_are_not_passed_over(repeat: Evaluation) -> None:
+    """Noise and edges are measured in series of one pixel size alone."""
+    (slices,) = repeat.shared
+    geometry = slices.harmonized.geometry
+    finer = replace(geometry, pixel_mm=(1.2, 1.2))
+    other = replace(slices, harmonized=replace(slices.harmonized, geometry=finer))
+    evaluation = replace(repeat, shared=(slices, other))
+    for key in ("noise_level", "noise_texture", "resolution"):
+        tile = tile_of(evaluation, key)
+        assert tile.status == "not enough data"
+        assert "1 of 2 series have another pixel size" in tile.reason

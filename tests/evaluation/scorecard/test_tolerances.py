@@ -39,12 +39,29 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
         ("noise_level = 3", "noise_level is a table"),
         ("[noise_level]\npasses = 'wide'", "valid number"),
         ("[noise_level\n", "no TOML"),
+        ("[noise_level]\npasses = inf\nfails = inf", "finite number"),
+        ("[features]\nfails = -inf", "finite number"),
+        ("[noise_level]\nfails = " + 5000 * "9", "no TOML"),
+        ("a = " + 3000 * "[" + 3000 * "]", "no TOML"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "own.toml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=words):
+        Tolerances.read(file)
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[noise_level]\npasses = 0.05\n", encoding="utf-8-sig")
+    assert Tolerances.read(file).noise_level.passes == 0.05
+
+
+def test_a_file_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[noise_level]\npasses = 0.05\n", encoding="utf-16")
+    with pytest.raises(UsageError, match="cannot be read"):
         Tolerances.read(file)
 
 

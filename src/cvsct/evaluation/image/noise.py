@@ -105,7 +105,7 @@ class TissueNoise:
             "sd_hu": self.power.sd_hu,
             "level_hu": self.level.value,
             "level_interval": self.level.interval,
-            "mean_per_mm": self.mean_per_mm,
+            "mean_per_mm": self.mean_per_mm if np.isfinite(self.mean_per_mm) else None,
             "mean_per_mm_interval": self.mean_frequency.interval,
             "peak_per_mm": self.peak_per_mm,
             "distance_db": self.distance_db,

@@ -67,10 +67,11 @@ class NoisePower:
 def mean_frequency(
     f_per_mm: Float[np.ndarray, " bins"], power: Float[np.ndarray, "*spectra bins"]
 ) -> Float[np.ndarray, "*spectra"]:
-    """Mean frequency in cycles/mm of a radial spectrum, or of each of several."""
+    """Mean frequency in cycles/mm of radial spectra; NaN without power."""
     middles, widths = _rings(f_per_mm)
     weights = power * widths
-    return np.asarray(weights @ middles / weights.sum(axis=-1))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.divide(weights @ middles, weights.sum(axis=-1)))
 
 
 def standard_deviation(

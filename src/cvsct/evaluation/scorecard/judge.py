@@ -24,7 +24,7 @@ def judge(
         figure: None where it was not measured.
         tolerance: what passes and what fails.
         retest: the same figure of the target's second scan, which no method can surpass: what
-            passes reaches at least to its value.
+            passes reaches to its value, but never beyond what fails.
     """
     if figure is None or not np.isfinite(figure.value) or figure.interval is None:
         return "not enough data"
@@ -33,7 +33,7 @@ def judge(
     if -passes <= low and high <= passes:
         return "pass"
     if low > passes or high < -passes:
-        return "fail" if abs(figure.value) > max(tolerance.fails, passes) else "attention"
+        return "fail" if abs(figure.value) > tolerance.fails else "attention"
     return "not enough data" if high - low > 2 * passes else "attention"
 
 
@@ -49,8 +49,10 @@ def reason_for(
     """
     if status == "pass":
         return "within the tolerance, with the whole interval"
-    if figure is None or figure.interval is None or not np.isfinite(figure.value):
+    if figure is None or not np.isfinite(figure.value):
         return f"{about} could not be measured"
+    if figure.interval is None:
+        return f"{about} was measured in too few places for an interval; measure more slices"
     if status == "not enough data":
         return (
             f"the interval of {about} is wider than the tolerance; measure more slices, or more of "
@@ -65,7 +67,7 @@ def passing_range(tolerance: Tolerance, retest: Resampled | None) -> float:
     """Largest absolute value that passes."""
     if retest is None or not np.isfinite(retest.value):
         return tolerance.passes
-    return max(tolerance.passes, abs(retest.value))
+    return max(tolerance.passes, min(abs(retest.value), tolerance.fails))
 
 
 def first_that_holds(checks: Sequence[tuple[bool, Status, str]]) -> tuple[Status, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cvsct.evaluation.image.alignment import Alignment
+from cvsct.evaluation.image.noise import PIXEL_TOLERANCE
 from cvsct.evaluation.image.tissues import TISSUES, Tissue, TissueBias
 from cvsct.evaluation.resampled import Resampled, draw_weights
 from cvsct.evaluation.scorecard.judge import (
@@ -32,35 +34,54 @@ count as made worse, besides an interval above 0."""
 MIN_SLICES = 3
 """Smallest number of slices from which a displacement is judged."""
 
+MOVED_SHARE = 0.05
+"""Largest share of slices beyond what fails with which geometry passes: a median does not show
+slices that lie elsewhere than most."""
+
+
+def _on_all_series(tile: Tile, evaluation: Evaluation) -> Tile:
+    """A tile of noise or edges, which does not pass where some series were not measured."""
+    pixels_mm = [slices.harmonized.pixel_mm for slices in evaluation.shared]
+    others = sum(abs(pixel_mm / pixels_mm[0] - 1) >= PIXEL_TOLERANCE for pixel_mm in pixels_mm)
+    if tile.status != "pass" or not others:
+        return tile
+    reason = (
+        f"{others} of {len(pixels_mm)} series have another pixel size than the first and were not "
+        "measured; evaluate series of each pixel size by themselves"
+    )
+    return replace(tile, status="not enough data", reason=reason)
+
 
 def noise_level(evaluation: Evaluation) -> Tile:
     """Standard deviation of noise against the target's."""
     noise = evaluation.physics.noise
     levels = {side: measured.level for side, measured in noise.items()}
-    return _relative_tile(
+    tile = _relative_tile(
         "noise_level",
         "Noise level",
         levels,
         evaluation.settings.tolerances.noise_level,
         "{:.1f} HU".format,
         ("less noise than the target", "more noise than the target"),
-        "no homogeneous tissue in which noise could be measured",
+        _why_none(evaluation, "no homogeneous tissue in which noise could be measured"),
     )
+    return _on_all_series(tile, evaluation)
 
 
 def noise_texture(evaluation: Evaluation) -> Tile:
     """Mean frequency of noise against the target's."""
     noise = evaluation.physics.noise
     frequencies = {side: measured.mean_frequency for side, measured in noise.items()}
-    return _relative_tile(
+    tile = _relative_tile(
         "noise_texture",
         "Noise texture",
         frequencies,
         evaluation.settings.tolerances.noise_texture,
         "mean frequency {:.3f} per mm".format,
         ("coarser noise than the target", "finer noise than the target"),
-        "no homogeneous tissue in which noise could be measured",
+        _why_none(evaluation, "no homogeneous tissue in which noise could be measured"),
     )
+    return _on_all_series(tile, evaluation)
 
 
 def resolution(evaluation: Evaluation) -> Tile:
@@ -75,14 +96,22 @@ def resolution(evaluation: Evaluation) -> Tile:
             f"{kind} edges: 50 % at {{:.3f}} per mm".format,
             (f"less sharp than the target at {kind} edges",
              f"sharper than the target at {kind} edges"),
-            f"no {kind} edges",
+            _why_none(evaluation, f"too few {kind} edges"),
         )
         for kind, by_side in evaluation.physics.edges.items()
     ]  # fmt: skip
     if kinds:
-        return worst(kinds)
+        return _on_all_series(worst(kinds), evaluation)
     return Tile("resolution", "Resolution", "not enough data", "", "the target's",
-                percent_range(tolerance.passes), "no clear edges of skin or lung")  # fmt: skip
+                percent_range(tolerance.passes),
+                _why_none(evaluation, "too few clear edges of skin or lung"))  # fmt: skip
+
+
+def _why_none(evaluation: Evaluation, why: str) -> str:
+    """Why a figure is missing: without any pairs the harmonized images were not measured at all."""
+    if evaluation.shared:
+        return why
+    return "no slices pair, neither with the target nor with a source; give the source's scans"
 
 
 def _relative_tile(
@@ -104,15 +133,16 @@ def _relative_tile(
     passes = passing_range(tolerance, retest)
     status = judge(figure, tolerance, retest)
     words = f"{100 * abs(figure.value):.0f} % {less_and_more[figure.value > 0]}"
+    value = f"{shown(new.value)}, {percent(figure.value)}{interval_text(figure, percent)}"
     limit = percent_range(passes)
-    if retest is not None:
+    if retest is not None and np.isfinite(retest.value):
         limit += f" (repeat scan {percent(retest.value)})"
     return Tile(
         key,
         title,
         status,
-        f"{shown(new.value)}, {percent(figure.value)}{interval_text(figure, percent)}",
-        shown(target.value),
+        value if np.isfinite(figure.value) else "",
+        shown(target.value) if np.isfinite(target.value) else "the target's",
         limit,
         reason_for(status, figure, passes, title.lower(), words),
     )
@@ -179,12 +209,20 @@ def geometry(evaluation: Evaluation) -> Tile:
     figure = _displacement(moved, evaluation.settings.seed) if moved else None
     status = judge(figure, tolerance)
     if figure is None:
-        reason = f"fewer than {MIN_SLICES} slices could be aligned"
+        reason = _why_none(evaluation, f"fewer than {MIN_SLICES} slices could be aligned")
         value = ""
     else:
         value = f"{figure.value:.2f} px from the {against}{interval_text(figure, '{:.2f}'.format)}"
         words = f"images lie {figure.value:.2f} px from the {against}'s"
         reason = reason_for(status, figure, tolerance.passes, "the displacement", words)
+        lengths_px = np.hypot(*moved.slices_px.T) if moved else np.empty(0)
+        beyond = int((lengths_px > tolerance.fails).sum())
+        if status == "pass" and beyond > MOVED_SHARE * len(lengths_px):
+            status = "attention"
+            reason = (
+                f"{beyond} of {len(lengths_px)} slices lie more than {tolerance.fails:g} px from "
+                f"the {against}'s"
+            )
     return Tile("geometry", "Geometry", status, value, "0 px",
                 f"{tolerance.passes:g} px", reason)  # fmt: skip
 

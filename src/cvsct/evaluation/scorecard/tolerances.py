@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from cvsct.core.errors import UsageError
 from cvsct.core.settings import Settings
@@ -18,6 +18,8 @@ DEFAULTS_FILE = "tolerances.toml"
 
 class Tolerance(Settings):
     """Tolerance of a figure whose target is 0, both ways."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     passes: float = Field(ge=0)
     """Largest absolute value that passes."""
@@ -37,6 +39,8 @@ class Tolerance(Settings):
 
 class FeatureTolerance(Settings):
     """Tolerance of the mean concordance of features."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     passes: float = Field(le=1)
     """Smallest concordance that passes."""
@@ -113,10 +117,12 @@ class Tolerances(Settings):
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except (OSError, ValueError) as error:
         raise UsageError(f"tolerances {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # of huge numbers and deep nesting too
         raise UsageError(f"tolerances {path} are no TOML: {error}") from error
 
 

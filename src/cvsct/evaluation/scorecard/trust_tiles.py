@@ -23,6 +23,8 @@ def guards(evaluation: Evaluation) -> Tile:
     n = len(records)
     flagged = sum(len(record.flagged) for record in records)
     judged = sum(record.judged or 0 for record in records)
+    unwatched = sum(not record.judged for record in records)
+    changed_limits = sorted({option for record in records for option in record.changed_limits})
     share = flagged / judged if judged else 0.0
     outside, at_target, inside = (
         sum(record.scan in kinds for record in records) for kinds in (OUTSIDE, AT_TARGET, INSIDE)
@@ -32,14 +34,19 @@ def guards(evaluation: Evaluation) -> Tile:
         [
             (bool(evaluation.wrong_direction), "fail", evaluation.wrong_direction),
             (share > tolerance.fails, "fail", changed),
+            (bool(evaluation.doubtful_roles), "attention", evaluation.doubtful_roles),
             (outside > 0, "attention", f"{outside} of {n} scans are unlike what the model knows"),
             (at_target > 0, "attention", f"{at_target} of {n} scans were like the target already"),
             (share > tolerance.passes or (flagged > 0 and not judged), "attention", changed),
+            (bool(changed_limits), "attention",
+             f"limits of the guards were changed by --guard {', '.join(changed_limits)}"),
             (not records, "not enough data", "no guard judged these scans"),
             (inside < n, "not enough data", f"no guard judged {n - inside} of {n} scans"),
+            (unwatched > 0, "not enough data",
+             f"no guard judged the slices of {unwatched} of {n} scans"),
             (True, "pass", "the guards found nothing"),
         ]
-    )
+    )  # fmt: skip
     value = ""
     if records:
         of_judged = f" of {judged}" if judged else ""
@@ -64,8 +71,10 @@ def independence(evaluation: Evaluation) -> Tile:
         status, reason = first_that_holds(
             [
                 (bool(found.warning), "fail", "the model learned from scans it is tested on"),
+                ("source" not in found.series, "not enough data",
+                 "the model may have learned from the source; give it with --source"),
                 (True, "pass", "the model learned from none of these scans"),
             ]
-        )
+        )  # fmt: skip
     target = "no scan it learned from"
     return Tile("independence", "Independence", status, value, target, "none", reason)
