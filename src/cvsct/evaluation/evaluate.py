@@ -171,6 +171,7 @@ def evaluate(
         settings=settings,
         unpaired_because=pairing.unpaired_because,
         n_slices=sum(len(slices.harmonized.hu) for slices in shared) if pairs else 0,
+        n_unpaired=len(harmonized) - len({pair.first for pair in pairs}) if pairs else 0,
         shared=tuple(shared),
         regions=tuple(regions),
         harmonized=compared.get("harmonized"),

@@ -49,6 +49,7 @@ class Evaluation:
         settings: settings that it was made with.
         unpaired_because: why slices could not be compared one by one; empty in paired mode.
         n_slices: number of slices compared; 0 in unpaired mode.
+        n_unpaired: number of harmonized series that were left out of a paired comparison.
         shared: slices of every side at the same places.
         regions: regions where features were measured.
         harmonized: agreement of the harmonized images with the target; None in unpaired mode.
@@ -91,6 +92,7 @@ class Evaluation:
     independence: Independence | None = None
     wrong_direction: str = ""
     doubtful_roles: str = ""
+    n_unpaired: int = 0
     identity: Identity | None = None
 
     @cached_property

@@ -51,7 +51,7 @@ def test_the_interval_decides(low: float, high: float, status: Status) -> None:
 )
 def test_without_an_interval_nothing_passes(figure: Resampled | None) -> None:
     assert judge(figure, TOLERANCE) == "not enough data"
-    reason = reason_for("not enough data", figure, 0.1, "bone", "")
+    reason = reason_for("not enough data", figure, (-0.1, 0.1), "bone", "")
     is_known = figure is not None and np.isfinite(figure.value)
     assert ("in too few places" if is_known else "could not be measured") in reason
 
@@ -68,14 +68,14 @@ def test_one_part_alone_has_no_interval(n: int, status: Status) -> None:
 def test_a_repeat_scan_widens_what_passes_to_its_own_value() -> None:
     figure, retest = spread(0.08, 0.12), spread(0.10, 0.16)
     assert judge(figure, TOLERANCE) == "attention"
-    assert passing_range(TOLERANCE, retest) == pytest.approx(0.13)
+    assert passing_range(TOLERANCE, retest) == pytest.approx((-0.1, 0.13))
     assert judge(figure, TOLERANCE, retest) == "pass"
     assert judge(spread(0.3, 0.4), TOLERANCE, retest) == "fail"
 
 
 def test_a_repeat_scan_that_is_none_widens_nothing_beyond_what_fails() -> None:
     other_kernel = spread(1.4, 1.5)
-    assert passing_range(TOLERANCE, other_kernel) == TOLERANCE.fails
+    assert passing_range(TOLERANCE, other_kernel) == (-TOLERANCE.passes, TOLERANCE.fails)
     assert judge(spread(0.3, 0.4), TOLERANCE, other_kernel) == "fail"
 
 

@@ -148,6 +148,38 @@ def test_a_tissue_that_was_made_worse_never_passes() -> None:
     assert "bone was" in tile.reason
 
 
+def elsewhere(volume: CTVolume) -> CTVolume:
+    """The same images half a meter further up, as another series."""
+    positions_mm = volume.geometry.positions_mm + np.array([0.0, 0.0, 500.0])
+    return replace(volume, geometry=replace(volume.geometry, positions_mm=positions_mm))
+
+
+def test_errors_of_two_series_do_not_cancel() -> None:
+    up, down = (
+        replace(REPEAT, hu=(REPEAT.hu + np.where(BODY > 300, shift, 0.0)).astype(np.float32))
+        for shift in (4.0, -4.0)
+    )
+    sides = ([scan, elsewhere(scan)] for scan in (TARGET, SOURCE))
+    evaluation = evaluate([up, elsewhere(down)], *sides, FAST)
+    tile = tile_of(evaluation, "ct_numbers")
+    assert abs(evaluation.physics.bias["harmonized"]["bone"].mean_hu or 9.0) < 1
+    assert tile.status == "attention"
+    assert "bone of series" in tile.reason
+
+
+def test_a_series_without_a_partner_is_not_signed() -> None:
+    sides = ([REPEAT, elsewhere(REPEAT)], [TARGET], [SOURCE, elsewhere(SOURCE)])
+    tile = tile_of(evaluate(*sides, FULL), "features")
+    assert (tile.status, tile.reason) == (
+        "not enough data", "1 harmonized series pair with no target series",
+    )  # fmt: skip
+
+
+def test_three_regions_do_not_judge_features() -> None:
+    tile = tile_of(judged(REPEAT), "features")
+    assert (tile.status, tile.reason) == ("not enough data", "3 regions, of 8 needed; give more")
+
+
 def test_features_further_from_the_target_than_before_fail() -> None:
     tile = tile_of(judged(SOURCE, REPEAT, FULL), "features")
     assert (tile.status, tile.reason) == (

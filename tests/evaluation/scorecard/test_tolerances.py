@@ -38,6 +38,8 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
         ("[features]\npasses = 0.5", "lies above passes"),
         ("noise_level = 3", "noise_level is a table"),
         ("[noise_level]\npasses = 'wide'", "valid number"),
+        ("[noise_level]\npasses = '0.1'", "valid number"),
+        ("[noise_level]\npasses = true", "valid number"),
         ("[noise_level\n", "no TOML"),
         ("[noise_level]\npasses = inf\nfails = inf", "finite number"),
         ("[features]\nfails = -inf", "finite number"),

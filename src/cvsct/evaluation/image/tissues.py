@@ -152,12 +152,14 @@ class TissueBias:
         n_pixels: number of pixels of the target in this tissue.
         resampled: the mean, resampled over columns of `COLUMN_MM` through the slices, alike for all
             sides; None where the target shows no such tissue.
+        of_series: the same of each series that shows it, by its number from 1.
     """
 
     mean_hu: float | None
     local_p95_hu: float | None
     n_pixels: int
     resampled: Resampled | None = field(default=None, repr=False)
+    of_series: Mapping[int, Resampled] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -249,17 +251,25 @@ class _BiasTally:
 
     def bias(self, seed: int) -> TissueBias:
         """Bias over all slices added."""
-        totals, counts = (
-            np.concatenate([np.empty(0), *sums]) for sums in (self.totals, self.counts)
-        )
-        filled = counts > 0
-        totals, counts = totals[filled], counts[filled]
-        n_pixels = int(counts.sum())
-        if not n_pixels:
+        series = {
+            number: (totals[counts > 0], counts[counts > 0])
+            for number, (totals, counts) in enumerate(zip(self.totals, self.counts, strict=True), 1)
+            if counts.any()
+        }
+        if not series:
             return TissueBias(None, _p95(self.local), 0)
-        weights = draw_weights(len(counts), seed, "columns of tissue")
-        mean = Resampled(float(totals.sum() / n_pixels), weights @ totals / (weights @ counts))
-        return TissueBias(mean.value, _p95(self.local), n_pixels, mean)
+        totals, counts = (np.concatenate(parts) for parts in zip(*series.values(), strict=True))
+        mean = _resampled_mean(totals, counts, seed)
+        of_series = {number: _resampled_mean(*sums, seed) for number, sums in series.items()}
+        return TissueBias(mean.value, _p95(self.local), int(counts.sum()), mean, of_series)
+
+
+def _resampled_mean(
+    totals: Float[np.ndarray, " columns"], counts: Float[np.ndarray, " columns"], seed: int
+) -> Resampled:
+    """Mean over pixels, resampled over the columns they lie in."""
+    weights = draw_weights(len(counts), seed, "columns of tissue")
+    return Resampled(float(totals.sum() / counts.sum()), weights @ totals / (weights @ counts))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from cvsct.evaluation.result import Evaluation
 
 
+MIN_REGIONS = 8
+"""Smallest number of regions from which a mean concordance is judged: of three, it reads .06 lower
+than of 120."""
+
+
 def features(evaluation: Evaluation) -> Tile:
     """Mean concordance of features over regions, against the least that passes or a repeat scan."""
     tolerance = evaluation.settings.tolerances.features
@@ -29,10 +34,15 @@ def features(evaluation: Evaluation) -> Tile:
         reason = f"no slices pair: {evaluation.unpaired_because}"
     elif new.mean.ccc is None or new.mean.low is None or new.mean.high is None:
         reason = "too few regions; give more with --rois"
+    elif len(evaluation.regions) < MIN_REGIONS:
+        reason = f"{len(evaluation.regions)} regions, of {MIN_REGIONS} needed; give more"
     else:
         mean = new.mean
         value = f"mean concordance {mean.ccc:.2f} ({mean.low:.2f} to {mean.high:.2f})"
         status, reason = _judge(new, old, retest, tolerance)
+        if status == "pass" and evaluation.n_unpaired:
+            status = "not enough data"
+            reason = f"{evaluation.n_unpaired} harmonized series pair with no target series"
     return Tile("features", "Features", status, value, target, limit, reason)
 
 

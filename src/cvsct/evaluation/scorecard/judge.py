@@ -24,26 +24,30 @@ def judge(
         figure: None where it was not measured.
         tolerance: what passes and what fails.
         retest: the same figure of the target's second scan, which no method can surpass: what
-            passes reaches to its value, but never beyond what fails.
+            passes reaches to its value on its side of 0, but never beyond what fails.
     """
     if figure is None or not np.isfinite(figure.value) or figure.interval is None:
         return "not enough data"
-    passes = passing_range(tolerance, retest)
+    lowest, highest = passing_range(tolerance, retest)
     low, high = figure.interval
-    if -passes <= low and high <= passes:
+    if lowest <= low and high <= highest:
         return "pass"
-    if low > passes or high < -passes:
+    if low > highest or high < lowest:
         return "fail" if abs(figure.value) > tolerance.fails else "attention"
-    return "not enough data" if high - low > 2 * passes else "attention"
+    return "not enough data" if high - low > highest - lowest else "attention"
 
 
 def reason_for(
-    status: Status, figure: Resampled | None, passes: float, about: str, words: str
+    status: Status,
+    figure: Resampled | None,
+    passes: tuple[float, float],
+    about: str,
+    words: str,
 ) -> str:
     """Why a figure has its status, as a sentence without its end.
 
     Args:
-        passes: largest absolute value that passes.
+        passes: lowest and highest value that pass.
         about: what is judged, as in "the interval of bone".
         words: what the figure says where it lies outside.
     """
@@ -58,16 +62,18 @@ def reason_for(
             f"the interval of {about} is wider than the tolerance; measure more slices, or more of "
             "the body"
         )
-    if abs(figure.value) <= passes:
+    if passes[0] <= figure.value <= passes[1]:
         return f"the interval of {about} reaches beyond the tolerance"
     return words
 
 
-def passing_range(tolerance: Tolerance, retest: Resampled | None) -> float:
-    """Largest absolute value that passes."""
-    if retest is None or not np.isfinite(retest.value):
-        return tolerance.passes
-    return max(tolerance.passes, min(abs(retest.value), tolerance.fails))
+def passing_range(tolerance: Tolerance, retest: Resampled | None = None) -> tuple[float, float]:
+    """Lowest and highest value that pass."""
+    lowest, highest = -tolerance.passes, tolerance.passes
+    if retest is not None and np.isfinite(retest.value):
+        reached = float(np.clip(retest.value, -tolerance.fails, tolerance.fails))
+        lowest, highest = min(lowest, reached), max(highest, reached)
+    return lowest, highest
 
 
 def first_that_holds(checks: Sequence[tuple[bool, Status, str]]) -> tuple[Status, str]:
@@ -93,6 +99,13 @@ def percent(share: float) -> str:
     return f"{100 * share:+.1f} %"
 
 
-def percent_range(share: float) -> str:
-    """A range about 0 in percent."""
-    return f"±{100 * share:.3g} %"
+def percent_range(lowest: float, highest: float) -> str:
+    """A range in percent."""
+    return f"{range_text(100 * lowest, 100 * highest)} %"
+
+
+def range_text(lowest: float, highest: float) -> str:
+    """A range, shortened where it is symmetric about 0."""
+    if -lowest == highest:
+        return f"±{highest:.3g}"
+    return f"{lowest:.3g} to {highest:+.3g}"

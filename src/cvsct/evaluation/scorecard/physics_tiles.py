@@ -18,6 +18,7 @@ from cvsct.evaluation.scorecard.judge import (
     passing_range,
     percent,
     percent_range,
+    range_text,
     reason_for,
     worst,
 )
@@ -103,7 +104,7 @@ def resolution(evaluation: Evaluation) -> Tile:
     if kinds:
         return _on_all_series(worst(kinds), evaluation)
     return Tile("resolution", "Resolution", "not enough data", "", "the target's",
-                percent_range(tolerance.passes),
+                percent_range(*passing_range(tolerance)),
                 _why_none(evaluation, "too few clear edges of skin or lung"))  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def _relative_tile(
     """Tile of a figure relative to the target's."""
     if not {"harmonized", "target"} <= by_side.keys():
         return Tile(key, title, "not enough data", "", "the target's",
-                    percent_range(tolerance.passes), why_none)  # fmt: skip
+                    percent_range(*passing_range(tolerance)), why_none)  # fmt: skip
     new, target = by_side["harmonized"], by_side["target"]
     figure = new.relative_to(target)
     retest = by_side["retest"].relative_to(target) if "retest" in by_side else None
@@ -134,7 +135,7 @@ def _relative_tile(
     status = judge(figure, tolerance, retest)
     words = f"{100 * abs(figure.value):.0f} % {less_and_more[figure.value > 0]}"
     value = f"{shown(new.value)}, {percent(figure.value)}{interval_text(figure, percent)}"
-    limit = percent_range(passes)
+    limit = percent_range(*passes)
     if retest is not None and np.isfinite(retest.value):
         limit += f" (repeat scan {percent(retest.value)})"
     return Tile(
@@ -178,6 +179,14 @@ def _tissue_tile(tissue: Tissue, tolerance: Tolerance, sides: Mapping[str, Tissu
     passes = passing_range(tolerance, retest)
     words = f"{tissue} is {figure.value:+.1f} HU from the target's"
     reason = reason_for(status, figure, passes, tissue, words)
+    away = [
+        (number, one)
+        for number, one in sides["harmonized"].of_series.items()
+        if _is_clear(one, passes)
+    ]
+    if status == "pass" and away:
+        number, one = max(away, key=lambda item: abs(item[1].value))
+        status, reason = "attention", f"{tissue} of series {number} is {one.value:+.1f} HU away"
     if old is not None and _is_worse(figure, old, tolerance):
         if status != "fail":
             status = "attention"
@@ -188,9 +197,16 @@ def _tissue_tile(tissue: Tissue, tolerance: Tolerance, sides: Mapping[str, Tissu
         status,
         f"{tissue} {figure.value:+.1f} HU{interval_text(figure, '{:+.1f}'.format)}",
         "0 HU",
-        f"{tissue} ±{passes:.2g} HU{' (repeat scan)' if passes > tolerance.passes else ''}",
+        f"{tissue} {range_text(*passes)} HU",
         reason,
     )
+
+
+def _is_clear(figure: Resampled, passes: tuple[float, float]) -> bool:
+    """Whether the whole interval lies outside of what passes."""
+    lowest, highest = passes
+    interval = figure.interval
+    return interval is not None and (interval[0] > highest or interval[1] < lowest)
 
 
 def _is_worse(new: Resampled, old: Resampled, tolerance: Tolerance) -> bool:
@@ -214,7 +230,7 @@ def geometry(evaluation: Evaluation) -> Tile:
     else:
         value = f"{figure.value:.2f} px from the {against}{interval_text(figure, '{:.2f}'.format)}"
         words = f"images lie {figure.value:.2f} px from the {against}'s"
-        reason = reason_for(status, figure, tolerance.passes, "the displacement", words)
+        reason = reason_for(status, figure, passing_range(tolerance), "the displacement", words)
         lengths_px = np.hypot(*moved.slices_px.T) if moved else np.empty(0)
         beyond = int((lengths_px > tolerance.fails).sum())
         if status == "pass" and beyond > MOVED_SHARE * len(lengths_px):

@@ -19,7 +19,7 @@ DEFAULTS_FILE = "tolerances.toml"
 class Tolerance(Settings):
     """Tolerance of a figure whose target is 0, both ways."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, strict=True)
 
     passes: float = Field(ge=0)
     """Largest absolute value that passes."""
@@ -40,7 +40,7 @@ class Tolerance(Settings):
 class FeatureTolerance(Settings):
     """Tolerance of the mean concordance of features."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, strict=True)
 
     passes: float = Field(le=1)
     """Smallest concordance that passes."""
