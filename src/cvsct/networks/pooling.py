@@ -1,7 +1,7 @@
 """Mean and maximum over channels or pixels, with gradients in the layout of the features.
 
 PyTorch's gradient of `amax` builds a mask of all maxima, counts them in 64-bit integers and comes
-back channels first. Together with its sums it took a quarter of a training step on processors.
+back channels first. Together with its sums it took a fifth of a training step on processors.
 Here the place of the maximum is kept, and the gradient is written there.
 """
 
