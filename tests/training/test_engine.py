@@ -286,4 +286,4 @@ def test_presets_watch_validate_and_hold_as_documented() -> None:
     for preset in (stable, cpu):
         assert preset.schedule.validate_steps == 200
         assert (preset.window_hu, preset.health.dead_steps) == ((-1024.0, 900.0), 300)
-        assert preset.generator.hold_low_px == 8.0
+        assert preset.generator.hold_low_px == 3.0

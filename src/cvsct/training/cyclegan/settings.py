@@ -63,7 +63,7 @@ class CycleConfig(TrainingConfig):
 
 
 _STABLE: dict[str, Any] = {
-    "generator": {"last_kernel": 3, "residual": True, "hold_low_px": 8.0},
+    "generator": {"last_kernel": 3, "residual": True, "hold_low_px": 3.0},
     "discriminator": {"sigmoid": False, "input_gain": 6.0, "kaiming": True},
     "domain": {
         "layers": ["relu2_1", "relu2_2", "relu3_1"],
