@@ -45,7 +45,7 @@ def test_tolerances_of_ones_own_decide_and_are_recorded(
     record = json.loads((out / "metrics.json").read_text())
     (tile,) = [t for t in record["scorecard"]["tiles"] if t["key"] == "noise_level"]
     assert tile["status"] == "pass"
-    assert "±900 %" in tile["tolerance"]
+    assert "±900\N{NO-BREAK SPACE}%" in tile["tolerance"]
     assert record["settings"]["tolerances"]["noise_level"]["passes"] == 9.0
 
 

@@ -49,6 +49,7 @@ def demo(
     )
     seconds = time.monotonic() - started
     report_result(
-        f"{found.summary()}\ndone in {seconds:.0f} s; open {report / 'report.html'}",
+        f"{found.summary()}\n{found.scorecard.headline}\n"
+        f"done in {seconds:.0f} s; open {report / 'report.html'}",
         {**folders, "seconds": round(seconds, 1)},
     )

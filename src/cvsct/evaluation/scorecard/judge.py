@@ -14,6 +14,8 @@ from cvsct.evaluation.resampled import Resampled
 from cvsct.evaluation.scorecard.tile import GRAVITY, Status, Tile
 from cvsct.evaluation.scorecard.tolerances import Tolerance
 
+PERCENT = "\N{NO-BREAK SPACE}%"
+
 
 def judge(
     figure: Resampled | None, tolerance: Tolerance, retest: Resampled | None = None
@@ -96,12 +98,12 @@ def interval_text(figure: Resampled, write: Callable[[float], str]) -> str:
 
 def percent(share: float) -> str:
     """A signed share in percent with one decimal."""
-    return f"{100 * share:+.1f} %"
+    return f"{100 * share:+.1f}{PERCENT}"
 
 
 def percent_range(lowest: float, highest: float) -> str:
     """A range in percent."""
-    return f"{range_text(100 * lowest, 100 * highest)} %"
+    return f"{range_text(100 * lowest, 100 * highest)}{PERCENT}"
 
 
 def range_text(lowest: float, highest: float) -> str:
