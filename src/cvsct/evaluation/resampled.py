@@ -57,6 +57,11 @@ class Resampled:
         low, high = np.percentile(defined, LEVELS_PERCENT)
         return float(low), float(high)
 
+    @property
+    def magnitude(self) -> Resampled:
+        """Its absolute value, resample by resample."""
+        return Resampled(abs(self.value), np.abs(self.samples))
+
     def relative_to(self, other: Resampled) -> Resampled:
         """Relative difference from another estimate, resample by resample."""
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from cvsct.core.masks import SOFT_TISSUE_WINDOW
 from cvsct.core.sides import SIDES
+from cvsct.evaluation.agreement.comparison import THRESHOLDS
 from cvsct.evaluation.agreement.concordance import ClassAgreement
 from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.image.edge_mtf import EdgeTransfer
@@ -36,9 +37,6 @@ MARKERS = {"source": "s", "harmonized": "o", "retest": "^", "target": "D"}
 
 MARKS = 8
 """Number of markers on a curve, about."""
-
-CCC_LEVELS = (0.85, 0.90)
-"""Concordance from which a feature is often called reproducible: marked in the plot."""
 
 RATIO_LIMITS = (0.25, 4.0)
 """Ends of the scale of ratios to the target; what lies beyond is not seen."""
@@ -193,8 +191,8 @@ def draw_concordance(axis: Any, sides: Mapping[str, Mapping[str, ClassAgreement]
 
 
 def mark_levels(axis: Any) -> None:
-    """Draw and label the vertical lines of `CCC_LEVELS`."""
-    for level, side in zip(CCC_LEVELS, ("right", "left"), strict=True):
+    """Draw and label the vertical lines of `THRESHOLDS`."""
+    for level, side in zip(THRESHOLDS, ("right", "left"), strict=True):
         axis.axvline(level, color="#666666", linewidth=0.8, linestyle=(0, (4, 3)))
         shift = -2 if side == "right" else 2
         axis.annotate(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cvsct.core.masks import SOFT_TISSUE_WINDOW
+from cvsct.evaluation.agreement.comparison import THRESHOLDS
 from cvsct.evaluation.report import figures, findings
 from cvsct.evaluation.report.examples import Example
 from cvsct.evaluation.result import Evaluation
@@ -30,7 +31,7 @@ def concordance_figures(evaluation: Evaluation) -> list[dict[str, str]]:
     figure = figures.new_figure(7.0, 3.6)
     classes = {side: comparison.across.classes for side, comparison in compared.items()}
     figures.draw_concordance(figure.subplots(), classes)
-    levels = " and ".join(f"{level:.2f}".lstrip("0") for level in figures.CCC_LEVELS)
+    levels = " and ".join(f"{level:.2f}".lstrip("0") for level in THRESHOLDS)
     return [
         embedded(
             figures.svg_base64(figure),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from cvsct.evaluation.resampled import Resampled
-from cvsct.evaluation.scorecard.tile import GRAVITY, Status, Tile
+from cvsct.evaluation.scorecard.tile import Status
 from cvsct.evaluation.scorecard.tolerances import Tolerance
 
 PERCENT = "\N{NO-BREAK SPACE}%"
@@ -34,9 +34,16 @@ def judge(
     low, high = figure.interval
     if lowest <= low and high <= highest:
         return "pass"
-    if low > highest or high < lowest:
+    if is_clear(figure, (lowest, highest)):
         return "fail" if abs(figure.value) > tolerance.fails else "attention"
     return "not enough data" if high - low > highest - lowest else "attention"
+
+
+def is_clear(figure: Resampled, passes: tuple[float, float]) -> bool:
+    """Whether the whole interval lies outside of what passes."""
+    lowest, highest = passes
+    interval = figure.interval
+    return interval is not None and (interval[0] > highest or interval[1] < lowest)
 
 
 def reason_for(
@@ -81,11 +88,6 @@ def passing_range(tolerance: Tolerance, retest: Resampled | None = None) -> tupl
 def first_that_holds(checks: Sequence[tuple[bool, Status, str]]) -> tuple[Status, str]:
     """Status and reason of the first check whose condition holds."""
     return next((status, reason) for holds, status, reason in checks if holds)
-
-
-def worst(tiles: Sequence[Tile]) -> Tile:
-    """The first tile of the worst status."""
-    return max(tiles, key=lambda tile: GRAVITY[tile.status])
 
 
 def interval_text(figure: Resampled, write: Callable[[float], str]) -> str:

@@ -14,15 +14,15 @@ from cvsct.evaluation.image.tissues import TISSUES, Tissue, TissueBias
 from cvsct.evaluation.resampled import Resampled, draw_weights
 from cvsct.evaluation.scorecard.judge import (
     interval_text,
+    is_clear,
     judge,
     passing_range,
     percent,
     percent_range,
     range_text,
     reason_for,
-    worst,
 )
-from cvsct.evaluation.scorecard.tile import Tile
+from cvsct.evaluation.scorecard.tile import Tile, worst
 from cvsct.evaluation.scorecard.tolerances import Tolerance
 
 if TYPE_CHECKING:
@@ -55,33 +55,44 @@ def _on_all_series(tile: Tile, evaluation: Evaluation) -> Tile:
 
 def noise_level(evaluation: Evaluation) -> Tile:
     """Standard deviation of noise against the target's."""
-    noise = evaluation.physics.noise
-    levels = {side: measured.level for side, measured in noise.items()}
-    tile = _relative_tile(
-        "noise_level",
-        "Noise level",
-        levels,
+    return _noise_tile(
+        evaluation,
+        ("noise_level", "Noise level"),
+        {side: noise.level for side, noise in evaluation.physics.noise.items()},
         evaluation.settings.tolerances.noise_level,
-        "{:.1f} HU".format,
+        "{:.1f} HU",
         ("less noise than the target", "more noise than the target"),
-        _why_none(evaluation, "no homogeneous tissue in which noise could be measured"),
     )
-    return _on_all_series(tile, evaluation)
 
 
 def noise_texture(evaluation: Evaluation) -> Tile:
     """Mean frequency of noise against the target's."""
-    noise = evaluation.physics.noise
-    frequencies = {side: measured.mean_frequency for side, measured in noise.items()}
-    tile = _relative_tile(
-        "noise_texture",
-        "Noise texture",
-        frequencies,
+    return _noise_tile(
+        evaluation,
+        ("noise_texture", "Noise texture"),
+        {side: noise.mean_frequency for side, noise in evaluation.physics.noise.items()},
         evaluation.settings.tolerances.noise_texture,
-        "mean frequency {:.3f} per mm".format,
+        "mean frequency {:.3f} per mm",
         ("coarser noise than the target", "finer noise than the target"),
-        _why_none(evaluation, "no homogeneous tissue in which noise could be measured"),
     )
+
+
+def _noise_tile(
+    evaluation: Evaluation,
+    names: tuple[str, str],
+    by_side: Mapping[str, Resampled],
+    tolerance: Tolerance,
+    shown: str,
+    less_and_more: tuple[str, str],
+) -> Tile:
+    """Tile of a figure of noise.
+
+    Args:
+        names: key and title of the tile.
+        shown: format of the figure.
+    """
+    why_none = _why_none(evaluation, "no homogeneous tissue in which noise could be measured")
+    tile = _relative_tile(*names, by_side, tolerance, shown.format, less_and_more, why_none)
     return _on_all_series(tile, evaluation)
 
 
@@ -182,7 +193,7 @@ def _tissue_tile(tissue: Tissue, tolerance: Tolerance, sides: Mapping[str, Tissu
     away = [
         (number, one)
         for number, one in sides["harmonized"].of_series.items()
-        if _is_clear(one, passes)
+        if is_clear(one, passes)
     ]
     if status == "pass" and away:
         number, one = max(away, key=lambda item: abs(item[1].value))
@@ -202,16 +213,9 @@ def _tissue_tile(tissue: Tissue, tolerance: Tolerance, sides: Mapping[str, Tissu
     )
 
 
-def _is_clear(figure: Resampled, passes: tuple[float, float]) -> bool:
-    """Whether the whole interval lies outside of what passes."""
-    lowest, highest = passes
-    interval = figure.interval
-    return interval is not None and (interval[0] > highest or interval[1] < lowest)
-
-
 def _is_worse(new: Resampled, old: Resampled, tolerance: Tolerance) -> bool:
     """Whether a figure is clearly further from 0 than before."""
-    change = Resampled(abs(new.value) - abs(old.value), np.abs(new.samples) - np.abs(old.samples))
+    change = new.magnitude.less(old.magnitude)
     clear = change.interval is not None and change.interval[0] > 0
     return clear and change.value > WORSE_SHARE * tolerance.passes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -36,6 +36,11 @@ class Tile:
     reason: str
 
 
+def worst(tiles: Sequence[Tile]) -> Tile:
+    """The first tile of the worst status."""
+    return max(tiles, key=lambda tile: GRAVITY[tile.status])
+
+
 @dataclass(frozen=True)
 class Scorecard:
     """Scorecard of an evaluation, as strict as its worst tile.
@@ -49,7 +54,7 @@ class Scorecard:
     @property
     def worst(self) -> Tile:
         """The first tile of the worst status."""
-        return max(self.tiles, key=lambda tile: GRAVITY[tile.status])
+        return worst(self.tiles)
 
     @property
     def status(self) -> Status:

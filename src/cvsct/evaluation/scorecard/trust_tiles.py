@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cvsct.evaluation.scorecard.judge import first_that_holds
-from cvsct.evaluation.scorecard.tile import Tile
+from cvsct.evaluation.scorecard.tile import Status, Tile
 
 if TYPE_CHECKING:
     from cvsct.evaluation.result import Evaluation
@@ -60,12 +60,10 @@ def guards(evaluation: Evaluation) -> Tile:
 def independence(evaluation: Evaluation) -> Tile:
     """Whether the model learned from the scans that it is judged on."""
     found = evaluation.independence
-    if found is None:
-        value = "unknown"
-        status, reason = first_that_holds(
-            [(True, "not enough data", "nothing tells which scans the model learned from")]
-        )
-    else:
+    value = "unknown"
+    status: Status = "not enough data"
+    reason = "nothing tells which scans the model learned from"
+    if found is not None:
         n_series = sum(n for _, n in found.series.values())
         value = f"{sum(found.learned.values())} slices of {n_series} series"
         status, reason = first_that_holds(
