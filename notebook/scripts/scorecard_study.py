@@ -1,6 +1,9 @@
 """Operating point of each tile of the scorecard: repeat scans, and faults that are planted.
 
     python notebook/scripts/scorecard_study.py --out FOLDER --draws 20 [--slices 8] [--workers 2]
+           [--faults blur ...]
+
+Draws that OUT holds are used again; faults that are named are measured again in all of them.
 
 Each draw is a new patient-like body, scanned by one scanner with a soft kernel: the target, its
 repeat scan, a scan of a sharp kernel (the source), and one at 10,000 times the dose, whose noise is
@@ -23,8 +26,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,23 +84,33 @@ def plan(draws: int, slices: int) -> list[Scan]:
     return scans
 
 
-def faults(sides: dict[str, CTVolume]) -> Iterator[tuple[str, float, CTVolume]]:
-    """The repeat scan with each fault, by name and size."""
+def faults(
+    sides: dict[str, CTVolume], wanted: Sequence[str]
+) -> Iterator[tuple[str, float, CTVolume]]:
+    """The repeat scan with each fault that is wanted, by name and size."""
     repeat, quiet = sides["repeat"].hu, sides["quiet"].hu
     noise = repeat - quiet
     other = sides["other"].hu - sides["quiet-other"].hu
     other = other * (noise.std() / other.std())
     bone = TissueMap.of(sides["quiet"]).codes == 5
-    for size in SIZES:
-        yield "bone", size, _with(sides, repeat + np.where(bone, size * BONE_HU, 0.0))
-        sigma = blur_for(sides, size * BLUR)
-        blurred = ndimage.gaussian_filter(quiet, (0, sigma, sigma))
-        yield "blur", size, _with(sides, blurred + noise)
-        yield "noise", size, _with(sides, quiet + (1 + size * NOISE) * noise)
-        mixed = _mixed(noise, other, size / 2)
-        yield "texture", size, _with(sides, quiet + mixed)
-        moved = ndimage.shift(repeat, (0, 0, size * SHIFT_PX), order=3, mode="nearest")
-        yield "shift", size, _with(sides, moved)
+    make: dict[str, Callable[[float], np.ndarray]] = {
+        "bone": lambda size: repeat + np.where(bone, size * BONE_HU, 0.0),
+        "blur": lambda size: blurred(quiet, blur_for(sides, size * BLUR)) + noise,
+        "noise": lambda size: quiet + (1 + size * NOISE) * noise,
+        "texture": lambda size: quiet + _mixed(noise, other, size / 2),
+        "shift": lambda size: ndimage.shift(
+            repeat, (0, 0, size * SHIFT_PX), order=3, mode="nearest"
+        ),
+    }
+    for name, spoilt in make.items():
+        for size in SIZES if name in wanted else ():
+            yield name, size, _with(sides, spoilt(size))
+
+
+def blurred(hu: np.ndarray, sigma_px: float) -> np.ndarray:
+    """Slices under a Gaussian, by its transfer: a sampled kernel of .3 px hardly blurs at all."""
+    spectra = np.fft.fft2(hu.astype(np.float64))
+    return np.stack([np.fft.ifft2(ndimage.fourier_gaussian(s, sigma_px)).real for s in spectra])
 
 
 def _mixed(noise: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
@@ -130,26 +145,40 @@ def judged(sides: dict[str, CTVolume], harmonized: CTVolume, rois: int) -> Evalu
     return replace(evaluation, guards=(CLEAR,), independence=independence)
 
 
-def study_draw(folder: Path) -> dict[str, dict[str, list[str]]]:
+def study_draw(folder: Path, wanted: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """Status and value: of all tiles for the repeat scan, of one tile for each fault."""
     sides = {part.name: cvsct.read_series(part) for part in sorted(folder.iterdir())}
-    perfect = judged(sides, sides["repeat"], 120)
-    found = {"repeat": {t.key: [t.status, t.value] for t in perfect.scorecard.tiles}}
+    found: dict[str, dict[str, list[str]]] = {}
 
     def note(fault: str, evaluation: Evaluation) -> None:
-        (tile,) = [
-            t for t in evaluation.scorecard.tiles if t.key == TILES[fault.split(maxsplit=1)[0]]
-        ]
+        key = TILES[fault.split(maxsplit=1)[0]]
+        (tile,) = [tile for tile in evaluation.scorecard.tiles if tile.key == key]
         found[fault] = {tile.key: [tile.status, tile.value]}
 
-    for name, size, volume in faults(sides):
+    for name, size, volume in faults(sides, wanted):
         note(f"{name} x{size:g}", judged(sides, volume, 3))
+    if "repeat" not in wanted:
+        return found
+    perfect = judged(sides, sides["repeat"], 120)
+    found["repeat"] = {t.key: [t.status, t.value] for t in perfect.scorecard.tiles}
     for size in SIZES:
         learned = Independence(
             {"source": 0, "target": int(2 * size)}, {"source": (0, 1), "target": (1, 1)}
         )
         note(f"learned x{size:g}", replace(perfect, independence=learned))
     note("direction x1", replace(perfect, wrong_direction="1 of 1 series in the other direction"))
+    return found
+
+
+def draw_again(out: Path, draw: int, again: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """The figures of a draw, from OUT where they are there and are not to be measured again."""
+    cached = out / f"draw-{draw:02d}.json"
+    found = json.loads(cached.read_text()) if cached.exists() else {}
+    wanted = again if found else ["repeat", *TILES]
+    if wanted:
+        found |= study_draw(out / "scans" / f"{draw:02d}", wanted)
+        write_json(cached, found)
+        print(f"draw {draw}", flush=True)
     return found
 
 
@@ -160,6 +189,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--slices", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--faults", nargs="*", default=[], choices=["repeat", *TILES])
     options = parser.parse_args()
     scans, folder = plan(options.draws, options.slices), options.out / "scans"
     simulated = run_simulation(
@@ -168,15 +198,12 @@ def main() -> None:
     )  # fmt: skip
     if simulated.failed:
         raise SystemExit(f"scans failed: {simulated.failed}")
-    draws = {}
-    for draw in range(options.draws):
-        cached = options.out / f"draw-{draw:02d}.json"
-        if not cached.exists():
-            write_json(cached, study_draw(folder / f"{draw:02d}"))
-        draws[draw] = json.loads(cached.read_text())
-        print(f"draw {draw + 1} of {options.draws}", flush=True)
+    with ProcessPoolExecutor(options.workers) as pool:
+        draws = list(
+            pool.map(partial(draw_again, options.out, again=options.faults), range(options.draws))
+        )
     table: dict[str, dict[str, dict[Status, int]]] = {}
-    for found in draws.values():
+    for found in draws:
         for fault, tiles in found.items():
             for key, (status, _) in tiles.items():
                 counts = table.setdefault(fault, {}).setdefault(key, Counter())
