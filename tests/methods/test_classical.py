@@ -22,7 +22,7 @@ from cvsct.methods.histogram import load_histogram, train_histogram
 from cvsct.methods.identity import load_input, train_input
 from cvsct.methods.registry import METHODS
 from cvsct.methods.spectrum.apply import load_spectrum
-from cvsct.methods.spectrum.expected_noise import WATER_PER_MM, expected_log_noise
+from cvsct.methods.spectrum.expected_noise import WATER_PER_MM, expected_noise
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
 from cvsct.methods.spectrum.matched_patches import smooth_log_gain
 from cvsct.methods.spectrum.settings import SpectrumSettings
@@ -125,7 +125,7 @@ def test_expected_noise_of_a_water_disc_is_the_attenuation_across_it() -> None:
     side, pixel_mm = 256, 1.0
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     hu = np.where(np.hypot(y, x) < 90, 0.0, -1000.0)[None]
-    centre = expected_log_noise(make_volume(hu, pixel_mm=pixel_mm))[0, 15:17, 15:17]
+    centre = expected_noise(make_volume(hu, pixel_mm=pixel_mm)).log_power[0, 15:17, 15:17]
     assert centre == pytest.approx(WATER_PER_MM * 180, rel=0.03)
 
 
@@ -251,7 +251,7 @@ def test_a_model_survives_its_folder_and_training_repeats_exactly(
     for reverse in (False, True):
         mapped = [
             row.load(b, "b2a" if reverse else "a2b", RunOptions())(source[0])
-            for b in (bundle, read)
+            for b in (written, read)
         ]
         assert np.array_equal(*mapped)
         assert mapped[0].shape == source[0].hu.shape

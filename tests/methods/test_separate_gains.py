@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.fft
+from scipy import ndimage
 
 from cvsct.core.errors import TrainingError
 from cvsct.core.progress import silent
 from cvsct.core.volume import CTVolume
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.spectrum.apply import load_spectrum
-from cvsct.methods.spectrum.block_filter import BlockGains, filter_blocks
-from cvsct.methods.spectrum.expected_noise import WATER_PER_MM
+from cvsct.methods.spectrum.block_filter import filter_blocks
+from cvsct.methods.spectrum.block_gains import BlockGains
+from cvsct.methods.spectrum.expected_noise import WATER_PER_MM, expected_noise
+from cvsct.methods.spectrum.noise_law import fit_noise_law
 from cvsct.methods.spectrum.patches import PatchKind, domain_patches
-from cvsct.methods.spectrum.separate_gains import dose_law, homogeneous_patches
+from cvsct.methods.spectrum.soft_tissue_noise import split_soft_tissue
 from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
@@ -43,6 +46,17 @@ def away_mm() -> np.ndarray:
 
 
 @cache
+def expected_in_disc(radius_mm: float) -> np.ndarray:
+    """Log noise power that attenuation makes in a disc of water, less its mean."""
+    disc = make_volume(np.where(away_mm() < radius_mm, 20.0, -1000.0)[None], pixel_mm=PIXEL_MM)
+    expected = expected_noise(disc)
+    coarse = (expected.log_power - expected.slice_mean[:, None, None])[0]
+    return np.asarray(
+        ndimage.zoom(coarse, SIDE / len(coarse), order=1, grid_mode=True, mode="nearest")
+    )
+
+
+@cache
 def world(
     seed: int,
     structure_mm: float,
@@ -54,6 +68,8 @@ def world(
     structure_hu: float = 120.0,
 ) -> CTVolume:
     """A body half homogeneous and half of fine structure; its noise has a kernel of its own.
+
+    Its power follows attenuation within a slice, not between bodies, as with modulated current.
 
     Args:
         louder_outside: log power of noise grows by this for each (100 mm)² of the radius squared.
@@ -68,6 +84,7 @@ def world(
     body = np.where(inside, 20 + fine, -1000)
     noise = through(rng.normal(0, noise_hu_mm / PIXEL_MM, body.shape), noise_mm)
     noise *= np.exp(0.5 * louder_outside * ((away_mm() / 100) ** 2 - 1))
+    noise *= np.exp(0.5 * expected_in_disc(radius_mm))
     return make_volume(through(body, structure_mm) + noise, pixel_mm=PIXEL_MM)
 
 
@@ -140,11 +157,11 @@ def test_the_dose_law_is_read_off_the_scans() -> None:
         volumes.append(make_volume(body + noise * louder, pixel_mm=PIXEL_MM))
     f = np.arange(0.0, 0.7, 0.05)
     (soft,) = domain_patches(volumes, f, [PatchKind(20.0, "soft", 1.0)], 99, "source", silent)
-    homogeneous = homogeneous_patches(soft, "source")
-    law, sd = dose_law((homogeneous, homogeneous), f, (0.5, 1.0))
-    assert law == pytest.approx(truth, abs=0.12)
-    assert sd < 0.15
-    assert dose_law((homogeneous, homogeneous), f, (0.5, 0.0)) == (0.5, 0.0)
+    homogeneous = split_soft_tissue(soft, "source").homogeneous
+    law = fit_noise_law(homogeneous, soft, f, (0.5, 1.0))
+    assert law.between == pytest.approx(truth, abs=0.12)
+    assert law.between_sd < 0.15
+    assert fit_noise_law(homogeneous, soft, f, (0.5, 0.0)).between == 0.5
 
 
 def test_a_wrong_dose_law_is_corrected_by_what_is_left_after_filtering() -> None:
@@ -165,7 +182,7 @@ def test_scans_without_even_tissue_are_refused_with_a_remedy() -> None:
     lung = make_volume(np.full((40, 128, 128), -800.0))
     (soft,) = domain_patches([lung], FLAT, [PatchKind(20.0, "soft", 1.0)], 99, "x", silent)
     with pytest.raises(TrainingError, match=r"target scans hold 0 regions.*spectrum-plain"):
-        homogeneous_patches(soft, "target")
+        split_soft_tissue(soft, "target")
 
 
 def gains(noise: float, structure: float, log_power: float = 4.0) -> BlockGains:

@@ -10,7 +10,12 @@ from cvsct.core.errors import UsageError
 from cvsct.core.volume import CTVolume
 from cvsct.guard.apply import Guard
 from cvsct.guard.scan_verdict import ScanVerdict
-from cvsct.inference.streaming import adapt_and_check, derivation_of, harmonize_volume
+from cvsct.inference.streaming import (
+    adapt_and_check,
+    derivation_of,
+    harmonize_volume,
+    with_synthesis,
+)
 from cvsct.io.dicom.derive import Derivation
 from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
@@ -93,6 +98,7 @@ class Model:
         guard: Sequence[str] = (),
         engine: str = "auto",
         precision: str = "fp32",
+        seed: int | None = None,
     ) -> HarmonizedVolume:
         """Harmonize a volume in memory, as if the other scanner had made it.
 
@@ -105,6 +111,9 @@ class Model:
                 a limit, `scan=note` accepts an unusual scan with a note, `off` checks nothing.
             engine: what runs a network: `auto`, `openvino` or `torch`.
             precision: precision of a network: `fp32` or `bf16`.
+            seed: seed of noise that the method adds, for another draw of it. Without one the
+                noise follows from the series (its UID, or its CT numbers), the model and each
+                slice's position, so that it is the same in every run.
 
         Returns:
             The harmonized volume, float32 HU of the same shape and geometry, with the findings of
@@ -125,10 +134,12 @@ class Model:
         options = RunOptions(engine, precision)
         mapping = find_method(self.method).load(self.bundle, direction, options)
         model_guard = Guard.of(self.bundle, reverse, guard)
-        mapping, input_check = adapt_and_check(volume, mapping, model_guard)
+        mapping, input_check = adapt_and_check(volume, mapping, model_guard, seed)
         result = harmonize_volume(volume, mapping)
         remarks = model_guard.watch()(volume, result)
-        derivation = derivation_of(self.bundle, mapping, reverse, keep_equipment=False)
+        derivation = with_synthesis(
+            derivation_of(self.bundle, mapping, reverse, keep_equipment=False), mapping
+        )
         return HarmonizedVolume(result, volume, input_check, tuple(remarks), derivation)
 
     def is_reverse(self, direction: str) -> bool:

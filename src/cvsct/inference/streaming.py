@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ class Outcome:
         n_slices: number of slices written.
         mean_change_hu: mean absolute change of the voxels, in HU.
         guard: findings of the guard (`cvsct.guard.apply.report`); empty without a guard.
+        synthesis: shares of the noise variance that was generated, 0 to 1: `predicted_share` by
+            the model, as headers tell it, and `measured_share` over the slices; empty where all
+            noise comes from the source.
         names: for NIfTI, the names of the source file and of the derived file.
         notes: remarks on the source series.
         error: why there is no derived series; empty where there is one.
@@ -57,6 +60,7 @@ class Outcome:
     n_slices: int = 0
     mean_change_hu: float = 0.0
     guard: dict[str, Any] = field(default_factory=dict)
+    synthesis: dict[str, float] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     error: str = ""
@@ -73,6 +77,7 @@ class Outcome:
             "n_slices": self.n_slices,
             "mean_change_hu": round(self.mean_change_hu, 3),
             **({"guard": self.guard} if self.guard else {}),
+            **({"synthesis": self.synthesis} if self.synthesis else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
         }
 
@@ -138,6 +143,22 @@ def derivation_of(
     )
 
 
+def with_synthesis(derivation: Derivation, fitted: VolumeMapping) -> Derivation:
+    """Derivation that also records how much noise a mapping that fits the scan will add."""
+    share = fitted.synthesis.predicted_share if fitted.synthesis else 0.0
+    return replace(derivation, synthesized_share=share)
+
+
+def synthesis_report(fitted: VolumeMapping) -> dict[str, float]:
+    """Entry `synthesis` of a series' manifest row; empty where no noise was added."""
+    if fitted.synthesis is None or not fitted.synthesis.predicted_share:
+        return {}
+    return {
+        "predicted_share": fitted.synthesis.predicted_share,
+        "measured_share": round(fitted.synthesis.measured_share(), 4),
+    }
+
+
 def reportable_names(series: SeriesFiles) -> dict[str, str]:
     """Names of a NIfTI source and of its derived file, for a manifest that may be shared.
 
@@ -174,9 +195,12 @@ def refuse_derived(series: SeriesFiles, force: bool = False) -> None:
 
 
 def adapt_and_check(
-    scan: OpenedScan, mapping: VolumeMapping, guard: Guard
+    scan: OpenedScan, mapping: VolumeMapping, guard: Guard, seed: int | None = None
 ) -> tuple[VolumeMapping, ScanVerdict | None]:
     """Adapt a mapping to a scan and check the scan, from the same sampled slices.
+
+    Args:
+        seed: of noise that the method adds, in place of the scan's identity.
 
     Returns:
         The adapted mapping, and the guard's verdict on the scan; None where it checks no scans.
@@ -188,7 +212,7 @@ def adapt_and_check(
     if mapping.fit is None and not guard.checks_scans:
         return mapping, None
     sample = read_sample(scan)
-    fitted = mapping.fitted_to(sample)
+    fitted = mapping.fitted_to(sample, seed)
     return fitted, guard.check_scan(scan_facts(scan), sample, fitted.position)
 
 
@@ -242,7 +266,7 @@ def harmonize_series(
         return source, result
 
     with new_folder(folder) as partial:
-        writer = derived_writer(stack, partial, derivation, series)
+        writer = derived_writer(stack, partial, with_synthesis(derivation, fitted), series)
 
         def write(slices: tuple[CTVolume, CTVolume]) -> None:
             source, result = slices
@@ -268,6 +292,7 @@ def harmonize_series(
         n_slices=len(stack),
         mean_change_hu=float(np.mean(change_hu)),
         guard=guard_report(verdict, watch, fitted.remark),
+        synthesis=synthesis_report(fitted),
         names=reportable_names(series),
         notes=stack.notes,
     )

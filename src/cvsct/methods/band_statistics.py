@@ -19,7 +19,7 @@ from cvsct.core.masks import soft_tissue
 from cvsct.core.progress import Progress
 from cvsct.core.volume import CTVolume, Scans, facts_of
 from cvsct.methods.sampling import measure_slices
-from cvsct.methods.spectrum.expected_noise import expected_log_noise
+from cvsct.methods.spectrum.expected_noise import expected_noise
 from cvsct.methods.spectrum.patches import RADIUS_UNIT_MM
 from cvsct.methods.spectrum.slice_filter import Gain, filtered_slices
 
@@ -229,7 +229,7 @@ def _slice_samples(
     radii = blocks.mean(radius_sq(volume))
     slice_bands = bands.split(volume, before.frequencies_per_mm, before.log_gain)
     for mask, noise, parts in zip(
-        tissue_mask(volume), expected_log_noise(volume), slice_bands, strict=True
+        tissue_mask(volume), expected_noise(volume).log_power, slice_bands, strict=True
     ):
         share = blocks.local(mask.astype(np.float32))
         sampled = blocks.every_third(share > MIN_TISSUE_SHARE)

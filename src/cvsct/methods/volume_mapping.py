@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -48,6 +48,33 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class NoiseSynthesis:
+    """Noise that a mapping adds to a scan: its share of the noise variance of the output, 0 to 1.
+
+    Args:
+        predicted_share: as the model's fit predicts it, known before any slice is mapped.
+        measured_share: as it is over the slices that were mapped so far.
+    """
+
+    predicted_share: float
+    measured_share: Callable[[], float]
+
+
+@runtime_checkable
+class Fit(Protocol):
+    """Function that adapts a mapping to one scan."""
+
+    def __call__(self, sample: CTVolume, seed: int | None = None, /) -> VolumeMapping:
+        """Adapt the mapping.
+
+        Args:
+            sample: slices that represent the scan (`core.sampling`).
+            seed: of random numbers, in place of the scan's identity.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class VolumeMapping:
     """Function from a volume to its harmonized HU, with how it must be called.
 
@@ -60,6 +87,7 @@ class VolumeMapping:
         fit: the mapping for one scan, from a sample of its slices; for a method that does not
             treat all scans alike.
         remark: what that sample told, for the manifest.
+        synthesis: noise that is added; None where the method makes none.
         position: where that sample lies between the domains: 1 reads like the side that is mapped
             from, 0 like the other; None where the method does not measure it, or cannot.
     """
@@ -67,13 +95,18 @@ class VolumeMapping:
     run: Callable[[CTVolume], Float32[np.ndarray, "slices rows columns"]]
     slices_at_once: int | None = SLICES_AT_ONCE
     engine: Engine | None = None
-    fit: Callable[[CTVolume], VolumeMapping] | None = None
+    fit: Fit | None = None
     remark: str = ""
+    synthesis: NoiseSynthesis | None = None
     position: float | None = None
 
-    def fitted_to(self, sample: CTVolume) -> VolumeMapping:
-        """Adapt the mapping to a scan, given a sample of its slices (`core.sampling`)."""
-        return self if self.fit is None else self.fit(sample)
+    def fitted_to(self, sample: CTVolume, seed: int | None = None) -> VolumeMapping:
+        """Adapt the mapping to a scan, given a sample of its slices (`core.sampling`).
+
+        Args:
+            seed: of noise that the method adds, in place of the scan's identity.
+        """
+        return self if self.fit is None else self.fit(sample, seed)
 
     def __call__(self, volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
         """Map a complete scan in memory."""

@@ -89,6 +89,8 @@ class Derivation:
         config_sha256: hash of all settings that shape the pixels, direction included.
         keep_equipment: keep the scanner as Manufacturer, for users who batch by it.
         timestamp: when the images were made, as 14 digits (`20261128093000`); empty leaves it out.
+        synthesized_share: share of the noise variance that was generated, as the model predicts it,
+            0 to 1; 0 where all noise comes from the source.
     """
 
     method: str
@@ -99,6 +101,7 @@ class Derivation:
     config_sha256: str
     keep_equipment: bool = False
     timestamp: str = ""
+    synthesized_share: float = 0.0
 
     def uid(self, source_uid: str, role: str, content: Hashable = None) -> str:
         """UID of an object derived from one with `source_uid`.
@@ -126,9 +129,14 @@ class Derivation:
         return "/".join(kernels) or self.target
 
     def __str__(self) -> str:
+        synthesis = (
+            f"Noise was synthesized: {self.synthesized_share:.0%} of its variance. "
+            if self.synthesized_share
+            else ""
+        )
         return (
-            f"{RESEARCH}. {SOFTWARE} {__version__}, method {self.method}: made to look like "
-            f"{self.target[:400]}. Model {self.model_name} {self.model_version}, "
+            f"{synthesis}{RESEARCH}. {SOFTWARE} {__version__}, method {self.method}: made to look "
+            f"like {self.target[:400]}. Model {self.model_name} {self.model_version}, "
             f"sha256 {self.model_sha256}; configuration sha256 {self.config_sha256}."
         )
 
@@ -168,6 +176,8 @@ def derived_header(
     _set_description(header, source, derivation)
     _set_time(header, derivation)
     _set_derivation(header, source, derivation)
+    if derivation.synthesized_share:
+        header.SyntheticData = "YES"  # PS3.3 C.12.1.1: some of the content is made artificially
     _set_equipment(header, source, derivation)
     _correct_pixel_attributes(header, source, encoding)
     return header

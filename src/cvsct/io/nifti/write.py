@@ -29,6 +29,7 @@ from cvsct.io.nifti.header import SUFFIXES, is_nifti, sizes_of
 from cvsct.io.nifti.read import TO_LPS, NiftiStack
 
 DESCRIPTION = b"cvsct derived, research use only"
+SYNTHESIZED = b"; noise synthesized"
 HARMONIZED = "_harmonized"
 """Suffix added to the name of a NIfTI source."""
 SLICES_AT_ONCE = 16
@@ -121,7 +122,8 @@ class NiftiWriter:
         source = self._source
         uid = self._derivation.uid(source.series_uid, "series")
         header = source.header.copy()
-        header["descrip"] = DESCRIPTION
+        made = SYNTHESIZED if self._derivation.synthesized_share else b""
+        header["descrip"] = DESCRIPTION + made
         suffix = output_suffix(source.path)
         hashed = hashlib.sha256(uid.encode()).hexdigest()[:32]
         path = self._folder / (output_name(self._name, source.path) or f"{hashed}{suffix}")

@@ -1,28 +1,38 @@
 """Block-wise filter with separate gains for noise and structure.
 
-A slice is cut into overlapping blocks under a sine window. In each block every frequency is told
-to be structure as far as its power stands out of the noise's, and gets a gain between the two:
-noise its own, structure its own. All gains are real, so nothing moves; where both are equal it is
-one zero-phase filter.
+A slice is cut into overlapping blocks. In each block every frequency is told to be structure as far
+as its power stands out of the noise's, and gets a gain between the two: noise its own, structure
+its own. All gains are real, so nothing moves; where both are equal it is one zero-phase filter.
+
+Noise that amplification must not make (`block_gains`) is added to each block, with the power and
+the direction that the output's scanner would show at that place, whatever else is in the block.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
+from scipy.stats import norm
 
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
-from cvsct.methods.spectrum.patches import RADIUS_UNIT_MM
+from cvsct.methods.spectrum.block_gains import AddedNoise, BlockGains
+from cvsct.methods.spectrum.blocks import BLOCK_MM, Blocks
+from cvsct.methods.spectrum.expected_noise import (
+    DIRECTIONS,
+    ExpectedNoise,
+    around_blocks,
+    expected_noise,
+)
+from cvsct.methods.spectrum.noise_field import NoiseField
+from cvsct.methods.spectrum.noise_law import NO_LAW, NoiseLaw
 
-BLOCK_MM = 28.0
-"""Side of a block: wide enough to resolve gains over 0.07/mm, small enough to hold one edge."""
-
-STRUCTURE_THRESHOLD = 8.0
-"""Power above which a frequency is structure; noise of mean power 1 exceeds it once in 10^4."""
+STRUCTURE_THRESHOLD = 5.0
+"""Power above which a frequency is structure; noise of mean power 1 exceeds it in one of 150."""
 
 NEIGHBORS = (3, 3, 3, 3)
 """Blocks (down, across) and frequencies (down, across) over which power is averaged."""
@@ -33,213 +43,240 @@ NOISE_LEVEL_BAND = (0.6, 1.0)
 LEVEL_BLOCKS, LEVEL_PERCENTILE = 5, 30
 """Noise level of a block: this percentile over this many blocks each way, as edges raise it."""
 
-MAX_RADIUS_SQ = 4.0
-"""Squared radius in (100 mm)² beyond which the noise gain is constant: 200 mm."""
+CLIPPING_BIAS_HU = 0.5
+"""Largest rise of the mean of air, by noise that is added and cut off at the floor."""
 
 TINY_POWER = 1e-3
 
+Spectra = Float32[np.ndarray, "down across rows half"]
 
-@dataclass(frozen=True)
-class BlockGains:
-    """Log gains of noise and structure in one direction, and the noise power of the input.
+
+@dataclass
+class AddedVariance:
+    """Noise variance that was added to slices, and all of the output's, as the laws have it.
 
     Args:
-        noise: at 100 mm from the middle of the image.
-        noise_radial: added for each (100 mm)² of the distance squared less one.
-        noise_log_power: in HU² mm², up to a level that each image tells by itself.
-        max_gain: neither noise nor structure is amplified or damped more than this.
+        added: sum over blocks and frequencies.
+        total: likewise, of all noise.
     """
 
-    frequencies_per_mm: Float[np.ndarray, " n"]
-    noise: Float[np.ndarray, " n"]
-    noise_radial: Float[np.ndarray, " n"]
-    structure: Float[np.ndarray, " n"]
-    noise_log_power: Float[np.ndarray, " n"]
-    max_gain: float
-
-    @classmethod
-    def in_direction(
-        cls,
-        frequencies_per_mm: Float[np.ndarray, " n"],
-        log_gains: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]],
-        noise_log_powers: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]],
-        max_gain: float,
-        reverse: bool,
-    ) -> BlockGains:
-        """Gains from source to target, or their inverses for the reverse direction.
-
-        Args:
-            log_gains: of noise, its change with radius, and of structure, from source to target.
-            noise_log_powers: of source and target.
-        """
-        noise, noise_radial, structure = (
-            -log_gain if reverse else log_gain for log_gain in log_gains
-        )
-        power = noise_log_powers[1 if reverse else 0]
-        return cls(frequencies_per_mm, noise, noise_radial, structure, power, max_gain)
+    added: float = 0.0
+    total: float = 0.0
 
     @property
-    def reduces_noise(self) -> bool:
-        """Whether the filter lowers the variance of noise."""
-        f, power = self.frequencies_per_mm, np.exp(self.noise_log_power)
-        return bool(np.sum(f * power * np.expm1(2 * self.noise)) < 0)
+    def share(self) -> float:
+        """Share of the noise variance that was added, 0 to 1."""
+        return self.added / self.total if self.total else 0.0
 
-    def scaled(self, share: float) -> BlockGains:
-        """Gains for part of the way to the other domain: 1 is all of it, 0 none."""
-        return replace(
-            self,
-            noise=share * self.noise,
-            noise_radial=share * self.noise_radial,
-            structure=share * self.structure,
-        )
+
+def filter_blocks(
+    volume: CTVolume,
+    gains: BlockGains,
+    field: NoiseField | None = None,
+    variance: AddedVariance | None = None,
+) -> Float32[np.ndarray, "slices rows columns"]:
+    """Filter noise and structure of each slice; the result is floored at -1024 HU.
+
+    Gains are read at cycles/mm of this volume's own pixels; beyond the last frequency they stay
+    as they are there. Edges are mirrored. Each slice comes out as if it were alone.
+
+    Args:
+        field: what added noise is made of; without it none is added, and amplification makes all.
+        variance: told what was added.
+    """
+    shape = volume.hu.shape[1], volume.hu.shape[2]
+    filter_ = _BlockFilter.of(gains, Blocks.of(shape, volume.geometry.pixel_mm))
+    added = gains.added if field is not None else None
+    expected = None
+    if added is not None or gains.law != NO_LAW:
+        expected = expected_noise(volume, by_direction=added is not None)
+    result = np.empty(volume.hu.shape, dtype=np.float32)
+    for i, (plane, output) in enumerate(zip(volume.hu, result, strict=True)):
+        noise = None
+        if added is not None and field is not None:
+            noise = field.slice_noise(float(volume.geometry.z_mm[i]), shape)
+        local = None if expected is None else filter_.local(expected, i)
+        filtered = filter_(plane.astype(np.float32, copy=False), local, noise, variance)
+        np.maximum(filtered, np.float32(AIR_FLOOR_HU), out=output)
+    return result
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """Gains sampled on the frequency grid of a block, for one pixel spacing.
+class _Local:
+    """Expected noise at the blocks of a slice.
 
     Args:
-        size_px: rows and columns of a block; half of each is the step to the next.
-        window: its sine window; squared and overlapped by half it adds up to 1.
-        level: frequencies at which a block's noise level is read.
+        log_power: mean over directions.
+        slice_mean: over the body.
+        directional: by direction of frequency, less the mean.
     """
 
-    size_px: tuple[int, int]
-    window: Float32[np.ndarray, "rows columns"]
+    log_power: Float[np.ndarray, "down across"]
+    slice_mean: float
+    directional: Float[np.ndarray, "directions down across"]
+
+
+@dataclass(frozen=True)
+class _BlockFilter:
+    """Gains sampled on the frequency grid of a block, for one shape and pixel spacing.
+
+    Args:
+        level: frequencies at which a block's noise level is read.
+        most: log gain up to which noise is amplified.
+        added_log_power: of the output's noise, for a block of unit white noise.
+        direction: share of each direction in each frequency: of the two that it lies between.
+    """
+
+    gains: BlockGains
+    blocks: Blocks
     noise: Float32[np.ndarray, "rows half"]
     noise_radial: Float32[np.ndarray, "rows half"]
     structure: Float32[np.ndarray, "rows half"]
     log_power: Float32[np.ndarray, "rows half"]
     level: Bool[np.ndarray, "rows half"]
-    cap: float
+    most: Float32[np.ndarray, "rows half"]
+    added_log_power: Float32[np.ndarray, "rows half"]
+    direction: Float32[np.ndarray, "directions rows half"]
 
+    @classmethod
+    def of(cls, gains: BlockGains, blocks: Blocks) -> _BlockFilter:
+        down, across = blocks.frequencies_per_mm
+        radius = np.hypot(down, across)
 
-def filter_blocks(
-    volume: CTVolume, gains: BlockGains
-) -> Float32[np.ndarray, "slices rows columns"]:
-    """Filter noise and structure of each slice; the result is floored at -1024 HU.
+        def read(curve: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "rows half"]:
+            on_grid: Float32[np.ndarray, "rows half"] = np.interp(
+                radius, gains.frequencies_per_mm, curve
+            ).astype(np.float32)
+            return on_grid
 
-    Gains are read at cycles/mm of this volume's own pixels; beyond the last frequency they stay
-    as they are there. Edges are mirrored.
-    """
-    grid = _grid(gains, volume.geometry.pixel_mm)
-    result = np.empty(volume.hu.shape, dtype=np.float32)
-    for plane, output in zip(volume.hu, result, strict=True):
-        filtered = _filter_plane(
-            plane.astype(np.float32, copy=False), volume.geometry.pixel_mm, grid
+        area_mm2 = blocks.pixel_mm[0] * blocks.pixel_mm[1]
+        scale = float(np.sum(blocks.window.astype(np.float64) ** 2)) / area_mm2
+        low, high = (share * 0.5 / max(blocks.pixel_mm) for share in NOISE_LEVEL_BAND)
+        added = gains.added or AddedNoise(gains.noise, gains.noise_log_power, NO_LAW)
+        position = np.arctan2(down, across + 0 * down) % np.pi / np.pi * DIRECTIONS
+        apart = np.abs(position - np.arange(DIRECTIONS)[:, None, None])
+        return cls(
+            gains=gains,
+            blocks=blocks,
+            noise=read(gains.noise),
+            noise_radial=read(gains.noise_radial),
+            structure=np.exp(_limited(read(gains.structure), gains.max_gain)),
+            log_power=read(gains.noise_log_power) + np.float32(np.log(scale)),
+            level=(radius >= low) & (radius <= high),
+            most=read(added.most),
+            added_log_power=read(added.log_power) - np.float32(np.log(area_mm2)),
+            direction=np.maximum(1 - np.minimum(apart, DIRECTIONS - apart), 0).astype(np.float32),
         )
-        np.maximum(filtered, np.float32(AIR_FLOOR_HU), out=output)
-    return result
 
+    def local(self, expected: ExpectedNoise, index: int) -> _Local:
+        """Expected noise of one slice at its blocks."""
+        maps = np.concatenate([expected.log_power[None, index], expected.directional[:, index]])
+        at = around_blocks(maps, self.blocks.centers_px, self.blocks.shape, BLOCK_MM)
+        return _Local(at[0], float(expected.slice_mean[index]), at[1:])
 
-def _grid(gains: BlockGains, pixel_mm: tuple[float, float]) -> _Grid:
-    rows, columns = (max(4, 2 * round(BLOCK_MM / mm / 2)) for mm in pixel_mm)
-    down, across = (np.sin(np.pi * (np.arange(n) + 0.5) / n) for n in (rows, columns))
-    window = (down[:, None] * across).astype(np.float32)
-    f_down = scipy.fft.fftfreq(rows, pixel_mm[0])[:, None]
-    f_across = scipy.fft.rfftfreq(columns, pixel_mm[1])
-    radius = np.hypot(f_down, f_across)
+    def __call__(
+        self,
+        plane: Float32[np.ndarray, "_ _"],
+        local: _Local | None,
+        noise: Float32[np.ndarray, "_ _"] | None,
+        variance: AddedVariance | None,
+    ) -> Float32[np.ndarray, "_ _"]:
+        """Filter one slice, and add noise made of unit white noise where it is given."""
+        blocks, window = self.blocks, self.blocks.window
+        cut = blocks.cut(plane)
+        mean = np.einsum("abij,ij->ab", cut, window)[..., None, None] / window.sum()
+        spectra = scipy.fft.rfft2((cut - mean) * window, workers=1)
+        power = spectra.real**2 + spectra.imag**2
+        wanted = self.noise + self.noise_radial * blocks.radius_offset
+        if local is not None:
+            wanted = wanted + self._law(self.gains.law, local)
+        reached = wanted if noise is None else np.minimum(wanted, self.most)
+        gain_noise = np.exp(_limited(reached, self.gains.max_gain))
+        spectra *= gain_noise + (self.structure - gain_noise) * self._structure_share(power)
+        if noise is not None and local is not None and self.gains.added is not None:
+            output_power = self._output_noise_power(self.gains.added, local)
+            missing_power = -np.expm1(2 * (reached - wanted)) * output_power
+            if variance is not None:
+                variance.added += float(missing_power.sum(dtype=np.float64))
+                variance.total += float(output_power.sum(dtype=np.float64))
+            missing_power *= self._clipping_share(missing_power, mean)
+            white = scipy.fft.rfft2(blocks.cut(noise) * window, workers=1)
+            spectra += np.sqrt(missing_power) * white
+        filtered = scipy.fft.irfft2(spectra, s=blocks.size, workers=1, overwrite_x=True)
+        filtered += mean * window  # kept apart: under the window it leaks into low frequencies
+        filtered *= window
+        return blocks.joined(filtered)
 
-    def read(curve: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "rows half"]:
-        on_grid: Float32[np.ndarray, "rows half"] = np.interp(
-            radius, gains.frequencies_per_mm, curve
+    def _law(self, law: NoiseLaw, local: _Local) -> Float32[np.ndarray, "down across 1 1"]:
+        """Log of what a law makes of expected noise at each block."""
+        laws = self.gains.laws
+        offset = laws.held(local.slice_mean) - local.slice_mean
+        value = law.log_power(local.log_power + offset, local.slice_mean + offset, laws.reference)
+        return value.astype(np.float32)[..., None, None]
+
+    def _output_noise_power(self, added: AddedNoise, local: _Local) -> Spectra:
+        """Power of the output's noise at each frequency of each block, over unit white noise's."""
+        by_direction = np.moveaxis(added.law.within * local.directional, 0, -1)
+        log_power: Spectra = np.tensordot(by_direction.astype(np.float32), self.direction, axes=1)
+        log_power += self.added_log_power + self._law(added.law, local)
+        power: Spectra = np.exp(log_power, out=log_power)
+        return power
+
+    @staticmethod
+    def _clipping_share(
+        missing_power: Spectra, mean_hu: Float32[np.ndarray, "down across 1 1"]
+    ) -> Float32[np.ndarray, "down across 1 1"]:
+        """Share of the missing power that the floor at -1024 HU leaves the mean of air."""
+        sd_hu = np.sqrt(missing_power.mean(axis=(-2, -1), keepdims=True))
+        margin_hu = np.maximum(mean_hu - np.float32(AIR_FLOOR_HU), 1.0)
+        cut_sd, rise = _clipped_mean()
+        most_hu = margin_hu / np.interp(-CLIPPING_BIAS_HU / margin_hu, -rise, cut_sd)
+        share: Float32[np.ndarray, "down across 1 1"] = np.minimum(
+            most_hu / np.maximum(sd_hu, 1e-3), 1.0
         ).astype(np.float32)
-        return on_grid
+        return share**2
 
-    scale = float(np.sum(window.astype(np.float64) ** 2)) / (pixel_mm[0] * pixel_mm[1])
-    low, high = (share * 0.5 / max(pixel_mm) for share in NOISE_LEVEL_BAND)
-    return _Grid(
-        size_px=(rows, columns),
-        window=window,
-        noise=read(gains.noise),
-        noise_radial=read(gains.noise_radial),
-        structure=read(gains.structure),
-        log_power=read(gains.noise_log_power) + np.float32(np.log(scale)),
-        level=(radius >= low) & (radius <= high),
-        cap=float(np.log(gains.max_gain)),
-    )
+    def _structure_share(self, power: Spectra) -> Spectra:
+        """Share of structure at each frequency of each block: 0 is noise, 1 is structure.
 
-
-def _filter_plane(
-    plane: Float32[np.ndarray, "rows columns"], pixel_mm: tuple[float, float], grid: _Grid
-) -> Float32[np.ndarray, "rows columns"]:
-    shape, steps = plane.shape, tuple(n // 2 for n in grid.size_px)
-    blocks = tuple(-(-n // step) + 1 for n, step in zip(shape, steps, strict=True))
-    margins = [
-        (step, (count + 1) * step - n - step)
-        for n, step, count in zip(shape, steps, blocks, strict=True)
-    ]
-    wide = np.pad(plane, margins, mode="symmetric")
-    views = np.lib.stride_tricks.sliding_window_view(wide, grid.size_px)
-    cut = views[:: steps[0], :: steps[1]]
-    mean = np.einsum("abij,ij->ab", cut, grid.window)[..., None, None] / grid.window.sum()
-    spectra = scipy.fft.rfft2((cut - mean) * grid.window, workers=1)
-    power = spectra.real**2 + spectra.imag**2
-    log_gain_noise = grid.noise + grid.noise_radial * _radius_offset(shape, steps, blocks, pixel_mm)
-    gain_noise = np.exp(np.clip(log_gain_noise, -grid.cap, grid.cap))
-    gain_structure = np.exp(np.clip(grid.structure, -grid.cap, grid.cap))
-    spectra *= gain_noise + (gain_structure - gain_noise) * _structure_share(power, grid)
-    filtered = scipy.fft.irfft2(spectra, s=grid.size_px, workers=1, overwrite_x=True)
-    filtered += mean * grid.window  # kept apart: under the window it leaks into low frequencies
-    filtered *= grid.window
-    summed = _overlap_add(filtered, wide.shape)
-    inner = tuple(slice(step, step + n) for step, n in zip(steps, shape, strict=True))
-    return summed[inner]
+        Wiener's share of signal with the noise taken `STRUCTURE_THRESHOLD` times as strong. A
+        block's noise level is its own, so that dose, body size and the place in the image need not
+        be known.
+        """
+        down, across, rows, columns = NEIGHBORS
+        mean = ndimage.uniform_filter(power, (down, across, 1, 1), mode="nearest")
+        mean = ndimage.uniform_filter1d(mean, rows, axis=2, mode="wrap")
+        mean = ndimage.uniform_filter1d(mean, columns, axis=3, mode="mirror")
+        excess = np.log(np.maximum(mean, np.float32(TINY_POWER))) - self.log_power
+        level = ndimage.percentile_filter(
+            excess[:, :, self.level].mean(axis=-1),
+            LEVEL_PERCENTILE,
+            size=LEVEL_BLOCKS,
+            mode="nearest",
+        )
+        noise_share = np.exp(level[:, :, None, None] - excess)
+        share: Spectra = np.maximum(
+            1 - np.float32(STRUCTURE_THRESHOLD) * noise_share, np.float32(0)
+        )
+        return share
 
 
-def _structure_share(
-    power: Float32[np.ndarray, "down across rows half"], grid: _Grid
-) -> Float32[np.ndarray, "down across rows half"]:
-    """Share of structure at each frequency of each block: 0 is noise, 1 is structure.
+@lru_cache(maxsize=1)
+def _clipped_mean() -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """By how much clipping raises the mean of normal noise.
 
-    Wiener's share of signal with the noise taken `STRUCTURE_THRESHOLD` times as strong. A block's
-    noise level is its own, so that dose, body size and the place in the image need not be known.
+    Returns:
+        The distance of the floor below the mean in standard deviations, and the rise of the mean
+        over that distance in HU.
     """
-    down, across, rows, columns = NEIGHBORS
-    mean = ndimage.uniform_filter(power, (down, across, 1, 1), mode="nearest")
-    mean = ndimage.uniform_filter1d(mean, rows, axis=2, mode="wrap")
-    mean = ndimage.uniform_filter1d(mean, columns, axis=3, mode="mirror")
-    excess = np.log(np.maximum(mean, np.float32(TINY_POWER))) - grid.log_power
-    level = ndimage.percentile_filter(
-        excess[:, :, grid.level].mean(axis=-1), LEVEL_PERCENTILE, size=LEVEL_BLOCKS, mode="nearest"
-    )
-    noise_share = np.exp(level[:, :, None, None] - excess)
-    share: Float32[np.ndarray, "down across rows half"] = np.maximum(
-        1 - np.float32(STRUCTURE_THRESHOLD) * noise_share, np.float32(0)
-    )
-    return share
+    cut = np.linspace(0.05, 5.0, 500)
+    return cut, (norm.pdf(cut) - cut * norm.sf(cut)) / cut
 
 
-def _radius_offset(
-    shape: tuple[int, ...],
-    steps: tuple[int, ...],
-    blocks: tuple[int, ...],
-    pixel_mm: tuple[float, float],
-) -> Float32[np.ndarray, "down across 1 1"]:
-    """Squared distance of each block from the middle of the image in (100 mm)², less one."""
-    down, across = (
-        (np.arange(count) * step - n / 2) * mm / RADIUS_UNIT_MM
-        for n, step, count, mm in zip(shape, steps, blocks, pixel_mm, strict=True)
-    )
-    radius_sq = np.minimum(down[:, None] ** 2 + across**2, MAX_RADIUS_SQ)
-    offset: Float32[np.ndarray, "down across 1 1"] = (radius_sq - 1).astype(np.float32)[
-        ..., None, None
-    ]
-    return offset
-
-
-def _overlap_add(
-    blocks: Float32[np.ndarray, "down across rows columns"], shape: tuple[int, ...]
-) -> Float32[np.ndarray, "wide_rows wide_columns"]:
-    """Sum of blocks that overlap by half."""
-    rows, columns = blocks.shape[2:]
-    total = np.zeros(shape, dtype=np.float32)
-    for down in (0, 1):
-        for across in (0, 1):
-            apart = blocks[down::2, across::2]
-            height, width = apart.shape[0] * rows, apart.shape[1] * columns
-            top, left = down * rows // 2, across * columns // 2
-            total[top : top + height, left : left + width] += apart.swapaxes(1, 2).reshape(
-                height, width
-            )
-    return total
+def _limited(
+    log_gain: Float32[np.ndarray, "*shape"], max_gain: float
+) -> Float32[np.ndarray, "*shape"]:
+    """Log gain between the inverse of a limit and the limit."""
+    most = np.float32(np.log(max_gain))
+    limited: Float32[np.ndarray, "*shape"] = np.clip(log_gain, -most, most)
+    return limited

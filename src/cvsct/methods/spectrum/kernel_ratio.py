@@ -30,13 +30,9 @@ from cvsct.core.spectra import mean_over_patches
 from cvsct.core.volume import ScanFacts, Scans, facts_of
 from cvsct.methods.spectrum.matched_patches import MatchedPatches, smooth_log_gain
 from cvsct.methods.spectrum.patches import Patches, PatchKind, domain_patches
-from cvsct.methods.spectrum.separate_gains import (
-    HOMOGENEOUS_PATCH_MM,
-    SeparateGains,
-    fit_separate_gains,
-    homogeneous_patches,
-)
+from cvsct.methods.spectrum.separate_gains import SeparateGains, fit_separate_gains
 from cvsct.methods.spectrum.settings import RatioSettings
+from cvsct.methods.spectrum.soft_tissue_noise import HOMOGENEOUS_PATCH_MM, split_soft_tissue
 
 MIN_PATCHES = 30
 
@@ -125,14 +121,12 @@ def fit_kernel_ratio(
     stiffness = settings.stiffness * (STIFFNESS_STEP_PER_MM / step) ** 6
     separate = None
     if dose_law_sd is not None:
-        homogeneous = (
-            homogeneous_patches(soft_a[0], "source"),
-            homogeneous_patches(soft_b[0], "target"),
-        )
+        soft = split_soft_tissue(soft_a[0], "source"), split_soft_tissue(soft_b[0], "target")
         prior = settings.dose_law, dose_law_sd
         separate = fit_separate_gains(
-            frequencies, homogeneous, bodies, prior, settings.doubt, stiffness
-        )
+            frequencies, soft, bodies, prior, settings.doubt, stiffness,
+            same_scanner=_same_scanner(source, target),
+        )  # fmt: skip
     return KernelRatio(
         frequencies_per_mm=frequencies,
         log_gain=smooth_log_gain(0.5 * (ratio - share * noise), sd, stiffness),
@@ -144,6 +138,12 @@ def fit_kernel_ratio(
         noise_level=noise,
         separate=separate,
     )
+
+
+def _same_scanner(source: Scans, target: Scans) -> bool:
+    """Whether the headers of all scans name one scanner."""
+    names = {scan.acquisition.scanner for side in (source, target) for scan in facts_of(side)}
+    return len(names) == 1 and names != {""}
 
 
 def _highest_frequency(scan: ScanFacts) -> float:

@@ -18,6 +18,20 @@ from cvsct.methods.spectrum.patches import Patches
 MIN_OVERLAP = 15.0
 """Smallest effective number of matched patches (half the harmonic mean in each class)."""
 
+MIN_ROWS = 30
+"""Fewest patches at a frequency for which the ratio of structure is fitted."""
+
+SAMPLING_VARIANCE = 0.03
+"""Variance of a patch's log power about its mean: a circle holds some sixty coefficients."""
+
+ROUNDS, LARGEST_STEP, RIDGE = 8, 1.0, 1e-3
+LEAST_STRUCTURE = 0.05
+FIRST_SPREAD, SPREAD_SQ = 0.5, (0.01, 4.0)
+"""Steps of the fit of structure; its start, as a share of noise; the spread of its log power."""
+
+NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
+NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
+
 
 @dataclass(frozen=True)
 class MatchedPatches:
@@ -32,6 +46,7 @@ class MatchedPatches:
 
     log_power: Float[np.ndarray, "patches n"]
     log_noise: Float[np.ndarray, " patches"]
+    slice_log_noise: Float[np.ndarray, " patches"]
     domain: Float[np.ndarray, " patches"]
     member: Int[np.ndarray, " patches"]
     covariates: Float[np.ndarray, "patches m"]
@@ -65,86 +80,106 @@ class MatchedPatches:
         return cls(
             log_power=log_power,
             log_noise=np.concatenate([source.log_noise, target.log_noise]),
+            slice_log_noise=np.concatenate([source.slice_log_noise, target.slice_log_noise]),
             domain=domain,
             member=member,
             covariates=np.column_stack([mean_hu, mean_hu**2, shape]),
             overlap=overlap,
         )
 
-    def share(self, log_part: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, "patches n"]:
-        """Share of one part, such as noise, in the power of each class, mean of both domains.
-
-        1 in a class that one domain has not: nothing can be told from it.
-
-        Args:
-            log_part: log power that is expected of the part in each patch.
-        """
-        share = np.ones(self.log_power.shape)
-        for index in np.unique(self.member):
-            inside = self.member == index
-            side_shares = []
-            for side in (0.0, 1.0):
-                excess = (log_part - self.log_power)[inside & (self.domain == side)]
-                if len(excess):
-                    known = np.isfinite(excess)
-                    total = np.where(known, excess, 0.0).sum(axis=0)
-                    side_shares.append(
-                        np.exp(np.minimum(total / np.maximum(known.sum(axis=0), 1), 0.0))
-                    )
-            if len(side_shares) == 2:
-                share[inside] = np.mean(side_shares, axis=0)
-        return share
-
-    def effective_pairs(self, share: Float[np.ndarray, "patches n"]) -> Float[np.ndarray, " n"]:
-        """Effective number of matched patches for the rest of the power, at each frequency."""
-        total = np.zeros(share.shape[1])
-        for index in np.unique(self.member):
-            inside = self.member == index
-            a, b = (int(np.sum(inside & (self.domain == side))) for side in (0, 1))
-            total += a * b / max(a + b, 1) * np.mean((1 - share[inside]) ** 2, axis=0)
-        return total
-
-    def log_ratio(
-        self,
-        share: Float[np.ndarray, "patches n"] | None = None,
-        explained: Float[np.ndarray, "patches n"] | None = None,
-    ) -> Float[np.ndarray, " n"]:
+    def log_ratio(self) -> Float[np.ndarray, " n"]:
         """Log ratio of power, target over source, by least squares at each frequency.
 
         Classes weigh by half the harmonic mean of their counts, as least squares has it.
 
-        Args:
-            share: part of each patch's power that follows a law of its own.
-            explained: what that law makes of each patch's log power. The ratio is then that of
-                the rest of the power.
-
         Returns:
             NaN at zero frequency.
         """
-        other_share = np.ones(self.log_power.shape) if share is None else 1 - share
-        log_power = self.log_power if explained is None else self.log_power - explained
-        member = self.member[:, None] == np.unique(self.member)
+        regressors = self._regressors()
         ratio = np.full(self.log_power.shape[1], np.nan)
-        for index in range(1, self.log_power.shape[1]):
-            rows = np.isfinite(log_power[:, index])
-            x = np.column_stack([self.domain * other_share[:, index], self.covariates, member])[
-                rows
-            ]
-            y = log_power[rows, index]
+        for index in range(1, len(ratio)):
+            rows = np.isfinite(self.log_power[:, index])
+            x, y = regressors[rows], self.log_power[rows, index]
             ratio[index] = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0][0]
         return ratio
 
+    def structure_log_ratio(
+        self, noise_log_power: Float[np.ndarray, "patches n"]
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Log ratio of the power of structure, target over source, and its standard error.
+
+        The power of a patch is that of its noise and that of its structure, whose log follows the
+        same regression as in `log_ratio` with a normal spread. The mean of the log of such a sum is
+        not the log of the sum of means; the more noise, the more they differ, so that a noisier
+        side would seem to have more structure. The mean is taken over the spread, and fitted by
+        Gauss and Newton's method.
+
+        Args:
+            noise_log_power: expected log noise power of each patch.
+
+        Returns:
+            NaN, and infinity, at frequencies that too few patches reach.
+        """
+        n = self.log_power.shape[1]
+        ratio, sd = np.full(n, np.nan), np.full(n, np.inf)
+        regressors = self._regressors()
+        for index in range(1, n):
+            rows = np.isfinite(self.log_power[:, index]) & np.isfinite(noise_log_power[:, index])
+            if rows.sum() >= MIN_ROWS:
+                ratio[index], sd[index] = _structure_ratio(
+                    regressors[rows], self.log_power[rows, index], noise_log_power[rows, index]
+                )
+        return ratio, sd
+
+    def _regressors(self) -> Float[np.ndarray, "patches m"]:
+        """Domain, covariates, and the class of each patch."""
+        member = self.member[:, None] == np.unique(self.member)
+        return np.column_stack([self.domain - 0.5, self.covariates, member])
+
+
+def _structure_ratio(
+    x: Float[np.ndarray, "patches m"],
+    log_power: Float[np.ndarray, " patches"],
+    noise: Float[np.ndarray, " patches"],
+) -> tuple[float, float]:
+    """Coefficient of the first regressor in the log power of structure, and its standard error."""
+    ridge = RIDGE * np.eye(x.shape[1])
+    above = np.exp(log_power) - np.exp(noise)
+    start = np.log(np.maximum(above, LEAST_STRUCTURE * np.exp(noise)))
+    coefficients = np.linalg.solve(x.T @ x + ridge, x.T @ start)
+    spread, gram = FIRST_SPREAD, ridge
+    for _ in range(ROUNDS):
+        structure = (x @ coefficients)[:, None] + spread * NODES
+        total = np.logaddexp(noise[:, None], structure)
+        residual = log_power - total @ NODE_WEIGHTS
+        share = np.exp(structure - total) @ NODE_WEIGHTS
+        precision = 1 / (SAMPLING_VARIANCE + (share * spread) ** 2)
+        design = x * share[:, None]
+        gram = design.T @ (precision[:, None] * design) + ridge
+        step = np.linalg.solve(gram, design.T @ (precision * residual))
+        coefficients = coefficients + np.clip(step, -LARGEST_STEP, LARGEST_STEP)
+        weight = (share * precision) ** 2
+        excess = weight @ (residual**2 - SAMPLING_VARIANCE) / max(weight @ share**2, 1e-12)
+        spread = float(np.sqrt(np.clip(excess, *SPREAD_SQ)))
+    return float(coefficients[0]), float(np.sqrt(np.linalg.inv(gram)[0, 0]))
+
 
 def smooth_log_gain(
-    log_gain: Float[np.ndarray, " n"], sd: Float[np.ndarray, " n"], stiffness: float
+    log_gain: Float[np.ndarray, " n"],
+    sd: Float[np.ndarray, " n"],
+    stiffness: float,
+    free_at_zero: bool = False,
 ) -> Float[np.ndarray, " n"]:
     """Smooth a log gain into an even function of frequency that is 0 at zero frequency.
 
     Whittaker's smoother (1923) on third differences of the curve mirrored at zero.
+
+    Args:
+        free_at_zero: leave the value at zero frequency to the smoothness of the curve.
     """
-    n = len(log_gain)
+    n, first = len(log_gain), 0 if free_at_zero else 1
     even = np.concatenate([np.eye(n)[:0:-1], np.eye(n)])
-    bends = np.diff(even, 3, axis=0)[:, 1:]
-    precision = 1 / sd[1:] ** 2
+    bends = np.diff(even, 3, axis=0)[:, first:]
+    precision = 1 / sd[first:] ** 2
     system = np.diag(precision) + stiffness * bends.T @ bends
-    return np.concatenate([[0.0], np.linalg.solve(system, precision * log_gain[1:])])
+    return np.concatenate([np.zeros(first), np.linalg.solve(system, precision * log_gain[first:])])

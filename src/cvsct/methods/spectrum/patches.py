@@ -14,7 +14,7 @@ from cvsct.core.progress import Progress
 from cvsct.core.spectra import PatchSpectra, Tissue, patch_spectra
 from cvsct.core.volume import CTVolume, Scans
 from cvsct.methods.sampling import measure_slices
-from cvsct.methods.spectrum.expected_noise import expected_log_noise, patch_log_noise
+from cvsct.methods.spectrum.expected_noise import expected_noise, patch_log_noise
 
 RADIUS_UNIT_MM = 100.0
 SMOOTH_MM = 2.0
@@ -43,6 +43,9 @@ class Patches:
     Args:
         log_power: natural log of power in HU² mm² at each frequency; NaN where unknown.
         log_noise: log of the noise power that attenuation leads one to expect, up to a constant.
+        slice_log_noise: its mean over the body in the slice.
+        log_tube_load: log of the slice's tube current times exposure time, up to a constant that
+            all slices of a scanner share; NaN where the header does not say.
         roughness_hu: standard deviation on the blurred image.
         radius_sq: squared distance from the middle of the image in units of (100 mm)².
         slice_number: slices of all scans numbered through.
@@ -51,6 +54,8 @@ class Patches:
     log_power: Float[np.ndarray, "patches n"]
     mean_hu: Float[np.ndarray, " patches"]
     log_noise: Float[np.ndarray, " patches"]
+    slice_log_noise: Float[np.ndarray, " patches"]
+    log_tube_load: Float[np.ndarray, " patches"]
     roughness_hu: Float[np.ndarray, " patches"]
     radius_sq: Float[np.ndarray, " patches"]
     slice_number: Int[np.ndarray, " patches"]
@@ -61,6 +66,10 @@ class Patches:
     def up_to(self, count: int) -> Patches:
         """Patches restricted to the first `count` frequencies."""
         return replace(self, log_power=self.log_power[:, :count])
+
+    def joined(self, other: Patches) -> Patches:
+        """Patches of both."""
+        return _concatenate([self, other])
 
     def take(self, which: Int[np.ndarray, " some"]) -> Patches:
         """Patches at the given indices."""
@@ -88,7 +97,7 @@ def domain_patches(
     """
 
     def measure(volume: CTVolume, numbers: Int[np.ndarray, " slices"]) -> list[Patches]:
-        expected = expected_log_noise(volume)
+        expected = expected_noise(volume)
         smooth = blurred(volume.hu, SMOOTH_MM / volume.pixel_mm)
         kind_patches = []
         for kind in kinds:
@@ -102,7 +111,9 @@ def domain_patches(
                 Patches(
                     log_power=spectra.log_power,
                     mean_hu=spectra.mean_hu,
-                    log_noise=patch_log_noise(expected, volume, spectra),
+                    log_noise=patch_log_noise(expected.log_power, volume, spectra),
+                    slice_log_noise=expected.slice_mean[spectra.corners[:, 0]],
+                    log_tube_load=log_tube_load(volume)[spectra.corners[:, 0]],
                     roughness_hu=_roughness_hu(smooth, spectra),
                     radius_sq=_radius_sq(volume, spectra),
                     slice_number=numbers[spectra.corners[:, 0]],
@@ -117,6 +128,21 @@ def domain_patches(
     ]
     nothing = _no_patches(len(frequencies_per_mm))
     return [_concatenate([nothing, *(part[i] for part in parts)]) for i in range(len(kinds))]
+
+
+def log_tube_load(volume: CTVolume) -> Float[np.ndarray, " slices"]:
+    """Log of tube current (0018,1151) times exposure time (0018,1150) of each slice.
+
+    Up to a constant: pitch and units of makers are not told apart. NaN where a header says neither.
+    """
+    if len(volume.headers) != len(volume.hu):
+        return np.full(len(volume.hu), np.nan)
+    loads = []
+    for header in volume.headers:
+        values = [header.get(key) for key in ("XRayTubeCurrent", "ExposureTime")]
+        loads.append(float(np.prod([float(value or 0) for value in values])))
+    load = np.array(loads)
+    return np.log(np.where(load > 0, load, np.nan))
 
 
 def _roughness_hu(
@@ -144,7 +170,9 @@ def _radius_sq(volume: CTVolume, spectra: PatchSpectra) -> Float[np.ndarray, " p
 
 def _no_patches(n: int) -> Patches:
     none = np.empty(0)
-    return Patches(np.empty((0, n)), none, none, none, none, np.empty(0, dtype=np.int64))
+    return Patches(
+        np.empty((0, n)), none, none, none, none, none, none, np.empty(0, dtype=np.int64)
+    )
 
 
 def _concatenate(parts: Sequence[Patches]) -> Patches:

@@ -30,7 +30,8 @@ from cvsct.methods.band_statistics import (
     measure_prepared_samples,
     unchanged,
 )
-from cvsct.methods.spectrum.block_filter import BlockGains, filter_blocks
+from cvsct.methods.spectrum.block_filter import filter_blocks
+from cvsct.methods.spectrum.block_gains import BlockGains
 from cvsct.methods.spectrum.separate_gains import SeparateGains
 
 BAND_PER_MM, LOCAL_MM = 0.15, 5.6
@@ -75,6 +76,7 @@ def refine_noise_gain(
             (gains.source_noise, gains.target_noise),
             max_gain,
             reverse,
+            gains.laws,
         )
 
         def filtered(volume: CTVolume) -> CTVolume:

@@ -52,7 +52,7 @@ class SpectrumSettings(RatioSettings):
     gains: Literal["two", "one"] = "two"
     """Number of gains of the filter. `two` fits separate gains for noise and for structure;
     `one` fits a single gain for both, and the settings refine, tone, pass_through,
-    restore_clipped and dose_law_sd have no effect."""
+    restore_clipped, dose_law_sd and synthesis have no effect."""
 
     refine: bool = True
     """Whether the gains for noise and structure are corrected once by the difference that
@@ -73,6 +73,12 @@ class SpectrumSettings(RatioSettings):
     reduces noise. Noise below the lowest CT number of a file (mostly -1024 HU) was clipped,
     which would leave lung and air too bright after the filter; 0 restores nothing."""
 
-    dose_law_sd: float = Field(default=0.2, ge=0, le=10)
+    dose_law_sd: float = Field(default=0.4, ge=0, le=10)
     """Standard deviation of the prior for the exponent dose_law when it is estimated from the
-    scans. A larger value lets the scans change the exponent more; 0 keeps it at dose_law."""
+    scans of each side. A larger value lets the scans change the exponent more; 0 keeps it at
+    dose_law. Where headers tell the tube current of every slice, they take the prior's place."""
+
+    synthesis: Literal["auto", "off"] = "auto"
+    """Whether noise is added where amplification must not make it. `auto` adds noise where the
+    gains of noise and structure show that one linear kernel does not explain both scanners: the
+    source is then denoised, or its dose higher. `off` amplifies the noise of the source in full."""

@@ -11,8 +11,12 @@ from cvsct.core.errors import TrainingError
 from cvsct.core.volume import Scans
 from cvsct.methods.base import TrainingRequest, make_bundle, require_scans
 from cvsct.methods.settings import read_settings
+from cvsct.methods.spectrum.block_gains import BlockGains
+from cvsct.methods.spectrum.gain_relation import GainRelation
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
+from cvsct.methods.spectrum.noise_law import NoiseLaw
 from cvsct.methods.spectrum.refinement import refine_noise_gain
+from cvsct.methods.spectrum.separate_gains import SeparateGains
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.model.bundle import Bundle
 
@@ -73,6 +77,13 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
             "structure_log_gain": gains.structure,
             "source_noise_log_power": gains.source_noise,
             "target_noise_log_power": gains.target_noise,
+            "noise_laws": np.array(
+                [[law.between, law.within] for law in (gains.laws.source, gains.laws.target)]
+            ),
+            "expected_log_noise": np.array(
+                [gains.laws.reference, gains.laws.least, gains.laws.most]
+            ),
+            "one_kernel": np.array([float(gains.relation.one_kernel)]),
         }
         figures |= {
             "homogeneous_patches_source": gains.n_homogeneous[0],
@@ -80,11 +91,58 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
             "even_patches_source": gains.n_homogeneous[0],  # the name up to 0.2
             "even_patches_target": gains.n_homogeneous[1],
             "soft_tissue_hu": f"{_hu(source_hu)} to {_hu(target_hu)}, {settings.tone}",
-            "dose_law": f"{gains.dose_law:.2f} +- {gains.dose_law_sd:.2f}",
+            "noise_over_structure": _relation(gains.relation),
+            **_synthesis(gains, f, settings),
+            "noise_law_source": _law(gains.laws.source),
+            "noise_law_target": _law(gains.laws.target),
             **_gains_at("noise_gain", f, gains.noise),
             **_gains_at("structure_gain", f, gains.structure),
         }
     return make_bundle(source, target, request, settings, weights, figures)
+
+
+def _relation(relation: GainRelation) -> str:
+    """How the gains of noise and structure differ, and what follows from it, for the card."""
+    verdict = (
+        "one linear kernel explains both scanners; noise is amplified or damped by it"
+        if relation.one_kernel
+        else "one linear kernel does not explain both; noise that is missing is added"
+    )
+    return (
+        f"{np.exp(relation.level):.2f} times (standard error of the log "
+        f"{relation.level_sd:.2f}), shapes differ by {relation.deviation:.2f}, "
+        f"{'one scanner' if relation.same_scanner else 'two scanners'} by the headers: {verdict}"
+    )
+
+
+def _synthesis(
+    gains: SeparateGains, frequencies_per_mm: Float[np.ndarray, " n"], settings: SpectrumSettings
+) -> dict[str, float]:
+    """Share of the noise variance that is added in each direction, for the card."""
+    if gains.relation.one_kernel or settings.synthesis == "off":
+        return {}
+    return {
+        f"noise_added_{name}": round(
+            BlockGains.in_direction(
+                frequencies_per_mm,
+                (gains.noise, gains.noise_radial, gains.structure),
+                (gains.source_noise, gains.target_noise),
+                settings.max_gain,
+                reverse,
+                gains.laws,
+                synthesis=True,
+            ).added_share,
+            4,
+        )
+        for name, reverse in (("a2b", False), ("b2a", True))
+    }
+
+
+def _law(law: NoiseLaw) -> str:
+    return (
+        f"{law.between:.2f} +- {law.between_sd:.2f} between slices, "
+        f"{law.within:.2f} +- {law.within_sd:.2f} within"
+    )
 
 
 def _hu(value: float | None) -> str:

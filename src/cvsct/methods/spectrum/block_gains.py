@@ -1,0 +1,141 @@
+"""Gains of noise and structure in one direction, and the noise that no gain can make.
+
+Where one linear kernel explains both scanners, noise is amplified or damped as the kernel does it.
+Where the target is noisier for another reason, such as dose or denoising of the source, amplified
+noise would be what a denoiser left, blown up. Noise then gets at most the gain of structure, which
+is the kernel's, and what is missing to the target's noise is added as new noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from cvsct.methods.spectrum.noise_law import NO_LAW, NO_LAWS, NoiseLaw, SideLaws
+
+Curve = Float[np.ndarray, " n"]
+
+ALL_FROM_PER_MM, LEAST_SHARE = 0.2, 1e-3
+"""Frequency from which on all missing noise is added; below, the fit cannot tell it from texture,
+and too much would be mottle as wide as a nodule."""
+
+
+@dataclass(frozen=True)
+class AddedNoise:
+    """Noise of the output that amplification must not make.
+
+    Args:
+        most: log gain up to which noise is amplified; what is missing to its own gain is added.
+        log_power: log noise power of the output in HU² mm², at the reference of the laws.
+        law: how that power follows expected noise.
+    """
+
+    most: Curve
+    log_power: Curve
+    law: NoiseLaw
+
+
+def _held_back(frequencies_per_mm: Curve) -> Curve:
+    """Log of the share of missing noise that is added: all of it from `ALL_FROM_PER_MM` on."""
+    share = np.clip(frequencies_per_mm / ALL_FROM_PER_MM, LEAST_SHARE, 1.0)
+    return np.asarray(2 * np.log(share))
+
+
+@dataclass(frozen=True)
+class BlockGains:
+    """Log gains of noise and structure in one direction, and the noise power of the input.
+
+    Args:
+        noise: at 100 mm from the middle of the image, and where expected noise is the reference.
+        noise_radial: added for each (100 mm)² of the distance squared less one.
+        noise_log_power: in HU² mm², up to a level that each image tells by itself.
+        max_gain: neither noise nor structure is amplified or damped more than this.
+        law: how the log gain of noise follows expected noise.
+        laws: of both sides, for the reference and the range in which they were measured.
+        added: noise to be added; None where amplification makes all of it.
+    """
+
+    frequencies_per_mm: Curve
+    noise: Curve
+    noise_radial: Curve
+    structure: Curve
+    noise_log_power: Curve
+    max_gain: float
+    law: NoiseLaw = NO_LAW
+    laws: SideLaws = NO_LAWS
+    added: AddedNoise | None = None
+
+    @classmethod
+    def in_direction(
+        cls,
+        frequencies_per_mm: Curve,
+        log_gains: tuple[Curve, Curve, Curve],
+        noise_log_powers: tuple[Curve, Curve],
+        max_gain: float,
+        reverse: bool,
+        laws: SideLaws = NO_LAWS,
+        synthesis: bool = False,
+    ) -> BlockGains:
+        """Gains from source to target, or their inverses for the reverse direction.
+
+        Args:
+            log_gains: of noise, its change with radius, and of structure, from source to target.
+            noise_log_powers: of source and target.
+            laws: of source and target.
+            synthesis: whether noise is added where structure's gain does not make it.
+        """
+        noise, noise_radial, structure = (
+            -log_gain if reverse else log_gain for log_gain in log_gains
+        )
+        before, after = noise_log_powers[::-1] if reverse else noise_log_powers
+        law_before, law_after = (
+            (laws.target, laws.source) if reverse else (laws.source, laws.target)
+        )
+        return cls(
+            frequencies_per_mm, noise, noise_radial, structure, before, max_gain,
+            law=NoiseLaw(
+                0.5 * (law_after.between - law_before.between),
+                0.5 * (law_after.within - law_before.within),
+            ),
+            laws=laws,
+            added=AddedNoise(structure, after + _held_back(frequencies_per_mm), law_after)
+            if synthesis
+            else None,
+        )  # fmt: skip
+
+    @property
+    def reduces_noise(self) -> bool:
+        """Whether the filter lowers the variance of noise."""
+        f, power = self.frequencies_per_mm, np.exp(self.noise_log_power)
+        return bool(np.sum(f * power * np.expm1(2 * self.noise)) < 0)
+
+    @property
+    def added_share(self) -> float:
+        """Share of the output's noise variance that is added, as the fit predicts it, 0 to 1."""
+        if self.added is None:
+            return 0.0
+        power = self.frequencies_per_mm * np.exp(self.added.log_power)
+        missing = -np.expm1(2 * np.minimum(self.added.most - self.noise, 0.0))
+        return float(np.sum(power * missing) / np.sum(power))
+
+    def scaled(self, share: float) -> BlockGains:
+        """Gains for part of the way to the other domain: 1 is all of it, 0 none."""
+        rest = 2 * (1 - share)
+        added = self.added and AddedNoise(
+            most=share * self.added.most,
+            log_power=self.added.log_power - rest * self.noise,
+            law=NoiseLaw(
+                self.added.law.between - rest * self.law.between,
+                self.added.law.within - rest * self.law.within,
+            ),
+        )
+        return replace(
+            self,
+            noise=share * self.noise,
+            noise_radial=share * self.noise_radial,
+            structure=share * self.structure,
+            law=NoiseLaw(share * self.law.between, share * self.law.within),
+            added=added,
+        )
