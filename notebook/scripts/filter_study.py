@@ -1,0 +1,222 @@
+"""How near `spectrum` comes to the other scanner, by tissue, over several draws of bodies.
+
+    python notebook/scripts/filter_study.py --scans FOLDER --out ROWS.jsonl --label NAME
+           [--pairs kernel vendor ...] [--seeds 0 1 2] [--set key=value ...] [--rois 120]
+
+Scans of a pair and a seed are made by `cvsct simulate --scale demo --parts pairs/PAIR --seed SEED`
+in FOLDER/PAIR-SEED, unless they are there. For each pair, seed and direction the filter is trained
+with the settings given and its output compared with the target's scan of the same bodies; input
+and repeated scan are measured alike. ROWS.jsonl holds a line each; what it holds already is kept,
+so that the same command goes on. The pair `held-out` is never measured unless it is named.
+
+The structure of each tissue is judged against the repeated scan, whose noise is another: the
+power that an image shares with the repeated scan, over the power that the target shares with it,
+in three bands of frequency. 1 is the target's sharpness. Its root is given. *Energy* is the
+root of the ratio of all power, noise included.
+
+    python notebook/scripts/filter_study.py --table ROWS.jsonl
+
+prints means over seeds, and the range where there are several.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
+import cvsct
+from body_draws import by_patient, figures
+from cvsct.cli.train import parse_settings
+from cvsct.core.masks import BONE, blurred
+from cvsct.core.volume import CTVolume
+from cvsct.evaluation.image.edge_mtf import edge_transfer
+from cvsct.evaluation.image.lungs import lung_mask
+from cvsct.evaluation.image.noise import tissue_noise
+from cvsct.evaluation.image.tissues import TissueMap, bias_by_tissue, tissue_masks
+from cvsct.methods.band_statistics import Bands
+from cvsct.methods.base import RunOptions, TrainingRequest
+from cvsct.methods.registry import find_method
+
+PAIRS = (
+    "kernel", "dose", "vendor", "reconstruction", "thickness", "tone", "denoised-quiet-fbp-noisy",
+    "paper",
+)  # fmt: skip
+BANDS = Bands(5, 0.15)
+"""Bands around 0, .15, .3, .45 and from .6 cycles/mm; the three in the middle are reported."""
+EDGE_PX = 3
+"""Voxels around bone that count as bone: its edges are what sharpness changes."""
+COLUMNS = {
+    "across": ("ccc_across", 3), "within": ("ccc_within", 2), "PSNR": ("psnr_db", 1),
+    "noise": ("noise", 2), "lung edge": ("lung_mtf50", 2),
+    "lung .15 .3 .45": ("lung", 2), "soft .15 .3 .45": ("soft", 2), "bone .15 .3 .45": ("bone", 2),
+    "HU lung": ("lung_hu", 1), "HU soft": ("soft_hu", 1), "HU bone": ("bone_hu", 1),
+}  # fmt: skip
+Masks = dict[str, Bool[np.ndarray, "slices rows columns"]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scans", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--label", default="spectrum")
+    parser.add_argument("--pairs", nargs="+", default=PAIRS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--rois", type=int, default=120)
+    parser.add_argument("--table", type=Path)
+    args = parser.parse_args()
+    if args.table:
+        print(markdown([json.loads(line) for line in args.table.read_text().splitlines()]))
+        return
+    if not (args.scans and args.out):
+        parser.error("give --scans and --out, or --table")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    text = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
+    known = {(row["label"], row["pair"], row["seed"]) for row in map(json.loads, text.splitlines())}
+    settings = parse_settings(args.set)
+    for pair in args.pairs:
+        for seed in args.seeds:
+            labels = [
+                label for label in ("input", "repeat", args.label)
+                if (label, pair, seed) not in known
+            ]  # fmt: skip
+            if not labels:
+                continue
+            folder = args.scans / f"{pair}-{seed}" / "scans"
+            cvsct.simulate(folder, scale="demo", parts=[f"pairs/{pair}"], seed=seed)
+            for row in measure(folder / "pairs" / pair, labels, settings, args.rois):
+                line = json.dumps({"pair": pair, "seed": seed, **row})
+                with args.out.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+                print(shown([json.loads(line)]), flush=True)
+
+
+def measure(
+    data: Path, labels: list[str], settings: dict[str, Any], rois: int
+) -> list[dict[str, Any]]:
+    """Rows of both directions of a pair."""
+    sides = sorted(folder.name for folder in (data / "test").iterdir() if folder.is_dir())
+    test, repeat = (
+        [by_patient(data / part / side) for side in sides] for part in ("test", "repeat")
+    )
+    row = find_method("spectrum")
+    bundle, seconds = None, 0.0
+    if set(labels) - {"input", "repeat"}:
+        train = [by_patient(data / "train" / side) for side in sides]
+        begun = time.process_time()
+        request = TrainingRequest("spectrum", Path(), {**row.settings, **settings})
+        bundle = row.train(*train, request)
+        seconds = time.process_time() - begun
+    rows = []
+    for way in (0, 1):
+        source, target, again = test[way], test[1 - way], repeat[1 - way]
+        for label in labels:
+            cost = {}
+            if label == "repeat":
+                made = again
+            elif label == "input" or bundle is None:
+                made = source
+            else:
+                mapping = row.load(bundle, "b2a" if way else "a2b", RunOptions())
+                begun = time.process_time()
+                made = [volume.with_hu(np.rint(mapping(volume))) for volume in source]
+                n_slices = sum(len(volume.hu) for volume in source)
+                cost = {
+                    "training_s": round(seconds, 1),
+                    "slice_s": round((time.process_time() - begun) / n_slices, 4),
+                }
+            found = measured(made, target, again, rois)
+            direction = f"{sides[way]} → {sides[1 - way]}"
+            rows.append({"label": label, "direction": direction, **cost, **found})
+    return rows
+
+
+def measured(
+    made: list[CTVolume], target: list[CTVolume], again: list[CTVolume], rois: int
+) -> dict[str, Any]:
+    """Concordance, PSNR, noise, edges, CT numbers, and power by tissue."""
+    found: dict[str, Any] = dict(figures(made, target, rois))
+    noise = tissue_noise({"made": made, "target": target})
+    if noise:
+        found["noise"] = noise["made"].level.value / noise["target"].level.value
+    for kind, edges in edge_transfer({"made": made, "target": target}).items():
+        if edges["made"].mtf50 and edges["target"].mtf50:
+            found[f"{kind}_mtf50"] = edges["made"].mtf50.value / edges["target"].mtf50.value
+    maps = [TissueMap.of(volume) for volume in target]
+    bias = bias_by_tissue(list(zip(made, target, strict=True)), maps)
+    found |= {f"{tissue}_hu": float(each.mean_hu or 0) for tissue, each in bias.items()}
+    return found | power_by_tissue(made, target, again)
+
+
+def power_by_tissue(
+    made: list[CTVolume], target: list[CTVolume], again: list[CTVolume]
+) -> dict[str, list[float]]:
+    """Roots of the ratios of shared and of all power, by tissue and band."""
+    sums: dict[str, Float[np.ndarray, "bands four"]] = {}
+    for a, b, c in zip(made, target, again, strict=True):
+        masks = masks_of(b)
+        bands = (BANDS.split(v, np.array([0.0, 1.0]), np.zeros(2)) for v in (a, b, c))
+        for index, (of_a, of_b, of_c) in enumerate(zip(*bands, strict=True)):
+            for tissue, mask in masks.items():
+                inside = mask[index]
+                total = sums.setdefault(tissue, np.zeros((BANDS.count, 4)))
+                for band in range(BANDS.count):
+                    x, y, z = (part[band][inside].astype(float) for part in (of_a, of_b, of_c))
+                    total[band] += x @ z, y @ z, x @ x, y @ y
+    found = {}
+    for tissue, total in sums.items():
+        shared, all_power = total[:, 0] / total[:, 1], total[:, 2] / total[:, 3]
+        for name, ratio in ((tissue, shared), (f"{tissue}_energy", all_power)):
+            found[name] = [round(float(np.sqrt(max(x, 0))), 4) for x in ratio[1:4]]
+    return found
+
+
+def masks_of(target: CTVolume) -> Masks:
+    """Lungs with vessels, soft tissue, and bone with its edges."""
+    bone = ndimage.binary_opening(blurred(target.hu) >= BONE.low_hu, np.ones((1, 3, 3)))
+    grown = ndimage.binary_dilation(bone, np.ones((1, 3, 3)), iterations=EDGE_PX)
+    lung = lung_mask(target).mask
+    return {"lung": lung, "soft": tissue_masks(target.hu)["soft"], "bone": grown & ~lung}
+
+
+def shown(rows: list[dict[str, Any]]) -> str:
+    """One line of the table: means over rows, and the range of concordance."""
+    first = rows[0]
+    cells = [first["pair"], first["direction"], first["label"], str(len(rows))]
+    for key, digits in COLUMNS.values():
+        values = [row[key] for row in rows if row.get(key) is not None]
+        if not values:
+            cells.append("–")
+            continue
+        mean = np.atleast_1d(np.mean(values, axis=0))
+        text = " ".join(f"{value:.{digits}f}" for value in mean)
+        if key == "ccc_across" and len(values) > 1:
+            text += f" ({min(values):.3f}–{max(values):.3f})"
+        cells.append(text)
+    return f"| {' | '.join(cells)} |"
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Table of all pairs, directions and labels."""
+    heads = ["pair", "direction", "filter", "draws", *COLUMNS]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["pair"], row["direction"], row["label"]), []).append(row)
+    order = {key: number for number, key in enumerate(dict.fromkeys(k[:2] for k in groups))}
+    for key in sorted(groups, key=lambda k: order[k[:2]]):
+        lines.append(shown(groups[key]))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
