@@ -25,7 +25,10 @@ from cvsct.core.volume import CTVolume, HUWindow
 from cvsct.evaluation.agreement import concordance
 from cvsct.evaluation.features import radiomics
 from cvsct.evaluation.features.roi import patch_of
+from cvsct.evaluation.image.edge_mtf import edge_transfer
+from cvsct.evaluation.image.noise import tissue_noise
 from cvsct.evaluation.image.quality import image_quality
+from cvsct.evaluation.image.tissues import TissueMap, bias_by_tissue
 from cvsct.io.read import read_all
 from cvsct.methods.base import RunOptions, TrainingRequest
 from cvsct.methods.registry import find_method
@@ -67,6 +70,23 @@ def figures(made: list[CTVolume], target: list[CTVolume], rois: int) -> dict[str
         "psnr_db": quality.psnr_db.mean,
         "hu_bias": quality.hu_bias or 0.0,
     }
+
+
+def measured(made: list[CTVolume], target: list[CTVolume], rois: int) -> dict[str, float]:
+    """Concordance, PSNR, and of noise, lung edges and CT numbers the ratio to or difference from
+    the target's.
+    """
+    noise = tissue_noise({"made": made, "target": target})
+    edges = edge_transfer({"made": made, "target": target})
+    maps = [TissueMap.of(volume) for volume in target]
+    bias = bias_by_tissue(list(zip(made, target, strict=True)), maps)
+    found = figures(made, target, rois)
+    if noise:
+        found["noise"] = noise["made"].level.value / noise["target"].level.value
+    for kind, sides in edges.items():
+        found[f"{kind}_mtf50"] = sides["made"].mtf50.value / sides["target"].mtf50.value
+    found |= {f"{tissue}_hu": float(each.mean_hu or 0) for tissue, each in bias.items()}
+    return found
 
 
 def _regions(volume: CTVolume, count: int, body: int) -> list[Region]:

@@ -24,12 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from body_draws import by_patient, figures, summary
+from body_draws import by_patient, measured, summary
 from cvsct.cli.train import parse_settings
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.image.edge_mtf import edge_transfer
-from cvsct.evaluation.image.noise import tissue_noise
-from cvsct.evaluation.image.tissues import TissueMap, bias_by_tissue
 from cvsct.methods.base import RunOptions, TrainingRequest
 from cvsct.methods.registry import find_method
 
@@ -39,23 +36,6 @@ SHOWN = (
     ("lung_hu", 1), ("bone_hu", 1),
 )  # fmt: skip
 Sides = tuple[list[CTVolume], list[CTVolume]]
-
-
-def measured(made: list[CTVolume], target: list[CTVolume], rois: int) -> dict[str, float]:
-    """Concordance, PSNR, and of noise, lung edges and CT numbers the ratio to or difference from
-    the target's.
-    """
-    noise = tissue_noise({"made": made, "target": target})
-    edges = edge_transfer({"made": made, "target": target})
-    maps = [TissueMap.of(volume) for volume in target]
-    bias = bias_by_tissue(list(zip(made, target, strict=True)), maps)
-    found = figures(made, target, rois)
-    if noise:
-        found["noise"] = noise["made"].level.value / noise["target"].level.value
-    for kind, sides in edges.items():
-        found[f"{kind}_mtf50"] = sides["made"].mtf50.value / sides["target"].mtf50.value
-    found |= {f"{tissue}_hu": float(each.mean_hu or 0) for tissue, each in bias.items()}
-    return found
 
 
 def train_and_measure(

@@ -32,14 +32,12 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 import cvsct
-from body_draws import by_patient, figures
+from body_draws import by_patient, measured
 from cvsct.cli.train import parse_settings
 from cvsct.core.masks import BONE, blurred
 from cvsct.core.volume import CTVolume
-from cvsct.evaluation.image.edge_mtf import edge_transfer
 from cvsct.evaluation.image.lungs import lung_mask
-from cvsct.evaluation.image.noise import tissue_noise
-from cvsct.evaluation.image.tissues import TissueMap, bias_by_tissue, tissue_masks
+from cvsct.evaluation.image.tissues import tissue_masks
 from cvsct.methods.band_statistics import Bands
 from cvsct.methods.base import RunOptions, TrainingRequest
 from cvsct.methods.registry import find_method
@@ -134,27 +132,10 @@ def measure(
                     "training_s": round(seconds, 1),
                     "slice_s": round((time.process_time() - begun) / n_slices, 4),
                 }
-            found = measured(made, target, again, rois)
+            found = measured(made, target, rois) | power_by_tissue(made, target, again)
             direction = f"{sides[way]} → {sides[1 - way]}"
             rows.append({"label": label, "direction": direction, **cost, **found})
     return rows
-
-
-def measured(
-    made: list[CTVolume], target: list[CTVolume], again: list[CTVolume], rois: int
-) -> dict[str, Any]:
-    """Concordance, PSNR, noise, edges, CT numbers, and power by tissue."""
-    found: dict[str, Any] = dict(figures(made, target, rois))
-    noise = tissue_noise({"made": made, "target": target})
-    if noise:
-        found["noise"] = noise["made"].level.value / noise["target"].level.value
-    for kind, edges in edge_transfer({"made": made, "target": target}).items():
-        if edges["made"].mtf50 and edges["target"].mtf50:
-            found[f"{kind}_mtf50"] = edges["made"].mtf50.value / edges["target"].mtf50.value
-    maps = [TissueMap.of(volume) for volume in target]
-    bias = bias_by_tissue(list(zip(made, target, strict=True)), maps)
-    found |= {f"{tissue}_hu": float(each.mean_hu or 0) for tissue, each in bias.items()}
-    return found | power_by_tissue(made, target, again)
 
 
 def power_by_tissue(

@@ -206,11 +206,11 @@ def shared_laws(first: NoiseLaw, second: NoiseLaw) -> tuple[NoiseLaw, NoiseLaw]:
     def drawn(a: float, b: float, a_sd: float, b_sd: float) -> tuple[float, float]:
         half, variance = 0.5 * (b - a), a_sd**2 + b_sd**2
         square = (b - a) ** 2
-        half *= square / (square + variance) if square else 0.0
+        kept = square / (square + variance) if square else 0.0
         precision = (max(a_sd, 1e-9) ** -2, max(b_sd, 1e-9) ** -2)
         mean = float(np.average([a, b], weights=precision))
-        middle = mean + (0.5 * (a + b) - mean) * (square / (square + variance) if square else 0.0)
-        return middle - half, middle + half
+        middle = mean + (0.5 * (a + b) - mean) * kept
+        return middle - half * kept, middle + half * kept
 
     between = drawn(first.between, second.between, first.between_sd, second.between_sd)
     within = drawn(first.within, second.within, first.within_sd, second.within_sd)

@@ -31,7 +31,6 @@ from cvsct.methods.band_statistics import (
     unchanged,
 )
 from cvsct.methods.spectrum.block_filter import filter_blocks
-from cvsct.methods.spectrum.block_gains import BlockGains
 from cvsct.methods.spectrum.separate_gains import SeparateGains
 
 BAND_PER_MM, LOCAL_MM = 0.15, 5.6
@@ -70,14 +69,7 @@ def refine_noise_gain(
 
     def measure_side(scans: Scans, name: str, reverse: bool) -> list[TissueSamples]:
         """Tissue samples of the scans as they are, and filtered."""
-        block_gains = BlockGains.in_direction(
-            f,
-            (gains.noise, gains.noise_radial, gains.structure),
-            (gains.source_noise, gains.target_noise),
-            max_gain,
-            reverse,
-            gains.laws,
-        )
+        block_gains = gains.in_direction(f, max_gain, reverse)
 
         def filtered(volume: CTVolume) -> CTVolume:
             return volume.with_hu(filter_blocks(volume, block_gains))

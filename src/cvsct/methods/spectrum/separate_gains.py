@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cvsct.methods.spectrum.block_gains import BlockGains
 from cvsct.methods.spectrum.gain_relation import GainRelation, relate
 from cvsct.methods.spectrum.hu_offset import soft_tissue_mode_hu
 from cvsct.methods.spectrum.matched_patches import MatchedPatches, smooth_log_gain
@@ -84,6 +85,24 @@ class SeparateGains:
     noise_sd: float
     n_homogeneous: tuple[int, int]
     soft_tissue_hu: tuple[float | None, float | None]
+
+    def in_direction(
+        self,
+        frequencies_per_mm: Float[np.ndarray, " n"],
+        max_gain: float,
+        reverse: bool,
+        synthesis: bool = False,
+    ) -> BlockGains:
+        """Gains of the block filter from source to target, or back."""
+        return BlockGains.in_direction(
+            frequencies_per_mm,
+            (self.noise, self.noise_radial, self.structure),
+            (self.source_noise, self.target_noise),
+            max_gain,
+            reverse,
+            self.laws,
+            synthesis,
+        )
 
 
 def _combined(

@@ -122,7 +122,7 @@ def radial_noise_gain(
     well: its texture changes with radius on both sides alike, but for what is doubted.
     """
     f = frequencies_per_mm
-    (_, a, variance_a), (_, b, variance_b) = (
+    (a, variance_a), (b, variance_b) = (
         _by_radius(_at_reference(patches, law, reference), patches.radius_sq)
         for patches, law in zip(
             (side.homogeneous.joined(side.textured) for side in soft), laws, strict=True
@@ -139,10 +139,10 @@ def radial_noise_gain(
 def _by_radius(
     log_power: Float[np.ndarray, "patches n"],
     radius_sq: Float[np.ndarray, " patches"],
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Log power at 100 mm, its change per (100 mm)², and the variance of that."""
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Change of log power per (100 mm)² of squared radius, and its variance."""
     n = log_power.shape[1]
-    level, slope, variance = np.full(n, np.nan), np.zeros(n), np.ones(n)
+    slope, variance = np.zeros(n), np.ones(n)
     for index in range(1, n):
         rows = np.isfinite(log_power[:, index])
         if rows.sum() < MIN_PATCHES:
@@ -151,9 +151,10 @@ def _by_radius(
         x = np.column_stack([np.ones(len(offset)), offset])
         y = log_power[rows, index]
         inverse = np.linalg.pinv(x.T @ x)
-        level[index], slope[index] = inverse @ x.T @ y
-        variance[index] = OVERLAP * np.var(y - x @ inverse @ x.T @ y) * inverse[1, 1]
-    return level, slope, variance
+        coefficients = inverse @ x.T @ y
+        slope[index] = coefficients[1]
+        variance[index] = OVERLAP * np.var(y - x @ coefficients) * inverse[1, 1]
+    return slope, variance
 
 
 def _at_reference(

@@ -11,7 +11,6 @@ from cvsct.core.errors import TrainingError
 from cvsct.core.volume import Scans
 from cvsct.methods.base import TrainingRequest, make_bundle, require_scans
 from cvsct.methods.settings import read_settings
-from cvsct.methods.spectrum.block_gains import BlockGains
 from cvsct.methods.spectrum.gain_relation import GainRelation
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
 from cvsct.methods.spectrum.noise_law import NoiseLaw
@@ -123,14 +122,8 @@ def _synthesis(
         return {}
     return {
         f"noise_added_{name}": round(
-            BlockGains.in_direction(
-                frequencies_per_mm,
-                (gains.noise, gains.noise_radial, gains.structure),
-                (gains.source_noise, gains.target_noise),
-                settings.max_gain,
-                reverse,
-                gains.laws,
-                synthesis=True,
+            gains.in_direction(
+                frequencies_per_mm, settings.max_gain, reverse, synthesis=True
             ).added_share,
             4,
         )
