@@ -22,6 +22,7 @@ from cvsct.training.checkpoint import Run
 from cvsct.training.cyclegan.settings import PRESETS, cycle_config
 from cvsct.training.cyclegan.step import CycleStep, ImagePool, cycle_pass
 from cvsct.training.cyclegan.train import train_cycle
+from cvsct.training.data.prepare import CACHE
 from cvsct.training.logging import LOG
 from cvsct.training.texture_loss import TextureLoss, TextureLossConfig
 from tests.conftest import make_volume
@@ -272,3 +273,63 @@ def test_the_pool_shows_old_images_once_full() -> None:
     shown = pool.exchange(images[4:], rng)
     assert set(shown.flatten().tolist()) & {0.0, 1.0, 2.0, 3.0}
     assert torch.equal(ImagePool(0).exchange(images, rng), images)
+
+
+def test_a_training_starts_from_the_networks_of_a_model(
+    scans: tuple[list[CTVolume], list[CTVolume]], request_for: Any, tmp_path: Path
+) -> None:
+    first = train_cycle(*scans, request_for("first", steps=2))
+    first.write(tmp_path / "initial")
+    initial = str(tmp_path / "initial")
+    request = request_for("second", steps=1, initial_model=initial, learning_rate=0.0)
+    second = train_cycle(*scans, request)
+    assert set(second.weights) == set(first.weights)
+    for name, weights in second.weights.items():
+        np.testing.assert_array_equal(weights, first.weights[name])
+    started = second.training["initial_model"]
+    assert started["method"] == "cvsct"
+    assert started["sha256"] == Bundle.read(tmp_path / "initial").sha256
+    assert started["steps"] == 2
+    second.write(tmp_path / "next")
+    third = train_cycle(*scans, request_for("third", steps=1, initial_model=str(tmp_path / "next")))
+    assert third.training["initial_model"]["steps"] == 3
+    assert third.training["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"generator.width": 16}, r"other settings \(generator.width=8\)"),
+        ({"generator.attention": False}, r"generator.attention=True"),
+        ({"window_hu": [-900.0, 900.0]}, r"window_hu="),
+    ],
+)
+def test_a_model_of_other_networks_is_refused(
+    settings: dict[str, Any],
+    said: str,
+    scans: tuple[list[CTVolume], list[CTVolume]],
+    request_for: Any,
+    tmp_path: Path,
+) -> None:
+    train_cycle(*scans, request_for("first", steps=1)).write(tmp_path / "initial")
+    request = request_for("second", initial_model=str(tmp_path / "initial"), **settings)
+    with pytest.raises(TrainingError, match=said):
+        train_cycle(*scans, request)
+    assert not (request.out / CACHE).exists()
+
+
+def test_an_initial_model_may_hold_other_frequencies(
+    scans: tuple[list[CTVolume], list[CTVolume]], request_for: Any, tmp_path: Path
+) -> None:
+    train_cycle(*scans, request_for("first", steps=1)).write(tmp_path / "initial")
+    request = request_for(
+        "second", steps=1, initial_model=str(tmp_path / "initial"), **{"generator.hold_low_px": 3}
+    )
+    assert train_cycle(*scans, request).settings["generator"]["hold_low_px"] == 3
+
+
+def test_an_initial_model_that_does_not_exist_is_refused(
+    scans: tuple[list[CTVolume], list[CTVolume]], request_for: Any
+) -> None:
+    with pytest.raises(UsageError, match="no such model folder"):
+        train_cycle(*scans, request_for(initial_model="elsewhere"))

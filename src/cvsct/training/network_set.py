@@ -162,6 +162,17 @@ class NetworkSet:
         }
 
     @torch.no_grad()
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the models' weights, and their running average, to those of a finished model.
+
+        Args:
+            weights: by the names of `model_state`, all of them.
+        """
+        for name, tensor in self.model_state().items():
+            tensor.copy_(weights[name])
+            self.averaged[name].copy_(weights[name])
+
+    @torch.no_grad()
     def translate(self, direction: str, images: Images) -> Images:
         """Translate images with the averaged weights, as the finished model would.
 

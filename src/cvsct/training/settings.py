@@ -60,6 +60,10 @@ class TrainingConfig(Settings):
     """How networks convolve in training on a processor: `auto` by Winograd's algorithm where that
     is faster, `direct` as the finished model does; they differ by rounding."""
 
+    initial_model: str | None = None
+    """Model folder, or name of a bundled model, from whose networks the training starts; random
+    weights where there is none."""
+
     max_steps: int = Field(default=31_250, ge=1)
     """Steps after which the training ends."""
 

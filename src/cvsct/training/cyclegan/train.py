@@ -17,6 +17,7 @@ from cvsct.training.cyclegan.step import CycleStep, Images
 from cvsct.training.cyclegan.validation import CycleValidator, DomainPatches
 from cvsct.training.data.sampler import PatchSampler
 from cvsct.training.distributed import Ranks, join_ranks
+from cvsct.training.initial_model import start_from_initial_model
 from cvsct.training.loop import Limits, train
 from cvsct.training.trainer import (
     NONE_HELD_OUT,
@@ -58,6 +59,7 @@ def train_cycle(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
             all_samplers = _samplers(stores, config)
             split = _split(all_samplers, config, request)
             step = _build_step(config, split.training, request.seed, ranks)
+            initial = start_from_initial_model(step.networks, config, request)
             validator = _build_validator(
                 config, split.validation, all_samplers, request.seed, ranks
             )
@@ -67,7 +69,7 @@ def train_cycle(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
         losses = train(
             run, step, batches, limits, request.progress, config.schedule, validator, ranks
         )
-        record = training_record(run, losses, step.bf16, split.how)
+        record = training_record(run, losses, step.bf16, split.how) | initial
         if step.texture_loss:
             record |= third_party_record(step.texture_loss.weights_origin)
         return finished_model(request, config, stores, run, step, ranks, record)

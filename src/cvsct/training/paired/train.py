@@ -14,6 +14,7 @@ from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import Bundle
 from cvsct.training.data.pairs import PairSampler, PairSamplerSplit
 from cvsct.training.distributed import Ranks, join_ranks
+from cvsct.training.initial_model import start_from_initial_model
 from cvsct.training.loop import Limits, train
 from cvsct.training.network_set import Images
 from cvsct.training.paired.settings import PairedConfig, paired_config
@@ -58,6 +59,7 @@ def train_paired(source: Scans, target: Scans, request: TrainingRequest) -> Bund
             pairs = _pair(stores, config, request)
             split = _split(pairs, config, request)
             step = _build_step(config, split.training, request.seed, ranks)
+            initial = start_from_initial_model(step.networks, config, request)
             validator = _build_validator(config, split.validation, stores, request.seed, ranks)
         batches = PairedBatches(split.training, config.batch, ranks)
         run = start_run(request, config, stores, step, ranks)
@@ -65,8 +67,8 @@ def train_paired(source: Scans, target: Scans, request: TrainingRequest) -> Bund
         losses = train(
             run, step, batches, limits, request.progress, config.schedule, validator, ranks
         )
-        record = training_record(run, losses, step.bf16, split.how) | {"pairs": pairs.n_pairs}
-        record |= third_party_record(step.weights_origin)
+        record = training_record(run, losses, step.bf16, split.how)
+        record |= {"pairs": pairs.n_pairs, **initial, **third_party_record(step.weights_origin)}
         return finished_model(request, config, stores, run, step, ranks, record)
 
 
