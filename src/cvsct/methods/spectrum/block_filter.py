@@ -94,7 +94,7 @@ def filter_blocks(
     for i, (plane, output) in enumerate(zip(volume.hu, result, strict=True)):
         noise = None
         if added is not None and field is not None:
-            noise = field.slice_noise(float(volume.geometry.z_mm[i]), shape)
+            noise = filter_.shaped(field.slice_noise(float(volume.geometry.z_mm[i]), shape))
         local = None if expected is None else filter_.local(expected, i)
         filtered = filter_(plane.astype(np.float32, copy=False), local, noise, variance)
         np.maximum(filtered, np.float32(AIR_FLOOR_HU), out=output)
@@ -123,7 +123,8 @@ class _BlockFilter:
     Args:
         level: frequencies at which a block's noise level is read.
         most: log gain up to which noise is amplified.
-        added_log_power: of the output's noise, for a block of unit white noise.
+        added_power: of the output's noise at the reference, over that of unit white noise.
+        amplitude: its root on the frequency grid of the whole slice.
         direction: share of each direction in each frequency: of the two that it lies between.
     """
 
@@ -135,7 +136,8 @@ class _BlockFilter:
     log_power: Float32[np.ndarray, "rows half"]
     level: Bool[np.ndarray, "rows half"]
     most: Float32[np.ndarray, "rows half"]
-    added_log_power: Float32[np.ndarray, "rows half"]
+    added_power: Float32[np.ndarray, "rows half"]
+    amplitude: Float32[np.ndarray, "slice_rows slice_half"]
     direction: Float32[np.ndarray, "directions rows half"]
 
     @classmethod
@@ -143,9 +145,11 @@ class _BlockFilter:
         down, across = blocks.frequencies_per_mm
         radius = np.hypot(down, across)
 
-        def read(curve: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "rows half"]:
-            on_grid: Float32[np.ndarray, "rows half"] = np.interp(
-                radius, gains.frequencies_per_mm, curve
+        def read(
+            curve: Float[np.ndarray, " n"], at: Float[np.ndarray, "_ _"] = radius
+        ) -> Float32[np.ndarray, "_ _"]:
+            on_grid: Float32[np.ndarray, "_ _"] = np.interp(
+                at, gains.frequencies_per_mm, curve
             ).astype(np.float32)
             return on_grid
 
@@ -155,6 +159,9 @@ class _BlockFilter:
         added = gains.added or AddedNoise(gains.noise, gains.noise_log_power, NO_LAW)
         position = np.arctan2(down, across + 0 * down) % np.pi / np.pi * DIRECTIONS
         apart = np.abs(position - np.arange(DIRECTIONS)[:, None, None])
+        pixel_power = added.log_power - np.log(area_mm2)
+        amplitude = np.exp(0.5 * read(pixel_power, _radius(blocks.shape, blocks.pixel_mm)))
+        amplitude[0, 0] = 0
         return cls(
             gains=gains,
             blocks=blocks,
@@ -164,9 +171,23 @@ class _BlockFilter:
             log_power=read(gains.noise_log_power) + np.float32(np.log(scale)),
             level=(radius >= low) & (radius <= high),
             most=read(added.most),
-            added_log_power=read(added.log_power) - np.float32(np.log(area_mm2)),
+            added_power=np.exp(read(pixel_power)),
+            amplitude=amplitude,
             direction=np.maximum(1 - np.minimum(apart, DIRECTIONS - apart), 0).astype(np.float32),
         )
+
+    def shaped(self, white: Float32[np.ndarray, "_ _"]) -> Float32[np.ndarray, "_ _"]:
+        """Noise with the power of the output's at the reference, from unit white noise.
+
+        A whole slice is shaped at once: noise falls to nothing at zero frequency, which the window
+        of a block would blur.
+        """
+        spectrum = scipy.fft.rfft2(white, workers=1)
+        spectrum *= self.amplitude
+        noise: Float32[np.ndarray, "_ _"] = scipy.fft.irfft2(
+            spectrum, s=white.shape, workers=1, overwrite_x=True
+        )
+        return noise
 
     def local(self, expected: ExpectedNoise, index: int) -> _Local:
         """Expected noise of one slice at its blocks."""
@@ -181,7 +202,7 @@ class _BlockFilter:
         noise: Float32[np.ndarray, "_ _"] | None,
         variance: AddedVariance | None,
     ) -> Float32[np.ndarray, "_ _"]:
-        """Filter one slice, and add noise made of unit white noise where it is given."""
+        """Filter one slice, and add `shaped` noise where it is given."""
         blocks, window = self.blocks, self.blocks.window
         cut = blocks.cut(plane)
         mean = np.einsum("abij,ij->ab", cut, window)[..., None, None] / window.sum()
@@ -194,14 +215,15 @@ class _BlockFilter:
         gain_noise = np.exp(_limited(reached, self.gains.max_gain))
         spectra *= gain_noise + (self.structure - gain_noise) * self._structure_share(power)
         if noise is not None and local is not None and self.gains.added is not None:
-            output_power = self._output_noise_power(self.gains.added, local)
-            missing_power = -np.expm1(2 * (reached - wanted)) * output_power
+            local_power = self._local_noise_power(self.gains.added, local)
+            missing = -np.expm1(2 * (reached - wanted)) * local_power
+            missing_power = missing * self.added_power
             if variance is not None:
                 variance.added += float(missing_power.sum(dtype=np.float64))
-                variance.total += float(output_power.sum(dtype=np.float64))
-            missing_power *= self._clipping_share(missing_power, mean)
-            white = scipy.fft.rfft2(blocks.cut(noise) * window, workers=1)
-            spectra += np.sqrt(missing_power) * white
+                variance.total += float((local_power * self.added_power).sum(dtype=np.float64))
+            missing *= self._clipping_share(missing_power, mean)
+            shaped = scipy.fft.rfft2(blocks.cut(noise) * window, workers=1)
+            spectra += np.sqrt(missing) * shaped
         filtered = scipy.fft.irfft2(spectra, s=blocks.size, workers=1, overwrite_x=True)
         filtered += mean * window  # kept apart: under the window it leaks into low frequencies
         filtered *= window
@@ -214,11 +236,11 @@ class _BlockFilter:
         value = law.log_power(local.log_power + offset, local.slice_mean + offset, laws.reference)
         return value.astype(np.float32)[..., None, None]
 
-    def _output_noise_power(self, added: AddedNoise, local: _Local) -> Spectra:
-        """Power of the output's noise at each frequency of each block, over unit white noise's."""
+    def _local_noise_power(self, added: AddedNoise, local: _Local) -> Spectra:
+        """Power of the output's noise in each block and direction, over that at the reference."""
         by_direction = np.moveaxis(added.law.within * local.directional, 0, -1)
         log_power: Spectra = np.tensordot(by_direction.astype(np.float32), self.direction, axes=1)
-        log_power += self.added_log_power + self._law(added.law, local)
+        log_power += self._law(added.law, local)
         power: Spectra = np.exp(log_power, out=log_power)
         return power
 
@@ -259,6 +281,17 @@ class _BlockFilter:
             1 - np.float32(STRUCTURE_THRESHOLD) * noise_share, np.float32(0)
         )
         return share
+
+
+def _radius(
+    shape: tuple[int, int], pixel_mm: tuple[float, float]
+) -> Float[np.ndarray, "rows half"]:
+    """Distance of each coefficient of a slice's spectrum from zero frequency, in cycles/mm."""
+    down = scipy.fft.fftfreq(shape[0], pixel_mm[0])[:, None]
+    radius: Float[np.ndarray, "rows half"] = np.hypot(
+        down, scipy.fft.rfftfreq(shape[1], pixel_mm[1])
+    )
+    return radius
 
 
 @lru_cache(maxsize=1)

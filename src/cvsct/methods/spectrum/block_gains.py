@@ -17,10 +17,6 @@ from cvsct.methods.spectrum.noise_law import NO_LAW, NO_LAWS, NoiseLaw, SideLaws
 
 Curve = Float[np.ndarray, " n"]
 
-ALL_FROM_PER_MM, LEAST_SHARE = 0.2, 1e-3
-"""Frequency from which on all missing noise is added; below, the fit cannot tell it from texture,
-and too much would be mottle as wide as a nodule."""
-
 
 @dataclass(frozen=True)
 class AddedNoise:
@@ -35,12 +31,6 @@ class AddedNoise:
     most: Curve
     log_power: Curve
     law: NoiseLaw
-
-
-def _held_back(frequencies_per_mm: Curve) -> Curve:
-    """Log of the share of missing noise that is added: all of it from `ALL_FROM_PER_MM` on."""
-    share = np.clip(frequencies_per_mm / ALL_FROM_PER_MM, LEAST_SHARE, 1.0)
-    return np.asarray(2 * np.log(share))
 
 
 @dataclass(frozen=True)
@@ -100,9 +90,7 @@ class BlockGains:
                 0.5 * (law_after.within - law_before.within),
             ),
             laws=laws,
-            added=AddedNoise(structure, after + _held_back(frequencies_per_mm), law_after)
-            if synthesis
-            else None,
+            added=AddedNoise(structure, after, law_after) if synthesis else None,
         )  # fmt: skip
 
     @property

@@ -121,7 +121,10 @@ def fit_kernel_ratio(
     stiffness = settings.stiffness * (STIFFNESS_STEP_PER_MM / step) ** 6
     separate = None
     if dose_law_sd is not None:
-        soft = split_soft_tissue(soft_a[0], "source"), split_soft_tissue(soft_b[0], "target")
+        soft = (
+            split_soft_tissue(soft_a[0], frequencies, "source"),
+            split_soft_tissue(soft_b[0], frequencies, "target"),
+        )
         prior = settings.dose_law, dose_law_sd
         separate = fit_separate_gains(
             frequencies, soft, bodies, prior, settings.doubt, stiffness,

@@ -102,7 +102,7 @@ NO_LAWS = SideLaws()
 
 
 def fit_noise_law(
-    homogeneous: Patches,
+    smooth: Patches,
     soft: Patches,
     frequencies_per_mm: Float[np.ndarray, " n"],
     between_prior: tuple[float, float],
@@ -110,8 +110,7 @@ def fit_noise_law(
     """Fit the law of one side by least squares, averaged with the priors by their precision.
 
     Args:
-        homogeneous: the most homogeneous patches of soft tissue: places in a slice are compared
-            in them.
+        smooth: the least rough patches of soft tissue: places in a slice are compared in them.
         soft: rougher ones as well, of which the means of slices are taken.
         between_prior: exponent between slices to expect, and its standard deviation; 0 keeps both
             exponents as they are expected.
@@ -121,7 +120,7 @@ def fit_noise_law(
         return NoiseLaw(mean, WITHIN_PRIOR[0])
     low, high = BAND_PER_MM
     band = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
-    even = _BandPower.of(homogeneous, band)
+    even = _BandPower.of(smooth, band)
     within, within_sd = _slope(
         even.power - even.mean(even.power)[even.member],
         [x - even.mean(x)[even.member] for x in (even.offset, even.patches.radius_sq)],

@@ -42,13 +42,13 @@ NOISE_SD, UNKNOWN_SD = 0.02, 0.5
 STRUCTURE_SD, STRUCTURE_SD_SLOPE_MM = 0.01, 0.1
 """Smallest standard error of a log structure gain at zero frequency, and its rise per cycle/mm."""
 
-TEXTURE_SD = 0.05
+TEXTURE_SD = 0.02
 """Standard error of a log noise gain by texture that is not told, at 0.2 cycles/mm."""
 
-DOUBTED_TEXTURE = 0.5
+DOUBTED_TEXTURE = 0.25
 """Share of the residual texture's correction that is taken as its standard error."""
 
-AT_ZERO_SD = 0.15
+AT_ZERO_SD = 0.3
 """Standard error of the log noise gain at zero frequency: the level that dose sets, as far as one
 kernel shapes noise and structure; denoising leaves the lowest frequencies as they are."""
 
@@ -140,7 +140,7 @@ def fit_separate_gains(
     homogeneous = soft[0].homogeneous, soft[1].homogeneous
     laws = shared_laws(
         *(
-            fit_noise_law(side.homogeneous, side.homogeneous.joined(side.textured), f, dose_prior)
+            fit_noise_law(side.smooth, side.homogeneous.joined(side.textured), f, dose_prior)
             for side in soft
         )
     )

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from cvsct.core.errors import TrainingError
 from cvsct.core.spectra import mean_over_patches
 from cvsct.methods.spectrum.matched_patches import smooth_log_gain
-from cvsct.methods.spectrum.noise_law import OVERLAP, NoiseLaw
+from cvsct.methods.spectrum.noise_law import BAND_PER_MM, OVERLAP, NoiseLaw
 from cvsct.methods.spectrum.patches import Patches
 
 HOMOGENEOUS_PATCH_MM = 20.0
@@ -29,9 +29,9 @@ TEXTURE_SHARE = (0.1, 0.4)
 TEXTURE_PER_MM = (0.1, 0.2)
 """Frequencies from which residual texture is told: noise does not fall from one to the other."""
 
-RAMP_POWER = 0.65
-"""Power of frequency with which noise of filtered back-projection rises from zero: 1 for the ramp
-filter itself, .55 to .85 as a patch's window and kernels show it on simulated scanners."""
+RAMP_FROM_PER_MM, RAMP_ORDER = (0.35, 0.8), 2
+"""Frequencies at which homogeneous tissue is noise, from which its power below is extrapolated, and
+the highest power of squared frequency of its log over the ramp's."""
 
 LEAST_NOISE_SHARE = 0.1
 """Smallest share of the power of homogeneous tissue that is left as noise."""
@@ -45,16 +45,24 @@ smallest standard error after."""
 class SoftTissue:
     """Patches of one side's soft tissue.
 
+    Roughness without texture is noise alone: the least rough patches are then those that happen to
+    have less of it. The level of noise is therefore read where roughness over noise is least. That
+    choice depends on noise by place, which is read where roughness is least.
+
     Args:
-        homogeneous: the most homogeneous ones.
-        textured: rougher ones.
+        homogeneous: of the least roughness over their own noise.
+        smooth: of the least roughness.
+        textured: of more roughness over noise.
     """
 
     homogeneous: Patches
+    smooth: Patches
     textured: Patches
 
 
-def split_soft_tissue(soft: Patches, side: str) -> SoftTissue:
+def split_soft_tissue(
+    soft: Patches, frequencies_per_mm: Float[np.ndarray, " n"], side: str
+) -> SoftTissue:
     """Select the most homogeneous patches of soft tissue, and rougher ones.
 
     Raises:
@@ -67,9 +75,29 @@ def split_soft_tissue(soft: Patches, side: str) -> SoftTissue:
             f"tissue to measure noise in, of {MIN_PATCHES} needed; give more slices of the "
             "trunk, or train spectrum-plain"
         )
-    order = np.argsort(soft.roughness_hu, kind="stable")
+    order = np.argsort(_roughness_over_noise(soft, frequencies_per_mm), kind="stable")
     first, last = (round(share * len(soft)) for share in TEXTURE_SHARE)
-    return SoftTissue(soft.take(order[:count]), soft.take(order[max(first, count) : last]))
+    return SoftTissue(
+        homogeneous=soft.take(order[:count]),
+        smooth=soft.take(np.argsort(soft.roughness_hu, kind="stable")[:count]),
+        textured=soft.take(order[max(first, count) : last]),
+    )
+
+
+def _roughness_over_noise(
+    soft: Patches, frequencies_per_mm: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " patches"]:
+    """Roughness of patches over the root of their power at high frequencies."""
+    low, high = BAND_PER_MM
+    band = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
+    if not band.any():  # of coarse pixels: the highest third
+        band = frequencies_per_mm >= frequencies_per_mm[-1] * 2 / 3
+    log_noise = mean_over_patches(soft.log_power[:, band].T)
+    known = np.isfinite(log_noise)  # not where a grid is coarser than that of other scans
+    typical = np.median(log_noise[known]) if known.any() else 0.0
+    noise_hu = np.exp(0.5 * np.where(known, log_noise, typical))
+    ratio: Float[np.ndarray, " patches"] = soft.roughness_hu / noise_hu
+    return ratio
 
 
 @dataclass(frozen=True)
@@ -176,14 +204,15 @@ def without_texture(
     Homogeneous tissue is not free of texture, whose power is known but for a factor: it is what
     rougher tissue has more. Filtered back-projection makes noise that rises with frequency, as the
     ramp filter does, and denoised noise is flat at most. Where power falls from the lower of
-    `TEXTURE_PER_MM` to the higher, so much texture is taken away that it does not. Below the higher
-    one noise rises at least with a power of frequency, `RAMP_POWER`.
+    `TEXTURE_PER_MM` to the higher, so much texture is taken away that it does not. What is left is
+    at most the ramp that noise at higher frequencies tells (`noise_ramp`).
     """
     f = frequencies_per_mm
+    ramp = noise_ramp(f, log_power)
     power, texture = np.exp(log_power), np.exp(textured_log_power) - np.exp(log_power)
     known = np.isfinite(power) & np.isfinite(texture)
     if known.sum() < 2 or f[known][0] > TEXTURE_PER_MM[0]:
-        return log_power
+        return np.minimum(log_power, ramp)
     texture = np.maximum(texture, 0.0)
     (low, high), (low_texture, high_texture) = (
         np.interp(TEXTURE_PER_MM, f[known], curve[known]) for curve in (power, texture)
@@ -191,7 +220,31 @@ def without_texture(
     falls, texture_falls = low - high, low_texture - high_texture
     share = falls / texture_falls if min(falls, texture_falls) > 0 else 0.0
     noise = np.maximum(power - share * np.where(known, texture, 0.0), LEAST_NOISE_SHARE * power)
-    high -= share * high_texture
-    ramp = high * (f / TEXTURE_PER_MM[1]) ** RAMP_POWER
-    risen = np.where(f < TEXTURE_PER_MM[1], np.minimum(noise, ramp), noise)
-    return np.where(np.isfinite(log_power), np.log(np.maximum(risen, 1e-9)), log_power)
+    high = max(high - share * high_texture, LEAST_NOISE_SHARE * high)
+    from_high = np.log(high) + np.log(np.maximum(f, 0.5 * f[1]) / TEXTURE_PER_MM[1])
+    most = np.where(f < TEXTURE_PER_MM[1], np.minimum(ramp, from_high), ramp)
+    return np.where(np.isfinite(log_power), np.minimum(np.log(noise), most), log_power)
+
+
+def noise_ramp(
+    frequencies_per_mm: Float[np.ndarray, " n"], log_power: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Log noise power below `RAMP_FROM_PER_MM`, from the log power there; infinite above.
+
+    Noise of filtered back-projection is frequency, which is the ramp filter's share, times the
+    square of the kernel's transfer (Kak and Slaney 1988, section 5.2): an even, smooth function.
+    Its log is fitted as a polynomial of squared frequency. Noise that is not white any more follows
+    it as well, for no reconstruction changes the lowest frequencies.
+    """
+    f = frequencies_per_mm
+    low, high = RAMP_FROM_PER_MM
+    used = (f >= low) & (f <= high) & np.isfinite(log_power)
+    ramp: Float[np.ndarray, " n"] = np.full(len(f), np.inf)
+    if used.sum() <= 2 * RAMP_ORDER:
+        return ramp
+    powers: Float[np.ndarray, "n m"] = (f[:, None] / low) ** (2 * np.arange(RAMP_ORDER + 1))
+    over_ramp = log_power[used] - np.log(f[used])
+    coefficients = np.linalg.lstsq(powers[used], over_ramp, rcond=None)[0].astype(np.float64)
+    below = f < low
+    ramp[below] = (powers @ coefficients)[below] + np.log(np.maximum(f, 0.5 * f[1]))[below]
+    return ramp
