@@ -51,8 +51,11 @@ def load_spectrum(bundle: Bundle, reverse: bool) -> VolumeMapping:
         "target_noise_log_power",
     )
     require_curves(bundle, frequencies, noise, radial, structure, source, target)
+    all_noise = bundle.weights.get("all_noise_log_gain", np.stack([noise, -noise]))
+    require_consistent(bundle, all_noise.shape == (2, len(noise)))
     gains = BlockGains.in_direction(
-        frequencies, (noise, radial, structure), (source, target), settings.max_gain, reverse,
+        frequencies, (noise, radial, structure), (source, target), (all_noise[0], all_noise[1]),
+        settings.max_gain, reverse,
         _laws(bundle), synthesis=_synthesizes(bundle, settings),
     )  # fmt: skip
     tone_hu = sign * float(bundle.weights.get("tone_hu", np.zeros(1))[0])

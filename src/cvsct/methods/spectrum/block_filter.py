@@ -123,6 +123,7 @@ class _BlockFilter:
     Args:
         level: frequencies at which a block's noise level is read.
         most: log gain up to which noise is amplified.
+        added_gain: log gain that would make all of the output's noise.
         added_power: of the output's noise at the reference, over that of unit white noise.
         amplitude: its root on the frequency grid of the whole slice.
         direction: share of each direction in each frequency: of the two that it lies between.
@@ -136,6 +137,7 @@ class _BlockFilter:
     log_power: Float32[np.ndarray, "rows half"]
     level: Bool[np.ndarray, "rows half"]
     most: Float32[np.ndarray, "rows half"]
+    added_gain: Float32[np.ndarray, "rows half"]
     added_power: Float32[np.ndarray, "rows half"]
     amplitude: Float32[np.ndarray, "slice_rows slice_half"]
     direction: Float32[np.ndarray, "directions rows half"]
@@ -156,7 +158,7 @@ class _BlockFilter:
         area_mm2 = blocks.pixel_mm[0] * blocks.pixel_mm[1]
         scale = float(np.sum(blocks.window.astype(np.float64) ** 2)) / area_mm2
         low, high = (share * 0.5 / max(blocks.pixel_mm) for share in NOISE_LEVEL_BAND)
-        added = gains.added or AddedNoise(gains.noise, gains.noise_log_power, NO_LAW)
+        added = gains.added or AddedNoise(gains.noise, gains.noise, gains.noise_log_power, NO_LAW)
         position = np.arctan2(down, across + 0 * down) % np.pi / np.pi * DIRECTIONS
         apart = np.abs(position - np.arange(DIRECTIONS)[:, None, None])
         pixel_power = added.log_power - np.log(area_mm2)
@@ -171,6 +173,7 @@ class _BlockFilter:
             log_power=read(gains.noise_log_power) + np.float32(np.log(scale)),
             level=(radius >= low) & (radius <= high),
             most=read(added.most),
+            added_gain=read(added.gain),
             added_power=np.exp(read(pixel_power)),
             amplitude=amplitude,
             direction=np.maximum(1 - np.minimum(apart, DIRECTIONS - apart), 0).astype(np.float32),
@@ -208,15 +211,18 @@ class _BlockFilter:
         mean = np.einsum("abij,ij->ab", cut, window)[..., None, None] / window.sum()
         spectra = scipy.fft.rfft2((cut - mean) * window, workers=1)
         power = spectra.real**2 + spectra.imag**2
-        wanted = self.noise + self.noise_radial * blocks.radius_offset
+        by_place = self.noise_radial * blocks.radius_offset
         if local is not None:
-            wanted = wanted + self._law(self.gains.law, local)
-        reached = wanted if noise is None else np.minimum(wanted, self.most)
+            by_place = by_place + self._law(self.gains.law, local)
+        reached = self.noise + by_place
+        if noise is not None:
+            reached = np.minimum(reached, self.most)
         gain_noise = np.exp(_limited(reached, self.gains.max_gain))
         spectra *= gain_noise + (self.structure - gain_noise) * self._structure_share(power)
         if noise is not None and local is not None and self.gains.added is not None:
             local_power = self._local_noise_power(self.gains.added, local)
-            missing = -np.expm1(2 * (reached - wanted)) * local_power
+            lacking = self.added_gain + by_place - self.most
+            missing = -np.expm1(-2 * np.maximum(lacking, 0)) * local_power
             missing_power = missing * self.added_power
             if variance is not None:
                 variance.added += float(missing_power.sum(dtype=np.float64))

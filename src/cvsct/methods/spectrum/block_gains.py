@@ -23,12 +23,15 @@ class AddedNoise:
     """Noise of the output that amplification must not make.
 
     Args:
-        most: log gain up to which noise is amplified; what is missing to its own gain is added.
+        most: log gain up to which noise is amplified; what is missing to `gain` is added.
+        gain: log gain that would make all of the output's noise. `BlockGains.noise` is smooth and
+            leans on structure's gain; what is added makes up for what was measured.
         log_power: log noise power of the output in HU² mm², at the reference of the laws.
         law: how that power follows expected noise.
     """
 
     most: Curve
+    gain: Curve
     log_power: Curve
     law: NoiseLaw
 
@@ -63,6 +66,7 @@ class BlockGains:
         frequencies_per_mm: Curve,
         log_gains: tuple[Curve, Curve, Curve],
         noise_log_powers: tuple[Curve, Curve],
+        all_noise_log_gains: tuple[Curve, Curve],
         max_gain: float,
         reverse: bool,
         laws: SideLaws = NO_LAWS,
@@ -73,6 +77,7 @@ class BlockGains:
         Args:
             log_gains: of noise, its change with radius, and of structure, from source to target.
             noise_log_powers: of source and target.
+            all_noise_log_gains: that make all noise (`AddedNoise.gain`), to the target and back.
             laws: of source and target.
             synthesis: whether noise is added where structure's gain does not make it.
         """
@@ -80,6 +85,7 @@ class BlockGains:
             -log_gain if reverse else log_gain for log_gain in log_gains
         )
         before, after = noise_log_powers[::-1] if reverse else noise_log_powers
+        all_noise = all_noise_log_gains[1] if reverse else all_noise_log_gains[0]
         law_before, law_after = (
             (laws.target, laws.source) if reverse else (laws.source, laws.target)
         )
@@ -90,7 +96,9 @@ class BlockGains:
                 0.5 * (law_after.within - law_before.within),
             ),
             laws=laws,
-            added=AddedNoise(structure, after, law_after) if synthesis else None,
+            added=AddedNoise(structure, all_noise, after, law_after)
+            if synthesis
+            else None,
         )  # fmt: skip
 
     @property
@@ -105,7 +113,7 @@ class BlockGains:
         if self.added is None:
             return 0.0
         power = self.frequencies_per_mm * np.exp(self.added.log_power)
-        missing = -np.expm1(2 * np.minimum(self.added.most - self.noise, 0.0))
+        missing = -np.expm1(2 * np.minimum(self.added.most - self.added.gain, 0.0))
         return float(np.sum(power * missing) / np.sum(power))
 
     def scaled(self, share: float) -> BlockGains:
@@ -113,7 +121,8 @@ class BlockGains:
         rest = 2 * (1 - share)
         added = self.added and AddedNoise(
             most=share * self.added.most,
-            log_power=self.added.log_power - rest * self.noise,
+            gain=share * self.added.gain,
+            log_power=self.added.log_power - rest * self.added.gain,
             law=NoiseLaw(
                 self.added.law.between - rest * self.law.between,
                 self.added.law.within - rest * self.law.within,

@@ -36,6 +36,12 @@ from cvsct.methods.spectrum.soft_tissue_noise import (
 NOISE_FROM_PER_MM = 3 / HOMOGENEOUS_PATCH_MM
 """Lowest frequency at which the noise gain is measured; below, homogeneous patches hold anatomy."""
 
+RESOLVED_PER_MM = 2 / HOMOGENEOUS_PATCH_MM
+"""Lowest frequency that homogeneous patches resolve."""
+
+ALL_MISSING_PER_MM = 0.2
+"""Frequency from which denoising may have taken noise away as measured; below, less and less."""
+
 NOISE_SD, UNKNOWN_SD = 0.02, 0.5
 """Smallest standard error of a log noise gain, and of any gain where nothing is measured."""
 
@@ -68,6 +74,8 @@ class SeparateGains:
         structure: natural log of the amplitude gain of structure.
         source_noise: log noise power of the source in HU² mm² at the mean expected attenuation.
         target_noise: log noise power of the target, likewise.
+        all_noise: log gains that make all of the output's noise where noise is added, to the target
+            and back (`block_gains.AddedNoise`).
         relation: how both gains differ.
         laws: how the noise of each side follows expected noise.
         noise_sd: standard error of the noise gain's level.
@@ -80,6 +88,7 @@ class SeparateGains:
     structure: Float[np.ndarray, " n"]
     source_noise: Float[np.ndarray, " n"]
     target_noise: Float[np.ndarray, " n"]
+    all_noise: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]
     relation: GainRelation
     laws: SideLaws
     noise_sd: float
@@ -98,6 +107,7 @@ class SeparateGains:
             frequencies_per_mm,
             (self.noise, self.noise_radial, self.structure),
             (self.source_noise, self.target_noise),
+            self.all_noise,
             max_gain,
             reverse,
             self.laws,
@@ -205,6 +215,10 @@ def fit_separate_gains(
         structure=structure,
         source_noise=level_a,
         target_noise=level_b,
+        all_noise=(
+            _all_noise_gain(f, _fill_gaps(a.most), level_b, relation),
+            _all_noise_gain(f, _fill_gaps(b.most), level_a, relation),
+        ),
         relation=relation,
         laws=SideLaws(*laws, reference, float(every_slice.min()), float(every_slice.max())),
         noise_sd=noise_sd,
@@ -214,6 +228,32 @@ def fit_separate_gains(
             soft_tissue_mode_hu(homogeneous[1].mean_hu),
         ),
     )
+
+
+def _all_noise_gain(
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    most_before: Float[np.ndarray, " n"],
+    after: Float[np.ndarray, " n"],
+    relation: GainRelation,
+) -> Float[np.ndarray, " n"]:
+    """Log gain that makes all of the output's noise: half the difference of both log powers.
+
+    Patches do not resolve the lowest frequencies. Dose changes noise there as it does elsewhere;
+    denoising leaves it, so that the gain falls to none unless one scanner's kernels explain both
+    sides but for a level.
+
+    Args:
+        most_before: log of all power that may be noise in the input; what it may hold already is
+            not added.
+        after: log noise power of the output.
+    """
+    f = frequencies_per_mm
+    gain: Float[np.ndarray, " n"] = np.interp(
+        np.maximum(f, RESOLVED_PER_MM), f, 0.5 * (after - most_before)
+    )
+    if relation.same_scanner and relation.alike > 0.5:
+        return gain
+    return gain * np.minimum(f / ALL_MISSING_PER_MM, 1.0)
 
 
 def _fill_gaps(level: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -29,6 +29,10 @@ TEXTURE_SHARE = (0.1, 0.4)
 TEXTURE_PER_MM = (0.1, 0.2)
 """Frequencies from which residual texture is told: noise does not fall from one to the other."""
 
+RAMP_POWER = 0.4
+"""Least power of frequency with which noise of patches rises from zero: 1 for the ramp filter, .55
+to .85 through a patch's window, and .3 to .5 after denoising, on simulated scanners."""
+
 RAMP_FROM_PER_MM, RAMP_ORDER = (0.35, 0.8), 2
 """Frequencies at which homogeneous tissue is noise, from which its power below is extrapolated, and
 the highest power of squared frequency of its log over the ramp's."""
@@ -106,10 +110,13 @@ class SideNoise:
 
     Args:
         level: log power at the reference of the laws, at the mean radius of homogeneous tissue.
+        most: log of the power that may be noise: where texture hides it, `level` is the power that
+            noise at higher frequencies tells.
         texture: log of the power before residual texture was taken from it, less that after.
     """
 
     level: Float[np.ndarray, " n"]
+    most: Float[np.ndarray, " n"]
     texture: Float[np.ndarray, " n"]
 
 
@@ -120,10 +127,12 @@ def side_noise(
     frequencies_per_mm: Float[np.ndarray, " n"],
 ) -> SideNoise:
     """Log noise power at the reference, at the mean radius of homogeneous tissue."""
-    level = mean_over_patches(_at_reference(soft.homogeneous, law, reference))
+    f = frequencies_per_mm
+    power = mean_over_patches(_at_reference(soft.homogeneous, law, reference))
     textured = mean_over_patches(_at_reference(soft.textured, law, reference))
-    noise = without_texture(frequencies_per_mm, level, textured)
-    return SideNoise(noise, np.nan_to_num(level - noise))
+    most = without_texture(f, power, textured)
+    level = np.minimum(most, noise_ramp(f, power))
+    return SideNoise(level, most, np.nan_to_num(power - level))
 
 
 def texture_over_noise(frequencies_per_mm: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -204,15 +213,14 @@ def without_texture(
     Homogeneous tissue is not free of texture, whose power is known but for a factor: it is what
     rougher tissue has more. Filtered back-projection makes noise that rises with frequency, as the
     ramp filter does, and denoised noise is flat at most. Where power falls from the lower of
-    `TEXTURE_PER_MM` to the higher, so much texture is taken away that it does not. What is left is
-    at most the ramp that noise at higher frequencies tells (`noise_ramp`).
+    `TEXTURE_PER_MM` to the higher, so much texture is taken away that it does not. Below the higher
+    one noise rises at least with a power of frequency, `RAMP_POWER`.
     """
     f = frequencies_per_mm
-    ramp = noise_ramp(f, log_power)
     power, texture = np.exp(log_power), np.exp(textured_log_power) - np.exp(log_power)
     known = np.isfinite(power) & np.isfinite(texture)
     if known.sum() < 2 or f[known][0] > TEXTURE_PER_MM[0]:
-        return np.minimum(log_power, ramp)
+        return log_power
     texture = np.maximum(texture, 0.0)
     (low, high), (low_texture, high_texture) = (
         np.interp(TEXTURE_PER_MM, f[known], curve[known]) for curve in (power, texture)
@@ -221,9 +229,9 @@ def without_texture(
     share = falls / texture_falls if min(falls, texture_falls) > 0 else 0.0
     noise = np.maximum(power - share * np.where(known, texture, 0.0), LEAST_NOISE_SHARE * power)
     high = max(high - share * high_texture, LEAST_NOISE_SHARE * high)
-    from_high = np.log(high) + np.log(np.maximum(f, 0.5 * f[1]) / TEXTURE_PER_MM[1])
-    most = np.where(f < TEXTURE_PER_MM[1], np.minimum(ramp, from_high), ramp)
-    return np.where(np.isfinite(log_power), np.minimum(np.log(noise), most), log_power)
+    ramp = high * (f / TEXTURE_PER_MM[1]) ** RAMP_POWER
+    risen = np.where(f < TEXTURE_PER_MM[1], np.minimum(noise, ramp), noise)
+    return np.where(np.isfinite(log_power), np.log(np.maximum(risen, 1e-9)), log_power)
 
 
 def noise_ramp(

@@ -76,6 +76,7 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
             "structure_log_gain": gains.structure,
             "source_noise_log_power": gains.source_noise,
             "target_noise_log_power": gains.target_noise,
+            "all_noise_log_gain": np.stack(gains.all_noise),
             "noise_laws": np.array(
                 [[law.between, law.within] for law in (gains.laws.source, gains.laws.target)]
             ),
