@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 
-from cvsct.core.masks import soft_tissue
+from cvsct.core.masks import blurred, body_of, soft_tissue_of
 from cvsct.core.progress import Progress
 from cvsct.core.volume import CTVolume, Scans, facts_of
 from cvsct.methods.sampling import measure_slices
@@ -126,9 +126,15 @@ class RadialFilter:
     log_gain: Float[np.ndarray, " n"]
 
 
-def tissue_mask(volume: CTVolume) -> Bool[np.ndarray, "slices rows columns"]:
-    """Mask of soft tissue in the blurred image, without padding."""
-    mask = soft_tissue(volume.hu)
+def tissue_mask(
+    volume: CTVolume, outline: Float[np.ndarray, "slices rows columns"] | None = None
+) -> Bool[np.ndarray, "slices rows columns"]:
+    """Mask of soft tissue in the blurred image, without padding.
+
+    Args:
+        outline: the blurred image, where it is known (`core.masks.blurred`).
+    """
+    mask = soft_tissue_of(blurred(volume.hu) if outline is None else outline)
     return mask if volume.padding is None else mask & ~volume.padding
 
 
@@ -228,8 +234,10 @@ def _slice_samples(
     blocks = _Blocks.of(volume, local_mm)
     radii = blocks.mean(radius_sq(volume))
     slice_bands = bands.split(volume, before.frequencies_per_mm, before.log_gain)
+    outline = blurred(volume.hu)
+    expected = expected_noise(volume, inside=body_of(outline))
     for mask, noise, parts in zip(
-        tissue_mask(volume), expected_noise(volume).log_power, slice_bands, strict=True
+        tissue_mask(volume, outline), expected.log_power, slice_bands, strict=True
     ):
         share = blocks.local(mask.astype(np.float32))
         sampled = blocks.every_third(share > MIN_TISSUE_SHARE)

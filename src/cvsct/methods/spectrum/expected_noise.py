@@ -19,10 +19,11 @@ would level a cylinder of water of 400 mm is taken, about what body filters do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy import ndimage
+from jaxtyping import Bool, Float, Float32
+from scipy import ndimage, sparse
 
 from cvsct.core.masks import body
 from cvsct.core.spectra import PatchSpectra
@@ -59,41 +60,34 @@ class ExpectedNoise:
     directional: Float[np.ndarray, "directions slices coarse_rows coarse_columns"]
 
 
-def expected_noise(volume: CTVolume, by_direction: bool = False) -> ExpectedNoise:
+def expected_noise(
+    volume: CTVolume,
+    by_direction: bool = False,
+    inside: Bool[np.ndarray, "slices rows columns"] | None = None,
+) -> ExpectedNoise:
     """Noise to expect from the attenuation that the image shows.
 
     What lies outside the field of view is not seen. Each slice comes out as if it were alone.
 
     Args:
         by_direction: whether directions of frequency are told apart.
+        inside: voxels of the body, where they are known; None finds them.
     """
-    inside = body(volume.hu)
+    inside = body(volume.hu) if inside is None else inside
     relative = np.clip(1 + volume.hu / 1000, 0, 3) * inside
     coarse, covered = (_coarse(image, volume) for image in (relative, inside))
-    side = int(np.ceil(np.hypot(*coarse.shape[1:])))
-    top, left = ((side - n) // 2 for n in coarse.shape[1:])
-    inner = np.s_[:, top : top + coarse.shape[1], left : left + coarse.shape[2]]
-    square = np.zeros((len(coarse), side, side), dtype=np.float32)
-    square[inner] = coarse
-    bowtie = BOWTIE_SHARE * _bowtie_mm(side)
-    total = np.zeros_like(coarse)
-    parts = []
-    for angle in np.arange(RAY_ANGLES) * 180.0 / RAY_ANGLES:
-        turned = ndimage.rotate(square, angle, axes=(1, 2), reshape=False, order=1)
-        water_mm = turned.sum(axis=1, keepdims=True) * GRID_MM + bowtie
-        rays = np.broadcast_to(np.float32(WATER_PER_MM) * water_mm, square.shape)
-        back = ndimage.rotate(rays, -angle, axes=(1, 2), reshape=False, order=1, mode="nearest")
-        total += back[inner]
-        if by_direction:
-            parts.append(back[inner].copy())
-    log_power = total / RAY_ANGLES
+    rays = _Rays.of(coarse.shape[1:])
+    water_mm = GRID_MM * rays.sums(coarse) + BOWTIE_SHARE * rays.bowtie_mm
+    maps = rays.spread(np.float32(WATER_PER_MM) * water_mm)
+    log_power = maps.mean(axis=1)
     weight = covered + np.float32(1e-6)  # a slice without a body: all of it alike
     slice_mean = np.sum(log_power * weight, axis=(1, 2)) / np.sum(weight, axis=(1, 2))
-    directions = [
-        0.25 * parts[i - 1] + 0.5 * parts[i] + 0.25 * parts[(i + 1) % RAY_ANGLES] - log_power
-        for i in range(0, len(parts), RAY_ANGLES // DIRECTIONS)
-    ]
-    directional = np.stack(directions) if directions else np.empty((0, *log_power.shape))
+    if not by_direction:
+        directional = np.empty((0, *log_power.shape), dtype=np.float32)
+    else:
+        apart = RAY_ANGLES // DIRECTIONS
+        around = 0.25 * np.roll(maps, 1, 1) + 0.5 * maps + 0.25 * np.roll(maps, -1, 1)
+        directional = np.moveaxis(around[:, ::apart] - log_power[:, None], 1, 0)
     return ExpectedNoise(log_power, slice_mean.astype(np.float64), directional)
 
 
@@ -101,19 +95,81 @@ def _coarse(
     image: Float[np.ndarray, "_ _ _"] | Bool[np.ndarray, "_ _ _"], volume: CTVolume
 ) -> CoarseMap:
     """Mean of the image on the grid of about 8 mm."""
-    zoom = np.array(volume.geometry.pixel_mm) / GRID_MM
-    width = np.maximum(np.rint(1 / zoom), 1).astype(int)
-    mean = ndimage.uniform_filter(image.astype(np.float32), size=(1, *width), mode="nearest")
-    coarse: CoarseMap = ndimage.zoom(mean, (1.0, *zoom), order=1, grid_mode=True, mode="nearest")
+    down, across = (
+        _means(n, spacing)
+        for n, spacing in zip(image.shape[1:], volume.geometry.pixel_mm, strict=True)
+    )
+    coarse: CoarseMap = down @ image.astype(np.float32) @ across.T
     return coarse
 
 
-def _bowtie_mm(side: int) -> Float[np.ndarray, " side"]:
-    """Water that each ray lacks, by its distance from the middle, in the cylinder to level."""
-    offset_mm = (np.arange(side) - (side - 1) / 2) * GRID_MM
-    chord_mm = np.sqrt(np.maximum(BOWTIE_MM**2 - (2 * offset_mm) ** 2, 0))
-    lacking: Float[np.ndarray, " side"] = (BOWTIE_MM - chord_mm).astype(np.float32)
-    return lacking
+@lru_cache(maxsize=16)
+def _means(n: int, spacing_mm: float) -> Float32[np.ndarray, "coarse n"]:
+    """Weights of the pixels of a line in its means on the grid of about 8 mm."""
+    zoom = spacing_mm / GRID_MM
+    width = max(round(1 / zoom), 1)
+    means = ndimage.uniform_filter1d(np.eye(n, dtype=np.float32), width, axis=0, mode="nearest")
+    weights: Float32[np.ndarray, "coarse n"] = ndimage.zoom(
+        means, (zoom, 1.0), order=1, grid_mode=True, mode="nearest"
+    )
+    return weights
+
+
+@dataclass(frozen=True)
+class _Rays:
+    """Parallel rays through the pixels of a coarse slice, at `RAY_ANGLES` over half a turn.
+
+    Args:
+        shape: rows and columns of the slice.
+        share: of each pixel in each ray, both flattened, rays by angle: a pixel counts for the two
+            nearest, as linear interpolation has it.
+        bowtie_mm: water that each ray lacks, by its distance from the middle, in the cylinder that
+            a bowtie filter levels.
+    """
+
+    shape: tuple[int, int]
+    share: sparse.csr_array
+    bowtie_mm: Float32[np.ndarray, "angles rays"]
+
+    @classmethod
+    @lru_cache(maxsize=8)
+    def of(cls, shape: tuple[int, int]) -> _Rays:
+        """Rays of one pixel's width through a slice of a shape."""
+        rows, columns = shape
+        n = int(np.ceil(np.hypot(rows, columns))) + 2
+        angles = np.pi * np.arange(RAY_ANGLES) / RAY_ANGLES
+        down, across = (
+            np.mgrid[:rows, :columns].reshape(2, -1) - (np.array([[rows], [columns]]) - 1) / 2
+        )
+        at = np.outer(np.cos(angles), across) + np.outer(np.sin(angles), down) + (n - 1) / 2
+        low = np.floor(at).astype(int)
+        ray = low + n * np.arange(RAY_ANGLES)[:, None]
+        pixel = np.broadcast_to(np.arange(rows * columns), ray.shape)
+        weights = np.stack([low + 1 - at, at - low]).astype(np.float32)
+        share = sparse.csr_array(
+            (weights.ravel(), (np.stack([ray, ray + 1]).ravel(), np.tile(pixel.ravel(), 2))),
+            shape=(RAY_ANGLES * n, rows * columns),
+        )
+        offset_mm = (np.arange(n) - (n - 1) / 2) * GRID_MM
+        chord_mm = np.sqrt(np.maximum(BOWTIE_MM**2 - (2 * offset_mm) ** 2, 0))
+        lacking = np.tile(BOWTIE_MM - chord_mm, (RAY_ANGLES, 1)).astype(np.float32)
+        return cls(shape, share, lacking)
+
+    def sums(self, coarse: CoarseMap) -> Float32[np.ndarray, "slices angles rays"]:
+        """Sum of the pixels along each ray."""
+        along = self.share @ coarse.reshape(len(coarse), -1).T
+        return np.ascontiguousarray(along.T).reshape(len(coarse), *self.bowtie_mm.shape)
+
+    def spread(
+        self, values: Float32[np.ndarray, "slices angles rays"]
+    ) -> Float32[np.ndarray, "slices angles rows columns"]:
+        """Value of the ray of each angle through each pixel."""
+        n = self.bowtie_mm.shape[1]
+        maps = np.empty((*values.shape[:2], *self.shape), dtype=np.float32)
+        for angle in range(RAY_ANGLES):
+            through = self.share[angle * n : (angle + 1) * n].T @ values[:, angle].T
+            maps[:, angle] = through.T.reshape(len(values), *self.shape)
+        return maps
 
 
 def around_blocks(

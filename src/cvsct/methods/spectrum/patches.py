@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
 
-from cvsct.core.masks import blurred
+from cvsct.core.masks import blurred, body_of, soft_tissue_of
 from cvsct.core.progress import Progress
 from cvsct.core.spectra import PatchSpectra, Tissue, patch_spectra
 from cvsct.core.volume import CTVolume, Scans
@@ -97,7 +97,9 @@ def domain_patches(
     """
 
     def measure(volume: CTVolume, numbers: Int[np.ndarray, " slices"]) -> list[Patches]:
-        expected = expected_noise(volume)
+        outline = blurred(volume.hu)
+        masks = {"body": body_of(outline), "soft": soft_tissue_of(outline)}
+        expected = expected_noise(volume, inside=masks["body"])
         smooth = blurred(volume.hu, SMOOTH_MM / volume.pixel_mm)
         kind_patches = []
         for kind in kinds:
@@ -105,8 +107,9 @@ def domain_patches(
             if min(volume.hu.shape[1:]) < size_px:
                 return []
             spectra = patch_spectra(
-                volume, frequencies_per_mm, size_px, kind.tissue, kind.min_fraction
-            )
+                volume, frequencies_per_mm, size_px, kind.tissue, kind.min_fraction,
+                mask=masks[kind.tissue],
+            )  # fmt: skip
             kind_patches.append(
                 Patches(
                     log_power=spectra.log_power,

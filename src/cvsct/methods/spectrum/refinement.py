@@ -34,7 +34,7 @@ from cvsct.methods.spectrum.block_filter import filter_blocks
 from cvsct.methods.spectrum.separate_gains import SeparateGains
 
 BAND_PER_MM, LOCAL_MM = 0.15, 5.6
-MAX_SLICES = 40
+MAX_SLICES = 16
 """Most slices of each side, spread evenly."""
 
 CORRECTION_SD = 0.05
