@@ -80,7 +80,7 @@ def adding(sd_hu: float, law: NoiseLaw, reference: float = 0.0) -> BlockGains:
     return BlockGains(
         f, zeros + 9.0, zeros, zeros, zeros, max_gain=16.0,
         laws=SideLaws(law, law, reference, reference, reference),
-        added=AddedNoise(most=zeros, log_power=zeros + 2 * np.log(sd_hu), law=law),
+        added=AddedNoise(zeros, zeros + 9.0, zeros + 2 * np.log(sd_hu), law),
     )  # fmt: skip
 
 
@@ -155,7 +155,8 @@ def test_the_other_way_adds_none_and_off_adds_none() -> None:
     off = load_spectrum(higher_dose("off"), False)
     assert off.synthesis is None
     quiet = world(23, 0.2, 0.2, 8.0)
-    assert noise_sd(off(quiet)) == pytest.approx(24, rel=0.2)  # amplified
+    loud = noise_sd(world(22, 0.2, 0.2, 24.0).hu)
+    assert noise_sd(off(quiet)) == pytest.approx(loud, rel=0.2)  # amplified
 
 
 def test_one_kernel_needs_no_noise() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from cvsct.core.errors import GeometryError
 from cvsct.core.volume import CTVolume
@@ -22,8 +22,10 @@ from cvsct.methods.spectrum.domain_position import LEAST_AXIS, remaining_share, 
 from cvsct.methods.spectrum.hu_offset import shift_soft_tissue
 from cvsct.methods.spectrum.noise_field import NoiseField, series_key
 from cvsct.methods.spectrum.noise_law import NoiseLaw, SideLaws
+from cvsct.methods.spectrum.scan_noise import noise_offset
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.slice_filter import filter_slices
+from cvsct.methods.spectrum.tone import apply_tone, reversed_tone
 from cvsct.methods.volume_mapping import NoiseSynthesis, VolumeMapping
 from cvsct.model.bundle import Bundle
 
@@ -36,33 +38,115 @@ def load_spectrum(bundle: Bundle, reverse: bool) -> VolumeMapping:
     """
     frequencies, log_gain = bundle_weights(bundle, "frequencies_per_mm", "log_gain")
     require_curves(bundle, frequencies, log_gain)
-    settings = bundle_settings(SpectrumSettings, bundle)
-    sign = -1.0 if reverse else 1.0
-    if "noise_log_gain" not in bundle.weights:
-        cap = np.log(settings.max_gain)
-        limited = np.clip(sign * log_gain, -cap, cap)
-        return VolumeMapping(lambda volume: filter_slices(volume, frequencies, limited))
-    noise, radial, structure, source, target = bundle_weights(
-        bundle,
-        "noise_log_gain",
-        "noise_radial_log_gain",
-        "structure_log_gain",
-        "source_noise_log_power",
-        "target_noise_log_power",
-    )
-    require_curves(bundle, frequencies, noise, radial, structure, source, target)
-    all_noise = bundle.weights.get("all_noise_log_gain", np.stack([noise, -noise]))
-    require_consistent(bundle, all_noise.shape == (2, len(noise)))
-    gains = BlockGains.in_direction(
-        frequencies, (noise, radial, structure), (source, target), (all_noise[0], all_noise[1]),
-        settings.max_gain, reverse,
-        _laws(bundle), synthesis=_synthesizes(bundle, settings),
-    )  # fmt: skip
-    tone_hu = sign * float(bundle.weights.get("tone_hu", np.zeros(1))[0])
-    restored_share = settings.restore_clipped if gains.reduces_noise else 0.0
+    if "noise_log_gain" in bundle.weights:
+        return _SeparateFilter.of(bundle, frequencies, reverse).mapping()
+    cap = np.log(bundle_settings(SpectrumSettings, bundle).max_gain)
+    limited = np.clip(-log_gain if reverse else log_gain, -cap, cap)
+    return VolumeMapping(lambda volume: filter_slices(volume, frequencies, limited))
 
-    def filtering(key: str, share: float = 1.0, remark: str = "") -> VolumeMapping:
+
+@dataclass(frozen=True)
+class _SeparateFilter:
+    """Filter with separate gains for noise and structure, in one direction.
+
+    Args:
+        tone_hu: shift of soft tissue at 0 HU, of CT numbers in proportion to HU + 1000.
+        tone_curve: CT numbers and what is added to each.
+    """
+
+    bundle: Bundle
+    settings: SpectrumSettings
+    reverse: bool
+    gains: BlockGains
+    tone_hu: float
+    tone_curve: Float[np.ndarray, "points 2"] | None
+
+    @classmethod
+    def of(
+        cls, bundle: Bundle, frequencies: Float[np.ndarray, " n"], reverse: bool
+    ) -> _SeparateFilter:
+        """Read a model's gains.
+
+        Raises:
+            ModelError: if arrays are missing or do not fit each other.
+        """
+        settings = bundle_settings(SpectrumSettings, bundle)
+        noise, radial, structure, source, target = bundle_weights(
+            bundle,
+            "noise_log_gain",
+            "noise_radial_log_gain",
+            "structure_log_gain",
+            "source_noise_log_power",
+            "target_noise_log_power",
+        )
+        require_curves(bundle, frequencies, noise, radial, structure, source, target)
+        all_noise = bundle.weights.get("all_noise_log_gain", np.stack([noise, -noise]))
+        require_consistent(bundle, all_noise.shape == (2, len(noise)))
+        gains = BlockGains.in_direction(
+            frequencies, (noise, radial, structure), (source, target), (all_noise[0], all_noise[1]),
+            settings.max_gain, reverse, _laws(bundle), synthesis=_synthesizes(bundle, settings),
+        )  # fmt: skip
+        tone_hu = float(bundle.weights.get("tone_hu", np.zeros(1))[0])
+        curve = bundle.weights.get("tone_curve")
+        if curve is not None:
+            require_consistent(bundle, curve.ndim == 2 and curve.shape[1] == 2 and len(curve) > 1)
+            curve = reversed_tone(curve) if reverse else curve
+        return cls(bundle, settings, reverse, gains, -tone_hu if reverse else tone_hu, curve)
+
+    def mapping(self) -> VolumeMapping:
+        """Mapping of any scan, which adapts to each as far as the settings say."""
+        unfitted = self._mapping(self.bundle.sha256, self.gains)
+        adapts = (
+            self.settings.pass_through
+            or self.settings.dose_level != "fixed"
+            or unfitted.synthesis is not None
+        )
+        return replace(unfitted, fit=self._fit if adapts else None)
+
+    def _fit(self, sample: CTVolume, seed: int | None = None) -> VolumeMapping:
+        """Mapping of one scan."""
+        key = f"{series_key(sample) if seed is None else seed}/{self.bundle.sha256}"
+        gains, noise_remark = self._for_noise_of(sample)
+        if not self.settings.pass_through:
+            return self._mapping(key, gains, remark=noise_remark)
+        try:
+            position = scan_position(self.bundle, sample)
+        except GeometryError:
+            remark = "nothing to tell its texture by: filtered in full"
+            return self._mapping(key, gains, remark=_joined(remark, noise_remark))
+        share = remaining_share(position, self.reverse)
+        if position.axis < LEAST_AXIS:
+            return self._mapping(key, gains, share, noise_remark)
+        position_from = 1 - position.position if self.reverse else position.position
+        remark = f"texture at {position_from:.2f} (source 1, target 0): "
+        if share == 0:
+            remark += "left as it is"
+        else:
+            way = "" if share == 1 else f"{remark}filtered for {share:.0%} of the way"
+            remark = _joined(way, noise_remark)
+        return replace(self._mapping(key, gains, share, remark), position=position_from)
+
+    def _for_noise_of(self, sample: CTVolume) -> tuple[BlockGains, str]:
+        """Gains for the dose of a scan, and what to say of it."""
+        if self.settings.dose_level == "fixed":
+            return self.gains, ""
+        laws = self.gains.laws
+        law = laws.target if self.reverse else laws.source
+        offset = noise_offset(
+            sample, self.gains.frequencies_per_mm, self.gains.noise_log_power, law, laws.reference
+        )
+        if offset is None:
+            remark = "too little soft tissue to measure its noise: filtered for its side's dose"
+            return self.gains, remark
+        remark = f"noise {np.exp(0.5 * offset):.2f} times that of its side"
+        return self.gains.for_noise(offset), remark
+
+    def _mapping(
+        self, key: str, gains: BlockGains, share: float = 1.0, remark: str = ""
+    ) -> VolumeMapping:
+        """Mapping by a share of some gains, with noise by a key."""
         scaled = gains.scaled(share)
+        restored_share = self.settings.restore_clipped if gains.reduces_noise else 0.0
         variance = AddedVariance()
 
         def apply(volume: CTVolume) -> Float32[np.ndarray, "slices rows columns"]:
@@ -71,34 +155,20 @@ def load_spectrum(bundle: Bundle, reverse: bool) -> VolumeMapping:
             restored = restore_clipped_noise(volume, restored_share) if restored_share else volume
             field = NoiseField(key, volume.geometry.thickness_mm) if scaled.added else None
             filtered = filter_blocks(restored, scaled, field, variance)
-            return shift_soft_tissue(filtered, share * tone_hu) if tone_hu else filtered
+            if self.tone_curve is not None:
+                filtered = apply_tone(filtered, self.tone_curve, share)
+            tone_hu = share * self.tone_hu
+            return shift_soft_tissue(filtered, tone_hu) if tone_hu else filtered
 
         synthesis = None
         if scaled.added and share > 0:
             synthesis = NoiseSynthesis(round(scaled.added_share, 4), lambda: variance.share)
         return VolumeMapping(apply, remark=remark, synthesis=synthesis)
 
-    def fit(sample: CTVolume, seed: int | None = None) -> VolumeMapping:
-        key = f"{series_key(sample) if seed is None else seed}/{bundle.sha256}"
-        if not settings.pass_through:
-            return filtering(key)
-        try:
-            position = scan_position(bundle, sample)
-        except GeometryError:
-            return filtering(key, remark="nothing to tell its texture by: filtered in full")
-        share = remaining_share(position, reverse)
-        if position.axis < LEAST_AXIS:
-            return filtering(key, share)
-        position_from = 1 - position.position if reverse else position.position
-        action = "left as it is" if share == 0 else f"filtered for {share:.0%} of the way"
-        remark = (
-            "" if share == 1 else f"texture at {position_from:.2f} (source 1, target 0): {action}"
-        )
-        return replace(filtering(key, share, remark), position=position_from)
 
-    unfitted = filtering(bundle.sha256)
-    adapts = settings.pass_through or unfitted.synthesis is not None
-    return replace(unfitted, fit=fit if adapts else None)
+def _joined(*remarks: str) -> str:
+    """Remarks that are not empty, in one."""
+    return "; ".join(filter(None, remarks))
 
 
 def _laws(bundle: Bundle) -> SideLaws:

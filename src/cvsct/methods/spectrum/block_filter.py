@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Complex64, Float, Float32
 from scipy import ndimage
 from scipy.stats import norm
 
@@ -227,7 +227,7 @@ class _BlockFilter:
             if variance is not None:
                 variance.added += float(missing_power.sum(dtype=np.float64))
                 variance.total += float((local_power * self.added_power).sum(dtype=np.float64))
-            missing *= self._clipping_share(missing_power, mean)
+            missing *= self._clipping_share(missing_power, mean, self._variance(spectra))
             shaped = scipy.fft.rfft2(blocks.cut(noise) * window, workers=1)
             spectra += np.sqrt(missing) * shaped
         filtered = scipy.fft.irfft2(spectra, s=blocks.size, workers=1, overwrite_x=True)
@@ -252,17 +252,32 @@ class _BlockFilter:
 
     @staticmethod
     def _clipping_share(
-        missing_power: Spectra, mean_hu: Float32[np.ndarray, "down across 1 1"]
+        missing_power: Spectra,
+        mean_hu: Float32[np.ndarray, "down across 1 1"],
+        variance_hu2: Float32[np.ndarray, "down across 1 1"],
     ) -> Float32[np.ndarray, "down across 1 1"]:
-        """Share of the missing power that the floor at -1024 HU leaves the mean of air."""
-        sd_hu = np.sqrt(missing_power.mean(axis=(-2, -1), keepdims=True))
+        """Share of the missing power that the floor at -1024 HU leaves the mean of air.
+
+        Args:
+            variance_hu2: of the blocks before anything is added.
+        """
+        missing_hu2 = missing_power.mean(axis=(-2, -1), keepdims=True)
         margin_hu = np.maximum(mean_hu - np.float32(AIR_FLOOR_HU), 1.0)
         cut_sd, rise = _clipped_mean()
         most_hu = margin_hu / np.interp(-CLIPPING_BIAS_HU / margin_hu, -rise, cut_sd)
+        room_hu2 = np.maximum(most_hu**2 - variance_hu2, 0)
         share: Float32[np.ndarray, "down across 1 1"] = np.minimum(
-            most_hu / np.maximum(sd_hu, 1e-3), 1.0
+            room_hu2 / np.maximum(missing_hu2, 1e-6), 1.0
         ).astype(np.float32)
-        return share**2
+        return share
+
+    def _variance(
+        self, spectra: Complex64[np.ndarray, "down across rows half"]
+    ) -> Float32[np.ndarray, "down across 1 1"]:
+        """Variance of windowed blocks from their spectra, in HU²."""
+        power = spectra.real**2 + spectra.imag**2
+        weight = float(np.sum(self.blocks.window**2))
+        return np.asarray(power.mean(axis=(-2, -1), keepdims=True) / np.float32(weight))
 
     def _structure_share(self, power: Spectra) -> Spectra:
         """Share of structure at each frequency of each block: 0 is noise, 1 is structure.

@@ -116,6 +116,13 @@ class BlockGains:
         missing = -np.expm1(2 * np.minimum(self.added.most - self.added.gain, 0.0))
         return float(np.sum(power * missing) / np.sum(power))
 
+    def for_noise(self, offset: float) -> BlockGains:
+        """Gains for a scan whose log noise power is so much more than its side's."""
+        if offset == 0:
+            return self
+        added = self.added and replace(self.added, gain=self.added.gain - 0.5 * offset)
+        return replace(self, noise=self.noise - 0.5 * offset, added=added)
+
     def scaled(self, share: float) -> BlockGains:
         """Gains for part of the way to the other domain: 1 is all of it, 0 none."""
         rest = 2 * (1 - share)

@@ -3,7 +3,8 @@
 A scanner whose water is not quite at 0 HU has every attenuation a little off: HU + 1000 is scaled,
 air stays where it is. The difference is read off the most frequent CT number of homogeneous soft
 tissue. In bodies of different patients it may be theirs (contrast agent, fat, age) as well as the
-scanners', so it is reported and corrected only on request.
+scanners', so that this shift is for phantoms;
+`methods.spectrum.tone` compares patients.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from cvsct.core.masks import UNENHANCED_ORGANS
+from cvsct.core.masks import UNENHANCED_ORGANS, HURange
 
 AIR_HU = -1000.0
 BIN_HU, SMOOTH_HU = 1.0, 5.0
@@ -21,7 +22,12 @@ MIN_MODE_PATCHES = 30
 
 def soft_tissue_mode_hu(mean_hu: Float[np.ndarray, " patches"]) -> float | None:
     """Most frequent CT number of homogeneous soft-tissue patches; None where there are too few."""
-    low, high = UNENHANCED_ORGANS.limits_hu
+    return tissue_mode_hu(mean_hu, UNENHANCED_ORGANS)
+
+
+def tissue_mode_hu(mean_hu: Float[np.ndarray, " patches"], tissue: HURange) -> float | None:
+    """Most frequent CT number of patches of a tissue; None where there are too few."""
+    low, high = tissue.limits_hu
     inside = mean_hu[(mean_hu >= low) & (mean_hu <= high)]
     if len(inside) < MIN_MODE_PATCHES:
         return None

@@ -33,6 +33,7 @@ from cvsct.methods.spectrum.patches import Patches, PatchKind, domain_patches
 from cvsct.methods.spectrum.separate_gains import SeparateGains, fit_separate_gains
 from cvsct.methods.spectrum.settings import RatioSettings
 from cvsct.methods.spectrum.soft_tissue_noise import HOMOGENEOUS_PATCH_MM, split_soft_tissue
+from cvsct.methods.spectrum.tone import ToneDifference, tone_difference
 
 MIN_PATCHES = 30
 
@@ -55,6 +56,7 @@ class KernelRatio:
         overlap: effective number of matched patches.
         noise_level: log ratio of noise power, target over source, that the bodies explain.
         separate: gains of noise and of structure, where they were asked for.
+        tone: difference of CT numbers by tissue, likewise.
     """
 
     frequencies_per_mm: Float[np.ndarray, " n"]
@@ -66,6 +68,7 @@ class KernelRatio:
     overlap: float
     noise_level: float
     separate: SeparateGains | None = None
+    tone: ToneDifference | None = None
 
 
 def fit_kernel_ratio(
@@ -119,12 +122,13 @@ def fit_kernel_ratio(
     sampling = RELATIVE_SD**2 * quarter / np.maximum(frequencies, frequencies[1])
     sd = np.sqrt(sampling + (settings.doubt * (0.5 * ratio - raw)) ** 2)
     stiffness = settings.stiffness * (STIFFNESS_STEP_PER_MM / step) ** 6
-    separate = None
+    separate, tone = None, None
     if dose_law_sd is not None:
         soft = (
             split_soft_tissue(soft_a[0], frequencies, "source"),
             split_soft_tissue(soft_b[0], frequencies, "target"),
         )
+        tone = tone_difference((soft_a[0], soft_b[0]), (source, target))
         prior = settings.dose_law, dose_law_sd
         separate = fit_separate_gains(
             frequencies, soft, bodies, prior, settings.doubt, stiffness,
@@ -140,6 +144,7 @@ def fit_kernel_ratio(
         overlap=bodies.overlap,
         noise_level=noise,
         separate=separate,
+        tone=tone,
     )
 
 

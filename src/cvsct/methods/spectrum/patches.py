@@ -17,6 +17,9 @@ from cvsct.methods.sampling import measure_slices
 from cvsct.methods.spectrum.expected_noise import expected_noise, patch_log_noise
 
 RADIUS_UNIT_MM = 100.0
+NO_AGENT = {"", "no", "none", "n", "0", "without", "w/o", "no contrast", "non contrast", "native"}
+"""What scanners write as the agent where none was given."""
+
 SMOOTH_MM = 2.0
 """Blur before roughness is measured, so that noise hardly enters."""
 
@@ -46,6 +49,8 @@ class Patches:
         slice_log_noise: its mean over the body in the slice.
         log_tube_load: log of the slice's tube current times exposure time, up to a constant that
             all slices of a scanner share; NaN where the header does not say.
+        contrast_agent: whether the slice's header names a contrast agent, 1 or 0; NaN without a
+            header.
         roughness_hu: standard deviation on the blurred image.
         radius_sq: squared distance from the middle of the image in units of (100 mm)².
         slice_number: slices of all scans numbered through.
@@ -56,6 +61,7 @@ class Patches:
     log_noise: Float[np.ndarray, " patches"]
     slice_log_noise: Float[np.ndarray, " patches"]
     log_tube_load: Float[np.ndarray, " patches"]
+    contrast_agent: Float[np.ndarray, " patches"]
     roughness_hu: Float[np.ndarray, " patches"]
     radius_sq: Float[np.ndarray, " patches"]
     slice_number: Int[np.ndarray, " patches"]
@@ -97,32 +103,7 @@ def domain_patches(
     """
 
     def measure(volume: CTVolume, numbers: Int[np.ndarray, " slices"]) -> list[Patches]:
-        outline = blurred(volume.hu)
-        masks = {"body": body_of(outline), "soft": soft_tissue_of(outline)}
-        expected = expected_noise(volume, inside=masks["body"])
-        smooth = blurred(volume.hu, SMOOTH_MM / volume.pixel_mm)
-        kind_patches = []
-        for kind in kinds:
-            size_px = round(kind.size_mm / volume.pixel_mm)
-            if min(volume.hu.shape[1:]) < size_px:
-                return []
-            spectra = patch_spectra(
-                volume, frequencies_per_mm, size_px, kind.tissue, kind.min_fraction,
-                mask=masks[kind.tissue],
-            )  # fmt: skip
-            kind_patches.append(
-                Patches(
-                    log_power=spectra.log_power,
-                    mean_hu=spectra.mean_hu,
-                    log_noise=patch_log_noise(expected.log_power, volume, spectra),
-                    slice_log_noise=expected.slice_mean[spectra.corners[:, 0]],
-                    log_tube_load=log_tube_load(volume)[spectra.corners[:, 0]],
-                    roughness_hu=_roughness_hu(smooth, spectra),
-                    radius_sq=_radius_sq(volume, spectra),
-                    slice_number=numbers[spectra.corners[:, 0]],
-                )
-            )
-        return kind_patches
+        return volume_patches(volume, numbers, frequencies_per_mm, kinds)
 
     parts = [
         part
@@ -131,6 +112,46 @@ def domain_patches(
     ]
     nothing = _no_patches(len(frequencies_per_mm))
     return [_concatenate([nothing, *(part[i] for part in parts)]) for i in range(len(kinds))]
+
+
+def volume_patches(
+    volume: CTVolume,
+    numbers: Int[np.ndarray, " slices"],
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    kinds: Sequence[PatchKind],
+) -> list[Patches]:
+    """Measure patches of each kind in a volume; none at all in slices smaller than a patch.
+
+    Args:
+        numbers: of its slices among those of all scans.
+    """
+    outline = blurred(volume.hu)
+    masks = {"body": body_of(outline), "soft": soft_tissue_of(outline)}
+    expected = expected_noise(volume, inside=masks["body"])
+    smooth = blurred(volume.hu, SMOOTH_MM / volume.pixel_mm)
+    kind_patches = []
+    for kind in kinds:
+        size_px = round(kind.size_mm / volume.pixel_mm)
+        if min(volume.hu.shape[1:]) < size_px:
+            return []
+        spectra = patch_spectra(
+            volume, frequencies_per_mm, size_px, kind.tissue, kind.min_fraction,
+            mask=masks[kind.tissue],
+        )  # fmt: skip
+        kind_patches.append(
+            Patches(
+                log_power=spectra.log_power,
+                mean_hu=spectra.mean_hu,
+                log_noise=patch_log_noise(expected.log_power, volume, spectra),
+                slice_log_noise=expected.slice_mean[spectra.corners[:, 0]],
+                log_tube_load=log_tube_load(volume)[spectra.corners[:, 0]],
+                contrast_agent=contrast_agent(volume)[spectra.corners[:, 0]],
+                roughness_hu=_roughness_hu(smooth, spectra),
+                radius_sq=_radius_sq(volume, spectra),
+                slice_number=numbers[spectra.corners[:, 0]],
+            )
+        )
+    return kind_patches
 
 
 def log_tube_load(volume: CTVolume) -> Float[np.ndarray, " slices"]:
@@ -146,6 +167,24 @@ def log_tube_load(volume: CTVolume) -> Float[np.ndarray, " slices"]:
         loads.append(float(np.prod([float(value or 0) for value in values])))
     load = np.array(loads)
     return np.log(np.where(load > 0, load, np.nan))
+
+
+def contrast_agent(volume: CTVolume) -> Float[np.ndarray, " slices"]:
+    """Whether each slice's header names a contrast agent, 1 or 0; NaN without a header.
+
+    Contrast/Bolus Agent (0018,0010), or its sequence (0018,0012), which enhanced images have.
+    """
+    if len(volume.headers) != len(volume.hu):
+        return np.full(len(volume.hu), np.nan)
+    agents = [
+        header.get("ContrastBolusAgentSequence") or str(header.get("ContrastBolusAgent") or "")
+        for header in volume.headers
+    ]
+    named = [
+        agent.strip().lower() not in NO_AGENT if isinstance(agent, str) else True
+        for agent in agents
+    ]
+    return np.array(named, dtype=np.float64)
 
 
 def _roughness_hu(
@@ -174,7 +213,7 @@ def _radius_sq(volume: CTVolume, spectra: PatchSpectra) -> Float[np.ndarray, " p
 def _no_patches(n: int) -> Patches:
     none = np.empty(0)
     return Patches(
-        np.empty((0, n)), none, none, none, none, none, none, np.empty(0, dtype=np.int64)
+        np.empty((0, n)), none, none, none, none, none, none, none, np.empty(0, dtype=np.int64)
     )
 
 

@@ -52,16 +52,17 @@ class SpectrumSettings(RatioSettings):
     gains: Literal["two", "one"] = "two"
     """Number of gains of the filter. `two` fits separate gains for noise and for structure;
     `one` fits a single gain for both, and the settings refine, tone, pass_through,
-    restore_clipped, dose_law_sd and synthesis have no effect."""
+    restore_clipped, dose_law_sd, dose_level and synthesis have no effect."""
 
     refine: bool = True
     """Whether the gains for noise and structure are corrected once by the difference that
     remains between the filtered training scans and the other side."""
 
-    tone: Literal["keep", "match"] = "keep"
-    """Treatment of a difference in HU between the most frequent CT numbers of soft tissue of
-    both sides. `match` shifts soft tissue by it, though it may be a difference of the patients;
-    `keep` only reports it in the model card."""
+    tone: Literal["auto", "keep", "match"] = "auto"
+    """Treatment of differences in CT numbers. `auto` corrects fat and soft tissue where at least
+    ten patients of each side, without contrast agent, differ by three standard errors and 1 HU;
+    `match` shifts soft tissue by the difference of its most frequent CT numbers whoever the
+    patients are, and is for phantoms; `keep` only reports differences in the model card."""
 
     pass_through: bool = True
     """Whether the filter is reduced for scans whose texture lies between the two sides: a scan
@@ -77,6 +78,11 @@ class SpectrumSettings(RatioSettings):
     """Standard deviation of the prior for the exponent dose_law when it is estimated from the
     scans of each side. A larger value lets the scans change the exponent more; 0 keeps it at
     dose_law. Where headers tell the tube current of every slice, they take the prior's place."""
+
+    dose_level: Literal["fixed", "target-law"] = "fixed"
+    """Noise level of each scan's output. `fixed` changes all scans by the same gains, so that a
+    patient at half the dose stays noisier than others; `target-law` measures the noise of each
+    scan and brings it to the level that the target scanner would show in that body."""
 
     synthesis: Literal["auto", "off"] = "auto"
     """Whether noise is added where amplification must not make it. `auto` adds noise where the

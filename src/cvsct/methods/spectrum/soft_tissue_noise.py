@@ -128,8 +128,8 @@ def side_noise(
 ) -> SideNoise:
     """Log noise power at the reference, at the mean radius of homogeneous tissue."""
     f = frequencies_per_mm
-    power = mean_over_patches(_at_reference(soft.homogeneous, law, reference))
-    textured = mean_over_patches(_at_reference(soft.textured, law, reference))
+    power = mean_over_patches(at_reference(soft.homogeneous, law, reference))
+    textured = mean_over_patches(at_reference(soft.textured, law, reference))
     most = without_texture(f, power, textured)
     level = np.minimum(most, noise_ramp(f, power))
     return SideNoise(level, most, np.nan_to_num(power - level))
@@ -160,7 +160,7 @@ def radial_noise_gain(
     """
     f = frequencies_per_mm
     (a, variance_a), (b, variance_b) = (
-        _by_radius(_at_reference(patches, law, reference), patches.radius_sq)
+        _by_radius(at_reference(patches, law, reference), patches.radius_sq)
         for patches, law in zip(
             (side.homogeneous.joined(side.textured) for side in soft), laws, strict=True
         )
@@ -194,7 +194,7 @@ def _by_radius(
     return slope, variance
 
 
-def _at_reference(
+def at_reference(
     patches: Patches, law: NoiseLaw, reference: float
 ) -> Float[np.ndarray, "patches n"]:
     """Log power of patches, less what attenuation makes of noise."""

@@ -69,8 +69,12 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
                     "number; give more slices of the trunk, or set tone=keep"
                 )
             tone_hu = target_hu - source_hu
+        curve = None
+        if settings.tone == "auto" and fit.tone is not None and fit.tone.curve[:, 1].any():
+            curve = fit.tone.curve
         weights |= {
             "tone_hu": np.array([tone_hu]),
+            **({} if curve is None else {"tone_curve": curve}),
             "noise_log_gain": gains.noise,
             "noise_radial_log_gain": gains.noise_radial,
             "structure_log_gain": gains.structure,
@@ -91,6 +95,7 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
             "even_patches_source": gains.n_homogeneous[0],  # the name up to 0.2
             "even_patches_target": gains.n_homogeneous[1],
             "soft_tissue_hu": f"{_hu(source_hu)} to {_hu(target_hu)}, {settings.tone}",
+            "tone_by_patient": str(fit.tone),
             "noise_over_structure": _relation(gains.relation),
             **_synthesis(gains, f, settings),
             "noise_law_source": _law(gains.laws.source),

@@ -1,0 +1,57 @@
+"""Noise of one scan beside the noise of the side of a model that it comes from.
+
+A model's gains belong to the dose of its training scans. Patients of one scanner differ in dose;
+how much noisier one is than its side's law has it is read off its own soft tissue.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from cvsct.core.errors import TrainingError
+from cvsct.core.spectra import mean_over_patches
+from cvsct.core.volume import CTVolume
+from cvsct.methods.spectrum.noise_law import BAND_PER_MM, NoiseLaw
+from cvsct.methods.spectrum.patches import PatchKind, volume_patches
+from cvsct.methods.spectrum.soft_tissue_noise import (
+    HOMOGENEOUS_PATCH_MM,
+    at_reference,
+    split_soft_tissue,
+)
+
+MOST_OFFSET = float(np.log(16.0))
+"""Largest offset in log power that is followed: a sixteenth, or sixteen times, of the dose."""
+
+
+def noise_offset(
+    volume: CTVolume,
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    noise_log_power: Float[np.ndarray, " n"],
+    law: NoiseLaw,
+    reference: float,
+) -> float | None:
+    """Log of a scan's noise power over what the law of its side has for such a body.
+
+    Args:
+        volume: the scan, or slices that represent it.
+        noise_log_power: of the side, in HU² mm² at the reference.
+        law: of the side.
+        reference: expected log noise to which that power belongs.
+
+    Returns:
+        The mean from .45 to .75 cycles/mm, where noise is strong and anatomy weak, at most 16 times
+        up or down. None where the slices hold too little soft tissue, or their pixels are too
+        coarse.
+    """
+    f = frequencies_per_mm
+    kind = PatchKind(HOMOGENEOUS_PATCH_MM, "soft", min_fraction=1.0)
+    patches = volume_patches(volume, np.arange(len(volume.hu)), f, [kind])
+    try:
+        homogeneous = split_soft_tissue(patches[0], f, "harmonized").homogeneous
+    except (IndexError, TrainingError):
+        return None
+    over = mean_over_patches(at_reference(homogeneous, law, reference)) - noise_log_power
+    low, high = BAND_PER_MM
+    over = over[(f >= low) & (f <= high) & np.isfinite(over)]
+    return float(np.clip(over.mean(), -MOST_OFFSET, MOST_OFFSET)) if len(over) else None
