@@ -1,13 +1,15 @@
 """Train, measure and install the models that come with the package.
 
     python scripts/make_bundled.py --work runs/bundled --minutes 90 [--train-only]
+           [--methods spectrum cvsct]
 
 Four models: `spectrum` and `cvsct`, each for GE Lung and Siemens Bl64, and for Siemens Bl64 and
 Br40, all on virtual scans (scripts/bundled_scans.py) and all of both ways. The networks train side
 by side, one thread each, for `minutes`. `cvsct benchmark` then measures them on unseen bodies in
 WORK/benchmark/PAIR, with the input, histogram matching and the plain filter beside them; its
 figures go into the model cards, and the models into src/cvsct/bundled. What is in WORK already is
-used again.
+used again: fewer slices than `bundled_scans.py` makes by default can be put into WORK/scans by it
+beforehand, and `--methods spectrum` renews the filters alone.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +31,7 @@ from cvsct.guard.calibrate import calibrate_guard
 from cvsct.io.scans import open_scans
 from cvsct.model.bundle import CHECKPOINT_FILE, MEASURED, SUMS_FILE, Bundle
 from cvsct.model.pretrained import ROOT
-from cvsct.simulation.benchmark import BL64, BR40, GE, KERNELS, SIEMENS, TRAIN
+from cvsct.simulation.benchmark import BL64, BR40, GE, KERNELS, SIEMENS, TEST, TRAIN
 
 METHODS = ("spectrum", "cvsct")
 BESIDE = ("input", "histogram", "spectrum-plain")
@@ -89,20 +92,20 @@ def train(method: str, scans: Path, sides: tuple[str, str], model: Path, minutes
     return f"{model.name}: exit code {code}, see {log}" if code else ""
 
 
-def learn(pair: Pair, work: Path, minutes: float) -> list[str]:
+def learn(pair: Pair, work: Path, minutes: float, methods: Sequence[str]) -> list[str]:
     """The models of a pair into its benchmark folder; what failed, one line each."""
     scans = work / "scans" / pair.folder / TRAIN
     models = work / "benchmark" / pair.name / "models"
     failed = [
-        train(method, scans, pair.sides, models / f"{method}-0", minutes) for method in METHODS
+        train(method, scans, pair.sides, models / f"{method}-0", minutes) for method in methods
     ]
     return [line for line in failed if line]
 
 
-def measure(pair: Pair, work: Path) -> list[dict[str, Any]]:
+def measure(pair: Pair, work: Path, methods: Sequence[str]) -> list[dict[str, Any]]:
     """Results of all methods, as `cvsct benchmark` leaves them."""
     out = work / "benchmark" / pair.name
-    names = ",".join((*BESIDE, *METHODS))
+    names = ",".join((*BESIDE, *methods))
     code = cvsct(
         *("benchmark", "--data", work / "scans" / pair.folder, "--methods", names),
         *("--out", out, "--rois", ROIS),
@@ -115,7 +118,7 @@ def measure(pair: Pair, work: Path) -> list[dict[str, Any]]:
     return results
 
 
-def measured(pair: Pair, results: list[dict[str, Any]], method: str) -> dict[str, Any]:
+def measured(pair: Pair, results: list[dict[str, Any]], method: str, slices: int) -> dict[str, Any]:
     """What a model card says of unseen scans: the input, what the model makes of it, the retest."""
     rows = []
     for direction, way in enumerate((f"A to B ({pair.a} to {pair.b})", "B to A")):
@@ -133,21 +136,23 @@ def measured(pair: Pair, results: list[dict[str, Any]], method: str) -> dict[str
             })  # fmt: skip
     return {
         "on": (
-            "Two bodies that were in no training, 16 slices each, simulated on both sides at one "
-            f"place, {ROIS} regions of soft tissue; one voltage, one slice thickness, no real "
+            f"Two bodies that were in no training, {slices} slices each, simulated on both sides "
+            f"at one place, {ROIS} regions of soft tissue; one voltage, one slice thickness, no real "
             "patient. `scripts/make_bundled.py` measured it."
         ),
         "rows": rows,
     }
 
 
-def install(pair: Pair, work: Path, results: list[dict[str, Any]]) -> None:
+def install(pair: Pair, work: Path, results: list[dict[str, Any]], methods: Sequence[str]) -> None:
     """The models, with their figures and the limits of this version's guards, into the package."""
+    tested = open_scans(work / "scans" / pair.folder / TEST / pair.sides[0])
+    slices = tested.facts[0].shape[0]
     learned_from = [open_scans(work / "scans" / pair.folder / TRAIN / side) for side in pair.sides]
-    for method in METHODS:
+    for method in methods:
         model = Bundle.read(work / "benchmark" / pair.name / "models" / f"{method}-0")
         model = calibrate_guard(model, *((scans.series, scans.facts) for scans in learned_from))
-        figures = {**model.training, MEASURED: measured(pair, results, method)}
+        figures = {**model.training, MEASURED: measured(pair, results, method, slices)}
         place = ROOT / f"{pair.name}-{method}"
         shutil.rmtree(place, ignore_errors=True)
         replace(model, training=figures).write(place)
@@ -163,18 +168,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=90.0, help="of each network")
     parser.add_argument("--train-only", action="store_true", help="measure and install later")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     args = parser.parse_args()
     if not (args.work / "scans" / "manifest.json").exists():
         make(args.work / "scans", workers=0)
     with ThreadPoolExecutor(len(PAIRS)) as pool:
-        learned = pool.map(lambda pair: learn(pair, args.work, args.minutes), PAIRS)
+        learned = pool.map(lambda pair: learn(pair, args.work, args.minutes, args.methods), PAIRS)
         failed = [line for lines in learned for line in lines]
     if failed:
         sys.exit("; ".join(failed))
     if args.train_only:
         return
     for pair in PAIRS:
-        install(pair, args.work, measure(pair, args.work))
+        install(pair, args.work, measure(pair, args.work, args.methods), args.methods)
 
 
 if __name__ == "__main__":
