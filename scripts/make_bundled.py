@@ -1,7 +1,7 @@
 """Train, measure and install the models that come with the package.
 
     python scripts/make_bundled.py --work runs/bundled --minutes 90 [--train-only]
-           [--methods spectrum cvsct]
+           [--methods spectrum cvsct] [--go-on]
 
 Four models: `spectrum` and `cvsct`, each for GE Lung and Siemens Bl64, and for Siemens Bl64 and
 Br40, all on virtual scans (scripts/bundled_scans.py) and all of both ways. The networks train side
@@ -9,7 +9,8 @@ by side, one thread each, for `minutes`. `cvsct benchmark` then measures them on
 WORK/benchmark/PAIR, with the input, histogram matching and the plain filter beside them; its
 figures go into the model cards, and the models into src/cvsct/bundled. What is in WORK already is
 used again: fewer slices than `bundled_scans.py` makes by default can be put into WORK/scans by it
-beforehand, and `--methods spectrum` renews the filters alone.
+beforehand, `--methods spectrum` renews the filters alone, and with `--go-on` networks start from
+the bundled models of the same pair.
 """
 
 from __future__ import annotations
@@ -77,14 +78,23 @@ def cvsct(*words: object, log: Path | None = None) -> int:
         ).returncode
 
 
-def train(method: str, scans: Path, sides: tuple[str, str], model: Path, minutes: float) -> str:
+def train(
+    method: str,
+    scans: Path,
+    sides: tuple[str, str],
+    model: Path,
+    minutes: float,
+    initial: str | None,
+) -> str:
     """One training, which goes on where an earlier one stopped; what failed, or nothing."""
     if (model / SUMS_FILE).exists():
         return ""
     words: list[object] = ["train", method, "--source", scans / sides[0]]
     words += ["--target", scans / sides[1], "--out", model, "--max-minutes", minutes]
-    for setting in ("max_steps=100000", *SETTINGS) if method == "cvsct" else ():
-        words += ["--set", setting]
+    if method == "cvsct":
+        start = [] if initial is None else [f"initial_model={initial}"]
+        for setting in ("max_steps=100000", *SETTINGS, *start):
+            words += ["--set", setting]
     if (model / CHECKPOINT_FILE).exists():
         words.append("--resume")
     log = model.parent / f"{model.name}.log"
@@ -92,12 +102,14 @@ def train(method: str, scans: Path, sides: tuple[str, str], model: Path, minutes
     return f"{model.name}: exit code {code}, see {log}" if code else ""
 
 
-def learn(pair: Pair, work: Path, minutes: float, methods: Sequence[str]) -> list[str]:
+def learn(pair: Pair, work: Path, minutes: float, methods: Sequence[str], go_on: bool) -> list[str]:
     """The models of a pair into its benchmark folder; what failed, one line each."""
     scans = work / "scans" / pair.folder / TRAIN
     models = work / "benchmark" / pair.name / "models"
+    initial = f"{pair.name}-cvsct" if go_on else None
     failed = [
-        train(method, scans, pair.sides, models / f"{method}-0", minutes) for method in methods
+        train(method, scans, pair.sides, models / f"{method}-0", minutes, initial)
+        for method in methods
     ]
     return [line for line in failed if line]
 
@@ -169,11 +181,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90.0, help="of each network")
     parser.add_argument("--train-only", action="store_true", help="measure and install later")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--go-on", action="store_true", help="from the bundled networks")
     args = parser.parse_args()
     if not (args.work / "scans" / "manifest.json").exists():
         make(args.work / "scans", workers=0)
     with ThreadPoolExecutor(len(PAIRS)) as pool:
-        learned = pool.map(lambda pair: learn(pair, args.work, args.minutes, args.methods), PAIRS)
+        learned = pool.map(
+            lambda pair: learn(pair, args.work, args.minutes, args.methods, args.go_on), PAIRS
+        )
         failed = [line for lines in learned for line in lines]
     if failed:
         sys.exit("; ".join(failed))
