@@ -149,8 +149,8 @@ def measured(pair: Pair, results: list[dict[str, Any]], method: str, slices: int
     return {
         "on": (
             f"Two bodies that were in no training, {slices} slices each, simulated on both sides "
-            f"at one place, {ROIS} regions of soft tissue; one voltage, one slice thickness, no real "
-            "patient. `scripts/make_bundled.py` measured it."
+            f"at one place, {ROIS} regions of soft tissue; one voltage, one slice thickness, no "
+            "real patient. `scripts/make_bundled.py` measured it."
         ),
         "rows": rows,
     }
