@@ -1,13 +1,12 @@
 """Whether a tone curve between two scanners is told from patients, and none where there is none.
 
-    python notebook/scripts/tone_study.py --scans FOLDER [--pair kernel] [--seeds 0 1 2]
+    python notebook/scripts/tone_study.py --data SCANS/kernels --sides Bl64 Br40
            [--scanner siemens-somatom-force-toned]
 
-Scans of a pair and a seed are made by `cvsct simulate --scale demo --parts pairs/PAIR --seed SEED`
-in FOLDER/PAIR-SEED, unless they are there: two training bodies of each side a seed. `spectrum` is
-trained on all of them, as they are and with the tone curve of a virtual scanner applied to the
-second side's CT numbers. Printed: what is told of fat and soft tissue, and the difference of the
-test bodies' mean CT number by tissue from the toned target, before and after.
+SCANS/kernels comes from `scripts/bundled_scans.py --out SCANS`, eight bodies of each side.
+`spectrum` is trained on them, as they are and with the tone curve of a virtual scanner applied to
+the second side's CT numbers. Printed: what is told of fat and soft tissue, and the difference of
+the test bodies' mean CT number by tissue from the toned target, before and after.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-import cvsct
 from body_draws import by_patient
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.tissues import TissueMap, bias_by_tissue
@@ -33,22 +31,14 @@ TISSUES = ("fat", "soft", "bone", "lung")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scans", type=Path, required=True)
-    parser.add_argument("--pair", default="kernel")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sides", nargs=2, required=True, help="folders below train and test")
     parser.add_argument("--scanner", default="siemens-somatom-force-toned")
     args = parser.parse_args()
     definition = tomllib.loads((DEFINITIONS / f"{args.scanner}.toml").read_text(encoding="utf-8"))
     curve = np.array(definition["tone_hu"], dtype=np.float64)
-    folders = []
-    for seed in args.seeds:
-        folder = args.scans / f"{args.pair}-{seed}" / "scans"
-        cvsct.simulate(folder, scale="demo", parts=[f"pairs/{args.pair}"], seed=seed)
-        folders.append(folder / "pairs" / args.pair)
-    sides = sorted(path.name for path in (folders[0] / "train").iterdir() if path.is_dir())
     train, test = (
-        [[v for folder in folders for v in by_patient(folder / part / side)] for side in sides]
-        for part in ("train", "test")
+        [by_patient(args.data / part / side) for side in args.sides] for part in ("train", "test")
     )
     row = find_method("spectrum")
     print("| target | tone told | direction | " + " | ".join(f"HU {t}" for t in TISSUES) + " |")
@@ -64,7 +54,7 @@ def main() -> None:
             after = biases([v.with_hu(np.rint(mapping(v))) for v in shown[way]], target)
             cells = " | ".join(f"{x:+.1f} → {y:+.1f}" for x, y in zip(before, after, strict=True))
             told = bundle.training["tone_by_patient"] if way == 0 else ""
-            direction = f"{sides[way]} → {sides[1 - way]}"
+            direction = f"{args.sides[way]} → {args.sides[1 - way]}"
             print(f"| {name} | {told} | {direction} | {cells} |", flush=True)
 
 

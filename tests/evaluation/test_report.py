@@ -22,7 +22,9 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.placement import PlacedRegion, place_regions
 from cvsct.evaluation.features.radiomics import CLASSES
 from cvsct.evaluation.image.quality import PSNR_CAP_DB
+from cvsct.evaluation.report.examples import Example
 from cvsct.evaluation.report.feature_tables import agreement_tables
+from cvsct.evaluation.report.plots import slice_figures
 from cvsct.evaluation.report.verdict import verdict
 from cvsct.evaluation.report.write import Evaluation, EvaluationSettings, evaluate, write_report
 from cvsct.evaluation.report.write import metrics as metrics_of
@@ -302,3 +304,12 @@ def test_a_real_kernel_pair_reads_as_measured_before(shared: Path) -> None:
     assert record["n_slices"] == 15
     assert record["psnr_db"] == pytest.approx(34.7, abs=0.1)
     assert record["ccc_across_mean"] == pytest.approx(0.40, abs=0.06)
+
+
+def test_slices_of_several_series_are_shown(result: Evaluation) -> None:
+    """Slices of one series are told from those of another without comparing their images."""
+    (shared,) = result.shared
+    other = replace(shared, harmonized=SOFT)
+    examples = [Example(shared, 0), Example(other, 0), Example(other, 1, largest=3.0)]
+    (figure,) = slice_figures(result, examples)
+    assert "n = 3 of 3 slices" in figure["caption"]

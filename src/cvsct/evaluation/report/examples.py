@@ -20,7 +20,7 @@ WORST = 2
 """Number of slices of the largest difference that are shown."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """A slice that the report shows, with the reasons for showing it.
 

@@ -60,7 +60,7 @@ class SpectrumSettings(RatioSettings):
 
     tone: Literal["auto", "keep", "match"] = "auto"
     """Treatment of differences in CT numbers. `auto` corrects fat and soft tissue where at least
-    ten patients of each side, without contrast agent, differ by three standard errors and 1 HU;
+    eight patients of each side, without contrast agent, differ by three standard errors and 1 HU;
     `match` shifts soft tissue by the difference of its most frequent CT numbers whoever the
     patients are, and is for phantoms; `keep` only reports differences in the model card."""
 

@@ -23,7 +23,7 @@ from cvsct.core.volume import Scans, facts_of
 from cvsct.methods.spectrum.hu_offset import tissue_mode_hu
 from cvsct.methods.spectrum.patches import Patches
 
-MIN_PATIENTS = 10
+MIN_PATIENTS = 8
 """Fewest patients of each side from whom a tone is matched."""
 
 LEAST_SE, LEAST_HU = 3.0, 1.0
