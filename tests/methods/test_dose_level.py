@@ -10,7 +10,7 @@ import pytest
 
 from cvsct.methods.spectrum.apply import load_spectrum
 from cvsct.methods.spectrum.expected_noise import expected_noise
-from cvsct.methods.spectrum.noise_law import NoiseLaw
+from cvsct.methods.spectrum.noise_law import BEYOND, NoiseLaw, SideLaws
 from cvsct.methods.spectrum.scan_noise import MOST_OFFSET, noise_offset
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
@@ -55,7 +55,22 @@ def test_the_offset_is_limited_and_unknown_on_coarse_pixels() -> None:
     scan = world(15, 0.15, 0.15, 25.0)
     f = np.arange(0.0, 0.8, 0.025)
     reference = float(expected_noise(scan).slice_mean.mean())
-    flat = NoiseLaw(0.5, 1.0)
-    assert noise_offset(scan, f, f * 0 - 20, flat, reference) == MOST_OFFSET
-    assert noise_offset(scan, f, f * 0 + 20, flat, reference) == -MOST_OFFSET
-    assert noise_offset(scan, f[f < 0.4], f[f < 0.4] * 0, flat, reference) is None
+    law = NoiseLaw(0.5, 1.0)
+    laws = SideLaws(law, law, reference, reference, reference)
+    assert noise_offset(scan, f, f * 0 - 20, law, laws) == MOST_OFFSET
+    assert noise_offset(scan, f, f * 0 + 20, law, laws) == -MOST_OFFSET
+    assert noise_offset(scan, f[f < 0.4], f[f < 0.4] * 0, law, laws) is None
+
+
+def test_a_law_is_followed_no_further_than_the_filter_follows_it() -> None:
+    """A small body, beyond the training's: its noise is compared with what the filter expects."""
+    scan = world(16, 0.15, 0.15, 25.0)
+    f = np.arange(0.0, 0.8, 0.025)
+    reference = float(expected_noise(scan).slice_mean.mean())
+    law = NoiseLaw(1.0, 1.0)
+    near, far = (
+        noise_offset(scan, f, f * 0 + 6.4, law, SideLaws(law, law, level, level, level))
+        for level in (reference, reference + 3.0)
+    )
+    assert near is not None
+    assert far == pytest.approx(near + BEYOND, abs=0.01)

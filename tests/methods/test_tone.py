@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
+from cvsct.core.masks import FAT
 from cvsct.core.volume import CTVolume
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.spectrum.apply import load_spectrum
+from cvsct.methods.spectrum.hu_offset import tissue_mode_hu
 from cvsct.methods.spectrum.patches import Patches, contrast_agent
 from cvsct.methods.spectrum.tone import (
     MIN_PATIENTS,
@@ -63,13 +65,13 @@ def difference(a: tuple[Patches, list[CTVolume]], b: tuple[Patches, list[CTVolum
 
 
 def test_a_tone_curve_is_recovered_within_its_error() -> None:
-    told = difference(side(-100, 50, seed=1), side(-106, 56, seed=2))
+    told = difference(side(-100, 50, seed=1, patients=60), side(-102, 54, seed=2, patients=60))
     assert told.refusal == ""
-    for tissue, truth in ((told.fat, -6.0), (told.soft, 6.0)):
+    for tissue, truth in ((told.fat, -2.0), (told.soft, 4.0)):
         assert tissue.hu == pytest.approx(truth, abs=2.5 * tissue.se_hu)
-        assert 0.8 < tissue.se_hu < 2
-    np.testing.assert_allclose(told.curve[:, 1], [0, told.fat.hu, told.soft.hu])
-    assert "corrected" in str(told)
+        assert 0.5 < tissue.se_hu < 1
+    np.testing.assert_allclose(told.curve[:, 1], [0, told.fat.corrected_hu, told.soft.hu])
+    assert "significant" not in str(told)
 
 
 def test_patients_alone_are_rarely_taken_for_a_difference_of_scanners() -> None:
@@ -93,7 +95,8 @@ def test_larger_bodies_explain_a_difference() -> None:
     ("a", "b", "said"),
     [
         (side(-100, 50, agent=1.0), side(-100, 70, seed=3), "contrast agent was given"),
-        (side(-100, 50, agent=np.nan), side(-100, 70, seed=3), "no header says"),
+        (side(-100, 50, agent=np.nan), side(-100, 70, seed=3), "headers do not say"),
+        (side(-100, 50, seed=8), side(-100, 70, seed=9), "larger than calibrations differ"),
         (side(-100, 50, patients=MIN_PATIENTS - 1), side(-100, 70, seed=3), "patients of a side"),
     ],
 )
@@ -106,6 +109,21 @@ def test_what_may_have_other_reasons_is_kept(
     assert not told.curve[:, 1].any()
 
 
+def test_one_size_of_body_a_side_tells_nothing() -> None:
+    a, b = side(-100, 50, seed=1), side(-100, 56, seed=2)
+    a, b = (
+        (replace(patches, slice_log_noise=0 * patches.slice_log_noise + size), scans)
+        for (patches, scans), size in ((a, 0.0), (b, 1.0))
+    )
+    assert "unknown" in str(difference(a, b).soft)
+
+
+def test_mixtures_of_fat_and_muscle_are_no_tissue() -> None:
+    rng = np.random.default_rng(0)
+    assert tissue_mode_hu(-50 - rng.exponential(10, 500), FAT) is None
+    assert tissue_mode_hu(rng.normal(-100, 8, 500), FAT) == pytest.approx(-100, abs=3)
+
+
 def test_a_curve_moves_fat_and_soft_tissue_alone_and_back() -> None:
     curve = np.array([[-500.0, 0.0], [-100.0, -4.0], [50.0, 5.0]])
     hu = np.array([[[-1000.0, -800.0, -500.0, -100.0, 50.0, 900.0]]], dtype=np.float32)
@@ -116,14 +134,17 @@ def test_a_curve_moves_fat_and_soft_tissue_alone_and_back() -> None:
 
 
 def test_a_contrast_agent_is_read_from_headers() -> None:
-    volume = make_volume(np.zeros((4, 8, 8)))
+    volume = make_volume(np.zeros((7, 8, 8)))
     assert np.isnan(contrast_agent(volume)).all()
-    headers = [Dataset() for _ in range(4)]
+    headers = [Dataset() for _ in range(7)]
     headers[1].ContrastBolusAgent = "Iomeron 350"
     headers[2].ContrastBolusAgent = "NONE"
     headers[3].ContrastBolusAgentSequence = [Dataset()]
+    headers[4].ContrastBolusAgent = ""
+    headers[5].ContrastBolusAgent, headers[5].ContrastBolusVolume = "", 100
+    headers[6].PatientIdentityRemoved = "YES"
     told = contrast_agent(replace(volume, headers=tuple(headers)))
-    assert told.tolist() == [0, 1, 0, 1]
+    np.testing.assert_array_equal(told, [0, 1, 0, 1, np.nan, 1, np.nan])
 
 
 def test_a_model_applies_its_curve_both_ways() -> None:

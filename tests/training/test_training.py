@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from cvsct.core.progress import silent
 from cvsct.core.volume import CTVolume, HUWindow
 from cvsct.inference.engines.load import load_network
 from cvsct.methods.base import TrainingRequest
-from cvsct.model.bundle import CHECKPOINT_FILE, Bundle
+from cvsct.model.bundle import CHECKPOINT_FILE, THIRD_PARTY, Bundle
 from cvsct.networks.export import with_graphs
 from cvsct.training import loop, trainer
 from cvsct.training.checkpoint import Run
@@ -294,13 +295,31 @@ def test_a_training_starts_from_the_networks_of_a_model(
     third = train_cycle(*scans, request_for("third", steps=1, initial_model=str(tmp_path / "next")))
     assert third.training["initial_model"]["steps"] == 3
     assert third.training["steps"] == 1
+    assert third.training[THIRD_PARTY] == first.training[THIRD_PARTY]
+    plain = request_for("plain", steps=1, initial_model=initial, weight_domain=0)
+    assert train_cycle(*scans, plain).training[THIRD_PARTY] == first.training[THIRD_PARTY]
+
+
+def test_a_resumed_training_needs_its_initial_model_no_more(
+    scans: tuple[list[CTVolume], list[CTVolume]], request_for: Any, tmp_path: Path
+) -> None:
+    train_cycle(*scans, request_for("first", steps=2)).write(tmp_path / "initial")
+    request = request_for("second", steps=1, initial_model=str(tmp_path / "initial"))
+    started = train_cycle(*scans, request).training["initial_model"]
+    shutil.rmtree(tmp_path / "initial")
+    resumed = train_cycle(*scans, replace(request, resume=True, max_steps=2))
+    assert resumed.training["steps"] == 2
+    assert resumed.training["initial_model"] == started
+    without = {name: each for name, each in request.settings.items() if name != "initial_model"}
+    with pytest.raises(TrainingError, match="started from a model"):
+        train_cycle(*scans, replace(request, settings=without, resume=True, max_steps=3))
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"generator.width": 16}, r"other settings \(generator.width=8\)"),
-        ({"generator.attention": False}, r"generator.attention=True"),
+        ({"generator.attention": False}, r"weights are not those"),
         ({"window_hu": [-900.0, 900.0]}, r"window_hu="),
     ],
 )
@@ -326,6 +345,13 @@ def test_an_initial_model_may_hold_other_frequencies(
         "second", steps=1, initial_model=str(tmp_path / "initial"), **{"generator.hold_low_px": 3}
     )
     assert train_cycle(*scans, request).settings["generator"]["hold_low_px"] == 3
+
+
+def test_a_filter_is_no_initial_model(
+    scans: tuple[list[CTVolume], list[CTVolume]], request_for: Any
+) -> None:
+    with pytest.raises(TrainingError, match="a spectrum model, whose weights are not"):
+        train_cycle(*scans, request_for(initial_model="siemens-bl64-br40-spectrum"))
 
 
 def test_an_initial_model_that_does_not_exist_is_refused(

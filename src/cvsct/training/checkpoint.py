@@ -11,7 +11,7 @@ import contextlib
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Run:
         writes: whether this process writes files; of several ranks only the first.
         steps, minutes: how much is done.
         best, latest: validation of the lowest score, and the last one.
+        initial: record of the model whose networks the training started from; empty without one.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Run:
     minutes: float = 0.0
     best: ValidationResult | None = None
     latest: ValidationResult | None = None
+    initial: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, step: Step) -> None:
         """Write the checkpoint atomically; a full disk leaves the last one intact."""
@@ -77,6 +79,7 @@ class Run:
                 "minutes": self.minutes,
                 "best": asdict(self.best) if self.best else None,
                 "latest": asdict(self.latest) if self.latest else None,
+                "initial": json.dumps(self.initial),
                 "step": step.state(),
             },
         )
@@ -124,6 +127,7 @@ class Run:
             step.restore(saved["step"])
             self.rng.bit_generator.state = json.loads(saved["rng"])
             self.steps, self.minutes = int(saved["steps"]), float(saved["minutes"])
+            self.initial = json.loads(saved.get("initial", "{}"))
             self.best, self.latest = (
                 ValidationResult(**saved[name]) if saved[name] else None
                 for name in ("best", "latest")

@@ -170,7 +170,9 @@ class NetworkSet:
         """
         for name, tensor in self.model_state().items():
             tensor.copy_(weights[name])
-            self.averaged[name].copy_(weights[name])
+        self.ranks.broadcast_(self.model_state().values())
+        for name, tensor in self.model_state().items():
+            self.averaged[name].copy_(tensor)
 
     @torch.no_grad()
     def translate(self, direction: str, images: Images) -> Images:

@@ -60,7 +60,7 @@ class TrainingConfig(Settings):
     """How networks convolve in training on a processor: `auto` by Winograd's algorithm where that
     is faster, `direct` as the finished model does; they differ by rounding."""
 
-    initial_model: str | None = None
+    initial_model: str | None = Field(default=None, min_length=1)
     """Model folder, or name of a bundled model, from whose networks the training starts; random
     weights where there is none."""
 
@@ -89,11 +89,15 @@ class TrainingConfig(Settings):
         return None
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that shapes the weights: a resumed training must have the same."""
+        """All that shapes the weights: a resumed training must have the same.
+
+        What an initial model gave is in the checkpoint, wherever its folder is now.
+        """
         return self.model_dump(
             mode="json",
             exclude={
                 "convolution": True,
+                "initial_model": True,
                 "max_steps": True,
                 "schedule": True,
                 "domain": {"weights", "download"},

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.core.errors import CvsctError, UsageError
+from cvsct.core.errors import CvsctError, TrainingError, UsageError
 from cvsct.core.progress import silent
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import Scans
@@ -102,9 +102,18 @@ def typical_pixel_mm(store: Store) -> float:
 
 
 def start_run(
-    request: TrainingRequest, config: TrainingConfig, stores: Stores, step: Step, ranks: Ranks
+    request: TrainingRequest,
+    config: TrainingConfig,
+    stores: Stores,
+    step: Step,
+    ranks: Ranks,
+    initial: Mapping[str, Any],
 ) -> Run:
     """Start a training run, or resume it from the checkpoint in `request.out` if that is asked.
+
+    Args:
+        initial: record of the model whose networks the step started from; a resumed run has its
+            own.
 
     Raises:
         TrainingError: if there is nothing to resume, or it was trained with other settings.
@@ -118,10 +127,17 @@ def start_run(
         },
         rng=random_stream(request.seed, "batches"),
         writes=ranks.first,
+        initial=initial,
     )
     request.out.mkdir(parents=True, exist_ok=True)
     if request.resume:
         run.resume(step)
+        if bool(run.initial) != (config.initial_model is not None):
+            started = "from a model" if run.initial else "from random weights"
+            raise TrainingError(
+                f"{request.out}: this training started {started}; resume it with the same "
+                "initial_model"
+            )
     return run
 
 
@@ -183,18 +199,21 @@ def training_record(
             "last": _rounded(run.latest.figures),
             "held_out": held_out,
         }
-    return {**record, "scans": run.config["scans"]}
+    return {**record, "scans": run.config["scans"], **run.initial}
 
 
-def third_party_record(weights_origin: Mapping[str, str] | None) -> dict[str, Any]:
+def third_party_record(run: Run, weights_origin: Mapping[str, str] | None) -> dict[str, Any]:
     """Record of VGG weights that a training used, which the model's card attributes.
+
+    Those that an initial model had used stay in what is learned from it.
 
     Args:
         weights_origin: as `vgg_files.describe_weights` returns it; None where none were used.
     """
-    if weights_origin is None:
-        return {}
-    return {"vgg_sha256": weights_origin["sha256"], THIRD_PARTY: [dict(weights_origin)]}
+    own = [] if weights_origin is None else [dict(weights_origin)]
+    origins = own + [origin for origin in run.initial.get(THIRD_PARTY, []) if origin not in own]
+    record: dict[str, Any] = {THIRD_PARTY: origins} if origins else {}
+    return record | ({"vgg_sha256": own[0]["sha256"]} if own else {})
 
 
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:

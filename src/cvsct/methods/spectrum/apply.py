@@ -23,6 +23,7 @@ from cvsct.methods.spectrum.hu_offset import shift_soft_tissue
 from cvsct.methods.spectrum.noise_field import NoiseField, series_key
 from cvsct.methods.spectrum.noise_law import NoiseLaw, SideLaws
 from cvsct.methods.spectrum.scan_noise import noise_offset
+from cvsct.methods.spectrum.separate_gains import ALL_MISSING_PER_MM
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.slice_filter import filter_slices
 from cvsct.methods.spectrum.tone import apply_tone, reversed_tone
@@ -80,7 +81,11 @@ class _SeparateFilter:
             "target_noise_log_power",
         )
         require_curves(bundle, frequencies, noise, radial, structure, source, target)
-        all_noise = bundle.weights.get("all_noise_log_gain", np.stack([noise, -noise]))
+        held_back = np.minimum(frequencies / ALL_MISSING_PER_MM, 1.0)  # in models without the gains
+        all_noise = np.asarray(
+            bundle.weights.get("all_noise_log_gain", np.stack([noise, -noise]) * held_back),
+            dtype=np.float64,
+        )
         require_consistent(bundle, all_noise.shape == (2, len(noise)))
         gains = BlockGains.in_direction(
             frequencies, (noise, radial, structure), (source, target), (all_noise[0], all_noise[1]),
@@ -90,6 +95,9 @@ class _SeparateFilter:
         curve = bundle.weights.get("tone_curve")
         if curve is not None:
             require_consistent(bundle, curve.ndim == 2 and curve.shape[1] == 2 and len(curve) > 1)
+            curve = curve.astype(np.float64)
+            for way in (curve, reversed_tone(curve)):
+                require_consistent(bundle, bool(np.all(np.diff(way[:, 0]) > 0)))
             curve = reversed_tone(curve) if reverse else curve
         return cls(bundle, settings, reverse, gains, -tone_hu if reverse else tone_hu, curve)
 
@@ -119,11 +127,11 @@ class _SeparateFilter:
             return self._mapping(key, gains, share, noise_remark)
         position_from = 1 - position.position if self.reverse else position.position
         remark = f"texture at {position_from:.2f} (source 1, target 0): "
-        if share == 0:
-            remark += "left as it is"
-        else:
-            way = "" if share == 1 else f"{remark}filtered for {share:.0%} of the way"
-            remark = _joined(way, noise_remark)
+        if share == 1:
+            remark = noise_remark
+        else:  # noise counts in the position: what is left of the way is left of the noise as well
+            action = "left as it is" if share == 0 else f"filtered for {share:.0%} of the way"
+            gains, remark = self.gains, remark + action
         return replace(self._mapping(key, gains, share, remark), position=position_from)
 
     def _for_noise_of(self, sample: CTVolume) -> tuple[BlockGains, str]:
@@ -133,7 +141,7 @@ class _SeparateFilter:
         laws = self.gains.laws
         law = laws.target if self.reverse else laws.source
         offset = noise_offset(
-            sample, self.gains.frequencies_per_mm, self.gains.noise_log_power, law, laws.reference
+            sample, self.gains.frequencies_per_mm, self.gains.noise_log_power, law, laws
         )
         if offset is None:
             remark = "too little soft tissue to measure its noise: filtered for its side's dose"

@@ -221,13 +221,17 @@ class _BlockFilter:
         spectra *= gain_noise + (self.structure - gain_noise) * self._structure_share(power)
         if noise is not None and local is not None and self.gains.added is not None:
             local_power = self._local_noise_power(self.gains.added, local)
-            lacking = self.added_gain + by_place - self.most
-            missing = -np.expm1(-2 * np.maximum(lacking, 0)) * local_power
+            full = self.added_gain + by_place
+            lacking = np.where(full > self.most, full - reached, np.float32(0))
+            missing = -np.expm1(-2 * lacking) * local_power
             missing_power = missing * self.added_power
+            share = self._clipping_share(missing_power, mean, self._noise_variance(spectra))
+            missing *= share
             if variance is not None:
+                kept = local_power * self.added_power - missing_power
+                missing_power *= share
                 variance.added += float(missing_power.sum(dtype=np.float64))
-                variance.total += float((local_power * self.added_power).sum(dtype=np.float64))
-            missing *= self._clipping_share(missing_power, mean, self._variance(spectra))
+                variance.total += float((kept + missing_power).sum(dtype=np.float64))
             shaped = scipy.fft.rfft2(blocks.cut(noise) * window, workers=1)
             spectra += np.sqrt(missing) * shaped
         filtered = scipy.fft.irfft2(spectra, s=blocks.size, workers=1, overwrite_x=True)
@@ -259,7 +263,7 @@ class _BlockFilter:
         """Share of the missing power that the floor at -1024 HU leaves the mean of air.
 
         Args:
-            variance_hu2: of the blocks before anything is added.
+            variance_hu2: of the noise in blocks before any is added.
         """
         missing_hu2 = missing_power.mean(axis=(-2, -1), keepdims=True)
         margin_hu = np.maximum(mean_hu - np.float32(AIR_FLOOR_HU), 1.0)
@@ -271,13 +275,19 @@ class _BlockFilter:
         ).astype(np.float32)
         return share
 
-    def _variance(
+    def _noise_variance(
         self, spectra: Complex64[np.ndarray, "down across rows half"]
     ) -> Float32[np.ndarray, "down across 1 1"]:
-        """Variance of windowed blocks from their spectra, in HU²."""
+        """Variance of the noise in each block in HU², from the spectra of windowed blocks.
+
+        A percentile over neighboring blocks: edges raise the variance of the blocks they cross.
+        """
         power = spectra.real**2 + spectra.imag**2
-        weight = float(np.sum(self.blocks.window**2))
-        return np.asarray(power.mean(axis=(-2, -1), keepdims=True) / np.float32(weight))
+        weight = np.float32(np.sum(self.blocks.window.astype(np.float64) ** 2))
+        variance = ndimage.percentile_filter(
+            power.mean(axis=(-2, -1)) / weight, LEVEL_PERCENTILE, size=LEVEL_BLOCKS, mode="nearest"
+        )
+        return np.asarray(variance[..., None, None])
 
     def _structure_share(self, power: Spectra) -> Spectra:
         """Share of structure at each frequency of each block: 0 is noise, 1 is structure.

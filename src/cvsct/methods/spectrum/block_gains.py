@@ -113,7 +113,9 @@ class BlockGains:
         if self.added is None:
             return 0.0
         power = self.frequencies_per_mm * np.exp(self.added.log_power)
-        missing = -np.expm1(2 * np.minimum(self.added.most - self.added.gain, 0.0))
+        reached = np.minimum(self.noise, self.added.most)
+        lacking = np.where(self.added.gain > self.added.most, self.added.gain - reached, 0.0)
+        missing = -np.expm1(-2 * lacking)
         return float(np.sum(power * missing) / np.sum(power))
 
     def for_noise(self, offset: float) -> BlockGains:

@@ -106,7 +106,7 @@ def _coarse(
 @lru_cache(maxsize=16)
 def _means(n: int, spacing_mm: float) -> Float32[np.ndarray, "coarse n"]:
     """Weights of the pixels of a line in its means on the grid of about 8 mm."""
-    zoom = spacing_mm / GRID_MM
+    zoom = max(spacing_mm / GRID_MM, 1 / n)  # one coarse pixel at least
     width = max(round(1 / zoom), 1)
     means = ndimage.uniform_filter1d(np.eye(n, dtype=np.float32), width, axis=0, mode="nearest")
     weights: Float32[np.ndarray, "coarse n"] = ndimage.zoom(

@@ -33,7 +33,10 @@ def tissue_mode_hu(mean_hu: Float[np.ndarray, " patches"], tissue: HURange) -> f
         return None
     counts, edges = np.histogram(inside, np.arange(low, high + BIN_HU, BIN_HU))
     smooth = ndimage.gaussian_filter1d(counts.astype(np.float64), SMOOTH_HU / BIN_HU)
-    return float(edges[int(np.argmax(smooth))] + BIN_HU / 2)
+    highest = int(np.argmax(smooth))
+    if min(highest, len(counts) - 1 - highest) * BIN_HU < SMOOTH_HU:
+        return None  # no peak: it rises towards a tissue beyond the range
+    return float(edges[highest] + BIN_HU / 2)
 
 
 def shift_soft_tissue(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Float, Int
+from pydicom import Dataset
 from scipy import ndimage
 
 from cvsct.core.masks import blurred, body_of, soft_tissue_of
@@ -17,8 +18,11 @@ from cvsct.methods.sampling import measure_slices
 from cvsct.methods.spectrum.expected_noise import expected_noise, patch_log_noise
 
 RADIUS_UNIT_MM = 100.0
-NO_AGENT = {"", "no", "none", "n", "0", "without", "w/o", "no contrast", "non contrast", "native"}
+NO_AGENT = {"no", "none", "n", "0", "without", "w/o", "no contrast", "non contrast", "native"}
 """What scanners write as the agent where none was given."""
+
+WITH_AGENT = ("ContrastBolusVolume", "ContrastBolusRoute", "ContrastBolusStartTime")
+"""Attributes that have a value only where an agent was given."""
 
 SMOOTH_MM = 2.0
 """Blur before roughness is measured, so that noise hardly enters."""
@@ -49,8 +53,8 @@ class Patches:
         slice_log_noise: its mean over the body in the slice.
         log_tube_load: log of the slice's tube current times exposure time, up to a constant that
             all slices of a scanner share; NaN where the header does not say.
-        contrast_agent: whether the slice's header names a contrast agent, 1 or 0; NaN without a
-            header.
+        contrast_agent: whether the slice's header tells of a contrast agent, 1 or 0; NaN where it
+            does not say.
         roughness_hu: standard deviation on the blurred image.
         radius_sq: squared distance from the middle of the image in units of (100 mm)².
         slice_number: slices of all scans numbered through.
@@ -170,21 +174,27 @@ def log_tube_load(volume: CTVolume) -> Float[np.ndarray, " slices"]:
 
 
 def contrast_agent(volume: CTVolume) -> Float[np.ndarray, " slices"]:
-    """Whether each slice's header names a contrast agent, 1 or 0; NaN without a header.
+    """Whether each slice's header tells of a contrast agent: 1, 0, or NaN where it does not say.
 
-    Contrast/Bolus Agent (0018,0010), or its sequence (0018,0012), which enhanced images have.
+    Contrast/Bolus Agent (0018,0010) or its sequence (0018,0012), which enhanced images have, and
+    what stands with it: volume, route, start time. An agent that is there and empty is unknown, and
+    so is one that is missing where the patient's identity was removed (0012,0062).
     """
     if len(volume.headers) != len(volume.hu):
         return np.full(len(volume.hu), np.nan)
-    agents = [
-        header.get("ContrastBolusAgentSequence") or str(header.get("ContrastBolusAgent") or "")
-        for header in volume.headers
-    ]
-    named = [
-        agent.strip().lower() not in NO_AGENT if isinstance(agent, str) else True
-        for agent in agents
-    ]
-    return np.array(named, dtype=np.float64)
+    return np.array([_agent_given(header) for header in volume.headers])
+
+
+def _agent_given(header: Dataset) -> float:
+    agent = str(header.get("ContrastBolusAgent") or "").strip().lower()
+    if header.get("ContrastBolusAgentSequence") or (agent and agent not in NO_AGENT):
+        return 1.0
+    if agent in NO_AGENT:
+        return 0.0
+    if any(header.get(name) for name in WITH_AGENT):
+        return 1.0
+    removed = str(header.get("PatientIdentityRemoved") or "").upper() == "YES"
+    return np.nan if "ContrastBolusAgent" in header or removed else 0.0
 
 
 def _roughness_hu(

@@ -6,13 +6,15 @@ how much noisier one is than its side's law has it is read off its own soft tiss
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
 from cvsct.core.spectra import mean_over_patches
 from cvsct.core.volume import CTVolume
-from cvsct.methods.spectrum.noise_law import BAND_PER_MM, NoiseLaw
+from cvsct.methods.spectrum.noise_law import BAND_PER_MM, NoiseLaw, SideLaws
 from cvsct.methods.spectrum.patches import PatchKind, volume_patches
 from cvsct.methods.spectrum.soft_tissue_noise import (
     HOMOGENEOUS_PATCH_MM,
@@ -29,7 +31,7 @@ def noise_offset(
     frequencies_per_mm: Float[np.ndarray, " n"],
     noise_log_power: Float[np.ndarray, " n"],
     law: NoiseLaw,
-    reference: float,
+    laws: SideLaws,
 ) -> float | None:
     """Log of a scan's noise power over what the law of its side has for such a body.
 
@@ -37,7 +39,8 @@ def noise_offset(
         volume: the scan, or slices that represent it.
         noise_log_power: of the side, in HU² mm² at the reference.
         law: of the side.
-        reference: expected log noise to which that power belongs.
+        laws: of both sides, for the reference to which that power belongs and for the range of
+            bodies in which laws are followed.
 
     Returns:
         The mean from .45 to .75 cycles/mm, where noise is strong and anatomy weak, at most 16 times
@@ -51,7 +54,13 @@ def noise_offset(
         homogeneous = split_soft_tissue(patches[0], f, "harmonized").homogeneous
     except (IndexError, TrainingError):
         return None
-    over = mean_over_patches(at_reference(homogeneous, law, reference)) - noise_log_power
+    slice_mean = np.array([laws.held(value) for value in homogeneous.slice_log_noise])
+    held = replace(
+        homogeneous,
+        slice_log_noise=slice_mean,
+        log_noise=homogeneous.log_noise + slice_mean - homogeneous.slice_log_noise,
+    )
+    over = mean_over_patches(at_reference(held, law, laws.reference)) - noise_log_power
     low, high = BAND_PER_MM
     over = over[(f >= low) & (f <= high) & np.isfinite(over)]
     return float(np.clip(over.mean(), -MOST_OFFSET, MOST_OFFSET)) if len(over) else None

@@ -82,7 +82,8 @@ class SpectrumSettings(RatioSettings):
     dose_level: Literal["fixed", "target-law"] = "fixed"
     """Noise level of each scan's output. `fixed` changes all scans by the same gains, so that a
     patient at half the dose stays noisier than others; `target-law` measures the noise of each
-    scan and brings it to the level that the target scanner would show in that body."""
+    scan that is filtered in full and brings it to the level that the target scanner would show in
+    that body."""
 
     synthesis: Literal["auto", "off"] = "auto"
     """Whether noise is added where amplification must not make it. `auto` adds noise where the

@@ -131,7 +131,8 @@ def side_noise(
     power = mean_over_patches(at_reference(soft.homogeneous, law, reference))
     textured = mean_over_patches(at_reference(soft.textured, law, reference))
     most = without_texture(f, power, textured)
-    level = np.minimum(most, noise_ramp(f, power))
+    least = most + np.log(LEAST_NOISE_SHARE)
+    level = np.minimum(most, np.maximum(noise_ramp(f, power), least))
     return SideNoise(level, most, np.nan_to_num(power - level))
 
 

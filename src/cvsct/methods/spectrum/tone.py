@@ -5,8 +5,8 @@ patients. A difference is corrected only where it is told from patients: the mos
 of fat and of soft tissue is found for each; the two sides are compared by least squares with body
 size as a covariate, for larger bodies harden the beam more; and a tissue is moved where its
 difference is three standard errors and 1 HU or more. Contrast agent moves soft tissue too: where
-headers name one, or there are no headers to tell, nothing is corrected. Lung differs between
-patients by far more than between scanners and is never moved.
+headers name one, or do not say, nothing is corrected. Lung differs between patients by far more
+than between scanners: CT numbers below -500 HU are never moved.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ MIN_PATIENTS = 8
 
 LEAST_SE, LEAST_HU = 3.0, 1.0
 """A difference is corrected from so many standard errors and HU on."""
+
+MOST_HU, MOST_APART_HU = 6.0, 7.5
+"""Largest correction of a tissue, and largest change of fat against soft tissue: more is no
+calibration, and the guards of slices would object to it."""
 
 FLOOR_SE_HU = 0.3
 """Smallest standard error of a difference: a mode is read to about half a HU."""
@@ -82,9 +86,8 @@ class ToneDifference:
         return np.array([[LUNG_HU, 0.0], [FAT_HU, fat], [SOFT_HU, soft]])
 
     def __str__(self) -> str:
-        changed = bool(self.curve[:, 1].any())
-        what = "corrected" if changed else f"kept: {self.refusal or 'not significant'}"
-        return f"fat {self.fat}, soft tissue {self.soft}; {what}"
+        reason = self.refusal or ("" if self.curve[:, 1].any() else "not significant")
+        return f"fat {self.fat}, soft tissue {self.soft}" + (reason and f" ({reason})")
 
 
 def tone_difference(soft: tuple[Patches, Patches], scans: tuple[Scans, Scans]) -> ToneDifference:
@@ -105,12 +108,18 @@ def tone_difference(soft: tuple[Patches, Patches], scans: tuple[Scans, Scans]) -
     agent = np.concatenate([side.contrast_agent for side in soft])
     refusal = ""
     if not np.isfinite(agent).all():
-        refusal = "no header says whether contrast agent was given"
+        refusal = "headers do not say whether contrast agent was given"
     elif agent.any():
         refusal = "contrast agent was given"
     elif min(*fat.n_patients, *organs.n_patients) < MIN_PATIENTS:
         refusal = f"fewer than {MIN_PATIENTS} patients of a side"
+    elif _too_large(fat.corrected_hu, organs.corrected_hu):
+        refusal = "larger than calibrations differ"
     return ToneDifference(fat, organs, refusal)
+
+
+def _too_large(fat_hu: float, soft_hu: float) -> bool:
+    return max(abs(fat_hu), abs(soft_hu)) > MOST_HU or abs(fat_hu - soft_hu) > MOST_APART_HU
 
 
 def apply_tone(
@@ -163,7 +172,9 @@ def _difference(sides: Sequence[Float[np.ndarray, "_ 2"]]) -> TissueDifference:
     modes, size = np.concatenate(sides).T
     target = np.repeat([0.0, 1.0], counts)
     x = np.column_stack([target, np.ones(len(size)), size - size.mean()])
-    inverse = np.linalg.pinv(x.T @ x)
+    if np.linalg.matrix_rank(x) < x.shape[1]:  # one size of body a side tells nothing
+        return TissueDifference(np.nan, np.nan, counts)
+    inverse = np.linalg.inv(x.T @ x)
     coefficients = inverse @ x.T @ modes
     variance = float(np.sum((modes - x @ coefficients) ** 2)) / (len(modes) - 3)
     se = float(np.hypot(np.sqrt(variance * inverse[0, 0]), FLOOR_SE_HU))

@@ -95,7 +95,7 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
             "even_patches_source": gains.n_homogeneous[0],  # the name up to 0.2
             "even_patches_target": gains.n_homogeneous[1],
             "soft_tissue_hu": f"{_hu(source_hu)} to {_hu(target_hu)}, {settings.tone}",
-            "tone_by_patient": str(fit.tone),
+            "tone_by_patient": f"{fit.tone}; {'kept' if curve is None else 'corrected'}",
             "noise_over_structure": _relation(gains.relation),
             **_synthesis(gains, f, settings),
             "noise_law_source": _law(gains.laws.source),

@@ -64,14 +64,14 @@ def train_cycle(source: Scans, target: Scans, request: TrainingRequest) -> Bundl
                 config, split.validation, all_samplers, request.seed, ranks
             )
         batches = UnpairedBatches(split.training, config.batch, ranks)
-        run = start_run(request, config, stores, step, ranks)
+        run = start_run(request, config, stores, step, ranks, initial)
         limits = Limits(config.max_steps, request.max_minutes)
         losses = train(
             run, step, batches, limits, request.progress, config.schedule, validator, ranks
         )
-        record = training_record(run, losses, step.bf16, split.how) | initial
-        if step.texture_loss:
-            record |= third_party_record(step.texture_loss.weights_origin)
+        record = training_record(run, losses, step.bf16, split.how)
+        origin = step.texture_loss.weights_origin if step.texture_loss else None
+        record |= third_party_record(run, origin)
         return finished_model(request, config, stores, run, step, ranks, record)
 
 

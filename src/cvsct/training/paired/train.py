@@ -62,13 +62,13 @@ def train_paired(source: Scans, target: Scans, request: TrainingRequest) -> Bund
             initial = start_from_initial_model(step.networks, config, request)
             validator = _build_validator(config, split.validation, stores, request.seed, ranks)
         batches = PairedBatches(split.training, config.batch, ranks)
-        run = start_run(request, config, stores, step, ranks)
+        run = start_run(request, config, stores, step, ranks, initial)
         limits = Limits(config.max_steps, request.max_minutes)
         losses = train(
             run, step, batches, limits, request.progress, config.schedule, validator, ranks
         )
-        record = training_record(run, losses, step.bf16, split.how)
-        record |= {"pairs": pairs.n_pairs, **initial, **third_party_record(step.weights_origin)}
+        record = training_record(run, losses, step.bf16, split.how) | {"pairs": pairs.n_pairs}
+        record |= third_party_record(run, step.weights_origin)
         return finished_model(request, config, stores, run, step, ranks, record)
 
 
