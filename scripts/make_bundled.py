@@ -131,7 +131,7 @@ def measure(pair: Pair, work: Path, methods: Sequence[str]) -> list[dict[str, An
 
 
 def measured(pair: Pair, results: list[dict[str, Any]], method: str, slices: int) -> dict[str, Any]:
-    """What a model card says of unseen scans: the input, what the model makes of it, the repeat scan."""
+    """What a model card says of unseen scans: input, what the model makes of it, repeat scan."""
     rows = []
     for direction, way in enumerate((f"A to B ({pair.a} to {pair.b})", "B to A")):
         of = {each["method"]: each["metrics"] for each in results if each["direction"] == direction}
