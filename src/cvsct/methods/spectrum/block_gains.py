@@ -17,6 +17,10 @@ from cvsct.methods.spectrum.noise_law import NO_LAW, NO_LAWS, NoiseLaw, SideLaws
 
 Curve = Float[np.ndarray, " n"]
 
+LEAST_ADDED = 0.05
+"""Smallest share of the output's noise variance that is worth adding: less is the error of the fit,
+and a direction towards less noise makes none."""
+
 
 @dataclass(frozen=True)
 class AddedNoise:
@@ -89,7 +93,7 @@ class BlockGains:
         law_before, law_after = (
             (laws.target, laws.source) if reverse else (laws.source, laws.target)
         )
-        return cls(
+        gains = cls(
             frequencies_per_mm, noise, noise_radial, structure, before, max_gain,
             law=NoiseLaw(
                 0.5 * (law_after.between - law_before.between),
@@ -100,6 +104,7 @@ class BlockGains:
             if synthesis
             else None,
         )  # fmt: skip
+        return gains if gains.added_share >= LEAST_ADDED else replace(gains, added=None)
 
     @property
     def reduces_noise(self) -> bool:
