@@ -49,6 +49,14 @@ def gaussian_transfer(
     return transfer
 
 
+def frequency_radius(
+    shape: tuple[int, int], pixel_mm: tuple[float, float]
+) -> Float[np.ndarray, "rows half"]:
+    """Distance from zero frequency of each coefficient of `scipy.fft.rfft2`, in cycles/mm."""
+    down = scipy.fft.fftfreq(shape[0], pixel_mm[0])[:, None]
+    return np.asarray(np.hypot(down, scipy.fft.rfftfreq(shape[1], pixel_mm[1])))
+
+
 def fast_shape(shape: tuple[int, ...], more: int = 0) -> tuple[int, int]:
     """Rows and columns, at least those of an image and `more`, whose transform is fast."""
     rows, columns = (scipy.fft.next_fast_len(size + more, real=True) for size in shape[-2:])

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cvsct.core.errors import TrainingError, explain
 from cvsct.core.files import config_hash, write_atomic
+from cvsct.core.settings import differing_settings
 from cvsct.model.bundle import CHECKPOINT_FILE
 from cvsct.training.logging import forget_later
 from cvsct.training.protocols import Step
@@ -119,9 +120,13 @@ class Run:
         with _refuse_unreadable(path):
             before = json.loads(saved["config"])
         if config_hash(before) != config_hash(self.config):
+            changed = ", ".join(
+                f"{name} {old} -> {new}"
+                for name, old, new in differing_settings(before, self.config)
+            )
             raise TrainingError(
-                f"{self.folder}: was trained with other settings "
-                f"({_difference(before, self.config)}); give the same, or train into a new folder"
+                f"{self.folder}: was trained with other settings ({changed}); "
+                "give the same, or train into a new folder"
             )
         with _refuse_unreadable(path):
             step.restore(saved["step"])
@@ -203,14 +208,3 @@ def _refuse_unreadable(path: Path) -> Iterator[None]:
             f"{path}: no state of a training of this version ({type(error).__name__}); nothing of "
             "it was executed. Train into a new folder"
         ) from None
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
-    changed = []
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            changed.append(_difference(old, new, f"{prefix}{key}."))
-        elif old != new:
-            changed.append(f"{prefix}{key} {old} -> {new}")
-    return ", ".join(part for part in changed if part)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cvsct.core.errors import TrainingError
+from cvsct.core.settings import differing_settings
 from cvsct.methods.base import TrainingRequest
 from cvsct.model.bundle import THIRD_PARTY, Bundle
 from cvsct.model.pretrained import model_folder
@@ -17,8 +18,8 @@ from cvsct.training.settings import TrainingConfig
 INITIAL = "initial_model"
 """Key in a model's record of its training."""
 
-FREE_GENERATOR_SETTINGS = {"hold_low_px"}
-"""Settings of a generator that may differ from the initial model's: no weight depends on them."""
+FREE_SETTINGS = {"generator.hold_low_px"}
+"""Settings that may differ from the initial model's: no weight depends on them."""
 
 
 def start_from_initial_model(
@@ -64,21 +65,13 @@ def _refuse_other_networks(initial: Bundle, config: TrainingConfig, networks: Ne
             "to be trained; start from a model of the same method and preset"
         )
     wanted = config.model_dump(mode="json", include={"generator", "window_hu", "resample_mm"})
-    different = _differences(initial.settings, wanted)
+    different = ", ".join(
+        f"{name}={old}"
+        for name, old, _ in differing_settings(initial.settings, wanted)
+        if name not in FREE_SETTINGS
+    )
     if different or any(initial.weights[name].shape != shapes[name] for name in shapes):
         raise TrainingError(
             "initial_model: its networks were trained with other settings "
             f"({different or 'other sizes'}); train with these, or start from another model"
         )
-
-
-def _differences(before: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
-    """Settings of the initial model that differ, as `name=value` separated by commas."""
-    found = []
-    for name in sorted({*before, *wanted} - FREE_GENERATOR_SETTINGS):
-        one, other = before.get(name), wanted.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found.append(_differences(one, other, f"{prefix}{name}."))
-        elif one != other:
-            found.append(f"{prefix}{name}={one}")
-    return ", ".join(filter(None, found))

@@ -114,24 +114,25 @@ class _SeparateFilter:
     def _fit(self, sample: CTVolume, seed: int | None = None) -> VolumeMapping:
         """Mapping of one scan."""
         key = f"{series_key(sample) if seed is None else seed}/{self.bundle.sha256}"
-        gains, noise_remark = self._for_noise_of(sample)
-        if not self.settings.pass_through:
-            return self._mapping(key, gains, remark=noise_remark)
-        try:
-            position = scan_position(self.bundle, sample)
-        except GeometryError:
-            remark = "nothing to tell its texture by: filtered in full"
-            return self._mapping(key, gains, remark=_joined(remark, noise_remark))
-        share = remaining_share(position, self.reverse)
-        if position.axis < LEAST_AXIS:
-            return self._mapping(key, gains, share, noise_remark)
-        position_from = 1 - position.position if self.reverse else position.position
-        remark = f"texture at {position_from:.2f} (source 1, target 0): "
-        if share == 1:
-            remark = noise_remark
-        else:  # noise counts in the position: what is left of the way is left of the noise as well
+        share, remark, position_from = 1.0, "", None
+        if self.settings.pass_through:
+            try:
+                position = scan_position(self.bundle, sample)
+            except GeometryError:
+                remark = "nothing to tell its texture by: filtered in full"
+            else:
+                share = remaining_share(position, self.reverse)
+                if position.axis >= LEAST_AXIS:
+                    position_from = 1 - position.position if self.reverse else position.position
+        gains = self.gains
+        if (
+            share == 1
+        ):  # else its noise counts in the position: what is left of the way is left of it
+            gains, noise_remark = self._for_noise_of(sample)
+            remark = "; ".join(filter(None, (remark, noise_remark)))
+        else:
             action = "left as it is" if share == 0 else f"filtered for {share:.0%} of the way"
-            gains, remark = self.gains, remark + action
+            remark = f"texture at {position_from:.2f} (source 1, target 0): {action}"
         return replace(self._mapping(key, gains, share, remark), position=position_from)
 
     def _for_noise_of(self, sample: CTVolume) -> tuple[BlockGains, str]:
@@ -172,11 +173,6 @@ class _SeparateFilter:
         if scaled.added and share > 0:
             synthesis = NoiseSynthesis(round(scaled.added_share, 4), lambda: variance.share)
         return VolumeMapping(apply, remark=remark, synthesis=synthesis)
-
-
-def _joined(*remarks: str) -> str:
-    """Remarks that are not empty, in one."""
-    return "; ".join(filter(None, remarks))
 
 
 def _laws(bundle: Bundle) -> SideLaws:

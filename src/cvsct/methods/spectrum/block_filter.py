@@ -10,7 +10,7 @@ the direction that the output's scanner would show at that place, whatever else 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -19,8 +19,9 @@ from jaxtyping import Bool, Complex64, Float, Float32
 from scipy import ndimage
 from scipy.stats import norm
 
+from cvsct.core.fourier import frequency_radius
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
-from cvsct.methods.spectrum.block_gains import AddedNoise, BlockGains
+from cvsct.methods.spectrum.block_gains import BlockGains, missing_share
 from cvsct.methods.spectrum.blocks import BLOCK_MM, Blocks
 from cvsct.methods.spectrum.expected_noise import (
     DIRECTIONS,
@@ -85,16 +86,16 @@ def filter_blocks(
         variance: told what was added.
     """
     shape = volume.hu.shape[1], volume.hu.shape[2]
+    gains = gains if field is not None else replace(gains, added=None)
     filter_ = _BlockFilter.of(gains, Blocks.of(shape, volume.geometry.pixel_mm))
-    added = gains.added if field is not None else None
     expected = None
-    if added is not None or gains.law != NO_LAW:
-        expected = expected_noise(volume, by_direction=added is not None)
+    if gains.added is not None or gains.law != NO_LAW:
+        expected = expected_noise(volume, by_direction=gains.added is not None)
     result = np.empty(volume.hu.shape, dtype=np.float32)
     for i, (plane, output) in enumerate(zip(volume.hu, result, strict=True)):
         noise = None
-        if added is not None and field is not None:
-            noise = filter_.shaped(field.slice_noise(float(volume.geometry.z_mm[i]), shape))
+        if filter_.added is not None and field is not None:
+            noise = filter_.added.shaped(field.slice_noise(float(volume.geometry.z_mm[i]), shape))
         local = None if expected is None else filter_.local(expected, i)
         filtered = filter_(plane.astype(np.float32, copy=False), local, noise, variance)
         np.maximum(filtered, np.float32(AIR_FLOOR_HU), out=output)
@@ -116,67 +117,57 @@ class _Local:
     directional: Float[np.ndarray, "directions down across"]
 
 
+def _read(
+    gains: BlockGains, curve: Float[np.ndarray, " n"], radius: Float[np.ndarray, "rows half"]
+) -> Float32[np.ndarray, "rows half"]:
+    """Curve over the gains' frequencies at the frequencies of a grid."""
+    on_grid: Float32[np.ndarray, "rows half"] = np.interp(
+        radius, gains.frequencies_per_mm, curve
+    ).astype(np.float32)
+    return on_grid
+
+
 @dataclass(frozen=True)
-class _BlockFilter:
-    """Gains sampled on the frequency grid of a block, for one shape and pixel spacing.
+class _AddedNoise:
+    """Noise to be added, sampled on frequency grids.
 
     Args:
-        level: frequencies at which a block's noise level is read.
         most: log gain up to which noise is amplified.
-        added_gain: log gain that would make all of the output's noise.
-        added_power: of the output's noise at the reference, over that of unit white noise.
-        amplitude: its root on the frequency grid of the whole slice.
+        gain: log gain that would make all of the output's noise.
+        power: of the output's noise at the reference, over that of unit white noise.
+        amplitude: its root on the grid of the whole slice.
         direction: share of each direction in each frequency: of the two that it lies between.
+        law: how the output's noise follows expected noise.
     """
 
-    gains: BlockGains
-    blocks: Blocks
-    noise: Float32[np.ndarray, "rows half"]
-    noise_radial: Float32[np.ndarray, "rows half"]
-    structure: Float32[np.ndarray, "rows half"]
-    log_power: Float32[np.ndarray, "rows half"]
-    level: Bool[np.ndarray, "rows half"]
     most: Float32[np.ndarray, "rows half"]
-    added_gain: Float32[np.ndarray, "rows half"]
-    added_power: Float32[np.ndarray, "rows half"]
+    gain: Float32[np.ndarray, "rows half"]
+    power: Float32[np.ndarray, "rows half"]
     amplitude: Float32[np.ndarray, "slice_rows slice_half"]
     direction: Float32[np.ndarray, "directions rows half"]
+    law: NoiseLaw
 
     @classmethod
-    def of(cls, gains: BlockGains, blocks: Blocks) -> _BlockFilter:
+    def of(cls, gains: BlockGains, blocks: Blocks) -> _AddedNoise | None:
+        """Noise that the gains add; None where they add none."""
+        added = gains.added
+        if added is None:
+            return None
         down, across = blocks.frequencies_per_mm
         radius = np.hypot(down, across)
-
-        def read(
-            curve: Float[np.ndarray, " n"], at: Float[np.ndarray, "_ _"] = radius
-        ) -> Float32[np.ndarray, "_ _"]:
-            on_grid: Float32[np.ndarray, "_ _"] = np.interp(
-                at, gains.frequencies_per_mm, curve
-            ).astype(np.float32)
-            return on_grid
-
-        area_mm2 = blocks.pixel_mm[0] * blocks.pixel_mm[1]
-        scale = float(np.sum(blocks.window.astype(np.float64) ** 2)) / area_mm2
-        low, high = (share * 0.5 / max(blocks.pixel_mm) for share in NOISE_LEVEL_BAND)
-        added = gains.added or AddedNoise(gains.noise, gains.noise, gains.noise_log_power, NO_LAW)
         position = np.arctan2(down, across + 0 * down) % np.pi / np.pi * DIRECTIONS
         apart = np.abs(position - np.arange(DIRECTIONS)[:, None, None])
-        pixel_power = added.log_power - np.log(area_mm2)
-        amplitude = np.exp(0.5 * read(pixel_power, _radius(blocks.shape, blocks.pixel_mm)))
+        pixel_power = added.log_power - np.log(blocks.pixel_mm[0] * blocks.pixel_mm[1])
+        slice_radius = frequency_radius(blocks.shape, blocks.pixel_mm)
+        amplitude = np.exp(0.5 * _read(gains, pixel_power, slice_radius))
         amplitude[0, 0] = 0
         return cls(
-            gains=gains,
-            blocks=blocks,
-            noise=read(gains.noise),
-            noise_radial=read(gains.noise_radial),
-            structure=np.exp(_limited(read(gains.structure), gains.max_gain)),
-            log_power=read(gains.noise_log_power) + np.float32(np.log(scale)),
-            level=(radius >= low) & (radius <= high),
-            most=read(added.most),
-            added_gain=read(added.gain),
-            added_power=np.exp(read(pixel_power)),
+            most=_read(gains, added.most, radius),
+            gain=_read(gains, added.gain, radius),
+            power=np.exp(_read(gains, pixel_power, radius)),
             amplitude=amplitude,
             direction=np.maximum(1 - np.minimum(apart, DIRECTIONS - apart), 0).astype(np.float32),
+            law=added.law,
         )
 
     def shaped(self, white: Float32[np.ndarray, "_ _"]) -> Float32[np.ndarray, "_ _"]:
@@ -192,6 +183,42 @@ class _BlockFilter:
         )
         return noise
 
+
+@dataclass(frozen=True)
+class _BlockFilter:
+    """Gains sampled on the frequency grid of a block, for one shape and pixel spacing.
+
+    Args:
+        level: frequencies at which a block's noise level is read.
+        added: noise to be added; None where amplification makes all.
+    """
+
+    gains: BlockGains
+    blocks: Blocks
+    noise: Float32[np.ndarray, "rows half"]
+    noise_radial: Float32[np.ndarray, "rows half"]
+    structure: Float32[np.ndarray, "rows half"]
+    log_power: Float32[np.ndarray, "rows half"]
+    level: Bool[np.ndarray, "rows half"]
+    added: _AddedNoise | None
+
+    @classmethod
+    def of(cls, gains: BlockGains, blocks: Blocks) -> _BlockFilter:
+        radius = np.hypot(*blocks.frequencies_per_mm)
+        area_mm2 = blocks.pixel_mm[0] * blocks.pixel_mm[1]
+        scale = float(np.sum(blocks.window.astype(np.float64) ** 2)) / area_mm2
+        low, high = (share * 0.5 / max(blocks.pixel_mm) for share in NOISE_LEVEL_BAND)
+        return cls(
+            gains=gains,
+            blocks=blocks,
+            noise=_read(gains, gains.noise, radius),
+            noise_radial=_read(gains, gains.noise_radial, radius),
+            structure=np.exp(_limited(_read(gains, gains.structure, radius), gains.max_gain)),
+            log_power=_read(gains, gains.noise_log_power, radius) + np.float32(np.log(scale)),
+            level=(radius >= low) & (radius <= high),
+            added=_AddedNoise.of(gains, blocks),
+        )
+
     def local(self, expected: ExpectedNoise, index: int) -> _Local:
         """Expected noise of one slice at its blocks."""
         maps = np.concatenate([expected.log_power[None, index], expected.directional[:, index]])
@@ -205,7 +232,11 @@ class _BlockFilter:
         noise: Float32[np.ndarray, "_ _"] | None,
         variance: AddedVariance | None,
     ) -> Float32[np.ndarray, "_ _"]:
-        """Filter one slice, and add `shaped` noise where it is given."""
+        """Filter one slice.
+
+        Args:
+            noise: `_AddedNoise.shaped` for this slice, where noise is added.
+        """
         blocks, window = self.blocks, self.blocks.window
         cut = blocks.cut(plane)
         mean = np.einsum("abij,ij->ab", cut, window)[..., None, None] / window.sum()
@@ -215,20 +246,19 @@ class _BlockFilter:
         if local is not None:
             by_place = by_place + self._law(self.gains.law, local)
         reached = self.noise + by_place
-        if noise is not None:
-            reached = np.minimum(reached, self.most)
+        added = self.added
+        if added is not None:
+            reached = np.minimum(reached, added.most)
         gain_noise = np.exp(_limited(reached, self.gains.max_gain))
         spectra *= gain_noise + (self.structure - gain_noise) * self._structure_share(power)
-        if noise is not None and local is not None and self.gains.added is not None:
-            local_power = self._local_noise_power(self.gains.added, local)
-            full = self.added_gain + by_place
-            lacking = np.where(full > self.most, full - reached, np.float32(0))
-            missing = -np.expm1(-2 * lacking) * local_power
-            missing_power = missing * self.added_power
+        if added is not None and noise is not None and local is not None:
+            local_power = self._local_noise_power(added, local)
+            missing = missing_share(added.gain + by_place, added.most, reached) * local_power
+            missing_power = missing * added.power
             share = self._clipping_share(missing_power, mean, self._noise_variance(spectra))
             missing *= share
             if variance is not None:
-                kept = local_power * self.added_power - missing_power
+                kept = local_power * added.power - missing_power
                 missing_power *= share
                 variance.added += float(missing_power.sum(dtype=np.float64))
                 variance.total += float((kept + missing_power).sum(dtype=np.float64))
@@ -241,15 +271,13 @@ class _BlockFilter:
 
     def _law(self, law: NoiseLaw, local: _Local) -> Float32[np.ndarray, "down across 1 1"]:
         """Log of what a law makes of expected noise at each block."""
-        laws = self.gains.laws
-        offset = laws.held(local.slice_mean) - local.slice_mean
-        value = law.log_power(local.log_power + offset, local.slice_mean + offset, laws.reference)
+        value = self.gains.laws.log_power(law, local.log_power, local.slice_mean)
         return value.astype(np.float32)[..., None, None]
 
-    def _local_noise_power(self, added: AddedNoise, local: _Local) -> Spectra:
+    def _local_noise_power(self, added: _AddedNoise, local: _Local) -> Spectra:
         """Power of the output's noise in each block and direction, over that at the reference."""
         by_direction = np.moveaxis(added.law.within * local.directional, 0, -1)
-        log_power: Spectra = np.tensordot(by_direction.astype(np.float32), self.direction, axes=1)
+        log_power: Spectra = np.tensordot(by_direction.astype(np.float32), added.direction, axes=1)
         log_power += self._law(added.law, local)
         power: Spectra = np.exp(log_power, out=log_power)
         return power
@@ -312,17 +340,6 @@ class _BlockFilter:
             1 - np.float32(STRUCTURE_THRESHOLD) * noise_share, np.float32(0)
         )
         return share
-
-
-def _radius(
-    shape: tuple[int, int], pixel_mm: tuple[float, float]
-) -> Float[np.ndarray, "rows half"]:
-    """Distance of each coefficient of a slice's spectrum from zero frequency, in cycles/mm."""
-    down = scipy.fft.fftfreq(shape[0], pixel_mm[0])[:, None]
-    radius: Float[np.ndarray, "rows half"] = np.hypot(
-        down, scipy.fft.rfftfreq(shape[1], pixel_mm[1])
-    )
-    return radius
 
 
 @lru_cache(maxsize=1)

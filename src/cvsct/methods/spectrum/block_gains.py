@@ -40,6 +40,23 @@ class AddedNoise:
     law: NoiseLaw
 
 
+def missing_share(
+    gain: Float[np.ndarray, "*shape"],
+    most: Float[np.ndarray, "..."],
+    reached: Float[np.ndarray, "*shape"],
+) -> Float[np.ndarray, "*shape"]:
+    """Share of the output's noise power that amplification does not make, 0 to 1.
+
+    Args:
+        gain: log gain that would make all of it.
+        most: log gain up to which noise is amplified; nothing is missing where it is enough.
+        reached: log gain that noise has.
+    """
+    lacking = np.where(gain > most, gain - reached, 0.0)
+    share: Float[np.ndarray, "*shape"] = -np.expm1(-2 * lacking)
+    return share
+
+
 @dataclass(frozen=True)
 class BlockGains:
     """Log gains of noise and structure in one direction, and the noise power of the input.
@@ -119,8 +136,7 @@ class BlockGains:
             return 0.0
         power = self.frequencies_per_mm * np.exp(self.added.log_power)
         reached = np.minimum(self.noise, self.added.most)
-        lacking = np.where(self.added.gain > self.added.most, self.added.gain - reached, 0.0)
-        missing = -np.expm1(-2 * lacking)
+        missing = missing_share(self.added.gain, self.added.most, reached)
         return float(np.sum(power * missing) / np.sum(power))
 
     def for_noise(self, offset: float) -> BlockGains:

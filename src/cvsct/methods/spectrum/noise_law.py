@@ -93,12 +93,30 @@ class SideLaws:
     least: float = 0.0
     most: float = 0.0
 
-    def held(self, slice_mean: float) -> float:
-        """Expected log noise of a slice, at most so far beyond the training's."""
-        return float(np.clip(slice_mean, self.least - BEYOND, self.most + BEYOND))
+    def log_power(
+        self,
+        law: NoiseLaw,
+        log_noise: Float[np.ndarray, "*shape"],
+        slice_mean: Float[np.ndarray, "*shape"] | float,
+    ) -> Float[np.ndarray, "*shape"]:
+        """`NoiseLaw.log_power` of one side's law, at most `BEYOND` outside the training's slices.
+
+        Args:
+            log_noise: expected log noise power at each place.
+            slice_mean: its mean over the body in the slice of each place.
+        """
+        held = np.clip(slice_mean, self.least - BEYOND, self.most + BEYOND)
+        return law.log_power(log_noise + (held - slice_mean), held, self.reference)
 
 
 NO_LAWS = SideLaws()
+
+
+def in_noise_band(frequencies_per_mm: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Whether each frequency lies in `BAND_PER_MM`."""
+    low, high = BAND_PER_MM
+    inside: Bool[np.ndarray, " n"] = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
+    return inside
 
 
 def fit_noise_law(
@@ -118,8 +136,7 @@ def fit_noise_law(
     mean, sd = between_prior
     if sd == 0:
         return NoiseLaw(mean, WITHIN_PRIOR[0])
-    low, high = BAND_PER_MM
-    band = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
+    band = in_noise_band(frequencies_per_mm)
     even = _BandPower.of(smooth, band)
     within, within_sd = _slope(
         even.power - even.mean(even.power)[even.member],

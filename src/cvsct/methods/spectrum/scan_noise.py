@@ -6,19 +6,16 @@ how much noisier one is than its side's law has it is read off its own soft tiss
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
 from cvsct.core.spectra import mean_over_patches
 from cvsct.core.volume import CTVolume
-from cvsct.methods.spectrum.noise_law import BAND_PER_MM, NoiseLaw, SideLaws
+from cvsct.methods.spectrum.noise_law import NoiseLaw, SideLaws, in_noise_band
 from cvsct.methods.spectrum.patches import PatchKind, volume_patches
 from cvsct.methods.spectrum.soft_tissue_noise import (
     HOMOGENEOUS_PATCH_MM,
-    at_reference,
     split_soft_tissue,
 )
 
@@ -54,13 +51,7 @@ def noise_offset(
         homogeneous = split_soft_tissue(patches[0], f, "harmonized").homogeneous
     except (IndexError, TrainingError):
         return None
-    slice_mean = np.array([laws.held(value) for value in homogeneous.slice_log_noise])
-    held = replace(
-        homogeneous,
-        slice_log_noise=slice_mean,
-        log_noise=homogeneous.log_noise + slice_mean - homogeneous.slice_log_noise,
-    )
-    over = mean_over_patches(at_reference(held, law, laws.reference)) - noise_log_power
-    low, high = BAND_PER_MM
-    over = over[(f >= low) & (f <= high) & np.isfinite(over)]
+    by_attenuation = laws.log_power(law, homogeneous.log_noise, homogeneous.slice_log_noise)
+    over = mean_over_patches(homogeneous.log_power - by_attenuation[:, None]) - noise_log_power
+    over = over[in_noise_band(f) & np.isfinite(over)]
     return float(np.clip(over.mean(), -MOST_OFFSET, MOST_OFFSET)) if len(over) else None

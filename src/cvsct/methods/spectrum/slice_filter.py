@@ -8,6 +8,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float, Float32
 
+from cvsct.core.fourier import fast_shape, frequency_radius
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 
 REFLECT_PX = 64
@@ -25,11 +26,8 @@ def filtered_slices(
     that the table or an arm cut off by one side of the image does not appear at the other.
     """
     rows, columns = volume.hu.shape[1:]
-    rows_mm, columns_mm = volume.geometry.pixel_mm
-    shape = tuple(scipy.fft.next_fast_len(n + 2 * REFLECT_PX, real=True) for n in (rows, columns))
-    radius = np.hypot(
-        scipy.fft.fftfreq(shape[0], rows_mm)[:, None], scipy.fft.rfftfreq(shape[1], columns_mm)
-    )
+    shape = fast_shape((rows, columns), 2 * REFLECT_PX)
+    radius = frequency_radius(shape, volume.geometry.pixel_mm)
     tables = [gain(radius).astype(np.float32) for gain in gains]
     margins = [
         (REFLECT_PX, full - n - REFLECT_PX) for full, n in zip(shape, (rows, columns), strict=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from cvsct.core.errors import TrainingError
 from cvsct.core.spectra import mean_over_patches
 from cvsct.methods.spectrum.matched_patches import smooth_log_gain
-from cvsct.methods.spectrum.noise_law import BAND_PER_MM, OVERLAP, NoiseLaw
+from cvsct.methods.spectrum.noise_law import OVERLAP, NoiseLaw, in_noise_band
 from cvsct.methods.spectrum.patches import Patches
 
 HOMOGENEOUS_PATCH_MM = 20.0
@@ -92,8 +92,7 @@ def _roughness_over_noise(
     soft: Patches, frequencies_per_mm: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " patches"]:
     """Roughness of patches over the root of their power at high frequencies."""
-    low, high = BAND_PER_MM
-    band = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
+    band = in_noise_band(frequencies_per_mm)
     if not band.any():  # of coarse pixels: the highest third
         band = frequencies_per_mm >= frequencies_per_mm[-1] * 2 / 3
     log_noise = mean_over_patches(soft.log_power[:, band].T)
@@ -128,8 +127,8 @@ def side_noise(
 ) -> SideNoise:
     """Log noise power at the reference, at the mean radius of homogeneous tissue."""
     f = frequencies_per_mm
-    power = mean_over_patches(at_reference(soft.homogeneous, law, reference))
-    textured = mean_over_patches(at_reference(soft.textured, law, reference))
+    power = mean_over_patches(_at_reference(soft.homogeneous, law, reference))
+    textured = mean_over_patches(_at_reference(soft.textured, law, reference))
     most = without_texture(f, power, textured)
     least = most + np.log(LEAST_NOISE_SHARE)
     level = np.minimum(most, np.maximum(noise_ramp(f, power), least))
@@ -161,7 +160,7 @@ def radial_noise_gain(
     """
     f = frequencies_per_mm
     (a, variance_a), (b, variance_b) = (
-        _by_radius(at_reference(patches, law, reference), patches.radius_sq)
+        _by_radius(_at_reference(patches, law, reference), patches.radius_sq)
         for patches, law in zip(
             (side.homogeneous.joined(side.textured) for side in soft), laws, strict=True
         )
@@ -195,7 +194,7 @@ def _by_radius(
     return slope, variance
 
 
-def at_reference(
+def _at_reference(
     patches: Patches, law: NoiseLaw, reference: float
 ) -> Float[np.ndarray, "patches n"]:
     """Log power of patches, less what attenuation makes of noise."""
@@ -253,7 +252,7 @@ def noise_ramp(
         return ramp
     powers: Float[np.ndarray, "n m"] = (f[:, None] / low) ** (2 * np.arange(RAMP_ORDER + 1))
     over_ramp = log_power[used] - np.log(f[used])
-    coefficients = np.linalg.lstsq(powers[used], over_ramp, rcond=None)[0].astype(np.float64)
+    coefficients = np.linalg.lstsq(powers[used], over_ramp, rcond=None)[0]
     below = f < low
     ramp[below] = (powers @ coefficients)[below] + np.log(np.maximum(f, 0.5 * f[1]))[below]
     return ramp
