@@ -38,7 +38,7 @@ from cvsct.core.masks import BONE, blurred
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.lungs import lung_mask
 from cvsct.evaluation.image.tissues import tissue_masks
-from cvsct.methods.band_statistics import Bands
+from cvsct.methods.bands import Bands
 from cvsct.methods.base import RunOptions, TrainingRequest
 from cvsct.methods.registry import find_method
 

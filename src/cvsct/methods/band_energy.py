@@ -7,10 +7,11 @@ why (figures in notebook/log.md):
 - The bands part what the one gain of `methods.spectrum.kernel_ratio` leaves: within a band of their
   width the ratio of two kernels changes several-fold, and energies of two bodies differ by more
   than that.
-- Energies are compared between *matched tissue*: a robust regression a band of log local energy on
-  the domain, at equal structure, mean HU, noise to expect, and energy of the band above the lowest.
+- Energies are compared between *matched tissue*: a regression a frequency of the log power of
+  patches of soft tissue on the domain, within strata of equal roughness, at equal mean HU and noise
+  to expect.
 - The domains may differ by a constant and by the squared distance from the middle of the image:
-  resolution and noise change from the isocentre, which lies near it, outwards. Gains that follow
+  resolution and noise change from the isocenter, which lies near it, outwards. Gains that follow
   the anatomy lose once the bodies differ.
 
 Gains are limited, leave the two lowest bands alone, and change soft tissue only, where they were
@@ -26,17 +27,8 @@ from jaxtyping import Float, Float32
 from pydantic import Field
 from scipy import ndimage
 
-from cvsct.core.volume import AIR_FLOOR_HU, CTVolume, Scans
-from cvsct.methods.band_statistics import (
-    UNSCALED,
-    Bands,
-    RadialFilter,
-    TissueSamples,
-    finest_pixel_mm,
-    measure_samples,
-    radius_sq,
-    tissue_mask,
-)
+from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
+from cvsct.methods.bands import UNSCALED, Bands, RadialFilter, radius_sq, tissue_mask
 from cvsct.methods.base import (
     TrainingRequest,
     bundle_settings,
@@ -44,35 +36,21 @@ from cvsct.methods.base import (
     make_bundle,
     require_consistent,
     require_curves,
-    require_scans,
 )
 from cvsct.methods.settings import read_settings
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
+from cvsct.methods.spectrum.matched_tissue import SoftTissueRatio, soft_tissue_ratio
 from cvsct.methods.spectrum.settings import RatioSettings
+from cvsct.methods.spectrum.side import Side, measured_sides
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle
-
-MIN_SAMPLES = 100
-"""Fewest tissue samples a side; with fewer, a band keeps the gain of the filter."""
-
-MAX_SLICES = 100
-"""Most slices a side in which local energy is measured."""
 
 EDGE_MM = 3.0
 """Standard deviation of the blur over which gains fade at the edge of soft tissue."""
 
-HUBER, ROUNDS = 1.345, 10
-
-INDEPENDENT_SAMPLES = 1000
-"""Number of independent samples that the samples of both sides count as together."""
-
-PRIOR_SD = {"gain": 0.2, "radial_gain": 0.15, "radius": 2.0, "linear": 1.0, "square": 0.2}
-"""Prior standard deviations of the regression's coefficients, whose prior mean is 0.
-
-Bodies without matched tissue say nothing about the scanners; without a prior the regression
-would extrapolate. Gains are of amplitude, for each (100 mm)² of radius; others of log energy, for
-a unit of log structure, 100 HU, log noise or log energy.
-"""
+PRIOR_SD = np.array([0.2, 0.15])
+"""Prior standard deviations of a band's log gain, and of its change per (100 mm)² of radius, whose
+prior mean is 0: bodies without matched tissue say nothing about the scanners."""
 
 
 class BandEnergySettings(RatioSettings):
@@ -80,9 +58,6 @@ class BandEnergySettings(RatioSettings):
 
     band_per_mm: float = Field(default=0.15, ge=0.05, le=0.5)
     """Distance between the centers of neighboring bands, in cycles/mm."""
-
-    local_mm: float = Field(default=5.6, ge=2, le=20)
-    """Standard deviation of the Gaussian over which energy is measured."""
 
     max_band_gain: float = Field(default=1.6, ge=1, le=4)
     """Largest gain of a band beside that of the filter; 1 applies the filter alone."""
@@ -112,79 +87,33 @@ class BandGains:
         return np.asarray(level + slope * offset)
 
 
-def fit_band_gains(source: TissueSamples, target: TissueSamples) -> BandGains:
-    """Fit the gain of each band by robust regression of log energy between matched tissue samples.
+def fit_band_gains(
+    bands: Bands,
+    frequencies_per_mm: Float[np.ndarray, " n"],
+    log_gain: Float[np.ndarray, " n"],
+    ratio: SoftTissueRatio,
+) -> BandGains:
+    """Fit the gain of each band: what the filter leaves of the ratio of matched soft tissue.
 
     Args:
-        source: samples of the source, measured after the filter.
-        target: samples of the target.
+        log_gain: of the filter that comes first.
 
     Returns:
-        Gains with log 0 for bands with fewer than `MIN_SAMPLES` samples on a side.
+        Gains with log 0 for bands that too few patches reach.
     """
-    sides = source, target
-    log_energy = np.concatenate([side.log_energy for side in sides])
-    gains = np.zeros((max(log_energy.shape[1] + 1 - UNSCALED, 0), 2))
-    if len(gains) == 0 or min(len(side.radius_sq) for side in sides) < MIN_SAMPLES:
-        return BandGains(gains, np.zeros(3))
-    radii = np.concatenate([side.radius_sq for side in sides])
-    mean = float(radii.mean())
-    least, largest = (
-        float(pick([np.quantile(side.radius_sq, share) for side in sides]))
-        for pick, share in ((max, 0.02), (min, 0.98))
-    )
-    domain = np.repeat([-0.5, 0.5], [len(side.radius_sq) for side in sides])
-    covariates = np.column_stack(
-        [*(np.concatenate([side.tissue for side in sides]).T), log_energy[:, UNSCALED - 2]]
-    )
-    covariates -= covariates.mean(axis=0)
-    offset = radii - mean
-    design = np.column_stack(
-        [domain, domain * offset, np.ones_like(offset), offset, covariates, covariates**2]
-    )
-    n_covariates = covariates.shape[1]
-    prior_sd = np.array(
-        [
-            2 * PRIOR_SD["gain"],
-            2 * PRIOR_SD["radial_gain"],
-            np.inf,
-            PRIOR_SD["radius"],
-            *[PRIOR_SD["linear"]] * n_covariates,
-            *[PRIOR_SD["square"]] * n_covariates,
-        ]
-    )
-    for band, energy in enumerate(log_energy.T[UNSCALED - 1 :]):
-        reached = np.isfinite(energy)
-        if min(np.sum(reached & (domain == side)) for side in (-0.5, 0.5)) >= MIN_SAMPLES:
-            gains[band] = 0.5 * _robust_fit(design[reached], energy[reached], prior_sd)[:2]
-    return BandGains(gains, np.array([mean, least, max(least, largest)]))
+    gains = np.zeros((max(bands.count - UNSCALED, 0), 2))
+    left = np.stack([0.5 * ratio.level - log_gain, 0.5 * ratio.slope])
+    error = 0.5 * np.stack([ratio.level_sd, ratio.slope_sd])
+    kept = PRIOR_SD[:, None] ** 2 / (PRIOR_SD[:, None] ** 2 + error**2)
+    known = np.isfinite(left).all(axis=0)
+    for index in range(len(gains)):
+        share = np.where(known, bands.share(index + UNSCALED, frequencies_per_mm), 0.0)
+        if share.sum() > 0:
+            gains[index] = np.nan_to_num(kept * left) @ share / share.sum()
+    return BandGains(gains, np.array(ratio.radius_sq))
 
 
-def _robust_fit(
-    design: Float[np.ndarray, "rows columns"],
-    values: Float[np.ndarray, " rows"],
-    prior_sd: Float[np.ndarray, " columns"],
-) -> Float[np.ndarray, " columns"]:
-    """Coefficients of a linear model by Huber's robust regression (1964) with a Gaussian prior.
-
-    Residuals beyond 1.345 standard deviations weigh less.
-    """
-    weight = np.ones_like(values)
-    coefficients = np.zeros(design.shape[1])
-    share = min(1.0, INDEPENDENT_SAMPLES / len(values))
-    variance = float(np.var(values))
-    for _ in range(ROUNDS):
-        weighted = design * weight[:, None]
-        prior = np.diag(variance / share / prior_sd**2)
-        coefficients = np.linalg.solve(design.T @ weighted + prior, weighted.T @ values)
-        residual = np.abs(values - design @ coefficients)
-        sd = 1.4826 * float(np.median(residual)) + 1e-9
-        variance = sd**2
-        weight = 1 / np.maximum(residual / (HUBER * sd), 1.0)
-    return coefficients
-
-
-def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+def train_band_energy(source: Side, target: Side, request: TrainingRequest) -> Bundle:
     """Train `band-energy`: the filter of `methods.spectrum.kernel_ratio`, then gains of its bands.
 
     Raises:
@@ -193,38 +122,25 @@ def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) ->
             similar tissue.
     """
     settings = read_settings(BandEnergySettings, request.settings)
-    require_scans(source, target)
-    ratio = fit_kernel_ratio(source, target, settings, request.progress)
-    frequencies = ratio.frequencies_per_mm
-    pixel_mm = finest_pixel_mm(source, target)
+    sides = measured_sides(source, target, settings, request.progress)
+    a, b = (side.texture for side in sides)
+    fit = fit_kernel_ratio(a, b, settings)
+    frequencies = fit.frequencies_per_mm
+    pixel_mm = max(side.domain.pixel_mm[0] for side in sides)
     bands = Bands.of(pixel_mm, settings.band_per_mm)
     if bands.count <= UNSCALED:
         request.note(
             f"pixels of {pixel_mm:.3g} mm reach no band above {settings.band_per_mm:g} cycles/mm: "
             "no band is scaled, the filter alone is learned"
         )
-    slices = min(MAX_SLICES, settings.max_slices)
-    filters = (_limited(ratio.log_gain, settings.max_gain), np.zeros_like(frequencies))
-    samples = [
-        measure_samples(
-            scans,
-            RadialFilter(frequencies, log_gain),
-            bands,
-            settings.local_mm,
-            slices,
-            name,
-            request.progress,
-        )
-        for scans, log_gain, name in zip(
-            (source, target), filters, ("source", "target"), strict=True
-        )
-    ]
-    gains = fit_band_gains(*samples)
+    n = len(frequencies)
+    limited = _limited(fit.log_gain, settings.max_gain)
+    gains = fit_band_gains(bands, frequencies, limited, soft_tissue_ratio(a.up_to(n), b.up_to(n)))
     centres = [band * settings.band_per_mm for band in range(UNSCALED, bands.count)]
     figures = {
-        "patches_alike": round(ratio.overlap, 1),
-        "places_source": len(samples[0].radius_sq),
-        "places_target": len(samples[1].radius_sq),
+        "patches_alike": round(fit.overlap, 1),
+        "soft_patches_source": a.n_soft,
+        "soft_patches_target": b.n_soft,
         **{
             f"band_gain_at_{centre:.3g}_per_mm": round(float(np.exp(gain)), 4)
             for centre, gain in zip(centres, gains.log_gain[:, 0], strict=True)
@@ -232,11 +148,11 @@ def train_band_energy(source: Scans, target: Scans, request: TrainingRequest) ->
     }
     weights = {
         "frequencies_per_mm": frequencies,
-        "log_gain": ratio.log_gain,
+        "log_gain": fit.log_gain,
         "band_log_gain": gains.log_gain,
         "radius_sq": gains.radius_sq,
     }
-    return make_bundle(source, target, request, settings, weights, figures)
+    return make_bundle(sides[0].domain, sides[1].domain, request, settings, weights, figures)
 
 
 def load_band_energy(bundle: Bundle, reverse: bool) -> VolumeMapping:

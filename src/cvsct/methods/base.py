@@ -18,6 +18,9 @@ from cvsct.core.volume import Scans
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle, Direction, Domain
 
+RETIRED = frozenset({"classes", "refine", "local_mm"})
+"""Settings of fits in models up to 0.2 that no longer exist; they do not matter once fitted."""
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
@@ -96,23 +99,23 @@ def bundle_settings(kind: type[AnySettings], bundle: Bundle) -> AnySettings:
     Raises:
         ModelError: if this version does not know them.
     """
+    known = {name: value for name, value in bundle.settings.items() if name not in RETIRED}
     try:
-        return kind.model_validate(bundle.settings)
+        return kind.model_validate(known)
     except ValidationError as error:
         raise ModelError(
             f"a {bundle.method} model with settings this version does not know; train it again"
         ) from error
 
 
-def require_scans(source: Scans, target: Scans) -> None:
-    """Raise if the source or the target has no scans.
+def require_scans(side: str, scans: Scans) -> None:
+    """Raise if a side has no scans.
 
     Raises:
-        TrainingError: if a side has none.
+        TrainingError: if it has none.
     """
-    for name, scans in (("source", source), ("target", target)):
-        if len(scans) == 0:
-            raise TrainingError(f"no {name} scans; give at least one series")
+    if len(scans) == 0:
+        raise TrainingError(f"no {side} scans; give at least one series")
 
 
 def bundle_weights(bundle: Bundle, *names: str) -> list[Float[np.ndarray, "..."]]:
@@ -154,8 +157,8 @@ def require_consistent(bundle: Bundle, fits: bool) -> None:
 
 
 def make_bundle(
-    source: Scans,
-    target: Scans,
+    source: Domain,
+    target: Domain,
     request: TrainingRequest,
     settings: Settings,
     weights: dict[str, np.ndarray],
@@ -166,7 +169,7 @@ def make_bundle(
         method=request.method,
         settings=settings.model_dump(mode="json"),
         weights=weights,
-        source=Domain.of(source),
-        target=Domain.of(target),
+        source=source,
+        target=target,
         training={"preset": request.preset, "seed": request.seed, **figures},
     )

@@ -21,7 +21,7 @@ from cvsct.methods.base import (
 )
 from cvsct.methods.settings import read_settings
 from cvsct.methods.volume_mapping import VolumeMapping
-from cvsct.model.bundle import Bundle
+from cvsct.model.bundle import Bundle, Domain
 
 HIGHEST_HU = 4095
 """Upper end of histograms; metal above counts as this."""
@@ -45,15 +45,16 @@ def train_histogram(source: Scans, target: Scans, request: TrainingRequest) -> B
         TrainingError: if a side shows no patient.
     """
     settings = read_settings(HistogramSettings, request.settings)
-    require_scans(source, target)
+    require_scans("source", source)
+    require_scans("target", target)
     quantiles = [
         _quantiles(scans, settings, name, request)
         for name, scans in (("source", source), ("target", target))
     ]
     median = settings.quantiles // 2
     return make_bundle(
-        source,
-        target,
+        Domain.of(source),
+        Domain.of(target),
         request,
         settings,
         {"source_hu": quantiles[0], "target_hu": quantiles[1]},

@@ -9,7 +9,7 @@ from cvsct.core.volume import Scans
 from cvsct.methods.base import TrainingRequest, make_bundle, require_scans
 from cvsct.methods.settings import read_settings
 from cvsct.methods.volume_mapping import VolumeMapping
-from cvsct.model.bundle import Bundle
+from cvsct.model.bundle import Bundle, Domain
 
 
 class InputSettings(Settings):
@@ -19,8 +19,9 @@ class InputSettings(Settings):
 def train_input(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
     """Record both domains in a model; nothing is learned."""
     settings = read_settings(InputSettings, request.settings)
-    require_scans(source, target)
-    return make_bundle(source, target, request, settings, {}, {})
+    require_scans("source", source)
+    require_scans("target", target)
+    return make_bundle(Domain.of(source), Domain.of(target), request, settings, {}, {})
 
 
 def load_input(bundle: Bundle, reverse: bool) -> VolumeMapping:

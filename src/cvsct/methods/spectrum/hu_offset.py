@@ -12,16 +12,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from cvsct.core.masks import UNENHANCED_ORGANS, HURange
+from cvsct.core.masks import HURange
 
 AIR_HU = -1000.0
 BIN_HU, SMOOTH_HU = 1.0, 5.0
 MIN_MODE_PATCHES = 30
-
-
-def soft_tissue_mode_hu(mean_hu: Float[np.ndarray, " patches"]) -> float | None:
-    """Most frequent CT number of homogeneous soft-tissue patches; None where there are too few."""
-    return tissue_mode_hu(mean_hu, UNENHANCED_ORGANS)
 
 
 def tissue_mode_hu(mean_hu: Float[np.ndarray, " patches"], tissue: HURange) -> float | None:

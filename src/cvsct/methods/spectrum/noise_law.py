@@ -11,13 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
-from cvsct.core.spectra import mean_over_patches
-from cvsct.methods.spectrum.patches import Patches
-
-BAND_PER_MM = (0.45, 0.75)
-"""Frequencies at which the law is fitted: noise is strong and anatomy weak on any kernel."""
+from cvsct.methods.spectrum.moments import Form, Moments, centered
+from cvsct.methods.spectrum.texture import Texture
 
 WITHIN_PRIOR = (0.9, 0.3)
 """Exponent within a slice to expect before scans are looked at, and its standard deviation."""
@@ -26,17 +23,20 @@ FIXED_CURRENT_PRIOR = (0.8, 0.25)
 """Exponent between slices to expect of a fixed tube current, and its standard deviation: 1 in
 physics, .7 on a real scanner, which smooths readings of few photons."""
 
-MIN_SLICES, MIN_IN_SLICE = 4, 4
-"""Fewest slices, and fewest patches in a slice whose mean counts."""
+MIN_SLICES = 4
+"""Fewest slices that tell whether the tube current is modulated."""
 
-SAME_LOAD = 0.05
-"""Range of log tube load up to which the current is taken to be fixed."""
+SAME_LOAD_SD = 0.015
+"""Standard deviation of log tube load up to which the current is taken to be fixed."""
 
 OVERLAP = 4
 """Patches that overlap by half, each way, count as one of so many."""
 
 SLOPE_FLOOR = 0.1
 """Smallest standard error of an exponent: slices of one body are not independent."""
+
+LEAST_SPREAD = 1e-6
+"""Sum of squares of expected log noise below which it does not vary."""
 
 
 @dataclass(frozen=True)
@@ -112,104 +112,57 @@ class SideLaws:
 NO_LAWS = SideLaws()
 
 
-def in_noise_band(frequencies_per_mm: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Whether each frequency lies in `BAND_PER_MM`."""
-    low, high = BAND_PER_MM
-    inside: Bool[np.ndarray, " n"] = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
-    return inside
-
-
 def fit_noise_law(
-    smooth: Patches,
-    soft: Patches,
-    frequencies_per_mm: Float[np.ndarray, " n"],
+    texture: Texture,
+    smooth: Float[np.ndarray, " roughness_strata"],
+    soft: Float[np.ndarray, " ratio_strata"],
     between_prior: tuple[float, float],
 ) -> NoiseLaw:
     """Fit the law of one side by least squares, averaged with the priors by their precision.
 
     Args:
-        smooth: the least rough patches of soft tissue: places in a slice are compared in them.
-        soft: rougher ones as well, of which the means of slices are taken.
+        texture: statistics of the side.
+        smooth: share of each stratum of roughness in the least rough tissue, in which places of a
+            slice are compared.
+        soft: share of each stratum of roughness over noise in the tissue in which slices are
+            compared.
         between_prior: exponent between slices to expect, and its standard deviation; 0 keeps both
             exponents as they are expected.
     """
     mean, sd = between_prior
     if sd == 0:
         return NoiseLaw(mean, WITHIN_PRIOR[0])
-    band = in_noise_band(frequencies_per_mm)
-    even = _BandPower.of(smooth, band)
+    places, slices = texture.within_slices, texture.slices
+    offset = places.form(noise=1.0, slice_noise=-1.0)
     within, within_sd = _slope(
-        even.power - even.mean(even.power)[even.member],
-        [x - even.mean(x)[even.member] for x in (even.offset, even.patches.radius_sq)],
-        np.ones(len(even.power)),
+        places.weighted(smooth)[0],
+        np.stack([offset, places.form(radius=1.0)]),
+        places.form(value=1.0),
         WITHIN_PRIOR,
-        independent=len(even.power) / OVERLAP,
+        independent=float(smooth @ places.counts[:, 0]) / OVERLAP,
     )
-    every = _BandPower.of(soft, band)
-    enough = every.count >= MIN_IN_SLICE
-    current = _exponent_of_current(every, enough)
+    current = _exponent_of_current(texture.load)
     if current is not None:
         between_prior = FIXED_CURRENT_PRIOR[0] - current, FIXED_CURRENT_PRIOR[1]
     between, between_sd = _slope(
-        every.mean(every.power - within * every.offset)[enough],
-        [every.mean(every.patches.slice_log_noise)[enough]],
-        every.count[enough].astype(np.float64),
+        centered(slices.weighted(soft))[0],
+        slices.form(slice_noise=1.0)[None],
+        slices.form(value=1.0) - within * offset,
         between_prior,
-        independent=float(enough.sum()),
+        independent=float(texture.load.counts.sum()),
     )
     return NoiseLaw(between, within, between_sd, within_sd)
 
 
-def _exponent_of_current(every: _BandPower, enough: Bool[np.ndarray, " slices"]) -> float | None:
+def _exponent_of_current(load: Moments) -> float | None:
     """Exponent with which the tube current follows expected noise; None where it is not known."""
-    load = every.mean(every.patches.log_tube_load)[enough]
-    if len(load) < MIN_SLICES or not np.isfinite(load).all():
+    known, unknown = load.counts[:, 0]
+    if known < MIN_SLICES or unknown > 0:
         return None
-    expected = every.mean(every.patches.slice_log_noise)[enough]
-    expected = expected - expected.mean()
-    if np.ptp(load) < SAME_LOAD:
+    spread = centered(load.sums[0, 0])
+    if spread[2, 2] <= known * SAME_LOAD_SD**2:
         return 0.0
-    spread = float(expected @ expected)
-    return float(expected @ load) / spread if spread > 0 else None
-
-
-@dataclass(frozen=True)
-class _BandPower:
-    """Log power of patches in a band, and the slice of each.
-
-    Args:
-        member: index of each patch's slice.
-        count: patches of each slice.
-    """
-
-    patches: Patches
-    power: Float[np.ndarray, " patches"]
-    member: Int[np.ndarray, " patches"]
-    count: Int[np.ndarray, " slices"]
-
-    @classmethod
-    def of(cls, patches: Patches, band: Bool[np.ndarray, " n"]) -> _BandPower:
-        """Power in the band; coarse pixels may show none of it."""
-        power = mean_over_patches(patches.log_power[:, band].T)
-        used = np.flatnonzero(np.isfinite(power))
-        patches = patches.take(used)
-        _, member, count = np.unique(patches.slice_number, return_inverse=True, return_counts=True)
-        return cls(patches, power[used], member, count)
-
-    @property
-    def offset(self) -> Float[np.ndarray, " patches"]:
-        """Expected noise of each patch less the mean of its slice."""
-        offset: Float[np.ndarray, " patches"] = (
-            self.patches.log_noise - self.patches.slice_log_noise
-        )
-        return offset
-
-    def mean(self, values: Float[np.ndarray, " patches"]) -> Float[np.ndarray, " slices"]:
-        """Mean of each slice."""
-        mean: Float[np.ndarray, " slices"] = (
-            np.bincount(self.member, values, minlength=len(self.count)) / self.count
-        )
-        return mean
+    return float(spread[1, 2] / spread[1, 1]) if spread[1, 1] > 0 else None
 
 
 def shared_laws(first: NoiseLaw, second: NoiseLaw) -> tuple[NoiseLaw, NoiseLaw]:
@@ -237,28 +190,27 @@ def shared_laws(first: NoiseLaw, second: NoiseLaw) -> tuple[NoiseLaw, NoiseLaw]:
 
 
 def _slope(
-    y: Float[np.ndarray, " n"],
-    x: list[Float[np.ndarray, " n"]],
-    weight: Float[np.ndarray, " n"],
+    scatter: Float[np.ndarray, "terms terms"],
+    x: Float[np.ndarray, "m terms"],
+    y: Form,
     prior: tuple[float, float],
     independent: float,
 ) -> tuple[float, float]:
     """Slope of y on the first of x, the others held, and its standard error.
 
     Args:
+        scatter: sums of products of the terms about their means.
+        x, y: linear forms of the terms.
         independent: number of independent observations.
     """
     mean, sd = prior
-    weight = weight / weight.sum() if len(weight) else weight
-    design = np.column_stack(x) if len(y) else np.empty((0, len(x)))
-    design = design - weight @ design
-    y = y - weight @ y
-    gram = design.T @ (weight[:, None] * design)
-    if independent <= len(x) + 1 or gram[0, 0] == 0:
+    gram = x @ scatter @ x.T
+    if independent <= len(x) + 1 or gram[0, 0] <= LEAST_SPREAD:
         return mean, sd
     inverse = np.linalg.pinv(gram)
-    slopes = inverse @ design.T @ (weight * y)
-    rest = float(weight @ (y - design @ slopes) ** 2)
+    slopes = inverse @ (x @ scatter @ y)
+    left = y - slopes @ x
+    rest = max(float(left @ scatter @ left), 0.0)
     variance = rest * float(inverse[0, 0]) / (independent - len(x) - 1) + SLOPE_FLOOR**2
     precision = np.array([sd**-2, 1 / variance])
     return float(np.average([mean, slopes[0]], weights=precision)), float(precision.sum() ** -0.5)

@@ -10,13 +10,16 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.spectra import mean_over_patches
 from cvsct.core.volume import CTVolume
-from cvsct.methods.spectrum.noise_law import NoiseLaw, SideLaws, in_noise_band
+from cvsct.methods.spectrum.moments import mean_value
+from cvsct.methods.spectrum.noise_law import NoiseLaw, SideLaws
 from cvsct.methods.spectrum.patches import PatchKind, volume_patches
-from cvsct.methods.spectrum.soft_tissue_noise import (
+from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue
+from cvsct.methods.spectrum.texture import (
     HOMOGENEOUS_PATCH_MM,
-    split_soft_tissue,
+    NOISE_BAND_PER_MM,
+    TextureLayout,
+    soft_texture,
 )
 
 MOST_OFFSET = float(np.log(16.0))
@@ -45,13 +48,19 @@ def noise_offset(
         coarse.
     """
     f = frequencies_per_mm
+    layout = TextureLayout(step_per_mm=float(f[1]))
     kind = PatchKind(HOMOGENEOUS_PATCH_MM, "soft", min_fraction=1.0)
     patches = volume_patches(volume, np.arange(len(volume.hu)), f, [kind])
     try:
-        homogeneous = split_soft_tissue(patches[0], f, "harmonized").homogeneous
+        soft = SoftTissue.of(soft_texture(patches[0], layout), "harmonized")
     except (IndexError, TrainingError):
         return None
-    by_attenuation = laws.log_power(law, homogeneous.log_noise, homogeneous.slice_log_noise)
-    over = mean_over_patches(homogeneous.log_power - by_attenuation[:, None]) - noise_log_power
-    over = over[in_noise_band(f) & np.isfinite(over)]
+    by_ratio = soft.texture.by_ratio
+    sums = by_ratio.weighted(soft.homogeneous)
+    power, noise, slice_noise = (
+        mean_value(sums, by_ratio.form(**{name: 1.0})) for name in ("value", "noise", "slice_noise")
+    )
+    over = power - laws.log_power(law, noise, slice_noise) - noise_log_power
+    low, high = NOISE_BAND_PER_MM
+    over = over[(f >= low) & (f <= high) & np.isfinite(over)]
     return float(np.clip(over.mean(), -MOST_OFFSET, MOST_OFFSET)) if len(over) else None

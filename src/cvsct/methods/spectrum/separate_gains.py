@@ -22,16 +22,18 @@ from jaxtyping import Float
 
 from cvsct.methods.spectrum.block_gains import BlockGains
 from cvsct.methods.spectrum.gain_relation import GainRelation, relate
-from cvsct.methods.spectrum.hu_offset import soft_tissue_mode_hu
-from cvsct.methods.spectrum.matched_patches import MatchedPatches, smooth_log_gain
-from cvsct.methods.spectrum.noise_law import SideLaws, fit_noise_law, shared_laws
+from cvsct.methods.spectrum.matched_tissue import MatchedTissue, smooth_log_gain
+from cvsct.methods.spectrum.moments import Moments
+from cvsct.methods.spectrum.noise_law import NoiseLaw, SideLaws, fit_noise_law, shared_laws
 from cvsct.methods.spectrum.soft_tissue_noise import (
-    HOMOGENEOUS_PATCH_MM,
     SoftTissue,
+    at_reference,
     radial_noise_gain,
     side_noise,
     texture_over_noise,
 )
+from cvsct.methods.spectrum.texture import HOMOGENEOUS_PATCH_MM
+from cvsct.methods.spectrum.tone import soft_tissue_hu
 
 NOISE_FROM_PER_MM = 3 / HOMOGENEOUS_PATCH_MM
 """Lowest frequency at which the noise gain is measured; below, homogeneous patches hold anatomy."""
@@ -57,6 +59,9 @@ DOUBTED_TEXTURE = 0.25
 AT_ZERO_SD = 0.3
 """Standard error of the log noise gain at zero frequency: the level that dose sets, as far as one
 kernel shapes noise and structure; denoising leaves the lowest frequencies as they are."""
+
+BODIES_SD = 2.0
+"""Standard deviations of expected log noise up to which slices are like the training's."""
 
 PATCH_OVERLAP = 2.0
 """Factor of standard errors, for patches overlap by half."""
@@ -130,7 +135,7 @@ def _combined(
 def fit_separate_gains(
     frequencies_per_mm: Float[np.ndarray, " n"],
     soft: tuple[SoftTissue, SoftTissue],
-    bodies: MatchedPatches,
+    bodies: MatchedTissue,
     dose_prior: tuple[float, float],
     doubt: float,
     stiffness: float,
@@ -140,28 +145,26 @@ def fit_separate_gains(
 
     Args:
         soft: soft tissue of source and target.
-        bodies: all patches of the bodies, side by side.
+        bodies: tissue of the bodies, side by side.
         dose_prior: dose law expected before the scans are looked at, and its standard deviation.
         doubt: part of the fall-off of noise with radius that is taken as its standard error.
         stiffness: see `smooth_log_gain`.
         same_scanner: whether headers name one scanner for both sides.
     """
     f = frequencies_per_mm
-    homogeneous = soft[0].homogeneous, soft[1].homogeneous
     laws = shared_laws(
         *(
-            fit_noise_law(side.smooth, side.homogeneous.joined(side.textured), f, dose_prior)
+            fit_noise_law(side.texture, side.smooth, side.homogeneous + side.textured, dose_prior)
             for side in soft
         )
     )
-    thickness = [float(side.slice_log_noise.mean()) for side in homogeneous]
-    reference = 0.5 * sum(thickness)
-    every_slice = np.concatenate([side.slice_log_noise for side in homogeneous])
+    thickness, thickness_sd = np.transpose([side.noise_of_body for side in soft])
+    reference = float(thickness.mean())
     law_sd = 0.5 * float(np.hypot(laws[0].between_sd, laws[1].between_sd))
     noise_sd = float(np.hypot(NOISE_SD, 0.5 * law_sd * (thickness[1] - thickness[0])))
     a, b = (side_noise(side, law, reference, f) for side, law in zip(soft, laws, strict=True))
     radial = radial_noise_gain(f, soft, laws, reference, doubt, stiffness)
-    outward = 1 - 0.5 * sum(float(side.radius_sq.mean()) for side in homogeneous)
+    outward = 1 - 0.5 * sum(side.mean_radius_sq for side in soft)
     measured = np.isfinite(a.level) & np.isfinite(b.level) & (f >= NOISE_FROM_PER_MM)
     noise_raw = np.where(measured, 0.5 * (b.level - a.level) + outward * radial, 0.0)
     removed = np.fmax(a.texture, b.texture)
@@ -176,13 +179,12 @@ def fit_separate_gains(
     )
 
     level_a, level_b = _fill_gaps(a.level), _fill_gaps(b.level)
-    target_side = bodies.domain[:, None] == 1
-    expected = np.where(target_side, level_b, level_a)
-    by_attenuation = np.where(
-        bodies.domain == 1,
-        *(law.log_power(bodies.log_noise, bodies.slice_log_noise, reference) for law in laws[::-1]),
-    )[:, None]
-    ratio, ratio_sd = bodies.structure_log_ratio(expected + by_attenuation)
+    ratio, ratio_sd = bodies.structure_log_ratio(
+        *(
+            _noise_of_patches(side.texture.body, law, reference, level)
+            for side, law, level in zip(soft, laws, (level_a, level_b), strict=True)
+        )
+    )
     known = np.isfinite(ratio)
     structure_raw = np.where(known, 0.5 * ratio, 0.0)
     structure_sd = np.where(
@@ -220,14 +222,25 @@ def fit_separate_gains(
             _all_noise_gain(f, _fill_gaps(b.most), level_a, relation),
         ),
         relation=relation,
-        laws=SideLaws(*laws, reference, float(every_slice.min()), float(every_slice.max())),
-        noise_sd=noise_sd,
-        n_homogeneous=(len(homogeneous[0]), len(homogeneous[1])),
-        soft_tissue_hu=(
-            soft_tissue_mode_hu(homogeneous[0].mean_hu),
-            soft_tissue_mode_hu(homogeneous[1].mean_hu),
+        laws=SideLaws(
+            *laws,
+            reference,
+            float(np.min(thickness - BODIES_SD * thickness_sd)),
+            float(np.max(thickness + BODIES_SD * thickness_sd)),
         ),
+        noise_sd=noise_sd,
+        n_homogeneous=(soft[0].n_homogeneous, soft[1].n_homogeneous),
+        soft_tissue_hu=(soft_tissue_hu(soft[0].texture), soft_tissue_hu(soft[1].texture)),
     )
+
+
+def _noise_of_patches(
+    body: Moments, law: NoiseLaw, reference: float, level: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n terms"]:
+    """Expected log noise power of a patch at each frequency, as linear forms of its terms."""
+    by_attenuation = -at_reference(body, law, reference)
+    by_attenuation[-1] = 0.0
+    return by_attenuation + np.outer(level, body.form(one=1.0))
 
 
 def _all_noise_gain(

@@ -22,9 +22,6 @@ class RatioSettings(Settings):
     """Highest frequency, in cycles/mm, up to which the kernels of both scanners are assumed to
     agree. Patches are matched by their power up to this frequency."""
 
-    classes: int = Field(default=12, ge=1, le=100)
-    """Number of classes of low-frequency power within which patches of both sides are compared."""
-
     dose_law: float = Field(default=0.5, ge=0, le=1)
     """Exponent with which noise power grows with the attenuation by the body. 1 is a fixed tube
     current, 0 is a current that keeps the noise constant; automatic exposure control mostly
@@ -51,12 +48,8 @@ class SpectrumSettings(RatioSettings):
 
     gains: Literal["two", "one"] = "two"
     """Number of gains of the filter. `two` fits separate gains for noise and for structure;
-    `one` fits a single gain for both, and the settings refine, tone, pass_through,
+    `one` fits a single gain for both, and the settings tone, pass_through,
     restore_clipped, dose_law_sd, dose_level and synthesis have no effect."""
-
-    refine: bool = True
-    """Whether the gains for noise and structure are corrected once by the difference that
-    remains between the filtered training scans and the other side."""
 
     tone: Literal["auto", "keep", "match"] = "auto"
     """Treatment of differences in CT numbers. `auto` corrects fat and soft tissue where at least

@@ -1,4 +1,4 @@
-"""Noise of one side, measured in the most homogeneous patches of its soft tissue.
+"""Noise of one side, measured in the most homogeneous of its soft tissue.
 
 They are few and still hold texture; how much is told by rougher patches, and taken away.
 """
@@ -11,14 +11,13 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.spectra import mean_over_patches
-from cvsct.methods.spectrum.matched_patches import smooth_log_gain
-from cvsct.methods.spectrum.noise_law import OVERLAP, NoiseLaw, in_noise_band
-from cvsct.methods.spectrum.patches import Patches
+from cvsct.methods.spectrum.matched_tissue import smooth_log_gain
+from cvsct.methods.spectrum.moments import Form, Moments, centered, lowest, mean_value
+from cvsct.methods.spectrum.noise_law import OVERLAP, NoiseLaw
+from cvsct.methods.spectrum.texture import HOMOGENEOUS_PATCH_MM, Texture
 
-HOMOGENEOUS_PATCH_MM = 20.0
 HOMOGENEOUS_SHARE = 0.05
-"""Patches in which noise is measured: their side, and the most homogeneous share of them."""
+"""Share of the patches of soft tissue, the most homogeneous ones, in which noise is measured."""
 
 MIN_PATCHES, MIN_HOMOGENEOUS = 30, 120
 """Fewest patches of soft tissue, and of homogeneous ones where there are as many."""
@@ -47,60 +46,78 @@ smallest standard error after."""
 
 @dataclass(frozen=True)
 class SoftTissue:
-    """Patches of one side's soft tissue.
+    """Soft tissue of one side: share of each stratum in tissue of three kinds.
 
     Roughness without texture is noise alone: the least rough patches are then those that happen to
     have less of it. The level of noise is therefore read where roughness over noise is least. That
     choice depends on noise by place, which is read where roughness is least.
 
     Args:
+        texture: statistics of the side.
         homogeneous: of the least roughness over their own noise.
         smooth: of the least roughness.
         textured: of more roughness over noise.
+        n_homogeneous: patches of homogeneous tissue.
     """
 
-    homogeneous: Patches
-    smooth: Patches
-    textured: Patches
+    texture: Texture
+    homogeneous: Float[np.ndarray, " ratio_strata"]
+    smooth: Float[np.ndarray, " roughness_strata"]
+    textured: Float[np.ndarray, " ratio_strata"]
+    n_homogeneous: int
 
+    @classmethod
+    def of(cls, texture: Texture, side: str) -> SoftTissue:
+        """Select the most homogeneous tissue, and rougher one.
 
-def split_soft_tissue(
-    soft: Patches, frequencies_per_mm: Float[np.ndarray, " n"], side: str
-) -> SoftTissue:
-    """Select the most homogeneous patches of soft tissue, and rougher ones.
-
-    Raises:
-        TrainingError: if there are too few.
-    """
-    count = max(MIN_HOMOGENEOUS, round(HOMOGENEOUS_SHARE * len(soft)))
-    if len(soft) < MIN_PATCHES:
-        raise TrainingError(
-            f"the {side} scans hold {len(soft)} regions of {HOMOGENEOUS_PATCH_MM:g} mm of soft "
-            f"tissue to measure noise in, of {MIN_PATCHES} needed; give more slices of the "
-            "trunk, or train spectrum-plain"
+        Raises:
+            TrainingError: if there is too little.
+        """
+        by_ratio, by_roughness = texture.by_ratio.patches, texture.by_roughness.patches
+        total = float(by_ratio.sum())
+        if total < MIN_PATCHES:
+            raise TrainingError(
+                f"the {side} scans hold {total:.0f} regions of {HOMOGENEOUS_PATCH_MM:g} mm of soft "
+                f"tissue to measure noise in, of {MIN_PATCHES} needed; give more slices of the "
+                "trunk, or train spectrum-plain"
+            )
+        count = max(MIN_HOMOGENEOUS, HOMOGENEOUS_SHARE * total)
+        first, last = (share * total for share in TEXTURE_SHARE)
+        return cls(
+            texture,
+            homogeneous=lowest(by_ratio, 0, count),
+            smooth=lowest(by_roughness, 0, count),
+            textured=lowest(by_ratio, max(first, count), max(last, count)),
+            n_homogeneous=round(min(count, total)),
         )
-    order = np.argsort(_roughness_over_noise(soft, frequencies_per_mm), kind="stable")
-    first, last = (round(share * len(soft)) for share in TEXTURE_SHARE)
-    return SoftTissue(
-        homogeneous=soft.take(order[:count]),
-        smooth=soft.take(np.argsort(soft.roughness_hu, kind="stable")[:count]),
-        textured=soft.take(order[max(first, count) : last]),
+
+    @property
+    def noise_of_body(self) -> tuple[float, float]:
+        """Expected log noise of slices of homogeneous tissue: mean and standard deviation."""
+        mean, variance = self._of_homogeneous("slice_noise")
+        return mean, float(np.sqrt(variance))
+
+    @property
+    def mean_radius_sq(self) -> float:
+        """Mean squared distance of homogeneous tissue from the middle of the image."""
+        return self._of_homogeneous("radius")[0]
+
+    def _of_homogeneous(self, covariate: str) -> tuple[float, float]:
+        """Mean and variance of a covariate in homogeneous tissue."""
+        sums = self.texture.by_ratio.weighted(self.homogeneous)[1]
+        form = self.texture.by_ratio.form(**{covariate: 1.0})
+        count = max(float(sums[0, 0]), 1e-9)
+        return float(sums[0] @ form) / count, max(float(form @ centered(sums) @ form) / count, 0.0)
+
+
+def at_reference(moments: Moments, law: NoiseLaw, reference: float) -> Form:
+    """Log power less what attenuation makes of noise, as a linear form of a patch's terms."""
+    return moments.form(
+        one=law.between * reference,
+        noise=-law.within,
+        slice_noise=law.within - law.between,
+        value=1.0,
     )
-
-
-def _roughness_over_noise(
-    soft: Patches, frequencies_per_mm: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " patches"]:
-    """Roughness of patches over the root of their power at high frequencies."""
-    band = in_noise_band(frequencies_per_mm)
-    if not band.any():  # of coarse pixels: the highest third
-        band = frequencies_per_mm >= frequencies_per_mm[-1] * 2 / 3
-    log_noise = mean_over_patches(soft.log_power[:, band].T)
-    known = np.isfinite(log_noise)  # not where a grid is coarser than that of other scans
-    typical = np.median(log_noise[known]) if known.any() else 0.0
-    noise_hu = np.exp(0.5 * np.where(known, log_noise, typical))
-    ratio: Float[np.ndarray, " patches"] = soft.roughness_hu / noise_hu
-    return ratio
 
 
 @dataclass(frozen=True)
@@ -126,9 +143,10 @@ def side_noise(
     frequencies_per_mm: Float[np.ndarray, " n"],
 ) -> SideNoise:
     """Log noise power at the reference, at the mean radius of homogeneous tissue."""
-    f = frequencies_per_mm
-    power = mean_over_patches(_at_reference(soft.homogeneous, law, reference))
-    textured = mean_over_patches(_at_reference(soft.textured, law, reference))
+    f, by_ratio = frequencies_per_mm, soft.texture.by_ratio
+    form = at_reference(by_ratio, law, reference)
+    power = mean_value(by_ratio.weighted(soft.homogeneous), form)
+    textured = mean_value(by_ratio.weighted(soft.textured), form)
     most = without_texture(f, power, textured)
     least = most + np.log(LEAST_NOISE_SHARE)
     level = np.minimum(most, np.maximum(noise_ramp(f, power), least))
@@ -160,10 +178,7 @@ def radial_noise_gain(
     """
     f = frequencies_per_mm
     (a, variance_a), (b, variance_b) = (
-        _by_radius(_at_reference(patches, law, reference), patches.radius_sq)
-        for patches, law in zip(
-            (side.homogeneous.joined(side.textured) for side in soft), laws, strict=True
-        )
+        _by_radius(side, law, reference) for side, law in zip(soft, laws, strict=True)
     )
     leaked = doubt * np.maximum(np.abs(a), np.abs(b)) * np.minimum(texture_over_noise(f), 1.0)
     sd = np.sqrt(0.25 * (variance_a + variance_b) + leaked**2)
@@ -174,33 +189,21 @@ def radial_noise_gain(
 
 
 def _by_radius(
-    log_power: Float[np.ndarray, "patches n"],
-    radius_sq: Float[np.ndarray, " patches"],
+    soft: SoftTissue, law: NoiseLaw, reference: float
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Change of log power per (100 mm)² of squared radius, and its variance."""
-    n = log_power.shape[1]
-    slope, variance = np.zeros(n), np.ones(n)
-    for index in range(1, n):
-        rows = np.isfinite(log_power[:, index])
-        if rows.sum() < MIN_PATCHES:
-            continue
-        offset = radius_sq[rows] - 1
-        x = np.column_stack([np.ones(len(offset)), offset])
-        y = log_power[rows, index]
-        inverse = np.linalg.pinv(x.T @ x)
-        coefficients = inverse @ x.T @ y
-        slope[index] = coefficients[1]
-        variance[index] = OVERLAP * np.var(y - x @ coefficients) * inverse[1, 1]
-    return slope, variance
-
-
-def _at_reference(
-    patches: Patches, law: NoiseLaw, reference: float
-) -> Float[np.ndarray, "patches n"]:
-    """Log power of patches, less what attenuation makes of noise."""
-    by_attenuation = law.log_power(patches.log_noise, patches.slice_log_noise, reference)
-    log_power: Float[np.ndarray, "patches n"] = patches.log_power - by_attenuation[:, None]
-    return log_power
+    by_ratio = soft.texture.by_ratio
+    apart = by_ratio.weighted(soft.homogeneous + soft.textured)
+    enough = apart[:, 0, 0] >= MIN_PATCHES
+    enough[0] = False
+    count = np.where(enough, apart[:, 0, 0], 1.0)
+    forms = np.stack([by_ratio.form(radius=1.0), at_reference(by_ratio, law, reference)])
+    scatter = forms @ centered(apart) @ forms.T
+    spread = np.where(enough & (scatter[:, 0, 0] > 0), scatter[:, 0, 0], 1.0)
+    slope = scatter[:, 0, 1] / spread
+    rest = np.maximum(scatter[:, 1, 1] - slope * scatter[:, 0, 1], 0.0) / count
+    known = enough & (scatter[:, 0, 0] > 0)
+    return np.where(known, slope, 0.0), np.where(known, OVERLAP * rest / spread, 1.0)
 
 
 def without_texture(

@@ -11,17 +11,13 @@ than between scanners: CT numbers below -500 HU are never moved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.masks import FAT, UNENHANCED_ORGANS, HURange
-from cvsct.core.volume import Scans, facts_of
-from cvsct.methods.spectrum.hu_offset import tissue_mode_hu
-from cvsct.methods.spectrum.patches import Patches
+from cvsct.methods.spectrum.moments import Moments
+from cvsct.methods.spectrum.texture import Texture
 
 MIN_PATIENTS = 8
 """Fewest patients of each side from whom a tone is matched."""
@@ -90,32 +86,27 @@ class ToneDifference:
         return f"fat {self.fat}, soft tissue {self.soft}" + (reason and f" ({reason})")
 
 
-def tone_difference(soft: tuple[Patches, Patches], scans: tuple[Scans, Scans]) -> ToneDifference:
-    """Compare the CT numbers of fat and soft tissue of both sides, patient by patient.
-
-    Args:
-        soft: patches of soft tissue of source and target.
-        scans: of source and target.
-    """
-    numbers = [_patient_of_patches(*side) for side in zip(soft, scans, strict=True)]
-    fat, organs = (
-        _difference([
-            _patient_modes(side, number, tissue)
-            for side, number in zip(soft, numbers, strict=True)
-        ])
-        for tissue in (FAT, UNENHANCED_ORGANS)
-    )  # fmt: skip
-    agent = np.concatenate([side.contrast_agent for side in soft])
+def tone_difference(source: Texture, target: Texture) -> ToneDifference:
+    """Compare the CT numbers of fat and soft tissue of both sides, patient by patient."""
+    fat = _difference(source.fat_mode, target.fat_mode)
+    organs = _difference(source.soft_mode, target.soft_mode)
+    given, _, unknown = source.contrast.patches + target.contrast.patches
     refusal = ""
-    if not np.isfinite(agent).all():
+    if unknown:
         refusal = "headers do not say whether contrast agent was given"
-    elif agent.any():
+    elif given:
         refusal = "contrast agent was given"
     elif min(*fat.n_patients, *organs.n_patients) < MIN_PATIENTS:
         refusal = f"fewer than {MIN_PATIENTS} patients of a side"
     elif _too_large(fat.corrected_hu, organs.corrected_hu):
         refusal = "larger than calibrations differ"
     return ToneDifference(fat, organs, refusal)
+
+
+def soft_tissue_hu(texture: Texture) -> float | None:
+    """Mean over the patients of their most frequent CT number of soft tissue; None without any."""
+    sums = texture.soft_mode.total[0]
+    return float(sums[0, -1] / sums[0, 0]) if sums[0, 0] else None
 
 
 def _too_large(fat_hu: float, soft_hu: float) -> bool:
@@ -142,40 +133,23 @@ def reversed_tone(curve: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "po
     return np.column_stack([curve.sum(axis=1), -curve[:, 1]])
 
 
-def _patient_of_patches(soft: Patches, scans: Scans) -> list[str]:
-    """Patient of each patch; a scan that names none is a patient of its own."""
-    facts = facts_of(scans)
-    ends = list(accumulate(scan.shape[0] for scan in facts))
-    patients = [scan.patient or f"scan {number}" for number, scan in enumerate(facts)]
-    return [patients[i] for i in np.searchsorted(ends, soft.slice_number, side="right")]
-
-
-def _patient_modes(
-    soft: Patches, patient_of: Sequence[str], tissue: HURange
-) -> Float[np.ndarray, "patients 2"]:
-    """Most frequent CT number of a tissue in each patient, and mean expected log noise."""
-    patients = np.array(patient_of)
-    rows = []
-    for patient in dict.fromkeys(patient_of):
-        mine = patients == patient
-        mode = tissue_mode_hu(soft.mean_hu[mine], tissue)
-        if mode is not None:
-            rows.append((mode, float(soft.slice_log_noise[mine].mean())))
-    return np.array(rows).reshape(-1, 2)
-
-
-def _difference(sides: Sequence[Float[np.ndarray, "_ 2"]]) -> TissueDifference:
-    """Difference between sides with body size as a covariate."""
-    counts = len(sides[0]), len(sides[1])
+def _difference(source: Moments, target: Moments) -> TissueDifference:
+    """Difference between sides with body size as a covariate, by least squares over patients."""
+    sides = [side.total[0] for side in (source, target)]
+    counts = round(float(sides[0][0, 0])), round(float(sides[1][0, 0]))
     if min(counts) < MIN_PATIENTS:
         return TissueDifference(np.nan, np.nan, counts)
-    modes, size = np.concatenate(sides).T
-    target = np.repeat([0.0, 1.0], counts)
-    x = np.column_stack([target, np.ones(len(size)), size - size.mean()])
-    if np.linalg.matrix_rank(x) < x.shape[1]:  # one size of body a side tells nothing
+    one, size, mode = np.eye(3)
+    gram = np.zeros((4, 4))  # whether the target's, 1, size about its mean, mode
+    mean = sum(side[0, 1] for side in sides) / sum(counts)
+    for is_target, side in enumerate(sides):
+        terms = np.stack([is_target * one, one, size - mean * one, mode])
+        gram += terms @ side @ terms.T
+    x, y = gram[:3, :3], gram[:3, 3]
+    if np.linalg.matrix_rank(x) < len(x):  # one size of body a side tells nothing
         return TissueDifference(np.nan, np.nan, counts)
-    inverse = np.linalg.inv(x.T @ x)
-    coefficients = inverse @ x.T @ modes
-    variance = float(np.sum((modes - x @ coefficients) ** 2)) / (len(modes) - 3)
-    se = float(np.hypot(np.sqrt(variance * inverse[0, 0]), FLOOR_SE_HU))
+    inverse = np.linalg.inv(x)
+    coefficients = inverse @ y
+    rest = max(float(gram[3, 3] - coefficients @ y), 0.0) / (sum(counts) - len(x))
+    se = float(np.hypot(np.sqrt(rest * inverse[0, 0]), FLOOR_SE_HU))
     return TissueDifference(float(coefficients[0]), se, counts)

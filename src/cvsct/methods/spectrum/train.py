@@ -1,4 +1,4 @@
-"""Training of `spectrum`: gains of noise and of structure, fitted, refined and recorded."""
+"""Training of `spectrum`: gains of noise and of structure, fitted and recorded."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.volume import Scans
-from cvsct.methods.base import TrainingRequest, make_bundle, require_scans
+from cvsct.methods.base import TrainingRequest, make_bundle
 from cvsct.methods.settings import read_settings
 from cvsct.methods.spectrum.gain_relation import GainRelation
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
 from cvsct.methods.spectrum.noise_law import NoiseLaw
-from cvsct.methods.spectrum.refinement import refine_noise_gain
 from cvsct.methods.spectrum.separate_gains import SeparateGains
 from cvsct.methods.spectrum.settings import SpectrumSettings
+from cvsct.methods.spectrum.side import Side, measured_sides, same_scanner
 from cvsct.model.bundle import Bundle
 
 
-def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+def train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bundle:
     """Train `spectrum`: gains between two scanners as functions of frequency in cycles/mm.
 
-    `methods.spectrum.kernel_ratio` says how.
+    `methods.spectrum.kernel_ratio` says how. Scans and what was measured of them give one model.
 
     Raises:
         UsageError: for settings that do not exist.
@@ -31,9 +30,9 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
             similar tissue.
     """
     settings = read_settings(SpectrumSettings, request.settings)
-    require_scans(source, target)
     dose_law_sd = settings.dose_law_sd if settings.gains == "two" else None
-    fit = fit_kernel_ratio(source, target, settings, request.progress, dose_law_sd)
+    a, b = measured_sides(source, target, settings, request.progress, soft=dose_law_sd is not None)
+    fit = fit_kernel_ratio(a.texture, b.texture, settings, dose_law_sd, same_scanner(a, b))
     f = fit.frequencies_per_mm
     weights = {
         "frequencies_per_mm": f,
@@ -56,10 +55,6 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
         }
     else:
         gains = fit.separate
-        if settings.refine:
-            gains = refine_noise_gain(
-                source, target, gains, f, settings.max_gain, request.progress, request.note
-            )
         source_hu, target_hu = gains.soft_tissue_hu
         tone_hu = 0.0
         if settings.tone == "match":
@@ -103,7 +98,7 @@ def train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bu
             **_gains_at("noise_gain", f, gains.noise),
             **_gains_at("structure_gain", f, gains.structure),
         }
-    return make_bundle(source, target, request, settings, weights, figures)
+    return make_bundle(a.domain, b.domain, request, settings, weights, figures)
 
 
 def _relation(relation: GainRelation) -> str:
