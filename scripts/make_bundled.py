@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bundled_scans import make
-from cvsct.guard.calibrate import calibrate_guard
+from cvsct.guard.calibrate import ImagedSide, calibrate_guard
 from cvsct.io.scans import open_scans
 from cvsct.model.bundle import CHECKPOINT_FILE, MEASURED, SUMS_FILE, Bundle
 from cvsct.model.pretrained import ROOT
@@ -163,7 +163,8 @@ def install(pair: Pair, work: Path, results: list[dict[str, Any]], methods: Sequ
     learned_from = [open_scans(work / "scans" / pair.folder / TRAIN / side) for side in pair.sides]
     for method in methods:
         model = Bundle.read(work / "benchmark" / pair.name / "models" / f"{method}-0")
-        model = calibrate_guard(model, *((scans.series, scans.facts) for scans in learned_from))
+        a, b = (ImagedSide(scans.series, scans.facts) for scans in learned_from)
+        model = calibrate_guard(model, a, b)
         figures = {**model.training, MEASURED: measured(pair, results, method, slices)}
         place = ROOT / f"{pair.name}-{method}"
         shutil.rmtree(place, ignore_errors=True)

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from cvsct.api.features import extract_features
     from cvsct.api.harmonize import AllSeriesFailedError, HarmonizeResult, harmonize
     from cvsct.api.model import HarmonizedVolume, Model, list_models, load_model
+    from cvsct.api.profile import (
+        ScannerProfile,
+        compare_profile,
+        fit_profile,
+        load_profile,
+        merge_profiles,
+    )
     from cvsct.api.scans import find_series, read_series, write_derived
     from cvsct.api.simulate import simulate
     from cvsct.api.train import train
@@ -37,16 +44,21 @@ _MODULES = {
     "HarmonizeResult": "api.harmonize",
     "HarmonizedVolume": "api.model",
     "Model": "api.model",
+    "ScannerProfile": "api.profile",
     "benchmark": "benchmarking.run",
+    "compare_profile": "api.profile",
     "evaluate": "api.evaluate",
-    "extract_features": "api.features",
     "evaluate_groups": "evaluation.groups.evaluate_groups",
+    "extract_features": "api.features",
     "find_series": "api.scans",
+    "fit_profile": "api.profile",
     "harmonize": "api.harmonize",
     "harmonize_features": "evaluation.combat.harmonize_features",
     "list_methods": "methods.registry",
     "list_models": "api.model",
     "load_model": "api.model",
+    "load_profile": "api.profile",
+    "merge_profiles": "api.profile",
     "read_series": "api.scans",
     "signal_kept": "evaluation.groups.signal_kept",
     "simulate": "api.simulate",
@@ -63,16 +75,21 @@ __all__ = [
     "HarmonizeResult",
     "HarmonizedVolume",
     "Model",
+    "ScannerProfile",
     "benchmark",
+    "compare_profile",
     "evaluate",
     "evaluate_groups",
     "extract_features",
     "find_series",
+    "fit_profile",
     "harmonize",
     "harmonize_features",
     "list_methods",
     "list_models",
     "load_model",
+    "load_profile",
+    "merge_profiles",
     "read_series",
     "signal_kept",
     "simulate",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cvsct.api.model import Model
+from cvsct.api.profile import open_side
 from cvsct.api.training_scans import admit_scans, refuse_damaged
 from cvsct.core.download import Confirm, DownloadOptions
 from cvsct.core.errors import GeometryError, SeriesError, UsageError
@@ -16,19 +17,24 @@ from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.workers import is_first_rank
-from cvsct.guard.calibrate import calibrate_guard
+from cvsct.guard.calibrate import GuardedSide, ImagedSide, calibrate_guard
 from cvsct.guard.training_set import parse_allowed
+from cvsct.io.scans import SeriesOnDisk
 from cvsct.methods.base import TrainingRequest
-from cvsct.methods.registry import Method, find_method
+from cvsct.methods.registry import Method, find_method, list_methods
 from cvsct.methods.settings import refuse_unknown_preset
-from cvsct.model.bundle import CENSUS, CHECKPOINT_FILE, SUMS_FILE
+from cvsct.model.bundle import CENSUS, CHECKPOINT_FILE, SUMS_FILE, Bundle
+from cvsct.profile.profile import ScannerProfile
 from cvsct.training.data.prepare import CACHE
+
+TrainingSide = SeriesOnDisk | ScannerProfile
+"""Side of a training: scans that are admitted to it, or a profile."""
 
 
 def train(
     method: str,
-    source: Path | str,
-    target: Path | str,
+    source: Path | str | ScannerProfile,
+    target: Path | str | ScannerProfile,
     out: Path | str,
     *,
     preset: str = "cpu",
@@ -51,8 +57,9 @@ def train(
 
     Args:
         method: name of a method, as in `list_methods`.
-        source: scans of scanner A, DICOM or NIfTI in any tree of folders.
-        target: scans of scanner B, likewise; no series may be in both.
+        source: scans of scanner A, DICOM or NIfTI in any tree of folders; or its profile, for
+            methods that learn from statistics.
+        target: scans or profile of scanner B, likewise; no series may be in both.
         out: the model folder to write.
         preset: preset of a network: `paper`, `stable` or `cpu`.
         settings: further settings of the method, by name.
@@ -85,8 +92,11 @@ def train(
         >>> trained.method, trained.directions
         ('spectrum', ('a2b', 'b2a'))
     """
-    source, target, out = Path(source), Path(target), Path(out)
+    out = Path(out)
     row = find_method(method)
+    sides = {"source": open_side(source), "target": open_side(target)}
+    paths = {name: side for name, side in sides.items() if isinstance(side, Path)}
+    profiles = {name: side for name, side in sides.items() if isinstance(side, ScannerProfile)}
     method_settings = {**row.settings, **(settings or {})}
     refuse_unknown_preset(preset)
     allowed = sorted(parse_allowed(allow))
@@ -95,9 +105,10 @@ def train(
         return None
     if first:  # the others train and leave files to it
         _refuse_out(out, row, resume, limited=max_steps is not None or max_minutes is not None)
-    refuse_missing(source, target)
+    _refuse_profiles(row, list(profiles.values()))
+    refuse_missing(*paths.values())
     config = row.configure(preset, method_settings)  # reports wrong settings before scans are read
-    if source.samefile(target):
+    if len(paths) == len(sides) and paths["source"].samefile(paths["target"]):
         raise UsageError(f"source and target are both {source}; give scans of two scanners")
     manifest = Manifest(
         f"train {method}",
@@ -124,8 +135,8 @@ def train(
 
     with manifest.timed("finding"):
         training_set = admit_scans(
-            source, target, allowed, skip_refused, progress, remember,
-            (note, census) if first else None,
+            paths, allowed, skip_refused, progress, remember,
+            (note, census) if first else None, profiles,
         )  # fmt: skip
     given_options = {
         "preset": preset != "cpu",
@@ -152,25 +163,21 @@ def train(
         progress=progress,
         note=remember,
     )
-    scans_a, scans_b = training_set.source, training_set.target
+    given: dict[str, TrainingSide] = {**training_set.scans, **profiles}
     with manifest.timed("training"):
         try:
-            bundle = row.train(scans_a, scans_b, request)
+            bundle = _learn(row, given["source"], given["target"], request)
         except (SeriesError, GeometryError):
-            refuse_damaged(source, target, allowed, progress)
+            refuse_damaged(paths, allowed, progress)
             raise
     if not first:
         return None
     bundle = replace(bundle, training={**bundle.training, CENSUS: training_set.census})
     with manifest.timed("guard"):
         bundle = calibrate_guard(
-            bundle, (scans_a.series, scans_a.facts), (scans_b.series, scans_b.facts), progress,
-            remember,
-        )  # fmt: skip
-    manifest.inputs = {
-        "source": [facts.series_uid for facts in scans_a.facts],
-        "target": [facts.series_uid for facts in scans_b.facts],
-    }
+            bundle, _guarded(given["source"]), _guarded(given["target"]), progress, remember
+        )
+    manifest.inputs = {name: _identifiers(given[name]) for name in sides}
     # A training with checkpoints already has its folder.
     with contextlib.nullcontext(out) if checkpoints else new_folder(out) as folder:
         bundle = bundle.write(folder)
@@ -178,6 +185,45 @@ def train(
         manifest.model_sha256 = bundle.sha256
         manifest.write(folder)
     return Model(bundle, out.absolute())
+
+
+def _refuse_profiles(row: Method, profiles: Sequence[ScannerProfile]) -> None:
+    """Refuse profiles for a method that learns from images.
+
+    Raises:
+        UsageError: naming the methods that learn from profiles.
+    """
+    if profiles and row.fit is None:
+        able = ", ".join(other.name for other in list_methods() if other.fit is not None)
+        raise UsageError(f"{row.name} learns from images, not from a profile; {able} can")
+
+
+def _learn(
+    row: Method, source: TrainingSide, target: TrainingSide, request: TrainingRequest
+) -> Bundle:
+    """Train a method; only one that is fitted to statistics takes sides without scans."""
+    if row.fit is not None:
+        a, b = (
+            side.side if isinstance(side, ScannerProfile) else side for side in (source, target)
+        )
+        return row.fit(a, b, request)
+    if isinstance(source, ScannerProfile) or isinstance(target, ScannerProfile):
+        raise TypeError(f"{row.name} given a profile")  # refused before scans were read
+    return row.train(source, target, request)
+
+
+def _guarded(side: TrainingSide) -> GuardedSide:
+    """A side as its guard is calibrated."""
+    if isinstance(side, ScannerProfile):
+        return side.reference
+    return ImagedSide(side.series, side.facts)
+
+
+def _identifiers(side: TrainingSide) -> list[str]:
+    """Series of a side, or the hash of its profile."""
+    if isinstance(side, ScannerProfile):
+        return [side.sha256] if side.sha256 else []
+    return [facts.series_uid for facts in side.facts]
 
 
 def _no_note(message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from cvsct.core.errors import CvsctError, RefusedScansError, UsageError
@@ -15,7 +16,8 @@ from cvsct.io.checked_scans import CheckedScans, check_series
 from cvsct.io.dicom.header import label
 from cvsct.io.left_out import lines
 from cvsct.io.scans import SeriesOnDisk
-from cvsct.training.data.census import HEAD, Census
+from cvsct.profile.profile import ScannerProfile
+from cvsct.training.data.census import HEAD, SIDES, Census, side_rows, side_warnings
 
 SKIP_REMEDY = "; repair or remove what is named, or go on without it by --skip-refused"
 """End of a message that refuses series."""
@@ -23,42 +25,43 @@ SKIP_REMEDY = "; repair or remove what is named, or go on without it by --skip-r
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Scans of both sides that are admitted to a training.
+    """Scans of the sides that are admitted to a training.
 
     Args:
+        scans: of each side that is a path, by its name.
         census: numbers of patients, series and slices by protocol, and warnings, for the model
             card and the manifest.
     """
 
-    source: SeriesOnDisk
-    target: SeriesOnDisk
+    scans: Mapping[str, SeriesOnDisk]
     census: dict[str, Any]
 
 
 def admit_scans(
-    source: Path,
-    target: Path,
+    paths: Mapping[str, Path],
     allow: Sequence[str],
     skip_refused: bool,
     progress: Progress,
     note: Note,
     show: tuple[Note, Note] | None,
+    profiles: Mapping[str, ScannerProfile] = MappingProxyType({}),
 ) -> TrainingSet:
-    """Examine the scans of both sides and return those that may be used for training.
+    """Examine the scans of the sides and return those that may be used for training.
 
     Args:
+        paths: of the scans of each side, by its name.
         allow: values of `--allow`.
         skip_refused: leave out series that cannot be used; their pixels are read to find them.
         note: called with remarks that go into the manifest too.
         show: called with the files that were left out, and with the census as a table; None
             reports neither.
+        profiles: sides without scans.
 
     Raises:
         RefusedScansError: if scans cannot be used.
         UsageError: if a series is on both sides.
     """
     allowed = parse_allowed(allow)
-    paths = {"source": source, "target": target}
     checked = {
         side: check_series(path, skip_refused, progress, f"checking the {side}")
         for side, path in paths.items()
@@ -72,7 +75,7 @@ def admit_scans(
         side: contents.scans if allow_derived else contents.acquired
         for side, contents in checked.items()
     }
-    _refuse_same_series(scans["source"], scans["target"])
+    _refuse_same_series(list(scans.values()))
     unusable = [
         reason
         for side, contents in checked.items()
@@ -92,7 +95,7 @@ def admit_scans(
             )
         except CvsctError:  # a slice that was sampled is damaged
             if not refused:
-                refuse_damaged(source, target, allow, progress)
+                refuse_damaged(paths, allow, progress)
                 raise
     refused += [
         f"{problem.text}{_allow_option(problem)}"
@@ -103,7 +106,7 @@ def admit_scans(
         _refuse(refused, SKIP_REMEDY if unusable and not skip_refused else "")
     for reason in unusable:
         note(f"left out: {reason}")
-    census = Census.of(scans["source"].facts, scans["target"].facts)
+    census = _census(scans, profiles)
     if show:
         show[1](columns([HEAD, *census.rows]))
     warnings = [
@@ -118,17 +121,53 @@ def admit_scans(
     for warning in warnings:
         note(warning)
     left_out = {"left_out": unusable} if unusable else {}
-    record = {**census.to_json(), "warnings": warnings, **left_out}
-    return TrainingSet(scans["source"], scans["target"], record)
+    return TrainingSet(scans, {**census.to_json(), "warnings": warnings, **left_out})
 
 
-def refuse_damaged(source: Path, target: Path, allow: Sequence[str], progress: Progress) -> None:
+def _census(scans: Mapping[str, SeriesOnDisk], profiles: Mapping[str, ScannerProfile]) -> Census:
+    """Census of the sides, in their order."""
+    if not profiles and len(scans) == len(SIDES):
+        return Census.of(*(scans[side].facts for side in SIDES))
+    rows: list[tuple[str, ...]] = []
+    warnings: list[str] = []
+    for side in SIDES:
+        if side in scans:
+            rows += side_rows(side, scans[side].facts)
+            warnings += side_warnings(side, scans[side].facts)
+        elif side in profiles:
+            rows += profile_rows(side, profiles[side])
+    return Census(tuple(rows), tuple(warnings))
+
+
+def profile_rows(side: str, profile: ScannerProfile) -> list[tuple[str, ...]]:
+    """Rows of the census for a side that is a profile."""
+
+    def span(lengths: tuple[float, float]) -> str:
+        low, high = f"{lengths[0]:.3g}", f"{lengths[1]:.3g}"
+        return "unknown" if not lengths[1] else low if low == high else f"{low} to {high}"
+
+    return [
+        (
+            f"{side} (profile)",
+            group.acquisition.scanner or "unknown",
+            group.acquisition.kernel or "unknown",
+            f"{group.acquisition.kvp:g}" if group.acquisition.kvp else "unknown",
+            span(profile.thickness_mm),
+            span(profile.pixel_mm),
+            str(group.n_patients),
+            str(group.n_series),
+            str(group.n_slices),
+        )
+        for group in profile.groups
+    ]
+
+
+def refuse_damaged(paths: Mapping[str, Path], allow: Sequence[str], progress: Progress) -> None:
     """Refuse all series that cannot be read, after one was found damaged during training.
 
     Raises:
         RefusedScansError: if there is any, with the reason of each.
     """
-    paths = {"source": source, "target": target}
     unusable = _all_reasons_against(paths, DERIVED in parse_allowed(allow), progress)
     if unusable:
         _refuse(unusable, SKIP_REMEDY)
@@ -186,9 +225,9 @@ def _refuse(reasons: Sequence[str], remedy: str = "") -> NoReturn:
     raise RefusedScansError(f"{first}{more}{remedy}", tuple(reasons))
 
 
-def _refuse_same_series(source: SeriesOnDisk, target: SeriesOnDisk) -> None:
-    sides = ({facts.series_uid for facts in side.facts} for side in (source, target))
-    shared = set.intersection(*sides)
+def _refuse_same_series(sides: Sequence[SeriesOnDisk]) -> None:
+    uids = [{facts.series_uid for facts in side.facts} for side in sides]
+    shared = set.intersection(*uids) if len(uids) > 1 else set()
     if shared:
         raise UsageError(
             f"{len(shared)} series lie in both source and target; give scans of two scanners"

@@ -36,6 +36,7 @@ from cvsct.cli.harmonize import harmonize
 from cvsct.cli.inspect import inspect
 from cvsct.cli.methods import methods
 from cvsct.cli.models import models
+from cvsct.cli.profile import profile
 from cvsct.cli.progress import stop_progress
 from cvsct.cli.simulate import simulate
 from cvsct.cli.train import train
@@ -46,7 +47,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-WRITING = (demo, simulate, train, harmonize, evaluate, features, groups, benchmark)
+WRITING = (demo, simulate, profile, train, harmonize, evaluate, features, groups, benchmark)
 READING = (methods, models, inspect, doctor)
 for command in (*WRITING, *READING):
     app.command()(with_common_options(command, writes=command in WRITING))

@@ -43,6 +43,10 @@ class ModelError(CvsctError):
     """A model that is missing, incomplete or altered, or that does not fit the images."""
 
 
+class ProfileError(CvsctError):
+    """A profile that is missing, damaged, of another version, or that no scans sum up to."""
+
+
 class TrainingError(CvsctError):
     """Training that cannot start with these scans, or that has diverged."""
 

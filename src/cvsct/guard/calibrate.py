@@ -24,6 +24,7 @@ from cvsct.guard.descriptor import Descriptor, describe
 from cvsct.guard.input_check import SideReference
 from cvsct.guard.output_check import (
     SliceChange,
+    SliceLimits,
     describe_excess,
     excesses,
     learn_slice_limits,
@@ -100,21 +101,39 @@ class SliceGroups:
         return [slices[i] for i in spread(len(slices), MAX_MAPPED_SLICES)]
 
 
+@dataclass(frozen=True)
+class ImagedSide:
+    """Side of a model whose images are at hand.
+
+    Args:
+        series: the series it learned from.
+        facts: header facts of each.
+    """
+
+    series: Sequence[SeriesFiles]
+    facts: Sequence[ScanFacts]
+
+
+GuardedSide = ImagedSide | SideReference
+"""Side of a model: its images, or what a profile knows of them."""
+
+
 def calibrate_guard(
     bundle: Bundle,
-    source: tuple[Sequence[SeriesFiles], Sequence[ScanFacts]],
-    target: tuple[Sequence[SeriesFiles], Sequence[ScanFacts]],
+    source: GuardedSide,
+    target: GuardedSide,
     progress: Progress = silent,
     note: Note = log_note,
 ) -> Bundle:
     """Calibrate the guards of a finished model; a method that needs none is left unchanged.
 
     A model that changes the slices it learned from by more than any limit may allow is no reason
-    for wider limits: a note says so, and its card.
+    for wider limits: a note says so, and its card. Where a side is known by its profile alone, no
+    slice can be mapped from it, and the highest limits of slices are taken.
 
     Args:
         bundle: the trained model.
-        source, target: the series it learned from, and header facts of each.
+        source, target: the series it learned from, or their profile.
         progress: called after each step as (name, done, total).
         note: called with a message where a direction could not be calibrated, or where the model's
             own output exceeds the highest limits.
@@ -128,28 +147,38 @@ def calibrate_guard(
     row = find_method(bundle.method)
     if not row.guarded:
         return bundle
+    given = {"source": source, "target": target}
     groups = {
-        "source": SliceGroups.spread_over(source[0]),
-        "target": SliceGroups.spread_over(target[0]),
+        name: SliceGroups.spread_over(side.series)
+        for name, side in given.items()
+        if isinstance(side, ImagedSide)
     }
-    facts = {"source": source[1], "target": target[1]}
     directions = DIRECTIONS if row.reversible else DIRECTIONS[:1]
-    steps = len(groups) + len(directions)
+    steps = len(given) + len(directions)
     progress("guard", 0, steps)
     sides = {}
-    for done, (name, side_groups) in enumerate(groups.items(), 1):
-        sides[name] = SideReference.learn(
-            facts[name], list(side_groups.descriptors()), side_groups.description
+    for done, (name, side) in enumerate(given.items(), 1):
+        sides[name] = (
+            SideReference.learn(
+                side.facts, list(groups[name].descriptors()), groups[name].description
+            )
+            if isinstance(side, ImagedSide)
+            else side
         )
         progress("guard", done, steps)
     limits: dict[str, Any] = {name: asdict(side.limits) for name, side in sides.items()}
     calibrated_on = {name: side.calibrated_on for name, side in sides.items()}
     beyond: dict[str, list[str]] = {}
-    for done, direction in enumerate(directions, len(groups) + 1):
-        slices = groups["source" if direction == "a2b" else "target"].slices_to_map
+    for done, direction in enumerate(directions, len(given) + 1):
+        mapped = "source" if direction == "a2b" else "target"
+        if mapped not in groups:
+            limits[direction] = SliceLimits.highest().to_json()
+            calibrated_on[direction] = "no image: the highest limits that are allowed"
+            progress("guard", done, steps)
+            continue
         try:
             mapping = row.load(bundle, direction, RunOptions())
-            changes = list(_measure_changes(slices, mapping))
+            changes = list(_measure_changes(groups[mapped].slices_to_map, mapping))
         except CvsctError as error:
             note(f"the guard of slices, {direction}, is not calibrated: {error}")
             changes = []
@@ -163,11 +192,14 @@ def calibrate_guard(
                      + "; ".join(reasons))  # fmt: skip
         progress("guard", done, steps)
     _open_series.cache_clear()
+    # Of a profile no hash is known: which of its scans a model learned from cannot be told.
+    images = [side.series for side in given.values() if isinstance(side, ImagedSide)]
+    hashed = len(images) == len(given)
     guard = {
         "limits": limits,
         "calibrated_on": calibrated_on,
         "known": {name: side.to_json() for name, side in sides.items()},
-        LEARNED: _hashes([*source[0], *target[0]]).to_json(),
+        **({LEARNED: _hashes([*images[0], *images[1]]).to_json()} if hashed else {}),
         **({"beyond_highest": beyond} if beyond else {}),
     }
     return replace(bundle, guard=json.loads(json.dumps(guard, allow_nan=False)))

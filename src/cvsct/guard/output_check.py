@@ -98,6 +98,11 @@ class SliceLimits:
                 )
         return cls(**{name: float(record[name]) for name in names})
 
+    @classmethod
+    def highest(cls) -> SliceLimits:
+        """The highest limits that are allowed, for models whose output could not be looked at."""
+        return cls(**_HIGHEST_LIMIT)
+
     def within_highest(self) -> SliceLimits:
         """The limits, none above the highest that is allowed; models of 0.1.0 may have such."""
         return SliceLimits(

@@ -101,10 +101,10 @@ def parse_allowed(words: Sequence[str]) -> frozenset[str]:
 def find_problems(
     sides: Mapping[str, tuple[Sequence[SeriesFiles], Sequence[ScanFacts]]],
 ) -> Iterator[TrainingProblem]:
-    """Find the problems of two sides of scans as a training set.
+    """Find the problems of one or two sides of scans as a training set.
 
     Args:
-        sides: series and header facts of `source` and `target`, in this order.
+        sides: series and header facts by name; two sides are also compared with each other.
 
     Raises:
         CvsctError: if one of the measured slices cannot be read.
@@ -116,9 +116,11 @@ def find_problems(
         problem for name, content in contents.items() if (problem := _check_content(name, content))
     ]
     yield from lacking
+    if lacking or len(contents) < 2:
+        return
     a, b = (content.descriptor for content in contents.values())
     divergence_nats = 0.5 * (distance(a, b).tissue_nats + distance(b, a).tissue_nats)
-    if not lacking and divergence_nats > MAX_DIVERGENCE_NATS:
+    if divergence_nats > MAX_DIVERGENCE_NATS:
         yield TrainingProblem(
             f"tissue of source and target differs by {divergence_nats:.1f} nats, at most "
             f"{MAX_DIVERGENCE_NATS:g} is expected: a phantom beside patients, or other "

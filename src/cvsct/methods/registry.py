@@ -19,6 +19,7 @@ from cvsct.core.text import did_you_mean
 from cvsct.core.volume import Scans
 from cvsct.methods.base import Loader, RunOptions, Trainer, TrainingRequest
 from cvsct.methods.settings import PRESETS, SettingInfo, describe_settings, read_settings
+from cvsct.methods.spectrum.side import Side
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle, Direction
 
@@ -53,6 +54,19 @@ class ObtainFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class Fitter(Protocol):
+    """Function that trains a model from scans or from what was measured of them."""
+
+    def __call__(self, source: Side, target: Side, request: TrainingRequest, /) -> Bundle:
+        """Train on both sides, each of either kind.
+
+        Raises:
+            CvsctError: if nothing can be learned from them.
+        """
+        ...
+
+
 def _obtain_none(config: Settings, options: DownloadOptions) -> None:
     """Obtain nothing: the method learns from the scans alone."""
 
@@ -65,6 +79,7 @@ class Method:
         configure: makes the settings of a training; those of a network need the extra `train`.
         train: makes a model of two sides' scans.
         load: makes of a model what maps volumes in one direction.
+        fit: the same as `train`, of scans or profiles; None for a method that needs images.
         obtain_files: has files of others in their places that `train` needs.
         reversible: whether one training serves both directions.
         guarded: whether a guard must watch it (`cvsct.guard`): not where nothing is changed.
@@ -78,6 +93,7 @@ class Method:
     configure: Configure
     train: Trainer
     load: Loader
+    fit: Fitter | None = None
     obtain_files: ObtainFiles = _obtain_none
     reversible: bool = True
     recommended: bool = False
@@ -203,7 +219,7 @@ def _load_histogram(bundle: Bundle, direction: Direction, _: RunOptions) -> Volu
     return load_histogram(bundle, direction == "b2a")
 
 
-def _train_spectrum(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+def _train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bundle:
     from cvsct.methods.spectrum.train import train_spectrum
 
     return train_spectrum(source, target, request)
@@ -215,7 +231,7 @@ def _load_spectrum(bundle: Bundle, direction: Direction, _: RunOptions) -> Volum
     return load_spectrum(bundle, direction == "b2a")
 
 
-def _train_band_energy(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+def _train_band_energy(source: Side, target: Side, request: TrainingRequest) -> Bundle:
     from cvsct.methods.band_energy import train_band_energy
 
     return train_band_energy(source, target, request)
@@ -246,6 +262,7 @@ _SPECTRUM = Method(
     configure=_configure_spectrum,
     train=_train_spectrum,
     load=_load_spectrum,
+    fit=_train_spectrum,
     recommended=True,
 )
 
@@ -295,6 +312,7 @@ _ROWS = (
         configure=_configure_band_energy,
         train=_train_band_energy,
         load=_load_band_energy,
+        fit=_train_band_energy,
     ),
     replace(
         _CVSCT,

@@ -24,8 +24,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
+from cvsct.core.moments import lowest, mean_value
 from cvsct.methods.spectrum.matched_tissue import MatchedTissue, smooth_log_gain
-from cvsct.methods.spectrum.moments import lowest, mean_value
 from cvsct.methods.spectrum.separate_gains import SeparateGains, fit_separate_gains
 from cvsct.methods.spectrum.settings import RatioSettings
 from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue
@@ -159,7 +159,7 @@ def _noise_share(texture: Texture) -> Float[np.ndarray, " n"]:
     soft[:, -1] = patches[:, -1]
     soft = soft if soft.sum() >= MIN_PATCHES else patches
     by_energy = soft.sum(axis=1)
-    plain = lowest(by_energy, 0, 0.3 * by_energy.sum())[:, None] * (soft > 0)
+    plain = lowest(by_energy, 0.0, 0.3 * float(by_energy.sum()))[:, None] * (soft > 0)
     power = body.form(value=1.0)
     excess = mean_value(body.weighted(plain.ravel()), power) - mean_value(body.total, power)
     share: Float[np.ndarray, " n"] = np.exp(np.minimum(np.nan_to_num(excess), 0.0))

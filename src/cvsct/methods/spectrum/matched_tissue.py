@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
-from cvsct.methods.spectrum.moments import Moments, centered
+from cvsct.core.moments import Moments, centered
 from cvsct.methods.spectrum.texture import TISSUE_EDGES_HU, Texture
 
 MIN_OVERLAP = 15.0

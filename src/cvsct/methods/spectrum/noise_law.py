@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.methods.spectrum.moments import Form, Moments, centered
+from cvsct.core.moments import Form, Moments, centered
 from cvsct.methods.spectrum.texture import Texture
 
 WITHIN_PRIOR = (0.9, 0.3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -95,18 +95,21 @@ def domain_patches(
     max_slices: int,
     side: str,
     progress: Progress,
+    also: Callable[[CTVolume, Int[np.ndarray, " slices"]], None],
 ) -> list[Patches]:
     """Measure patches of each kind in slices spread evenly over the scans of a domain.
 
     Args:
         max_slices: slices used in all.
         side: what the domain is called in messages.
+        also: called with the slices that are used of each scan, and their numbers.
 
     Returns:
         As many as there are kinds; one without patches where no scan shows any.
     """
 
     def measure(volume: CTVolume, numbers: Int[np.ndarray, " slices"]) -> list[Patches]:
+        also(volume, numbers)
         return volume_patches(volume, numbers, frequencies_per_mm, kinds)
 
     parts = [

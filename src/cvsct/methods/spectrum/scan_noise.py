@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
+from cvsct.core.moments import mean_value
 from cvsct.core.volume import CTVolume
-from cvsct.methods.spectrum.moments import mean_value
 from cvsct.methods.spectrum.noise_law import NoiseLaw, SideLaws
 from cvsct.methods.spectrum.patches import PatchKind, volume_patches
 from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue

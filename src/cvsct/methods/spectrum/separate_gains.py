@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cvsct.core.moments import Moments
 from cvsct.methods.spectrum.block_gains import BlockGains
 from cvsct.methods.spectrum.gain_relation import GainRelation, relate
 from cvsct.methods.spectrum.matched_tissue import MatchedTissue, smooth_log_gain
-from cvsct.methods.spectrum.moments import Moments
 from cvsct.methods.spectrum.noise_law import NoiseLaw, SideLaws, fit_noise_law, shared_laws
 from cvsct.methods.spectrum.soft_tissue_noise import (
     SoftTissue,

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
+from cvsct.core.moments import Form, Moments, centered, lowest, mean_value
 from cvsct.methods.spectrum.matched_tissue import smooth_log_gain
-from cvsct.methods.spectrum.moments import Form, Moments, centered, lowest, mean_value
 from cvsct.methods.spectrum.noise_law import OVERLAP, NoiseLaw
 from cvsct.methods.spectrum.texture import HOMOGENEOUS_PATCH_MM, Texture
 
@@ -81,12 +81,12 @@ class SoftTissue:
                 f"tissue to measure noise in, of {MIN_PATCHES} needed; give more slices of the "
                 "trunk, or train spectrum-plain"
             )
-        count = max(MIN_HOMOGENEOUS, HOMOGENEOUS_SHARE * total)
+        count = max(float(MIN_HOMOGENEOUS), HOMOGENEOUS_SHARE * total)
         first, last = (share * total for share in TEXTURE_SHARE)
         return cls(
             texture,
-            homogeneous=lowest(by_ratio, 0, count),
-            smooth=lowest(by_roughness, 0, count),
+            homogeneous=lowest(by_ratio, 0.0, count),
+            smooth=lowest(by_roughness, 0.0, count),
             textured=lowest(by_ratio, max(first, count), max(last, count)),
             n_homogeneous=round(min(count, total)),
         )

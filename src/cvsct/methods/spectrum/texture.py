@@ -7,6 +7,7 @@ covariates do, for sums of products hold a regression whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 
@@ -14,11 +15,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvsct.core.masks import FAT, LUNG, SOFT_TISSUE, UNENHANCED_ORGANS, HURange
+from cvsct.core.moments import Moments, numbered
 from cvsct.core.progress import Progress, silent
 from cvsct.core.spectra import mean_over_patches
-from cvsct.core.volume import ScanFacts, Scans, facts_of
+from cvsct.core.volume import CTVolume, ScanFacts, Scans, facts_of
 from cvsct.methods.spectrum.hu_offset import tissue_mode_hu
-from cvsct.methods.spectrum.moments import Moments, numbered
 from cvsct.methods.spectrum.patches import Patches, PatchKind, domain_patches
 
 HOMOGENEOUS_PATCH_MM = 20.0
@@ -151,6 +152,7 @@ def measure_texture(
     side: str,
     progress: Progress = silent,
     soft: bool = True,
+    also: Callable[[CTVolume, str], None] | None = None,
 ) -> Texture:
     """Measure the statistics of scans, one scan in memory at a time.
 
@@ -158,6 +160,7 @@ def measure_texture(
         max_slices: slices used in all, spread evenly over the scans.
         side: what the scans are called in messages.
         soft: whether soft tissue is measured too.
+        also: called with the slices that are used of each scan, and its patient.
     """
     facts = facts_of(scans)
     reach = max(map(_highest_frequency, facts))
@@ -165,15 +168,26 @@ def measure_texture(
     kinds = [PatchKind(layout.patch_mm, "body")]
     if soft:
         kinds.append(PatchKind(HOMOGENEOUS_PATCH_MM, "soft", min_fraction=1.0))
-    patches = domain_patches(scans, frequencies, kinds, max_slices, side, progress)
-    body, soft_tissue = patches[0], patches[1] if soft else patches[0].take(np.arange(0))
     ends = list(accumulate(scan.shape[0] for scan in facts))
-    of_scan = numbered([scan.patient or f"scan {i}" for i, scan in enumerate(facts)])
+    names = patients_of(facts)
+
+    def look(volume: CTVolume, numbers: Int[np.ndarray, " slices"]) -> None:
+        if also is not None:
+            also(volume, names[int(np.searchsorted(ends, numbers[0], side="right"))])
+
+    patches = domain_patches(scans, frequencies, kinds, max_slices, side, progress, look)
+    body, soft_tissue = patches[0], patches[1] if soft else patches[0].take(np.arange(0))
+    of_scan = numbered(names)
     body_patient, soft_patient = (
-        of_scan[np.searchsorted(ends, side_patches.slice_number, side="right")]
-        for side_patches in (body, soft_tissue)
+        of_scan[np.searchsorted(ends, kind_patches.slice_number, side="right")]
+        for kind_patches in (body, soft_tissue)
     )
     return texture_of(body, soft_tissue, body_patient, soft_patient, layout)
+
+
+def patients_of(facts: Sequence[ScanFacts]) -> list[str]:
+    """Patient of each scan; one that names none is a patient of its own."""
+    return [scan.patient or f"scan {number}" for number, scan in enumerate(facts)]
 
 
 def texture_of(
@@ -224,8 +238,12 @@ def texture_of(
     means = _slice_means(
         n_roughness, covariates, band, by_roughness, soft_patient, soft.slice_number
     )
-    within = replace(every, sums=every.sums - means.sums)
-    within.sums[:, :, 0, 0] = every.counts
+    apart = every.sums - means.sums
+    apart[:, :, 0] = apart[:, :, :, 0] = 0.0
+    for term in range(apart.shape[-1]):  # no less than none, whatever rounding leaves
+        apart[:, :, term, term] = np.maximum(apart[:, :, term, term], 0.0)
+    apart[:, :, 0, 0] = every.counts
+    within = replace(every, sums=apart)
     agent = np.where(np.isnan(soft.contrast_agent), 2, 1 - soft.contrast_agent).astype(int)
     return Texture(
         layout=layout,
@@ -254,6 +272,23 @@ def soft_texture(soft: Patches, layout: TextureLayout) -> Texture:
     """Statistics of the soft tissue of one patient alone."""
     patient = np.zeros(len(soft), dtype=np.int64)
     return texture_of(soft.take(patient[:0]), soft, patient[:0], patient, layout)
+
+
+def empty_texture(layout: TextureLayout, n: int) -> Texture:
+    """Statistics of no scans, with so many frequencies."""
+    n_ratio, n_roughness = len(RATIO_EDGES) + 1, len(ROUGHNESS_EDGES) + 1
+    return Texture(
+        layout=layout,
+        body=Moments.nothing(layout.body_covariates, N_BODY_STRATA, n),
+        by_ratio=Moments.nothing(SOFT_COVARIATES, n_ratio, n),
+        by_roughness=Moments.nothing(SOFT_COVARIATES, n_roughness, n),
+        within_slices=Moments.nothing(SOFT_COVARIATES, n_roughness, 1),
+        slices=Moments.nothing(SOFT_COVARIATES, n_ratio, 1),
+        load=Moments.nothing(["slice_noise"], 2, 1),
+        contrast=Moments.nothing([], 3, 1),
+        fat_mode=Moments.nothing(["size"], 1, 1),
+        soft_mode=Moments.nothing(["size"], 1, 1),
+    )
 
 
 N_BODY_STRATA = (len(ENERGY_EDGES) + 1) * (len(TISSUE_EDGES_HU) + 1)

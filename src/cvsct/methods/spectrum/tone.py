@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.methods.spectrum.moments import Moments
+from cvsct.core.moments import Moments
 from cvsct.methods.spectrum.texture import Texture
 
 MIN_PATIENTS = 8
@@ -90,9 +90,10 @@ def tone_difference(source: Texture, target: Texture) -> ToneDifference:
     """Compare the CT numbers of fat and soft tissue of both sides, patient by patient."""
     fat = _difference(source.fat_mode, target.fat_mode)
     organs = _difference(source.soft_mode, target.soft_mode)
-    given, _, unknown = source.contrast.patches + target.contrast.patches
+    told = [side.contrast.patches for side in (source, target)]
+    given, _, unknown = told[0] + told[1]
     refusal = ""
-    if unknown:
+    if unknown or not all(side.any() for side in told):
         refusal = "headers do not say whether contrast agent was given"
     elif given:
         refusal = "contrast agent was given"
@@ -105,7 +106,16 @@ def tone_difference(source: Texture, target: Texture) -> ToneDifference:
 
 def soft_tissue_hu(texture: Texture) -> float | None:
     """Mean over the patients of their most frequent CT number of soft tissue; None without any."""
-    sums = texture.soft_mode.total[0]
+    return _mean_mode_hu(texture.soft_mode)
+
+
+def fat_hu(texture: Texture) -> float | None:
+    """Mean over the patients of their most frequent CT number of fat; None without any."""
+    return _mean_mode_hu(texture.fat_mode)
+
+
+def _mean_mode_hu(modes: Moments) -> float | None:
+    sums = modes.total[0]
     return float(sums[0, -1] / sums[0, 0]) if sums[0, 0] else None
 
 

@@ -42,10 +42,10 @@ class Census:
         """Count the scans of both sides, and look for what may spoil a model."""
         sides = dict(zip(SIDES, (source, target), strict=True))
         return cls(
-            rows=tuple(row for side, facts in sides.items() for row in _rows(side, facts)),
+            rows=tuple(row for side, facts in sides.items() for row in side_rows(side, facts)),
             warnings=(
-                *(text for side, facts in sides.items() for text in _side_warnings(side, facts)),
-                *_difference_warnings(source, target),
+                *(text for side, facts in sides.items() for text in side_warnings(side, facts)),
+                *difference_warnings(source, target),
             ),
         )
 
@@ -88,7 +88,8 @@ def _factor_apart(a: float, b: float) -> bool:
     return max(a, b) / min(a, b) >= NOTED_THICKNESS_RATIO - 1e-6
 
 
-def _rows(side: str, facts: Sequence[ScanFacts]) -> list[tuple[str, ...]]:
+def side_rows(side: str, facts: Sequence[ScanFacts]) -> list[tuple[str, ...]]:
+    """Rows of one side: its scans by scanner and kernel."""
     groups: dict[tuple[str, str], list[ScanFacts]] = {}
     for scan in facts:
         scanner, kernel = scan.acquisition.scanner, scan.acquisition.kernel
@@ -125,7 +126,7 @@ def _span(lengths: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _side_warnings(side: str, facts: Sequence[ScanFacts]) -> Iterator[str]:
+def side_warnings(side: str, facts: Sequence[ScanFacts]) -> Iterator[str]:
     """Warnings on one side: few slices, mixed kernels, scanners, voltages or thicknesses."""
     few = few_slices(side, facts)
     if few:
@@ -165,7 +166,7 @@ def _side_warnings(side: str, facts: Sequence[ScanFacts]) -> Iterator[str]:
         )
 
 
-def _difference_warnings(source: Sequence[ScanFacts], target: Sequence[ScanFacts]) -> Iterator[str]:
+def difference_warnings(source: Sequence[ScanFacts], target: Sequence[ScanFacts]) -> Iterator[str]:
     """Warnings on differences between the sides other than their scanners."""
     apart = thickness_apart(source, target)
     if apart:

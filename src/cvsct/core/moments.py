@@ -1,6 +1,6 @@
-"""Sums over patches: second moments of covariates and log power in fixed strata.
+"""Sums of products of covariates and values in fixed strata.
 
-A regression needs no patch by itself, only sums of products. Kept in strata whose edges never
+A regression needs no item by itself, only sums of products. Kept in strata whose edges never
 change, the sums of two groups of scans add up to those of both together, and a scanner can be
 described by a few thousand sums without any image (`methods.spectrum.texture`).
 """
@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 Form = Float[np.ndarray, " terms"]
 """Linear form of a patch's terms: coefficients of 1, the covariates, and the value."""
@@ -85,6 +85,12 @@ class Moments:
         n = max(self.sums.shape[1], other.sums.shape[1])
         a, b = self.to(n), other.to(n)
         return Moments(self.names, a.sums + b.sums, a.patients + b.patients)
+
+    def kept_where(self, keep: Bool[np.ndarray, "strata n"]) -> Moments:
+        """Sums in the cells that are kept; the others hold nothing."""
+        return Moments(
+            self.names, self.sums * keep[:, :, None, None], np.where(keep, self.patients, 0)
+        )
 
     def to(self, n: int) -> Moments:
         """The first n frequencies, of which those beyond hold nothing."""

@@ -1,0 +1,210 @@
+"""Profiles of scanners: measured from scans, merged, read, and compared with a scanner of today."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cvsct.api.training_scans import admit_scans
+from cvsct.core.errors import ProfileError, UsageError
+from cvsct.core.files import refuse_existing
+from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.text import did_you_mean
+from cvsct.profile.compare import Constancy, compare_profiles
+from cvsct.profile.file import SUFFIX, is_profile, read_profile, write_profile
+from cvsct.profile.profile import MAX_SLICES, MIN_PATIENTS, ScannerProfile, measure_profile
+
+__all__ = [
+    "ScannerProfile",
+    "bundled_profiles",
+    "compare_profile",
+    "fit_profile",
+    "load_profile",
+    "merge_profiles",
+    "open_side",
+]
+
+BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
+LEAST_KEPT = 0.9
+"""Share of patches from which on nothing is said of those that are left out."""
+
+
+def fit_profile(
+    scans: Path | str,
+    out: Path | str | None = None,
+    *,
+    max_slices: int = MAX_SLICES,
+    allow_few_patients: bool = False,
+    allow: Sequence[str] = (),
+    skip_refused: bool = False,
+    progress: Progress = silent,
+    note: Note = log_note,
+) -> ScannerProfile:
+    """Measure the profile of a scanner: texture statistics of its scans, without any image.
+
+    Sums of fewer than 30 patches or three patients are left out, so that the profile may differ a
+    little from the scans; a note says how many patches are lost.
+
+    Args:
+        scans: scans of one scanner, DICOM or NIfTI in any tree of folders.
+        out: file to write, ending in `.profile`; None writes none.
+        max_slices: slices used in all, spread evenly over the scans.
+        allow_few_patients: keep sums of one or two patients too; the card says so first.
+        allow: scans to accept that are refused otherwise: `phantom`, `derived`, `mixed-scanners`.
+        skip_refused: leave out series that cannot be used, instead of refusing all.
+        progress: called with `(task, done, total)` as the work proceeds.
+        note: called with each remark that the user should read.
+
+    Returns:
+        The `ScannerProfile`: `n_patients`, `n_slices`, `scanner`, and what `train` takes for a
+        side.
+
+    Raises:
+        UsageError: if an option does not exist, or `out` does not end in `.profile` or exists.
+        RefusedScansError: if scans cannot be used; `reasons` has one line for each.
+        ProfileError: if fewer than three patients are there and that is not allowed.
+
+    Example:
+        >>> profile = cvsct.fit_profile(scans_of_a, allow_few_patients=True)
+        >>> profile.n_patients, profile.few_patients
+        (1, True)
+    """
+    path = _new_file(out)
+    source = Path(scans)
+    if not source.exists():
+        raise UsageError(f"{source}: no such file or folder")
+    admitted = admit_scans(
+        {"scans": source}, allow, skip_refused, progress, note, (note, _no_note)
+    ).scans["scans"]
+    whole = measure_profile(admitted, max_slices, progress)
+    if whole.n_patients < MIN_PATIENTS and not allow_few_patients:
+        raise ProfileError(
+            f"the scans are of {whole.n_patients} patients, of {MIN_PATIENTS} needed, so that none "
+            "can be recognized; give more, or use --allow-few-patients for a profile that is not "
+            "shared"
+        )
+    profile = whole.shareable(allow_few_patients)
+    kept = profile.share_kept(whole)
+    if kept < LEAST_KEPT:
+        note(
+            f"{1 - kept:.0%} of the patches are left out, for fewer than 30 patches or "
+            f"{MIN_PATIENTS} patients stand behind their sums; more scans would keep them"
+        )
+    return profile if path is None else write_profile(profile, path)
+
+
+def load_profile(profile: Path | str) -> ScannerProfile:
+    """Read a profile from a file, or one that comes with the package by its name.
+
+    Args:
+        profile: path of a file that `fit_profile` wrote, or a name of `bundled_profiles`.
+
+    Raises:
+        ProfileError: if there is none, or it is damaged or of another version.
+    """
+    path = Path(profile)
+    names = bundled_profiles()
+    if not path.exists() and str(path) in names:
+        return read_profile(BUNDLED / f"{path}{SUFFIX}")
+    if not path.exists():
+        raise ProfileError(
+            f"{path}: no such profile; {did_you_mean(str(path), names)}give a file that "
+            f"`cvsct profile` wrote, or one of {', '.join(names)}"
+        )
+    return read_profile(path)
+
+
+def bundled_profiles() -> tuple[str, ...]:
+    """Names of the profiles of simulated scanners that come with the package."""
+    return tuple(sorted(path.stem for path in BUNDLED.glob(f"*{SUFFIX}")))
+
+
+def merge_profiles(
+    profiles: Sequence[ScannerProfile | Path | str],
+    out: Path | str | None = None,
+) -> ScannerProfile:
+    """Merge profiles of one scanner whose patients differ, by adding their sums.
+
+    That no patient is in two of them is for the caller to know.
+
+    Args:
+        profiles: at least two profiles or their files.
+        out: file to write, ending in `.profile`; None writes none.
+
+    Raises:
+        UsageError: for fewer than two profiles, or a file that exists.
+        ProfileError: if one cannot be read.
+    """
+    path = _new_file(out)
+    parts = [part if isinstance(part, ScannerProfile) else load_profile(part) for part in profiles]
+    if len(parts) < 2:
+        raise UsageError("give at least two profiles to merge")
+    first, *others = parts
+    merged = sum(others, first)
+    return merged if path is None else write_profile(merged, path)
+
+
+def compare_profile(
+    profile: ScannerProfile | Path | str,
+    scans: ScannerProfile | Path | str,
+    *,
+    allow: Sequence[str] = (),
+    progress: Progress = silent,
+    note: Note = log_note,
+) -> Constancy:
+    """Compare a scanner of today with its profile, to see whether it is as it was.
+
+    Args:
+        profile: the earlier profile.
+        scans: scans of today, or their profile; of other patients.
+        allow: scans to accept that are refused otherwise, as in `fit_profile`.
+
+    Returns:
+        The `Constancy`: `is_constant`, `figures`, `to_json()`.
+
+    Raises:
+        ProfileError: if a profile cannot be read, or the two share too little tissue.
+        RefusedScansError: if scans cannot be used.
+    """
+    then = profile if isinstance(profile, ScannerProfile) else load_profile(profile)
+    if isinstance(scans, ScannerProfile):
+        return compare_profiles(then, scans)
+    if is_profile(Path(scans)):
+        return compare_profiles(then, load_profile(scans))
+    if not Path(scans).exists():
+        raise UsageError(f"{scans}: no such file or folder")
+    admitted = admit_scans({"scans": Path(scans)}, allow, False, progress, note, None)
+    return compare_profiles(then, measure_profile(admitted.scans["scans"], progress=progress))
+
+
+def open_side(side: Path | str | ScannerProfile) -> Path | ScannerProfile:
+    """A side of a training: a path of scans, or a profile, read where its file or name is given.
+
+    Raises:
+        ProfileError: if a profile cannot be read.
+    """
+    if isinstance(side, ScannerProfile):
+        return side
+    path = Path(side)
+    named = not path.exists() and str(side) in bundled_profiles()
+    return load_profile(path) if is_profile(path) or named else path
+
+
+def _new_file(out: Path | str | None) -> Path | None:
+    """Path of a profile to write.
+
+    Raises:
+        UsageError: if it has another ending, or something is there.
+    """
+    if out is None:
+        return None
+    path = Path(out)
+    if not is_profile(path):
+        raise UsageError(f"{path}: a profile's name ends in {SUFFIX}")
+    if path.exists():
+        refuse_existing(path)
+    return path
+
+
+def _no_note(message: str) -> None:
+    """Drop a table that is of no use for one side."""

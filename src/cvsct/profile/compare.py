@@ -1,0 +1,158 @@
+"""Constancy: whether a scanner is still as its profile says.
+
+Other patients are compared than those of the profile, so all figures are at equal attenuation and
+tissue, as in a fit from one to the other (`methods.spectrum.kernel_ratio`). Tolerances are about
+twice what patients of an unchanged scanner differ by (docs/profiles.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cvsct.core.errors import ProfileError, TrainingError
+from cvsct.methods.spectrum.kernel_ratio import KernelRatio, fit_kernel_ratio
+from cvsct.methods.spectrum.settings import SpectrumSettings
+from cvsct.methods.spectrum.side import same_scanner
+from cvsct.methods.spectrum.tone import fat_hu, soft_tissue_hu
+from cvsct.profile.profile import ScannerProfile
+
+NOISE_PER_MM, SHARPNESS_PER_MM = (0.2, 0.7), (0.25, 0.5)
+"""Frequencies over which noise and sharpness are averaged."""
+
+
+@dataclass(frozen=True)
+class ConstancyFigure:
+    """One figure of a scanner beside its profile.
+
+    Args:
+        name: what was compared.
+        value: the figure, now less or over then; NaN where one is not known.
+        tolerance: how far it may be from `expected`.
+        expected: its value for an unchanged scanner.
+        unit: of all three.
+    """
+
+    name: str
+    value: float
+    expected: float
+    tolerance: float
+    unit: str
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the figure is within its tolerance; None where it is not known."""
+        if not np.isfinite(self.value):
+            return None
+        return abs(self.value - self.expected) <= self.tolerance
+
+    def __str__(self) -> str:
+        if self.kept is None:
+            return f"{self.name}: not known"
+        verdict = "as it was" if self.kept else "CHANGED"
+        return (
+            f"{self.name}: {self.value:.3g}{self.unit}, expected {self.expected:g} ± "
+            f"{self.tolerance:g}{self.unit}: {verdict}"
+        )
+
+
+@dataclass(frozen=True)
+class Constancy:
+    """A scanner beside its profile.
+
+    Args:
+        figures: what was compared.
+        new_acquisitions: scanners, kernels and tube voltages that the profile does not have.
+    """
+
+    figures: tuple[ConstancyFigure, ...]
+    new_acquisitions: tuple[str, ...]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every figure that is known is within its tolerance."""
+        return all(figure.kept is not False for figure in self.figures)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "constant": self.is_constant,
+            "figures": [
+                {**asdict(figure), "kept": figure.kept,
+                 "value": figure.value if np.isfinite(figure.value) else None}
+                for figure in self.figures
+            ],
+            "new_acquisitions": list(self.new_acquisitions),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        lines = [str(figure) for figure in self.figures]
+        lines += [f"not in the profile: {name}" for name in self.new_acquisitions]
+        verdict = "as it was" if self.is_constant else "changed"
+        return "\n".join([*lines, f"the scanner is {verdict}"])
+
+
+def compare_profiles(then: ScannerProfile, now: ScannerProfile) -> Constancy:
+    """Compare a scanner with its earlier profile.
+
+    Raises:
+        ProfileError: if the two share too little tissue.
+    """
+    settings = SpectrumSettings()
+    try:
+        fit = fit_kernel_ratio(
+            then.texture, now.texture, settings, settings.dose_law_sd,
+            same_scanner(then.side, now.side),
+        )  # fmt: skip
+    except TrainingError as error:
+        raise ProfileError(f"the scans and the profile cannot be compared: {error}") from None
+    known = {str(group.acquisition) for group in then.groups}
+    new = {str(group.acquisition) for group in now.groups} - known
+    return Constancy(_figures(fit, then, now), tuple(sorted(new)))
+
+
+def _figures(
+    fit: KernelRatio, then: ScannerProfile, now: ScannerProfile
+) -> tuple[ConstancyFigure, ...]:
+    gains = fit.separate
+    if gains is None:
+        raise ProfileError("no soft tissue to compare")
+    f = fit.frequencies_per_mm
+    noise = _mean(f, 0.5 * (gains.target_noise - gains.source_noise), NOISE_PER_MM)
+    before, after = (
+        _mean_frequency(f, power) for power in (gains.source_noise, gains.target_noise)
+    )
+
+    def hu_difference(of: Callable[[ScannerProfile], float | None]) -> float:
+        a, b = of(then), of(now)
+        return np.nan if a is None or b is None else b - a
+
+    return (
+        ConstancyFigure("noise", float(np.exp(noise)), 1.0, 0.12, " times"),
+        ConstancyFigure("mean frequency of noise", after / before, 1.0, 0.06, " times"),
+        ConstancyFigure(
+            "sharpness", float(np.exp(_mean(f, gains.structure, SHARPNESS_PER_MM))), 1.0, 0.08,
+            " times",
+        ),
+        ConstancyFigure(
+            "soft tissue", hu_difference(lambda p: soft_tissue_hu(p.texture)), 0.0, 6.0, " HU"
+        ),
+        ConstancyFigure("fat", hu_difference(lambda p: fat_hu(p.texture)), 0.0, 10.0, " HU"),
+    )  # fmt: skip
+
+
+def _mean(
+    f: Float[np.ndarray, " n"], curve: Float[np.ndarray, " n"], band: tuple[float, float]
+) -> float:
+    inside = (f >= band[0]) & (f <= band[1])
+    return float(curve[inside].mean()) if inside.any() else np.nan
+
+
+def _mean_frequency(f: Float[np.ndarray, " n"], log_power: Float[np.ndarray, " n"]) -> float:
+    """Mean frequency of noise over the plane, in cycles/mm."""
+    weight = f * np.exp(log_power)
+    return float(f @ weight / weight.sum())

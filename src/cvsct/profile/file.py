@@ -1,0 +1,283 @@
+"""Files of profiles: safetensors, with all that is no array as JSON in their header.
+
+docs/profiles.md is the format's page. A reader believes nothing: the size is bounded before
+anything is read, every name, type, shape and range is checked, and nothing is ever executed. The
+hash finds damage; whoever can write a profile can write its hash too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from cvsct.core.errors import ProfileError, one_line
+from cvsct.core.files import canonical_json, write_atomic
+from cvsct.core.moments import Moments
+from cvsct.core.platform import open_no_link
+from cvsct.core.volume import Acquisition
+from cvsct.guard.side_sums import GuardSums
+from cvsct.methods.spectrum.texture import Texture, TextureLayout, empty_texture
+from cvsct.profile.profile import AcquisitionGroup, ScannerProfile
+
+FORMAT = 1
+SUFFIX = ".profile"
+HEADER_KEY = "cvsct_profile"
+MAX_BYTES = 64 * 2**20
+MAX_HEADER_BYTES = 2**20
+MAX_FREQUENCIES = 200
+"""Most frequencies: up to 5 cycles/mm, pixels of .14 mm."""
+
+ROUNDING = 1e-6
+"""Relative rounding that sums may carry."""
+
+VALUE_RANGE = (-30.0, 60.0)
+"""Range of mean log power, and of CT numbers in the units of covariates, that any scan has."""
+
+Text = Field(max_length=200)
+
+
+class _Group(BaseModel):
+    """One acquisition in the header."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    manufacturer: str = Text
+    model: str = Text
+    kernel: str = Text
+    kvp: float = Field(ge=0, le=1000)
+    n_patients: int = Field(ge=1, le=10**7)
+    n_series: int = Field(ge=1, le=10**7)
+    n_slices: int = Field(ge=1, le=10**9)
+
+
+class _About(BaseModel):
+    """All of a profile that is no array."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    groups: list[_Group] = Field(min_length=1, max_length=1000)
+    pixel_mm: tuple[float, float]
+    thickness_mm: tuple[float, float]
+    n_patients: int = Field(ge=1, le=10**7)
+    few_patients: bool
+
+
+def write_profile(profile: ScannerProfile, path: Path) -> ScannerProfile:
+    """Write a profile to a file, which is replaced.
+
+    Returns:
+        The profile with its hash.
+    """
+    about = {
+        "groups": [
+            {**asdict(group.acquisition), "n_patients": group.n_patients,
+             "n_series": group.n_series, "n_slices": group.n_slices}
+            for group in profile.groups
+        ],
+        "pixel_mm": profile.pixel_mm,
+        "thickness_mm": profile.thickness_mm,
+        "n_patients": profile.n_patients,
+        "few_patients": profile.few_patients,
+    }  # fmt: skip
+    arrays = {}
+    for name, part in profile.moments().items():
+        down, across = np.triu_indices(part.sums.shape[-1])
+        arrays[f"{name}.sums"] = np.ascontiguousarray(part.sums[:, :, down, across])
+        arrays[f"{name}.patients"] = np.ascontiguousarray(part.patients)
+    text = canonical_json(about)
+    digest = _digest(text, arrays)
+    header = canonical_json({"format": FORMAT, "about": text, "sha256": digest})
+    write_atomic(path, save(arrays, metadata={HEADER_KEY: header}))
+    return replace(profile, sha256=digest)
+
+
+def read_profile(path: Path) -> ScannerProfile:
+    """Read a profile from a file after checking all of it.
+
+    Raises:
+        ProfileError: if there is none, it is damaged, of another version, or nothing that scans of
+            a scanner could sum up to.
+    """
+    content = _read(path)
+    try:
+        header = _header(path, content)
+        version = one_line(str(header["format"]))[:20]
+        if version != str(FORMAT):
+            raise ProfileError(
+                f"{path}: profile format {version}, this version reads {FORMAT}; measure it again "
+                "or install the matching cvsct"
+            )
+        arrays = load(content)
+        text = str(header["about"])
+        if _digest(text, arrays) != header.get("sha256"):
+            raise ProfileError(
+                f"{path}: does not match its hash; it was altered or damaged, copy it again"
+            )
+        about = _About.model_validate(json.loads(text))
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError, ValidationError):
+        raise ProfileError(
+            f"{path}: no readable profile; give a file that `cvsct profile` wrote"
+        ) from None
+    return replace(_profile(path, about, arrays), sha256=header["sha256"])
+
+
+def is_profile(path: Path) -> bool:
+    """Whether a path names a profile, by its ending."""
+    return path.suffix == SUFFIX
+
+
+def _read(path: Path) -> bytes:
+    """Content of a regular file of bounded size.
+
+    Raises:
+        ProfileError: if it is none.
+    """
+    try:
+        descriptor = open_no_link(path)
+    except FileNotFoundError:
+        raise ProfileError(f"{path}: no such profile") from None
+    except OSError as error:
+        link = path.is_symlink()
+        reason = "a link, expected a file" if link else (error.strerror or "unreadable")
+        raise ProfileError(f"{path}: cannot be read ({reason})") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ProfileError(f"{path}: no regular file, expected a profile")
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if status.st_size > MAX_BYTES:
+            raise ProfileError(
+                f"{path}: {status.st_size} bytes, no profile has more than {MAX_BYTES}"
+            )
+        return stream.read(status.st_size)
+
+
+def _header(path: Path, content: bytes) -> Mapping[str, Any]:
+    """All that is no array, from the metadata of a safetensors file.
+
+    Raises:
+        ProfileError, ValueError, KeyError: if there is none.
+    """
+    (length,) = struct.unpack("<Q", content[:8]) if len(content) >= 8 else (0,)
+    if not 0 < length <= min(MAX_HEADER_BYTES, len(content) - 8):
+        raise ProfileError(f"{path}: no readable profile; give a file that `cvsct profile` wrote")
+    header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][HEADER_KEY])
+    if not isinstance(header, dict):
+        raise TypeError("the header is no object")
+    return header
+
+
+def _digest(about: str, arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _profile(path: Path, about: _About, arrays: Mapping[str, np.ndarray]) -> ScannerProfile:
+    """Profile of checked values.
+
+    Raises:
+        ProfileError: if an array is missing, of another kind, or nothing that scans sum up to.
+    """
+    n = arrays["body.sums"].shape[1] if _has_axes(arrays.get("body.sums"), 3) else 0
+    if not 2 <= n <= MAX_FREQUENCIES:
+        raise ProfileError(f"{path}: {n} frequencies, expected 2 to {MAX_FREQUENCIES}")
+    empty = ScannerProfile(
+        texture=empty_texture(TextureLayout(), n),
+        guard=GuardSums.nothing(),
+        groups=tuple(
+            AcquisitionGroup(
+                Acquisition(
+                    one_line(g.manufacturer), one_line(g.model), one_line(g.kernel), g.kvp
+                ),
+                g.n_patients, g.n_series, g.n_slices,
+            )
+            for g in about.groups
+        ),
+        pixel_mm=about.pixel_mm,
+        thickness_mm=about.thickness_mm,
+        n_patients=about.n_patients,
+        few_patients=about.few_patients,
+    )  # fmt: skip
+    lengths = np.array([*about.pixel_mm, *about.thickness_mm])
+    if not (np.isfinite(lengths).all() and (lengths >= 0).all() and (lengths < 1000).all()):
+        raise ProfileError(f"{path}: lengths of {lengths.tolist()} mm, expected 0 to 1000")
+    expected = empty.moments()
+    names = {f"{name}.{kind}" for name in expected for kind in ("sums", "patients")}
+    if set(arrays) != names:
+        different = sorted(names.symmetric_difference(arrays))
+        raise ProfileError(
+            f"{path}: lacks or does not know {len(different)} arrays, such as "
+            f"{one_line(different[0])[:60]}; measure it again"
+        )
+    parts = {
+        name: _moments(path, name, part, arrays[f"{name}.sums"], arrays[f"{name}.patients"])
+        for name, part in expected.items()
+    }
+    guard = GuardSums(parts.pop("guard_noise"), parts.pop("guard_tissue"))
+    return replace(empty, texture=Texture(layout=TextureLayout(), **parts), guard=guard)
+
+
+def _has_axes(array: np.ndarray | None, axes: int) -> bool:
+    return array is not None and array.ndim == axes
+
+
+def _moments(
+    path: Path, name: str, like: Moments, packed: np.ndarray, patients: np.ndarray
+) -> Moments:
+    """Moments of an array of sums, after checking that items could sum up to it.
+
+    Raises:
+        ProfileError: if they could not.
+    """
+    strata, n, terms, _ = like.sums.shape
+    shape = strata, n, terms * (terms + 1) // 2
+    if packed.dtype != np.float64 or packed.shape != shape:
+        raise ProfileError(
+            f"{path}: {name} is {packed.dtype} of shape {packed.shape}, expected float64 of {shape}"
+        )
+    if patients.dtype != np.int64 or patients.shape != (strata, n):
+        raise ProfileError(f"{path}: the patients of {name} are no whole numbers of that shape")
+    sums = np.zeros_like(like.sums)
+    down, across = np.triu_indices(terms)
+    sums[:, :, down, across] = sums[:, :, across, down] = packed
+    counts = sums[:, :, 0, 0]
+    sound = np.isfinite(packed).all()
+    sound = sound and (patients >= 0).all() and bool((patients <= counts + ROUNDING).all())
+    sound = sound and bool(((patients > 0) == (counts > 0)).all())
+    if not (sound and _possible(sums, name)):
+        raise ProfileError(f"{path}: {name} holds sums that no scans have; measure it again")
+    return Moments(like.names, sums, patients)
+
+
+def _possible(sums: Float[np.ndarray, "strata n terms terms"], name: str) -> bool:
+    """Whether items could have these sums of products: counts, and no negative variance."""
+    counts = sums[:, :, 0, 0]
+    if not (np.abs(counts - np.round(counts)) <= ROUNDING * (1 + counts)).all():
+        return False
+    squares = np.diagonal(sums, axis1=2, axis2=3)
+    if (squares < 0).any():
+        return False
+    root = np.sqrt(squares)
+    bound = root[:, :, :, None] * root[:, :, None, :]
+    if (np.abs(sums) > bound * (1 + ROUNDING) + ROUNDING).any():  # Cauchy and Schwarz
+        return False
+    mean = sums[:, :, 0, -1] / np.where(counts > 0, counts, 1.0)
+    low, high = (-200.0, 200.0) if name in ("fat_mode", "soft_mode", "guard_noise") else VALUE_RANGE
+    return bool(((mean >= low) & (mean <= high)).all())

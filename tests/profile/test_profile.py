@@ -1,0 +1,126 @@
+"""Profiles: merging is addition, few patients are left out, and a fit needs no image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cvsct.core.volume import Acquisition
+from cvsct.methods.base import TrainingRequest
+from cvsct.methods.registry import find_method
+from cvsct.methods.spectrum.side import Side
+from cvsct.model.bundle import Bundle
+from cvsct.profile.profile import MIN_PATCHES, MIN_PATIENTS, OTHER, measure_profile
+from tests.support.profiles import SOFT_PX, patient, patients, profile_of
+
+ABLE = ("spectrum", "spectrum-plain", "band-energy")
+
+
+def fitted(method: str, source: Side, target: Side) -> Bundle:
+    row = find_method(method)
+    assert row.fit is not None
+    return row.fit(source, target, TrainingRequest(method, Path("unused"), row.settings))
+
+
+def largest_difference(a: Bundle, b: Bundle) -> float:
+    assert a.weights.keys() == b.weights.keys()
+    return max(float(np.abs(a.weights[name] - b.weights[name]).max()) for name in a.weights)
+
+
+def test_merging_two_profiles_is_measuring_all_scans_together() -> None:
+    merged = profile_of(0, 3) + profile_of(3, 6)
+    together = profile_of(0, 6)
+    for name, part in together.moments().items():
+        other = merged.moments()[name]
+        np.testing.assert_array_equal(other.patients, part.patients, name)
+        np.testing.assert_allclose(other.sums, part.sums, rtol=1e-9, atol=1e-9, err_msg=name)
+    assert merged.groups == together.groups
+    assert merged.n_patients == together.n_patients == 6
+
+
+@pytest.mark.parametrize("method", ABLE)
+def test_a_model_from_merged_profiles_is_the_model_from_all_scans(method: str) -> None:
+    merged = profile_of(0, 3) + profile_of(3, 6)
+    target = profile_of(6, 9, SOFT_PX)
+    from_profiles = fitted(method, merged.side, target.side)
+    from_images = fitted(method, patients(0, 6), patients(6, 9, SOFT_PX))
+    assert largest_difference(from_profiles, from_images) < 1e-9
+    assert from_profiles.source == from_images.source
+
+
+def test_one_side_may_be_images() -> None:
+    from_profiles = fitted("spectrum", profile_of(0, 6).side, profile_of(6, 9, SOFT_PX).side)
+    half = fitted("spectrum", profile_of(0, 6).side, patients(6, 9, SOFT_PX))
+    assert largest_difference(from_profiles, half) == 0
+
+
+@pytest.mark.parametrize("method", ABLE)
+def test_swapped_profiles_invert_the_gains(method: str) -> None:
+    a, b = profile_of(0, 6).side, profile_of(6, 9, SOFT_PX).side
+    forth, back = fitted(method, a, b), fitted(method, b, a)
+    np.testing.assert_allclose(forth.weights["log_gain"], -back.weights["log_gain"], atol=1e-9)
+
+
+def test_no_shared_sum_has_few_patches_or_patients() -> None:
+    shared = profile_of(0, 6).shareable()
+    assert any(part.patches.sum() > 0 for part in shared.moments().values())
+    for name in ("body", "by_ratio", "by_roughness", "within_slices", "slices", "contrast"):
+        part = shared.moments()[name]
+        held = part.counts > 0
+        assert (part.counts[held] >= MIN_PATCHES).all(), name
+    for part in shared.moments().values():
+        held = part.counts > 0
+        assert (part.patients[held] >= MIN_PATIENTS).all()
+        assert not part.sums[~held].any()
+    assert not shared.few_patients
+
+
+def test_what_is_left_out_does_not_turn_into_its_opposite() -> None:
+    """One patient with a contrast agent of many: it is not that nobody had one."""
+    whole = profile_of(0, 6)
+    contrast = whole.texture.contrast
+    sums, persons = contrast.sums.copy(), contrast.patients.copy()
+    sums[0, 0, 0, 0], persons[0, 0] = 40.0, 1
+    sums[1, 0, 0, 0], persons[1, 0] = 400.0, 5
+    sums[2], persons[2] = 0.0, 0
+    texture = replace(whole.texture, contrast=replace(contrast, sums=sums, patients=persons))
+    shared = replace(whole, texture=texture).shareable()
+    assert not shared.texture.contrast.patches.any()
+
+
+def test_few_patients_are_kept_only_if_that_is_allowed() -> None:
+    alone = profile_of(0, 2)
+    assert not any(part.patients.any() for part in alone.shareable().moments().values())
+    kept = alone.shareable(few_patients=True)
+    assert kept.few_patients
+    assert kept.texture.n_body > 0
+    assert not profile_of(0, 6).shareable(few_patients=False).few_patients
+
+
+def test_an_acquisition_of_one_patient_is_not_named() -> None:
+    scans = [*patients(0, 4), patient(9, kernel="Rare")]
+    profile = measure_profile(scans)
+    assert any(group.acquisition.kernel == "Rare" for group in profile.groups)
+    shared = profile.shareable()
+    assert {group.acquisition.kernel for group in shared.groups} == {"K1", ""}
+    assert shared.groups[-1].acquisition == OTHER == Acquisition()
+    assert shared.n_patients == 5
+    assert "Rare" not in str(shared.to_json())
+
+
+def test_ranges_of_lengths_are_no_single_scans() -> None:
+    profile = replace(profile_of(0, 3), pixel_mm=(0.683, 0.977), thickness_mm=(2.5, 5.0))
+    shared = profile.shareable()
+    assert shared.pixel_mm == (0.65, 1.0)
+    assert shared.thickness_mm == (2.5, 5.0)
+
+
+def test_two_series_of_one_patient_are_one_patient() -> None:
+    again = replace(patient(0, noise_of=50), series_uid="1.2.77")
+    profile = measure_profile([patient(0), again])
+    assert profile.n_patients == 1
+    assert profile.n_series == 2
+    assert profile.texture.body.patients.max() == 1

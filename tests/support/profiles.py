@@ -1,0 +1,39 @@
+"""Scans of several small patients, and their profiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+from cvsct.core.volume import Acquisition, CTVolume
+from cvsct.profile.profile import ScannerProfile, measure_profile
+from tests.conftest import make_volume, phantom_hu
+
+SOFT_PX = 0.8
+
+
+@cache
+def patient(number: int, blur_px: float = 0.0, kernel: str = "K1", noise_of: int = 0) -> CTVolume:
+    """A trunk of its own on one scanner.
+
+    Args:
+        noise_of: seed added to that of body and noise.
+    """
+    volume = make_volume(phantom_hu(100 + number + noise_of, blur_px, slices=4, size_px=256))
+    return replace(
+        volume,
+        patient=f"patient {number}",
+        series_uid=f"1.2.{number}.{int(10 * blur_px)}",
+        acquisition=Acquisition("Maker", "Scanner", kernel, 120.0),
+    )
+
+
+def patients(first: int, last: int, blur_px: float = 0.0, kernel: str = "K1") -> list[CTVolume]:
+    """Patients with these numbers, the last left out."""
+    return [patient(number, blur_px, kernel) for number in range(first, last)]
+
+
+@cache
+def profile_of(first: int, last: int, blur_px: float = 0.0) -> ScannerProfile:
+    """Profile of the patients with these numbers, with every sum kept."""
+    return measure_profile(patients(first, last, blur_px))
