@@ -1,16 +1,17 @@
 """Train, measure and install the models that come with the package.
 
     python scripts/make_bundled.py --work runs/bundled --minutes 90 [--train-only]
-           [--methods spectrum cvsct] [--go-on]
+           [--methods spectrum cvsct] [--go-on] [--profiles-only]
 
 Four models: `spectrum` and `cvsct`, each for GE Lung and Siemens Bl64, and for Siemens Bl64 and
 Br40, all on virtual scans (scripts/bundled_scans.py) and all of both ways. The networks train side
 by side, one thread each, for `minutes`. `cvsct benchmark` then measures them on unseen bodies in
 WORK/benchmark/PAIR, with the input, histogram matching and the plain filter beside them; its
-figures go into the model cards, and the models into src/cvsct/bundled. What is in WORK already is
-used again: fewer slices than `bundled_scans.py` makes by default can be put into WORK/scans by it
-beforehand, `--methods spectrum` renews the filters alone, and with `--go-on` networks start from
-the bundled models of the same pair.
+figures go into the model cards, and the models into src/cvsct/bundled, with the profiles of all
+four sides (`--profiles-only`: these alone). What is in WORK already is used again: fewer slices
+than `bundled_scans.py` makes by default can be put into WORK/scans by it beforehand, `--methods
+spectrum` renews the filters alone, and with `--go-on` networks start from the bundled models of the
+same pair.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from pathlib import Path
 from typing import Any
 
 from bundled_scans import make
+from cvsct.api.profile import fit_profile
 from cvsct.guard.calibrate import ImagedSide, calibrate_guard
 from cvsct.io.scans import open_scans
 from cvsct.model.bundle import CHECKPOINT_FILE, MEASURED, SUMS_FILE, Bundle
 from cvsct.model.pretrained import ROOT
+from cvsct.profile.file import SUFFIX
 from cvsct.simulation.benchmark import BL64, BR40, GE, KERNELS, SIEMENS, TEST, TRAIN
 
 METHODS = ("spectrum", "cvsct")
@@ -58,6 +61,14 @@ class Pair:
     a: str
     b: str
 
+
+PROFILES = {
+    "ge-lung-5mm": (".", GE),
+    "siemens-bl64-5mm": (".", SIEMENS),
+    "siemens-bl64-3mm": (KERNELS, *BL64),
+    "siemens-br40-3mm": (KERNELS, *BR40),
+}
+"""Names of the profiles, and folder and side of the scans that each is measured of."""
 
 PAIRS = (
     Pair("ge-lung-siemens-bl64", ".", (GE, SIEMENS), "GE Lung", "Siemens Bl64"),
@@ -176,6 +187,15 @@ def install(pair: Pair, work: Path, results: list[dict[str, Any]], methods: Sequ
         sys.exit(f"{ROOT}: {total_mb:.1f} MB, more than {LIMIT_MB:g}")
 
 
+def install_profiles(work: Path) -> None:
+    """Measure the profiles and write them into the package."""
+    for name, (folder, side) in PROFILES.items():
+        place = ROOT / f"{name}{SUFFIX}"
+        place.unlink(missing_ok=True)
+        profile = fit_profile(work / "scans" / folder / TRAIN / side, place, allow=["phantom"])
+        print(f"{place}: {place.stat().st_size / 1e6:.1f} MB, {profile.n_patients} patients")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
@@ -183,9 +203,14 @@ def main() -> None:
     parser.add_argument("--train-only", action="store_true", help="measure and install later")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--go-on", action="store_true", help="from the bundled networks")
+    parser.add_argument("--profiles-only", action="store_true")
     args = parser.parse_args()
     if not (args.work / "scans" / "manifest.json").exists():
         make(args.work / "scans", workers=0)
+    if not args.train_only:
+        install_profiles(args.work)
+    if args.profiles_only:
+        return
     with ThreadPoolExecutor(len(PAIRS)) as pool:
         learned = pool.map(
             lambda pair: learn(pair, args.work, args.minutes, args.methods, args.go_on), PAIRS

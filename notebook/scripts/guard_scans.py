@@ -1,12 +1,14 @@
 """How well the guard of scans tells bad ones from another patient's.
 
     python notebook/scripts/guard_scans.py --real ../shared/real_ct [--virtual scans/seed-0 ...]
+           [--profiles]
 
 Domains: each Siemens kernel learned from one quarter of z and tried on the other half; eight GE
 slices of eight patients, each tried with the seven others; simulated vendors and kernels, tried on
 bodies not learned from. Every scan is tried as it is, and with each of the faults below planted,
 both with its headers and with headers that tell nothing, so that pixels must. Printed: the share
-refused (of good scans: wrongly), and the largest distances that good scans have.
+refused (of good scans: wrongly), and the largest distances that good scans have. With --profiles a
+domain is known by its profile, with every sum kept, in place of its images.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from cvsct.guard.input_check import PIXEL_LIMITS, SideReference
 from cvsct.guard.overrides import Overrides
 from cvsct.guard.scan_verdict import ScanVerdict, judge_scan
 from cvsct.io.read import read_all
+from cvsct.profile.profile import measure_profile
 
 Hu = np.ndarray
 
@@ -50,31 +53,36 @@ def sample(volume: CTVolume, most: int = 16) -> Iterator[CTVolume]:
     return (volume.select([i]) for i in spread(len(volume.hu), most))
 
 
-def learned(volumes: Sequence[CTVolume]) -> SideReference:
+BY_PROFILE = "profile"
+
+
+def learned(volumes: Sequence[CTVolume], by: str = "") -> SideReference:
+    if by == BY_PROFILE:
+        return measure_profile(volumes).reference
     return SideReference.learn(
         list(map(ScanFacts.of, volumes)), [describe(sample(v, 8)) for v in volumes], "blocks"
     )
 
 
-def real(root: Path) -> Iterator[Case]:
+def real(root: Path, by: str) -> Iterator[Case]:
     for kernel in ("B40f", "B70f"):
         (volume,) = read_all(root / "siemens_sensation10" / kernel)
         for quarter in range(4):
-            side = learned(blocks(volume, quarter / 4, (quarter + 1) / 4, 4))
+            side = learned(blocks(volume, quarter / 4, (quarter + 1) / 4, 4), by)
             other = 0.5 if quarter < 2 else 0.0
             yield Case(f"Siemens {kernel}", side, tuple(blocks(volume, other, other + 0.5, 2)))
     slices = read_all(root / "ge_lightspeed_vct")
     for i, one in enumerate(slices):
-        yield Case("GE STANDARD", learned([*slices[:i], *slices[i + 1 :]]), (one,))
+        yield Case("GE STANDARD", learned([*slices[:i], *slices[i + 1 :]], by), (one,))
 
 
-def virtual(root: Path) -> Iterator[Case]:
+def virtual(root: Path, by: str) -> Iterator[Case]:
     for part in ("", "kernels"):
         train, test = root / part / "train", root / part / "test"
         for name in sorted(each.name for each in train.iterdir() if each.is_dir()):
             volumes = read_all(train / name)
             cut = volumes if len(volumes) > 1 else blocks(volumes[0], 0, 1, 3)
-            yield Case(f"virtual {name}", learned(cut), tuple(read_all(test / name)))
+            yield Case(f"virtual {name}", learned(cut, by), tuple(read_all(test / name)))
 
 
 def white(sd_hu: float) -> Callable[[Hu], Hu]:
@@ -172,8 +180,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--virtual", type=Path, nargs="*", default=[])
+    parser.add_argument("--profiles", action="store_true")
     given = parser.parse_args()
-    cases = [*real(given.real), *(case for root in given.virtual for case in virtual(root))]
+    by = BY_PROFILE if given.profiles else ""
+    cases = [*real(given.real, by), *(c for root in given.virtual for c in virtual(root, by))]
     refused: dict[str, list[bool]] = defaultdict(list)
     largest = dict.fromkeys(PIXEL_LIMITS, 0.0)
     scans = {id(v.hu): (case.name, v) for case in cases for v in case.scans}

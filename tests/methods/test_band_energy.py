@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.fft
+from scipy import ndimage
 
 from cvsct.core.errors import ModelError, TrainingError, UsageError
-from cvsct.core.progress import silent
 from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.methods.band_energy import (
     BandEnergySettings,
@@ -25,20 +25,18 @@ from cvsct.methods.band_energy import (
     load_band_energy,
     train_band_energy,
 )
-from cvsct.methods.band_statistics import (
-    Bands,
-    RadialFilter,
-    TissueSamples,
-    measure_samples,
-    radius_sq,
-)
+from cvsct.methods.bands import UNSCALED, Bands, radius_sq, tissue_mask
 from cvsct.methods.base import TrainingRequest
+from cvsct.methods.spectrum.matched_tissue import soft_tissue_ratio
 from cvsct.methods.spectrum.slice_filter import filter_slices
+from cvsct.methods.spectrum.texture import Texture, TextureLayout, measure_texture, soft_texture
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
+from tests.support.patches import made_patches
 
 SOFT_MM, SHARP_MM = 0.4, 0.15
-FLAT = RadialFilter(np.array([0.0, 1.0]), np.zeros(2))
+LOCAL_MM = 5.6
+FLAT = np.array([0.0, 1.0]), np.zeros(2)
 
 
 def kernel(f: np.ndarray, sigma_mm: float) -> np.ndarray:
@@ -91,10 +89,24 @@ def largest(difference: np.ndarray) -> float:
 
 
 def energies(volume: CTVolume, near: float, far: float, bands: Bands) -> np.ndarray:
-    """Mean log energy of each band but the lowest between two radii in units of 100 mm."""
-    places = measure_samples([volume], FLAT, bands, 5.6, 100, "test", silent)
-    ring = (places.radius_sq >= near**2) & (places.radius_sq < far**2)
-    return np.asarray(places.log_energy[ring].mean(axis=0))
+    """Mean log of local energy of each band but the lowest in soft tissue between two radii.
+
+    Radii are in units of 100 mm.
+    """
+    squared = radius_sq(volume)
+    ring = (squared >= near**2) & (squared < far**2)
+    means = []
+    for mask, parts in zip(tissue_mask(volume), bands.split(volume, *FLAT), strict=True):
+        share = local(mask.astype(float), volume)
+        seen = ring & (share > 0.7)
+        means.append([np.log(local(part**2 * mask, volume) / share)[seen] for part in parts[1:]])
+    return np.concatenate(means, axis=1).mean(axis=1)
+
+
+def local(plane: np.ndarray, volume: CTVolume) -> np.ndarray:
+    """Gaussian mean around each pixel."""
+    sigma_px = LOCAL_MM / volume.pixel_mm
+    return np.asarray(ndimage.gaussian_filter(plane, sigma_px, mode="nearest")) + 1e-12
 
 
 @pytest.mark.parametrize("pixel_mm", [0.5, 0.7, 0.95])
@@ -122,17 +134,12 @@ def test_energy_of_white_noise_is_its_variance_in_the_band(pixel_mm: float) -> N
     side, sd = 400, 30.0
     noise = np.random.default_rng(0).normal(0, sd, (2, side, side))
     bands = Bands.of(pixel_mm, 0.15)
-    places = measure_samples(
-        [make_volume(noise, pixel_mm=pixel_mm)], FLAT, bands, 5.6, 100, "test", silent
-    )
+    slices = bands.split(make_volume(noise, pixel_mm=pixel_mm), *FLAT)
+    measured = np.mean([[np.mean(part**2) for part in parts[1:]] for parts in slices], axis=0)
     frequency = scipy.fft.fftfreq(side, pixel_mm)
     f = np.hypot(frequency[:, None], frequency)
     share = np.array([np.mean(bands.share(band, f) ** 2) for band in range(1, bands.count)])
-    measured = np.mean(np.exp(places.log_energy), axis=0)
     assert measured == pytest.approx(sd**2 * share, rel=0.05)
-    assert places.tissue[:, 1] == pytest.approx(0, abs=0.3)
-    reach = (side * pixel_mm / 200) ** 2 * 2
-    assert 0.8 * reach < places.radius_sq.max() < reach
 
 
 def test_the_radius_is_measured_from_the_middle_in_mm() -> None:
@@ -253,28 +260,76 @@ def test_no_frequency_is_amplified_beyond_the_cap() -> None:
     assert ratio.max() == pytest.approx(1.6, abs=0.01)
 
 
-def test_too_little_tissue_leaves_the_filter_alone() -> None:
-    def some(count: int, level: float) -> TissueSamples:
-        rng = np.random.default_rng(count)
-        return TissueSamples(
-            level + rng.normal(size=(count, 4)), rng.normal(size=(count, 3)), rng.random(count)
-        )
+def soft_tissue(count: int, level: float, slope: float = 0.0) -> Texture:
+    """Soft tissue of a log power that changes with squared radius, beside what is random."""
+    rng = np.random.default_rng(count)
+    squared, noise = rng.random(count), rng.normal(size=count)
+    mean = level + slope * squared + 0.5 * noise
+    patches = made_patches(
+        mean[:, None] + rng.normal(size=(count, 29)),
+        mean_hu=rng.normal(40, 20, count),
+        log_noise=noise,
+        roughness_hu=np.exp(rng.normal(1, 0.5, count)),
+        radius_sq=squared,
+    )
+    return soft_texture(patches, TextureLayout())
 
-    assert np.all(fit_band_gains(some(99, 0.0), some(500, 1.0)).log_gain == 0)
-    found = fit_band_gains(some(2000, 0.0), some(2000, 1.0)).log_gain
-    assert found.shape == (3, 2)
+
+def test_too_little_tissue_leaves_the_filter_alone() -> None:
+    bands, f = Bands.of(0.7, 0.15), np.arange(29) * 0.025
+
+    def fitted(source: Texture, target: Texture) -> np.ndarray:
+        ratio = soft_tissue_ratio(source, target)
+        return fit_band_gains(bands, f, np.zeros_like(f), ratio).log_gain
+
+    assert np.all(fitted(soft_tissue(99, 0.0), soft_tissue(500, 1.0)) == 0)
+    found = fitted(soft_tissue(2000, 0.0), soft_tissue(2001, 1.0))
+    assert found.shape == (4, 2)
     assert found[:, 0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_ratio_of_soft_tissue_is_told_by_radius_within_its_error() -> None:
+    ratio = soft_tissue_ratio(soft_tissue(4000, 1.0), soft_tissue(4001, 2.0, slope=-0.8))
+    mean, least, largest = ratio.radius_sq
+    assert (mean, least, largest) == pytest.approx((0.5, 0.0, 1.08), abs=0.03)
+    for found, sd, truth in (
+        (ratio.level, ratio.level_sd, 1.0 - 0.8 * mean),
+        (ratio.slope, ratio.slope_sd, -0.8),
+    ):
+        assert np.isnan(found[0])
+        assert np.abs(found - truth)[1:].max() < 3 * sd[1:].max()
+        assert sd[1:].max() < 0.2
 
 
 def test_bands_a_coarse_scan_does_not_reach_are_told_by_the_others() -> None:
     fine, coarse = world(3, SHARP_MM), world(10, SHARP_MM, 1.4)
+    mixed, alone, other = (
+        measure_texture(scans, TextureLayout(), 100, "source")
+        for scans in ([fine, coarse], [fine], [world(4, SOFT_MM)])
+    )
+    counts = mixed.by_roughness.counts.sum(axis=0)
+    assert counts[1] == mixed.n_soft
+    n = len(mixed.frequencies_per_mm)
+    beyond = mixed.frequencies_per_mm > 0.5 / 1.4 * np.sqrt(2)
+    assert np.array_equal(counts[beyond], alone.by_roughness.counts.sum(axis=0)[beyond])
+    assert 0 < counts[beyond].max() < counts[1]
+    ratio = soft_tissue_ratio(mixed, other.up_to(n))
+    assert np.isfinite(ratio.level[1 : round(0.7 / 0.025)]).all()
+
+
+def test_a_band_that_no_scan_of_a_side_reaches_is_not_scaled() -> None:
+    coarse, fine = (
+        measure_texture([scan], TextureLayout(), 100, "source")
+        for scan in (world(10, SHARP_MM, 1.4), world(4, SOFT_MM))
+    )
+    f = coarse.frequencies_per_mm
     bands = Bands.of(0.7, 0.15)
-    places = measure_samples([fine, coarse], FLAT, bands, 5.6, 100, "test", silent)
-    unknown = np.isnan(places.log_energy)
-    assert not unknown[:, 0].any()
-    assert 0 < unknown[:, -1].sum() < len(unknown)
-    coarser = make_volume(np.zeros((1, 64, 64)), pixel_mm=4.0)
-    assert len(measure_samples([coarser], FLAT, bands, 5.6, 100, "test", silent).radius_sq) == 0
+    reached = [bands.reach(band)[0] < f[-1] for band in range(UNSCALED, bands.count)]
+    assert reached == [True, True, True, False]
+    ratio = soft_tissue_ratio(coarse, fine.up_to(len(f)))
+    level = fit_band_gains(bands, f, np.zeros_like(f), ratio).log_gain[:, 0]
+    assert np.abs(level[:2]).min() > 0.1
+    assert level[-1] == 0
 
 
 class OneAtATime:
@@ -303,7 +358,7 @@ def test_scans_are_held_one_at_a_time() -> None:
     bundle = train_band_energy(
         OneAtATime((1, 3), SHARP_MM), OneAtATime((2, 4), SOFT_MM), request(max_slices=4)
     )
-    assert bundle.training["places_source"] > 0
+    assert bundle.training["soft_patches_source"] > 0
 
 
 def test_a_model_survives_its_folder_and_training_repeats_exactly(tmp_path: Path) -> None:
@@ -319,7 +374,7 @@ def test_a_model_survives_its_folder_and_training_repeats_exactly(tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"local_m": 3}, r"'local_m'; did you mean 'local_mm'\? .*band_per_mm, local_mm, max_band"),
+        ({"band_per_m": 3}, r"'band_per_m'; did you mean 'band_per_mm'\? .*band_per_mm, max_band"),
         ({"max_band_gain": 0.5}, r"max_band_gain: .*greater than or equal to 1"),
         ({"patch_mm": "wide"}, r"patch_mm: .*number"),
     ],

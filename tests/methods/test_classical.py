@@ -6,6 +6,7 @@ given per mm. Source and target always show different anatomies.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,16 +18,17 @@ from scipy import ndimage
 from cvsct.core.errors import ModelError, TrainingError, UsageError
 from cvsct.core.volume import CTVolume, HUWindow
 from cvsct.io.read import read_all
-from cvsct.methods.base import RunOptions, TrainingRequest
+from cvsct.methods.base import RETIRED, RunOptions, TrainingRequest
 from cvsct.methods.histogram import load_histogram, train_histogram
 from cvsct.methods.identity import load_input, train_input
 from cvsct.methods.registry import METHODS
 from cvsct.methods.spectrum.apply import load_spectrum
 from cvsct.methods.spectrum.expected_noise import WATER_PER_MM, expected_noise
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
-from cvsct.methods.spectrum.matched_patches import smooth_log_gain
+from cvsct.methods.spectrum.matched_tissue import smooth_log_gain
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.slice_filter import filter_slices
+from cvsct.methods.spectrum.texture import TextureLayout, measure_texture
 from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
@@ -138,8 +140,11 @@ def test_like_domains_are_left_as_they_are() -> None:
 
 
 def test_exchanging_the_domains_inverts_the_gain() -> None:
-    forth = fit_kernel_ratio([world(1, SHARP_MM)], [world(2, SOFT_MM)], SpectrumSettings())
-    back = fit_kernel_ratio([world(2, SOFT_MM)], [world(1, SHARP_MM)], SpectrumSettings())
+    a, b = (
+        measure_texture([scan], TextureLayout(), 300, "source")
+        for scan in (world(1, SHARP_MM), world(2, SOFT_MM))
+    )
+    forth, back = (fit_kernel_ratio(*sides, SpectrumSettings()) for sides in ((a, b), (b, a)))
     assert back.log_gain == pytest.approx(-forth.log_gain, abs=1e-8)
 
 
@@ -298,6 +303,25 @@ def test_a_model_that_lacks_an_array_says_so() -> None:
     bundle = train_input([world(1, SHARP_MM)], [world(2, SOFT_MM)], request("input"))
     with pytest.raises(ModelError, match="log_gain"):
         load_spectrum(bundle, False)
+
+
+@pytest.mark.parametrize("method", ["spectrum", "spectrum-plain", "band-energy"])
+def test_a_model_with_settings_of_earlier_versions_is_applied_as_ever(
+    method: str, tmp_path: Path
+) -> None:
+    """Settings of the fit that no longer exist do not matter once it is fitted."""
+    source, target = [world(1, SHARP_MM)], [world(2, SOFT_MM)]
+    row = METHODS[method]
+    trained = row.train(source, target, request(method))
+    retired = {"classes": 12, "refine": True, "local_mm": 5.6}
+    assert set(retired) == RETIRED
+    replace(trained, settings={**trained.settings, **retired}).write(tmp_path / "old")
+    old, new = Bundle.read(tmp_path / "old"), trained.write(tmp_path / "new")
+    assert old.settings["classes"] == 12
+    old = replace(old, sha256=new.sha256)  # the draw of added noise follows the model's hash
+    for direction in ("a2b", "b2a"):
+        mapped = [row.load(model, direction, RunOptions())(source[0]) for model in (old, new)]
+        assert np.array_equal(*mapped)
 
 
 @pytest.mark.shared

@@ -20,9 +20,7 @@ from tests.methods.test_separate_gains import train, world
 
 @cache
 def model(dose_level: str) -> Bundle:
-    return train(
-        world(3, 0.15, 0.15, 25.0), world(4, 0.4, 0.4, 25.0), dose_level=dose_level, refine=False
-    )
+    return train(world(3, 0.15, 0.15, 25.0), world(4, 0.4, 0.4, 25.0), dose_level=dose_level)
 
 
 def test_each_scan_is_brought_to_the_noise_of_the_target() -> None:

@@ -11,7 +11,6 @@ import scipy.fft
 from scipy import ndimage
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.progress import silent
 from cvsct.core.volume import CTVolume
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.spectrum.apply import load_spectrum
@@ -19,15 +18,14 @@ from cvsct.methods.spectrum.block_filter import filter_blocks
 from cvsct.methods.spectrum.block_gains import BlockGains
 from cvsct.methods.spectrum.expected_noise import WATER_PER_MM, expected_noise
 from cvsct.methods.spectrum.noise_law import fit_noise_law
-from cvsct.methods.spectrum.patches import PatchKind, domain_patches
-from cvsct.methods.spectrum.soft_tissue_noise import split_soft_tissue
+from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue
+from cvsct.methods.spectrum.texture import TextureLayout, measure_texture
 from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 
 PIXEL_MM = 0.7
 SIDE = 330
-FLAT = np.array([0.0, 1.0])
 
 
 def kernel(f: np.ndarray, sigma_mm: float) -> np.ndarray:
@@ -112,7 +110,7 @@ def train(source: CTVolume, target: CTVolume, **settings: object) -> Bundle:
 @cache
 def two_vendors() -> Bundle:
     """Structure gets a little softer, noise much: what no single gain can do."""
-    return train(world(1, 0.15, 0.15, 25.0), world(2, 0.3, 0.5, 18.0), refine=False)
+    return train(world(1, 0.15, 0.15, 25.0), world(2, 0.3, 0.5, 18.0))
 
 
 def fitted(bundle: Bundle, name: str, f: np.ndarray) -> np.ndarray:
@@ -146,9 +144,7 @@ def test_swapping_the_domains_inverts_the_gains() -> None:
 
 
 def test_noise_that_falls_off_otherwise_is_kept() -> None:
-    bundle = train(
-        world(5, 0.2, 0.2, 25.0), world(6, 0.2, 0.2, 25.0, louder_outside=-0.6), refine=False
-    )
+    bundle = train(world(5, 0.2, 0.2, 25.0), world(6, 0.2, 0.2, 25.0, louder_outside=-0.6))
     f = np.arange(0.25, 0.66, 0.05)
     assert np.abs(fitted(bundle, "noise_radial_log_gain", f) + 0.3).max() < 0.08
 
@@ -163,34 +159,20 @@ def test_the_dose_law_is_read_off_the_scans() -> None:
         louder = np.exp(0.5 * truth * WATER_PER_MM * 2 * (radius_mm - 80))
         noise = through(rng.normal(0, 20 / PIXEL_MM, (2, SIDE, SIDE)), 0.2)
         volumes.append(make_volume(body + noise * louder, pixel_mm=PIXEL_MM))
-    f = np.arange(0.0, 0.7, 0.05)
-    (soft,) = domain_patches(volumes, f, [PatchKind(20.0, "soft", 1.0)], 99, "source", silent)
-    smooth = split_soft_tissue(soft, f, "source").smooth
-    law = fit_noise_law(smooth, soft, f, (0.5, 1.0))
+    texture = measure_texture(volumes, TextureLayout(), 99, "source")
+    soft = SoftTissue.of(texture, "source")
+    strata = soft.smooth, soft.homogeneous + soft.textured
+    law = fit_noise_law(texture, *strata, (0.5, 1.0))
     assert law.between == pytest.approx(truth, abs=0.12)
     assert law.between_sd < 0.15
-    assert fit_noise_law(smooth, soft, f, (0.5, 0.0)).between == 0.5
-
-
-def test_a_wrong_dose_law_is_corrected_by_what_is_left_after_filtering() -> None:
-    """Noise that follows no law at all, bodies of two sizes, and a law of a half in vain."""
-    thick = world(7, 0.2, 0.2, 25.0, structure_hu=20.0)
-    thin = world(8, 0.2, 0.4, 25.0, radius_mm=75.0, structure_hu=20.0)
-    f = np.arange(0.3, 0.56, 0.05)
-    truth = np.log(kernel(f, 0.4) / kernel(f, 0.2))
-    wrong, right = (
-        np.abs(fitted(train(thick, thin, refine=refine), "noise_log_gain", f) - truth).mean()
-        for refine in (False, True)
-    )
-    assert wrong > 0.15
-    assert right < 0.7 * wrong
+    assert fit_noise_law(texture, *strata, (0.5, 0.0)).between == 0.5
 
 
 def test_scans_without_even_tissue_are_refused_with_a_remedy() -> None:
     lung = make_volume(np.full((40, 128, 128), -800.0))
-    (soft,) = domain_patches([lung], FLAT, [PatchKind(20.0, "soft", 1.0)], 99, "x", silent)
+    texture = measure_texture([lung], TextureLayout(), 99, "target")
     with pytest.raises(TrainingError, match=r"target scans hold 0 regions.*spectrum-plain"):
-        split_soft_tissue(soft, FLAT, "target")
+        SoftTissue.of(texture, "target")
 
 
 def gains(noise: float, structure: float, log_power: float = 4.0) -> BlockGains:
@@ -260,7 +242,7 @@ def test_a_difference_of_tone_is_told_and_corrected_only_on_request() -> None:
     a = world(1, 0.15, 0.15, 25.0)
     moved = world(2, 0.15, 0.15, 25.0)
     moved = moved.with_hu(moved.hu + 0.012 * (moved.hu + 1000))
-    kept, matched = (train(a, moved, tone=tone, refine=False) for tone in ("keep", "match"))
+    kept, matched = (train(a, moved, tone=tone) for tone in ("keep", "match"))
     assert kept.training["soft_tissue_hu"].startswith("20 to 3")
     flat = make_volume(np.full((1, 64, 64), 20.0))
     assert load_spectrum(kept, False)(flat) == pytest.approx(20.0, abs=0.01)
@@ -271,6 +253,6 @@ def test_a_difference_of_tone_is_told_and_corrected_only_on_request() -> None:
 
 
 def test_too_little_soft_tissue_to_match_its_tone_is_refused() -> None:
-    fat = make_volume(world(1, 0.15, 0.15, 25.0).hu - 130, pixel_mm=PIXEL_MM)
+    fat = make_volume(world(1, 0.15, 0.15, 25.0, structure_hu=20.0).hu - 130, pixel_mm=PIXEL_MM)
     with pytest.raises(TrainingError, match=r"match its CT number.*tone=keep"):
         train(fat, world(2, 0.15, 0.15, 25.0), tone="match")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cvsct.core.moments import Moments, mean_value
 from cvsct.methods.spectrum.gain_relation import GainRelation
-from cvsct.methods.spectrum.patches import Patches
 from cvsct.methods.spectrum.separate_gains import _all_noise_gain
-from cvsct.methods.spectrum.soft_tissue_noise import noise_ramp, split_soft_tissue
+from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue, noise_ramp
+from cvsct.methods.spectrum.texture import TextureLayout, soft_texture
+from tests.support.patches import made_patches
 
 F = np.arange(0.0, 0.9, 0.025)
 
@@ -33,12 +35,14 @@ def test_coarse_pixels_tell_no_ramp() -> None:
     assert np.all(np.isinf(noise_ramp(f, f * 0)))
 
 
-def patches(log_power: np.ndarray, roughness: np.ndarray) -> Patches:
-    n = len(roughness)
-    zeros = np.zeros(n)
-    return Patches(
-        log_power, zeros, zeros, zeros, zeros, zeros, roughness, zeros, np.arange(n)
-    )  # fmt: skip
+def soft_tissue(log_power: np.ndarray, roughness_hu: np.ndarray) -> SoftTissue:
+    patches = made_patches(log_power, roughness_hu=roughness_hu)
+    return SoftTissue.of(soft_texture(patches, TextureLayout()), "source")
+
+
+def mean_log_power(strata: Moments, share: np.ndarray) -> float:
+    """Mean log power of the patches that are in a share of each stratum."""
+    return float(mean_value(strata.weighted(share), strata.form(value=1.0)).mean())
 
 
 def test_patches_that_happen_to_have_less_noise_are_not_taken_for_homogeneous() -> None:
@@ -47,9 +51,10 @@ def test_patches_that_happen_to_have_less_noise_are_not_taken_for_homogeneous() 
     noise = rng.normal(0, 0.3, 4000)
     log_power = noise[:, None] + rng.normal(0, 0.05, (4000, len(F)))
     roughness = np.exp(0.5 * noise + rng.normal(0, 0.05, 4000))
-    split = split_soft_tissue(patches(log_power, roughness), F, "source")
-    assert split.homogeneous.log_power.mean() == pytest.approx(0, abs=0.05)
-    assert split.smooth.log_power.mean() < -0.4
+    soft = soft_tissue(log_power, roughness)
+    texture = soft.texture
+    assert mean_log_power(texture.by_ratio, soft.homogeneous) == pytest.approx(0, abs=0.05)
+    assert mean_log_power(texture.by_roughness, soft.smooth) < -0.4
 
 
 def test_texture_is_left_out_of_homogeneous_patches() -> None:
@@ -57,9 +62,12 @@ def test_texture_is_left_out_of_homogeneous_patches() -> None:
     textured = np.arange(4000) >= 300
     log_power = rng.normal(0, 0.1, (4000, len(F)))
     roughness = np.exp(rng.normal(0, 0.1, 4000)) + 10 * textured
-    split = split_soft_tissue(patches(log_power, roughness), F, "source")
-    assert split.homogeneous.roughness_hu.max() < 2
-    assert split.textured.roughness_hu.min() > 5
+    soft = soft_tissue(log_power, roughness)
+    by_ratio = soft.texture.by_ratio
+    log_roughness = by_ratio.sums[:, 1] @ by_ratio.form(roughness=1.0)
+    mean = np.exp(log_roughness[:, 0] / np.maximum(by_ratio.patches, 1))
+    assert mean[soft.homogeneous > 0].max() < 2
+    assert mean[soft.textured > 0].min() > 5
 
 
 def relation(same_scanner: bool, alike: float) -> GainRelation:

@@ -10,11 +10,11 @@ import pytest
 from pydicom import Dataset
 
 from cvsct.core.masks import FAT
-from cvsct.core.volume import CTVolume
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.spectrum.apply import load_spectrum
 from cvsct.methods.spectrum.hu_offset import tissue_mode_hu
-from cvsct.methods.spectrum.patches import Patches, contrast_agent
+from cvsct.methods.spectrum.patches import contrast_agent
+from cvsct.methods.spectrum.texture import Texture, TextureLayout, texture_of
 from cvsct.methods.spectrum.tone import (
     MIN_PATIENTS,
     apply_tone,
@@ -24,6 +24,7 @@ from cvsct.methods.spectrum.tone import (
 from cvsct.methods.spectrum.train import train_spectrum
 from tests.conftest import make_volume
 from tests.methods.test_separate_gains import world
+from tests.support.patches import made_patches
 
 PER_PATIENT = 80
 
@@ -36,8 +37,9 @@ def side(
     agent: float = 0.0,
     size: float = 0.0,
     by_size_hu: float = 0.0,
-) -> tuple[Patches, list[CTVolume]]:
-    """Patches of patients whose tissues scatter by 4 HU, and their scans of one slice each.
+    size_sd: float = 0.3,
+) -> Texture:
+    """Soft tissue of patients whose tissues scatter by 4 HU, in one slice each.
 
     Args:
         size: mean expected log noise; tissues darken by `by_size_hu` for each unit of it.
@@ -45,27 +47,26 @@ def side(
     rng = np.random.default_rng(seed)
     means, slices, sizes = [], [], []
     for patient in range(patients):
-        own = size + rng.normal(0, 0.3)
+        own = size + rng.normal(0, size_sd)
         for hu in (fat_hu, soft_hu):
             middle = hu + rng.normal(0, 4) - by_size_hu * own
             means.append(middle + rng.normal(0, 3, PER_PATIENT))
         slices.append(np.full(2 * PER_PATIENT, patient))
         sizes.append(np.full(2 * PER_PATIENT, own))
     mean_hu, number, noise = (np.concatenate(part) for part in (means, slices, sizes))
-    zeros = np.zeros(len(mean_hu))
-    patches = Patches(
-        zeros[:, None], mean_hu, zeros, noise, zeros, zeros + agent, zeros, zeros, number
+    soft = made_patches(
+        np.zeros((len(mean_hu), 40)),
+        mean_hu=mean_hu,
+        slice_log_noise=noise,
+        contrast_agent=np.full(len(mean_hu), agent),
+        slice_number=number,
     )
-    scans = [make_volume(np.zeros((1, 8, 8))) for _ in range(patients)]
-    return patches, scans
-
-
-def difference(a: tuple[Patches, list[CTVolume]], b: tuple[Patches, list[CTVolume]]) -> object:
-    return tone_difference((a[0], b[0]), (a[1], b[1]))
+    nothing = number[:0]
+    return texture_of(soft.take(nothing), soft, nothing, number, TextureLayout())
 
 
 def test_a_tone_curve_is_recovered_within_its_error() -> None:
-    told = difference(side(-100, 50, seed=1, patients=60), side(-102, 54, seed=2, patients=60))
+    told = tone_difference(side(-100, 50, seed=1, patients=60), side(-102, 54, seed=2, patients=60))
     assert told.refusal == ""
     for tissue, truth in ((told.fat, -2.0), (told.soft, 4.0)):
         assert tissue.hu == pytest.approx(truth, abs=2.5 * tissue.se_hu)
@@ -76,7 +77,9 @@ def test_a_tone_curve_is_recovered_within_its_error() -> None:
 
 def test_patients_alone_are_rarely_taken_for_a_difference_of_scanners() -> None:
     changed = [
-        bool(difference(side(-100, 50, seed=k), side(-100, 50, seed=k + 500)).curve[:, 1].any())
+        bool(
+            tone_difference(side(-100, 50, seed=k), side(-100, 50, seed=k + 500)).curve[:, 1].any()
+        )
         for k in range(40)
     ]
     assert sum(changed) <= 2
@@ -84,7 +87,7 @@ def test_patients_alone_are_rarely_taken_for_a_difference_of_scanners() -> None:
 
 def test_larger_bodies_explain_a_difference() -> None:
     """Tissue of larger patients is darker on both scanners alike, and one has the larger ones."""
-    told = difference(
+    told = tone_difference(
         side(-100, 50, seed=5, by_size_hu=6.0),
         side(-100, 50, seed=6, size=1.0, by_size_hu=6.0),
     )
@@ -100,22 +103,18 @@ def test_larger_bodies_explain_a_difference() -> None:
         (side(-100, 50, patients=MIN_PATIENTS - 1), side(-100, 70, seed=3), "patients of a side"),
     ],
 )
-def test_what_may_have_other_reasons_is_kept(
-    a: tuple[Patches, list[CTVolume]], b: tuple[Patches, list[CTVolume]], said: str
-) -> None:
-    told = difference(a, b)
+def test_what_may_have_other_reasons_is_kept(a: Texture, b: Texture, said: str) -> None:
+    told = tone_difference(a, b)
     assert said in told.refusal
     assert said in str(told)
     assert not told.curve[:, 1].any()
 
 
-def test_one_size_of_body_a_side_tells_nothing() -> None:
-    a, b = side(-100, 50, seed=1), side(-100, 56, seed=2)
-    a, b = (
-        (replace(patches, slice_log_noise=0 * patches.slice_log_noise + size), scans)
-        for (patches, scans), size in ((a, 0.0), (b, 1.0))
-    )
-    assert "unknown" in str(difference(a, b).soft)
+@pytest.mark.parametrize(("small", "large"), [(0.0, 1.0), (9.3, 10.1)])
+def test_one_size_of_body_a_side_tells_nothing(small: float, large: float) -> None:
+    a = side(-100, 50, seed=1, size=small, size_sd=0.0)
+    b = side(-100, 56, seed=2, size=large, size_sd=0.0)
+    assert "unknown" in str(tone_difference(a, b).soft)
 
 
 def test_mixtures_of_fat_and_muscle_are_no_tissue() -> None:
@@ -149,8 +148,7 @@ def test_a_contrast_agent_is_read_from_headers() -> None:
 
 def test_a_model_applies_its_curve_both_ways() -> None:
     a, b = world(1, 0.15, 0.15, 25.0), world(2, 0.15, 0.15, 25.0)
-    request = TrainingRequest("spectrum", Path("unused"), settings={"refine": False})
-    model = train_spectrum([a], [b], request)
+    model = train_spectrum([a], [b], TrainingRequest("spectrum", Path("unused")))
     assert "tone_curve" not in model.weights
     assert "kept" in model.training["tone_by_patient"]
     curve = np.array([[-500.0, 0.0], [-100.0, -4.0], [50.0, 5.0]])

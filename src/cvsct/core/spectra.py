@@ -246,10 +246,10 @@ def _circles(
     counted = np.broadcast_to(twice, (size_px, len(twice))).ravel() * (radius > 0)
     wanted = np.array(frequencies_per_mm)
     grid = 1.0 / (size_px * min(rows_mm, columns_mm))
-    gaps = np.diff(wanted, prepend=wanted[0] - grid, append=wanted[-1] + grid)
+    last = wanted[-1] - wanted[-2] if len(wanted) > 1 else grid
+    gaps = np.diff(wanted, prepend=wanted[0] - grid, append=wanted[-1] + last)
     width = np.clip(np.minimum(gaps[:-1], gaps[1:]), grid, 2 * grid)
     weight = np.maximum(1 - np.abs(radius[:, None] - wanted) / width, 0) * counted[:, None]
     total = weight.sum(axis=0)
     reached = (total > 0) & (wanted > 0) & (wanted <= radius.max())
-    average = (weight / np.where(total > 0, total, 1.0)).astype(np.float32)
-    return average, reached
+    return weight / np.where(total > 0, total, 1.0), reached

@@ -48,6 +48,9 @@ from cvsct.model.bundle import Bundle
 EDGE_MM = 3.0
 """Standard deviation of the blur over which gains fade at the edge of soft tissue."""
 
+LEAST_SHARE = 1e-6
+"""Sum of a band's shares up to which no frequency that is known lies in it."""
+
 PRIOR_SD = np.array([0.2, 0.15])
 """Prior standard deviations of a band's log gain, and of its change per (100 mm)² of radius, whose
 prior mean is 0: bodies without matched tissue say nothing about the scanners."""
@@ -108,7 +111,7 @@ def fit_band_gains(
     known = np.isfinite(left).all(axis=0)
     for index in range(len(gains)):
         share = np.where(known, bands.share(index + UNSCALED, frequencies_per_mm), 0.0)
-        if share.sum() > 0:
+        if share.sum() > LEAST_SHARE:
             gains[index] = np.nan_to_num(kept * left) @ share / share.sum()
     return BandGains(gains, np.array(ratio.radius_sq))
 

@@ -1,8 +1,8 @@
 """Difference in CT number of soft tissue between two scanners, and its optional correction.
 
 A scanner whose water is not quite at 0 HU has every attenuation a little off: HU + 1000 is scaled,
-air stays where it is. The difference is read off the most frequent CT number of homogeneous soft
-tissue. In bodies of different patients it may be theirs (contrast agent, fat, age) as well as the
+air stays where it is. The difference is read off the most frequent CT number of soft tissue in each
+patient. In bodies of different patients it may be theirs (contrast agent, fat, age) as well as the
 scanners', so that this shift is for phantoms; `methods.spectrum.tone` compares patients.
 """
 

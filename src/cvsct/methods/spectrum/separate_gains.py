@@ -85,7 +85,8 @@ class SeparateGains:
         laws: how the noise of each side follows expected noise.
         noise_sd: standard error of the noise gain's level.
         n_homogeneous: numbers of patches of source and target in which noise was measured.
-        soft_tissue_hu: most frequent CT number of those patches in source and target.
+        soft_tissue_hu: mean over patients of their most frequent CT number of soft tissue, in
+            source and target; None where no patient shows enough of it.
     """
 
     noise: Float[np.ndarray, " n"]

@@ -69,9 +69,12 @@ def measured_sides(
         settings.patch_mm, settings.frequency_step_per_mm, settings.low_frequency_per_mm
     )
 
-    def measured(name: str, side: Side) -> MeasuredSide:
+    for name, side in (("source", source), ("target", target)):
         if not isinstance(side, MeasuredSide):
             require_scans(name, side)
+
+    def measured(name: str, side: Side) -> MeasuredSide:
+        if not isinstance(side, MeasuredSide):
             return MeasuredSide.of(side, layout, settings.max_slices, name, progress, soft)
         known = side.texture.layout
         if known != layout:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.moments import Moments
+from cvsct.core.moments import Moments, centered
 from cvsct.methods.spectrum.texture import Texture
 
 MIN_PATIENTS = 8
@@ -28,6 +28,10 @@ LEAST_SE, LEAST_HU = 3.0, 1.0
 MOST_HU, MOST_APART_HU = 6.0, 7.5
 """Largest correction of a tissue, and largest change of fat against soft tissue: more is no
 calibration, and the guards of slices would object to it."""
+
+LEAST_SPREAD = 1e-9
+"""Share of the squares of size within sides up to which a side has one size of body, which tells
+nothing."""
 
 FLOOR_SE_HU = 0.3
 """Smallest standard error of a difference: a mode is read to about half a HU."""
@@ -156,7 +160,8 @@ def _difference(source: Moments, target: Moments) -> TissueDifference:
         terms = np.stack([is_target * one, one, size - mean * one, mode])
         gram += terms @ side @ terms.T
     x, y = gram[:3, :3], gram[:3, 3]
-    if np.linalg.matrix_rank(x) < len(x):  # one size of body a side tells nothing
+    within = sum(float(centered(side)[1, 1]) for side in sides)
+    if within <= LEAST_SPREAD * sum(float(side[1, 1]) for side in sides):
         return TissueDifference(np.nan, np.nan, counts)
     inverse = np.linalg.inv(x)
     coefficients = inverse @ y

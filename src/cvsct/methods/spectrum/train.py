@@ -60,7 +60,7 @@ def train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bund
         if settings.tone == "match":
             if source_hu is None or target_hu is None:
                 raise TrainingError(
-                    "too little homogeneous soft tissue between -30 and 110 HU to match its CT "
+                    "too little soft tissue between -30 and 110 HU to match its CT "
                     "number; give more slices of the trunk, or set tone=keep"
                 )
             tone_hu = target_hu - source_hu
