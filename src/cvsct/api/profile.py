@@ -101,6 +101,10 @@ def load_profile(profile: Path | str) -> ScannerProfile:
 
     Raises:
         ProfileError: if there is none, or it is damaged or of another version.
+
+    Example:
+        >>> cvsct.load_profile("siemens-br40-3mm").scanner
+        'SIEMENS SOMATOM Force, kernel Br40, 120 kVp'
     """
     path = Path(profile)
     names = bundled_profiles()
@@ -134,6 +138,12 @@ def merge_profiles(
     Raises:
         UsageError: for fewer than two profiles, or a file that exists.
         ProfileError: if one cannot be read.
+
+    Example:
+        >>> morning = cvsct.fit_profile(scans_of_a, allow_few_patients=True)
+        >>> evening = cvsct.fit_profile(scans_of_b, allow_few_patients=True)
+        >>> cvsct.merge_profiles([morning, evening]).n_slices
+        12
     """
     path = _new_file(out)
     parts = [part if isinstance(part, ScannerProfile) else load_profile(part) for part in profiles]
@@ -165,6 +175,11 @@ def compare_profile(
     Raises:
         ProfileError: if a profile cannot be read, or the two share too little tissue.
         RefusedScansError: if scans cannot be used.
+
+    Example:
+        >>> profile = cvsct.fit_profile(scans_of_a, allow_few_patients=True)
+        >>> cvsct.compare_profile(profile, scans_of_b).is_constant
+        False
     """
     then = profile if isinstance(profile, ScannerProfile) else load_profile(profile)
     if isinstance(scans, ScannerProfile):

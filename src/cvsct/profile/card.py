@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cvsct.core.text import columns
-from cvsct.profile.profile import ScannerProfile
+from cvsct.profile.profile import MIN_PATCHES, MIN_PATIENTS, ScannerProfile
 
 FEW = (
     "CONTAINS SUMS OF FEWER THAN 3 PATIENTS (--allow-few-patients): a single patient can be "
@@ -15,9 +15,9 @@ PRIVACY = """\
 Aggregate statistics of images: counts, sums and sums of products over patches of tissue, by
 stratum and spatial frequency. No image, no patch, no row of a patient or scan, no date, no
 identifier and no hash of one. No sum of fewer than {patches} patches or {patients} patients.
-Not proven anonymous. Who has a patient's images can test whether they are in the profile: the
-fewer patients, the surer (docs/profiles.md has figures for 1 to 50 patients). An image cannot be
-computed from it, for no position and no phase is kept.
+Not proven anonymous. Who has a patient's images can test whether they are in the profile: of ten
+simulated patients and fewer with certainty, of fifty little better than by chance
+(docs/profiles.md). An image cannot be computed from it, for no position and no phase is kept.
 Merging adds. The same patient in two profiles that are merged counts twice, and cannot be noticed:
 no overlap is the duty of who merges.
 Research use only; not a medical device.
@@ -44,17 +44,26 @@ def profile_card(profile: ScannerProfile) -> str:
             for group in profile.groups
         ),
     ]
-    low, high = profile.pixel_mm
-    thin, thick = profile.thickness_mm
     facts = (
         f"patients {profile.n_patients}, series {profile.n_series}, slices {profile.n_slices}\n"
-        f"pixel spacing {low:g} to {high:g} mm, slice thickness {thin:g} to {thick:g} mm\n"
+        f"pixel spacing {_span(profile.pixel_mm)}, slice thickness {_span(profile.thickness_mm)}\n"
         f"patches: {texture.n_body} of bodies ({texture.layout.patch_mm:g} mm), "
         f"{texture.n_soft} of soft tissue (20 mm)\n"
         f"frequencies up to {texture.frequencies_per_mm[-1]:g} cycles/mm in steps of "
         f"{texture.layout.step_per_mm:g}\n"
     )
     warning = FEW if profile.few_patients else ""
-    return f"{warning}Profile of a CT scanner (cvsct)\n\n{columns(rows)}\n\n{facts}\n{PRIVACY}" + (
-        f"\nsha256 {profile.sha256}\n" if profile.sha256 else ""
+    privacy = PRIVACY.format(
+        patches=MIN_PATCHES, patients=1 if profile.few_patients else MIN_PATIENTS
     )
+    digest = f"\nsha256 {profile.sha256}\n" if profile.sha256 else ""
+    return (
+        f"{warning}Profile of a CT scanner (cvsct)\n\n{columns(rows)}\n\n{facts}\n{privacy}{digest}"
+    )
+
+
+def _span(lengths: tuple[float, float]) -> str:
+    low, high = lengths
+    if not high:
+        return "unknown"
+    return f"{low:g} mm" if low == high else f"{low:g} to {high:g} mm"

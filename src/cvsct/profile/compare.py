@@ -32,9 +32,10 @@ class ConstancyFigure:
     Args:
         name: what was compared.
         value: the figure, now less or over then; NaN where one is not known.
-        tolerance: how far it may be from `expected`.
         expected: its value for an unchanged scanner.
-        unit: of all three.
+        tolerance: how far it may be from that.
+        unit: of all three, and of the error.
+        error: standard error; twice that is allowed beside the tolerance.
     """
 
     name: str
@@ -42,21 +43,22 @@ class ConstancyFigure:
     expected: float
     tolerance: float
     unit: str
+    error: float = 0.0
 
     @property
     def kept(self) -> bool | None:
         """Whether the figure is within its tolerance; None where it is not known."""
         if not np.isfinite(self.value):
             return None
-        return abs(self.value - self.expected) <= self.tolerance
+        return abs(self.value - self.expected) <= self.tolerance + 2 * self.error
 
     def __str__(self) -> str:
         if self.kept is None:
             return f"{self.name}: not known"
         verdict = "as it was" if self.kept else "CHANGED"
         return (
-            f"{self.name}: {self.value:.3g}{self.unit}, expected {self.expected:g} ± "
-            f"{self.tolerance:g}{self.unit}: {verdict}"
+            f"{self.name}: {self.value:.3g}{f' ± {self.error:.2g}' if self.error else ''}"
+            f"{self.unit}, expected {self.expected:g} ± {self.tolerance:g}{self.unit}: {verdict}"
         )
 
 
@@ -132,11 +134,11 @@ def _figures(
         return np.nan if a is None or b is None else b - a
 
     return (
-        ConstancyFigure("noise", float(np.exp(noise)), 1.0, 0.12, " times"),
+        ConstancyFigure("noise", float(np.exp(noise)), 1.0, 0.12, " times", gains.noise_sd),
         ConstancyFigure("mean frequency of noise", after / before, 1.0, 0.06, " times"),
         ConstancyFigure(
             "sharpness", float(np.exp(_mean(f, gains.structure, SHARPNESS_PER_MM))), 1.0, 0.08,
-            " times",
+            " times", _mean(f, gains.structure_sd, SHARPNESS_PER_MM),
         ),
         ConstancyFigure(
             "soft tissue", hu_difference(lambda p: soft_tissue_hu(p.texture)), 0.0, 6.0, " HU"

@@ -63,7 +63,7 @@ class ScannerProfile:
     Example:
         >>> profile = cvsct.fit_profile(scans_of_a, allow_few_patients=True)
         >>> profile.n_patients, profile.n_slices
-        (1, 2)
+        (1, 6)
     """
 
     texture: Texture

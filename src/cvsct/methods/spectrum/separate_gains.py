@@ -84,6 +84,7 @@ class SeparateGains:
         relation: how both gains differ.
         laws: how the noise of each side follows expected noise.
         noise_sd: standard error of the noise gain's level.
+        structure_sd: standard error of the structure gain at each frequency, before smoothing.
         n_homogeneous: numbers of patches of source and target in which noise was measured.
         soft_tissue_hu: mean over patients of their most frequent CT number of soft tissue, in
             source and target; None where no patient shows enough of it.
@@ -98,6 +99,7 @@ class SeparateGains:
     relation: GainRelation
     laws: SideLaws
     noise_sd: float
+    structure_sd: Float[np.ndarray, " n"]
     n_homogeneous: tuple[int, int]
     soft_tissue_hu: tuple[float | None, float | None]
 
@@ -230,6 +232,7 @@ def fit_separate_gains(
             float(np.max(thickness + BODIES_SD * thickness_sd)),
         ),
         noise_sd=noise_sd,
+        structure_sd=structure_sd,
         n_homogeneous=(soft[0].n_homogeneous, soft[1].n_homogeneous),
         soft_tissue_hu=(soft_tissue_hu(soft[0].texture), soft_tissue_hu(soft[1].texture)),
     )
