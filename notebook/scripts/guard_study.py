@@ -235,6 +235,8 @@ def study(args: argparse.Namespace, reverse: bool) -> tuple[str, dict[str, objec
 
     changes, target = read("nothing", nothing), read("target", itself)
     limits = limits_by_fold(changes, folds)
+    if args.highest:
+        limits = [SliceLimits.highest()] * len(limits)
     alarms = [over(c, limits[fold]) for c, fold in zip(changes, folds, strict=True)]
     false = Rate(sum(map(bool, alarms)), len(alarms))
     parts = [
@@ -287,6 +289,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="only each Nth slice of a series")
     parser.add_argument("--plant-every", type=int, default=3, help="plant in each Nth good slice")
     parser.add_argument("--skip", nargs="*", default=[], help="lung, tissue, other")
+    parser.add_argument("--highest", action="store_true", help="limits without any image")
     parser.add_argument("--one-way", choices=["a2b", "b2a"], help="this direction alone")
     args = parser.parse_args()
     texts, record = [], {}

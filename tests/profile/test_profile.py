@@ -41,6 +41,13 @@ def test_merging_two_profiles_is_measuring_all_scans_together() -> None:
     assert merged.n_patients == together.n_patients == 6
 
 
+def test_another_split_of_the_scans_gives_the_same_figures() -> None:
+    target = profile_of(6, 9, SOFT_PX)
+    splits = (profile_of(0, 3) + profile_of(3, 6), profile_of(4, 6) + profile_of(0, 4))
+    first, second = (fitted("spectrum", split.side, target.side) for split in splits)
+    assert largest_difference(first, second) < 1e-9
+
+
 @pytest.mark.parametrize("method", ABLE)
 def test_a_model_from_merged_profiles_is_the_model_from_all_scans(method: str) -> None:
     merged = profile_of(0, 3) + profile_of(3, 6)

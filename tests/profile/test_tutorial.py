@@ -1,0 +1,71 @@
+"""The tutorial of docs/profiles.md, its words typed as they stand, on scans made quickly."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+
+from cvsct.api.profile import load_profile
+from tests.conftest import phantom_hu
+from tests.support.commands import Run
+from tests.support.dicom_files import write_series
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "profiles.md"
+SITES = {
+    "pairs/kernel/train/Br44": 1.0, "pairs/vendor/train/ge-standard": 0.0,
+    "pairs/vendor/train/philips-b": 0.5,
+}  # fmt: skip
+
+
+def commands() -> list[str]:
+    """Commands of the section, in their order."""
+    text = PAGE.read_text(encoding="utf-8")
+    section = text.split("## Three sites")[1].split("\n## ")[0]
+    blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("cvsct ")]
+
+
+def _name_patient(ds: Dataset, _: int, name: str) -> None:
+    ds.PatientID = name
+
+
+def write_sites(root: Path) -> None:
+    """Two patients at each site, as the simulation of the tutorial would write them."""
+    for number, (site, blur_px) in enumerate(SITES.items()):
+        for patient in (10 * number, 10 * number + 1):
+            stored = (phantom_hu(60 + patient, blur_px, size_px=256) + 1024).astype("<u2")
+            write_series(
+                root / site / str(patient), stored=stored, series=f"1.2.{60 + patient}",
+                change=partial(_name_patient, name=f"patient {patient}"),
+            )  # fmt: skip
+
+
+def test_the_tutorial_runs(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    simulate, *others = commands()
+    words = shlex.split(simulate)
+    assert words[:4] == ["cvsct", "simulate", "--out", "sites"]
+    write_sites(tmp_path / "sites")
+    assert len(others) == 7
+    for line in others:
+        code, said, err = run(*shlex.split(line)[1:])
+        assert code == 0, f"{line}: {said}{err}"
+    for name in ("siemens", "ge", "philips"):
+        assert load_profile(tmp_path / f"{name}.profile").n_patients == 2
+    for name in ("ge", "philips"):
+        assert (tmp_path / f"{name}_harmonized" / "manifest.json").exists()
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_with_its_own_scans(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for line in commands():
+        code, said, err = run(*shlex.split(line)[1:])
+        assert code == 0, f"{line}: {said}{err}"
