@@ -17,7 +17,7 @@ MODEL = "ge-lung-siemens-bl64-spectrum"
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("demo"),
 ) -> None:
-    """Simulate two scanners, harmonize by a bundled model, evaluate: under two minutes."""
+    """Simulate two scanners, harmonize by a bundled model, evaluate: about two minutes."""
     from cvsct.api.evaluate import evaluate
     from cvsct.api.harmonize import harmonize
     from cvsct.api.simulate import simulate

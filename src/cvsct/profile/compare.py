@@ -1,8 +1,8 @@
 """Constancy: whether a scanner is still as its profile says.
 
 Other patients are compared than those of the profile, so all figures are at equal attenuation and
-tissue, as in a fit from one to the other (`methods.spectrum.kernel_ratio`). Tolerances are about
-twice what patients of an unchanged scanner differ by (docs/profiles.md).
+tissue, as in a fit from one to the other (`methods.spectrum.kernel_ratio`). Tolerances are three and
+more standard deviations of twenty patients of an unchanged simulated scanner (docs/profiles.md).
 """
 
 from __future__ import annotations
@@ -134,16 +134,16 @@ def _figures(
         return np.nan if a is None or b is None else b - a
 
     return (
-        ConstancyFigure("noise", float(np.exp(noise)), 1.0, 0.12, " times", gains.noise_sd),
-        ConstancyFigure("mean frequency of noise", after / before, 1.0, 0.06, " times"),
+        ConstancyFigure("noise", float(np.exp(noise)), 1.0, 0.10, " times", gains.noise_sd),
+        ConstancyFigure("mean frequency of noise", after / before, 1.0, 0.03, " times"),
         ConstancyFigure(
-            "sharpness", float(np.exp(_mean(f, gains.structure, SHARPNESS_PER_MM))), 1.0, 0.08,
+            "sharpness", float(np.exp(_mean(f, gains.structure, SHARPNESS_PER_MM))), 1.0, 0.05,
             " times", _mean(f, gains.structure_sd, SHARPNESS_PER_MM),
         ),
         ConstancyFigure(
-            "soft tissue", hu_difference(lambda p: soft_tissue_hu(p.texture)), 0.0, 6.0, " HU"
+            "soft tissue", hu_difference(lambda p: soft_tissue_hu(p.texture)), 0.0, 5.0, " HU"
         ),
-        ConstancyFigure("fat", hu_difference(lambda p: fat_hu(p.texture)), 0.0, 10.0, " HU"),
+        ConstancyFigure("fat", hu_difference(lambda p: fat_hu(p.texture)), 0.0, 15.0, " HU"),
     )  # fmt: skip
 
 

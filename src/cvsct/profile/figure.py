@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError, need_extra
 from cvsct.core.moments import Moments, centered, mean_value
+from cvsct.guard.descriptor import TISSUE_EDGES_HU
 from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue
 from cvsct.profile.profile import ScannerProfile
 
@@ -69,8 +70,11 @@ def plot_profile(profile: ScannerProfile, path: Path) -> None:
     patches.set(xlabel="ln low-frequency power", ylabel="patches of bodies in a stratum")
     patches.legend(fontsize=7, frameon=False)
     known = profile.reference.descriptors[0]
-    tissue.plot(np.arange(len(known.tissue)), known.tissue, drawstyle="steps-mid")
-    tissue.set(xlabel="bin of CT numbers, 20 HU from -200 HU", ylabel="share of tissue")
+    low_hu = TISSUE_EDGES_HU[:-1]
+    tissue.step(low_hu, known.tissue, where="post")
+    tissue.set(
+        xlabel=f"CT number, HU (the last: {low_hu[-1]:g} and more)", ylabel="share of tissue"
+    )
     figure.suptitle(
         f"{profile.scanner} (n = {profile.n_patients} patients, {profile.n_slices} slices)",
         fontsize=9,
