@@ -18,7 +18,7 @@ from cvsct.core.volume import Scans
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle, Direction, Domain
 
-RETIRED = frozenset({"classes", "refine", "local_mm"})
+RETIRED = frozenset({"classes", "local_mm"})
 """Settings of fits in models up to 0.2 that no longer exist; they do not matter once fitted."""
 
 AnySettings = TypeVar("AnySettings", bound=Settings)

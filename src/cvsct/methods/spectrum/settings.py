@@ -48,8 +48,12 @@ class SpectrumSettings(RatioSettings):
 
     gains: Literal["two", "one"] = "two"
     """Number of gains of the filter. `two` fits separate gains for noise and for structure;
-    `one` fits a single gain for both, and the settings tone, pass_through,
+    `one` fits a single gain for both, and the settings refine, tone, pass_through,
     restore_clipped, dose_law_sd, dose_level and synthesis have no effect."""
+
+    refine: bool = True
+    """Whether the gain of noise is corrected once by what it leaves between all soft tissue of
+    both sides, matched by roughness, CT number and expected noise."""
 
     tone: Literal["auto", "keep", "match"] = "auto"
     """Treatment of differences in CT numbers. `auto` corrects fat and soft tissue where at least

@@ -13,6 +13,7 @@ from cvsct.methods.settings import read_settings
 from cvsct.methods.spectrum.gain_relation import GainRelation
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
 from cvsct.methods.spectrum.noise_law import NoiseLaw
+from cvsct.methods.spectrum.refinement import refine_noise_gain
 from cvsct.methods.spectrum.separate_gains import SeparateGains
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.side import Side, measured_sides, same_scanner
@@ -55,6 +56,9 @@ def train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bund
         }
     else:
         gains = fit.separate
+        if settings.refine:
+            n = len(f)
+            gains = refine_noise_gain(a.texture.up_to(n), b.texture.up_to(n), gains, f)
         source_hu, target_hu = gains.soft_tissue_hu
         tone_hu = 0.0
         if settings.tone == "match":
