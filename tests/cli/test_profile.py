@@ -13,7 +13,7 @@ from pydicom import Dataset
 from cvsct.api.profile import bundled_profiles, load_profile
 from cvsct.core.errors import UsageError
 from cvsct.model.bundle import Bundle
-from cvsct.profile.profile import MIN_PATCHES, MIN_PATIENTS
+from cvsct.profile.privacy import MIN_PATCHES, MIN_PATIENTS
 from tests.conftest import phantom_hu
 from tests.support.commands import Run
 from tests.support.dicom_files import write_series

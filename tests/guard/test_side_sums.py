@@ -7,7 +7,7 @@ import pytest
 
 from cvsct.guard.descriptor import FREQUENCIES_PER_MM, N_ANATOMY, TISSUE_EDGES_HU, Descriptor
 from cvsct.guard.input_check import FLOORS, MARGIN, Headers, nearest
-from cvsct.guard.side_sums import LARGEST_SD, GuardSums
+from cvsct.guard.side_sums import LARGEST_SD, MOST_TIMES, GuardSums
 
 N = len(FREQUENCIES_PER_MM) - N_ANATOMY
 HEADERS = Headers(("Maker",), ("K1",), (120.0,), (0.7, 0.7), (3.0, 3.0))
@@ -44,12 +44,19 @@ def test_sums_of_two_groups_are_those_of_all() -> None:
 
 def test_limits_follow_from_the_spread_of_the_scans() -> None:
     rng = np.random.default_rng(3)
-    level_sd, shape_sd = 8.0, 3.0
+    level_sd, shape_sd = 8.0, 1.5
     side = sums([scan(rng, level_sd, shape_sd) for _ in range(4000)]).reference(HEADERS, "")
     level = np.hypot(level_sd, shape_sd / np.sqrt(N))
     assert side.limits.noise_db == pytest.approx(MARGIN * LARGEST_SD * level, rel=0.05)
     shape = shape_sd * np.sqrt(1 - 1 / N)
     assert side.limits.sharpness_db == pytest.approx(MARGIN * LARGEST_SD * shape, rel=0.05)
+
+
+def test_scans_of_many_kernels_do_not_let_all_pass() -> None:
+    rng = np.random.default_rng(8)
+    side = sums([scan(rng, 40.0, 20.0) for _ in range(200)]).reference(HEADERS, "")
+    assert side.limits.noise_db == MOST_TIMES * FLOORS.noise_db
+    assert side.limits.sharpness_db == MOST_TIMES * FLOORS.sharpness_db
 
 
 def test_scans_that_are_alike_have_the_smallest_limits() -> None:

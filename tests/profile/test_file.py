@@ -22,7 +22,7 @@ from tests.support.profiles import profile_of
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("profile") / "site.profile"
-    write_profile(profile_of(0, 6).shareable(), path)
+    write_profile(profile_of(0, 8).shareable(), path)
     return path
 
 
@@ -52,7 +52,7 @@ def refused(content: bytes, folder: Path) -> str:
 
 
 def test_a_profile_comes_back_as_it_was_written(written: Path) -> None:
-    before, after = profile_of(0, 6).shareable(), read_profile(written)
+    before, after = profile_of(0, 8).shareable(), read_profile(written)
     for name, part in before.moments().items():
         np.testing.assert_array_equal(after.moments()[name].sums, part.sums)
         np.testing.assert_array_equal(after.moments()[name].patients, part.patients)
@@ -62,7 +62,7 @@ def test_a_profile_comes_back_as_it_was_written(written: Path) -> None:
 
 
 def test_the_same_scans_give_the_same_bytes(written: Path, tmp_path: Path) -> None:
-    write_profile(profile_of(0, 6).shareable(), tmp_path / "again.profile")
+    write_profile(profile_of(0, 8).shareable(), tmp_path / "again.profile")
     assert (tmp_path / "again.profile").read_bytes() == written.read_bytes()
 
 
@@ -146,6 +146,19 @@ def change(name: str, how: Callable[[np.ndarray], np.ndarray]) -> Callable[..., 
     return changed
 
 
+def scaled(term: int, factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Sums as if a covariate had other units: its products are consistent."""
+
+    def put(sums: np.ndarray) -> np.ndarray:
+        terms = int((np.sqrt(8 * sums.shape[-1] + 1) - 1) / 2)
+        factors = np.ones(terms)
+        factors[term] = factor
+        down, across = np.triu_indices(terms)
+        return sums * (factors[down] * factors[across])
+
+    return put
+
+
 def first_cell(sums: np.ndarray) -> tuple[int, int]:
     return tuple(np.argwhere(sums[:, :, 0] > 0)[0])
 
@@ -170,6 +183,16 @@ HOSTILE = {
     "patients without patches": change("body.patients", lambda n: n + 1),
     "patients as fractions": change("body.patients", lambda n: n.astype(np.float64)),
     "many frequencies": change("body.sums", lambda sums: np.zeros((sums.shape[0], 300, 1))),
+    "covariates beyond any scan": change("body.sums", scaled(1, 1e70)),
+    "power beyond any scan": change("by_ratio.sums", scaled(-1, 1e3)),
+    "many patches": change("body.sums", lambda sums: sums * 1e12),
+    "no share of tissue": change("guard_tissue.sums", scaled(-1, -5.0)),
+    "pixels the wrong way round": lambda about, arrays: signed(
+        about.replace("[0.7,0.7]", "[5.0,0.1]"), arrays
+    ),
+    "more patients than there are": lambda about, arrays: signed(
+        about.replace('"n_patients":8,"pixel', '"n_patients":2,"pixel'), arrays
+    ),
     "an array missing": lambda about, arrays: signed(
         about, {name: a for name, a in arrays.items() if name != "load.sums"}
     ),
@@ -190,6 +213,14 @@ def test_a_hostile_file_with_a_right_hash_is_refused(
     name: str, written: Path, tmp_path: Path
 ) -> None:
     refused(HOSTILE[name](*parts(written)), tmp_path)
+
+
+def test_a_card_that_hides_few_patients_is_corrected(tmp_path: Path) -> None:
+    path = tmp_path / "few.profile"
+    write_profile(profile_of(0, 2).shareable(few_patients=True), path)
+    about, arrays = parts(path)
+    path.write_bytes(signed(about.replace('"few_patients":true', '"few_patients":false'), arrays))
+    assert read_profile(path).few_patients
 
 
 def test_control_characters_of_names_are_not_printed(written: Path, tmp_path: Path) -> None:

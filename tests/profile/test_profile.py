@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cvsct.core.moments import Moments
 from cvsct.core.volume import Acquisition
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import find_method
 from cvsct.methods.spectrum.side import Side
 from cvsct.model.bundle import Bundle
-from cvsct.profile.profile import MIN_PATCHES, MIN_PATIENTS, OTHER, measure_profile
+from cvsct.profile.compare import compare_profiles
+from cvsct.profile.privacy import MIN_FOR_SPREAD, MIN_PATCHES, MIN_PATIENTS
+from cvsct.profile.profile import OTHER, POOLED, measure_profile
 from tests.support.profiles import SOFT_PX, patient, patients, profile_of
 
 ABLE = ("spectrum", "spectrum-plain", "band-energy")
@@ -74,26 +77,84 @@ def test_swapped_profiles_invert_the_gains(method: str) -> None:
 def test_no_shared_sum_has_few_patches_or_patients() -> None:
     shared = profile_of(0, 6).shareable()
     assert any(part.patches.sum() > 0 for part in shared.moments().values())
-    for name in ("body", "by_ratio", "by_roughness", "within_slices", "slices", "contrast"):
-        part = shared.moments()[name]
+    for name, part in shared.moments().items():
         held = part.counts > 0
-        assert (part.counts[held] >= MIN_PATCHES).all(), name
-    for part in shared.moments().values():
-        held = part.counts > 0
-        assert (part.patients[held] >= MIN_PATIENTS).all()
+        assert (part.patients[held] >= MIN_PATIENTS).all(), name
+        assert name not in POOLED or (part.counts[held] >= MIN_PATCHES).all(), name
         assert not part.sums[~held].any()
     assert not shared.few_patients
+
+
+def test_nothing_is_lost_where_strata_of_few_are_added_to_their_neighbors() -> None:
+    whole = profile_of(0, 6)
+    shared = whole.shareable()
+    lowest = slice(1, 20)  # frequencies that all pixels reach
+    for name in ("by_ratio", "by_roughness"):
+        before, after = (p.moments()[name] for p in (whole, shared))
+        np.testing.assert_allclose(after.total[lowest], before.total[lowest])
+    assert shared.share_kept(whole) > 0.98
+
+
+def test_no_difference_of_two_frequencies_is_of_few_patients() -> None:
+    """Scans of coarser pixels end at lower frequencies: what ends must not be one patient's."""
+    fine, coarse = patients(0, 6), [patient(9, pixel_mm=0.85)]
+    shared = measure_profile([*fine, *coarse]).shareable()
+    for name in ("body", "by_ratio", "by_roughness"):
+        part = shared.moments()[name]
+        for counts, persons in zip(part.counts, part.patients, strict=True):
+            held = np.flatnonzero(counts)
+            steps = -np.diff(counts[held])
+            assert (steps >= 0).all()
+            assert (steps[steps > 0] >= MIN_PATCHES).all(), name
+            assert (-np.diff(persons[held])[steps > 0] >= MIN_PATIENTS).all(), name
+
+
+def test_no_sum_is_mostly_of_one_patient() -> None:
+    large = [replace(patient(0), patient="large", series_uid=f"1.2.9.{i}") for i in range(20)]
+    shared = measure_profile([*large, patient(1), patient(2)]).shareable()
+    assert shared.texture.n_body == 0
+
+
+def test_values_of_patients_are_squared_only_from_eight_on() -> None:
+    """The sum and the sum of squares of whole numbers of three patients give them away."""
+    few = profile_of(0, 6).shareable()
+    for name in ("load", "fat_mode", "soft_mode"):
+        assert not few.moments()[name].sums.any(), name
+    noise = few.guard.noise.sums[0]
+    spread = noise[:, -1, -1] - noise[:, 0, -1] ** 2 / np.maximum(noise[:, 0, 0], 1)
+    np.testing.assert_allclose(spread, 0, atol=1e-6 * noise[:, -1, -1].max())
+    enough = profile_of(0, MIN_FOR_SPREAD).shareable()
+    assert enough.texture.soft_mode.patches.sum() == MIN_FOR_SPREAD
+
+
+def test_scans_that_name_no_patient_are_one_patient() -> None:
+    unnamed = [replace(patient(i), patient=name) for i, name in enumerate(("", "", "study-1"))]
+    assert measure_profile(unnamed).n_patients == 1
+    assert not any(
+        part.sums.any() for part in measure_profile(unnamed).shareable().moments().values()
+    )
+
+
+def test_only_patients_whose_slices_are_used_count() -> None:
+    profile = measure_profile(patients(0, 6), max_slices=3)
+    assert profile.n_patients == profile.n_series == profile.n_slices == 3
+
+
+def test_a_scanner_compared_with_itself_has_not_changed() -> None:
+    """Leaving out must not look like a change."""
+    whole = profile_of(0, 8)
+    assert compare_profiles(whole.shareable(), whole).is_constant
+    gain = fitted("spectrum", whole.side, whole.shareable().side).weights["noise_log_gain"]
+    assert np.abs(gain[:28]).max() < 0.02
 
 
 def test_what_is_left_out_does_not_turn_into_its_opposite() -> None:
     """One patient with a contrast agent of many: it is not that nobody had one."""
     whole = profile_of(0, 6)
-    contrast = whole.texture.contrast
-    sums, persons = contrast.sums.copy(), contrast.patients.copy()
-    sums[0, 0, 0, 0], persons[0, 0] = 40.0, 1
-    sums[1, 0, 0, 0], persons[1, 0] = 400.0, 5
-    sums[2], persons[2] = 0.0, 0
-    texture = replace(whole.texture, contrast=replace(contrast, sums=sums, patients=persons))
+    people = np.repeat(np.arange(6), 80)
+    given = np.where(people == 0, 0, 1)
+    contrast = Moments.of({}, np.zeros((len(people), 1)), given, 3, people)
+    texture = replace(whole.texture, contrast=contrast)
     shared = replace(whole, texture=texture).shareable()
     assert not shared.texture.contrast.patches.any()
 

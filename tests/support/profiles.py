@@ -13,13 +13,21 @@ SOFT_PX = 0.8
 
 
 @cache
-def patient(number: int, blur_px: float = 0.0, kernel: str = "K1", noise_of: int = 0) -> CTVolume:
+def patient(
+    number: int,
+    blur_px: float = 0.0,
+    kernel: str = "K1",
+    noise_of: int = 0,
+    pixel_mm: float = 0.7,
+) -> CTVolume:
     """A trunk of its own on one scanner.
 
     Args:
         noise_of: seed added to that of body and noise.
     """
-    volume = make_volume(phantom_hu(100 + number + noise_of, blur_px, slices=4, size_px=256))
+    volume = make_volume(
+        phantom_hu(100 + number + noise_of, blur_px, slices=4, size_px=256), pixel_mm=pixel_mm
+    )
     return replace(
         volume,
         patient=f"patient {number}",

@@ -10,9 +10,12 @@ from cvsct.core.errors import ProfileError, UsageError
 from cvsct.core.files import refuse_existing
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.text import did_you_mean
+from cvsct.guard.input_check import vendor
+from cvsct.guard.training_set import MIXED, parse_allowed
 from cvsct.profile.compare import Constancy, compare_profiles
-from cvsct.profile.file import SUFFIX, is_profile, read_profile, write_profile
-from cvsct.profile.profile import MAX_SLICES, MIN_PATIENTS, ScannerProfile, measure_profile
+from cvsct.profile.file import SUFFIX, is_profile, read_profile, with_digest, write_profile
+from cvsct.profile.privacy import MIN_PATIENTS
+from cvsct.profile.profile import MAX_SLICES, ScannerProfile, measure_profile, named
 
 __all__ = [
     "ScannerProfile",
@@ -70,6 +73,8 @@ def fit_profile(
         (1, True)
     """
     path = _new_file(out)
+    if max_slices < 1:
+        raise UsageError(f"max_slices is {max_slices}, expected 1 or more")
     source = Path(scans)
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
@@ -77,6 +82,8 @@ def fit_profile(
         {"scans": source}, allow, skip_refused, progress, note, (note, _no_note)
     ).scans["scans"]
     whole = measure_profile(admitted, max_slices, progress)
+    if any(not named(scan) for scan in admitted.facts):
+        note("scans that name no patient count as one patient together")
     if whole.n_patients < MIN_PATIENTS and not allow_few_patients:
         raise ProfileError(
             f"the scans are of {whole.n_patients} patients, of {MIN_PATIENTS} needed, so that none "
@@ -85,12 +92,17 @@ def fit_profile(
         )
     profile = whole.shareable(allow_few_patients)
     kept = profile.share_kept(whole)
+    if profile.texture.n_body == 0:
+        raise ProfileError(
+            f"the scans hold {whole.texture.n_body} regions inside patients, too few for any sum "
+            "that may be shared; give more slices of the trunk, or more patients"
+        )
     if kept < LEAST_KEPT:
         note(
-            f"{1 - kept:.0%} of the patches are left out, for fewer than 30 patches or "
-            f"{MIN_PATIENTS} patients stand behind their sums; more scans would keep them"
+            f"{1 - kept:.0%} of the patches are left out, for too few patches or patients stand "
+            "behind their sums; more scans would keep them"
         )
-    return profile if path is None else write_profile(profile, path)
+    return with_digest(profile) if path is None else write_profile(profile, path)
 
 
 def load_profile(profile: Path | str) -> ScannerProfile:
@@ -126,6 +138,8 @@ def bundled_profiles() -> tuple[str, ...]:
 def merge_profiles(
     profiles: Sequence[ScannerProfile | Path | str],
     out: Path | str | None = None,
+    *,
+    allow: Sequence[str] = (),
 ) -> ScannerProfile:
     """Merge profiles of one scanner whose patients differ, by adding their sums.
 
@@ -134,9 +148,11 @@ def merge_profiles(
     Args:
         profiles: at least two profiles or their files.
         out: file to write, ending in `.profile`; None writes none.
+        allow: `mixed-scanners` merges profiles of several manufacturers.
 
     Raises:
-        UsageError: for fewer than two profiles, or a file that exists.
+        UsageError: for fewer than two profiles, the same one twice, several manufacturers, or a
+            file that exists.
         ProfileError: if one cannot be read.
 
     Example:
@@ -146,12 +162,22 @@ def merge_profiles(
         12
     """
     path = _new_file(out)
+    if isinstance(profiles, str | Path):
+        raise UsageError(f"{profiles}: one profile; give a list of at least two to merge")
     parts = [part if isinstance(part, ScannerProfile) else load_profile(part) for part in profiles]
     if len(parts) < 2:
         raise UsageError("give at least two profiles to merge")
+    if len({with_digest(part).sha256 for part in parts}) < len(parts):
+        raise UsageError("one profile was given twice; its patients would count twice")
+    makers = {vendor(a.manufacturer) for part in parts for a in part.acquisitions} - {""}
+    if len(makers) > 1 and MIXED not in parse_allowed(allow):
+        raise UsageError(
+            f"the profiles are of {len(makers)} manufacturers ({', '.join(sorted(makers))}): a "
+            f"model would learn the mean of them; give those of one, or --allow {MIXED}"
+        )
     first, *others = parts
     merged = sum(others, first)
-    return merged if path is None else write_profile(merged, path)
+    return with_digest(merged) if path is None else write_profile(merged, path)
 
 
 def compare_profile(
@@ -182,13 +208,12 @@ def compare_profile(
         False
     """
     then = profile if isinstance(profile, ScannerProfile) else load_profile(profile)
-    if isinstance(scans, ScannerProfile):
-        return compare_profiles(then, scans)
-    if is_profile(Path(scans)):
-        return compare_profiles(then, load_profile(scans))
-    if not Path(scans).exists():
-        raise UsageError(f"{scans}: no such file or folder")
-    admitted = admit_scans({"scans": Path(scans)}, allow, False, progress, note, None)
+    now = open_side(scans)
+    if isinstance(now, ScannerProfile):
+        return compare_profiles(then, now)
+    if not now.exists():
+        raise UsageError(f"{now}: no such file or folder")
+    admitted = admit_scans({"scans": now}, allow, False, progress, note, None)
     return compare_profiles(then, measure_profile(admitted.scans["scans"], progress=progress))
 
 
@@ -218,6 +243,8 @@ def _new_file(out: Path | str | None) -> Path | None:
         raise UsageError(f"{path}: a profile's name ends in {SUFFIX}")
     if path.exists():
         refuse_existing(path)
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: its folder does not exist; make it first")
     return path
 
 

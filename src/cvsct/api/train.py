@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cvsct.api.model import Model
 from cvsct.api.profile import open_side
 from cvsct.api.training_scans import admit_scans, refuse_damaged
 from cvsct.core.download import Confirm, DownloadOptions
-from cvsct.core.errors import GeometryError, SeriesError, UsageError
+from cvsct.core.errors import GeometryError, SeriesError, TrainingError, UsageError
 from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
@@ -24,6 +26,7 @@ from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import Method, find_method, list_methods
 from cvsct.methods.settings import refuse_unknown_preset
 from cvsct.model.bundle import CENSUS, CHECKPOINT_FILE, SUMS_FILE, Bundle
+from cvsct.profile.file import with_digest
 from cvsct.profile.profile import ScannerProfile
 from cvsct.training.data.prepare import CACHE
 
@@ -187,6 +190,10 @@ def train(
     return Model(bundle, out.absolute())
 
 
+MOST_LOG_GAIN = 20.0
+"""Largest log gain of a fit that is believed; kernels reach 5 where no structure is left."""
+
+
 def _refuse_profiles(row: Method, profiles: Sequence[ScannerProfile]) -> None:
     """Refuse profiles for a method that learns from images.
 
@@ -196,6 +203,8 @@ def _refuse_profiles(row: Method, profiles: Sequence[ScannerProfile]) -> None:
     if profiles and row.fit is None:
         able = ", ".join(other.name for other in list_methods() if other.fit is not None)
         raise UsageError(f"{row.name} learns from images, not from a profile; {able} can")
+    if len({with_digest(profile).sha256 for profile in profiles}) < len(profiles):
+        raise UsageError("source and target are one profile; give those of two scanners")
 
 
 def _learn(
@@ -206,10 +215,32 @@ def _learn(
         a, b = (
             side.side if isinstance(side, ScannerProfile) else side for side in (source, target)
         )
-        return row.fit(a, b, request)
+        try:
+            bundle = row.fit(a, b, request)
+        except (np.linalg.LinAlgError, OverflowError) as error:
+            raise TrainingError(
+                f"the statistics of the sides cannot be fitted ({error}); measure them again"
+            ) from None
+        _refuse_absurd(bundle)
+        return bundle
     if isinstance(source, ScannerProfile) or isinstance(target, ScannerProfile):
         raise TypeError(f"{row.name} given a profile")  # refused before scans were read
     return row.train(source, target, request)
+
+
+def _refuse_absurd(bundle: Bundle) -> None:
+    """Refuse a fit that no scanners can have.
+
+    Raises:
+        TrainingError: if a value is not finite, or a gain beyond any sense.
+    """
+    for name, values in bundle.weights.items():
+        largest = float(np.abs(values).max(initial=0.0))
+        if not largest < (MOST_LOG_GAIN if "log_gain" in name else np.inf):
+            raise TrainingError(
+                f"the fit gives {name} up to {largest:.3g}, which no scanners have; check the "
+                "profiles"
+            )
 
 
 def _guarded(side: TrainingSide) -> GuardedSide:
@@ -222,7 +253,7 @@ def _guarded(side: TrainingSide) -> GuardedSide:
 def _identifiers(side: TrainingSide) -> list[str]:
     """Series of a side, or the hash of its profile."""
     if isinstance(side, ScannerProfile):
-        return [side.sha256] if side.sha256 else []
+        return [with_digest(side).sha256]
     return [facts.series_uid for facts in side.facts]
 
 

@@ -136,6 +136,11 @@ def _census(scans: Mapping[str, SeriesOnDisk], profiles: Mapping[str, ScannerPro
             warnings += side_warnings(side, scans[side].facts)
         elif side in profiles:
             rows += profile_rows(side, profiles[side])
+            if profiles[side].few_patients:
+                warnings.append(
+                    f"the {side} is a profile with sums of fewer than three patients; neither it "
+                    "nor what shows its figures is to be shared"
+                )
     return Census(tuple(rows), tuple(warnings))
 
 

@@ -9,6 +9,7 @@ import typer
 
 from cvsct.cli.console import add_inputs, is_dry_run, report_error, report_note, report_result
 from cvsct.core.errors import RefusedScansError, UsageError
+from cvsct.core.files import refuse_existing
 
 
 def profile(
@@ -75,7 +76,7 @@ def profile(
         return
     target = None if is_dry_run() else out
     if merge:
-        made = merge_profiles(merge, target)
+        made = merge_profiles(merge, target, allow=allow or ())
     else:
         try:
             made = fit_profile(
@@ -103,11 +104,17 @@ def _check_task(
     Raises:
         UsageError: saying what goes together.
     """
-    if sum(map(bool, (merge, show, compare))) > 1 or (scans and (merge or show)):
+    if sum(x is not None for x in (merge, show, compare)) > 1 or (scans and (merge or show)):
         raise UsageError("give SCANS --out, --merge ... --out, --show, or SCANS --compare")
     if compare and scans is None:
         raise UsageError("--compare takes a profile; give the SCANS of today as well")
     if not (merge or show or compare) and scans is None:
         raise UsageError("give SCANS to measure, or --merge, --show or --compare")
+    if compare and out is not None:
+        raise UsageError("--compare writes nothing; leave --out away, or use --json")
+    if show and out is not None and out.suffix != ".png":
+        raise UsageError(f"{out}: --show plots into a file that ends in .png")
+    if show and out is not None:
+        refuse_existing(out)
     if out is None and not (show or compare):
         raise UsageError("give the file to write: --out NAME.profile")

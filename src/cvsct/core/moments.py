@@ -28,11 +28,13 @@ class Moments:
         names: of the covariates.
         sums: for each stratum and frequency the sum of the products of each two terms.
         patients: distinct patients behind each of those sums.
+        by_patient: patches of each patient in each of them; no row where it is not known any more.
     """
 
     names: tuple[str, ...]
     sums: Float[np.ndarray, "strata n terms terms"]
     patients: Int[np.ndarray, "strata n"]
+    by_patient: Int[np.ndarray, "people strata n"]
 
     @classmethod
     def of(
@@ -52,8 +54,10 @@ class Moments:
         """
         n, terms = values.shape[1], len(covariates) + 2
         sums = np.zeros((n_strata, n, terms, terms))
-        patients = np.zeros((n_strata, n), dtype=np.int64)
+        people, person = np.unique(patient, return_inverse=True)
+        by_patient = np.zeros((len(people), n_strata, n), dtype=np.int32)
         known = np.isfinite(values)
+        np.add.at(by_patient, (person, stratum), known.astype(np.int32))
         x = np.column_stack([np.ones(len(values)), *covariates.values()])
         products: Float[np.ndarray, "patches square"] = (x[:, :, None] * x[:, None, :]).reshape(
             len(x), (terms - 1) ** 2
@@ -66,9 +70,7 @@ class Moments:
             sums[k, :, :-1, :-1] = (counted.T @ products[mine]).reshape(n, terms - 1, terms - 1)
             sums[k, :, :-1, -1] = sums[k, :, -1, :-1] = cross
             sums[k, :, -1, -1] = np.sum(y**2, axis=0)
-            for person in np.unique(patient[mine]):
-                patients[k] += known[mine & (patient == person)].any(axis=0)
-        return cls(tuple(covariates), sums, patients)
+        return cls(tuple(covariates), sums, (by_patient > 0).sum(axis=0), by_patient)
 
     @classmethod
     def nothing(cls, names: Sequence[str], n_strata: int, n: int) -> Moments:
@@ -78,19 +80,32 @@ class Moments:
             tuple(names),
             np.zeros((n_strata, n, terms, terms)),
             np.zeros((n_strata, n), dtype=np.int64),
+            np.zeros((0, n_strata, n), dtype=np.int32),
         )
 
     def __add__(self, other: Moments) -> Moments:
         """Sums over the patches of both; the fewer frequencies are filled up with nothing."""
         n = max(self.sums.shape[1], other.sums.shape[1])
         a, b = self.to(n), other.to(n)
-        return Moments(self.names, a.sums + b.sums, a.patients + b.patients)
+        people = np.concatenate([a.by_patient, b.by_patient])
+        return Moments(self.names, a.sums + b.sums, a.patients + b.patients, people)
 
     def kept_where(self, keep: Bool[np.ndarray, "strata n"]) -> Moments:
         """Sums in the cells that are kept; the others hold nothing."""
         return Moments(
-            self.names, self.sums * keep[:, :, None, None], np.where(keep, self.patients, 0)
+            self.names,
+            np.where(keep[:, :, None, None], self.sums, 0.0),
+            np.where(keep, self.patients, 0),
+            np.where(keep, self.by_patient, 0),
         )
+
+    def moved(self, to: Int[np.ndarray, " strata"]) -> Moments:
+        """Sums with each stratum added to the one that is given for it."""
+        like = np.zeros_like
+        sums, people = like(self.sums), like(self.by_patient)
+        np.add.at(sums, to, self.sums)
+        np.add.at(people.swapaxes(0, 1), to, self.by_patient.swapaxes(0, 1))
+        return Moments(self.names, sums, (people > 0).sum(axis=0), people)
 
     def to(self, n: int) -> Moments:
         """The first n frequencies, of which those beyond hold nothing."""
@@ -99,6 +114,7 @@ class Moments:
             self.names,
             np.pad(self.sums[:, :n], ((0, 0), (0, more), (0, 0), (0, 0))),
             np.pad(self.patients[:, :n], ((0, 0), (0, more))),
+            np.pad(self.by_patient[:, :, :n], ((0, 0), (0, 0), (0, more))),
         )
 
     def weighted(self, weight: Float[np.ndarray, " strata"]) -> Float[np.ndarray, "n terms terms"]:

@@ -24,6 +24,10 @@ from cvsct.guard.descriptor import (
 )
 from cvsct.guard.input_check import FLOORS, MARGIN, PIXEL_LIMITS, Headers, SideReference
 
+MOST_TIMES = 3.0
+"""A limit is at most so many times its floor: sums of several kernels or doses must not let all
+pass."""
+
 LARGEST_SD = 2.0
 """Standard deviations from the mean at which the largest of some scans is expected."""
 
@@ -89,7 +93,13 @@ class GuardSums:
             else 0.0,
         )
         learned = {
-            name: max(getattr(FLOORS, name), round(MARGIN * getattr(held_out, name), 2))
+            name: float(
+                np.clip(
+                    round(MARGIN * getattr(held_out, name), 2),
+                    getattr(FLOORS, name),
+                    MOST_TIMES * getattr(FLOORS, name),
+                )
+            )
             for name in PIXEL_LIMITS
         }
         return SideReference(headers, (mean,), replace(FLOORS, **learned), held_out, description)

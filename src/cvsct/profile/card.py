@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cvsct.core.text import columns
-from cvsct.profile.profile import MIN_PATCHES, MIN_PATIENTS, ScannerProfile
+from cvsct.profile.privacy import MIN_PATCHES, MIN_PATIENTS
+from cvsct.profile.profile import ScannerProfile
 
 FEW = (
     "CONTAINS SUMS OF FEWER THAN 3 PATIENTS (--allow-few-patients): a single patient can be "
@@ -14,7 +15,7 @@ FEW = (
 PRIVACY = """\
 Aggregate statistics of images: counts, sums and sums of products over patches of tissue, by
 stratum and spatial frequency. No image, no patch, no row of a patient or scan, no date, no
-identifier and no hash of one. No sum of fewer than {patches} patches or {patients} patients.
+identifier and no hash of one. No sum of fewer than {minimum}.
 Not proven anonymous. Who has a patient's images can test whether they are in the profile: of ten
 simulated patients and fewer with certainty, of fifty little better than by chance
 (docs/profiles.md). An image cannot be computed from it, for no position and no phase is kept.
@@ -53,9 +54,10 @@ def profile_card(profile: ScannerProfile) -> str:
         f"{texture.layout.step_per_mm:g}\n"
     )
     warning = FEW if profile.few_patients else ""
-    privacy = PRIVACY.format(
-        patches=MIN_PATCHES, patients=1 if profile.few_patients else MIN_PATIENTS
-    )
+    minimum = f"{MIN_PATCHES} patches"
+    if not profile.few_patients:
+        minimum += f" or {MIN_PATIENTS} patients, nor any difference of two"
+    privacy = PRIVACY.format(minimum=minimum)
     digest = f"\nsha256 {profile.sha256}\n" if profile.sha256 else ""
     return (
         f"{warning}Profile of a CT scanner (cvsct)\n\n{columns(rows)}\n\n{facts}\n{privacy}{digest}"

@@ -49,7 +49,7 @@ class ConstancyFigure:
     @property
     def kept(self) -> bool | None:
         """Whether the figure is within its tolerance; None where it is not known."""
-        if not np.isfinite(self.value):
+        if not np.isfinite([self.value, self.error]).all():
             return None
         return abs(self.value - self.expected) <= self.tolerance + 2 * self.error
 
@@ -77,8 +77,9 @@ class Constancy:
 
     @property
     def is_constant(self) -> bool:
-        """Whether every figure that is known is within its tolerance."""
-        return all(figure.kept is not False for figure in self.figures)
+        """Whether every figure that is known, one at least, is within its tolerance."""
+        verdicts = [figure.kept for figure in self.figures if figure.kept is not None]
+        return bool(verdicts) and all(verdicts)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -86,7 +87,8 @@ class Constancy:
             "constant": self.is_constant,
             "figures": [
                 {**asdict(figure), "kept": figure.kept,
-                 "value": figure.value if np.isfinite(figure.value) else None}
+                 **{key: None for key in ("value", "error")
+                    if not np.isfinite(getattr(figure, key))}}
                 for figure in self.figures
             ],
             "new_acquisitions": list(self.new_acquisitions),
@@ -111,7 +113,7 @@ def compare_profiles(then: ScannerProfile, now: ScannerProfile) -> Constancy:
             then.texture, now.texture, settings, settings.dose_law_sd,
             same_scanner(then.side, now.side),
         )  # fmt: skip
-    except TrainingError as error:
+    except (TrainingError, np.linalg.LinAlgError) as error:
         raise ProfileError(f"the scans and the profile cannot be compared: {error}") from None
     known = {str(group.acquisition) for group in then.groups}
     new = {str(group.acquisition) for group in now.groups} - known

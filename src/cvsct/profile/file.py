@@ -43,8 +43,15 @@ MAX_FREQUENCIES = 200
 ROUNDING = 1e-6
 """Relative rounding that sums may carry."""
 
-VALUE_RANGE = (-30.0, 60.0)
-"""Range of mean log power, and of CT numbers in the units of covariates, that any scan has."""
+VALUE_RANGES = {"guard_tissue": (0.0, 1.0), "guard_noise": (-100.0, 200.0),
+                "fat_mode": (-200.0, 200.0), "soft_mode": (-200.0, 200.0)}  # fmt: skip
+LOG_POWER_RANGE = (-30.0, 60.0)
+"""Range of the mean value of sums, by name; of all others, which sum log power or a load."""
+
+MOST_COVARIATE, MOST_COUNT = 1e3, 1e9
+"""Largest root mean square of a covariate or value, and largest count."""
+
+LEAST_PIXEL_MM, MAX_LENGTH_MM = 0.05, 100.0
 
 Text = Field(max_length=200)
 
@@ -80,7 +87,25 @@ def write_profile(profile: ScannerProfile, path: Path) -> ScannerProfile:
 
     Returns:
         The profile with its hash.
+
+    Raises:
+        ProfileError: if it would not be read again, as of pixels finer than any scanner's.
     """
+    text, arrays = _contents(profile)
+    _profile(path, _About.model_validate(json.loads(text)), arrays)
+    digest = _digest(text, arrays)
+    header = canonical_json({"format": FORMAT, "about": text, "sha256": digest})
+    write_atomic(path, save(arrays, metadata={HEADER_KEY: header}))
+    return replace(profile, sha256=digest)
+
+
+def with_digest(profile: ScannerProfile) -> ScannerProfile:
+    """The profile with the hash that its file would have."""
+    return profile if profile.sha256 else replace(profile, sha256=_digest(*_contents(profile)))
+
+
+def _contents(profile: ScannerProfile) -> tuple[str, dict[str, np.ndarray]]:
+    """All of a profile that is no array, as text, and its arrays."""
     about = {
         "groups": [
             {**asdict(group.acquisition), "n_patients": group.n_patients,
@@ -97,11 +122,7 @@ def write_profile(profile: ScannerProfile, path: Path) -> ScannerProfile:
         down, across = np.triu_indices(part.sums.shape[-1])
         arrays[f"{name}.sums"] = np.ascontiguousarray(part.sums[:, :, down, across])
         arrays[f"{name}.patients"] = np.ascontiguousarray(part.patients)
-    text = canonical_json(about)
-    digest = _digest(text, arrays)
-    header = canonical_json({"format": FORMAT, "about": text, "sha256": digest})
-    write_atomic(path, save(arrays, metadata={HEADER_KEY: header}))
-    return replace(profile, sha256=digest)
+    return canonical_json(about), arrays
 
 
 def read_profile(path: Path) -> ScannerProfile:
@@ -215,9 +236,13 @@ def _profile(path: Path, about: _About, arrays: Mapping[str, np.ndarray]) -> Sca
         n_patients=about.n_patients,
         few_patients=about.few_patients,
     )  # fmt: skip
-    lengths = np.array([*about.pixel_mm, *about.thickness_mm])
-    if not (np.isfinite(lengths).all() and (lengths >= 0).all() and (lengths < 1000).all()):
-        raise ProfileError(f"{path}: lengths of {lengths.tolist()} mm, expected 0 to 1000")
+    for what, (low, high), least in (
+        ("pixels", about.pixel_mm, LEAST_PIXEL_MM), ("slices", about.thickness_mm, 0.0),
+    ):  # fmt: skip
+        if not least <= low <= high < MAX_LENGTH_MM:
+            raise ProfileError(
+                f"{path}: {what} of {low:g} to {high:g} mm, expected {least:g} to {MAX_LENGTH_MM:g}"
+            )
     expected = empty.moments()
     names = {f"{name}.{kind}" for name in expected for kind in ("sums", "patients")}
     if set(arrays) != names:
@@ -230,8 +255,11 @@ def _profile(path: Path, about: _About, arrays: Mapping[str, np.ndarray]) -> Sca
         name: _moments(path, name, part, arrays[f"{name}.sums"], arrays[f"{name}.patients"])
         for name, part in expected.items()
     }
+    if any((part.patients > about.n_patients).any() for part in parts.values()):
+        raise ProfileError(f"{path}: sums of more patients than it says it holds")
     guard = GuardSums(parts.pop("guard_noise"), parts.pop("guard_tissue"))
-    return replace(empty, texture=Texture(layout=TextureLayout(), **parts), guard=guard)
+    profile = replace(empty, texture=Texture(layout=TextureLayout(), **parts), guard=guard)
+    return replace(profile, few_patients=profile.holds_few)
 
 
 def _has_axes(array: np.ndarray | None, axes: int) -> bool:
@@ -263,21 +291,24 @@ def _moments(
     sound = sound and bool(((patients > 0) == (counts > 0)).all())
     if not (sound and _possible(sums, name)):
         raise ProfileError(f"{path}: {name} holds sums that no scans have; measure it again")
-    return Moments(like.names, sums, patients)
+    return Moments(like.names, sums, patients, like.by_patient)
 
 
 def _possible(sums: Float[np.ndarray, "strata n terms terms"], name: str) -> bool:
-    """Whether items could have these sums of products: counts, and no negative variance."""
-    counts = sums[:, :, 0, 0]
-    if not (np.abs(counts - np.round(counts)) <= ROUNDING * (1 + counts)).all():
+    """Whether items could have these sums of products: counts, means and no negative variance."""
+    held = sums[sums[:, :, 0, 0] > 0]
+    if sums[sums[:, :, 0, 0] <= 0].any():
         return False
-    squares = np.diagonal(sums, axis1=2, axis2=3)
-    if (squares < 0).any():
+    counts = held[:, 0, 0]
+    if (np.abs(counts - np.round(counts)) > ROUNDING * (1 + counts)).any():
         return False
-    root = np.sqrt(squares)
-    bound = root[:, :, :, None] * root[:, :, None, :]
-    if (np.abs(sums) > bound * (1 + ROUNDING) + ROUNDING).any():  # Cauchy and Schwarz
+    squares = np.diagonal(held, axis1=1, axis2=2) / counts[:, None]
+    if (counts > MOST_COUNT).any() or (squares < 0).any() or (squares > MOST_COVARIATE**2).any():
         return False
-    mean = sums[:, :, 0, -1] / np.where(counts > 0, counts, 1.0)
-    low, high = (-200.0, 200.0) if name in ("fat_mode", "soft_mode", "guard_noise") else VALUE_RANGE
+    scale = np.sqrt(squares * counts[:, None]) + ROUNDING
+    alike = held / scale[:, :, None] / scale[:, None, :]
+    if len(held) and np.linalg.eigvalsh(alike).min() < -ROUNDING:
+        return False
+    low, high = VALUE_RANGES.get(name, LOG_POWER_RANGE)
+    mean = held[:, 0, -1] / counts
     return bool(((mean >= low) & (mean <= high)).all())

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Int
 
 from cvsct.core.moments import Moments
 from cvsct.core.progress import Progress, silent
-from cvsct.core.volume import Acquisition, CTVolume, ScanFacts, Scans, facts_of
+from cvsct.core.volume import UNNAMED, Acquisition, CTVolume, ScanFacts, Scans, facts_of
 from cvsct.guard.descriptor import Descriptor, describe
 from cvsct.guard.input_check import Headers, SideReference
 from cvsct.guard.side_sums import GuardSums
 from cvsct.methods.spectrum.side import MeasuredSide
-from cvsct.methods.spectrum.texture import Texture, TextureLayout, measure_texture, patients_of
+from cvsct.methods.spectrum.texture import (
+    TISSUE_EDGES_HU,
+    Texture,
+    TextureLayout,
+    measure_texture,
+)
 from cvsct.model.bundle import Domain
-
-MIN_PATCHES, MIN_PATIENTS = 30, 3
-"""Fewest patches and patients behind any sum of a profile that is written."""
+from cvsct.profile.privacy import (
+    MIN_PATIENTS,
+    OF_FEW,
+    SHARED,
+    all_or_nothing,
+    pooled,
+    without_spread,
+)
 
 MAX_SLICES = 300
 """Most slices of which a profile is measured."""
@@ -82,8 +93,13 @@ class ScannerProfile:
 
     @property
     def n_slices(self) -> int:
-        """Slices of those series, of which at most `MAX_SLICES` were measured."""
+        """Slices that were measured."""
         return sum(group.n_slices for group in self.groups)
+
+    @property
+    def acquisitions(self) -> tuple[Acquisition, ...]:
+        """Scanners, kernels and tube voltages."""
+        return tuple(group.acquisition for group in self.groups)
 
     @property
     def scanner(self) -> str:
@@ -110,7 +126,7 @@ class ScannerProfile:
     @property
     def reference(self) -> SideReference:
         """The scanner as the guard of a model knows it."""
-        known = [group.acquisition for group in self.groups]
+        known = self.acquisitions
         headers = Headers(
             manufacturers=tuple(sorted({a.manufacturer for a in known} - {""})),
             kernels=tuple(sorted({a.kernel for a in known} - {""})),
@@ -165,38 +181,53 @@ class ScannerProfile:
         )
 
     def shareable(self, few_patients: bool = False) -> ScannerProfile:
-        """The profile without sums of fewer than `MIN_PATCHES` patches or `MIN_PATIENTS` patients.
+        """The profile with nothing in it that stands for few patches or patients (`privacy`).
 
         Args:
-            few_patients: keep sums of fewer patients.
+            few_patients: let sums stand for one or two patients.
         """
-        least = 1 if few_patients else MIN_PATIENTS
-        kept = {name: part.kept_where(_enough(part, name, least)) for name, part in
-                self.moments().items()}  # fmt: skip
-        groups = [
-            group if group.n_patients >= least else replace(group, acquisition=OTHER)
+        least = OF_FEW if few_patients else SHARED
+        texture, guard = self.texture, self.guard
+        kept = {
+            name: pooled(part, _chains(name, part), least)
+            for name, part in texture.moments().items()
+            if name in POOLED
+        }
+        kept |= {
+            name: all_or_nothing(part, least.for_spread, 1)
+            for name, part in texture.moments().items()
+            if name in ("load", "fat_mode", "soft_mode")
+        }
+        kept["contrast"] = all_or_nothing(texture.contrast, least.patients, least.patches)
+        known = guard.noise, guard.tissue
+        if self.n_patients < least.for_spread:
+            known = without_spread(known[0]), without_spread(known[1])
+        noise, tissue = (all_or_nothing(part, least.patients, 1) for part in known)
+        named = [group for group in self.groups if group.n_patients >= least.patients]
+        rest = [
+            replace(group, acquisition=OTHER)
             for group in self.groups
+            if group.n_patients < least.patients
         ]
-        others = [group for group in groups if group.acquisition == OTHER]
-        named = [group for group in groups if group.acquisition != OTHER]
-        for group in others[1:]:
-            others[0] = _joined(others[0], group)
-        return replace(
+        others = [functools.reduce(_joined, rest)] if rest else []
+        shared = replace(
             self,
-            texture=Texture(
-                layout=self.texture.layout,
-                **{name: kept[name] for name in self.texture.moments()},
-            ),
-            guard=GuardSums(kept["guard_noise"], kept["guard_tissue"]),
-            groups=(*named, *others[:1]),
+            texture=Texture(layout=texture.layout, **kept),
+            guard=GuardSums(noise, tissue),
+            groups=(*named, *others),
             pixel_mm=_widened(self.pixel_mm),
             thickness_mm=_widened(self.thickness_mm),
-            few_patients=few_patients and any(
-                ((part.patients > 0) & (part.patients < MIN_PATIENTS)).any()
-                for part in kept.values()
-            ),
             sha256="",
-        )  # fmt: skip
+        )
+        return replace(shared, few_patients=shared.holds_few)
+
+    @property
+    def holds_few(self) -> bool:
+        """Whether a sum stands for one or two patients."""
+        return any(
+            bool(((part.patients > 0) & (part.patients < MIN_PATIENTS)).any())
+            for part in self.moments().values()
+        )
 
     def share_kept(self, of: ScannerProfile) -> float:
         """Share of the patches of another profile that this one has, 0 to 1."""
@@ -209,35 +240,48 @@ def measure_profile(
 ) -> ScannerProfile:
     """Measure the profile of scans, one scan in memory at a time.
 
-    Every sum is kept; `ScannerProfile.shareable` leaves out those of few patches or patients.
+    Every sum is kept; `ScannerProfile.shareable` leaves out what stands for few. Scans that name no
+    patient count as one patient together, for they may be of one.
 
     Args:
         max_slices: slices used in all, spread evenly over the scans.
     """
     facts = facts_of(scans)
+    people = [named(scan) for scan in facts]
     descriptors: list[Descriptor] = []
-    patients: list[str] = []
+    used: list[int] = []
+    slices: list[int] = []
 
-    def look(volume: CTVolume, patient: str) -> None:
+    def look(volume: CTVolume, number: int) -> None:
         descriptors.append(describe(volume.select([i]) for i in range(len(volume.hu))))
-        patients.append(patient)
+        used.append(number)
+        slices.append(len(volume.hu))
 
-    texture = measure_texture(scans, TextureLayout(), max_slices, "scans", progress, also=look)
-    domain = Domain.from_facts(facts)
+    texture = measure_texture(
+        scans, TextureLayout(), max_slices, "scans", progress, also=look, patients=people
+    )
+    measured = [replace(facts[i], shape=(n, *facts[i].shape[1:]))
+                for i, n in zip(used, slices, strict=True)]  # fmt: skip
+    domain = Domain.from_facts(measured)
     return ScannerProfile(
         texture=texture,
-        guard=GuardSums.of(descriptors, patients),
-        groups=_groups(facts),
+        guard=GuardSums.of(descriptors, [people[i] for i in used]),
+        groups=_groups(measured),
         pixel_mm=domain.pixel_mm,
         thickness_mm=domain.thickness_mm,
-        n_patients=len(set(patients_of(facts))),
+        n_patients=len({people[i] for i in used}),
     )
+
+
+def named(scan: ScanFacts) -> str:
+    """Patient that the headers of a scan name; those of all unnamed scans are one."""
+    return "" if scan.patient.startswith(UNNAMED) else scan.patient
 
 
 def _groups(facts: Sequence[ScanFacts]) -> tuple[AcquisitionGroup, ...]:
     members: dict[Acquisition, list[tuple[str, ScanFacts]]] = {}
-    for patient, scan in zip(patients_of(facts), facts, strict=True):
-        members.setdefault(scan.acquisition, []).append((patient, scan))
+    for scan in facts:
+        members.setdefault(scan.acquisition, []).append((named(scan), scan))
     return tuple(
         AcquisitionGroup(
             acquisition,
@@ -269,17 +313,11 @@ def _widened(lengths: tuple[float, float]) -> tuple[float, float]:
     return to_step(np.floor, lengths[0]), to_step(np.ceil, lengths[1])
 
 
-OF_PATIENTS = frozenset({"fat_mode", "soft_mode", "guard_noise", "guard_tissue", "load"})
-"""Sums over patients, scans or slices, each with at least as many patches of its own."""
-
-WHOLE = frozenset({"contrast", "load", "fat_mode", "soft_mode"})
-"""Sums whose strata tell a thing together: all are kept, or none."""
+POOLED = frozenset({"body", "by_ratio", "by_roughness", "within_slices", "slices"})
+"""Sums over patches, whose strata of few are added to their neighbors."""
 
 
-def _enough(part: Moments, name: str, least_patients: int) -> Bool[np.ndarray, "strata n"]:
-    """Cells that enough patches and patients stand behind."""
-    few = part.counts < (1 if name in OF_PATIENTS else MIN_PATCHES)
-    few |= part.patients < least_patients
-    if name in WHOLE and (few & (part.counts > 0)).any():
-        return np.zeros_like(few)
-    return ~few
+def _chains(name: str, part: Moments) -> list[Int[np.ndarray, " strata"]]:
+    """Strata in the order in which one is added to the next: of bodies, those of one tissue."""
+    apart = len(TISSUE_EDGES_HU) + 1 if name == "body" else 1
+    return [np.arange(first, len(part.sums), apart) for first in range(apart)]

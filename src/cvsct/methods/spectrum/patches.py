@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -72,14 +72,6 @@ class Patches:
 
     def __len__(self) -> int:
         return len(self.mean_hu)
-
-    def up_to(self, count: int) -> Patches:
-        """Patches restricted to the first `count` frequencies."""
-        return replace(self, log_power=self.log_power[:, :count])
-
-    def joined(self, other: Patches) -> Patches:
-        """Patches of both."""
-        return _concatenate([self, other])
 
     def take(self, which: Int[np.ndarray, " some"]) -> Patches:
         """Patches at the given indices."""

@@ -51,9 +51,11 @@ def noise_offset(
     layout = TextureLayout(step_per_mm=float(f[1]))
     kind = PatchKind(HOMOGENEOUS_PATCH_MM, "soft", min_fraction=1.0)
     patches = volume_patches(volume, np.arange(len(volume.hu)), f, [kind])
+    if not patches:  # slices smaller than a patch
+        return None
     try:
         soft = SoftTissue.of(soft_texture(patches[0], layout), "harmonized")
-    except (IndexError, TrainingError):
+    except TrainingError:
         return None
     by_ratio = soft.texture.by_ratio
     sums = by_ratio.weighted(soft.homogeneous)

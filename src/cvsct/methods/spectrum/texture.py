@@ -152,7 +152,8 @@ def measure_texture(
     side: str,
     progress: Progress = silent,
     soft: bool = True,
-    also: Callable[[CTVolume, str], None] | None = None,
+    also: Callable[[CTVolume, int], None] | None = None,
+    patients: Sequence[str] = (),
 ) -> Texture:
     """Measure the statistics of scans, one scan in memory at a time.
 
@@ -160,7 +161,8 @@ def measure_texture(
         max_slices: slices used in all, spread evenly over the scans.
         side: what the scans are called in messages.
         soft: whether soft tissue is measured too.
-        also: called with the slices that are used of each scan, and its patient.
+        also: called with the slices that are used of each scan, and its number.
+        patients: of the scans; by default those that headers name, and unnamed scans by themselves.
     """
     facts = facts_of(scans)
     reach = max(map(_highest_frequency, facts))
@@ -169,11 +171,11 @@ def measure_texture(
     if soft:
         kinds.append(PatchKind(HOMOGENEOUS_PATCH_MM, "soft", min_fraction=1.0))
     ends = list(accumulate(scan.shape[0] for scan in facts))
-    names = patients_of(facts)
+    names = patients or patients_of(facts)
 
     def look(volume: CTVolume, numbers: Int[np.ndarray, " slices"]) -> None:
         if also is not None:
-            also(volume, names[int(np.searchsorted(ends, numbers[0], side="right"))])
+            also(volume, int(np.searchsorted(ends, numbers[0], side="right")))
 
     patches = domain_patches(scans, frequencies, kinds, max_slices, side, progress, look)
     body, soft_tissue = patches[0], patches[1] if soft else patches[0].take(np.arange(0))
@@ -302,10 +304,7 @@ def _highest_frequency(scan: ScanFacts) -> float:
 def _log_noise(
     log_power: Float[np.ndarray, "patches n"], frequencies_per_mm: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " patches"]:
-    """Mean log power of each patch where noise is strong; of coarse pixels, at the highest third.
-
-    Patches that reach neither have the typical one of the others.
-    """
+    """Mean log power of patches where noise is strong; of coarse pixels, at the highest third."""
     low, high = NOISE_BAND_PER_MM
     band = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
     log_noise = mean_over_patches(log_power[:, band].T)
@@ -339,12 +338,12 @@ def _slice_means(
         [one, *map(root_weighted, covariates.values()), root_weighted(band[:, 0])]
     )
     moments = Moments.nothing(tuple(covariates), n_strata, 1)
-    of_group, persons = stratum[known][first], patient[known][first]
+    of_group = stratum[known][first]
     for k in np.unique(of_group):
         mine = terms[of_group == k]
         moments.sums[k, 0] = mine.T @ mine
-        moments.patients[k, 0] = len(np.unique(persons[of_group == k]))
-    return moments
+    people = Moments.of({}, band, stratum, n_strata, patient)
+    return replace(moments, patients=people.patients, by_patient=people.by_patient)
 
 
 def _loads(soft: Patches, patient: Int[np.ndarray, " patches"]) -> Moments:
