@@ -313,7 +313,7 @@ def test_a_model_with_settings_of_earlier_versions_is_applied_as_ever(
     source, target = [world(1, SHARP_MM)], [world(2, SOFT_MM)]
     row = METHODS[method]
     trained = row.train(source, target, request(method))
-    retired = {"classes": 12, "refine": True, "local_mm": 5.6}
+    retired = {"classes": 12, "local_mm": 5.6}
     assert set(retired) == RETIRED
     replace(trained, settings={**trained.settings, **retired}).write(tmp_path / "old")
     old, new = Bundle.read(tmp_path / "old"), trained.write(tmp_path / "new")

@@ -25,7 +25,8 @@ ABLE = ("spectrum", "spectrum-plain", "band-energy")
 def fitted(method: str, source: Side, target: Side) -> Bundle:
     row = find_method(method)
     assert row.fit is not None
-    return row.fit(source, target, TrainingRequest(method, Path("unused"), row.settings))
+    settings = row.settings | ({"refine": False} if method == "spectrum" else {})  # needs images
+    return row.fit(source, target, TrainingRequest(method, Path("unused"), settings))
 
 
 def largest_difference(a: Bundle, b: Bundle) -> float:

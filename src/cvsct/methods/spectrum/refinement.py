@@ -1,13 +1,15 @@
-"""Correction of the noise gain by what it leaves between matched soft tissue of both scanners.
+"""Correction of the noise gain by the difference that remains after filtering.
 
-The first estimate of the noise gain comes from the most homogeneous tissue
-(`methods.spectrum.separate_gains`). It is uncertain where the dose law is, for another body is
-thicker and its homogeneous tissue lies elsewhere. The power of all soft tissue at equal roughness,
-CT number and expected noise (`matched_tissue.soft_tissue_ratio`) gives a second estimate: it should
-change as noise and structure do by their gains, each by its share. What is left corrects the gain
-band by band, as far as the first estimate was uncertain of its level. How it changes with radius is
-better known from homogeneous tissue and is kept. Both sides count alike, so that swapping them
-inverts the gains.
+The first estimate of the noise gain comes from homogeneous tissue
+(`methods.spectrum.separate_gains`). It is uncertain, because the dose law is, and because
+homogeneous tissue lies elsewhere in another body. The local energy of bands at matched tissue
+(`methods.spectrum.tissue_samples`) gives a second estimate from all soft tissue: source scans are
+filtered and compared with the target's, target scans are filtered back and compared with the
+source's, and half of the difference of the two corrections is taken, so that swapping the domains
+still inverts the gains.
+
+Both estimates err. The correction of the level weighs by how uncertain the first one was. It needs
+the images of both sides: a side that is a profile leaves the first estimate as it is.
 """
 
 from __future__ import annotations
@@ -17,72 +19,75 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.moments import mean_value
-from cvsct.methods.bands import UNSCALED, Bands
-from cvsct.methods.spectrum.matched_tissue import soft_tissue_ratio
-from cvsct.methods.spectrum.noise_law import NoiseLaw
+from cvsct.core.progress import Note, Progress, log_note
+from cvsct.core.volume import CTVolume, Scans, facts_of
+from cvsct.methods.bands import UNSCALED, Bands, RadialFilter
+from cvsct.methods.spectrum.block_filter import filter_blocks
 from cvsct.methods.spectrum.separate_gains import SeparateGains
-from cvsct.methods.spectrum.soft_tissue_noise import at_reference
-from cvsct.methods.spectrum.texture import Texture
+from cvsct.methods.spectrum.tissue_samples import (
+    TissueSamples,
+    fit_energy_gains,
+    measure_prepared_samples,
+    unchanged,
+)
 
-BAND_PER_MM = 0.15
-"""Distance between the centers of the bands in which the gain is corrected."""
+BAND_PER_MM, LOCAL_MM = 0.15, 5.6
+MAX_SLICES = 16
+"""Most slices of each side, spread evenly."""
 
 CORRECTION_SD = 0.05
 """Standard error of a correction's log gain: the difference that matched tissue still has."""
-
-LEAST_FREQUENCIES = 0.5
-"""Fewest frequencies of a band, by their shares, at which the ratio must be known."""
 
 MAX_CORRECTION = float(np.log(1.6))
 
 
 def refine_noise_gain(
-    source: Texture,
-    target: Texture,
+    source: Scans,
+    target: Scans,
     gains: SeparateGains,
     frequencies_per_mm: Float[np.ndarray, " n"],
+    max_gain: float,
+    progress: Progress,
+    note: Note = log_note,
 ) -> SeparateGains:
-    """Correct the noise gain once; sides that share too few frequencies leave it as it is."""
+    """Correct the noise gain once; coarse pixels leave the gains unchanged.
+
+    Args:
+        note: told that the pixels reach no band above the two that only tell tissue.
+    """
     f = frequencies_per_mm
-    ratio = soft_tissue_ratio(source, target)
-    middle = ratio.radius_sq[0]
-    noise = gains.noise + (middle - 1) * gains.noise_radial
-    forth = _change(_noise_share(source, gains.laws.source, gains, gains.source_noise),
-                    noise, gains.structure)  # fmt: skip
-    back = _change(_noise_share(target, gains.laws.target, gains, gains.target_noise),
-                   -noise, -gains.structure)  # fmt: skip
-    left = 0.5 * (ratio.level - 0.5 * (forth - back))
+    pixel_mm = max(min(min(scan.pixel_mm) for scan in facts_of(side)) for side in (source, target))
+    bands = Bands.of(pixel_mm, BAND_PER_MM)
+    if bands.count <= UNSCALED:
+        note(
+            f"pixels of {pixel_mm:.3g} mm show too little of the texture to correct the gain of "
+            "noise by what filtering leaves: that correction is left out"
+        )
+        return gains
+
+    def measure_side(scans: Scans, name: str, reverse: bool) -> list[TissueSamples]:
+        """Tissue samples of the scans as they are, and filtered."""
+        block_gains = gains.in_direction(f, max_gain, reverse)
+
+        def filtered(volume: CTVolume) -> CTVolume:
+            return volume.with_hu(filter_blocks(volume, block_gains))
+
+        flat = RadialFilter(f, np.zeros_like(f))
+        return measure_prepared_samples(
+            scans, flat, bands, LOCAL_MM, MAX_SLICES, name, progress, [unchanged, filtered]
+        )
+
+    a, a_filtered = measure_side(source, "source", False)
+    b, b_filtered = measure_side(target, "target", True)
+    forth, middle_forth = fit_energy_gains(a_filtered, b)
+    back, middle_back = fit_energy_gains(b_filtered, a)
+    level, slope = 0.5 * (forth - back).T
     trust = gains.noise_sd**2 / (gains.noise_sd**2 + CORRECTION_SD**2)
-    bands = Bands(round(float(f[-1]) / BAND_PER_MM) + 1, BAND_PER_MM)
-    correction = np.zeros_like(f)
-    for band in range(UNSCALED, bands.count):
-        share = bands.share(band, f)
-        weight = np.where(np.isfinite(left), share, 0.0)
-        if weight.sum() >= LEAST_FREQUENCIES:
-            mean = float(np.nan_to_num(left) @ weight / weight.sum())
-            correction += np.clip(trust * mean, -MAX_CORRECTION, MAX_CORRECTION) * share
-    return replace(gains, noise=gains.noise + correction)
-
-
-def _noise_share(
-    side: Texture, law: NoiseLaw, gains: SeparateGains, noise: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " n"]:
-    """Share of the power of soft tissue that is noise, 0 to 1."""
-    form = at_reference(side.by_roughness, law, gains.laws.reference)
-    power = mean_value(side.by_roughness.total, form)
-    share: Float[np.ndarray, " n"] = np.exp(np.minimum(noise - np.nan_to_num(power), 0.0))
-    return share
-
-
-def _change(
-    noise_share: Float[np.ndarray, " n"],
-    noise_log_gain: Float[np.ndarray, " n"],
-    structure_log_gain: Float[np.ndarray, " n"],
-) -> Float[np.ndarray, " n"]:
-    """Change of log power by gains of noise and of structure."""
-    changed: Float[np.ndarray, " n"] = np.log(
-        noise_share * np.exp(2 * noise_log_gain)
-        + (1 - noise_share) * np.exp(2 * structure_log_gain)
+    middle = 0.5 * (middle_forth + middle_back)
+    level = trust * level + slope * (1 - middle)  # from the mean squared radius to 100 mm
+    shape = np.stack([bands.share(band, f) for band in range(UNSCALED, bands.count)])
+    return replace(
+        gains,
+        noise=gains.noise + np.clip(level, -MAX_CORRECTION, MAX_CORRECTION) @ shape,
+        noise_radial=gains.noise_radial + np.clip(slope, -MAX_CORRECTION, MAX_CORRECTION) @ shape,
     )
-    return changed

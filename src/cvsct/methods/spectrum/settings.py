@@ -52,8 +52,9 @@ class SpectrumSettings(RatioSettings):
     restore_clipped, dose_law_sd, dose_level and synthesis have no effect."""
 
     refine: bool = True
-    """Whether the gain of noise is corrected once by what it leaves between all soft tissue of
-    both sides, matched by roughness, CT number and expected noise."""
+    """Whether the gains for noise and structure are corrected once by the difference that
+    remains between the filtered training scans and the other side. Without effect where a side is
+    a profile."""
 
     tone: Literal["auto", "keep", "match"] = "auto"
     """Treatment of differences in CT numbers. `auto` corrects fat and soft tissue where at least

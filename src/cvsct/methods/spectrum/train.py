@@ -16,14 +16,15 @@ from cvsct.methods.spectrum.noise_law import NoiseLaw
 from cvsct.methods.spectrum.refinement import refine_noise_gain
 from cvsct.methods.spectrum.separate_gains import SeparateGains
 from cvsct.methods.spectrum.settings import SpectrumSettings
-from cvsct.methods.spectrum.side import Side, measured_sides, same_scanner
+from cvsct.methods.spectrum.side import MeasuredSide, Side, measured_sides, same_scanner
 from cvsct.model.bundle import Bundle
 
 
 def train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bundle:
     """Train `spectrum`: gains between two scanners as functions of frequency in cycles/mm.
 
-    `methods.spectrum.kernel_ratio` says how. Scans and what was measured of them give one model.
+    `methods.spectrum.kernel_ratio` says how. Scans and what was measured of them give one model,
+    but for the correction after filtering, which needs the images of both sides.
 
     Raises:
         UsageError: for settings that do not exist.
@@ -56,9 +57,12 @@ def train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bund
         }
     else:
         gains = fit.separate
-        if settings.refine:
-            n = len(f)
-            gains = refine_noise_gain(a.texture.up_to(n), b.texture.up_to(n), gains, f)
+        if settings.refine and not (
+            isinstance(source, MeasuredSide) or isinstance(target, MeasuredSide)
+        ):
+            gains = refine_noise_gain(
+                source, target, gains, f, settings.max_gain, request.progress, request.note
+            )
         source_hu, target_hu = gains.soft_tissue_hu
         tone_hu = 0.0
         if settings.tone == "match":
