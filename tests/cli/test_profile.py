@@ -138,6 +138,16 @@ def test_one_side_may_be_scans(sites: Path, profiles: Path, tmp_path: Path, run:
     bundle = Bundle.read(tmp_path / "model")
     assert bundle.guard["calibrated_on"]["a2b"].endswith("slices of the scans it learned from")
     assert bundle.guard["calibrated_on"]["b2a"].startswith("no image")
+    for scan, learned in (("sharp/0", True), ("soft/0", None)):
+        out = tmp_path / "harmonized" / scan
+        reverse = [] if learned else ["--reverse"]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        code, _, err = run("harmonize", sites / scan, "--model", tmp_path / "model", "--out", out,
+                           *reverse)  # fmt: skip
+        assert code == 0, err
+        guard = json.loads((out / "manifest.json").read_text())["figures"]["series"][0]["guard"]
+        assert bool(guard["scan"].get("learned_slices")) is bool(learned)
+        assert ("learned_slices" in guard["scan"]) is bool(learned)
 
 
 def test_networks_say_that_they_need_images(profiles: Path, tmp_path: Path, run: Run) -> None:

@@ -32,6 +32,8 @@ class SliceHashes:
     Args:
         key: as hexadecimal text.
         hashes: one for each slice, as hexadecimal text.
+        complete: whether all scans that were learned from are among them; not where a side was a
+            profile. What is found was learned from, what is not found is then unknown.
 
     Example:
         >>> import numpy as np
@@ -42,11 +44,14 @@ class SliceHashes:
 
     key: str
     hashes: frozenset[str]
+    complete: bool = True
 
     @classmethod
-    def of(cls, key: str, planes: Iterable[Num[np.ndarray, "rows columns"]]) -> SliceHashes:
+    def of(
+        cls, key: str, planes: Iterable[Num[np.ndarray, "rows columns"]], complete: bool = True
+    ) -> SliceHashes:
         """Hash slices in HU."""
-        return cls(key, frozenset(_hash(key, plane) for plane in planes))
+        return cls(key, frozenset(_hash(key, plane) for plane in planes), complete)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> SliceHashes:
@@ -60,11 +65,16 @@ class SliceHashes:
             raise TypeError(f"hashes are a list, not {type(hashes).__name__}")
         if len(bytes.fromhex(key)) > MAX_KEY_BYTES:
             raise ValueError(f"the key has more than {MAX_KEY_BYTES} bytes")
-        return cls(key, frozenset(map(str, hashes)))
+        return cls(key, frozenset(map(str, hashes)), record.get("complete", True) is True)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a model or a manifest; the order tells nothing of the scans."""
-        return {"key": self.key, "hashes": sorted(self.hashes)}
+        partly = {} if self.complete else {"complete": False}
+        return {"key": self.key, "hashes": sorted(self.hashes), **partly}
+
+    def told(self, count: int) -> bool:
+        """Whether a number of slices found here tells if a scan was learned from."""
+        return self.complete or count > 0
 
     def count(self, hu: Num[np.ndarray, "slices rows columns"]) -> int:
         """Number of slices in HU that have a hash here."""

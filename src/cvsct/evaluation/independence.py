@@ -63,7 +63,8 @@ def independence_of(
         scans: the scans of each side.
 
     Returns:
-        None where nothing is known: without a manifest, or of a model that holds no hashes.
+        None where nothing is known: without a manifest, or of a model that holds no hashes, or
+        not those of all its scans and none of these.
     """
     try:
         known = SliceHashes.from_json(manifest["figures"][LEARNED])
@@ -76,6 +77,8 @@ def independence_of(
         for side in TESTED_SIDES
         if side in scans
     }
+    if not known.told(sum(map(sum, counts.values()))):
+        return None
     return Independence(
         learned={side: sum(of_series) for side, of_series in counts.items()},
         series={

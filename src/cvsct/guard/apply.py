@@ -108,7 +108,8 @@ class Guard:
         descriptor = describe(sample.select([i]) for i in range(len(sample.hu)))
         verdict = judge_scan(facts, descriptor, self.source, self.target, self.overrides, position)
         if self.learned is not None:
-            verdict = replace(verdict, n_learned=self.learned.count(sample.hu))
+            count = self.learned.count(sample.hu)
+            verdict = replace(verdict, n_learned=count if self.learned.told(count) else None)
         if verdict.kind == "out_of_domain" and self.overrides.actions[SCAN] == "refuse":
             raise GuardError(verdict.refusal())
         return verdict

@@ -192,20 +192,20 @@ def calibrate_guard(
                      + "; ".join(reasons))  # fmt: skip
         progress("guard", done, steps)
     _open_series.cache_clear()
-    # Of a profile no hash is known: which of its scans a model learned from cannot be told.
     images = [side.series for side in given.values() if isinstance(side, ImagedSide)]
-    hashed = len(images) == len(given)
+    complete = len(images) == len(given)  # of a profile no scan is known
+    learned_series = [series for side_series in images for series in side_series]
     guard = {
         "limits": limits,
         "calibrated_on": calibrated_on,
         "known": {name: side.to_json() for name, side in sides.items()},
-        **({LEARNED: _hashes([*images[0], *images[1]]).to_json()} if hashed else {}),
+        **({LEARNED: _hashes(learned_series, complete).to_json()} if images else {}),
         **({"beyond_highest": beyond} if beyond else {}),
     }
     return replace(bundle, guard=json.loads(json.dumps(guard, allow_nan=False)))
 
 
-def _hashes(all_series: Sequence[SeriesFiles]) -> SliceHashes:
+def _hashes(all_series: Sequence[SeriesFiles], complete: bool) -> SliceHashes:
     """Hashes of the slices that `core.sampling` takes of every training series.
 
     The key follows from the series, so that the same training writes the same model.
@@ -219,6 +219,7 @@ def _hashes(all_series: Sequence[SeriesFiles]) -> SliceHashes:
             for opened in map(open_headers, all_series)
             for i in sample_of(len(opened))
         ),
+        complete,
     )
 
 
