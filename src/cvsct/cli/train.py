@@ -26,8 +26,10 @@ def train(
     method: Annotated[
         str, typer.Argument(help="A row of `cvsct methods`.", autocompletion=complete_method)
     ],
-    source: Annotated[Path, typer.Option(help="Scans of scanner A: DICOM or NIfTI in any tree.")],
-    target: Annotated[Path, typer.Option(help="Scans of scanner B. Other patients are fine.")],
+    source: Annotated[Path, typer.Option(help="Scans of scanner A: DICOM or NIfTI; or a profile.")],
+    target: Annotated[
+        Path, typer.Option(help="Scans of scanner B, or a profile. Other patients are fine.")
+    ],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
     preset: Annotated[
         Literal["paper", "stable", "cpu"], typer.Option(help="Settings of a network's training.")
