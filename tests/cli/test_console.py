@@ -20,7 +20,10 @@ from tests.support.commands import Run
 from tests.support.dicom_files import stored_values, write_series
 
 COMMANDS = sorted(each.callback.__name__ for each in app.registered_commands if each.callback)
-WRITING = ["benchmark", "demo", "evaluate", "features", "groups", "harmonize", "simulate", "train"]
+WRITING = [
+    "benchmark", "demo", "evaluate", "features", "groups", "harmonize", "profile", "simulate",
+    "train",
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -37,6 +36,8 @@ DRY_RUN_HELP = "Check the arguments and tell what would be done; write nothing."
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make a TOML file's values the defaults of options that are not given."""
+    import tomllib
+
     if path is None or context.resilient_parsing:
         return path
     try:

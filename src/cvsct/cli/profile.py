@@ -9,7 +9,6 @@ import typer
 
 from cvsct.cli.console import add_inputs, is_dry_run, report_error, report_note, report_result
 from cvsct.core.errors import RefusedScansError, UsageError
-from cvsct.core.files import refuse_existing
 
 
 def profile(
@@ -114,7 +113,7 @@ def _check_task(
         raise UsageError("--compare writes nothing; leave --out away, or use --json")
     if show and out is not None and out.suffix != ".png":
         raise UsageError(f"{out}: --show plots into a file that ends in .png")
-    if show and out is not None:
-        refuse_existing(out)
+    if show and out is not None and out.exists():
+        raise UsageError(f"{out}: exists; choose another name or delete it")
     if out is None and not (show or compare):
         raise UsageError("give the file to write: --out NAME.profile")
