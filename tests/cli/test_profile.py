@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import Dataset
 
 from cvsct.api.profile import bundled_profiles, load_profile
 from cvsct.core.errors import UsageError
@@ -17,10 +15,7 @@ from cvsct.profile.privacy import MIN_PATCHES, MIN_PATIENTS
 from tests.conftest import phantom_hu
 from tests.support.commands import Run
 from tests.support.dicom_files import write_series
-
-
-def _name_patient(ds: Dataset, _: int, name: str) -> None:
-    ds.PatientID = name
+from tests.support.profiles import write_patient
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +25,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for site, blur_px, first in (("sharp", 0.0, 20), ("soft", 0.8, 30)):
         for patient in range(3):
             hu = phantom_hu(first + patient, blur_px, slices=4)
-            write_series(
-                root / site / str(patient),
-                stored=(hu + 1024).astype("<u2"),
-                series=f"1.2.{first + patient}",
-                change=partial(_name_patient, name=f"{site}{patient}"),
-            )
+            write_patient(root / site / str(patient), first + patient, hu, f"{site}{patient}")
     return root
 
 

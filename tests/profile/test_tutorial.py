@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from functools import partial
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset
 
 from cvsct.api.profile import load_profile
 from tests.conftest import phantom_hu
 from tests.support.commands import Run
-from tests.support.dicom_files import write_series
+from tests.support.profiles import write_patient
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "profiles.md"
 SITES = {
@@ -30,19 +28,12 @@ def commands() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line.startswith("cvsct ")]
 
 
-def _name_patient(ds: Dataset, _: int, name: str) -> None:
-    ds.PatientID = name
-
-
 def write_sites(root: Path) -> None:
     """Two patients at each site, as the simulation of the tutorial would write them."""
     for number, (site, blur_px) in enumerate(SITES.items()):
         for patient in (10 * number, 10 * number + 1):
-            stored = (phantom_hu(60 + patient, blur_px, size_px=256) + 1024).astype("<u2")
-            write_series(
-                root / site / str(patient), stored=stored, series=f"1.2.{60 + patient}",
-                change=partial(_name_patient, name=f"patient {patient}"),
-            )  # fmt: skip
+            hu = phantom_hu(60 + patient, blur_px, size_px=256)
+            write_patient(root / site / str(patient), 60 + patient, hu, f"patient {patient}")
 
 
 def test_the_tutorial_runs(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
 
 from cvsct.core.volume import Acquisition, CTVolume
 from cvsct.profile.profile import ScannerProfile, measure_profile
 from tests.conftest import make_volume, phantom_hu
+from tests.support.dicom_files import write_series
 
 SOFT_PX = 0.8
 
@@ -45,3 +50,13 @@ def patients(first: int, last: int, blur_px: float = 0.0, kernel: str = "K1") ->
 def profile_of(first: int, last: int, blur_px: float = 0.0) -> ScannerProfile:
     """Profile of the patients with these numbers, with every sum kept."""
     return measure_profile(patients(first, last, blur_px))
+
+
+def write_patient(folder: Path, number: int, hu: np.ndarray, name: str) -> None:
+    """Write a series of a patient of that name as DICOM."""
+
+    def name_patient(ds: Dataset, _: int) -> None:
+        ds.PatientID = name
+
+    stored = (hu + 1024).astype("<u2")
+    write_series(folder, stored=stored, series=f"1.2.{number}", change=name_patient)

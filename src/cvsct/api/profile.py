@@ -8,10 +8,11 @@ from pathlib import Path
 from cvsct.api.training_scans import admit_scans
 from cvsct.core.errors import ProfileError, UsageError
 from cvsct.core.files import refuse_existing
-from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.progress import Note, Progress, log_note, no_note, silent
 from cvsct.core.text import did_you_mean
 from cvsct.guard.input_check import vendor
 from cvsct.guard.training_set import MIXED, parse_allowed
+from cvsct.model.pretrained import ROOT
 from cvsct.profile.compare import Constancy, compare_profiles
 from cvsct.profile.file import SUFFIX, is_profile, read_profile, with_digest, write_profile
 from cvsct.profile.privacy import MIN_PATIENTS
@@ -27,7 +28,6 @@ __all__ = [
     "open_side",
 ]
 
-BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 LEAST_KEPT = 0.9
 """Share of patches from which on nothing is said of those that are left out."""
 
@@ -45,8 +45,8 @@ def fit_profile(
 ) -> ScannerProfile:
     """Measure the profile of a scanner: texture statistics of its scans, without any image.
 
-    Sums of fewer than 30 patches or three patients are left out, so that the profile may differ a
-    little from the scans; a note says how many patches are lost.
+    No sum, and no difference of two, stands for fewer than 30 patches or three patients: strata of
+    few are added to their neighbors, and a note says how many patches are lost where it is many.
 
     Args:
         scans: scans of one scanner, DICOM or NIfTI in any tree of folders.
@@ -79,7 +79,7 @@ def fit_profile(
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
     admitted = admit_scans(
-        {"scans": source}, allow, skip_refused, progress, note, (note, _no_note)
+        {"scans": source}, allow, skip_refused, progress, note, (note, no_note)
     ).scans["scans"]
     whole = measure_profile(admitted, max_slices, progress)
     if any(not named(scan) for scan in admitted.facts):
@@ -121,7 +121,7 @@ def load_profile(profile: Path | str) -> ScannerProfile:
     path = Path(profile)
     names = bundled_profiles()
     if not path.exists() and str(path) in names:
-        return read_profile(BUNDLED / f"{path}{SUFFIX}")
+        return read_profile(ROOT / f"{path}{SUFFIX}")
     if not path.exists():
         raise ProfileError(
             f"{path}: no such profile; {did_you_mean(str(path), names)}give a file that "
@@ -132,7 +132,7 @@ def load_profile(profile: Path | str) -> ScannerProfile:
 
 def bundled_profiles() -> tuple[str, ...]:
     """Names of the profiles of simulated scanners that come with the package."""
-    return tuple(sorted(path.stem for path in BUNDLED.glob(f"*{SUFFIX}")))
+    return tuple(sorted(path.stem for path in ROOT.glob(f"*{SUFFIX}")))
 
 
 def merge_profiles(
@@ -226,8 +226,8 @@ def open_side(side: Path | str | ScannerProfile) -> Path | ScannerProfile:
     if isinstance(side, ScannerProfile):
         return side
     path = Path(side)
-    named = not path.exists() and str(side) in bundled_profiles()
-    return load_profile(path) if is_profile(path) or named else path
+    is_name = not path.exists() and str(side) in bundled_profiles()
+    return load_profile(path) if is_profile(path) or is_name else path
 
 
 def _new_file(out: Path | str | None) -> Path | None:
@@ -246,7 +246,3 @@ def _new_file(out: Path | str | None) -> Path | None:
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: its folder does not exist; make it first")
     return path
-
-
-def _no_note(message: str) -> None:
-    """Drop a table that is of no use for one side."""

@@ -17,7 +17,7 @@ from cvsct.core.download import Confirm, DownloadOptions
 from cvsct.core.errors import GeometryError, SeriesError, TrainingError, UsageError
 from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import Manifest
-from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.progress import Note, Progress, log_note, no_note, silent
 from cvsct.core.workers import is_first_rank
 from cvsct.guard.calibrate import GuardedSide, ImagedSide, calibrate_guard
 from cvsct.guard.training_set import parse_allowed
@@ -126,7 +126,7 @@ def train(
     )
     progress = progress if first else silent
     row.obtain_files(
-        config, DownloadOptions(confirm, dry_run, progress, note if first else _no_note)
+        config, DownloadOptions(confirm, dry_run, progress, note if first else no_note)
     )
     notes: list[str] = []
 
@@ -255,10 +255,6 @@ def _identifiers(side: TrainingSide) -> list[str]:
     if isinstance(side, ScannerProfile):
         return [with_digest(side).sha256]
     return [facts.series_uid for facts in side.facts]
-
-
-def _no_note(message: str) -> None:
-    """Drop a note, which the first rank gives."""
 
 
 def _refuse_out(out: Path, row: Method, resume: bool, limited: bool) -> None:

@@ -17,7 +17,7 @@ from cvsct.io.dicom.header import label
 from cvsct.io.left_out import lines
 from cvsct.io.scans import SeriesOnDisk
 from cvsct.profile.profile import ScannerProfile
-from cvsct.training.data.census import HEAD, SIDES, Census, side_rows, side_warnings
+from cvsct.training.data.census import HEAD, SIDES, Census, side_rows, side_warnings, span
 
 SKIP_REMEDY = "; repair or remove what is named, or go on without it by --skip-refused"
 """End of a message that refuses series."""
@@ -146,18 +146,13 @@ def _census(scans: Mapping[str, SeriesOnDisk], profiles: Mapping[str, ScannerPro
 
 def profile_rows(side: str, profile: ScannerProfile) -> list[tuple[str, ...]]:
     """Rows of the census for a side that is a profile."""
-
-    def span(lengths: tuple[float, float]) -> str:
-        low, high = f"{lengths[0]:.3g}", f"{lengths[1]:.3g}"
-        return "unknown" if not lengths[1] else low if low == high else f"{low} to {high}"
-
     return [
         (
             f"{side} (profile)",
             group.acquisition.scanner or "unknown",
             group.acquisition.kernel or "unknown",
             f"{group.acquisition.kvp:g}" if group.acquisition.kvp else "unknown",
-            span(profile.thickness_mm),
+            span([mm for mm in profile.thickness_mm if mm]),
             span(profile.pixel_mm),
             str(group.n_patients),
             str(group.n_series),

@@ -101,8 +101,7 @@ class Moments:
 
     def moved(self, to: Int[np.ndarray, " strata"]) -> Moments:
         """Sums with each stratum added to the one that is given for it."""
-        like = np.zeros_like
-        sums, people = like(self.sums), like(self.by_patient)
+        sums, people = np.zeros_like(self.sums), np.zeros_like(self.by_patient)
         np.add.at(sums, to, self.sums)
         np.add.at(people.swapaxes(0, 1), to, self.by_patient.swapaxes(0, 1))
         return Moments(self.names, sums, (people > 0).sum(axis=0), people)
@@ -163,6 +162,22 @@ def centered(
     outer = first[..., :, None] * first[..., None, :]
     apart: Float[np.ndarray, "*lead terms terms"] = sums - outer / np.where(count > 0, count, 1.0)
     return apart
+
+
+def squares_about_mean(
+    sums: Float[np.ndarray, "n terms terms"], form: Form
+) -> Float[np.ndarray, " n"]:
+    """Sum of squares of a linear form about its mean, no less than 0 whatever rounding leaves."""
+    squares: Float[np.ndarray, " n"] = np.maximum(
+        np.einsum("t,ntu,u->n", form, centered(sums), form), 0.0
+    )
+    return squares
+
+
+def mean_and_variance(sums: Float[np.ndarray, "terms terms"], form: Form) -> tuple[float, float]:
+    """Mean and variance of a linear form over the patches of one sum; 0 where there are none."""
+    count = max(float(sums[0, 0]), 1e-9)
+    return float(sums[0] @ form) / count, float(squares_about_mean(sums[None], form)[0]) / count
 
 
 def lowest(

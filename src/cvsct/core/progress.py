@@ -18,6 +18,10 @@ def silent(what: str, done: int, total: int) -> None:
     """Ignore progress."""
 
 
+def no_note(message: str) -> None:
+    """Drop a remark."""
+
+
 def log_note(message: str) -> None:
     """Write a remark to the log, as a warning."""
     logger.warning(message)

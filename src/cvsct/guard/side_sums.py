@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.moments import Moments, centered, mean_value, numbered
+from cvsct.core.moments import Moments, mean_value, numbered, squares_about_mean
 from cvsct.guard.descriptor import (
     FREQUENCIES_PER_MM,
     N_ANATOMY,
@@ -110,7 +110,7 @@ def _variance(
 ) -> Float[np.ndarray, " n"]:
     """Variance of a linear form over scans, at each frequency; NaN for fewer than two."""
     count = sums[:, 0, 0]
-    squares = np.maximum(np.einsum("t,ntu,u->n", form, centered(sums), form), 0.0)
+    squares = squares_about_mean(sums, form)
     return np.where(count > 1, squares / np.maximum(count - 1, 1.0), np.nan)
 
 

@@ -85,9 +85,15 @@ class RadialFilter:
     log_gain: Float[np.ndarray, " n"]
 
 
-def tissue_mask(volume: CTVolume) -> Bool[np.ndarray, "slices rows columns"]:
-    """Mask of soft tissue in the blurred image, without padding."""
-    mask = soft_tissue_of(blurred(volume.hu))
+def tissue_mask(
+    volume: CTVolume, outline: Float[np.ndarray, "slices rows columns"] | None = None
+) -> Bool[np.ndarray, "slices rows columns"]:
+    """Mask of soft tissue in the blurred image, without padding.
+
+    Args:
+        outline: the blurred image, where it is known (`core.masks.blurred`).
+    """
+    mask = soft_tissue_of(blurred(volume.hu) if outline is None else outline)
     return mask if volume.padding is None else mask & ~volume.padding
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from cvsct.core.download import DownloadOptions
 from cvsct.core.errors import MissingExtraError, UsageError
@@ -19,9 +19,11 @@ from cvsct.core.text import did_you_mean
 from cvsct.core.volume import Scans
 from cvsct.methods.base import Loader, RunOptions, Trainer, TrainingRequest
 from cvsct.methods.settings import PRESETS, SettingInfo, describe_settings, read_settings
-from cvsct.methods.spectrum.side import Side
 from cvsct.methods.volume_mapping import VolumeMapping
 from cvsct.model.bundle import Bundle, Direction
+
+if TYPE_CHECKING:
+    from cvsct.methods.spectrum.side import Side
 
 Kind = Literal["classical", "unpaired", "paired"]
 DEFAULT_PRESET = "cpu"

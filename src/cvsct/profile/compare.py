@@ -115,8 +115,7 @@ def compare_profiles(then: ScannerProfile, now: ScannerProfile) -> Constancy:
         )  # fmt: skip
     except (TrainingError, np.linalg.LinAlgError) as error:
         raise ProfileError(f"the scans and the profile cannot be compared: {error}") from None
-    known = {str(group.acquisition) for group in then.groups}
-    new = {str(group.acquisition) for group in now.groups} - known
+    new = set(map(str, now.acquisitions)) - set(map(str, then.acquisitions))
     return Constancy(_figures(fit, then, now), tuple(sorted(new)))
 
 

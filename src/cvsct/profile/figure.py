@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError, need_extra
-from cvsct.core.moments import Moments, centered, mean_value
+from cvsct.core.moments import Moments, mean_value, squares_about_mean
 from cvsct.guard.descriptor import TISSUE_EDGES_HU
 from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue
+from cvsct.methods.spectrum.texture import ENERGY_EDGES
 from cvsct.profile.profile import ScannerProfile
 
 
@@ -36,8 +37,7 @@ def _mean_and_sd(
     sums = part.weighted(weight)
     value = part.form(value=1.0)
     count = np.maximum(sums[:, 0, 0], 1.0)
-    variance = np.maximum(np.einsum("t,ntu,u->n", value, centered(sums), value), 0.0) / count
-    return mean_value(sums, value), np.sqrt(variance)
+    return mean_value(sums, value), np.sqrt(squares_about_mean(sums, value) / count)
 
 
 def plot_profile(profile: ScannerProfile, path: Path) -> None:
@@ -60,12 +60,12 @@ def plot_profile(profile: ScannerProfile, path: Path) -> None:
         spectra.plot(f, noise, "--", color="C1", label="most homogeneous soft tissue, 20 mm")
     spectra.set(xlabel="cycles/mm", ylabel="ln power, HU² mm²")
     spectra.legend(fontsize=7, frameon=False)
-    body = profile.texture.body.patches.reshape(-1, 3)
-    bottom = np.zeros(len(body))
+    body = profile.texture.body_patches
+    bottom, middle = np.zeros(len(body)), ENERGY_EDGES[0] - 0.5 + np.arange(len(body))
     for column, name, hatch in zip(
         body.T, ("lung", "edges of tissues", "soft tissue, bone"), ("", "//", ".."), strict=True
     ):
-        patches.bar(np.arange(len(body)) + 2.5, column, bottom=bottom, label=name, hatch=hatch)
+        patches.bar(middle, column, bottom=bottom, label=name, hatch=hatch)
         bottom += column
     patches.set(xlabel="ln low-frequency power", ylabel="patches of bodies in a stratum")
     patches.legend(fontsize=7, frameon=False)

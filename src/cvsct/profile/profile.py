@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from cvsct.guard.input_check import Headers, SideReference
 from cvsct.guard.side_sums import GuardSums
 from cvsct.methods.spectrum.side import MeasuredSide
 from cvsct.methods.spectrum.texture import (
-    TISSUE_EDGES_HU,
+    N_TISSUES,
     Texture,
     TextureLayout,
     measure_texture,
@@ -307,10 +308,9 @@ def _range(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float
 
 
 def _widened(lengths: tuple[float, float]) -> tuple[float, float]:
-    def to_step(round_to: Callable[[float], float], length: float) -> float:
-        return round(float(round_to(round(length / LENGTH_STEP_MM, 6))) * LENGTH_STEP_MM, 2)
-
-    return to_step(np.floor, lengths[0]), to_step(np.ceil, lengths[1])
+    low, high = (round(length / LENGTH_STEP_MM, 6) for length in lengths)
+    steps = math.floor(low), math.ceil(high)
+    return round(steps[0] * LENGTH_STEP_MM, 2), round(steps[1] * LENGTH_STEP_MM, 2)
 
 
 POOLED = frozenset({"body", "by_ratio", "by_roughness", "within_slices", "slices"})
@@ -319,5 +319,5 @@ POOLED = frozenset({"body", "by_ratio", "by_roughness", "within_slices", "slices
 
 def _chains(name: str, part: Moments) -> list[Int[np.ndarray, " strata"]]:
     """Strata in the order in which one is added to the next: of bodies, those of one tissue."""
-    apart = len(TISSUE_EDGES_HU) + 1 if name == "body" else 1
+    apart = N_TISSUES if name == "body" else 1
     return [np.arange(first, len(part.sums), apart) for first in range(apart)]

@@ -29,7 +29,7 @@ from cvsct.methods.spectrum.matched_tissue import MatchedTissue, smooth_log_gain
 from cvsct.methods.spectrum.separate_gains import SeparateGains, fit_separate_gains
 from cvsct.methods.spectrum.settings import RatioSettings
 from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue
-from cvsct.methods.spectrum.texture import TISSUE_EDGES_HU, Texture
+from cvsct.methods.spectrum.texture import Texture
 from cvsct.methods.spectrum.tone import ToneDifference, tone_difference
 
 MIN_PATCHES = 30
@@ -153,8 +153,7 @@ def _last_shared_index(source: Texture, target: Texture) -> int:
 
 def _noise_share(texture: Texture) -> Float[np.ndarray, " n"]:
     """Share of the mean power that is noise, read off the most homogeneous soft tissue."""
-    body = texture.body
-    patches = body.patches.reshape(-1, len(TISSUE_EDGES_HU) + 1)
+    body, patches = texture.body, texture.body_patches
     soft = np.zeros_like(patches)
     soft[:, -1] = patches[:, -1]
     soft = soft if soft.sum() >= MIN_PATCHES else patches

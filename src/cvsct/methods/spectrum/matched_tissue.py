@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.moments import Moments, centered
-from cvsct.methods.spectrum.texture import TISSUE_EDGES_HU, Texture
+from cvsct.core.moments import Moments, mean_and_variance
+from cvsct.methods.spectrum.texture import N_TISSUES, Texture
 
 MIN_OVERLAP = 15.0
 """Smallest effective number of matched patches (half the harmonic mean in each stratum)."""
@@ -65,8 +65,7 @@ class MatchedTissue:
             TrainingError: if they share too little.
         """
         sides = source.body, target.body
-        energies = [_by_energy(side).sum(axis=1) for side in sides]
-        a, b = energies
+        a, b = (side.body_patches.sum(axis=1) for side in (source, target))
         overlap = float(np.sum(a * b / np.maximum(a + b, 1)))
         if overlap < MIN_OVERLAP:
             raise TrainingError(
@@ -82,7 +81,7 @@ class MatchedTissue:
                 to = np.zeros((2 + len(tissue) + len(used), len(names) + 2))
                 to[0, 0] = index - 0.5
                 to[1 + np.arange(len(tissue)), tissue] = 1
-                energy = cell // (len(TISSUE_EDGES_HU) + 1)
+                energy = cell // N_TISSUES
                 to[1 + len(tissue) + np.searchsorted(used, energy), 0] = 1
                 to[-1, -1] = 1
                 moments.append(side.sums[cell])
@@ -136,14 +135,6 @@ class MatchedTissue:
                     self.regressors[known], self.moments[known, index], noise[known, index]
                 )
         return ratio, sd
-
-
-def _by_energy(body: Moments) -> Float[np.ndarray, "energies tissues"]:
-    """Patches by low-frequency power and tissue."""
-    patches: Float[np.ndarray, "energies tissues"] = body.patches.reshape(
-        -1, len(TISSUE_EDGES_HU) + 1
-    )
-    return patches
 
 
 def _structure_ratio(
@@ -251,11 +242,8 @@ def soft_tissue_ratio(source: Texture, target: Texture) -> SoftTissueRatio:
 
 def _radius_range(side: Moments) -> tuple[float, float, float]:
     """Mean squared radius of patches, and two standard deviations below and above it."""
-    sums = side.total[1]
-    form = side.form(radius=1.0)
-    count = max(float(sums[0, 0]), 1.0)
-    mean = float(sums[0] @ form) / count
-    sd = float(np.sqrt(max(float(form @ centered(sums) @ form), 0.0) / count))
+    mean, variance = mean_and_variance(side.total[1], side.form(radius=1.0))
+    sd = float(np.sqrt(variance))
     return mean, max(mean - 2 * sd, 0.0), mean + 2 * sd
 
 

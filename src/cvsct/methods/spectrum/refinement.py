@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from cvsct.core.progress import Note, Progress, log_note
 from cvsct.core.volume import CTVolume, Scans, facts_of
-from cvsct.methods.bands import UNSCALED, Bands, RadialFilter
+from cvsct.methods.bands import UNSCALED, Bands
 from cvsct.methods.spectrum.block_filter import filter_blocks
 from cvsct.methods.spectrum.separate_gains import SeparateGains
 from cvsct.methods.spectrum.tissue_samples import (
@@ -72,9 +72,8 @@ def refine_noise_gain(
         def filtered(volume: CTVolume) -> CTVolume:
             return volume.with_hu(filter_blocks(volume, block_gains))
 
-        flat = RadialFilter(f, np.zeros_like(f))
         return measure_prepared_samples(
-            scans, flat, bands, LOCAL_MM, MAX_SLICES, name, progress, [unchanged, filtered]
+            scans, bands, LOCAL_MM, MAX_SLICES, name, progress, [unchanged, filtered]
         )
 
     a, a_filtered = measure_side(source, "source", False)

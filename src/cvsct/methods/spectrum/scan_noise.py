@@ -17,8 +17,8 @@ from cvsct.methods.spectrum.patches import PatchKind, volume_patches
 from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue
 from cvsct.methods.spectrum.texture import (
     HOMOGENEOUS_PATCH_MM,
-    NOISE_BAND_PER_MM,
     TextureLayout,
+    in_noise_band,
     soft_texture,
 )
 
@@ -63,6 +63,5 @@ def noise_offset(
         mean_value(sums, by_ratio.form(**{name: 1.0})) for name in ("value", "noise", "slice_noise")
     )
     over = power - laws.log_power(law, noise, slice_noise) - noise_log_power
-    low, high = NOISE_BAND_PER_MM
-    over = over[(f >= low) & (f <= high) & np.isfinite(over)]
+    over = over[in_noise_band(f) & np.isfinite(over)]
     return float(np.clip(over.mean(), -MOST_OFFSET, MOST_OFFSET)) if len(over) else None

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import TrainingError
-from cvsct.core.moments import Form, Moments, centered, lowest, mean_value
+from cvsct.core.moments import Form, Moments, centered, lowest, mean_and_variance, mean_value
 from cvsct.methods.spectrum.matched_tissue import smooth_log_gain
 from cvsct.methods.spectrum.noise_law import OVERLAP, NoiseLaw
 from cvsct.methods.spectrum.texture import HOMOGENEOUS_PATCH_MM, Texture
@@ -104,10 +104,10 @@ class SoftTissue:
 
     def _of_homogeneous(self, covariate: str) -> tuple[float, float]:
         """Mean and variance of a covariate in homogeneous tissue."""
-        sums = self.texture.by_ratio.weighted(self.homogeneous)[1]
-        form = self.texture.by_ratio.form(**{covariate: 1.0})
-        count = max(float(sums[0, 0]), 1e-9)
-        return float(sums[0] @ form) / count, max(float(form @ centered(sums) @ form) / count, 0.0)
+        by_ratio = self.texture.by_ratio
+        return mean_and_variance(
+            by_ratio.weighted(self.homogeneous)[1], by_ratio.form(**{covariate: 1.0})
+        )
 
 
 def at_reference(moments: Moments, law: NoiseLaw, reference: float) -> Form:

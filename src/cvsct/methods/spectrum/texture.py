@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cvsct.core.masks import FAT, LUNG, SOFT_TISSUE, UNENHANCED_ORGANS, HURange
 from cvsct.core.moments import Moments, numbered
@@ -45,6 +45,18 @@ MIN_IN_SLICE = 4
 """Fewest patches of soft tissue in a slice whose tube load counts."""
 
 SOFT_COVARIATES = ("noise", "slice_noise", "radius", "hu", "roughness")
+
+
+N_TISSUES = len(TISSUE_EDGES_HU) + 1
+N_BODY_STRATA = (len(ENERGY_EDGES) + 1) * N_TISSUES
+N_RATIO, N_ROUGHNESS = len(RATIO_EDGES) + 1, len(ROUGHNESS_EDGES) + 1
+
+
+def in_noise_band(frequencies_per_mm: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Whether each frequency lies in `NOISE_BAND_PER_MM`."""
+    low, high = NOISE_BAND_PER_MM
+    inside: Bool[np.ndarray, " n"] = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
+    return inside
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,12 @@ class Texture:
     def frequencies_per_mm(self) -> Float[np.ndarray, " n"]:
         """Frequencies of the power, in cycles/mm."""
         return self.layout.step_per_mm * np.arange(self.body.sums.shape[1])
+
+    @property
+    def body_patches(self) -> Float[np.ndarray, "energies tissues"]:
+        """Patches of bodies by low-frequency power and tissue."""
+        patches: Float[np.ndarray, "energies tissues"] = self.body.patches.reshape(-1, N_TISSUES)
+        return patches
 
     @property
     def n_body(self) -> int:
@@ -210,7 +228,7 @@ def texture_of(
     shape = body.log_power[:, low] - energy[:, None]
     tissue = np.digitize(body.mean_hu, TISSUE_EDGES_HU)
     hu = body.mean_hu / 1000
-    stratum = np.digitize(energy, ENERGY_EDGES) * (len(TISSUE_EDGES_HU) + 1) + tissue
+    stratum = np.digitize(energy, ENERGY_EDGES) * N_TISSUES + tissue
     middle = np.mean(ENERGY_EDGES)
     columns = (
         hu, hu**2, energy - middle, *shape.T[:-1], body.log_noise, body.slice_log_noise,
@@ -230,15 +248,13 @@ def texture_of(
             strict=True,
         )
     )  # fmt: skip
-    low_band, high_band = NOISE_BAND_PER_MM
-    in_band = (f >= low_band) & (f <= high_band)
-    band = mean_over_patches(soft.log_power[:, in_band].T)[:, None]
-    by_ratio, n_ratio = np.digitize(ratio, RATIO_EDGES), len(RATIO_EDGES) + 1
-    by_roughness = np.digitize(log_roughness, ROUGHNESS_EDGES)
-    n_roughness = len(ROUGHNESS_EDGES) + 1
-    every = Moments.of(covariates, band, by_roughness, n_roughness, soft_patient)
+    band = mean_over_patches(soft.log_power[:, in_noise_band(f)].T)[:, None]
+    by_ratio, by_roughness = (
+        np.digitize(ratio, RATIO_EDGES), np.digitize(log_roughness, ROUGHNESS_EDGES),
+    )  # fmt: skip
+    every = Moments.of(covariates, band, by_roughness, N_ROUGHNESS, soft_patient)
     means = _slice_means(
-        n_roughness, covariates, band, by_roughness, soft_patient, soft.slice_number
+        N_ROUGHNESS, covariates, band, by_roughness, soft_patient, soft.slice_number
     )
     apart = every.sums - means.sums
     apart[:, :, 0] = apart[:, :, :, 0] = 0.0
@@ -250,13 +266,13 @@ def texture_of(
     return Texture(
         layout=layout,
         body=of_body,
-        by_ratio=Moments.of(covariates, soft.log_power, by_ratio, n_ratio, soft_patient),
+        by_ratio=Moments.of(covariates, soft.log_power, by_ratio, N_RATIO, soft_patient),
         by_roughness=Moments.of(
-            covariates, soft.log_power, by_roughness, n_roughness, soft_patient
+            covariates, soft.log_power, by_roughness, N_ROUGHNESS, soft_patient
         ),
         within_slices=within,
         slices=_slice_means(
-            n_ratio,
+            N_RATIO,
             covariates,
             band,
             by_ratio,
@@ -278,22 +294,18 @@ def soft_texture(soft: Patches, layout: TextureLayout) -> Texture:
 
 def empty_texture(layout: TextureLayout, n: int) -> Texture:
     """Statistics of no scans, with so many frequencies."""
-    n_ratio, n_roughness = len(RATIO_EDGES) + 1, len(ROUGHNESS_EDGES) + 1
     return Texture(
         layout=layout,
         body=Moments.nothing(layout.body_covariates, N_BODY_STRATA, n),
-        by_ratio=Moments.nothing(SOFT_COVARIATES, n_ratio, n),
-        by_roughness=Moments.nothing(SOFT_COVARIATES, n_roughness, n),
-        within_slices=Moments.nothing(SOFT_COVARIATES, n_roughness, 1),
-        slices=Moments.nothing(SOFT_COVARIATES, n_ratio, 1),
+        by_ratio=Moments.nothing(SOFT_COVARIATES, N_RATIO, n),
+        by_roughness=Moments.nothing(SOFT_COVARIATES, N_ROUGHNESS, n),
+        within_slices=Moments.nothing(SOFT_COVARIATES, N_ROUGHNESS, 1),
+        slices=Moments.nothing(SOFT_COVARIATES, N_RATIO, 1),
         load=Moments.nothing(["slice_noise"], 2, 1),
         contrast=Moments.nothing([], 3, 1),
         fat_mode=Moments.nothing(["size"], 1, 1),
         soft_mode=Moments.nothing(["size"], 1, 1),
     )
-
-
-N_BODY_STRATA = (len(ENERGY_EDGES) + 1) * (len(TISSUE_EDGES_HU) + 1)
 
 
 def _highest_frequency(scan: ScanFacts) -> float:
@@ -305,9 +317,7 @@ def _log_noise(
     log_power: Float[np.ndarray, "patches n"], frequencies_per_mm: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " patches"]:
     """Mean log power of patches where noise is strong; of coarse pixels, at the highest third."""
-    low, high = NOISE_BAND_PER_MM
-    band = (frequencies_per_mm >= low) & (frequencies_per_mm <= high)
-    log_noise = mean_over_patches(log_power[:, band].T)
+    log_noise = mean_over_patches(log_power[:, in_noise_band(frequencies_per_mm)].T)
     for row in np.flatnonzero(~np.isfinite(log_noise)):
         reached = log_power[row, np.isfinite(log_power[row])]
         log_noise[row] = reached[-(len(reached) // 3) :].mean() if len(reached) else np.nan

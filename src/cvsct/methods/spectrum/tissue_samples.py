@@ -17,7 +17,7 @@ from scipy import ndimage
 from cvsct.core.masks import blurred, body_of
 from cvsct.core.progress import Progress
 from cvsct.core.volume import CTVolume, Scans
-from cvsct.methods.bands import UNSCALED, Bands, RadialFilter, radius_sq, tissue_mask
+from cvsct.methods.bands import UNSCALED, Bands, radius_sq, tissue_mask
 from cvsct.methods.sampling import measure_slices
 from cvsct.methods.spectrum.expected_noise import expected_noise
 
@@ -33,6 +33,8 @@ STRUCTURE_SIGMAS = 2.5
 ENERGY_FLOOR_HU2, STRUCTURE_FLOOR_HU2 = 1e-3, 1.0
 """Offsets added before logarithms: far below the rounding to 1 HU (0.08 HU²), and above it."""
 
+UNFILTERED = np.array([0.0, 1.0]), np.zeros(2)
+"""Frequencies and log gain of no filter."""
 
 MIN_SAMPLES = 100
 """Fewest tissue samples a side; with fewer, a band keeps the gain of the filter."""
@@ -145,7 +147,6 @@ def unchanged(volume: CTVolume) -> CTVolume:
 
 def measure_prepared_samples(
     scans: Scans,
-    before: RadialFilter,
     bands: Bands,
     local_mm: float,
     max_slices: int,
@@ -163,9 +164,7 @@ def measure_prepared_samples(
     """
 
     def measure(volume: CTVolume, _: Int[np.ndarray, " slices"]) -> list[list[TissueSamples]]:
-        return [
-            list(_slice_samples(prepare(volume), before, bands, local_mm)) for prepare in prepared
-        ]
+        return [list(_slice_samples(prepare(volume), bands, local_mm)) for prepare in prepared]
 
     scan_samples = measure_slices(
         scans, max_slices, measure, f"band energy of the {side}", progress
@@ -190,9 +189,7 @@ def _concatenate(parts: Sequence[TissueSamples]) -> TissueSamples:
     )
 
 
-def _slice_samples(
-    volume: CTVolume, before: RadialFilter, bands: Bands, local_mm: float
-) -> Iterator[TissueSamples]:
+def _slice_samples(volume: CTVolume, bands: Bands, local_mm: float) -> Iterator[TissueSamples]:
     reached = Bands.of(max(volume.geometry.pixel_mm), bands.step_per_mm).count
     if (
         reached <= UNSCALED
@@ -201,11 +198,11 @@ def _slice_samples(
         return
     blocks = _Blocks.of(volume, local_mm)
     radii = blocks.mean(radius_sq(volume))
-    slice_bands = bands.split(volume, before.frequencies_per_mm, before.log_gain)
+    slice_bands = bands.split(volume, *UNFILTERED)
     outline = blurred(volume.hu)
     expected = expected_noise(volume, inside=body_of(outline))
     for mask, noise, parts in zip(
-        tissue_mask(volume), expected.log_power, slice_bands, strict=True
+        tissue_mask(volume, outline), expected.log_power, slice_bands, strict=True
     ):
         share = blocks.local(mask.astype(np.float32))
         sampled = blocks.every_third(share > MIN_TISSUE_SHARE)

@@ -111,15 +111,16 @@ def _row(side: str, scanner: str, kernel: str, facts: Sequence[ScanFacts]) -> tu
         scanner,
         kernel,
         ", ".join(f"{voltage:g}" for voltage in voltages) or "unknown",
-        _span([scan.thickness_mm for scan in facts if scan.thickness_mm]),
-        _span([mm for scan in facts for mm in scan.pixel_mm]),
+        span([scan.thickness_mm for scan in facts if scan.thickness_mm]),
+        span([mm for scan in facts for mm in scan.pixel_mm]),
         str(len(patients) or "unknown"),
         str(len(facts)),
         str(sum(scan.shape[0] for scan in facts)),
     )
 
 
-def _span(lengths: Sequence[float]) -> str:
+def span(lengths: Sequence[float]) -> str:
+    """Lengths in mm from the shortest to the longest, as text."""
     if not lengths:
         return "unknown"
     low, high = f"{min(lengths):.3g}", f"{max(lengths):.3g}"
@@ -152,7 +153,7 @@ def side_warnings(side: str, facts: Sequence[ScanFacts]) -> Iterator[str]:
     thick = sorted({scan.thickness_mm for scan in facts if scan.thickness_mm > 0})
     if thick and _factor_apart(thick[0], thick[-1]):
         yield (
-            f"the {side} mixes slices of {_span(thick)} mm thickness: thin ones are noisier and "
+            f"the {side} mixes slices of {span(thick)} mm thickness: thin ones are noisier and "
             "sharper; give one thickness"
         )
     unnamed = sum(
