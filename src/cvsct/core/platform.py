@@ -7,9 +7,11 @@ standard library: the process that decodes compressed frames uses it too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -127,6 +129,31 @@ def open_no_link(path: Path) -> int:
     if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
         raise OSError(f"{path} is a link")
     return os.open(path, _REGULAR_FILE)
+
+
+def read_regular_file(path: Path, limit_bytes: int) -> bytes:
+    """Content of a file of others: no link, which can lead anywhere, no pipe, and of bounded size.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        OSError: if it cannot be read, with the reason as `strerror`; of a file that is too large
+            `errno` is EFBIG, and `strerror` its size.
+    """
+    try:
+        descriptor = open_no_link(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = "a link, expected a file" if path.is_symlink() else error.strerror
+        raise OSError(error.errno or errno.EIO, reason or "unreadable") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file")
+    with os.fdopen(descriptor, "rb") as stream:
+        if status.st_size > limit_bytes:
+            raise OSError(errno.EFBIG, f"{status.st_size} bytes")
+        return stream.read(status.st_size)  # the limit would be allocated
 
 
 def permit_as_usual(descriptor: int) -> None:

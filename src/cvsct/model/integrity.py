@@ -6,14 +6,13 @@ may do is bounded as well: its size, where it may lie, and what an ONNX graph ma
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
-import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from cvsct.core.errors import ModelError
-from cvsct.core.platform import open_no_link
+from cvsct.core.platform import read_regular_file
 
 MAX_SUMS_BYTES = 2**20
 
@@ -73,24 +72,18 @@ def read_files(
 def _read_regular_file(folder: Path, name: str, limit: int) -> bytes:
     """Read a regular file of the folder; links are refused, as they can lead anywhere."""
     try:
-        descriptor = open_no_link(folder / name)
+        return read_regular_file(folder / name, limit)
     except FileNotFoundError:
         raise ModelError(
             f"{folder}: {name} is missing; copy the whole model folder again"
         ) from None
     except OSError as error:
-        link = (folder / name).is_symlink()
-        reason = "a link, expected a file" if link else error.strerror
-        raise ModelError(
-            f"{folder}: {name} cannot be read ({reason}); copy the model with the files themselves"
-        ) from None
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ModelError(f"{folder}: {name} is no regular file; copy the model folder again")
-        if status.st_size > limit:
+        if error.errno == errno.EFBIG:
             raise ModelError(
-                f"{folder}: {name} has {status.st_size} bytes, no model more than {limit}; "
+                f"{folder}: {name} has {error.strerror}, no model more than {limit}; "
                 "copy it again from its source"
-            )
-        return stream.read(status.st_size)  # `limit` would be allocated
+            ) from None
+        raise ModelError(
+            f"{folder}: {name} cannot be read ({error.strerror}); copy the model with the files "
+            "themselves"
+        ) from None

@@ -7,10 +7,9 @@ hash finds damage; whoever can write a profile can write its hash too.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
-import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -26,7 +25,7 @@ from safetensors.numpy import load, save
 from cvsct.core.errors import ProfileError, one_line
 from cvsct.core.files import canonical_json, write_atomic
 from cvsct.core.moments import Moments
-from cvsct.core.platform import open_no_link
+from cvsct.core.platform import read_regular_file
 from cvsct.core.volume import Acquisition
 from cvsct.guard.side_sums import GuardSums
 from cvsct.methods.spectrum.texture import Texture, TextureLayout, empty_texture
@@ -167,23 +166,15 @@ def _read(path: Path) -> bytes:
         ProfileError: if it is none.
     """
     try:
-        descriptor = open_no_link(path)
+        return read_regular_file(path, MAX_BYTES)
     except FileNotFoundError:
         raise ProfileError(f"{path}: no such profile") from None
     except OSError as error:
-        link = path.is_symlink()
-        reason = "a link, expected a file" if link else (error.strerror or "unreadable")
-        raise ProfileError(f"{path}: cannot be read ({reason})") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ProfileError(f"{path}: no regular file, expected a profile")
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if status.st_size > MAX_BYTES:
+        if error.errno == errno.EFBIG:
             raise ProfileError(
-                f"{path}: {status.st_size} bytes, no profile has more than {MAX_BYTES}"
-            )
-        return stream.read(status.st_size)
+                f"{path}: {error.strerror}, no profile has more than {MAX_BYTES}"
+            ) from None
+        raise ProfileError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _header(path: Path, content: bytes) -> Mapping[str, Any]:
