@@ -68,12 +68,15 @@ cp "$work/$name.log" "$out/train.log"
 [[ ! -s $model/train.jsonl ]] || "$python" "$root/notebook/scripts/loss_curves.py" "$model" --png "$out/loss.png" \
   >/dev/null 2>&1 || echo "gpu_run: no loss.png (is matplotlib installed?)"
 if [[ ! -e $model/SHA256SUMS ]]; then
-  [[ -e $model/checkpoint.pt ]] || fail "the time was up before the first checkpoint; give more --minutes"
-  "$python" - "$model/checkpoint.pt" "$out/weights.safetensors" <<'PYTHON'
+  early="the time was up before a step was saved; give more --minutes"
+  [[ -e $model/checkpoint.pt ]] || fail "$early"
+  "$python" - "$model/checkpoint.pt" "$out/weights.safetensors" "gpu_run: $early" <<'PYTHON'
 import sys
 import torch
 from safetensors.torch import save_file
 saved = torch.load(sys.argv[1], map_location="cpu", weights_only=True)
+if saved["steps"] == 0:
+    sys.exit(sys.argv[3])
 weights = saved["best"]["weights"] if saved["best"] else saved["step"]["averaged"]
 save_file({name: value.float().contiguous() for name, value in weights.items()}, sys.argv[2])
 print(f"gpu_run: stopped by the time after {saved['steps']} steps; the same call on this machine goes on")

@@ -69,15 +69,14 @@ def machine(tmp_path: Path, scans: Path) -> Machine:
 def test_time_ends_a_training_and_the_same_call_goes_on_to_the_finished_model(
     machine: Machine, tmp_path: Path
 ) -> None:
-    checkpoint = tmp_path / "work" / "cyclegan-cpu-0" / CHECKPOINT_FILE
     minutes = 0.2
     for _ in range(4):  # a busy machine may need longer to its first step
         code, said = machine(
             "cyclegan:cpu", "--minutes", minutes, "--model-minutes", 99, "--", *SET_TINY
         )
-        if checkpoint.exists():
+        if code == 0:
             break
-        assert "the time was up before the first checkpoint" in said
+        assert "the time was up before a step was saved" in said
         minutes *= 2
     assert code == 0, said
     steps = machine.steps()[-1]
