@@ -1,0 +1,183 @@
+"""Thin slices averaged to thicker ones, with the slice sensitivity that the thicker ones have.
+
+A slice of thickness t sees a box of that width along the normal. A thicker slice of thickness T is
+the mean of slices at distances s under a box of width W, each weighted by the share of the box that
+its cell (half-way to its neighbors) takes. The sensitivity that comes of it has the variance of the
+weighted positions and, of a slice itself, t² / 12; W is such that the sum is T² / 12. Where the
+box's edges are those of cells,
+
+    W² = T² + s² - t²,
+
+and of contiguous slices (s = t) the result is exactly the thicker slice. Elsewhere W is smaller, the
+width is the same, and the edges of the sensitivity are rounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import brentq
+
+from cvsct.core.errors import GeometryError
+
+SAME_THICKNESS = 0.1
+"""Relative difference below which two thicknesses count as one; headers round them."""
+MOST_GAP = 1.5
+"""Largest distance between slices, in slice thicknesses, at which thicker ones are made of them."""
+
+
+@dataclass(frozen=True)
+class SliceAverage:
+    """Which slices are averaged to each thicker slice, and with what weights.
+
+    Args:
+        z_mm: centers of the thicker slices along the normal.
+        thickness_mm, spacing_mm: of the thicker slices.
+        first: index of the first slice that each is made of.
+        weights: of that slice and those that follow; they sum to 1.
+        gap: distance between the slices over their thickness; above 1 parts of the body were not
+            seen.
+    """
+
+    z_mm: Float[np.ndarray, " thick"]
+    thickness_mm: float
+    spacing_mm: float
+    first: tuple[int, ...]
+    weights: tuple[Float[np.ndarray, " part"], ...]
+    gap: float
+
+    def __len__(self) -> int:
+        """Number of thicker slices."""
+        return len(self.first)
+
+    def sources(self, i: int) -> range:
+        """Indices of the slices that thicker slice `i` is made of."""
+        return range(self.first[i], self.first[i] + len(self.weights[i]))
+
+    def nearest(self, i: int) -> int:
+        """Index of the slice that thicker slice `i` has most of; the one in the middle of equals."""
+        weights = self.weights[i]
+        best = np.flatnonzero(weights > weights.max() - 1e-6)
+        return self.first[i] + int(best[len(best) // 2])
+
+    def apply(
+        self, values: Float[np.ndarray, "slices *shape"]
+    ) -> Float[np.ndarray, "thick *shape"]:
+        """Averages of values of all slices."""
+        return np.stack(
+            [np.tensordot(self.weights[i], values[list(self.sources(i))], 1).astype(values.dtype)
+             for i in range(len(self))]
+        )  # fmt: skip
+
+
+def is_thickness(thickness_mm: float, wanted_mm: float) -> bool:
+    """Whether two thicknesses are one, as far as headers tell."""
+    return abs(thickness_mm - wanted_mm) <= SAME_THICKNESS * wanted_mm
+
+
+def average_slices(
+    z_mm: Float[np.ndarray, " slices"],
+    thickness_mm: float,
+    to_thickness_mm: float,
+    to_spacing_mm: float | None = None,
+    to_z_mm: Sequence[float] | None = None,
+) -> SliceAverage:
+    """Plan the average of evenly spaced slices to thicker ones.
+
+    Args:
+        z_mm: centers of the slices along their normal, rising.
+        thickness_mm: of the slices; 0 or less where it is not known, which is refused.
+        to_thickness_mm: of the thicker slices.
+        to_spacing_mm: distance between them; None for their thickness.
+        to_z_mm: their centers, in place of a grid that begins at the first slice's edge; those that
+            the slices do not cover are left out.
+
+    Raises:
+        GeometryError: if the slices are thicker than asked for, too far apart, too few to cover one
+            thicker slice, or of unknown thickness.
+
+    Example:
+        >>> average = average_slices(np.arange(10.0), 1.0, 5.0)
+        >>> average.z_mm, average.weights[0]
+        (array([2., 7.]), array([0.2, 0.2, 0.2, 0.2, 0.2]))
+    """
+    if thickness_mm <= 0:
+        raise GeometryError(
+            "the header tells no slice thickness, so that thicker slices cannot be made; "
+            "add Slice Thickness, or leave the series out"
+        )
+    if len(z_mm) < 2:
+        raise GeometryError("a single slice, of which no thicker ones can be made")
+    if thickness_mm > to_thickness_mm * (1 + SAME_THICKNESS):
+        raise GeometryError(
+            f"slices of {thickness_mm:g} mm, thicker than the {to_thickness_mm:g} mm asked for; "
+            "thinner slices are never made up"
+        )
+    step = float((z_mm[-1] - z_mm[0]) / (len(z_mm) - 1))
+    gap = step / thickness_mm
+    if gap > MOST_GAP:
+        raise GeometryError(
+            f"slices of {thickness_mm:g} mm every {step:g} mm: most of the body between them was "
+            f"not seen, so that slices of {to_thickness_mm:g} mm cannot be made of them"
+        )
+    width = math.sqrt(max(to_thickness_mm**2 + step**2 - thickness_mm**2, step**2))
+    spacing = to_thickness_mm if to_spacing_mm is None else to_spacing_mm
+    low, high = float(z_mm[0]) - step / 2, float(z_mm[-1]) + step / 2
+    slack = 1e-3 * step
+    if to_z_mm is None:
+        count = math.floor((high - low - width + slack) / spacing) + 1
+        centers = low + width / 2 + spacing * np.arange(max(count, 0))
+    else:
+        given = np.asarray(to_z_mm, dtype=np.float64)
+        kept = (given - width / 2 >= low - slack) & (given + width / 2 <= high + slack)
+        centers = given[kept]
+    if not len(centers):
+        raise GeometryError(
+            f"{len(z_mm)} slices over {high - low:g} mm, too few for one of {to_thickness_mm:g} mm"
+        )
+    edges = np.append(z_mm - step / 2, high)
+    variance = max(to_thickness_mm**2 - thickness_mm**2, 0.0) / 12
+    first, weights = [], []
+    for center in centers:
+        share = _share(
+            edges, float(center), _box_width(z_mm, edges, float(center), width, variance)
+        )
+        used = np.flatnonzero(share > 1e-3)
+        part = share[used[0] : used[-1] + 1]
+        first.append(int(used[0]))
+        weights.append(part / part.sum())
+    return SliceAverage(
+        np.asarray(centers), to_thickness_mm, spacing, tuple(first), tuple(weights), gap
+    )
+
+
+def _share(
+    edges: Float[np.ndarray, " edges"], center: float, width: float
+) -> Float[np.ndarray, " slices"]:
+    """Share of a box that each slice's cell takes."""
+    covered = np.clip(edges, center - width / 2, center + width / 2)
+    return np.asarray(np.diff(covered) / width)
+
+
+def _box_width(
+    z_mm: Float[np.ndarray, " slices"],
+    edges: Float[np.ndarray, " edges"],
+    center: float,
+    widest: float,
+    variance: float,
+) -> float:
+    """Width of the box, at most `widest`, whose weighted positions have a variance."""
+
+    def excess(width: float) -> float:
+        share = _share(edges, center, width)
+        middle = float(share @ z_mm)
+        return float(share @ (z_mm - middle) ** 2) - variance
+
+    narrow, wide = 1e-3 * widest, widest
+    if excess(wide) <= 1e-9 or excess(narrow) >= 0:
+        return wide if excess(wide) <= 1e-9 else narrow
+    return float(brentq(excess, narrow, wide))
