@@ -8,8 +8,8 @@ box's edges are those of cells,
 
     W² = T² + s² - t²,
 
-and of contiguous slices (s = t) the result is exactly the thicker slice. Elsewhere W is smaller, the
-width is the same, and the edges of the sensitivity are rounded.
+and of contiguous slices (s = t) the result is exactly the thicker slice. Elsewhere W is smaller,
+the width is the same, and the edges of the sensitivity are rounded.
 """
 
 from __future__ import annotations
@@ -59,19 +59,21 @@ class SliceAverage:
         return range(self.first[i], self.first[i] + len(self.weights[i]))
 
     def nearest(self, i: int) -> int:
-        """Index of the slice that thicker slice `i` has most of; the one in the middle of equals."""
+        """Index of the slice that thicker slice `i` has most of; of equals the middle one."""
         weights = self.weights[i]
         best = np.flatnonzero(weights > weights.max() - 1e-6)
         return self.first[i] + int(best[len(best) // 2])
 
     def apply(
-        self, values: Float[np.ndarray, "slices *shape"]
-    ) -> Float[np.ndarray, "thick *shape"]:
+        self, values: Float[np.ndarray, "slices rows columns"]
+    ) -> Float[np.ndarray, "thick rows columns"]:
         """Averages of values of all slices."""
         return np.stack(
-            [np.tensordot(self.weights[i], values[list(self.sources(i))], 1).astype(values.dtype)
-             for i in range(len(self))]
-        )  # fmt: skip
+            [
+                np.tensordot(weights, values[first : first + len(weights)], 1).astype(values.dtype)
+                for first, weights in zip(self.first, self.weights, strict=True)
+            ]
+        )
 
 
 def is_thickness(thickness_mm: float, wanted_mm: float) -> bool:
@@ -92,7 +94,9 @@ def average_slices(
         z_mm: centers of the slices along their normal, rising.
         thickness_mm: of the slices; 0 or less where it is not known, which is refused.
         to_thickness_mm: of the thicker slices.
-        to_spacing_mm: distance between them; None for their thickness.
+        to_spacing_mm: distance between them; None for their thickness. Thicker slices of less than
+            about two of the slices' distances can be made only where slices are, not between them;
+            the distance is then the next lower multiple of that of the slices.
         to_z_mm: their centers, in place of a grid that begins at the first slice's edge; those that
             the slices do not cover are left out.
 
@@ -125,12 +129,17 @@ def average_slices(
             f"not seen, so that slices of {to_thickness_mm:g} mm cannot be made of them"
         )
     width = math.sqrt(max(to_thickness_mm**2 + step**2 - thickness_mm**2, step**2))
+    variance = max(to_thickness_mm**2 - thickness_mm**2, 0.0) / 12
     spacing = to_thickness_mm if to_spacing_mm is None else to_spacing_mm
     low, high = float(z_mm[0]) - step / 2, float(z_mm[-1]) + step / 2
     slack = 1e-3 * step
     if to_z_mm is None:
-        count = math.floor((high - low - width + slack) / spacing) + 1
-        centers = low + width / 2 + spacing * np.arange(max(count, 0))
+        anywhere = variance >= 0.999 * step**2 / 4  # that of two slices in equal parts
+        if not anywhere:
+            spacing = step * max(math.floor(spacing / step + 1e-3), 1)
+        margin = step * _cells_under(width / step, not anywhere) / 2  # to a center of symmetry
+        count = math.floor((high - low - margin - width / 2 + slack) / spacing) + 1
+        centers = low + margin + spacing * np.arange(max(count, 0))
     else:
         given = np.asarray(to_z_mm, dtype=np.float64)
         kept = (given - width / 2 >= low - slack) & (given + width / 2 <= high + slack)
@@ -140,7 +149,6 @@ def average_slices(
             f"{len(z_mm)} slices over {high - low:g} mm, too few for one of {to_thickness_mm:g} mm"
         )
     edges = np.append(z_mm - step / 2, high)
-    variance = max(to_thickness_mm**2 - thickness_mm**2, 0.0) / 12
     first, weights = [], []
     for center in centers:
         share = _share(
@@ -153,6 +161,15 @@ def average_slices(
     return SliceAverage(
         np.asarray(centers), to_thickness_mm, spacing, tuple(first), tuple(weights), gap
     )
+
+
+def _cells_under(width: float, odd: bool) -> int:
+    """Fewest cells that hold a box of a width in cells, which is in their middle then.
+
+    It is symmetric about a slice (odd) or about the border of two, whichever is nearer to it.
+    """
+    nearest = 2 * round((width - 1) / 2) + 1 if odd else round(width)
+    return nearest if nearest >= width - 1e-3 else nearest + 2
 
 
 def _share(
