@@ -47,7 +47,7 @@ class SliceAverage:
     thickness_mm: float
     spacing_mm: float
     first: tuple[int, ...]
-    weights: tuple[Float[np.ndarray, " part"], ...]
+    weights: tuple[Float[np.ndarray, " _"], ...]
     gap: float
 
     def __len__(self) -> int:
