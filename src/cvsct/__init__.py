@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load_profile,
         merge_profiles,
     )
+    from cvsct.api.resample import resample_series
     from cvsct.api.scans import find_series, read_series, write_derived
     from cvsct.api.simulate import simulate
     from cvsct.api.train import train
@@ -60,6 +61,7 @@ _MODULES = {
     "load_profile": "api.profile",
     "merge_profiles": "api.profile",
     "read_series": "api.scans",
+    "resample_series": "api.resample",
     "signal_kept": "evaluation.groups.signal_kept",
     "simulate": "api.simulate",
     "train": "api.train",
@@ -91,6 +93,7 @@ __all__ = [
     "load_profile",
     "merge_profiles",
     "read_series",
+    "resample_series",
     "signal_kept",
     "simulate",
     "train",

@@ -61,14 +61,24 @@ def read_series(source: SeriesFiles | Path | str) -> CTVolume:
         >>> volume.shape, round(volume.pixel_mm, 4)
         ((6, 224, 224), 0.7)
     """
+    return open_series(one_series(source)).read()
+
+
+def one_series(source: SeriesFiles | Path | str) -> SeriesFiles:
+    """The series, or the only one under a path.
+
+    Raises:
+        UsageError: if the path does not exist.
+        SeriesError: if the path holds none, or several.
+    """
     if isinstance(source, SeriesFiles):
-        return open_series(source).read()
+        return source
     all_series = find_series(source)
     if len(all_series) != 1:
         raise SeriesError(
             f"{source}: {len(all_series)} series here, expected one; choose one of find_series"
         )
-    return open_series(all_series[0]).read()
+    return all_series[0]
 
 
 def write_derived(harmonized: HarmonizedVolume, folder: Path | str) -> DerivedSeries:

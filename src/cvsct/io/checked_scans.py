@@ -32,7 +32,7 @@ class CheckedScans:
     Args:
         scans: the sound series.
         refused: reasons for the others, by number in the order of `cvsct inspect`.
-        harmonized: the sound series that this program made, by number.
+        harmonized: the sound series that this program harmonized, by number.
         left_out: files under the path that are no part of any series.
     """
 

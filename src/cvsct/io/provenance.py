@@ -38,7 +38,7 @@ class Origin:
     """Origin of a series, as far as its headers or its UID map tell.
 
     Args:
-        ours: whether this program derived it.
+        ours: whether this program harmonized it.
         made_like: scanners that it was made to look like, in the words of its derivation.
         acquired_by: scanner of the images that it was derived from, or of its own.
         images: names of its images.

@@ -26,6 +26,8 @@ from cvsct.io.dicom.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, read_dat
 from cvsct.io.dicom.references import source_images
 from cvsct.io.dicom.stack import SeriesFiles, acquisition_of, patient_of
 from cvsct.io.nifti.header import is_nifti
+from cvsct.io.nifti.resampled import is_resampled
+from cvsct.io.nifti.write import RESAMPLED
 from cvsct.io.provenance import MADE_LIKE, acquired_by, read_uid_map
 from cvsct.io.read import read_series
 from cvsct.io.series import input_path, is_harmonized, open_headers
@@ -80,7 +82,7 @@ class ScanRecord:
 
     @property
     def is_derived(self) -> bool:
-        """Whether this program derived the series."""
+        """Whether this program harmonized the series; thicker slices are still a source."""
         return bool(self.derived_uid)
 
     @property
@@ -271,9 +273,13 @@ def _dicom_record(record: ScanRecord, series: SeriesFiles, header: Dataset) -> S
 
 
 def _nifti_record(record: ScanRecord, series: SeriesFiles) -> ScanRecord:
-    record = replace(record, patient_id=series.name or record.name, error=series.refused)
-    if series.refused or not is_harmonized(series):
+    name = series.name or record.name
+    record = replace(record, patient_id=name, error=series.refused)
+    if series.refused:
         return record
+    if not is_harmonized(series):
+        resampled = is_resampled(series.files[0])
+        return replace(record, patient_id=name.removesuffix(RESAMPLED)) if resampled else record
     derivation = str(read_uid_map(series.files[0].parent).get("derivation", ""))
     return replace(
         _with_source(record, series),

@@ -73,7 +73,9 @@ def derived_writer(
 
 
 def is_harmonized(series: SeriesFiles) -> bool:
-    """Whether this program made the series, by its first file.
+    """Whether this program harmonized the series, by its first file.
+
+    A series that it only averaged to thicker slices is the scanner's.
 
     Raises:
         SeriesError: if that file cannot be read.

@@ -7,6 +7,7 @@ PS3.16 for the codes of the DICOM scheme.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from cvsct.io.dicom.uids import uid_of
 RESEARCH = "Research use only"
 SOFTWARE = "cvsct"
 SCHEME = "99CVSCT"
+RESAMPLED_BY = f"{SOFTWARE} resample"
+"""Model name of this program in series of thicker slices, which are the scanner's all the same."""
 DERIVED_CODE = "HARMONISE"
 ACQUIRED_BY, PROCESSED_BY = "109101", "109102"
 """Purposes of Contributing Equipment in the scheme DCM: acquisition, processing."""
@@ -118,9 +121,7 @@ class Derivation:
 
         Example: series 2 becomes 483911002 by one model and 177203002 by another.
         """
-        made_by = f"{source} {self.model_sha256} {self.config_sha256} {self.timestamp}"
-        drawn = int.from_bytes(hashlib.sha256(made_by.encode()).digest()[:8])
-        return (100_000 + drawn % 900_000) * 1000 + abs(source or 0) % 1000
+        return series_number(source, f"{self.model_sha256} {self.config_sha256} {self.timestamp}")
 
     @property
     def short_target(self) -> str:
@@ -149,8 +150,17 @@ def source_of(header: Dataset) -> tuple[str, int]:
     return text(converted[0], "ReferencedSOPInstanceUID"), converted[0].ReferencedFrameNumber
 
 
+def series_number(source: int | None, made_by: str) -> int:
+    """Series Number of a derived series; it ends in the source's last three digits."""
+    drawn = int.from_bytes(hashlib.sha256(f"{source} {made_by}".encode()).digest()[:8])
+    return (100_000 + drawn % 900_000) * 1000 + abs(source or 0) % 1000
+
+
 def is_derived_here(header: Dataset) -> bool:
-    """Whether this program derived the image: its derivation code, or the equipment it adds."""
+    """Whether this program harmonized the image: its derivation code, or the equipment it adds.
+
+    Slices that it only averaged to thicker ones are the scanner's.
+    """
     codes = header.get("DerivationCodeSequence") or []
     equipment = header.get("ContributingEquipmentSequence") or []
     return (
@@ -160,7 +170,11 @@ def is_derived_here(header: Dataset) -> bool:
             == (DERIVED_CODE, SCHEME)
             for code in codes
         )
-        or any(text(item, "Manufacturer") == SOFTWARE for item in equipment)
+        or any(
+            text(item, "Manufacturer") == SOFTWARE
+            and text(item, "ManufacturerModelName") != RESAMPLED_BY
+            for item in equipment
+        )
     )
 
 
@@ -168,33 +182,45 @@ def derived_header(
     source: Dataset, encoding: Encoding, derivation: Derivation, instance_uid: str
 ) -> Dataset:
     """The header of a derived image: the source's, with the derivation (PS3.3 A.3, C.7.6.1)."""
-    header = copied(source, leave_out=_REMOVED, signed=encoding.signed)
+    header = derived_copy(source, encoding)
     header.SOPInstanceUID = instance_uid
     header.SeriesInstanceUID = derivation.uid(text(source, "SeriesInstanceUID"), "series")
-    header.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
     header.SeriesNumber = derivation.series_number(whole(source, "SeriesNumber"))
-    _set_description(header, source, derivation)
+    set_description(header, source, f"{derivation.method} to {derivation.short_target}")
     _set_time(header, derivation)
-    _set_derivation(header, source, derivation)
+    code = coded(DERIVED_CODE, SCHEME, "Scanner harmonisation by a learned model")
+    set_derivation(header, source, str(derivation), code)
+    _add_scheme(header)
+    header.SourceImageSequence = Sequence([source_image(source, in_place=True)])
     if derivation.synthesized_share:
         header.SyntheticData = "YES"  # PS3.3 C.12.1.1: some of the content is made artificially
     _set_equipment(header, source, derivation)
+    return header
+
+
+def derived_copy(source: Dataset, encoding: Encoding) -> Dataset:
+    """What any derived image keeps of its source's header, with pixels as they are now stored.
+
+    Dates and times of creation are left out: the source's do not hold.
+    """
+    header = copied(source, leave_out=_REMOVED, signed=encoding.signed)
+    header.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+    for keyword in itertools.chain(*_CREATION_TIMES):
+        if keyword in header:
+            del header[keyword]
     _correct_pixel_attributes(header, source, encoding)
     return header
 
 
-def _set_description(header: Dataset, source: Dataset, derivation: Derivation) -> None:
-    """Set Series Description: the method, then the source's description, not cut within a word.
+def set_description(header: Dataset, source: Dataset, made: str) -> None:
+    """Set Series Description: what was made, then the source's, not cut within a word.
 
     The source's words keep its character set where that can be written back.
     """
-    ours = _whole_words(
-        _plain(f"{RESEARCH}: {derivation.method} to {derivation.short_target}", 1024),
-        MAX_DESCRIPTION_CHARS,
-    )
+    ours = _whole_words(plain_text(f"{RESEARCH}: {made}", 1024), MAX_DESCRIPTION_CHARS)
     theirs = _whole_words(text(source, "SeriesDescription"), MAX_DESCRIPTION_CHARS - len(ours) - 2)
     value = f"{ours}; {theirs}" if theirs else ours
-    encoded = _plain(value, MAX_DESCRIPTION_CHARS).encode()
+    encoded = plain_text(value, MAX_DESCRIPTION_CHARS).encode()
     if not value.isascii() and value.isprintable() and "\\" not in value:
         with quiet():
             try:
@@ -218,14 +244,10 @@ def _whole_words(value: str, length: int) -> str:
 
 
 def _set_time(header: Dataset, derivation: Derivation) -> None:
-    """Set the dates and times of creation to the derivation's timestamp, or remove them."""
-    for date, time in _CREATION_TIMES:
-        for keyword in (date, time):
-            if keyword in header:
-                del header[keyword]
-        if derivation.timestamp:
-            setattr(header, date, derivation.timestamp[:8])
-            setattr(header, time, derivation.timestamp[8:])
+    """Set the dates and times of creation to the derivation's timestamp, if it has one."""
+    for date, time in _CREATION_TIMES if derivation.timestamp else ():
+        setattr(header, date, derivation.timestamp[:8])
+        setattr(header, time, derivation.timestamp[8:])
 
 
 def prepend_remark(header: Dataset, remark: str) -> None:
@@ -236,19 +258,24 @@ def prepend_remark(header: Dataset, remark: str) -> None:
     element = header.get_item("ImageComments")
     before = element.value if element is not None else b""
     before = before if isinstance(before, bytes) else str(before or "").encode("ascii", "replace")
-    parts = [_plain(remark, 1024).encode(), before.strip()]
+    parts = [plain_text(remark, 1024).encode(), before.strip()]
     value = b"\r\n".join(part for part in parts if part)[:MAX_COMMENT_BYTES]
     value += b" " * (len(value) % 2)
     tag = Tag("ImageComments")
     header[tag] = RawDataElement(tag, "LT", len(value), value, 0, False, True)
 
 
-def _set_derivation(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+def set_derivation(header: Dataset, source: Dataset, about: str, code: Dataset) -> None:
+    """Put a derivation before the source's description of its own, and its code after its codes."""
     before = text(source, "DerivationDescription")
-    about = str(derivation) + (f" Source: {before}" if before else "")
-    header.DerivationDescription = _plain(about, 1024)
-    code = _code(DERIVED_CODE, SCHEME, "Scanner harmonisation by a learned model")
+    header.DerivationDescription = plain_text(
+        about + (f" Source: {before}" if before else ""), 1024
+    )
     header.DerivationCodeSequence = [*header.get("DerivationCodeSequence", []), code]
+
+
+def _add_scheme(header: Dataset) -> None:
+    """Say whose the coding scheme of our own codes is."""
     scheme = Dataset()
     scheme.CodingSchemeDesignator = SCHEME
     scheme.CodingSchemeName = "cvsct private codes"
@@ -256,21 +283,34 @@ def _set_derivation(header: Dataset, source: Dataset, derivation: Derivation) ->
     known = header.get("CodingSchemeIdentificationSequence", [])
     others = [item for item in known if item.get("CodingSchemeDesignator") != SCHEME]
     header.CodingSchemeIdentificationSequence = [*others, scheme]
+
+
+def source_image(source: Dataset, *, in_place: bool) -> Dataset:
+    """Item of Source Image Sequence for an image that another was computed from.
+
+    Args:
+        in_place: whether the other's pixels lie where this one's do.
+    """
     image = Dataset()
     image.ReferencedSOPClassUID = CT_IMAGE
     image.ReferencedSOPInstanceUID, frame = source_of(source)
     if frame:
         image.ReferencedSOPClassUID = source[_CONVERSION_SOURCE].value[0].ReferencedSOPClassUID
         image.ReferencedFrameNumber = frame
-    image.SpatialLocationsPreserved = "YES"
+    image.SpatialLocationsPreserved = "YES" if in_place else "NO"
     image.PurposeOfReferenceCodeSequence = [
-        _code("121322", "DCM", "Source image for image processing operation")
+        coded("121322", "DCM", "Source image for image processing operation")
     ]
-    header.SourceImageSequence = Sequence([image])
+    return image
 
 
-def _set_equipment(header: Dataset, source: Dataset, derivation: Derivation) -> None:
-    """Set the equipment: the scanner acquired (109101), this program processed (109102)."""
+def add_equipment(header: Dataset, source: Dataset, model: str, about: str) -> None:
+    """Add contributing equipment: the scanner acquired (109101), this program processed (109102).
+
+    Args:
+        model: name of the part of this program.
+        about: what it did.
+    """
     scanner = Dataset()
     for keyword in _EQUIPMENT:
         element = header.get_item(keyword)
@@ -278,25 +318,31 @@ def _set_equipment(header: Dataset, source: Dataset, derivation: Derivation) -> 
             scanner[keyword] = element
     if not text(source, "Manufacturer"):
         scanner.Manufacturer = "unknown"
-    scanner.PurposeOfReferenceCodeSequence = [_code(ACQUIRED_BY, "DCM", "Acquisition Equipment")]
+    scanner.PurposeOfReferenceCodeSequence = [coded(ACQUIRED_BY, "DCM", "Acquisition Equipment")]
     ours = Dataset()
     ours.Manufacturer = SOFTWARE
-    ours.ManufacturerModelName = _plain(f"{SOFTWARE} {derivation.method}", 64)
+    ours.ManufacturerModelName = model
     ours.SoftwareVersions = __version__
-    ours.ContributionDescription = _plain(str(derivation), 1024)
-    ours.PurposeOfReferenceCodeSequence = [_code(PROCESSED_BY, "DCM", "Processing Equipment")]
+    ours.ContributionDescription = plain_text(about, 1024)
+    ours.PurposeOfReferenceCodeSequence = [coded(PROCESSED_BY, "DCM", "Processing Equipment")]
     header.ContributingEquipmentSequence = [
         *header.get("ContributingEquipmentSequence", []),
         scanner,
         ours,
     ]
+
+
+def _set_equipment(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+    """Add contributing equipment; this program is the maker, unless the scanner is to be kept."""
+    model = plain_text(f"{SOFTWARE} {derivation.method}", 64)
+    add_equipment(header, source, model, str(derivation))
     if derivation.keep_equipment:
         return
     for keyword in _SCANNER_ONLY:
         if keyword in header:
             del header[keyword]
     header.Manufacturer = SOFTWARE
-    header.ManufacturerModelName = ours.ManufacturerModelName
+    header.ManufacturerModelName = model
     header.SoftwareVersions = __version__
 
 
@@ -313,20 +359,29 @@ def _correct_pixel_attributes(header: Dataset, source: Dataset, encoding: Encodi
         if (group, 0x0010) in header and (group, 0x3000) not in header:
             for tag in [tag for tag in header.keys() if tag.group == group]:  # noqa: SIM118
                 del header[tag]
+    set_lossy(header, source)
+
+
+def set_lossy(header: Dataset, source: Dataset) -> None:
+    """Say that an image was once compressed with loss, if a source of it was."""
+    if text(header, "LossyImageCompression") == "01":
+        return
     meta = getattr(source, "file_meta", Dataset())
     method = _LOSSY_SYNTAXES.get(text(meta, "TransferSyntaxUID"))
-    if method and text(source, "LossyImageCompression") != "01":
-        header.LossyImageCompression = "01"
+    if method:
         header.LossyImageCompressionMethod = method
+    if method or text(source, "LossyImageCompression") == "01":
+        header.LossyImageCompression = "01"
 
 
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
+def coded(value: str, scheme: str, meaning: str) -> Dataset:
+    """Item of a code sequence."""
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
     return code
 
 
-def _plain(value: str, length: int) -> str:
+def plain_text(value: str, length: int) -> str:
     r"""Text that any character set and the VRs LO and ST can hold: ASCII, one line, no `\`."""
     ascii_only = value.encode("ascii", "replace").decode().replace("\\", "/")
     return "".join(char if char.isprintable() else " " for char in ascii_only)[:length].strip()

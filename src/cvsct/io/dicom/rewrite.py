@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.tag import BaseTag
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 _BINARY_VRS = {"AT", "FD", "FL", "OD", "OF", "OL", "OV", "OW", "SL", "SS", "SV", "UL", "US", "UV"}
 """Value representations whose bytes depend on the byte order (PS3.5 section 6.2)."""
@@ -48,13 +48,30 @@ def copied(source: Dataset, *, leave_out: Container[int], signed: bool) -> Datas
     return copy
 
 
-def file_bytes(dataset: Dataset, meta: FileMetaDataset) -> bytes:
-    """The data set as a DICOM file in Explicit VR Little Endian (PS3.10)."""
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+def decimal(value: float) -> str:
+    """A decimal string: at most 16 characters (PS3.5 section 6.2), and no negative zero."""
+    return f"{value + 0.0:.9g}"
+
+
+def file_bytes(
+    dataset: Dataset, meta: FileMetaDataset, syntax: UID = ExplicitVRLittleEndian
+) -> bytes:
+    """The data set as a DICOM file (PS3.10), in Explicit VR Little Endian if nothing else is said.
+
+    Args:
+        syntax: a little-endian one, to which pixels that are compressed belong.
+    """
+    meta.TransferSyntaxUID = syntax
     dataset.file_meta = meta
     _keep_raw(dataset)
     buffer = BytesIO()
-    dcmwrite(buffer, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    dcmwrite(
+        buffer,
+        dataset,
+        implicit_vr=syntax.is_implicit_VR,
+        little_endian=True,
+        enforce_file_format=True,
+    )
     return buffer.getvalue()
 
 

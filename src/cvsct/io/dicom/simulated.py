@@ -21,7 +21,7 @@ from cvsct.core.errors import SeriesError
 from cvsct.core.files import write_atomic
 from cvsct.core.volume import CTVolume, SimulatedStudy
 from cvsct.io.dicom.header import CT_IMAGE
-from cvsct.io.dicom.rewrite import file_bytes
+from cvsct.io.dicom.rewrite import decimal, file_bytes
 from cvsct.io.dicom.uids import file_meta, uid_of
 
 INTERCEPT_HU = -1024
@@ -143,9 +143,9 @@ def _set_plane(ds: Dataset, volume: CTVolume, i: int, study: SimulatedStudy) -> 
     ds.PixelSpacing = _decimals(*where.pixel_mm)
     ds.ImageOrientationPatient = _decimals(*where.row_direction, *where.column_direction)
     ds.ImagePositionPatient = _decimals(*where.positions_mm[i])
-    ds.SliceLocation = _decimal(where.z_mm[i])
-    ds.SliceThickness = _decimal(where.thickness_mm)
-    ds.SpacingBetweenSlices = _decimal(study.spacing_mm or where.spacing_mm)
+    ds.SliceLocation = decimal(where.z_mm[i])
+    ds.SliceThickness = decimal(where.thickness_mm)
+    ds.SpacingBetweenSlices = decimal(study.spacing_mm or where.spacing_mm)
 
 
 def _set_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
@@ -153,7 +153,7 @@ def _set_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     ds.ScanOptions = "AXIAL MODE" if study.pitch is None else "HELICAL MODE"
     if study.pitch is not None:
         ds.SpiralPitchFactor = study.pitch
-    ds.KVP = _decimal(volume.acquisition.kvp)
+    ds.KVP = decimal(volume.acquisition.kvp)
     # Reconstruction Algorithm (0018,9315) belongs to Enhanced CT's macros (C.8.15.3.6), not to this
     # IOD. Siemens tells the strength as the kernel's second value, which readers take for another
     # kernel, as they should; the other makers hide it in private groups.
@@ -167,11 +167,11 @@ def _set_exposure(ds: Dataset, volume: CTVolume, study: SimulatedStudy) -> None:
     ds.RevolutionTime = study.rotation_s
     ds.RotationDirection = "CW"
     ds.GantryDetectorTilt = ds.TableHeight = "0"
-    ds.DataCollectionDiameter = _decimal(study.collection_diameter_mm)
-    ds.ReconstructionDiameter = _decimal(volume.geometry.pixel_mm[1] * volume.hu.shape[2])
-    ds.DistanceSourceToDetector = _decimal(study.source_detector_mm)
-    ds.DistanceSourceToPatient = _decimal(study.source_isocentre_mm)
-    ds.FocalSpots = _decimal(study.focal_spot_mm)
+    ds.DataCollectionDiameter = decimal(study.collection_diameter_mm)
+    ds.ReconstructionDiameter = decimal(volume.geometry.pixel_mm[1] * volume.hu.shape[2])
+    ds.DistanceSourceToDetector = decimal(study.source_detector_mm)
+    ds.DistanceSourceToPatient = decimal(study.source_isocentre_mm)
+    ds.FocalSpots = decimal(study.focal_spot_mm)
     ds.FilterType = study.filter_type
     if study.collimation_mm:
         ds.SingleCollimationWidth = study.collimation_mm
@@ -190,9 +190,4 @@ def _series_uid(volume: CTVolume, study: SimulatedStudy) -> str:
 
 
 def _decimals(*values: float) -> list[str]:
-    return [_decimal(value) for value in values]
-
-
-def _decimal(value: float) -> str:
-    """A decimal string: at most 16 characters (PS3.5 section 6.2), and no negative zero."""
-    return f"{value + 0.0:.9g}"
+    return [decimal(value) for value in values]

@@ -7,8 +7,9 @@ are hashes of the source's, and dates of making the images are absent or given b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,65 @@ class DerivedSeries:
     uid_map: dict[str, Any]
 
 
+class SeriesFolder:
+    """The files of one derived series, written one by one; `finish` adds the UID map.
+
+    Args:
+        folder: one series a folder; files of an earlier identical run are replaced.
+        n_slices: of the whole series.
+    """
+
+    def __init__(self, folder: Path, n_slices: int) -> None:
+        self._folder, self._n_slices = folder, n_slices
+        self._files: list[Path] = []
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Number of the next slice in the series, from 1, and how many there will be."""
+        return len(self._files) + 1, self._n_slices
+
+    def add(self, instance_uid: str, content: bytes) -> None:
+        """Write the next slice.
+
+        Raises:
+            SeriesError: if there is one of that UID.
+        """
+        path = self._folder / f"{hashlib.sha256(instance_uid.encode()).hexdigest()[:32]}.dcm"
+        if path in self._files:
+            raise SeriesError(
+                f"slice {len(self._files) + 1} of {self._n_slices}: shares its SOP Instance "
+                "UID, position and pixels with another; remove the copy"
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._files.append(path)
+        write_atomic(path, content, private=True)
+
+    def finish(
+        self, source_series: str, series_uid: str, instances: Mapping[str, str]
+    ) -> DerivedSeries:
+        """Write the UID map, when all slices are there.
+
+        Args:
+            instances: derived UID by the name of its source.
+
+        Raises:
+            SeriesError: if there are not as many files as slices.
+        """
+        n_files = sum(file.is_file() for file in set(self._files))
+        if n_files != self._n_slices:
+            raise SeriesError(
+                f"{n_files} files were written for {self._n_slices} slices; check the disk and run "
+                "it again"
+            )
+        uid_map: dict[str, Any] = {
+            "research_use_only": True,
+            "series": {source_series: series_uid},
+            "instances": dict(instances),
+        }
+        write_json(self._folder / UID_MAP, uid_map, private=True)
+        return DerivedSeries(series_uid, source_series, self._folder, tuple(self._files), uid_map)
+
+
 class DerivedWriter:
     """Writes a derived series part by part, in slice order; `finish` adds its UID map.
 
@@ -66,10 +126,9 @@ class DerivedWriter:
         n_slices: int,
         repeated: Collection[str] = (),
     ) -> None:
-        self._folder, self._derivation, self._n_slices = folder, derivation, n_slices
+        self._folder, self._derivation = SeriesFolder(folder, n_slices), derivation
         self._repeated = frozenset(repeated)
         self._series: tuple[str, str] = ("", "")
-        self._files: list[Path] = []
         self._instances: dict[str, str] = {}
 
     def write(
@@ -89,40 +148,32 @@ class DerivedWriter:
             SeriesError: if the part did not come from DICOM, or the new values are not finite.
             GeometryError: if the new values have another shape than the source.
         """
-        refuse_unfit(part, hu, len(self._files), self._n_slices)
+        number, n_slices = self._folder.place
+        refuse_unfit(part, hu, number - 1, n_slices)
         if len(part.headers) != len(hu):
             raise SeriesError(
                 "the volume has no DICOM headers to derive a series from; "
                 "read it from DICOM, or write NIfTI"
             )
-        self._folder.mkdir(parents=True, exist_ok=True)
         source_series = text(part.headers[0], "SeriesInstanceUID")
         self._series = source_series, self._derivation.uid(source_series, "series")
-        for i in range(len(part.headers)):
-            known_as, instance_uid = self._identity(part, i)
+        for i, header in enumerate(part.headers):
+            known_as, content = image_identity(part, i, self._repeated)
+            uid = text(header, "SOPInstanceUID")
+            instance_uid = self._derivation.uid(uid, "instance", content)
             self._instances[known_as] = instance_uid
-            path = self._folder / f"{hashlib.sha256(instance_uid.encode()).hexdigest()[:32]}.dcm"
-            if path in self._files:
-                raise SeriesError(
-                    f"slice {len(self._files) + 1} of {self._n_slices}: shares its SOP Instance "
-                    "UID, position and pixels with another; remove the copy"
-                )
-            place = len(self._files) + 1, self._n_slices
-            remark = remarks[i] if remarks else ""
-            content = _slice_bytes(part, hu[i], i, self._derivation, instance_uid, place, remark)
-            self._files.append(path)
-            write_atomic(path, content, private=True)
+            header_of = partial(
+                self._header, uid=instance_uid, remark=remarks[i] if remarks else ""
+            )
+            self._folder.add(
+                instance_uid, slice_bytes(part, hu[i], i, self._folder.place, header_of)
+            )
 
-    def _identity(self, part: CTVolume, i: int) -> tuple[str, str]:
-        """Key of a slice in the UID map, and its derived SOP Instance UID."""
-        header = part.headers[i]
-        uid, (source_uid, frame) = text(header, "SOPInstanceUID"), source_of(header)
-        known_as = f"{source_uid}#{frame}" if frame else source_uid
-        if source_uid not in self._repeated:
-            return known_as, self._derivation.uid(uid, "instance")
-        z_mm = position_mm(header)
-        pixels = stored_sha256(part, i)
-        return f"{known_as}@{z_mm}", self._derivation.uid(uid, "instance", (z_mm, pixels))
+    def _header(self, source: Dataset, encoding: Encoding, *, uid: str, remark: str) -> Dataset:
+        header = derived_header(source, encoding, self._derivation, uid)
+        if remark:
+            prepend_remark(header, remark)
+        return header
 
     def finish(self) -> DerivedSeries:
         """Write the UID map, when all slices are there.
@@ -130,20 +181,7 @@ class DerivedWriter:
         Raises:
             SeriesError: if there are not as many files as slices.
         """
-        source_series, series_uid = self._series
-        n_files = sum(file.is_file() for file in set(self._files))
-        if n_files != self._n_slices:
-            raise SeriesError(
-                f"{n_files} files were written for {self._n_slices} slices; check the disk and run "
-                "it again"
-            )
-        uid_map: dict[str, Any] = {
-            "research_use_only": True,
-            "series": {source_series: series_uid},
-            "instances": self._instances,
-        }
-        write_json(self._folder / UID_MAP, uid_map, private=True)
-        return DerivedSeries(series_uid, source_series, self._folder, tuple(self._files), uid_map)
+        return self._folder.finish(*self._series, self._instances)
 
 
 def write_derived(
@@ -166,6 +204,24 @@ def write_derived(
     writer = DerivedWriter(folder, derivation, len(volume.hu))
     writer.write(volume, hu)
     return writer.finish()
+
+
+def image_identity(
+    part: CTVolume, i: int, repeated: Collection[str]
+) -> tuple[str, tuple[str, str] | None]:
+    """Key of a slice in the UID map, and what tells it from images that share its UID.
+
+    Args:
+        repeated: SOP Instance UIDs that are not unique; position and stored values tell their
+            images apart, and all others need nothing.
+    """
+    header = part.headers[i]
+    source_uid, frame = source_of(header)
+    known_as = f"{source_uid}#{frame}" if frame else source_uid
+    if source_uid not in repeated:
+        return known_as, None
+    z_mm = position_mm(header)
+    return f"{known_as}@{z_mm}", (z_mm, stored_sha256(part, i))
 
 
 def position_mm(header: Dataset) -> str:
@@ -201,21 +257,21 @@ def refuse_unfit(
             )
 
 
-def _slice_bytes(
+def slice_bytes(
     volume: CTVolume,
     hu: Float[np.ndarray, "rows columns"],
     i: int,
-    derivation: Derivation,
-    instance_uid: str,
     place: tuple[int, int],
-    remark: str = "",
+    header_of: Callable[[Dataset, Encoding], Dataset],
 ) -> bytes:
     """One slice as a file; what the source's header cannot be rewritten for is refused.
 
     Args:
+        volume: as read from DICOM.
+        hu: the new values.
         i: of the slice in `volume`.
         place: its number in the series, from 1, and how many there are.
-        remark: what its Image Comments begin with.
+        header_of: makes the new header, without pixels, from the source's and its encoding.
     """
     name = f"slice {place[0]} of {place[1]}"
     header = volume.headers[i]
@@ -229,10 +285,8 @@ def _slice_bytes(
     stored = _stored(volume, hu, i, encoding)
     try:
         with quiet():
-            dataset = derived_header(header, encoding, derivation, instance_uid)
+            dataset = header_of(header, encoding)
             dataset.InstanceNumber = place[0]
-            if remark:
-                prepend_remark(dataset, remark)
             dataset.add_new("PixelData", "OW", stored.tobytes())
             return file_bytes(dataset, file_meta(dataset.SOPInstanceUID))
     except Exception as error:  # pydicom raises many kinds, and quotes values in their text

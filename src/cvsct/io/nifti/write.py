@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Integer, Shaped
 
 from cvsct.core.errors import GeometryError
 from cvsct.core.files import write_atomic, write_json
@@ -30,8 +30,9 @@ from cvsct.io.nifti.read import TO_LPS, NiftiStack
 
 DESCRIPTION = b"cvsct derived, research use only"
 SYNTHESIZED = b"; noise synthesized"
-HARMONIZED = "_harmonized"
-"""Suffix added to the name of a NIfTI source."""
+RESAMPLED_DESCRIPTION = b"cvsct resampled, research use only"
+HARMONIZED, RESAMPLED = "_harmonized", "_resampled"
+"""Suffixes added to the name of a NIfTI source."""
 SLICES_AT_ONCE = 16
 _FASTEST = 1
 """Level of gzip, as in nibabel: files a tenth larger than by default, in a third of the time."""
@@ -52,9 +53,9 @@ def named_alone(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
     ]
 
 
-def output_name(name: str, source: Path) -> str:
+def output_name(name: str, source: Path, made: str = HARMONIZED) -> str:
     """Name of the output of a NIfTI source called `name`; empty if it has no name."""
-    return f"{name}{HARMONIZED}{output_suffix(source)}" if name else ""
+    return f"{name}{made}{output_suffix(source)}" if name else ""
 
 
 def output_suffix(source: Path) -> str:
@@ -113,7 +114,7 @@ class NiftiWriter:
             same = values == part.hu[i]
             if part.padding is not None:
                 same |= part.padding[i]
-            stored = _stored(values, before.dtype, self._source.scaling)
+            stored = stored_values(values, before.dtype, self._source.scaling)
             view[self._done] = np.where(same, before, stored)
             self._done += 1
 
@@ -127,23 +128,45 @@ class NiftiWriter:
         suffix = output_suffix(source.path)
         hashed = hashlib.sha256(uid.encode()).hexdigest()[:32]
         path = self._folder / (output_name(self._name, source.path) or f"{hashed}{suffix}")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        return write_voxels(
+            path, header, self._voxels, source, uid, derivation=str(self._derivation)
+        )
 
-        def fill(stream: BufferedIOBase) -> None:
-            stream.write(header.binaryblock + source.extensions)
-            stream.write(self._voxels.ravel(order="F").data.cast("B"))
 
-        content = _packed(fill) if suffix == ".nii.gz" else _plain(fill)
-        write_atomic(path, content, private=True)
-        uid_map: dict[str, Any] = {
-            "research_use_only": True,
-            "derivation": str(self._derivation),
-            "series": {source.series_uid: uid},
-            "instances": {},
-            "files": {source.path.name: path.name},
-        }
-        write_json(self._folder / UID_MAP, uid_map, private=True)
-        return DerivedSeries(uid, source.series_uid, self._folder, (path,), uid_map)
+def write_voxels(
+    path: Path,
+    header: Any,
+    voxels: Shaped[np.ndarray, "_ _ _"],
+    source: NiftiStack,
+    uid: str,
+    *,
+    derivation: str,
+) -> DerivedSeries:
+    """Write a scan that was made from another, and the UID map beside it.
+
+    Args:
+        path: compressed where its suffix says so.
+        voxels: stored values along the file's own axes.
+        source: the other scan, whose extensions are kept.
+        uid: of the new series.
+        derivation: how it was made, for the UID map.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def fill(stream: BufferedIOBase) -> None:
+        stream.write(header.binaryblock + source.extensions)
+        stream.write(voxels.ravel(order="F").data.cast("B"))
+
+    write_atomic(path, _packed(fill) if path.suffix == ".gz" else _plain(fill), private=True)
+    uid_map: dict[str, Any] = {
+        "research_use_only": True,
+        "derivation": derivation,
+        "series": {source.series_uid: uid},
+        "instances": {},
+        "files": {source.path.name: path.name},
+    }
+    write_json(path.parent / UID_MAP, uid_map, private=True)
+    return DerivedSeries(uid, source.series_uid, path.parent, (path,), uid_map)
 
 
 def write_nifti(stack: Stack, path: Path) -> None:
@@ -171,21 +194,33 @@ def write_nifti(stack: Stack, path: Path) -> None:
 
 
 def write_label_map(
-    geometry: Geometry, labels: UInt8[np.ndarray, "slices rows columns"], path: Path
+    geometry: Geometry,
+    labels: Integer[np.ndarray, "slices rows columns"],
+    path: Path,
+    *,
+    private: bool = False,
+    extensions: bytes = bytes(4),
 ) -> None:
-    """Write a label map as .nii.gz on the grid of a series; 0 is the background.
+    """Write a label map on the grid of a series, in its own type; 0 is the background.
+
+    Args:
+        path: compressed where its suffix says so.
+        private: whether only the user may read it.
+        extensions: the bytes between header and voxels, a multiple of 16 after the first four.
 
     Raises:
         GeometryError: if there are too many voxels a side for NIfTI.
     """
     slices, rows, columns = labels.shape
-    header = _new_header(geometry, (slices, rows, columns), "u1")
+    header = _new_header(geometry, (slices, rows, columns), labels.dtype.str)
+    header["vox_offset"] = header.sizeof_hdr + len(extensions)
 
     def fill(stream: BufferedIOBase) -> None:
-        stream.write(header.binaryblock + bytes(4) + labels.tobytes())
+        stream.write(header.binaryblock + extensions + labels.tobytes())
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, _packed(fill))
+    content = _packed(fill) if path.suffix == ".gz" else _plain(fill)
+    write_atomic(path, content, private=private)
 
 
 def _new_header(geometry: Geometry, shape: tuple[int, int, int], dtype: str) -> Any:
@@ -226,9 +261,10 @@ def _hu_type(stack: Stack) -> str:
     return "<i2" if whole and min(ends) >= -(2**15) and max(ends) < 2**15 else "<f4"
 
 
-def _stored(
+def stored_values(
     hu: Float[np.ndarray, "rows columns"], dtype: np.dtype[Any], scaling: tuple[float, float]
 ) -> Shaped[np.ndarray, "rows columns"]:
+    """HU as a file stores them: whole numbers rounded, and clipped to what the type holds."""
     slope, intercept = scaling
     values = (hu.astype(np.float64) - intercept) / slope
     if dtype.kind in "iu":

@@ -1,0 +1,56 @@
+"""Thin slices averaged to thicker ones, from disk to disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from cvsct.api.scans import one_series
+from cvsct.core.files import new_folder
+from cvsct.io import resample
+from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.io.dicom.write import DerivedSeries
+
+
+def resample_series(
+    source: SeriesFiles | Path | str,
+    out: Path | str,
+    thickness_mm: float,
+    *,
+    spacing_mm: float | None = None,
+) -> DerivedSeries:
+    """Average the slices of a series to thicker ones and write them as a series.
+
+    The weights are such that the sensitivity along the normal has the width of the thicker slice:
+    its variance is `thickness_mm` squared over 12. Thinner slices are never made up. The result is
+    a scan of its scanner: training and `harmonize` take it as any other.
+
+    Args:
+        source: a series of `find_series`, or a path that holds a single series. DICOM becomes
+            derived DICOM (CT Image Storage, Image Type DERIVED, PS3.3 C.7.6.1), NIfTI becomes
+            NIfTI; as NIfTI knows no slice thickness, the distance between its slices is taken.
+        out: the folder to write; it appears when it is complete.
+        thickness_mm: of the thicker slices, in mm.
+        spacing_mm: distance between them, in mm; None for their thickness.
+
+    Returns:
+        The `DerivedSeries`: `series_uid`, `source_series_uid`, `folder`, `files`, `uid_map`.
+
+    Raises:
+        UsageError: if `source` does not exist, or `out` holds something.
+        SeriesError: if the series cannot be read, or the path holds several.
+        GeometryError: if the slices are thicker than `thickness_mm`, too far apart, too few or of
+            unknown thickness.
+        OSError: if a file cannot be written.
+
+    Example:
+        >>> thick = cvsct.resample_series(scans_of_a, out, 15.0)
+        >>> volume = cvsct.read_series(thick.folder)
+        >>> volume.shape, volume.geometry.thickness_mm
+        ((2, 224, 224), 15.0)
+    """
+    out = Path(out)
+    series = one_series(source)
+    with new_folder(out) as partial:
+        written = resample.resample_series(series, partial, thickness_mm, spacing_mm)
+    return replace(written, folder=out, files=tuple(out / file.name for file in written.files))
