@@ -42,6 +42,9 @@ MAX_FREQUENCIES = 200
 ROUNDING = 1e-6
 """Relative rounding that sums may carry."""
 
+LEAST_SQUARE = 1e-7
+"""Sum of squares of a covariate below which it is rounding: of one patch less its own mean."""
+
 VALUE_RANGES = {"guard_tissue": (0.0, 1.0), "guard_noise": (-100.0, 200.0),
                 "fat_mode": (-200.0, 200.0), "soft_mode": (-200.0, 200.0)}  # fmt: skip
 LOG_POWER_RANGE = (-30.0, 60.0)
@@ -90,12 +93,25 @@ def write_profile(profile: ScannerProfile, path: Path) -> ScannerProfile:
     Raises:
         ProfileError: if it would not be read again, as of pixels finer than any scanner's.
     """
+    content, digest = profile_bytes(profile, path)
+    write_atomic(path, content)
+    return replace(profile, sha256=digest)
+
+
+def profile_bytes(profile: ScannerProfile, path: Path) -> tuple[bytes, str]:
+    """Content of a profile's file, and its hash.
+
+    Args:
+        path: what errors name.
+
+    Raises:
+        ProfileError: as `write_profile`.
+    """
     text, arrays = _contents(profile)
     _profile(path, _About.model_validate(json.loads(text)), arrays)
     digest = _digest(text, arrays)
     header = canonical_json({"format": FORMAT, "about": text, "sha256": digest})
-    write_atomic(path, save(arrays, metadata={HEADER_KEY: header}))
-    return replace(profile, sha256=digest)
+    return save(arrays, metadata={HEADER_KEY: header}), digest
 
 
 def with_digest(profile: ScannerProfile) -> ScannerProfile:
@@ -131,7 +147,18 @@ def read_profile(path: Path) -> ScannerProfile:
         ProfileError: if there is none, it is damaged, of another version, or nothing that scans of
             a scanner could sum up to.
     """
-    content = _read(path)
+    return parse_profile(_read(path), path)
+
+
+def parse_profile(content: bytes, path: Path) -> ScannerProfile:
+    """A profile from the content of its file.
+
+    Args:
+        path: what errors name.
+
+    Raises:
+        ProfileError: as `read_profile`.
+    """
     try:
         header = _header(path, content)
         version = one_line(str(header["format"]))[:20]
@@ -296,7 +323,7 @@ def _possible(sums: Float[np.ndarray, "strata n terms terms"], name: str) -> boo
     squares = np.diagonal(held, axis1=1, axis2=2) / counts[:, None]
     if (counts > MOST_COUNT).any() or (squares < 0).any() or (squares > MOST_COVARIATE**2).any():
         return False
-    scale = np.sqrt(squares * counts[:, None]) + ROUNDING
+    scale = np.sqrt(squares * counts[:, None] + LEAST_SQUARE)
     alike = held / scale[:, :, None] / scale[:, None, :]
     if len(held) and np.linalg.eigvalsh(alike).min() < -ROUNDING:
         return False

@@ -177,10 +177,11 @@ def contrast_agent(volume: CTVolume) -> Float[np.ndarray, " slices"]:
     """
     if len(volume.headers) != len(volume.hu):
         return np.full(len(volume.hu), np.nan)
-    return np.array([_agent_given(header) for header in volume.headers])
+    return np.array([agent_given(header) for header in volume.headers])
 
 
-def _agent_given(header: Dataset) -> float:
+def agent_given(header: Dataset) -> float:
+    """Whether a header tells of a contrast agent: 1, 0, or NaN where it does not say."""
     agent = str(header.get("ContrastBolusAgent") or "").strip().lower()
     if header.get("ContrastBolusAgentSequence") or (agent and agent not in NO_AGENT):
         return 1.0

@@ -1,0 +1,133 @@
+"""The page of a plan: who comes in, who is left out, groups, and why the reference was proposed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+from cvsct.core.files import write_atomic
+from cvsct.evaluation.report.page import Section
+from cvsct.evaluation.report.templates import render
+from cvsct.evaluation.table import Table
+from cvsct.study.plan import PLAN_PAGE, PlanRow, StudyPlan
+
+HOW = (
+    "One series a patient and scanner, by the rules of plan.toml ([choice]); the first rule in "
+    "which two series differ decides. Series of one manufacturer, model, kernel, tube voltage, "
+    "thickness and contrast phase are a group; groups of one manufacturer and kernel are merged "
+    "where noise (.2 to .7 cycles/mm) and sharpness (.25 to .5 cycles/mm), at equal attenuation "
+    "and tissue, agree within the tolerances of [grouping], and a group is split where its series "
+    "have two levels of noise. Noise and sharpness are measured after slices are averaged to the "
+    "reference's thickness.",
+    "The reference is the group to which most patients can be brought within the limits of "
+    "[reach]; among equals the one with most patients. Slices are averaged to greater thickness, "
+    "never the reverse.",
+    "plan.csv lists every series and file with its reason. Change use and group there, and options "
+    "in plan.toml; then run cvsct study run.",
+)
+
+
+def write_page(plan: StudyPlan) -> Path:
+    """Write `plan.html`, which names no patient.
+
+    Raises:
+        MissingExtraError: if the extra `evaluate` is not installed.
+    """
+    path = plan.folder / PLAN_PAGE
+    write_atomic(path, plan_html(plan))
+    return path
+
+
+def plan_html(plan: StudyPlan) -> str:
+    """The page of a plan."""
+    patients = len({row.patient for row in plan.used})
+    reasons = plan.proposal.reasons if plan.proposal else ()
+    return render(
+        "study.html.j2",
+        title="Plan of a study",
+        notice="It names no patient; plan.csv does.",
+        verdicts=[
+            ("", f"{patients} patients in {len(plan.groups)} groups",
+             f"{len(plan.used)} series are used, {len(plan.rows) - len(plan.used)} series and "
+             "files left out."),
+            ("", f"Reference: {plan.reference}", "; ".join(reasons) + "."),
+        ],
+        notes=[note for group in plan.groups for note in _group_notes(group.name, group.notes)],
+        sections=[
+            Section("groups", "Groups", (_groups(plan),)),
+            Section("sites", "Sites", (_sites(plan),)),
+            Section("left-out", "Left out", (_left_out(plan.rows),)),
+        ],
+        how=HOW,
+    )  # fmt: skip
+
+
+def _group_notes(name: str, notes: tuple[str, ...]) -> list[str]:
+    return [f"{name}: {note}" for note in notes]
+
+
+def _groups(plan: StudyPlan) -> Table:
+    reaches = {reach.group: reach for reach in plan.proposal.reaches} if plan.proposal else {}
+    rows, marked = [], set()
+    for number, group in enumerate(plan.groups):
+        members = plan.members(group.name)
+        reach = reaches.get(group.name)
+        if group.name == plan.reference:
+            marked.add(number)
+        rows.append(
+            (
+                group.name, " / ".join(group.protocols), str(group.n_patients),
+                str(group.n_series), str(group.n_slices),
+                str(sum(bool(row.masks) for row in members)),
+                str(sum(is_averaged(plan, row) for row in members)),
+                "reference" if group.name == plan.reference else _times(reach.noise if reach else None),
+                "" if group.name == plan.reference else _times(reach.sharpness if reach else None),
+            )
+        )  # fmt: skip
+    return Table(
+        "groups", "Groups of series", f"n = {len(plan.used)} series. Noise and sharpness: of the "
+        "reference over the group's.",
+        ("group", "protocols", "patients", "series", "slices", "with masks", "averaged",
+         "noise", "sharpness"),
+        tuple(rows), frozenset(marked),
+    )  # fmt: skip
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
+def is_averaged(plan: StudyPlan, row: PlanRow) -> bool:
+    """Whether slices of a series are averaged to the reference's thickness."""
+    wanted = plan.options.thickness_mm
+    return bool(wanted and row.thickness_mm) and row.thickness_mm < 0.9 * wanted
+
+
+def _sites(plan: StudyPlan) -> Table:
+    names = [group.name for group in plan.groups]
+    sites = sorted({row.site for row in plan.used})
+    rows = [
+        (site or "unknown", *(
+            str(len({row.patient for row in plan.members(name) if row.site == site}) or "")
+            for name in names
+        ))
+        for site in sites
+    ]  # fmt: skip
+    return Table("sites", "Patients by site and group", "Distinct patients.", ("site", *names),
+                 tuple(rows))  # fmt: skip
+
+
+def _left_out(rows: tuple[PlanRow, ...]) -> Table:
+    counts: dict[str, Counter[str]] = {"series": Counter(), "files": Counter()}
+    for row in rows:
+        if not row.used:
+            reason = row.reason.split(" (")[0] if row.series_uid else row.reason
+            counts["series" if row.series_uid else "files"][reason] += 1
+    listed = [
+        (reason, what, str(count))
+        for what, of_kind in counts.items()
+        for reason, count in of_kind.most_common()
+    ]
+    return Table("left-out", "Series and files that are left out", "plan.csv lists each.",
+                 ("reason", "", "number"), tuple(listed))  # fmt: skip
