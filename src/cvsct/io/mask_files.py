@@ -20,9 +20,9 @@ from cvsct.core.progress import Note, log_note
 from cvsct.core.volume import CTVolume
 from cvsct.io.dicom.header import is_dicom, label, read_dataset, text
 from cvsct.io.dicom.references import items
+from cvsct.io.dicom.segmentation import SEGMENTATIONS
 from cvsct.io.dicom.structure_set import RTSTRUCT
 from cvsct.io.left_out import Tally
-from cvsct.io.masks import SEGMENTATIONS
 from cvsct.io.nifti.header import is_nifti, read_nifti_header, sizes_of
 from cvsct.io.nifti.read import TO_LPS
 from cvsct.io.scan_record import ScanGroup, ScanRecord

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from cvsct.core.errors import GeometryError
 from cvsct.core.volume import CTVolume
@@ -13,6 +14,9 @@ from cvsct.core.volume import CTVolume
 GRID_TOLERANCE_VOXELS = 0.1
 """Largest distance of a corner of a mask's grid from the volume's voxels; float32 affines and
 rounded decimal strings stay a hundred times below it."""
+
+MAX_TIMES_LARGER = 8
+"""Largest ratio of a mask's number of voxels to the image's; its grid may be the larger one."""
 
 
 def on_grid(
@@ -29,9 +33,41 @@ def on_grid(
     Raises:
         GeometryError: if the voxels do not coincide, or a marked one lies outside the volume.
     """
-    if not masks:
-        return {}
-    shape = next(iter(masks.values())).shape
+    return {
+        title: _laid(f"{name}: label {title!r}", mask, _placement(name, mask.shape, affine, volume),
+                     volume)
+        for title, mask in masks.items()
+    }  # fmt: skip
+
+
+def labels_on_grid(
+    name: str,
+    labels: Integer[np.ndarray, "_ _ _"],
+    affine: Float[np.ndarray, "4 4"],
+    volume: CTVolume,
+) -> Integer[np.ndarray, "slices rows columns"]:
+    """A label map of one grid, laid into the volume's as `on_grid` does it; 0 is the background.
+
+    Raises:
+        GeometryError: as `on_grid`.
+    """
+    placement = _placement(name, labels.shape, affine, volume)
+    return _laid(f"{name}: a label", labels, placement, volume)
+
+
+def refuse_larger(name: str, shape: Sequence[int], volume: CTVolume) -> None:
+    """Refuse a mask whose header declares too many voxels, before anything is allocated."""
+    if not 0 < math.prod(shape) <= MAX_TIMES_LARGER * volume.hu.size:
+        raise GeometryError(
+            f"{name}: {' x '.join(map(str, shape))} voxels are on another grid than the image's; "
+            "draw it on this series, or crop it to the image"
+        )
+
+
+def _placement(
+    name: str, shape: Sequence[int], affine: Float[np.ndarray, "4 4"], volume: CTVolume
+) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, " 3"]]:
+    """Turn and shift, in whole voxels, from a mask's indices to the volume's."""
     ours, theirs = volume.affine, affine.astype(np.float64).copy()
     _match_single_slices(ours, volume.hu.shape, theirs, shape)
     try:
@@ -49,18 +85,25 @@ def on_grid(
             f"{name}: the mask lies on another grid than the image (its voxels do not coincide); "
             "draw it on this series, or resample it by nearest neighbor first"
         )
-    laid = {}
-    for title, mask in masks.items():
-        at = (turn @ np.argwhere(mask).T + shift[:, None]).astype(np.int64)
-        if ((at < 0) | (at >= np.array(volume.hu.shape)[:, None])).any():
-            raise GeometryError(
-                f"{name}: label {title!r} reaches outside the image; "
-                "draw it on this series, or crop it to the image"
-            )
-        out = np.zeros(volume.hu.shape, dtype=bool)
-        out[tuple(at)] = True
-        laid[title] = out
-    return laid
+    return turn, shift
+
+
+def _laid(
+    subject: str,
+    values: Shaped[np.ndarray, "_ _ _"],
+    placement: tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, " 3"]],
+    volume: CTVolume,
+) -> Shaped[np.ndarray, "slices rows columns"]:
+    turn, shift = placement
+    marked = np.nonzero(values)
+    at = (turn @ np.array(marked) + shift[:, None]).astype(np.int64)
+    if ((at < 0) | (at >= np.array(volume.hu.shape)[:, None])).any():
+        raise GeometryError(
+            f"{subject} reaches outside the image; draw it on this series, or crop it to the image"
+        )
+    out = np.zeros(volume.hu.shape, dtype=values.dtype)
+    out[tuple(at)] = values[marked]
+    return out
 
 
 def _match_single_slices(
