@@ -41,12 +41,12 @@ def source_images(header: Dataset) -> list[ImageName]:
         )
         and text(item, "SpatialLocationsPreserved") in ("YES", "")
     ]
-    return [_named(item) for item in sources] if len(sources) == 1 else []
+    return [image_name(item) for item in sources] if len(sources) == 1 else []
 
 
 def images_named(dataset: Dataset, keyword: str) -> list[ImageName]:
     """Images that the items of a sequence refer to."""
-    return [_named(item) for item in items(dataset, keyword)]
+    return [image_name(item) for item in items(dataset, keyword)]
 
 
 def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
@@ -64,5 +64,6 @@ def _own_names(header: Dataset) -> Iterator[ImageName]:
     yield from images_named(header, "ConversionSourceAttributesSequence")
 
 
-def _named(item: Dataset) -> ImageName:
+def image_name(item: Dataset) -> ImageName:
+    """Name of the image that an item of a sequence refers to; no UID where it refers to none."""
     return text(item, "ReferencedSOPInstanceUID"), whole(item, "ReferencedFrameNumber") or 0

@@ -82,6 +82,11 @@ def contour_masks(
     return DrawnMasks(measured, list(titles.values()), named)
 
 
+def structure_titles(dataset: Dataset) -> dict[str, str]:
+    """Title of each structure by its ROI Number, as `contour_masks` gives them."""
+    return _listed(dataset)[0]
+
+
 def _listed(
     dataset: Dataset,
 ) -> tuple[dict[str, str], dict[str, str], list[tuple[str, Sequence[Dataset]]], int]:
