@@ -17,7 +17,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from cvsct.core.errors import CvsctError, GeometryError, SeriesError
 from cvsct.core.slice_average import SliceAverage, average_slices
@@ -389,6 +389,21 @@ def test_frames_that_were_drawn_on_another_series_are_left_out(tmp_path: Path, c
 
     with pytest.raises(SeriesError, match="images of another series"):
         case.carried(changed(mask, rename_all))
+
+
+def test_compressed_pixels_stay_as_they_are(tmp_path: Path, case: Case) -> None:
+    mask = save_seg(tmp_path / "s.dcm", case.folder / "source", LABELS, kind="FRACTIONAL")
+    ds = pydicom.dcmread(mask)
+    ds.compress(RLELossless, generate_instance_uid=False)
+    ds.save_as(mask)
+    carried = case.carried(mask)
+    after = pydicom.dcmread(carried)
+    assert after.file_meta.TransferSyntaxUID == RLELossless
+    assert after.PixelData == ds.PixelData
+    same(mask, case.source, carried, case.harmonized)
+    thick = case.carried(mask, thick=True, out="thick")
+    read = read_label_masks(thick, case.thick).masks
+    np.testing.assert_array_equal(read["lesion"], half(LABELS == 1, case.average))
 
 
 def test_a_mask_that_names_no_image_gets_names(tmp_path: Path, case: Case) -> None:

@@ -6,20 +6,23 @@ C.7.6.16 and C.7.6.17 (functional groups and dimensions), C.12.4 (General Refere
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-
 import numpy as np
-from jaxtyping import Bool, Integer, UInt8
 from pydicom import Dataset, Sequence
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from cvsct.core.errors import GeometryError, SeriesError
-from cvsct.core.mask_average import HALF, mask_fraction
 from cvsct.core.progress import Note
 from cvsct.core.slice_average import SliceAverage
 from cvsct.core.volume import CTVolume
+from cvsct.io.dicom.averaged_seg import (
+    FRAMES,
+    SHARED,
+    average_frames,
+    derivation_of,
+    is_bytes,
+    packed,
+)
 from cvsct.io.dicom.carried import (
     add_equipment,
     new_object,
@@ -31,25 +34,9 @@ from cvsct.io.dicom.derive import coded
 from cvsct.io.dicom.geometry import SAME_DIRECTION
 from cvsct.io.dicom.header import numbers, text, whole
 from cvsct.io.dicom.references import image_name, items
-from cvsct.io.dicom.rewrite import copied, decimal
 from cvsct.io.dicom.segmentation import Segments, derived_from, little_endian, open_segments
 from cvsct.io.dicom.successors import SERIES_SEQUENCES, Successors
-from cvsct.io.dicom.uids import uid_of
 
-_FRAMES = "PerFrameFunctionalGroupsSequence"
-_SHARED = "SharedFunctionalGroupsSequence"
-_OF_FRAMES = frozenset(
-    int(Tag(keyword))
-    for keyword in (
-        "FrameContentSequence",
-        "PlanePositionSequence",
-        "PlaneOrientationSequence",
-        "PixelMeasuresSequence",
-        "DerivationImageSequence",
-        "SegmentIdentificationSequence",
-    )
-)
-"""Functional groups that are set anew."""
 _PIXELS = frozenset({int(Tag("PixelData"))})
 
 
@@ -77,7 +64,7 @@ def carried_segmentation(
     successors = Successors.of(source, derived, average)
     predecessor = little_endian(dataset)
     _drop_foreign(name, predecessor, successors, note)
-    leave_out = _PIXELS if average is None else _PIXELS | {int(Tag(_FRAMES))}
+    leave_out = _PIXELS if average is None else _PIXELS | {int(Tag(FRAMES))}
     ds = new_object(predecessor, successors, leave_out)
     reference = predecessor_reference(predecessor)
     own_series = text(predecessor, "SeriesInstanceUID")
@@ -91,10 +78,13 @@ def carried_segmentation(
         _name_images(ds, source, successors)
         successors.repoint(ds)
     else:
-        content, syntax = _averaged(name, ds, segments, derived, average, successors, note), UID("")
+        content, syntax = (
+            average_frames(name, ds, segments, derived, average, successors, note),
+            UID(""),
+        )
         successors.repoint(ds)
     compressed = syntax.is_encapsulated if syntax else False
-    ds.add_new("PixelData", "OB" if compressed or _is_bytes(ds) else "OW", content)
+    ds.add_new("PixelData", "OB" if compressed or is_bytes(ds) else "OW", content)
     ds["PixelData"].is_undefined_length = compressed
     _reference_series(ds, successors)
     ds.ContentLabel = research_code(label)
@@ -116,18 +106,14 @@ def _about(average: SliceAverage | None) -> str:
     )
 
 
-def _is_bytes(ds: Dataset) -> bool:
-    return (whole(ds, "BitsAllocated") or 1) <= 8
-
-
 def _drop_foreign(name: str, dataset: Dataset, successors: Successors, note: Note) -> None:
     """Remove frames that name other images alone, and references to other series.
 
     Raises:
         SeriesError: if all frames name other images, or its frames cannot be taken apart.
     """
-    frames = items(dataset, _FRAMES)
-    shared = [image for group in items(dataset, _SHARED) for image in derived_from(group)]
+    frames = items(dataset, FRAMES)
+    shared = [image for group in items(dataset, SHARED) for image in derived_from(group)]
     foreign = []
     for frame in frames:
         named = derived_from(frame) + shared
@@ -154,7 +140,7 @@ def _drop_foreign(name: str, dataset: Dataset, successors: Successors, note: Not
 
 
 def _keep_frames(name: str, dataset: Dataset, kept: list[int]) -> None:
-    frames = items(dataset, _FRAMES)
+    frames = items(dataset, FRAMES)
     size = (whole(dataset, "Rows") or 0) * (whole(dataset, "Columns") or 0)
     bits = size * (whole(dataset, "BitsAllocated") or 1)
     syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
@@ -171,23 +157,9 @@ def _keep_frames(name: str, dataset: Dataset, kept: list[int]) -> None:
         )[i * bits % 8 :][:bits]
         for i in kept
     )
-    dataset.PixelData = _packed(pieces)
-    setattr(dataset, _FRAMES, Sequence(frames[i] for i in kept))
+    dataset.PixelData = packed(pieces)
+    setattr(dataset, FRAMES, Sequence(frames[i] for i in kept))
     dataset.NumberOfFrames = len(kept)
-
-
-def _packed(pieces: Iterable[UInt8[np.ndarray, " bits"]]) -> bytes:
-    """Bits of frame after frame, without gaps, of an even number of bytes (PS3.5 section 8.1.1)."""
-    chunks: list[bytes] = []
-    rest = np.zeros(0, np.uint8)
-    for piece in pieces:
-        rest = np.concatenate([rest, piece])
-        whole_bytes = len(rest) // 8 * 8
-        chunks.append(np.packbits(rest[:whole_bytes], bitorder="little").tobytes())
-        rest = rest[whole_bytes:]
-    chunks.append(np.packbits(rest, bitorder="little").tobytes())
-    content = b"".join(chunks)
-    return content + bytes(len(content) % 2)
 
 
 def _refuse_empty(name: str, segments: Segments, note: Note) -> None:
@@ -205,11 +177,11 @@ def _refuse_empty(name: str, segments: Segments, note: Note) -> None:
 
 def _name_images(ds: Dataset, source: CTVolume, successors: Successors) -> None:
     """Add the derived image to frames that name no image and lie on a slice."""
-    shared = items(ds, _SHARED)
+    shared = items(ds, SHARED)
     if any(derived_from(group) for group in shared):
         return
     to_index = np.linalg.inv(source.affine)
-    for frame in items(ds, _FRAMES):
+    for frame in items(ds, FRAMES):
         if derived_from(frame):
             continue
         groups = (frame, *shared)
@@ -223,168 +195,7 @@ def _name_images(ds: Dataset, source: CTVolume, successors: Successors) -> None:
         index = round(float(to_index[0, :3] @ positions[0] + to_index[0, 3]))
         parallel = abs(abs(float(normal @ source.geometry.normal)) - 1) < SAME_DIRECTION
         if parallel and 0 <= index < len(source):
-            frame.DerivationImageSequence = [_derivation(successors, index)]
-
-
-def _derivation(successors: Successors, index: int) -> Dataset:
-    """Item of Derivation Image Sequence that names a derived image (PS3.3 C.7.6.16.2.6)."""
-    image = successors.reference(index)
-    image.SpatialLocationsPreserved = "YES"
-    image.PurposeOfReferenceCodeSequence = [
-        coded("121322", "DCM", "Source image for image processing operation")
-    ]
-    derivation = Dataset()
-    derivation.SourceImageSequence = [image]
-    derivation.DerivationCodeSequence = [coded("113076", "DCM", "Segmentation")]
-    return derivation
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """A frame that is to be written: thick slice, segment (0 in a label map), stored voxels."""
-
-    slice_index: int
-    segment: int
-    stored: UInt8[np.ndarray, " bytes"]
-
-
-def _averaged(
-    name: str,
-    ds: Dataset,
-    segments: Segments,
-    derived: CTVolume,
-    average: SliceAverage,
-    successors: Successors,
-    note: Note,
-) -> bytes:
-    """Set frames, geometry and dimensions anew; returns the pixels."""
-    titles = segments.titles
-    if segments.kind == "LABELMAP":
-        frames, filled = _label_frames(ds, segments, average)
-    else:
-        value = 1
-        if segments.kind == "FRACTIONAL":
-            value = whole(ds, "MaximumFractionalValue") or 255
-        frames, filled = [], set()
-        for number in titles:
-            mask = segments.mask(number)
-            for i, inside in _thick_planes(mask, average):
-                stored = inside.ravel() * np.uint8(value)
-                if segments.kind == "BINARY":
-                    stored = np.packbits(stored, bitorder="little")
-                frames.append(_Frame(i, number, stored))
-                filled.add(number)
-    if not frames:
-        raise GeometryError(
-            f"{name}: no segment fills half of a voxel of slices of {average.thickness_mm:g} mm, "
-            "so that none is left; keep the thinner slices"
-        )
-    empty = [title for number, title in titles.items() if number not in filled]
-    if empty:
-        note(f"{name}: empty on the thicker slices: {', '.join(map(repr, empty))}")
-    _set_geometry(ds, derived)
-    _set_dimensions(ds, successors, by_segment=segments.kind != "LABELMAP")
-    ranks = {number: rank for rank, number in enumerate(titles, start=1)}
-    groups = [_frame_groups(frame, ranks, derived, successors) for frame in frames]
-    setattr(ds, _FRAMES, Sequence(groups))
-    ds.NumberOfFrames = len(frames)
-    size = ds.Rows * ds.Columns * (whole(ds, "BitsAllocated") or 1)
-    return _packed(np.unpackbits(frame.stored, bitorder="little")[:size] for frame in frames)
-
-
-def _thick_planes(
-    mask: Bool[np.ndarray, "slices rows columns"], average: SliceAverage
-) -> Iterator[tuple[int, Bool[np.ndarray, "rows columns"]]]:
-    """Thick slices in which at least half of some voxel lies in a mask, and those voxels."""
-    filled: Bool[np.ndarray, " slices"] = np.asarray(mask.any(axis=(1, 2)))
-    for i in range(len(average)):
-        sources = average.sources(i)
-        if filled[sources.start : sources.stop].any():
-            inside = mask_fraction(mask, average, i) >= HALF
-            if inside.any():
-                yield i, inside
-
-
-def _label_frames(
-    ds: Dataset, segments: Segments, average: SliceAverage
-) -> tuple[list[_Frame], set[int]]:
-    """Frames of a label map, whose segments exclude each other."""
-    background = whole(ds, "PixelPaddingValue") or 0
-    dtype = "u1" if _is_bytes(ds) else "<u2"
-    rows, columns = segments.volume.shape[1:]
-    labels: Integer[np.ndarray, "thick rows columns"] = np.full(
-        (len(average), rows, columns), background, dtype
-    )
-    free: Bool[np.ndarray, "thick rows columns"] = np.ones(labels.shape, dtype=bool)
-    for number in segments.titles:
-        for i, inside in _thick_planes(segments.mask(number), average):
-            labels[i][inside & free[i]] = number
-            free[i] &= ~inside
-    frames = [
-        _Frame(i, 0, np.frombuffer(labels[i].tobytes(), np.uint8))
-        for i in range(len(average))
-        if not free[i].all()
-    ]
-    return frames, {int(number) for number in np.unique(labels[~free])}
-
-
-def _set_geometry(ds: Dataset, derived: CTVolume) -> None:
-    """Set matrix, spacing, thickness and orientation to the derived series'."""
-    where = derived.geometry
-    ds.Rows, ds.Columns = derived.shape[1:]
-    kept = items(ds, _SHARED)
-    shared = copied(kept[0], leave_out=_OF_FRAMES, signed=False) if kept else Dataset()
-    measures, orientation = Dataset(), Dataset()
-    measures.PixelSpacing = [decimal(mm) for mm in where.pixel_mm]
-    measures.SliceThickness = decimal(where.thickness_mm or where.spacing_mm)
-    measures.SpacingBetweenSlices = decimal(where.spacing_mm)
-    orientation.ImageOrientationPatient = [
-        decimal(value) for value in (*where.row_direction, *where.column_direction)
-    ]
-    shared.PixelMeasuresSequence = [measures]
-    shared.PlaneOrientationSequence = [orientation]
-    setattr(ds, _SHARED, Sequence([shared]))
-
-
-def _set_dimensions(ds: Dataset, successors: Successors, *, by_segment: bool) -> None:
-    """Order frames by segment, where there is one a frame, and position (PS3.3 C.7.6.17)."""
-    organization = uid_of("dimensions", str(ds.SOPInstanceUID), successors.series_uid)
-    pairs = [("ImagePositionPatient", "PlanePositionSequence", "Image Position Patient")]
-    if by_segment:
-        pairs.insert(
-            0, ("ReferencedSegmentNumber", "SegmentIdentificationSequence", "Segment Number")
-        )
-    item = Dataset()
-    item.DimensionOrganizationUID = organization
-    ds.DimensionOrganizationSequence = [item]
-    ds.DimensionIndexSequence = Sequence()
-    for pointer, group, words in pairs:
-        index = Dataset()
-        index.DimensionOrganizationUID = organization
-        index.DimensionIndexPointer = Tag(pointer)
-        index.FunctionalGroupPointer = Tag(group)
-        index.DimensionDescriptionLabel = words
-        ds.DimensionIndexSequence.append(index)
-    if "DimensionOrganizationType" in ds:
-        del ds.DimensionOrganizationType
-
-
-def _frame_groups(
-    frame: _Frame, ranks: dict[int, int], derived: CTVolume, successors: Successors
-) -> Dataset:
-    """Functional groups of one frame."""
-    i = frame.slice_index
-    content, position, group = Dataset(), Dataset(), Dataset()
-    content.DimensionIndexValues = [ranks[frame.segment], i + 1] if frame.segment else i + 1
-    position.ImagePositionPatient = [decimal(mm) for mm in derived.geometry.positions_mm[i]]
-    group.DerivationImageSequence = [_derivation(successors, i)]
-    group.FrameContentSequence = [content]
-    group.PlanePositionSequence = [position]
-    if frame.segment:
-        segment = Dataset()
-        segment.ReferencedSegmentNumber = frame.segment
-        group.SegmentIdentificationSequence = [segment]
-    return group
+            frame.DerivationImageSequence = [derivation_of(successors, index)]
 
 
 def _reference_series(ds: Dataset, successors: Successors) -> None:
