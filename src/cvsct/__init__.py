@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from cvsct.evaluation.groups.evaluate_groups import evaluate_groups
     from cvsct.evaluation.groups.signal_kept import signal_kept
     from cvsct.methods.registry import list_methods
+    from cvsct.study.make_plan import plan_study
+    from cvsct.study.plan import StudyPlan
+    from cvsct.study.report import report_study
+    from cvsct.study.run import run_study
 
 _MODULES = {
     "AllSeriesFailedError": "api.harmonize",
@@ -46,6 +50,7 @@ _MODULES = {
     "HarmonizedVolume": "api.model",
     "Model": "api.model",
     "ScannerProfile": "api.profile",
+    "StudyPlan": "study.plan",
     "benchmark": "benchmarking.run",
     "compare_profile": "api.profile",
     "evaluate": "api.evaluate",
@@ -60,8 +65,11 @@ _MODULES = {
     "load_model": "api.model",
     "load_profile": "api.profile",
     "merge_profiles": "api.profile",
+    "plan_study": "study.make_plan",
     "read_series": "api.scans",
+    "report_study": "study.report",
     "resample_series": "api.resample",
+    "run_study": "study.run",
     "signal_kept": "evaluation.groups.signal_kept",
     "simulate": "api.simulate",
     "train": "api.train",
@@ -78,6 +86,7 @@ __all__ = [
     "HarmonizedVolume",
     "Model",
     "ScannerProfile",
+    "StudyPlan",
     "benchmark",
     "compare_profile",
     "evaluate",
@@ -92,8 +101,11 @@ __all__ = [
     "load_model",
     "load_profile",
     "merge_profiles",
+    "plan_study",
     "read_series",
+    "report_study",
     "resample_series",
+    "run_study",
     "signal_kept",
     "simulate",
     "train",

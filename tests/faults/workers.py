@@ -9,8 +9,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+from cvsct.core.dask_workers import DaskWorkers
 from cvsct.core.workers import Processes
-from cvsct.inference.cohort.dask import DaskWorkers
 from cvsct.inference.cohort.job import SeriesHarmonizer
 from cvsct.inference.cohort.run import open_journal, run_jobs, verify
 from cvsct.inference.cohort.shards import Shard, by_key

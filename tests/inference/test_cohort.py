@@ -17,12 +17,12 @@ import pytest
 from pydicom import Dataset
 
 import cvsct
+from cvsct.core.dask_workers import DaskWorkers
 from cvsct.core.errors import CvsctError, StoppedError, UsageError
 from cvsct.core.locks import file_lock
 from cvsct.core.resumable import LOCK
 from cvsct.core.workers import Processes
 from cvsct.inference.cohort import run as cohort
-from cvsct.inference.cohort.dask import DaskWorkers
 from cvsct.inference.cohort.job import SeriesHarmonizer
 from cvsct.inference.cohort.journal import Journal
 from cvsct.inference.cohort.shards import Shard, by_key

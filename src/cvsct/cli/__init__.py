@@ -39,6 +39,7 @@ from cvsct.cli.models import models
 from cvsct.cli.profile import profile
 from cvsct.cli.progress import stop_progress
 from cvsct.cli.simulate import simulate
+from cvsct.cli.study import plan, report, run
 from cvsct.cli.train import train
 from cvsct.core.errors import CvsctError, explain
 
@@ -51,6 +52,12 @@ WRITING = (demo, simulate, profile, train, harmonize, evaluate, features, groups
 READING = (methods, models, inspect, doctor)
 for command in (*WRITING, *READING):
     app.command()(with_common_options(command, writes=command in WRITING))
+study = typer.Typer(
+    help="Many scanners to one reference: plan, run and report a study.", no_args_is_help=True
+)
+for step in (plan, run, report):
+    study.command()(with_common_options(step, writes=True))
+app.add_typer(study, name="study")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

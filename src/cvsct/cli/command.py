@@ -46,19 +46,23 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise UsageError(f"--config {path}: no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config {path}: cannot be read as TOML ({error})") from None
-    group = context.command if context.parent is None else context.parent.command
-    commands: dict[str, Any] = getattr(group, "commands", {})
+    names: list[str] = []
+    at: Any = context
+    while at.parent is not None:
+        names.insert(0, at.info_name or "")
+        at = at.parent
+    commands: dict[str, Any] = getattr(at.command, "commands", {})
     tables = {name: _by_parameter(path, commands, name, table) for name, table in values.items()}
-    if context.parent is None:
-        context.default_map = tables
-    elif context.info_name is not None:
-        known = dict(context.default_map or {})
-        context.default_map = {**known, **tables.get(context.info_name, {})}
+    own: dict[str, Any] = tables
+    for name in names:
+        own = own.get(name, {})
+    known = dict(context.default_map or {}) if names else {}
+    context.default_map = {**known, **own}
     return path
 
 
 def _by_parameter(path: Path, commands: dict[str, Any], name: str, table: Any) -> dict[str, Any]:
-    """One command's table by the names of its parameters.
+    """One command's table by the names of its parameters; of a group, tables by command.
 
     Raises:
         UsageError: for a command, or an option of it, that does not exist.
@@ -68,6 +72,9 @@ def _by_parameter(path: Path, commands: dict[str, Any], name: str, table: Any) -
             f"--config {path}: {name!r} is no command; {did_you_mean(name, commands)}options stand "
             "in the table of their command, such as [harmonize]"
         )
+    within = getattr(commands[name], "commands", None)
+    if within is not None:
+        return {key: _by_parameter(path, within, key, value) for key, value in table.items()}
     parameters = {
         option.removeprefix("--").replace("-", "_"): parameter.name
         for parameter in commands[name].params

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
 from cvsct.core import platform
 from cvsct.core.errors import CvsctError, HopelessError, explain
@@ -57,6 +57,43 @@ class Report(Generic[WorkItem]):
 def is_first_rank() -> bool:
     """Whether this process writes and reports: any process but the further ranks of torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+
+
+class Pool(Protocol[WorkItem]):
+    """Workers that take items: `Processes`, `InProcess`, or `core.dask_workers.DaskWorkers`."""
+
+    @property
+    def in_flight(self) -> list[WorkItem]:
+        """Items that are being worked on."""
+        ...
+
+    def free_slots(self) -> int:
+        """Number of items that can be submitted now."""
+        ...
+
+    def submit(self, item: WorkItem, /) -> None:
+        """Start work on an item."""
+        ...
+
+    def poll(self, timeout_s: float | None = None) -> list[Report[WorkItem]]:
+        """Wait for reports, at most for `timeout_s`."""
+        ...
+
+    def close(self) -> None:
+        """End or release all workers."""
+        ...
+
+
+def work_in(
+    pool: Pool[WorkItem], items: Sequence[WorkItem]
+) -> Generator[Report[WorkItem], None, None]:
+    """Work on all items in their order in a pool, which is closed at the end."""
+    waiting = list(items)[::-1]
+    with contextlib.closing(pool):
+        while waiting or pool.in_flight:
+            while waiting and pool.free_slots():
+                pool.submit(waiting.pop())
+            yield from pool.poll()
 
 
 def work_through(

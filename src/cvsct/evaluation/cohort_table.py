@@ -18,7 +18,7 @@ from jaxtyping import Float
 from cvsct.core.errors import EvaluationError
 from cvsct.evaluation.extras import load_extra
 
-SOURCE, HARMONIZED = "source", "harmonized"
+SOURCE, RESAMPLED, HARMONIZED = "source", "resampled", "harmonized"
 COMBAT, HARMONIZED_COMBAT = "combat", "harmonized+combat"
 _OF_COMBAT = "+combat"
 
@@ -122,10 +122,10 @@ def is_harmonized(stage: str) -> bool:
 
 
 def stages_of(table: Any) -> list[str]:
-    """Stages of a table: `source`, those of harmonized images, those of ComBat."""
+    """Stages of a table: `source`, thicker slices, harmonized images, those of ComBat."""
     present = sorted({str(stage) for stage in table["stage"]})
     return (
-        [stage for stage in present if stage == SOURCE]
+        [stage for stage in (SOURCE, RESAMPLED) if stage in present]
         + [stage for stage in present if is_harmonized(stage)]
         + [stage for stage in present if stage == COMBAT or stage.endswith(_OF_COMBAT)]
     )

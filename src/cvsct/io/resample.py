@@ -66,6 +66,8 @@ def resample_series(
     to_thickness_mm: float,
     to_spacing_mm: float | None = None,
     to_z_mm: Sequence[float] | None = None,
+    *,
+    own_thickness_mm: float = 0.0,
 ) -> DerivedSeries:
     """Write a series' slices, averaged to thicker ones, as a series of the same scanner.
 
@@ -76,6 +78,7 @@ def resample_series(
         series: the source.
         folder: one series a folder; files of an earlier identical run are replaced.
         to_thickness_mm, to_spacing_mm, to_z_mm: as in `resample_volume`.
+        own_thickness_mm: thickness of its slices, in place of what its files say; 0 to go by them.
 
     Raises:
         SeriesError: if the series cannot be read or its headers not be rewritten.
@@ -86,7 +89,8 @@ def resample_series(
         opened = open_series(series)
         geometry = opened.geometry
         is_nifti = isinstance(opened, NiftiStack)
-        thickness_mm = geometry.spacing_mm if is_nifti else geometry.thickness_mm
+        told_mm = geometry.spacing_mm if is_nifti else geometry.thickness_mm
+        thickness_mm = own_thickness_mm or told_mm
         try:
             average = plan_average(
                 geometry, to_thickness_mm, to_spacing_mm, to_z_mm, thickness_mm=thickness_mm

@@ -110,16 +110,6 @@ class StudyGroup:
         """Slices of all series, as they were acquired."""
         return sum(series.n_slices for series in self.members)
 
-    @property
-    def protocols(self) -> tuple[str, ...]:
-        """Scanner, kernel, tube voltage and thickness of its series, the most frequent first."""
-        counts = Counter(_protocol(series) for series in self.members)
-        return tuple(name for name, _ in counts.most_common())
-
-    def with_note(self, note: str) -> StudyGroup:
-        """The group with one more note."""
-        return replace(self, notes=(*self.notes, note))
-
 
 def difference(first: ScannerProfile, second: ScannerProfile) -> Difference:
     """Noise and sharpness of a scanner over those of another."""
@@ -167,12 +157,6 @@ def _header(series: StudySeries) -> tuple[object, ...]:
     own = series.acquisition
     return (vendor(own.manufacturer), own.model.casefold(), own.kernel.casefold(), own.kvp,
             round(series.thickness_mm, 1), series.contrast)  # fmt: skip
-
-
-def _protocol(series: StudySeries) -> str:
-    contrast = {"yes": ", contrast agent", "no": "", "": ""}[series.contrast]
-    thickness = f", {series.thickness_mm:g} mm" if series.thickness_mm else ""
-    return f"{series.acquisition}{thickness}{contrast}"
 
 
 def _group(

@@ -9,22 +9,19 @@ from typing import Any
 
 from cvsct.core.errors import CvsctError, UsageError, need_extra
 from cvsct.core.files import refuse_existing, refuse_missing
-from cvsct.core.platform import cores
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.slice_average import is_thickness
 from cvsct.core.text import did_you_mean
 from cvsct.methods.registry import find_method
 from cvsct.study.choice import Choice, choose_series
 from cvsct.study.groups import StudyGroup, group_series
+from cvsct.study.jobs import Where
 from cvsct.study.measure import MeasuredProfiles, measure_all, measure_item
 from cvsct.study.options import StudyOptions, make_options
 from cvsct.study.plan import PlanRow, StudyPlan, groups_of, is_study
 from cvsct.study.plan_page import write_page
 from cvsct.study.reference import cannot_reach, common_thickness, propose_reference
 from cvsct.study.series import StudyCensus, StudySeries, take_census
-
-PROFILES = Path("profiles") / "series"
-"""Folder of the profiles of single series, in the study's."""
 
 
 def plan_study(
@@ -40,6 +37,7 @@ def plan_study(
     method: str = "spectrum",
     rules: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     workers: int = 0,
+    scheduler: str = "",
     dry_run: bool = False,
     progress: Progress = silent,
     note: Note = log_note,
@@ -65,6 +63,7 @@ def plan_study(
         rules: rules that differ from the default, by table of `plan.toml`, such as
             `{"choice": {"kernel": "sharp"}}`.
         workers: number of processes; 0 for one per core.
+        scheduler: address of a Dask scheduler whose workers measure the series.
         dry_run: write nothing but the measurements.
         progress: called with `(task, done, total)` as the work proceeds.
         note: called with each remark that the user should read.
@@ -104,7 +103,7 @@ def plan_study(
         "method": method,
         **rules,
     })  # fmt: skip
-    plan = make_plan(folder, options, workers, note, progress)
+    plan = make_plan(folder, options, Where(workers, scheduler), note, progress)
     if not dry_run:
         plan.write()
         write_page(plan)
@@ -112,7 +111,7 @@ def plan_study(
 
 
 def make_plan(
-    folder: Path, options: StudyOptions, workers: int, note: Note, progress: Progress
+    folder: Path, options: StudyOptions, where: Where, note: Note, progress: Progress
 ) -> StudyPlan:
     """Make the plan of a study.
 
@@ -136,12 +135,13 @@ def make_plan(
         raise CvsctError(_nothing_chosen(choices))
     thickness_mm = options.thickness_mm or common_thickness(chosen, options.grouping.min_patients)
     items = [
-        measure_item(series, _to(series, thickness_mm), folder / PROFILES) for series in chosen
+        measure_item(
+            each.files, each.acquisition, each.thickness_mm, _to(each, thickness_mm), folder
+        )
+        for each in chosen
     ]
-    failed = measure_all(items, workers or cores(), progress)
-    measured = MeasuredProfiles(
-        {item.series.key: item.path for item in items if item.series.key not in failed}
-    )
+    failed = measure_all(items, where, progress)
+    measured = MeasuredProfiles({item.key: item.path for item in items if item.key not in failed})
     fitted_mm = {series.key: _to(series, thickness_mm) or series.thickness_mm for series in chosen}
     usable = [series for series in chosen if series.key in measured]
     groups, left_out = group_series(usable, measured, fitted_mm, options.grouping)
@@ -240,7 +240,8 @@ def _rows(
                 group=group_of.get(series.key, ""),
                 patient=series.patient,
                 site=series.site,
-                scanner=series.acquisition.scanner,
+                manufacturer=series.acquisition.manufacturer,
+                model=series.acquisition.model,
                 kernel=series.acquisition.kernel,
                 kvp=series.acquisition.kvp,
                 thickness_mm=series.thickness_mm,

@@ -6,31 +6,30 @@ merged, split and edited, and patients added, without measuring a scan again.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gzip
 import operator
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.errors import CvsctError, ProfileError, StoppedError, TrainingError
+from cvsct.core.errors import ProfileError, TrainingError
 from cvsct.core.files import config_hash, write_atomic
 from cvsct.core.moments import mean_value
 from cvsct.core.progress import Progress
-from cvsct.core.slice_average import is_thickness
-from cvsct.core.volume import CTVolume, ScanFacts
-from cvsct.core.workers import work_through
+from cvsct.core.volume import Acquisition, CTVolume, ScanFacts
+from cvsct.inference.streaming import folder_name
+from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.read import read_series
 from cvsct.io.resample import resample_volume
 from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue
 from cvsct.methods.spectrum.texture import in_noise_band
 from cvsct.profile.file import MAX_BYTES, parse_profile, profile_bytes
 from cvsct.profile.profile import ScannerProfile, measure_profile
-from cvsct.study.series import StudySeries
+from cvsct.study.jobs import Where, work_on_all
 
 SLICES_PER_SERIES = 24
 """Most slices of a series that its profile is measured of."""
@@ -39,50 +38,74 @@ MEASURES = 1
 """Version of what is measured; a higher one measures every series again."""
 
 
+PROFILES = "profiles"
+"""Folder of profiles in the study's; those of single series lie in `series` in it."""
+
+
 @dataclass(frozen=True)
 class MeasureItem:
     """One series to measure.
 
     Args:
-        series: the series.
-        thickness_mm: slice thickness to average to first; 0 for its own.
+        key: name of the series in the study's folders.
+        files: the series.
+        acquisition: its scanner, kernel and tube voltage.
+        own_mm: its slice thickness; 0 where unknown.
+        to_mm: slice thickness to average to first; 0 for its own.
         path: file of its profile.
     """
 
-    series: StudySeries
-    thickness_mm: float
+    key: str
+    files: SeriesFiles = field(repr=False)
+    acquisition: Acquisition
+    own_mm: float
+    to_mm: float
     path: Path
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What a worker must see."""
+        return self.files.files[0].absolute(), self.path.parent
 
-def measure_item(series: StudySeries, thickness_mm: float, folder: Path) -> MeasureItem:
-    """The item of a series; its file's name tells all that its profile depends on."""
-    own = series.thickness_mm
-    to = thickness_mm if thickness_mm and own and not is_thickness(own, thickness_mm) else 0.0
+
+def measure_item(
+    files: SeriesFiles, acquisition: Acquisition, own_mm: float, to_mm: float, study: Path
+) -> MeasureItem:
+    """The item of a series; its file's name tells all that its profile depends on.
+
+    Args:
+        study: folder of the study.
+    """
+    stats = [(file.name, file.stat()) for file in files.files]
     about = {
-        "files": series.record.stamp, "to_mm": to, "slices": SLICES_PER_SERIES,
-        "acquisition": str(series.acquisition), "version": MEASURES,
+        "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
+        "own_mm": own_mm if to_mm else 0.0, "to_mm": to_mm, "slices": SLICES_PER_SERIES,
+        "acquisition": str(acquisition), "version": MEASURES,
     }  # fmt: skip
-    name = f"{series.key}-{config_hash(about)[:8]}.profile.gz"
-    return MeasureItem(series, to, folder / name)
+    key = series_key(files)
+    path = study / PROFILES / "series" / f"{key}-{config_hash(about)[:8]}.profile.gz"
+    return MeasureItem(key, files, acquisition, own_mm, to_mm, path)
 
 
-class ProfileMeter:
-    """Measures one series after the other; a worker's function."""
+def series_key(files: SeriesFiles) -> str:
+    """Name of a series in the study's folders."""
+    return folder_name(files.series_uid or f"file {files.files[0].name}")
 
-    def __call__(self, item: MeasureItem) -> Generator[int, None, None]:
-        """Measure a series and write its profile.
 
-        Raises:
-            CvsctError: if it cannot be read, resampled or measured.
-        """
-        volume = read_series(item.series.files)
-        volume = replace(volume, acquisition=item.series.acquisition)
-        if item.thickness_mm:
-            volume = resample_volume(volume, item.thickness_mm)
-        profile = measure_profile(_OneScan(volume), SLICES_PER_SERIES)
-        content, _ = profile_bytes(replace(profile, few_patients=True), item.path)
-        write_atomic(item.path, gzip.compress(content, 6, mtime=0), private=True)
-        yield 1
+def measure_series(item: MeasureItem) -> Generator[int, None, None]:
+    """Measure a series and write its profile; a worker's function.
+
+    Raises:
+        CvsctError: if it cannot be read, resampled or measured.
+    """
+    volume = replace(read_series(item.files), acquisition=item.acquisition)
+    if item.to_mm:
+        own = replace(volume.geometry, thickness_mm=item.own_mm)
+        volume = resample_volume(replace(volume, geometry=own), item.to_mm)
+    profile = measure_profile(_OneScan(volume), SLICES_PER_SERIES)
+    content, _ = profile_bytes(replace(profile, few_patients=True), item.path)
+    write_atomic(item.path, gzip.compress(content, 6, mtime=0), private=True)
+    yield 1
 
 
 @dataclass(frozen=True)
@@ -102,7 +125,9 @@ class _OneScan:
         yield self.volume
 
 
-def measure_all(items: Sequence[MeasureItem], workers: int, progress: Progress) -> dict[str, str]:
+def measure_all(
+    items: Sequence[MeasureItem], where: Where, progress: Progress
+) -> Mapping[str, str]:
     """Measure all series whose profiles are not there yet.
 
     Returns:
@@ -113,28 +138,10 @@ def measure_all(items: Sequence[MeasureItem], workers: int, progress: Progress) 
         StoppedError: on Ctrl-C; profiles that are written are kept.
     """
     waiting = [item for item in items if not item.path.exists()]
-    done, failed = len(items) - len(waiting), dict[str, str]()
-    progress("measuring", done, len(items))
-    if not waiting:
-        return failed
-    waiting[0].path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        reports = work_through(waiting, ProfileMeter(), workers, lambda item: item.path.name)
-        with contextlib.closing(reports):
-            for report in reports:
-                if report.kind == "fatal":
-                    raise CvsctError(f"{report.message}; the same command then goes on")
-                if report.kind == "step":
-                    continue
-                if report.kind != "done":
-                    failed[report.item.series.key] = report.message
-                done += 1
-                progress("measuring", done, len(items))
-    except KeyboardInterrupt:
-        raise StoppedError(
-            f"stopped, {done} of {len(items)} series are measured; the same command goes on"
-        ) from None
-    return failed
+    if waiting:
+        waiting[0].path.parent.mkdir(parents=True, exist_ok=True)
+    before = len(items) - len(waiting)
+    return work_on_all("measuring", waiting, measure_series, where, progress, before).failed
 
 
 def read_measured(path: Path) -> ScannerProfile:

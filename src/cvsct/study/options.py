@@ -74,6 +74,8 @@ class StudyOptions(BaseModel):
             series' own.
         method: method of the models.
         settings: its settings.
+        preset: preset of a network.
+        max_minutes: minutes after which the training of a network stops; 0 for the preset's steps.
         seed: seed of all randomness.
         choice, grouping, reach: rules of the plan.
         features, combat: rules of the tables.
@@ -91,6 +93,8 @@ class StudyOptions(BaseModel):
     spacing_mm: float = Field(default=0.0, ge=0, lt=100)
     method: str = "spectrum"
     settings: dict[str, Any] = {}
+    preset: str = "cpu"
+    max_minutes: float = Field(default=0.0, ge=0)
     seed: int = Field(default=0, ge=0)
     choice: ChoiceRules = ChoiceRules()
     grouping: GroupRules = GroupRules()

@@ -12,6 +12,7 @@ from pathlib import Path
 from cvsct.core.errors import UsageError, one_line
 from cvsct.core.files import write_atomic
 from cvsct.core.text import columns, did_you_mean
+from cvsct.core.volume import Acquisition
 from cvsct.study.options import StudyOptions, read_toml, write_toml
 from cvsct.study.reference import Proposal
 
@@ -34,7 +35,8 @@ class PlanRow:
         reason: why.
         group: name of its group; empty if it is not used.
         patient, site: Patient ID and site.
-        scanner, kernel, kvp, thickness_mm, spacing_mm, pixel_mm, slices, contrast: as acquired.
+        manufacturer, model, kernel, kvp: of the acquisition.
+        thickness_mm, spacing_mm, pixel_mm, slices, contrast: as acquired.
         study_date, description: from the header.
         masks: mask files, relative to the scans' folder where they lie in it.
         path: of the series' folder or file, relative to the scans' folder.
@@ -47,7 +49,8 @@ class PlanRow:
     group: str = ""
     patient: str = field(default="", repr=False)
     site: str = ""
-    scanner: str = ""
+    manufacturer: str = ""
+    model: str = ""
     kernel: str = ""
     kvp: float = 0.0
     thickness_mm: float = 0.0
@@ -66,6 +69,11 @@ class PlanRow:
     def used(self) -> bool:
         """Whether the series is in the study."""
         return self.use == "yes"
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """Scanner, kernel and tube voltage."""
+        return Acquisition(self.manufacturer, self.model, self.kernel, self.kvp)
 
 
 COLUMNS = tuple(each.name for each in fields(PlanRow))
@@ -209,12 +217,8 @@ def groups_of(rows: Sequence[PlanRow], notes: Mapping[str, Sequence[str]]) -> li
 
 
 def _protocol(row: PlanRow) -> str:
-    parts = [
-        row.scanner, row.kernel, f"{row.kvp:g} kVp" if row.kvp else "",
-        f"{row.thickness_mm:g} mm" if row.thickness_mm else "",
-        "contrast agent" if row.contrast == "yes" else "",
-    ]  # fmt: skip
-    return ", ".join(filter(None, parts)) or "unknown scanner"
+    thickness = f", {row.thickness_mm:g} mm" if row.thickness_mm else ""
+    return f"{row.acquisition}{thickness}{', contrast agent' if row.contrast == 'yes' else ''}"
 
 
 def _csv(rows: Sequence[PlanRow]) -> str:

@@ -81,8 +81,8 @@ def _groups(plan: StudyPlan) -> Table:
                 str(group.n_series), str(group.n_slices),
                 str(sum(bool(row.masks) for row in members)),
                 str(sum(is_averaged(plan, row) for row in members)),
-                "reference" if group.name == plan.reference else _times(reach.noise if reach else None),
-                "" if group.name == plan.reference else _times(reach.sharpness if reach else None),
+                _times(reach.noise) if reach else "reference",
+                _times(reach.sharpness) if reach else "",
             )
         )  # fmt: skip
     return Table(
@@ -94,8 +94,8 @@ def _groups(plan: StudyPlan) -> Table:
     )  # fmt: skip
 
 
-def _times(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value:.2f}"
+def _times(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else ""
 
 
 def is_averaged(plan: StudyPlan, row: PlanRow) -> bool:

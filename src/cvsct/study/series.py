@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,16 +14,16 @@ from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.text import did_you_mean
 from cvsct.core.volume import Acquisition
 from cvsct.evaluation.features.identity import without_repeats
-from cvsct.inference.streaming import folder_name
 from cvsct.io.catalog import Catalog, catalog
 from cvsct.io.dicom.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, read_dataset, text
 from cvsct.io.dicom.stack import SeriesFiles
-from cvsct.io.left_out import BESIDE_DICOM, LeftOut
+from cvsct.io.left_out import BESIDE_DICOM
 from cvsct.io.mask_files import MaskFile, find_mask_files, match_masks
 from cvsct.io.nifti.header import is_nifti
 from cvsct.io.scan_record import ScanGroup, ScanRecord, record_of
 from cvsct.io.series import open_headers
 from cvsct.methods.spectrum.patches import agent_given
+from cvsct.study.measure import series_key
 
 TABLE_COLUMNS = (
     "path", "patient", "site", "manufacturer", "model", "kernel", "kvp", "thickness_mm", "contrast",
@@ -81,7 +82,7 @@ class StudySeries:
     @property
     def key(self) -> str:
         """Name of the series in the study's folders."""
-        return folder_name(self.record.own_uid or f"file {self.record.path}")
+        return series_key(self.files)
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ def take_census(
     for remark in contents.notes:
         note(remark)
     found = list(contents.series)
-    beside = _nifti_beside_dicom(contents, scans, told)
-    for path in beside:
-        found += [s for s in catalog(path).series if not s.refused]
+    for path in _nifti_beside_dicom(contents, scans, told):
+        with contextlib.suppress(SeriesError):  # a mask, or another image that is no CT
+            found += catalog(path).series
     admitted = {file for files in found for file in files.files}
     left_out = [
         (file, group.why.one)
@@ -147,7 +148,14 @@ def take_census(
     _refuse_unknown(table, told, records, scans)
     records = without_repeats(records, note)
     series = [_described(record, told.get(record.path, {})) for record in records]
-    series = _with_masks(series, masks, mask_pattern, contents.left_out, note)
+    among = [
+        file
+        for group in contents.left_out
+        if group.why.one in MASK_KINDS or group.why == BESIDE_DICOM
+        for file in group.files
+        if file not in admitted
+    ]
+    series = _with_masks(series, list(masks) or among, mask_pattern, note)
     ordered = sorted(series, key=lambda each: (each.record.path, each.record.own_uid))
     return StudyCensus(tuple(ordered), tuple(sorted(left_out)))
 
@@ -259,11 +267,14 @@ def _described(record: ScanRecord, told: Mapping[str, str]) -> StudySeries:
     described = replace(
         series,
         n_slices=len(opened),
-        thickness_mm=float(told.get("thickness_mm") or 0.0) or geometry.thickness_mm,
+        thickness_mm=geometry.thickness_mm,
         spacing_mm=round(geometry.spacing_mm, 4) if len(opened) > 1 else 0.0,
         pixel_mm=geometry.pixel_mm[0],
     )
-    return described if is_nifti(record.scan.files[0]) else _with_header(described)
+    if is_nifti(record.scan.files[0]):  # which tells no thickness
+        own_mm = float(told.get("thickness_mm") or described.spacing_mm)
+        return replace(described, thickness_mm=own_mm)
+    return _with_header(described)
 
 
 def _with_header(series: StudySeries) -> StudySeries:
@@ -282,17 +293,12 @@ def _with_header(series: StudySeries) -> StudySeries:
 
 
 def _with_masks(
-    series: Sequence[StudySeries],
-    masks: Sequence[Path],
-    pattern: str,
-    left_out: Sequence[LeftOut],
-    note: Note,
+    series: Sequence[StudySeries], masks: Sequence[Path], pattern: str, note: Note
 ) -> list[StudySeries]:
     """The series with their mask files."""
-    among = [file for group in left_out if group.why.one in MASK_KINDS for file in group.files]
-    if not masks and not among:
+    if not masks:
         return list(series)
-    files = find_mask_files(list(masks) or among, note)
+    files = find_mask_files(masks, note)
     groups = [ScanGroup((each.record,)) for each in series]
     sites = {each.record.own_uid: each.site for each in series}
     matched = match_masks(files, groups, sites, pattern, note)

@@ -157,13 +157,13 @@ def signal_kept(
         retest = frame_of(retest)
         second = retest[retest["stage"] == SOURCE] if "stage" in retest.columns else retest
         rows[RETEST] = patient_rows(_part(second, names, (train,), group), features, group)
-    label = _labels(rows, table, outcome, patients)
+    label = outcome_labels(rows, table, outcome, patients)
     counts = _refuse_few(rows[SOURCE], label, (train, test), outcome)
     scorer = _Scorer(rows, label, train, test, table, covariates, patients)
-    comparable = _Comparable.empty(sorted(label))
-    tally: dict[str, _Comparable] = {}
+    comparable = ComparablePairs.empty(sorted(label))
+    tally: dict[str, ComparablePairs] = {}
     for repeat in range(REPEATS):
-        fold = _folds(label, random_stream(seed, "signal kept", str(repeat)))
+        fold = outcome_folds(label, random_stream(seed, "signal kept", str(repeat)))
         for number in range(FOLDS):
             inside = {patient for patient, own in fold.items() if own == number}
             for stage, scores in scorer.scores(inside).items():
@@ -174,7 +174,7 @@ def signal_kept(
         trained_on=train,
         tested_on=test,
         patients=counts,
-        stages=_areas(tally, random_stream(seed, "signal kept", "resamples")),
+        stages=stage_areas(tally, random_stream(seed, "signal kept", "resamples")),
     )
 
 
@@ -198,7 +198,7 @@ class _Scorer:
                 scores[stage] = self._scored(self.rows[SOURCE], rows, self.train, inside)
                 continue
             scores[stage] = self._scored(rows, rows, self.test, inside)
-            harmonized = self._combat(rows, inside)
+            harmonized = combat_without(rows, inside, self.table, self.covariates, self.patients)
             scores[combat_of(stage)] = self._scored(harmonized, harmonized, self.test, inside)
         return scores
 
@@ -215,33 +215,43 @@ class _Scorer:
         ]  # fmt: skip
         side = np.array([1.0 if self.label[learned.patient[i]] else -1.0 for i in known])
         x, z = learned.values[known], tested.values[new]
-        chosen = _selected(x, side)
+        chosen = best_features(x, side)
         score = discriminant(x[:, chosen], side, z[:, chosen])
         return {tested.patient[i]: float(value) for i, value in zip(new, score, strict=True)}
 
-    def _combat(self, rows: PatientRows, inside: set[str]) -> PatientRows:
-        """Rows of everybody, harmonized by a fit without the patients inside."""
-        known = [i for i, patient in enumerate(rows.patient) if patient not in inside]
-        values = {
-            name: np.array(column, dtype=object)
-            for name, column in patient_values(
-                rows.patient, self.table, self.covariates, self.patients
-            ).items()
-        }
-        fitted = estimate_combat(
-            rows.values[known], rows.features, [rows.group[i] for i in known],
-            {name: column[known].tolist() for name, column in values.items()},
-        )  # fmt: skip
-        columns = [rows.features.index(name) for name in fitted.features]
-        moved = rows.values.copy()
-        moved[:, columns] = fitted.apply(
-            rows.values[:, columns], rows.group, {k: v.tolist() for k, v in values.items()}
-        )
-        return PatientRows(rows.features, moved, rows.patient, rows.group, rows.regions)
+
+def combat_without(
+    rows: PatientRows,
+    inside: set[str],
+    table: Any,
+    covariates: Sequence[str],
+    patients: Any | None,
+) -> PatientRows:
+    """Rows of everybody, harmonized by a ComBat that was fitted without some patients.
+
+    Args:
+        inside: patients that the fit does not see.
+        table, covariates, patients: as in `signal_kept`.
+    """
+    known = [i for i, patient in enumerate(rows.patient) if patient not in inside]
+    values = {
+        name: np.array(column, dtype=object)
+        for name, column in patient_values(rows.patient, table, covariates, patients).items()
+    }
+    fitted = estimate_combat(
+        rows.values[known], rows.features, [rows.group[i] for i in known],
+        {name: column[known].tolist() for name, column in values.items()},
+    )  # fmt: skip
+    columns = [rows.features.index(name) for name in fitted.features]
+    moved = rows.values.copy()
+    moved[:, columns] = fitted.apply(
+        rows.values[:, columns], rows.group, {k: v.tolist() for k, v in values.items()}
+    )
+    return PatientRows(rows.features, moved, rows.patient, rows.group, rows.regions)
 
 
 @dataclass
-class _Comparable:
+class ComparablePairs:
     """For each pair of patients, how often the second's score was higher, of how many folds."""
 
     patients: list[str]
@@ -249,12 +259,14 @@ class _Comparable:
     folds: Float[np.ndarray, "patients patients"]
 
     @classmethod
-    def empty(cls, patients: list[str]) -> _Comparable:
+    def empty(cls, patients: list[str]) -> ComparablePairs:
+        """No pair of these patients compared."""
         size = (len(patients), len(patients))
         return cls(patients, np.zeros(size), np.zeros(size))
 
-    def copy(self) -> _Comparable:
-        return _Comparable(self.patients, self.higher.copy(), self.folds.copy())
+    def copy(self) -> ComparablePairs:
+        """A copy that counts on its own."""
+        return ComparablePairs(self.patients, self.higher.copy(), self.folds.copy())
 
     def add(self, scores: Mapping[str, float], label: Mapping[str, int]) -> None:
         """Compare patients of one fold: scores of different classifiers are not comparable."""
@@ -275,7 +287,9 @@ class _Comparable:
         return float(weight @ self.higher @ weight) / pairs if pairs else float("nan")
 
 
-def _areas(tally: Mapping[str, _Comparable], rng: np.random.Generator) -> tuple[StageAuc, ...]:
+def stage_areas(
+    tally: Mapping[str, ComparablePairs], rng: np.random.Generator
+) -> tuple[StageAuc, ...]:
     """Areas of all stages with intervals over the same resampled patients."""
     n = len(next(iter(tally.values())).patients)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
@@ -318,7 +332,7 @@ def _part(rows: Any, names: set[str], groups: Sequence[str], group: str) -> Any:
     return rows[is_named & rows[group].astype(str).isin(groups)]
 
 
-def _labels(
+def outcome_labels(
     rows: Mapping[str, PatientRows], table: Any, outcome: str, patients: Any | None
 ) -> dict[str, int]:
     """1 for each patient that has the outcome, 0 for those that do not."""
@@ -354,7 +368,7 @@ def _refuse_few(
     return counts
 
 
-def _folds(label: Mapping[str, int], rng: np.random.Generator) -> dict[str, int]:
+def outcome_folds(label: Mapping[str, int], rng: np.random.Generator) -> dict[str, int]:
     """Fold of each patient, dealt in turn, those with and without the outcome apart."""
     fold = {}
     for value in (0, 1):
@@ -364,7 +378,7 @@ def _folds(label: Mapping[str, int], rng: np.random.Generator) -> dict[str, int]
     return fold
 
 
-def _selected(
+def best_features(
     values: Float[np.ndarray, "known features"], side: Float[np.ndarray, " known"]
 ) -> Int[np.ndarray, " selected"]:
     """Features that distinguish the outcomes best alone, among those defined in every known row."""

@@ -49,7 +49,7 @@ def groups_html(
             f"region{number}",
             f"Region: {region.region}",
             tuple(region_tables(region, settings)),
-            tuple(_region_figures(region)),
+            tuple(region_figures(region)),
             largest_differences(region),
         )
         for number, region in enumerate(regions)
@@ -71,7 +71,7 @@ def groups_html(
     )
 
 
-def _region_figures(region: RegionFigures) -> list[dict[str, str]]:
+def region_figures(region: RegionFigures) -> list[dict[str, str]]:
     """Principal components of every stage, and the share of variance beside chance."""
     drawn = []
     if region.stages and region.stages[0].components is not None:

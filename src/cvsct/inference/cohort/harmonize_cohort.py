@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cvsct.core.dask_workers import DaskWorkers
 from cvsct.core.errors import CvsctError
 from cvsct.core.files import new_folder
 from cvsct.core.manifest import MANIFEST, Manifest
@@ -15,13 +16,11 @@ from cvsct.core.platform import usable_cores
 from cvsct.core.progress import Note, Progress
 from cvsct.core.resumable import PLAN, locked_output, part_of
 from cvsct.core.slice_hashes import LEARNED
-from cvsct.core.workers import InProcess, Processes
-from cvsct.inference.cohort.dask import DaskWorkers
+from cvsct.core.workers import InProcess, Pool, Processes
 from cvsct.inference.cohort.job import Job, JobResult, LoadedModel, SeriesHarmonizer
 from cvsct.inference.cohort.journal import Journal
 from cvsct.inference.cohort.run import (
     JOURNAL,
-    Workers,
     journal_in_memory,
     open_journal,
     run_jobs,
@@ -64,7 +63,7 @@ class Cohort:
         self,
         out: Path,
         journal: Journal,
-        workers: Workers,
+        workers: Pool[Job],
         shard: Shard,
         table: SeriesTable | None = None,
     ) -> CohortSummary:
@@ -225,7 +224,7 @@ def _workers(cohort: Cohort, count: int, scheduler: str) -> Processes[Job] | Das
     return Processes(cohort.harmonizer, count, threads, MAX_DEATHS)
 
 
-def _count(workers: Workers) -> int:
+def _count(workers: Pool[Job]) -> int:
     """Number of workers that worked at the same time."""
     if isinstance(workers, DaskWorkers):
         return max(1, workers.most)

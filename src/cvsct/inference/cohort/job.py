@@ -6,8 +6,9 @@ import functools
 import shutil
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from cvsct.core.errors import CvsctError, HopelessError, SeriesError, unexpected
 from cvsct.core.files import folder_sha256
@@ -116,7 +117,21 @@ class SeriesHarmonizer:
             loaded.bundle, loaded.mapping, self.reverse, self.keep_equipment, self.timestamp
         )
 
-    def __call__(self, job: Job) -> Generator[int, None, JobResult]:
+    def with_threads(self, threads: int) -> Self:
+        """The same work with so many threads of a network's engine."""
+        return replace(self, options=replace(self.options, threads=threads))
+
+    @staticmethod
+    def name_of(job: Job) -> str:
+        """Name of a job: that of the folder of its series."""
+        return job.place.name
+
+    def sees(self, job: Job) -> bool:
+        """Whether this machine sees the series, the model and the output folder."""
+        files_visible = job.place.parent.is_dir() and job.series.files[0].parent.is_dir()
+        return files_visible and self.model.is_dir()
+
+    def __call__(self, job: Job, /) -> Generator[int, None, JobResult]:
         """Do a job with the model of this process, which is loaded once.
 
         Yields:

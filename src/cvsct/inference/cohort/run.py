@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from cvsct.core.errors import CvsctError, StoppedError
 from cvsct.core.files import canonical_json, folder_sha256
@@ -22,7 +21,7 @@ from cvsct.core.manifest import MANIFEST
 from cvsct.core.platform import rename, sync_folder
 from cvsct.core.progress import Progress, log_note, silent
 from cvsct.core.resumable import part_of
-from cvsct.core.workers import Report
+from cvsct.core.workers import Pool, Report
 from cvsct.inference.cohort.job import Job, JobResult
 from cvsct.inference.cohort.journal import RENEW_S, Entry, Journal
 from cvsct.inference.cohort.series_table import SeriesTable
@@ -33,32 +32,6 @@ from cvsct.methods.volume_mapping import Engine
 logger = logging.getLogger(__name__)
 
 JOURNAL = "journal.sqlite"
-
-
-@runtime_checkable
-class Workers(Protocol):
-    """Pool that works on jobs: `core.workers.Processes`, `InProcess`, or `dask.DaskWorkers`."""
-
-    @property
-    def in_flight(self) -> list[Job]:
-        """Jobs that are being worked on."""
-        ...
-
-    def free_slots(self) -> int:
-        """Number of jobs that can be submitted now."""
-        ...
-
-    def submit(self, item: Job, /) -> None:
-        """Start work on a job."""
-        ...
-
-    def poll(self, timeout_s: float | None = None) -> list[Report[Job]]:
-        """Wait for reports, at most for `timeout_s`."""
-        ...
-
-    def close(self) -> None:
-        """End or release all workers."""
-        ...
 
 
 @contextlib.contextmanager
@@ -141,7 +114,7 @@ class _SliceProgress:
 def run_jobs(
     series: Mapping[str, SeriesFiles],
     journal: Journal,
-    workers: Workers,
+    workers: Pool[Job],
     out: Path,
     progress: Progress = silent,
     note: Callable[[str], None] = log_note,

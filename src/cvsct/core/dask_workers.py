@@ -1,8 +1,8 @@
-"""Workers of a running Dask cluster, each with one series at a time.
+"""Workers of a running Dask cluster, each with one item of work at a time.
 
-Dask itself would repeat a job whose worker died, and would blame every job that waits there. So
-each job is tied to one worker, no job waits at any worker, and lost jobs go back to the journal.
-Workers need the same version of cvsct, and INPUT, MODEL and OUT at the same paths.
+Dask itself would repeat an item whose worker died, and would blame every item that waits there. So
+each item is tied to one worker, no item waits at any worker, and lost items are reported as such.
+Workers need the same version of cvsct, and all files at the same paths.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import contextlib
 import itertools
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 from cvsct.core.errors import CvsctError, import_extra
 from cvsct.core.workers import Report, attempt
-from cvsct.inference.cohort.job import Job, SeriesHarmonizer
 
 POLL_S = 1.0
 """Interval at which workers that came or went are noticed; results are noticed at once."""
@@ -25,7 +25,29 @@ CONNECT_S = 30.0
 """Time to wait for an answer of the scheduler."""
 
 _ONE_AT_A_TIME = threading.Lock()
-"""Lock of a Dask worker that serves two shards: an engine takes one series at a time."""
+"""Lock of a Dask worker that serves two runs: an engine takes one series at a time."""
+
+Item_contra = TypeVar("Item_contra", contravariant=True)
+
+
+class RemoteWork(Protocol[Item_contra]):
+    """Work that another machine can do; it and its items must be picklable."""
+
+    def __call__(self, item: Item_contra, /) -> Iterator[int]:
+        """Work on an item, as `core.workers.Work`."""
+        ...
+
+    def with_threads(self, threads: int) -> Self:
+        """The same work with so many threads."""
+        ...
+
+    def name_of(self, item: Item_contra, /) -> str:
+        """Name of an item, for the cluster's own pages; it names no patient."""
+        ...
+
+    def sees(self, item: Item_contra, /) -> bool:
+        """Whether this machine sees all files of an item."""
+        ...
 
 
 class DaskWorkers:
@@ -33,7 +55,7 @@ class DaskWorkers:
 
     Args:
         scheduler: address of the scheduler, or path of its scheduler file.
-        work: harmonizes one series.
+        work: what to do with each item.
         connect_s: seconds to wait for the scheduler.
 
     Raises:
@@ -41,9 +63,7 @@ class DaskWorkers:
         CvsctError: if no scheduler answers.
     """
 
-    def __init__(
-        self, scheduler: str, work: SeriesHarmonizer, connect_s: float = CONNECT_S
-    ) -> None:
+    def __init__(self, scheduler: str, work: RemoteWork[Any], connect_s: float = CONNECT_S) -> None:
         self._distributed = import_extra("distributed", "--scheduler", "cohort")
         connection = {"scheduler_file" if Path(scheduler).is_file() else "address": scheduler}
         try:
@@ -56,37 +76,37 @@ class DaskWorkers:
                 "give the address that `dask scheduler` prints, such as tcp://host:8786"
             ) from error
         self._work = work
-        self._busy: dict[Any, tuple[str, Job]] = {}
-        self._started: list[Report[Job]] = []
+        self._busy: dict[Any, tuple[str, Any]] = {}
+        self._started: list[Report[Any]] = []
         self._numbers = itertools.count()
         self.most = 0
         """Largest number of workers at the same time."""
 
     @property
-    def in_flight(self) -> list[Job]:
-        """Jobs that are being worked on."""
+    def in_flight(self) -> list[Any]:
+        """Items that are being worked on."""
         return [job for _, job in self._busy.values()]
 
     def free_slots(self) -> int:
-        """Number of jobs that can be submitted now."""
+        """Number of items that can be submitted now."""
         return len(self._free())
 
-    def submit(self, item: Job, /) -> None:
-        """Send a job to a free worker; a death of that worker counts against the job."""
+    def submit(self, item: Any, /) -> None:
+        """Send an item to a free worker; a death of that worker counts against the item."""
         address, threads = next(iter(self._free().items()))
         future = self._client.submit(
             _run,
-            replace(self._work, options=replace(self._work.options, threads=threads)),
+            self._work.with_threads(threads),
             item,
             workers=[address],
             allow_other_workers=False,
             pure=False,
-            key=f"cvsct-{item.place.name}-{id(self)}-{next(self._numbers)}",
+            key=f"cvsct-{self._work.name_of(item)}-{id(self)}-{next(self._numbers)}",
         )
         self._busy[future] = address, item
         self._started.append(Report(item, "step"))
 
-    def poll(self, timeout_s: float | None = None) -> list[Report[Job]]:
+    def poll(self, timeout_s: float | None = None) -> list[Report[Any]]:
         """Wait for reports, at most for `timeout_s`."""
         if self._started:
             reports, self._started = self._started, []
@@ -110,7 +130,7 @@ class DaskWorkers:
         return reports
 
     def close(self) -> None:
-        """Cancel all jobs and disconnect from the cluster, which keeps running."""
+        """Cancel all items and disconnect from the cluster, which keeps running."""
         with contextlib.suppress(Exception):  # of a scheduler that is gone
             self._client.cancel(list(self._busy), force=True)
             self._client.close(timeout=5)
@@ -131,7 +151,7 @@ class DaskWorkers:
         return {name: count for name, count in self._threads().items() if name not in taken}
 
     def _final_report(self, future: Any, worker_alive: bool) -> Report[Any] | None:
-        """Final report of a job, or None while it is being worked on."""
+        """Final report of an item, or None while it is being worked on."""
         died = Report(None, "died", message="its Dask worker is gone, perhaps for lack of memory")
         if future.status == "finished":
             try:
@@ -151,15 +171,14 @@ class DaskWorkers:
         return None if worker_alive else died
 
 
-def _run(work: SeriesHarmonizer, job: Job) -> Report[Any]:
-    """Do a job from beginning to end, on the worker."""
-    paths_visible = job.place.parent.is_dir() and job.series.files[0].parent.is_dir()
-    if not paths_visible or not work.model.is_dir():
+def _run(work: RemoteWork[Any], item: Any) -> Report[Any]:
+    """Do an item from beginning to end, on the worker."""
+    if not work.sees(item):
         message = (
-            "a Dask worker does not see INPUT, MODEL or OUT; they must be on a disk that all "
-            "share, at the same place everywhere"
+            "a Dask worker does not see all files; they must be on a disk that all share, at the "
+            "same place everywhere"
         )
         return Report(None, "fatal", message=message)
     with _ONE_AT_A_TIME:
-        *_, report = attempt(work, job)
+        *_, report = attempt(work, item)
     return replace(report, details="")

@@ -1,0 +1,46 @@
+"""Disk space of a study, compared with what is free before anything is written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from cvsct.core.errors import CvsctError
+from cvsct.core.progress import Note
+from cvsct.study.plan import StudyPlan
+from cvsct.study.prepare import PreparedSeries
+
+SPARE = 0.05
+"""Share of what is needed that is left for models, masks and tables."""
+
+
+def needed_bytes(plan: StudyPlan, series: Sequence[PreparedSeries]) -> int:
+    """Bytes that the series still need: thicker slices and harmonized images."""
+    total = 0.0
+    for each in series:
+        size = sum(file.stat().st_size for file in each.source.files)
+        thinner = each.row.spacing_mm / each.to_spacing_mm if each.to_spacing_mm else 1.0
+        slices = max(min(thinner, 1.0), 0.0) * size
+        if each.is_averaged and not each.is_done:
+            total += slices
+        if each.row.group != plan.reference and not _is_harmonized(plan, each):
+            total += slices
+    return round(total * (1 + SPARE))
+
+
+def _is_harmonized(plan: StudyPlan, series: PreparedSeries) -> bool:
+    """Whether the group of a series was harmonized before; most of it is there then."""
+    return (plan.folder / "harmonized" / series.row.group).is_dir()
+
+
+def refuse_full_disk(plan: StudyPlan, series: Sequence[PreparedSeries], note: Note) -> None:
+    """Tell how much space the run needs, and refuse a disk with less.
+
+    Raises:
+        CvsctError: naming both.
+    """
+    needed, free = needed_bytes(plan, series), shutil.disk_usage(plan.folder).free
+    text = f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
+    if needed > free:
+        raise CvsctError(f"{plan.folder}: the disk is too small: {text}; make room, or move it")
+    note(f"{len(series)} series: {text}")

@@ -1,0 +1,140 @@
+"""Models of a study: one a group, to the reference.
+
+A model is kept while all series that it learned from are still in its group and in the reference,
+so that patients who are added later are harmonized by the model that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cvsct.api.train import train
+from cvsct.core.errors import CvsctError, StoppedError
+from cvsct.core.files import write_json
+from cvsct.core.manifest import MANIFEST
+from cvsct.core.progress import Note, Progress, no_note
+from cvsct.model.bundle import CHECKPOINT_FILE, SUMS_FILE
+from cvsct.study.options import StudyOptions
+
+MODELS = "models"
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """Model of a group.
+
+    Args:
+        group: name of the group.
+        source, target: folders of its scans and of the reference's.
+        source_uids, target_uids: their series.
+        folder: of the model.
+    """
+
+    group: str
+    source: Path
+    target: Path
+    source_uids: frozenset[str]
+    target_uids: frozenset[str]
+    folder: Path
+
+    def state(self, options: StudyOptions) -> str:
+        """Why the model must be trained; empty where it can stay."""
+        if not (self.folder / SUMS_FILE).exists():
+            return "new"
+        learned = _learned(self.folder)
+        if learned is None:
+            return "its record cannot be read"
+        if learned.config != training_config(options):
+            return "method or settings have changed"
+        if not learned.source <= self.source_uids or not learned.target <= self.target_uids:
+            return "series that it learned from are not in the study any more"
+        return ""
+
+    def added(self) -> int:
+        """Number of series of the group that the model has not learned from."""
+        learned = _learned(self.folder)
+        return len(self.source_uids - learned.source) if learned else len(self.source_uids)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What a model was trained on, and how."""
+
+    source: frozenset[str]
+    target: frozenset[str]
+    config: Mapping[str, Any]
+
+
+def training_config(options: StudyOptions) -> dict[str, Any]:
+    """What a model depends on beside its scans."""
+    return {
+        "method": options.method, "preset": options.preset, "settings": dict(options.settings),
+        "seed": options.seed, "max_minutes": options.max_minutes,
+    }  # fmt: skip
+
+
+def _learned(folder: Path) -> _Learned | None:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        config = json.loads(_record(folder).read_text(encoding="utf-8"))
+        return _Learned(
+            frozenset(manifest["inputs"]["source"]), frozenset(manifest["inputs"]["target"]), config
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def train_models(
+    plans: Sequence[ModelPlan], options: StudyOptions, note: Note, progress: Progress
+) -> dict[str, str]:
+    """Train the models that are missing or out of date.
+
+    Returns:
+        Reason of each group whose model could not be trained.
+
+    Raises:
+        StoppedError: on Ctrl-C; models that are whole are kept.
+    """
+    failed: dict[str, str] = {}
+    for number, plan in enumerate(plans):
+        progress("models", number, len(plans))
+        state = plan.state(options)
+        if not state:
+            if plan.added():
+                note(
+                    f"{plan.group}: {plan.added()} series came later than its model, which stays "
+                    "as it is; delete the model's folder to train it on all"
+                )
+            continue
+        if state != "new":
+            note(f"{plan.group}: its model is trained again: {state}")
+            shutil.rmtree(plan.folder)
+        try:
+            _train(plan, options, progress)
+        except StoppedError:
+            raise
+        except CvsctError as error:
+            failed[plan.group] = str(error)
+    progress("models", len(plans), len(plans))
+    return failed
+
+
+def _train(plan: ModelPlan, options: StudyOptions, progress: Progress) -> None:
+    plan.folder.parent.mkdir(parents=True, exist_ok=True)
+    write_json(_record(plan.folder), training_config(options))
+    train(
+        options.method, plan.source, plan.target, plan.folder, preset=options.preset,
+        settings=options.settings, seed=options.seed, max_minutes=options.max_minutes or None,
+        resume=(plan.folder / CHECKPOINT_FILE).exists(), progress=progress, note=no_note,
+        census=no_note,
+    )  # fmt: skip
+
+
+def _record(folder: Path) -> Path:
+    """File beside a model's folder: how the study trained it."""
+    return folder.with_name(f"{folder.name}.json")

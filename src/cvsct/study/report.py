@@ -1,0 +1,314 @@
+"""Report of a study: one page for the cohort, and every table as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cvsct.core.errors import EvaluationError, UsageError, need_extra
+from cvsct.core.files import refuse_missing, write_atomic, write_json
+from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.evaluation.cohort_table import read_table
+from cvsct.evaluation.features.patient_table import WIDE
+from cvsct.evaluation.groups.evaluate_groups import evaluate_groups
+from cvsct.evaluation.groups.pooled_outcome import PooledOutcome, pooled_outcome
+from cvsct.evaluation.groups.result import GroupEvaluation
+from cvsct.io.dicom.stack import SeriesFiles
+from cvsct.study.agreement import (
+    Distance,
+    PairedAgreement,
+    RemainingFeature,
+    distances,
+    not_harmonized,
+    paired_agreement,
+    rows_of,
+)
+from cvsct.study.images import GroupImages, measure_images
+from cvsct.study.jobs import Where
+from cvsct.study.plan import PlanRow, StudyPlan, read_plan
+from cvsct.study.prepare import only_series
+from cvsct.study.run import STATUS
+
+REPORT, TABLES = "report.html", "report"
+"""The page, and the folder of its tables."""
+
+FEWEST = 5
+"""Fewest patients of a group that has figures."""
+
+AFTER_STAGES = ("harmonized", "source")
+
+
+@dataclass(frozen=True)
+class SeriesLine:
+    """Line of `series.csv`: what came of a series."""
+
+    row: PlanRow
+    status: str
+    reason: str
+    guard: str
+    prepared: Path
+    harmonized: Path | None
+
+    @property
+    def made(self) -> Path:
+        """Folder of the harmonized series; of the reference that of its own."""
+        return self.harmonized or self.prepared
+
+
+@dataclass(frozen=True)
+class RegionAgreement:
+    """How well groups agree in one region.
+
+    Args:
+        region: name of the region.
+        distances: of each group to the reference, stage by stage.
+        remaining: features that still tell groups apart.
+        paired: patients who were scanned in several groups.
+        outcome: what pooled features tell of the outcome.
+        by_outcome: share of the variance by outcome, stage by stage, as `evaluate_groups` gives it.
+        why_no_outcome: why there is none.
+    """
+
+    region: str
+    distances: tuple[Distance, ...]
+    remaining: tuple[RemainingFeature, ...]
+    paired: tuple[PairedAgreement, ...]
+    outcome: PooledOutcome | None = None
+    by_outcome: GroupEvaluation | None = None
+    why_no_outcome: str = ""
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """Report of a study.
+
+    Args:
+        plan: its plan.
+        series: what came of each series.
+        images: images of each group beside the reference's.
+        groups: comparison of the groups' features.
+        regions: agreement in each region.
+        outcome: column of the outcome; empty without one.
+        path: the page.
+    """
+
+    plan: StudyPlan
+    series: tuple[SeriesLine, ...]
+    images: tuple[GroupImages, ...]
+    groups: GroupEvaluation
+    regions: tuple[RegionAgreement, ...]
+    outcome: str
+    path: Path
+
+    def summary(self) -> str:
+        """Verdicts and the page, for a terminal."""
+        return f"{self.groups.summary()}\n{self.path}"
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures, without patients."""
+        return {
+            "reference": self.plan.reference,
+            "images": [
+                {"group": images.group,
+                 "to_reference": {stage: {"noise": d.noise, "sharpness": d.sharpness}
+                                  for stage, d in images.to_reference.items()},
+                 "laa950_percent": _medians(images.laa950_percent),
+                 "perc15_hu": _medians(images.perc15_hu)}
+                for images in self.images
+            ],
+            "groups": self.groups.metrics(),
+            "regions": [
+                {"region": region.region,
+                 "distances": [vars(each) for each in region.distances],
+                 "not_harmonized": [vars(each) for each in region.remaining],
+                 "paired": [vars(each) for each in region.paired],
+                 "outcome": region.outcome.to_json() if region.outcome else None}
+                for region in self.regions
+            ],
+        }  # fmt: skip
+
+
+def _medians(figures: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+    return {
+        stage: sorted(values)[len(values) // 2] if values else None
+        for stage, values in figures.items()
+    }
+
+
+def report_study(
+    study: Path | str,
+    *,
+    outcome: str = "",
+    permutations: int = 999,
+    seed: int = 0,
+    workers: int = 0,
+    scheduler: str = "",
+    dry_run: bool = False,
+    progress: Progress = silent,
+    note: Note = log_note,
+) -> StudyReport:
+    """Report a study that was run: `report.html`, its tables as CSV, `report.json`.
+
+    Args:
+        study: the study's folder.
+        outcome: a column of the table of patients, with two values: shares of variance by outcome,
+            and areas under the ROC curve of classifiers of the pooled patients.
+        permutations: permutations behind the shares of variance.
+        seed: seed of all that is random.
+        workers: number of processes; 0 for one per core.
+        scheduler: address of a Dask scheduler whose workers measure the images.
+        dry_run: compute, and write nothing.
+        progress: called with `(task, done, total)` as the work proceeds.
+        note: called with each remark that the user should read.
+
+    Returns:
+        The `StudyReport`: `groups`, `images`, `regions`, `to_json()`.
+
+    Raises:
+        UsageError: if the study was not run, or has no table of patients for an outcome.
+        EvaluationError: if too few patients are in any two groups.
+
+    Example:
+        >>> report = cvsct.report_study(finished_study, permutations=19, workers=1)
+        >>> [images.group for images in report.images]
+        ['scanner-a', 'scanner-b']
+    """
+    need_extra("evaluate", "study")
+    folder = Path(study)
+    plan = read_plan(folder)
+    table_path = folder / f"{WIDE}.csv"
+    if not table_path.exists() or not (folder / STATUS).exists():
+        raise UsageError(f"{folder}: not run yet, or not to its end; run it with `cvsct study run`")
+    if outcome and not plan.options.patients:
+        raise UsageError(
+            "--outcome is a column of the table of patients; name the table in plan.toml (patients)"
+        )
+    patients_path = Path(plan.options.patients) if plan.options.patients else None
+    refuse_missing(patients_path)
+    table = read_table(table_path)
+    patients = read_table(patients_path) if patients_path else None
+    lines = _read_status(plan)
+    images = measure_images(plan, _files(plan, lines), Where(workers, scheduler), progress)
+    fewest = max(plan.options.combat.min_patients, FEWEST)
+    kept = table[table["batch"].isin(_finished(lines))]
+    groups = evaluate_groups(
+        kept, "batch", covariates=plan.options.combat.covariates, patients=patients,
+        min_patients=fewest, permutations=permutations, seed=seed, progress=progress,
+    )  # fmt: skip
+    regions = tuple(
+        _region(kept, region.region, region.groups, plan, outcome, patients, permutations, seed)
+        for region in groups.regions
+        if region.stages
+    )
+    for remark in groups.notes:
+        note(remark)
+    report = StudyReport(
+        plan, tuple(lines), tuple(images), groups, regions, outcome, folder / REPORT
+    )
+    if not dry_run:
+        _write(report)
+    return report
+
+
+def _write(report: StudyReport) -> None:
+    from cvsct.study.report_page import report_html, report_tables  # noqa: PLC0415
+
+    folder = report.plan.folder / TABLES
+    folder.mkdir(exist_ok=True)
+    for table in report_tables(report):
+        write_atomic(folder / f"{table.key}.csv", table.to_csv())
+    write_atomic(folder / "group_features.csv", report.groups.features_csv())
+    write_json(report.plan.folder / "report.json", report.to_json())
+    write_atomic(report.path, report_html(report))
+
+
+def _read_status(plan: StudyPlan) -> list[SeriesLine]:
+    """What the last run made of each series of the plan."""
+    with (plan.folder / STATUS).open(encoding="utf-8", newline="") as stream:
+        found = {line["series_uid"]: line for line in csv.DictReader(stream)}
+    lines = []
+    for row in plan.used:
+        line = found.get(row.series_uid)
+        if line is None:
+            raise UsageError(
+                f"{plan.folder}: the plan has series that the last run had not; run it again with "
+                "`cvsct study run`"
+            )
+        harmonized = plan.folder / line["harmonized"] if line["harmonized"] else None
+        lines.append(
+            SeriesLine(row, line["status"], line["reason"], line["guard"],
+                       plan.folder / line["prepared"], harmonized)
+        )  # fmt: skip
+    return lines
+
+
+def _finished(lines: Sequence[SeriesLine]) -> list[str]:
+    """Groups of which at least one series is harmonized, or the reference."""
+    return sorted({line.row.group for line in lines if line.status != "failed"})
+
+
+def _files(
+    plan: StudyPlan, lines: Sequence[SeriesLine]
+) -> dict[str, list[tuple[PlanRow, SeriesFiles, SeriesFiles]]]:
+    """Series of each group, before and after."""
+    series: dict[str, list[tuple[PlanRow, SeriesFiles, SeriesFiles]]] = {}
+    for group in plan.groups:
+        own = [line for line in lines if line.row.group == group.name and line.status != "failed"]
+        if own:
+            series[group.name] = [
+                (line.row, only_series(line.prepared), only_series(line.made)) for line in own
+            ]
+    return series
+
+
+def _region(
+    table: Any,
+    region: str,
+    groups: Sequence[str],
+    plan: StudyPlan,
+    outcome: str,
+    patients: Any | None,
+    permutations: int,
+    seed: int,
+) -> RegionAgreement:
+    rows = rows_of(table, region, groups)
+    after = next(stage for stage in AFTER_STAGES if stage in rows)
+    reference = plan.reference if plan.reference in groups else ""
+    found, by_outcome, why = None, None, ""
+    if outcome:
+        try:
+            found = pooled_outcome(
+                table, outcome, region=region, groups=groups, patients=patients,
+                covariates=plan.options.combat.covariates, seed=seed,
+            )  # fmt: skip
+            by_outcome = _by_outcome(table, region, groups, outcome, patients, permutations, seed)
+        except EvaluationError as error:
+            why = str(error)
+    return RegionAgreement(
+        region,
+        tuple(distances(rows, reference, groups, seed)) if reference else (),
+        tuple(not_harmonized(rows["source"], rows[after], seed)),
+        tuple(paired_agreement(rows)),
+        found,
+        by_outcome,
+        why,
+    )
+
+
+def _by_outcome(
+    table: Any,
+    region: str,
+    groups: Sequence[str],
+    outcome: str,
+    patients: Any,
+    permutations: int,
+    seed: int,
+) -> GroupEvaluation:
+    """The same comparison with the outcome in place of the group."""
+    values = dict(zip(patients["patient"].astype(str), patients[outcome], strict=True))
+    own = table[table["batch"].isin(list(groups)) & (table["region"].astype(str) == region)].copy()
+    own[outcome] = [f"{outcome} {values.get(str(p), '')}" for p in own["patient"]]
+    return evaluate_groups(own, outcome, permutations=permutations, min_patients=5, seed=seed)

@@ -1,0 +1,479 @@
+"""Run of a study: series prepared, models trained, images harmonized, masks carried, features.
+
+Each step keeps what is done under a hash of what it follows from. So a run that was killed goes on,
+and after an edit of the plan, or with patients who came later, it makes only what is new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cvsct.api.harmonize import AllSeriesFailedError, harmonize
+from cvsct.core.errors import CvsctError, UsageError, need_extra
+from cvsct.core.files import write_atomic
+from cvsct.core.locks import LockedError, file_lock
+from cvsct.core.manifest import Manifest
+from cvsct.core.progress import Note, Progress, log_note, no_note, silent
+from cvsct.core.resumable import PLAN
+from cvsct.inference.cohort.shards import Shard
+from cvsct.inference.streaming import Outcome, folder_name
+from cvsct.profile.file import SUFFIX, write_profile
+from cvsct.study.disk import refuse_full_disk
+from cvsct.study.jobs import Where, work_on_all
+from cvsct.study.measure import PROFILES, MeasuredProfiles, measure_all, measure_item
+from cvsct.study.models import MODELS, ModelPlan, train_models
+from cvsct.study.plan import PlanRow, StudyPlan, read_plan
+from cvsct.study.prepare import (
+    IMAGES,
+    MASKS,
+    CarriedMasks,
+    PreparedSeries,
+    carry_masks,
+    planned_series,
+    prepare_series,
+)
+from cvsct.study.tables import StudyScan, add_combat, measure_features
+
+HARMONIZED = "harmonized"
+"""Folder of the harmonized series in the study's, a folder a group."""
+STATUS = "series.csv"
+LOCK = ".study.lock"
+STATUS_COLUMNS = ("patient", "group", "path", "series_uid", "status", "reason", "derived_uid",
+                  "guard", "masks", "prepared", "harmonized")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SeriesStatus:
+    """What came of a series.
+
+    Args:
+        row: its line in the plan.
+        status: `reference`, `harmonized` or `failed`.
+        reason: why it failed.
+        derived_uid: Series Instance UID of the harmonized series.
+        guard: verdict of the model's guard on its scan.
+        masks: number of masks carried over.
+        prepared, harmonized: folders of its images in the study's.
+    """
+
+    row: PlanRow
+    status: str
+    reason: str = ""
+    derived_uid: str = ""
+    guard: str = ""
+    masks: int = 0
+    prepared: str = ""
+    harmonized: str = ""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Result of a run of a study.
+
+    Args:
+        folder: the study's folder.
+        series: what came of each series.
+        failed_models: reason of each group whose model could not be trained.
+        failed_combat: reason of each region name that ComBat could not be fitted for.
+        n_rows: number of rows of the table of features.
+        complete: whether the tables were written; a shard writes none until all are done.
+    """
+
+    folder: Path
+    series: tuple[SeriesStatus, ...]
+    failed_models: Mapping[str, str] = field(default_factory=dict)
+    failed_combat: Mapping[str, str] = field(default_factory=dict)
+    n_rows: int = 0
+    complete: bool = True
+
+    @property
+    def failed(self) -> tuple[SeriesStatus, ...]:
+        """Series that were not harmonized."""
+        return tuple(each for each in self.series if each.status == "failed")
+
+    def summary(self) -> str:
+        """A line on what was done."""
+        counts = {status: sum(each.status == status for each in self.series)
+                  for status in ("harmonized", "reference", "failed")}  # fmt: skip
+        tables = f", {self.n_rows} rows of features" if self.complete else ""
+        return (
+            f"{counts['harmonized']} series harmonized, {counts['reference']} of the reference, "
+            f"{counts['failed']} failed{tables}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The result in figures, without patients."""
+        return {
+            "study": str(self.folder),
+            "n_harmonized": sum(each.status == "harmonized" for each in self.series),
+            "n_reference": sum(each.status == "reference" for each in self.series),
+            "n_failed": len(self.failed),
+            "n_rows": self.n_rows,
+            "complete": self.complete,
+            "failed_models": dict(self.failed_models),
+            "failed_combat": dict(self.failed_combat),
+        }
+
+
+def run_study(
+    study: StudyPlan | Path | str,
+    *,
+    workers: int = 0,
+    shard: str = "",
+    scheduler: str = "",
+    dry_run: bool = False,
+    progress: Progress = silent,
+    note: Note = log_note,
+) -> StudyResult:
+    """Run a study as its plan says: harmonized series, masks, and features of every stage.
+
+    The folder gets `prepared` (scans at the reference's slice thickness), `models`, `harmonized`,
+    `masks`, `features_wide.csv` and `features_long.csv` with the stages `source`, `resampled`,
+    `harmonized`, `combat` and so on, and `series.csv`. The same call goes on after a kill, and
+    after an edit of `plan.csv` or `plan.toml` makes only what has changed. A model stays as it is
+    when patients are added.
+
+    Args:
+        study: the folder that `plan_study` wrote, or its plan.
+        workers: number of processes; 0 for one per core.
+        shard: `I/N` prepares and harmonizes part I of N of the series; models must be there, or
+            are trained by the first part to come. The last part's run, or one without shard,
+            writes the tables.
+        scheduler: address of a Dask scheduler whose workers do the work on series.
+        dry_run: check the plan, the files and the disk; do nothing.
+        progress: called with `(task, done, total)` as the work proceeds.
+        note: called with each remark that the user should read.
+
+    Returns:
+        The `StudyResult`: `series`, `failed`, `n_rows`.
+
+    Raises:
+        UsageError: if the plan makes no sense (the line is named), or another run is at work.
+        CvsctError: if the disk is too small, or every series would fail.
+        StoppedError: on Ctrl-C; the same call goes on.
+
+    Example:
+        >>> cvsct.run_study(study, workers=1).summary()
+        '1 series harmonized, 1 of the reference, 0 failed, 24 rows of features'
+    """
+    need_extra("evaluate", "study")
+    folder = study.folder if isinstance(study, StudyPlan) else Path(study)
+    part = Shard.parse(shard) if shard else Shard()
+    plan = read_plan(folder)
+    where = Where(workers, scheduler)
+    series, lost = planned_series(plan)
+    if not series:
+        raise CvsctError(f"none of the plan's series is there any more: {lost[0][1]}")
+    refuse_full_disk(plan, series, note)
+    if dry_run:
+        waiting = [SeriesStatus(each.row, "harmonized") for each in series]
+        return StudyResult(folder, tuple(waiting), complete=False)
+    manifest = Manifest("study run", plan.options.model_dump(mode="json"))
+    with _locked(folder, part):
+        run = _Run(plan, series, where, part, progress, note)
+        if not part.name:
+            run.prune()
+        with manifest.timed("preparing"):
+            failed = {each.series_uid: reason for each, reason in lost} | run.prepare()
+        with manifest.timed("profiles"):
+            run.profiles(failed)
+        with manifest.timed("models"):
+            failed_models = run.train(failed)
+        with manifest.timed("harmonizing"):
+            scans = run.harmonize(failed, failed_models)
+        statuses = [run.status(row, scans, failed, failed_models) for row in plan.used]
+        write_atomic(folder / _part_of(STATUS, part), _csv(statuses), private=True)
+        if part.name:
+            return StudyResult(folder, tuple(statuses), failed_models, complete=False)
+        with manifest.timed("features"):
+            table = measure_features(
+                list(scans.values()), plan.reference, plan.options, folder, workers, note, progress
+            )
+        with manifest.timed("combat"):
+            failed_combat = add_combat(folder, plan.options, note)
+        result = StudyResult(
+            folder, tuple(statuses), failed_models, failed_combat, len(table), True
+        )
+        manifest.figures = {
+            name: value for name, value in result.to_json().items() if name != "study"
+        }
+        manifest.inputs = {"series": [row.series_uid for row in plan.used]}
+        manifest.local = ["plan.csv", STATUS, "features_*", f"{IMAGES}/*", f"{HARMONIZED}/*",
+                          f"{MASKS}/*"]  # fmt: skip
+        manifest.write(folder)
+    return result
+
+
+@dataclass
+class _Run:
+    """Steps of one run.
+
+    Args:
+        plan: what is to be done.
+        series: its series whose files are there.
+        where: where work on series is done.
+        part: the part of the series of this run.
+    """
+
+    plan: StudyPlan
+    series: Sequence[PreparedSeries]
+    where: Where
+    part: Shard
+    progress: Progress
+    note: Note
+
+    @property
+    def mine(self) -> list[PreparedSeries]:
+        """Series of this part."""
+        return [each for each in self.series if self.part.holds(each.key)]
+
+    def prune(self) -> None:
+        """Remove what earlier runs made of series that are not in their groups any more."""
+        for top in (IMAGES, f"{MASKS}/{IMAGES}"):
+            _remove_others(self.plan.folder / top, {
+                (each.row.group, each.key) for each in self.series
+            })  # fmt: skip
+
+    def prepare(self) -> dict[str, str]:
+        """Prepare the series of this part, and for a model those that it learns from.
+
+        Returns:
+            Reason of each series that could not be prepared, by its UID.
+        """
+        waiting = [each for each in self.mine if not each.is_done]
+        before = len(self.mine) - len(waiting)
+        done = work_on_all("preparing", waiting, prepare_series, self.where, self.progress, before)
+        for remarks in done.results.values():
+            for remark in remarks:
+                self.note(remark)
+        uids = {each.key: each.row.series_uid for each in waiting}
+        return {uids[key]: reason for key, reason in done.failed.items()}
+
+    def ready(self, group: str, failed: Mapping[str, str]) -> list[PreparedSeries]:
+        """Series of a group that are prepared, by any part."""
+        return [
+            each
+            for each in self.series
+            if each.row.group == group and each.row.series_uid not in failed and each.is_done
+        ]
+
+    def profiles(self, failed: Mapping[str, str]) -> None:
+        """Measure series that the plan has not, and write the profile of each group."""
+        items = {
+            each.row.series_uid: measure_item(
+                each.source, each.row.acquisition, each.row.thickness_mm, each.to_thickness_mm,
+                self.plan.folder,
+            )
+            for each in self.mine
+            if each.row.series_uid not in failed
+        }  # fmt: skip
+        reasons = measure_all(list(items.values()), self.where, self.progress)
+        for key, reason in reasons.items():
+            self.note(f"series {key} is not in the profile of its group: {reason}")
+        if self.part.name:
+            return
+        measured = MeasuredProfiles(
+            {item.key: item.path for item in items.values() if item.key not in reasons}
+        )
+        for group in self.plan.groups:
+            members = [items.get(row.series_uid) for row in self.plan.members(group.name)]
+            keys = [item.key for item in members if item is not None and item.key in measured]
+            if keys:
+                profile = replace(measured.total(keys), few_patients=True)
+                write_profile(profile, self.plan.folder / PROFILES / f"{group.name}{SUFFIX}")
+
+    def train(self, failed: Mapping[str, str]) -> dict[str, str]:
+        """Train the models that are missing; returns the reasons of those that cannot be."""
+        reference = self.plan.reference
+        target = self.ready(reference, failed)
+        if self.part.name and any(not each.is_done for each in self.series):
+            missing = [group.name for group in self.plan.groups if group.name != reference
+                       and not (self.plan.folder / MODELS / group.name).is_dir()]  # fmt: skip
+            return dict.fromkeys(missing, "other parts are still preparing; run this one again")
+        plans = []
+        for group in self.plan.groups:
+            source = self.ready(group.name, failed)
+            if group.name == reference or not source:
+                continue
+            plans.append(
+                ModelPlan(
+                    group.name, self.plan.folder / IMAGES / group.name,
+                    self.plan.folder / IMAGES / reference,
+                    frozenset(each.files().series_uid for each in source),
+                    frozenset(each.files().series_uid for each in target),
+                    self.plan.folder / MODELS / group.name,
+                )
+            )  # fmt: skip
+        if not target:
+            return {plan.group: "no series of the reference could be prepared" for plan in plans}
+        with _waiting_lock(self.plan.folder / ".models.lock"):
+            return train_models(plans, self.plan.options, self.note, self.progress)
+
+    def harmonize(
+        self, failed: dict[str, str], failed_models: Mapping[str, str]
+    ) -> dict[str, StudyScan]:
+        """Harmonize the series of this part group by group, and carry their masks over.
+
+        Returns:
+            The scans of the study by their UIDs; `failed` gets the reasons of the others.
+        """
+        scans: dict[str, StudyScan] = {}
+        carried: list[CarriedMasks] = []
+        for group in self.plan.groups:
+            own = self.ready(group.name, failed)
+            if group.name == self.plan.reference:
+                scans |= {each.row.series_uid: StudyScan(each) for each in own}
+                continue
+            if group.name in failed_models or not own:
+                for each in own:
+                    failed[each.row.series_uid] = f"no model: {failed_models[group.name]}"
+                continue
+            outcomes = self._harmonize(group.name)
+            for each in own:
+                outcome = outcomes.get(folder_name(each.files().series_uid))
+                if outcome is None or outcome.error:
+                    if self.part.holds(each.key):
+                        failed[each.row.series_uid] = outcome.error if outcome else "not harmonized"
+                    continue
+                scan = self._scan(each, group.name, outcome)
+                scans[each.row.series_uid] = scan
+                if each.masks:
+                    carried.append(self._masks_of(scan))
+        self._carry(carried)
+        return scans
+
+    def _harmonize(self, group: str) -> dict[str, Outcome]:
+        """Outcome of each series of a group, by the name of its folder."""
+        out = self.plan.folder / HARMONIZED / group
+        model = self.plan.folder / MODELS / group
+        _remove_of_other_model(out, model)
+        try:
+            result = harmonize(
+                self.plan.folder / IMAGES / group, out, model=model, resume=True,
+                workers=self.where.workers, scheduler=self.where.scheduler,
+                shard=f"{self.part.index}/{self.part.count}" if self.part.name else "",
+                progress=self.progress, note=no_note,
+            )  # fmt: skip
+        except AllSeriesFailedError as error:
+            result = error.result
+        return {outcome.folder: outcome for outcome in result.outcomes}
+
+    def _scan(self, series: PreparedSeries, group: str, outcome: Outcome) -> StudyScan:
+        model = json.loads((self.plan.folder / MODELS / group / "manifest.json").read_text("utf-8"))
+        scan = outcome.guard.get("scan", {}) if outcome.guard else {}
+        return StudyScan(
+            series,
+            self.plan.folder / HARMONIZED / group / outcome.folder,
+            outcome.derived_uid,
+            str(model.get("model_sha256", "")),
+            self.plan.reference,
+            str(scan.get("kind", "")),
+        )
+
+    def _masks_of(self, scan: StudyScan) -> CarriedMasks:
+        assert scan.harmonized is not None
+        folder = self.plan.folder / MASKS / HARMONIZED / scan.series.row.group
+        return CarriedMasks(scan.series, scan.harmonized, folder / scan.series.key)
+
+    def _carry(self, carried: Sequence[CarriedMasks]) -> None:
+        mine = [each for each in carried if self.part.holds(each.key)]
+        waiting = [each for each in mine if not each.is_done]
+        done = work_on_all(
+            "masks", waiting, carry_masks, self.where, self.progress, len(mine) - len(waiting)
+        )
+        for remarks in done.results.values():
+            for remark in remarks:
+                self.note(remark)
+        for key, reason in done.failed.items():
+            self.note(f"masks of series {key} are not carried over: {reason}")
+
+    def status(
+        self,
+        row: PlanRow,
+        scans: Mapping[str, StudyScan],
+        failed: Mapping[str, str],
+        failed_models: Mapping[str, str],
+    ) -> SeriesStatus:
+        """What came of a series."""
+        scan = scans.get(row.series_uid)
+        if scan is None:
+            reason = failed.get(row.series_uid) or failed_models.get(row.group) or "waiting"
+            return SeriesStatus(row, "failed", reason)
+        prepared = scan.series.folder.relative_to(self.plan.folder).as_posix()
+        if scan.harmonized is None:
+            return SeriesStatus(row, "reference", masks=len(scan.series.masks), prepared=prepared)
+        folder = self._masks_of(scan).folder
+        masks = sum(1 for path in folder.glob("[!.]*") if path.is_file())
+        return SeriesStatus(
+            row, "harmonized", "", scan.derived_uid, scan.guard_verdict, masks, prepared,
+            scan.harmonized.relative_to(self.plan.folder).as_posix(),
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, part: Shard) -> Iterator[None]:
+    """A lock on the study, or on a part of it.
+
+    Raises:
+        UsageError: if another run holds it.
+    """
+    try:
+        with file_lock(folder / (f"{LOCK}-{part.name}" if part.name else LOCK)):
+            yield
+    except LockedError:
+        raise UsageError(f"{folder}: another run of this study is at work") from None
+
+
+@contextlib.contextmanager
+def _waiting_lock(path: Path) -> Iterator[None]:
+    """A lock for which other parts wait, so that one of them trains the models."""
+    from filelock import FileLock  # noqa: PLC0415
+
+    with FileLock(path):
+        yield
+
+
+def _remove_others(top: Path, kept: set[tuple[str, str]]) -> None:
+    """Remove folders of series that are not in these groups any more."""
+    for folder in top.glob("*/*"):
+        if folder.is_dir() and (folder.parent.name, folder.name) not in kept:
+            shutil.rmtree(folder)
+    for group in top.glob("*"):
+        if group.is_dir() and not any(group.iterdir()):
+            group.rmdir()
+
+
+def _remove_of_other_model(out: Path, model: Path) -> None:
+    """Remove what another model has harmonized for a group."""
+    sha256 = json.loads((model / "manifest.json").read_text(encoding="utf-8"))["model_sha256"]
+    for plan in out.glob("plan*.json") if out.is_dir() else ():
+        if plan.stem.split("-")[0] == Path(PLAN).stem:
+            before = json.loads(plan.read_text(encoding="utf-8")).get("model_sha256")
+            if before != sha256:
+                shutil.rmtree(out)
+                return
+
+
+def _part_of(name: str, part: Shard) -> str:
+    stem, suffix = name.rsplit(".", 1)
+    return f"{stem}-{part.name}.{suffix}" if part.name else name
+
+
+def _csv(statuses: Sequence[SeriesStatus]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(STATUS_COLUMNS)
+    for each in statuses:
+        writer.writerow(
+            (each.row.patient, each.row.group, each.row.path, each.row.series_uid, each.status,
+             each.reason, each.derived_uid, each.guard, each.masks, each.prepared, each.harmonized)
+        )  # fmt: skip
+    return text.getvalue()
