@@ -1,6 +1,6 @@
 """A segmentation's frames made anew on thicker slices: voxels, geometry and dimensions.
 
-Sources: PS3.3 C.8.20.2 (Segmentation Image), C.7.6.16 and C.7.6.17 (functional groups and dimensions).
+Sources: PS3.3 C.8.20.2 (Segmentation Image), C.7.6.16 (functional groups), C.7.6.17 (dimensions).
 """
 
 from __future__ import annotations
@@ -60,7 +60,19 @@ def average_frames(
     successors: Successors,
     note: Note,
 ) -> bytes:
-    """Set frames, geometry and dimensions anew; returns the pixels."""
+    """Set frames, geometry and dimensions of a segmentation anew; returns the pixels.
+
+    A voxel belongs to a segment if at least half of it does; of a label map's segments that have
+    half each, the first one gets the voxel.
+
+    Args:
+        ds: the new object, without frames.
+        segments: of the predecessor, on the source.
+        note: told which segments are empty now.
+
+    Raises:
+        GeometryError: if all are.
+    """
     titles = segments.titles
     if segments.kind == "LABELMAP":
         frames, filled = _label_frames(ds, segments, average)

@@ -76,25 +76,20 @@ def carried_segmentation(
     if average is None:
         _refuse_empty(name, segments, note)
         _name_images(ds, source, successors)
-        successors.repoint(ds)
     else:
-        content, syntax = (
-            average_frames(name, ds, segments, derived, average, successors, note),
-            UID(""),
-        )
-        successors.repoint(ds)
-    compressed = syntax.is_encapsulated if syntax else False
-    ds.add_new("PixelData", "OB" if compressed or is_bytes(ds) else "OW", content)
-    ds["PixelData"].is_undefined_length = compressed
+        content = average_frames(name, ds, segments, derived, average, successors, note)
+        syntax = ExplicitVRLittleEndian
+    successors.repoint(ds)
+    ds.add_new("PixelData", "OB" if syntax.is_encapsulated or is_bytes(ds) else "OW", content)
+    ds["PixelData"].is_undefined_length = syntax.is_encapsulated
     _reference_series(ds, successors)
     ds.ContentLabel = research_code(label)
     if successors.created:
         ds.ContentDate, ds.ContentTime = (successors.created.get(k, "") for k in ("Date", "Time"))
     _reference_predecessor(ds, reference, own_series)
     add_equipment(ds, _about(average))
-    return str(ds.SOPInstanceUID), object_bytes(
-        ds, syntax if compressed else ExplicitVRLittleEndian
-    )
+    kept = syntax if syntax.is_encapsulated else ExplicitVRLittleEndian
+    return str(ds.SOPInstanceUID), object_bytes(ds, kept)
 
 
 def _about(average: SliceAverage | None) -> str:
