@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from cvsct.core.errors import CvsctError, import_extra
 from cvsct.core.workers import Report, attempt
@@ -30,6 +30,7 @@ _ONE_AT_A_TIME = threading.Lock()
 Item_contra = TypeVar("Item_contra", contravariant=True)
 
 
+@runtime_checkable
 class RemoteWork(Protocol[Item_contra]):
     """Work that another machine can do; it and its items must be picklable."""
 

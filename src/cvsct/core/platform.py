@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -182,6 +183,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def link_or_copy(file: Path, target: Path) -> None:
+    """Make a file known under a second name: a link, or a copy where the system does not link.
+
+    Windows lets only some users make symbolic links, and hard links do not cross disks.
+    """
+    try:
+        target.symlink_to(file.absolute())
+    except OSError:
+        try:
+            os.link(file, target)
+        except OSError:
+            shutil.copyfile(file, target)
 
 
 def rename(source: Path, target: Path) -> None:

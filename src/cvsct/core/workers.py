@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 from cvsct.core import platform
 from cvsct.core.errors import CvsctError, HopelessError, explain
@@ -59,6 +59,7 @@ def is_first_rank() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
 
 
+@runtime_checkable
 class Pool(Protocol[WorkItem]):
     """Workers that take items: `Processes`, `InProcess`, or `core.dask_workers.DaskWorkers`."""
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from cvsct.core.dask_workers import DaskWorkers
 from cvsct.core.errors import CvsctError, StoppedError
@@ -15,6 +15,7 @@ from cvsct.core.progress import Progress
 from cvsct.core.workers import InProcess, Pool, Processes, work_in
 
 
+@runtime_checkable
 class SeriesItem(Protocol):
     """Work on one series."""
 

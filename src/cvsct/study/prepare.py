@@ -8,7 +8,6 @@ stopped and an edit of the plan makes only what it changes.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from cvsct.core.errors import CvsctError, SeriesError
 from cvsct.core.files import config_hash, new_folder, write_json
 from cvsct.core.names import portable_name
+from cvsct.core.platform import link_or_copy
 from cvsct.core.slice_average import is_thickness
 from cvsct.core.thick_slices import plan_average
 from cvsct.io.carried_masks import carry_mask
@@ -224,14 +224,7 @@ def link_files(files: Sequence[Path], folder: Path) -> None:
     their own.
     """
     for number, file in enumerate(files, start=1):
-        target = folder / (file.name if is_nifti(file) else f"{number:05d}.dcm")
-        try:
-            target.symlink_to(file.absolute())
-        except OSError:
-            try:
-                os.link(file, target)
-            except OSError:
-                shutil.copyfile(file, target)
+        link_or_copy(file, folder / (file.name if is_nifti(file) else f"{number:05d}.dcm"))
 
 
 @dataclass(frozen=True)
