@@ -48,6 +48,12 @@ def plan(
         str, typer.Option(help="Contrast phase to prefer: yes, no; any by default.")
     ] = "",
     min_patients: Annotated[int, typer.Option(min=1, help="Fewest patients of a group.")] = 3,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD", help="Let models learn from: phantom, derived, mixed-scanners."
+        ),
+    ] = None,
     method: Annotated[str, typer.Option(help="Method of the models.")] = "spectrum",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core.")] = 0,
     scheduler: Annotated[
@@ -66,7 +72,7 @@ def plan(
         scans, out, masks=masks or (), mask_pattern=mask_pattern, table=table, patients=patients,
         reference=reference, thickness_mm=thickness, method=method,
         rules={"choice": {"kernel": kernel, "contrast": contrast},
-               "grouping": {"min_patients": min_patients}},
+               "grouping": {"min_patients": min_patients}, "allow": allow or []},
         workers=workers, scheduler=scheduler, dry_run=is_dry_run(), progress=progress(),
         note=report_note,
     )  # fmt: skip

@@ -35,7 +35,7 @@ def plan_study(
     reference: str = "",
     thickness_mm: float = 0.0,
     method: str = "spectrum",
-    rules: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    rules: Mapping[str, Any] = MappingProxyType({}),
     workers: int = 0,
     scheduler: str = "",
     dry_run: bool = False,
@@ -60,8 +60,8 @@ def plan_study(
         reference: name of the group to bring all others to; empty for a proposal.
         thickness_mm: slice thickness to bring all series to; 0 for a proposal.
         method: method of the models.
-        rules: rules that differ from the default, by table of `plan.toml`, such as
-            `{"choice": {"kernel": "sharp"}}`.
+        rules: further options of `plan.toml` that differ from the default, such as
+            `{"choice": {"kernel": "sharp"}, "seed": 1}`.
         workers: number of processes; 0 for one per core.
         scheduler: address of a Dask scheduler whose workers measure the series.
         dry_run: write nothing but the measurements.

@@ -30,7 +30,7 @@ class ModelPlan:
 
     Args:
         group: name of the group.
-        source, target: folders of its scans and of the reference's.
+        source, target: folders of the scans that it learns from, and of the reference's.
         source_uids, target_uids: their series.
         folder: of the model.
     """
@@ -74,7 +74,7 @@ def training_config(options: StudyOptions) -> dict[str, Any]:
     """What a model depends on beside its scans."""
     return {
         "method": options.method, "preset": options.preset, "settings": dict(options.settings),
-        "seed": options.seed, "max_minutes": options.max_minutes,
+        "seed": options.seed, "max_minutes": options.max_minutes, "allow": list(options.allow),
     }  # fmt: skip
 
 
@@ -130,8 +130,8 @@ def _train(plan: ModelPlan, options: StudyOptions, progress: Progress) -> None:
     train(
         options.method, plan.source, plan.target, plan.folder, preset=options.preset,
         settings=options.settings, seed=options.seed, max_minutes=options.max_minutes or None,
-        resume=(plan.folder / CHECKPOINT_FILE).exists(), progress=progress, note=no_note,
-        census=no_note,
+        resume=(plan.folder / CHECKPOINT_FILE).exists(), allow=options.allow,
+        progress=progress, note=no_note, census=no_note,
     )  # fmt: skip
 
 

@@ -76,6 +76,10 @@ class StudyOptions(BaseModel):
         settings: its settings.
         preset: preset of a network.
         max_minutes: minutes after which the training of a network stops; 0 for the preset's steps.
+        allow: scans that models may learn from although they are refused otherwise, as in `train`:
+            `phantom`, `derived`, `mixed-scanners`.
+        hold_out: keep patients who were scanned in several groups out of the models, so that their
+            scans check them.
         seed: seed of all randomness.
         choice, grouping, reach: rules of the plan.
         features, combat: rules of the tables.
@@ -95,6 +99,8 @@ class StudyOptions(BaseModel):
     settings: dict[str, Any] = {}
     preset: str = "cpu"
     max_minutes: float = Field(default=0.0, ge=0)
+    allow: tuple[str, ...] = ()
+    hold_out: bool = True
     seed: int = Field(default=0, ge=0)
     choice: ChoiceRules = ChoiceRules()
     grouping: GroupRules = GroupRules()

@@ -14,6 +14,7 @@ from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.evaluation.cohort_table import read_table
 from cvsct.evaluation.features.patient_table import WIDE
 from cvsct.evaluation.groups.evaluate_groups import evaluate_groups
+from cvsct.evaluation.groups.figures import RegionFigures
 from cvsct.evaluation.groups.pooled_outcome import PooledOutcome, pooled_outcome
 from cvsct.evaluation.groups.result import GroupEvaluation
 from cvsct.io.dicom.stack import SeriesFiles
@@ -199,9 +200,8 @@ def report_study(
         min_patients=fewest, permutations=permutations, seed=seed, progress=progress,
     )  # fmt: skip
     regions = tuple(
-        _region(kept, region.region, region.groups, plan, outcome, patients, permutations, seed)
+        _region(kept, region, plan, outcome, patients, permutations, seed)
         for region in groups.regions
-        if region.stages
     )
     for remark in groups.notes:
         note(remark)
@@ -266,32 +266,36 @@ def _files(
 
 def _region(
     table: Any,
-    region: str,
-    groups: Sequence[str],
+    region: RegionFigures,
     plan: StudyPlan,
     outcome: str,
     patients: Any | None,
     permutations: int,
     seed: int,
 ) -> RegionAgreement:
-    rows = rows_of(table, region, groups)
+    name = region.region
+    paired = tuple(paired_agreement(rows_of(table, name, sorted(region.patients))))
+    if not region.stages:
+        return RegionAgreement(name, (), (), paired)
+    groups = region.groups
+    rows = rows_of(table, name, groups)
     after = next(stage for stage in AFTER_STAGES if stage in rows)
     reference = plan.reference if plan.reference in groups else ""
     found, by_outcome, why = None, None, ""
     if outcome:
         try:
             found = pooled_outcome(
-                table, outcome, region=region, groups=groups, patients=patients,
+                table, outcome, region=name, groups=groups, patients=patients,
                 covariates=plan.options.combat.covariates, seed=seed,
             )  # fmt: skip
-            by_outcome = _by_outcome(table, region, groups, outcome, patients, permutations, seed)
+            by_outcome = _by_outcome(table, name, groups, outcome, patients, permutations, seed)
         except EvaluationError as error:
             why = str(error)
     return RegionAgreement(
-        region,
+        name,
         tuple(distances(rows, reference, groups, seed)) if reference else (),
         tuple(not_harmonized(rows["source"], rows[after], seed)),
-        tuple(paired_agreement(rows)),
+        paired,
         found,
         by_outcome,
         why,

@@ -37,6 +37,7 @@ from cvsct.study.prepare import (
     CarriedMasks,
     PreparedSeries,
     carry_masks,
+    link_files,
     planned_series,
     prepare_series,
 )
@@ -44,6 +45,8 @@ from cvsct.study.tables import StudyScan, add_combat, measure_features
 
 HARMONIZED = "harmonized"
 """Folder of the harmonized series in the study's, a folder a group."""
+TRAINING = "training"
+"""Folder of links to the scans that models learn from, where it is not all of a group."""
 STATUS = "series.csv"
 LOCK = ".study.lock"
 STATUS_COLUMNS = ("patient", "group", "path", "series_uid", "status", "reason", "derived_uid",
@@ -303,19 +306,49 @@ class _Run:
             source = self.ready(group.name, failed)
             if group.name == reference or not source:
                 continue
+            learned, shown = self._learned_from(source), self._learned_from(target)
             plans.append(
                 ModelPlan(
-                    group.name, self.plan.folder / IMAGES / group.name,
-                    self.plan.folder / IMAGES / reference,
-                    frozenset(each.files().series_uid for each in source),
-                    frozenset(each.files().series_uid for each in target),
+                    group.name,
+                    self._training_folder(group.name, learned),
+                    self._training_folder(reference, shown),
+                    frozenset(each.files().series_uid for each in learned),
+                    frozenset(each.files().series_uid for each in shown),
                     self.plan.folder / MODELS / group.name,
                 )
-            )  # fmt: skip
+            )
         if not target:
             return {plan.group: "no series of the reference could be prepared" for plan in plans}
         with _waiting_lock(self.plan.folder / ".models.lock"):
             return train_models(plans, self.plan.options, self.note, self.progress)
+
+    def _learned_from(self, series: Sequence[PreparedSeries]) -> list[PreparedSeries]:
+        """Series that models learn from: those of patients of one group, where they are enough."""
+        groups: dict[str, set[str]] = {}
+        for row in self.plan.used:
+            groups.setdefault(row.patient, set()).add(row.group)
+        alone = [each for each in series if len(groups[each.row.patient]) == 1]
+        enough = self.plan.options.grouping.min_patients
+        if self.plan.options.hold_out and len({each.row.patient for each in alone}) >= enough:
+            return alone
+        return list(series)
+
+    def _training_folder(self, group: str, series: Sequence[PreparedSeries]) -> Path:
+        """Folder of a group's scans that models learn from."""
+        whole = self.plan.folder / IMAGES / group
+        wanted = {each.key for each in series}
+        if wanted == {each.key for each in self.series if each.row.group == group}:
+            return whole
+        folder = self.plan.folder / TRAINING / group
+        for place in folder.glob("*"):
+            if place.name not in wanted:
+                shutil.rmtree(place)
+        for each in series:
+            place = folder / each.key
+            if not place.is_dir():
+                place.mkdir(parents=True)
+                link_files(each.files().files, place)
+        return folder
 
     def harmonize(
         self, failed: dict[str, str], failed_models: Mapping[str, str]
