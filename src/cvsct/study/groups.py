@@ -52,6 +52,9 @@ SEPARATION = 4.0
 """Distance of two clusters, in the root mean square of their deviations, from which they are two
 (Ashman's D, of which 2 is the least that shows two modes)."""
 
+FEWEST_OF_PART = 3
+"""Fewest patients of a part that a group is split into, however few a group may have."""
+
 LEAST_SPREAD = 0.03
 """Standard deviation of log noise of one scanner below which it is not known from few series."""
 
@@ -221,7 +224,8 @@ def _split(group: StudyGroup, profiles: MeasuredProfiles, rules: GroupRules) -> 
     """A group, or its two halves where its series have two clearly different levels of noise."""
     levels = np.array([noise_level(profiles[each.key]) for each in group.members])
     known = np.flatnonzero(np.isfinite(levels))
-    if len(known) < 2 * rules.min_patients:
+    fewest = max(rules.min_patients, FEWEST_OF_PART)
+    if len(known) < 2 * fewest:
         return [group]
     order = known[np.argsort(levels[known])]
     cut = int(np.argmax(np.diff(levels[order]))) + 1
@@ -235,7 +239,7 @@ def _split(group: StudyGroup, profiles: MeasuredProfiles, rules: GroupRules) -> 
     for name, indices in (("quiet", {*range(len(levels))} - {*map(int, noisy)}),
                           ("noisy", {*map(int, noisy)})):  # fmt: skip
         members = [group.members[i] for i in sorted(indices)]
-        if len({each.patient for each in members}) < rules.min_patients:
+        if len({each.patient for each in members}) < fewest:
             return [group]
         parts.append(
             StudyGroup(

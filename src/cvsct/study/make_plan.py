@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -145,7 +146,9 @@ def make_plan(
     fitted_mm = {series.key: _to(series, thickness_mm) or series.thickness_mm for series in chosen}
     usable = [series for series in chosen if series.key in measured]
     groups, left_out = group_series(usable, measured, fitted_mm, options.grouping)
-    _refuse_one(groups, left_out)
+    unmeasured = [(each, failed[each.key]) for each in chosen if each.key in failed]
+    unused = [(choice.series, choice.reason) for choice in choices if not choice.used]
+    _refuse_one(groups, [*left_out, *unmeasured, *unused])
     if options.reference and options.reference not in [group.name for group in groups]:
         names = [group.name for group in groups]
         raise UsageError(
@@ -211,8 +214,8 @@ def _refuse_one(groups: Sequence[StudyGroup], left_out: Sequence[tuple[StudySeri
     """
     if len(groups) > 1:
         return
-    reasons = list(dict.fromkeys(reason for _, reason in left_out))
-    others = f"; left out: {reasons[0]}" if reasons else ""
+    reasons = Counter(reason for _, reason in left_out)
+    others = "".join(f"; {count} left out: {why}" for why, count in reasons.most_common(3))
     if not groups:
         raise CvsctError(f"no group is large enough for a model{others}")
     raise CvsctError(

@@ -98,6 +98,8 @@ def cannot_reach(series: StudySeries, thickness_mm: float) -> str:
             f"slices of {own:g} mm, thicker than the reference's {thickness_mm:g} mm; thinner ones "
             "are never made up"
         )
+    if series.n_slices * (spacing or own) < thickness_mm:
+        return f"{series.n_slices} slices of {own:g} mm, too few for one of {thickness_mm:g} mm"
     if spacing > MOST_GAP * own:
         return (
             f"slices of {own:g} mm every {spacing:g} mm, between which the body was not seen; no "
