@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -177,14 +177,14 @@ def _group(
 
 
 def short_name(series: StudySeries) -> str:
-    """Name of a group after one of its series, such as `siemens-force-br40-120kv-3mm`."""
+    """Name of a group after one of its series, such as `siemens-somatom-force-br40-120kv-3mm`."""
     own = series.acquisition
-    words = [vendor(own.manufacturer), *own.model.split()[-1:], own.kernel]
+    words = [vendor(own.manufacturer), own.model, own.kernel]
     words += [f"{own.kvp:g}kv"] if own.kvp else []
     words += [f"{series.thickness_mm:g}mm"] if series.thickness_mm else []
     words += ["contrast"] if series.contrast == "yes" else []
     name = re.sub(r"[^a-z0-9.]+", "-", " ".join(words).casefold()).strip("-")
-    return name[:60] or "unknown-scanner"
+    return name[:60].strip("-.") or "unknown-scanner"
 
 
 def _merged(groups: Sequence[StudyGroup], rules: GroupRules) -> list[StudyGroup]:
@@ -277,11 +277,12 @@ def _joined(
                  "away"),
             )  # fmt: skip
         else:
-            why = (
-                "and no group of its manufacturer and thickness is near enough to join"
-                if math.isfinite(distance)
-                else "and there is no group of its manufacturer and thickness to join"
-            )
+            if math.isfinite(distance):
+                why = "and no group of its manufacturer and thickness is near enough to join"
+            elif distances:
+                why = "and it has too little tissue to compare it with those of its manufacturer"
+            else:
+                why = "and there is no group of its manufacturer and thickness to join"
             left_out += [
                 (each, f"group {small.name}: {objection}, {why}") for each in small.members
             ]
@@ -298,10 +299,12 @@ def _objection(group: StudyGroup, rules: GroupRules) -> str:
 
 def _named(groups: Sequence[StudyGroup]) -> list[StudyGroup]:
     """Groups with a name of their own each."""
-    counts: Counter[str] = Counter()
-    named = []
+    taken = {group.name for group in groups}
+    named: dict[str, StudyGroup] = {}
     for group in groups:
-        counts[group.name] += 1
-        count = counts[group.name]
-        named.append(group if count == 1 else replace(group, name=f"{group.name}-{count}"))
-    return named
+        name, count = group.name, 1
+        while name in named or (count > 1 and name in taken):
+            count += 1
+            name = f"{group.name}-{count}"
+        named[name] = replace(group, name=name)
+    return list(named.values())

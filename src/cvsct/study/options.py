@@ -158,7 +158,7 @@ def read_toml(path: Path) -> StudyOptions:
         UsageError: if it cannot be read, naming the line or the key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors write its mark
         values = tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; make a plan with `cvsct study plan`") from None

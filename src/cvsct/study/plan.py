@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cvsct.core.errors import UsageError, one_line
 from cvsct.core.files import write_atomic
+from cvsct.core.names import portable_name
 from cvsct.core.text import columns, did_you_mean
 from cvsct.core.volume import Acquisition
 from cvsct.study.options import StudyOptions, read_toml, write_toml
@@ -309,6 +310,11 @@ def _row(cells: Mapping[str, str | None], where: str) -> PlanRow:
                            ("patient", "names no patient"), ("path", "has no path")):  # fmt: skip
             if not values[name]:
                 raise UsageError(f"{where}: {what}, so it cannot be used; set use to no")
+        name = values["group"]
+        if portable_name(name) != name or name.startswith("."):
+            raise UsageError(
+                f"{where}: group {name!r} is no name of a folder; take letters, digits, - and ."
+            )
     texts = {name: values[name] for name in COLUMNS if name not in (*NUMBERS, "masks", "use")}
     return PlanRow(
         use=use,
