@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cvsct.core.files import write_atomic
@@ -51,16 +53,21 @@ def plan_html(plan: StudyPlan) -> str:
             ("", f"{patients} patients in {len(plan.groups)} groups",
              f"{len(plan.used)} series are used, {len(plan.rows) - len(plan.used)} series and "
              "files left out."),
-            ("", f"Reference: {plan.reference}", "; ".join(reasons) + "."),
+            ("", f"Reference: {plan.reference}", _sentence(reasons)),
         ],
         notes=[note for group in plan.groups for note in _group_notes(group.name, group.notes)],
         sections=[
-            Section("groups", "Groups", (_groups(plan),)),
-            Section("sites", "Sites", (_sites(plan),)),
-            Section("left-out", "Left out", (_left_out(plan.rows),)),
+            Section(table.key, table.title, (replace(table, title=""),))
+            for table in (_groups(plan), _sites(plan), _left_out(plan.rows))
+            if table.rows
         ],
         how=HOW,
     )  # fmt: skip
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _group_notes(name: str, notes: tuple[str, ...]) -> list[str]:
@@ -86,7 +93,7 @@ def _groups(plan: StudyPlan) -> Table:
             )
         )  # fmt: skip
     return Table(
-        "groups", "Groups of series", f"n = {len(plan.used)} series. Noise and sharpness: of the "
+        "groups", "Groups", f"n = {len(plan.used)} series. Noise and sharpness: of the "
         "reference over the group's.",
         ("group", "protocols", "patients", "series", "slices", "with masks", "averaged",
          "noise", "sharpness"),

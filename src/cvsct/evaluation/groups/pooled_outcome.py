@@ -76,7 +76,7 @@ def pooled_outcome(
 
     Args:
         table: wide table of features; ComBat's stages in it are not used, but fitted anew in every
-            fold, without its patients.
+            fold, without its patients; of a single group there is no ComBat.
         outcome: column of the outcome, with two values; the larger one counts as having it.
         group: column of the groups.
         region: name of the regions.
@@ -117,9 +117,12 @@ def pooled_outcome(
         for number in range(FOLDS):
             inside = {patient for patient, own in fold.items() if own == number}
             for stage, part in rows.items():
-                harmonized = combat_without(part, inside, table, covariates, patients)
-                for name, used in ((stage, part), (combat_of(stage), harmonized)):
-                    scores = _scores(used, label, inside)
+                used = {stage: part}
+                if len(set(part.group)) > 1:
+                    harmonized = combat_without(part, inside, table, covariates, patients)
+                    used[combat_of(stage)] = harmonized
+                for name, own in used.items():
+                    scores = _scores(own, label, inside)
                     tally.setdefault(name, comparable.copy()).add(scores, label)
     areas = stage_areas(tally, random_stream(seed, "pooled outcome", "resamples"))
     return PooledOutcome(outcome, region, counts, areas)
