@@ -206,15 +206,19 @@ def _average_masks(series: PreparedSeries, folder: Path, notes: list[str]) -> No
     with new_folder(series.masks_folder) as masks:
         for number, mask in enumerate(series.masks, start=1):
             carry_mask(
-                mask, source, thick, masks, name=mask_name(mask, number), average=average,
-                note=notes.append,
+                mask, source, thick, masks, average=average, note=notes.append,
+                name=mask_name(only_series(folder).name or series.key, number),
             )  # fmt: skip
 
 
-def mask_name(mask: Path, number: int) -> str:
-    """Name of a mask carried over, without suffix, unique among those of a series."""
-    stem = mask.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".dcm")
-    return portable_name(f"{number}-{stem}")
+def mask_name(scan: str, number: int) -> str:
+    """Name of a mask of a scan, without suffix, by which it is matched with the scan.
+
+    Args:
+        scan: name of the scan's file without suffix, or of the folder of its files.
+        number: of the mask, from 1.
+    """
+    return portable_name(f"{scan}_mask" if number == 1 else f"{scan}_mask-{number}")
 
 
 def link_files(files: Sequence[Path], folder: Path) -> None:
@@ -276,13 +280,15 @@ def carry_masks(masks: CarriedMasks) -> Generator[int, None, tuple[str, ...]]:
     if masks.folder.exists():
         shutil.rmtree(masks.folder)
     notes: list[str] = []
-    source, derived = read_series(masks.series.files()), read_series(only_series(masks.harmonized))
+    made = only_series(masks.harmonized)
+    source, derived = read_series(masks.series.files()), read_series(made)
+    scan = made.name or masks.harmonized.name
     with new_folder(masks.folder) as folder:
         for number, mask in enumerate(masks.series.carried(), start=1):
-            name = mask_name(mask, number)
-            if masks.series.is_averaged:  # numbered before
-                name = name.split("-", 1)[1]
-            carry_mask(mask, source, derived, folder, name=name, note=notes.append)
+            carry_mask(
+                mask, source, derived, folder, note=notes.append,
+                name=mask_name(scan, number),
+            )  # fmt: skip
         write_json(folder / RECORD, {"stamp": masks.stamp}, private=True)
     yield 1
     return tuple(notes)

@@ -198,7 +198,7 @@ def run_study(
             return StudyResult(folder, tuple(statuses), failed_models, complete=False)
         with manifest.timed("features"):
             table = measure_features(
-                list(scans.values()), plan.reference, plan.options, folder, workers, note, progress
+                list(scans.values()), plan.reference, plan.options, folder, where, note, progress
             )
         with manifest.timed("combat"):
             failed_combat = add_combat(folder, plan.options, note)
@@ -224,6 +224,7 @@ class _Run:
         series: its series whose files are there.
         where: where work on series is done.
         part: the part of the series of this run.
+        mask_failures: why masks were not carried over, by the names of their series.
     """
 
     plan: StudyPlan
@@ -232,6 +233,7 @@ class _Run:
     part: Shard
     progress: Progress
     note: Note
+    mask_failures: dict[str, str] = field(default_factory=dict)
 
     @property
     def mine(self) -> list[PreparedSeries]:
@@ -427,6 +429,7 @@ class _Run:
                 self.note(remark)
         for key, reason in done.failed.items():
             self.note(f"masks of series {key} are not carried over: {reason}")
+            self.mask_failures[key] = f"masks are not carried over: {reason}"
 
     def status(
         self,
@@ -446,7 +449,8 @@ class _Run:
         folder = self._masks_of(scan).folder
         masks = sum(1 for path in folder.glob("[!.]*") if path.is_file())
         return SeriesStatus(
-            row, "harmonized", "", scan.derived_uid, scan.guard_verdict, masks, prepared,
+            row, "harmonized", self.mask_failures.get(scan.series.key, ""), scan.derived_uid,
+            scan.guard_verdict, masks, prepared,
             scan.harmonized.relative_to(self.plan.folder).as_posix(),
         )  # fmt: skip
 

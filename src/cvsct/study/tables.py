@@ -28,6 +28,7 @@ from cvsct.evaluation.features.patient_table import WIDE, FeatureTable
 from cvsct.evaluation.features.run import SETTINGS, FeatureRun, items_of, run_extraction
 from cvsct.io.mask_files import MaskFile
 from cvsct.io.scan_record import ScanGroup, ScanRecord, record_of
+from cvsct.study.jobs import Where
 from cvsct.study.options import StudyOptions
 from cvsct.study.prepare import PreparedSeries, only_series
 
@@ -60,7 +61,7 @@ def measure_features(
     reference: str,
     options: StudyOptions,
     folder: Path,
-    workers: int,
+    where: Where,
     note: Note,
     progress: Progress,
 ) -> FeatureTable:
@@ -83,14 +84,17 @@ def measure_features(
             groups.append(group)
             labels.append(cells)
             masks.append(files)
+    count = where.workers or cores()
     extractor = GroupExtractor(
-        parameters, options.features.structures, {}, options.features.rois,
-        options.features.roi_px, options.seed, FeatureCache(), alone=(workers or cores()) == 1,
+        parameters, options.features.structures, options.features.label_names,
+        options.features.rois,
+        options.features.roi_px, options.seed, FeatureCache(), alone=count == 1,
     )  # fmt: skip
     with_masks = any(scan.series.masks for scan in scans)
-    count = workers or cores()
     items = items_of(groups, labels, masks if with_masks else None, extractor, count)
-    run = FeatureRun(extractor, tuple(items), count, {"study": True, "masks": with_masks})
+    run = FeatureRun(
+        extractor, tuple(items), count, {"study": True, "masks": with_masks}, where.scheduler
+    )
     out = folder / FEATURES
     try:
         table = _extract(run, out, progress, note)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from cvsct.core.errors import CvsctError, GeometryError
 from cvsct.core.volume import CTVolume
@@ -25,6 +25,7 @@ from cvsct.evaluation.features.volume_regions import (
     voxel_mm3,
 )
 from cvsct.io.dicom.header import label
+from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.dicom.structure_names import listed
 from cvsct.io.mask_files import MaskFile
 from cvsct.io.masks import read_label_masks
@@ -91,7 +92,23 @@ class GroupExtractor:
     cache: FeatureCache | None = None
     alone: bool = True
 
-    def __call__(self, item: GroupItem) -> Generator[int, None, GroupResult]:
+    def with_threads(self, threads: int) -> Self:
+        """The same work, on a machine where it may use so many threads."""
+        return replace(self, alone=threads > 1)
+
+    @staticmethod
+    def name_of(item: GroupItem) -> str:
+        """Name of an item: its hash."""
+        return item.key[:16]
+
+    @staticmethod
+    def sees(item: GroupItem) -> bool:
+        """Whether this machine sees the scans and masks of an item."""
+        scans = [record.scan for record in item.group.records]
+        files = [scan.files[0] for scan in scans if isinstance(scan, SeriesFiles) and scan.files]
+        return all(path.exists() for path in (*files, *(mask.path for mask in item.masks or ())))
+
+    def __call__(self, item: GroupItem, /) -> Generator[int, None, GroupResult]:
         """Measure a group; yields 1 for each scan that is done.
 
         A scan or region that fails has a row with its reason.

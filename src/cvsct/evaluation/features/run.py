@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cvsct.core.dask_workers import DaskWorkers
 from cvsct.core.errors import CvsctError, StoppedError
 from cvsct.core.files import JsonLines, config_hash, write_atomic
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress
 from cvsct.core.resumable import locked_output
-from cvsct.core.workers import Report, work_through
+from cvsct.core.workers import Report, work_in, work_through
 from cvsct.evaluation.features.extract_group import (
     GroupExtractor,
     GroupItem,
@@ -52,12 +53,14 @@ class FeatureRun:
         items: the work, group by group.
         workers: number of processes.
         further: further options that the table depends on, for the manifest.
+        scheduler: address of a Dask scheduler whose workers take the place of processes.
     """
 
     extractor: GroupExtractor
     items: tuple[GroupItem, ...]
     workers: int
     further: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: str = ""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -185,7 +188,10 @@ def _measure(
     progress("features", done, total)
     told: set[str] = set()
     try:
-        reports = work_through(todo, run.extractor, run.workers, lambda item: item.key)
+        if run.scheduler:
+            reports = work_in(DaskWorkers(run.scheduler, run.extractor), todo)
+        else:
+            reports = work_through(todo, run.extractor, run.workers, lambda item: item.key)
         with contextlib.closing(reports):
             for report in reports:
                 if report.kind == "fatal":
