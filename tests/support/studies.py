@@ -202,7 +202,7 @@ class Places:
         return {
             "masks": [self.scans / SIEMENS.site, self.scans / GE.site, self.masks],
             "table": self.table, "patients": self.patients, "workers": 1,
-            "rules": {"features": {"settings": str(self.settings)},
+            "rules": {"features": {"settings": str(self.settings), "label_names": {"1": "lesion"}},
                       "combat": {"covariates": ["age"]}},
         }  # fmt: skip
 
@@ -284,3 +284,28 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV file by column."""
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def made(folder: Path, *tops: str) -> dict[str, bytes]:
+    """Images, maps of UIDs and masks that a run made, by their paths, with their bytes."""
+    names = tops or ("prepared", "harmonized", "masks")
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for top in names
+        for path in sorted((folder / top).rglob("*"))
+        if path.is_file() and _is_product(path)
+    }
+
+
+def mtimes(folder: Path) -> dict[Path, int]:
+    """When each image, map and mask was made."""
+    return {
+        path.relative_to(folder): path.lstat().st_mtime_ns
+        for top in ("prepared", "harmonized", "masks")
+        for path in sorted((folder / top).rglob("*"))
+        if path.is_file() and _is_product(path)
+    }
+
+
+def _is_product(path: Path) -> bool:
+    return path.name == "uid_map.json" or path.name.endswith((".dcm", ".nii", ".nii.gz"))

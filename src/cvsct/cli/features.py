@@ -83,7 +83,7 @@ def features(
     add_inputs(*scans, *(masks or ()))
     options: dict[str, Any] = {
         "settings": settings, "binning": binning, "dimensions": dimensions,
-        "structures": structures or (), "label_names": _names(label or ()),
+        "structures": structures or (), "label_names": label_names(label or ()),
         "mask_pattern": mask_pattern, "rois": rois, "seed": seed, "site": site,
         "separate_sites": separate_sites, "pseudonyms": pseudonyms, "workers": workers,
         "cache": cache,
@@ -112,7 +112,7 @@ def features(
         sys.exit(EXIT_SOME_FAILED if len(table.failed) < len(table) else EXIT_FAILED)
 
 
-def _names(labels: tuple[str, ...] | list[str]) -> dict[str, str]:
+def label_names(labels: tuple[str, ...] | list[str]) -> dict[str, str]:
     """Names of NIfTI labels by their numbers.
 
     Raises:

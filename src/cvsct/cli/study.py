@@ -29,6 +29,12 @@ def plan(
     mask_pattern: Annotated[
         str, typer.Option(help="Pattern of the masks' paths, as in `features`.")
     ] = "",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NUMBER=NAME", help="Name of a number in NIfTI masks; again for more."
+        ),
+    ] = None,
     table: Annotated[
         Path | None, typer.Option(help="A CSV file with the scanners of NIfTI scans.")
     ] = None,
@@ -64,6 +70,7 @@ def plan(
 
     Plan, edit plan.csv and plan.toml, run. Planning again replaces both files.
     """
+    from cvsct.cli.features import label_names
     from cvsct.cli.progress import progress
     from cvsct.study.make_plan import plan_study
 
@@ -72,7 +79,8 @@ def plan(
         scans, out, masks=masks or (), mask_pattern=mask_pattern, table=table, patients=patients,
         reference=reference, thickness_mm=thickness, method=method,
         rules={"choice": {"kernel": kernel, "contrast": contrast},
-               "grouping": {"min_patients": min_patients}, "allow": allow or []},
+               "grouping": {"min_patients": min_patients},
+               "features": {"label_names": label_names(label or ())}, "allow": allow or []},
         workers=workers, scheduler=scheduler, dry_run=is_dry_run(), progress=progress(),
         note=report_note,
     )  # fmt: skip

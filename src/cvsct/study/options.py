@@ -32,6 +32,8 @@ class FeatureOptions(BaseModel):
         binning: `ibsi`, `pyradiomics`, or empty for the default.
         dimensions: 3 or 2.
         structures: labels of masks to use; empty for all.
+        label_names: names of the numbers in NIfTI masks, such as `{"1": "lesion"}`, so that they
+            are one region with that of DICOM masks.
         rois: blocks of soft tissue per scan, where the study has no masks.
         roi_px: side of a block in pixels.
     """
@@ -42,6 +44,7 @@ class FeatureOptions(BaseModel):
     binning: str = ""
     dimensions: int = Field(default=3, ge=2, le=3)
     structures: tuple[str, ...] = ()
+    label_names: dict[str, str] = {}
     rois: int = Field(default=4, ge=1)
     roi_px: int = Field(default=32, ge=8)
 
