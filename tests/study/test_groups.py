@@ -100,7 +100,7 @@ def test_groups_of_one_maker_and_kernel_that_agree_become_one() -> None:
     assert not left_out
     (group,) = groups
     assert group.n_patients == 6
-    assert "siemens-force-br40-120kv-3mm is merged into it" in group.notes[0]
+    assert "siemens-somatom-force-br40-120kv-3mm is merged into it" in group.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_two_levels_of_noise_are_two_groups() -> None:
     }  # fmt: skip
     quiet = next(group for group in groups if group.name.endswith("quiet"))
     assert {series.patient for series in quiet.members} == {"P1", "P2", "P3"}
-    assert "split from siemens-force-br40-120kv-3mm" in quiet.notes[-1]
+    assert "split from siemens-somatom-force-br40-120kv-3mm" in quiet.notes[-1]
 
 
 def test_one_level_of_noise_is_never_two_groups() -> None:
@@ -147,10 +147,12 @@ def test_a_group_that_is_too_small_joins_the_nearest_of_its_maker() -> None:
     groups, left_out = grouped([*near, *far, alone])
     assert not left_out
     sizes = {group.name: group.n_patients for group in groups}
-    assert sizes == {"siemens-force-br40-120kv-3mm": 4, "siemens-drive-br40-120kv-3mm": 3}
+    assert sizes == {
+        "siemens-somatom-force-br40-120kv-3mm": 4, "siemens-somatom-drive-br40-120kv-3mm": 3,
+    }  # fmt: skip
     (joined,) = (group for group in groups if group.n_patients == 4)
     assert (
-        "siemens-force-br44-120kv-3mm (1 patients, of 3 needed (min_patients)) joins it"
+        "siemens-somatom-force-br44-120kv-3mm (1 patients, of 3 needed (min_patients)) joins it"
         in (joined.notes[-1])
     )
 
@@ -178,7 +180,7 @@ def test_no_group_is_large_enough_where_slices_are_few() -> None:
     groups, left_out = grouped(three(1), GroupRules(min_slices=31))
     assert groups == []
     assert {why.split(",")[0] for _, why in left_out} == {
-        "group siemens-force-br40-120kv-3mm: 30 slices"
+        "group siemens-somatom-force-br40-120kv-3mm: 30 slices"
     }
 
 

@@ -28,7 +28,8 @@ ROWS = (
 OPTIONS = StudyOptions(
     scans="/data/süd und nord", masks=("/m 1", "/m\\2"), reference="ge", thickness_mm=1.25,
     settings={"refine": False, "patch_mm": 40.5}, choice=ChoiceRules(kernel="any"),
-    grouping=GroupRules(noise=0.2), features=FeatureOptions(structures=("GTV*", 'a"b'), label_names={"1": "GTV"}),
+    grouping=GroupRules(noise=0.2),
+    features=FeatureOptions(structures=("GTV*", 'a"b'), label_names={"1": "GTV"}),
 )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ class ModelPlan:
         source, target: folders of the scans that it learns from, and of the reference's.
         source_uids, target_uids: their series.
         folder: of the model.
+        lost_uids: series of the study whose files are not there at the moment; a model that learned
+            from them stays.
     """
 
     group: str
@@ -41,6 +43,7 @@ class ModelPlan:
     source_uids: frozenset[str]
     target_uids: frozenset[str]
     folder: Path
+    lost_uids: frozenset[str] = frozenset()
 
     def state(self, options: StudyOptions) -> str:
         """Why the model must be trained; empty where it can stay."""
@@ -51,7 +54,8 @@ class ModelPlan:
             return "its record cannot be read"
         if learned.config != training_config(options):
             return "method or settings have changed"
-        if not learned.source <= self.source_uids or not learned.target <= self.target_uids:
+        source, target = self.source_uids | self.lost_uids, self.target_uids | self.lost_uids
+        if not learned.source <= source or not learned.target <= target:
             return "series that it learned from are not in the study any more"
         return ""
 
@@ -113,6 +117,7 @@ def train_models(
             continue
         if state != "new":
             note(f"{plan.group}: its model is trained again: {state}")
+        if plan.folder.exists() and not (state == "new" and _is_begun(plan.folder)):
             shutil.rmtree(plan.folder)
         try:
             _train(plan, options, progress)
@@ -130,9 +135,14 @@ def _train(plan: ModelPlan, options: StudyOptions, progress: Progress) -> None:
     train(
         options.method, plan.source, plan.target, plan.folder, preset=options.preset,
         settings=options.settings, seed=options.seed, max_minutes=options.max_minutes or None,
-        resume=(plan.folder / CHECKPOINT_FILE).exists(), allow=options.allow,
+        resume=_is_begun(plan.folder), allow=options.allow,
         progress=progress, note=no_note, census=no_note,
     )  # fmt: skip
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a training was stopped after its first checkpoint."""
+    return (folder / CHECKPOINT_FILE).exists()
 
 
 def _record(folder: Path) -> Path:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cvsct.core.errors import CvsctError, SeriesError
 from cvsct.core.files import config_hash, new_folder, write_json
@@ -50,6 +51,7 @@ class PreparedSeries:
         masks_folder: of its masks on these images, where they are averaged.
         to_thickness_mm, to_spacing_mm: what it is averaged to; 0 where it is linked.
         stamp: hash of all that its folder follows from.
+        content: hash of all that its images and masks follow from, wherever its files lie.
     """
 
     row: PlanRow
@@ -60,6 +62,7 @@ class PreparedSeries:
     to_thickness_mm: float
     to_spacing_mm: float
     stamp: str
+    content: str
 
     @property
     def key(self) -> str:
@@ -155,17 +158,18 @@ def _prepared(
         "own": own if averaged else 0,
         "version": PREPARED,
     }
+    links = [] if averaged else [str(file.absolute()) for file in files.files]
     return PreparedSeries(
         row, files, masks,
         plan.folder / IMAGES / row.group / key, plan.folder / MASKS / IMAGES / row.group / key,
         wanted if averaged else 0.0, plan.options.spacing_mm if averaged else 0.0,
-        config_hash(about),
+        config_hash({**about, "links": links}), config_hash(about),
     )  # fmt: skip
 
 
 def _stamp(file: Path) -> list[object]:
     stat = file.stat()
-    return [str(file.absolute()), stat.st_size, stat.st_mtime_ns]
+    return [file.name, stat.st_size, stat.st_mtime_ns]
 
 
 def prepare_series(series: PreparedSeries) -> Generator[int, None, tuple[str, ...]]:
@@ -259,8 +263,9 @@ class CarriedMasks:
     def stamp(self) -> str:
         """Hash of all that the masks follow from."""
         series = only_series(self.harmonized)
-        return config_hash({"series": series.series_uid, "prepared": self.series.stamp,
-                            "masks": [_stamp(mask) for mask in self.series.carried()]})  # fmt: skip
+        own = [] if self.series.is_averaged else [_stamp(mask) for mask in self.series.masks]
+        return config_hash({"series": series.series_uid, "prepared": self.series.content,
+                            "masks": own})  # fmt: skip
 
     @property
     def is_done(self) -> bool:
@@ -294,10 +299,28 @@ def carry_masks(masks: CarriedMasks) -> Generator[int, None, tuple[str, ...]]:
     return tuple(notes)
 
 
+def link_prepared(series: PreparedSeries, folder: Path) -> None:
+    """Link the images of a prepared series into a folder, unless that is done already."""
+    files = series.files().files
+    stamp = config_hash({"stamp": series.stamp, "files": [str(file.absolute()) for file in files]})
+    if _record(folder) == stamp:
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    with new_folder(folder) as partial:
+        link_files(files, partial)
+        write_json(partial / RECORD, {"stamp": stamp}, private=True)
+
+
 def _record(folder: Path) -> str:
     """Stamp of a folder; empty where there is none."""
+    return str(read_json(folder / RECORD).get("stamp", ""))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A record; empty where there is none that can be read."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ""
-    return str(record.get("stamp", "")) if isinstance(record, dict) else ""
+        return {}
+    return record if isinstance(record, dict) else {}

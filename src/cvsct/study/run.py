@@ -11,18 +11,18 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cvsct.api.harmonize import AllSeriesFailedError, harmonize
 from cvsct.core.errors import CvsctError, UsageError, need_extra
-from cvsct.core.files import write_atomic
+from cvsct.core.files import write_atomic, write_json
 from cvsct.core.locks import LockedError, file_lock
-from cvsct.core.manifest import Manifest
+from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, no_note, silent
-from cvsct.core.resumable import PLAN
+from cvsct.core.resumable import PLAN, part_of
 from cvsct.inference.cohort.shards import Shard
 from cvsct.inference.streaming import Outcome, folder_name
 from cvsct.profile.file import SUFFIX, write_profile
@@ -37,9 +37,11 @@ from cvsct.study.prepare import (
     CarriedMasks,
     PreparedSeries,
     carry_masks,
-    link_files,
+    link_prepared,
+    only_series,
     planned_series,
     prepare_series,
+    read_json,
 )
 from cvsct.study.tables import StudyScan, add_combat, measure_features
 
@@ -48,6 +50,7 @@ HARMONIZED = "harmonized"
 TRAINING = "training"
 """Folder of links to the scans that models learn from, where it is not all of a group."""
 STATUS = "series.csv"
+WAITING = "waiting for another part"
 LOCK = ".study.lock"
 STATUS_COLUMNS = ("patient", "group", "path", "series_uid", "status", "reason", "derived_uid",
                   "guard", "masks", "prepared", "harmonized")  # fmt: skip
@@ -191,8 +194,11 @@ def run_study(
         with manifest.timed("models"):
             failed_models = run.train(failed)
         with manifest.timed("harmonizing"):
+            run.remove_stale(failed, failed_models)
             scans = run.harmonize(failed, failed_models)
         statuses = [run.status(row, scans, failed, failed_models) for row in plan.used]
+        if part.name:
+            statuses = [each for each in statuses if each.reason != WAITING]
         write_atomic(folder / _part_of(STATUS, part), _csv(statuses), private=True)
         if part.name:
             return StudyResult(folder, tuple(statuses), failed_models, complete=False)
@@ -241,11 +247,23 @@ class _Run:
         return [each for each in self.series if self.part.holds(each.key)]
 
     def prune(self) -> None:
-        """Remove what earlier runs made of series that are not in their groups any more."""
-        for top in (IMAGES, f"{MASKS}/{IMAGES}"):
-            _remove_others(self.plan.folder / top, {
-                (each.row.group, each.key) for each in self.series
-            })  # fmt: skip
+        """Remove what earlier runs made of series that are not in their groups any more.
+
+        A series whose files are not there at the moment keeps what was made of it.
+        """
+        folder, reference = self.plan.folder, self.plan.reference
+        keys = {(row.group, folder_name(row.series_uid)) for row in self.plan.used}
+        harmonized = {(group, key) for group, key in keys if group != reference}
+        for top, kept in ((IMAGES, keys), (f"{MASKS}/{IMAGES}", keys),
+                          (f"{MASKS}/{HARMONIZED}", harmonized)):  # fmt: skip
+            _remove_others(folder / top, kept)
+        groups = {group for group, _ in harmonized}
+        _remove_groups(folder / HARMONIZED, groups)
+        _remove_groups(folder / MODELS, groups)
+        _remove_groups(folder / TRAINING, {group for group, _ in keys})
+        for path in (folder / PROFILES).glob(f"*{SUFFIX}"):
+            if path.name.removesuffix(SUFFIX) not in groups | {reference}:
+                path.unlink()
 
     def prepare(self) -> dict[str, str]:
         """Prepare the series of this part, and for a model those that it learns from.
@@ -317,6 +335,7 @@ class _Run:
                     frozenset(each.files().series_uid for each in learned),
                     frozenset(each.files().series_uid for each in shown),
                     self.plan.folder / MODELS / group.name,
+                    self._lost_uids(),
                 )
             )
         if not target:
@@ -339,18 +358,27 @@ class _Run:
         """Folder of a group's scans that models learn from."""
         whole = self.plan.folder / IMAGES / group
         wanted = {each.key for each in series}
-        if wanted == {each.key for each in self.series if each.row.group == group}:
+        if wanted == {place.name for place in whole.glob("[!.]*")}:
             return whole
         folder = self.plan.folder / TRAINING / group
         for place in folder.glob("*"):
             if place.name not in wanted:
                 shutil.rmtree(place)
         for each in series:
-            place = folder / each.key
-            if not place.is_dir():
-                place.mkdir(parents=True)
-                link_files(each.files().files, place)
+            link_prepared(each, folder / each.key)
         return folder
+
+    def _lost_uids(self) -> frozenset[str]:
+        """Prepared series of the plan whose files are not there at the moment."""
+        there = {each.row.series_uid for each in self.series}
+        uids: set[str] = set()
+        for row in self.plan.used:
+            if row.series_uid not in there:
+                uids.add(row.series_uid)
+                with contextlib.suppress(CvsctError):  # averaged slices have a UID of their own
+                    key = folder_name(row.series_uid)
+                    uids.add(only_series(self.plan.folder / IMAGES / row.group / key).series_uid)
+        return frozenset(uids)
 
     def harmonize(
         self, failed: dict[str, str], failed_models: Mapping[str, str]
@@ -373,9 +401,10 @@ class _Run:
                 continue
             outcomes = self._harmonize(group.name)
             for each in own:
-                outcome = outcomes.get(folder_name(each.files().series_uid))
+                name = folder_name(each.files().series_uid)
+                outcome = outcomes.get(name)
                 if outcome is None or outcome.error:
-                    if self.part.holds(each.key):
+                    if self.part.holds(name):
                         failed[each.row.series_uid] = outcome.error if outcome else "not harmonized"
                     continue
                 scan = self._scan(each, group.name, outcome)
@@ -389,17 +418,48 @@ class _Run:
         """Outcome of each series of a group, by the name of its folder."""
         out = self.plan.folder / HARMONIZED / group
         model = self.plan.folder / MODELS / group
-        _remove_of_other_model(out, model)
-        try:
-            result = harmonize(
-                self.plan.folder / IMAGES / group, out, model=model, resume=True,
-                workers=self.where.workers, scheduler=self.where.scheduler,
-                shard=f"{self.part.index}/{self.part.count}" if self.part.name else "",
-                progress=self.progress, note=no_note,
-            )  # fmt: skip
-        except AllSeriesFailedError as error:
-            result = error.result
-        return {outcome.folder: outcome for outcome in result.outcomes}
+        parts = [self.part] if self.part.name else _parts_of(out)
+        outcomes: dict[str, Outcome] = {}
+        for part in parts:
+            try:
+                result = harmonize(
+                    self.plan.folder / IMAGES / group, out, model=model, resume=True,
+                    workers=self.where.workers, scheduler=self.where.scheduler,
+                    shard=f"{part.index}/{part.count}" if part.name else "",
+                    progress=self.progress, note=no_note,
+                )  # fmt: skip
+            except AllSeriesFailedError as error:
+                result = error.result
+            outcomes |= {outcome.folder: outcome for outcome in result.outcomes}
+        return outcomes
+
+    def remove_stale(self, failed: Mapping[str, str], failed_models: Mapping[str, str]) -> None:
+        """Remove harmonized series of other models, of other files, and of no series any more."""
+        with _waiting_lock(self.plan.folder / ".models.lock"):
+            for group in self.plan.groups:
+                if group.name not in (self.plan.reference, *failed_models):
+                    self._remove_stale(group.name, self.ready(group.name, failed))
+
+    def _remove_stale(self, group: str, series: Sequence[PreparedSeries]) -> None:
+        """Keep in the folder of a group what follows from its model and its series as they are."""
+        out, record = (self.plan.folder / HARMONIZED / name for name in (group, f"{group}.json"))
+        manifest = self.plan.folder / MODELS / group / MANIFEST
+        if not manifest.exists():
+            return
+        model = json.loads(manifest.read_text(encoding="utf-8"))["model_sha256"]
+        before = read_json(record)
+        contents = {folder_name(each.files().series_uid): each.content for each in series}
+        lost = {folder_name(uid) for uid in self._lost_uids()}
+        if out.exists() and before.get("model_sha256") != model:
+            shutil.rmtree(out)
+        told = before.get("series", {})
+        for folder in out.glob("[!.]*") if out.is_dir() else ():
+            kept = folder.name in lost or told.get(folder.name) == contents.get(folder.name, "")
+            if folder.is_dir() and not kept:
+                shutil.rmtree(folder)
+        kept_lost = {name: content for name, content in told.items() if name in lost}
+        record.parent.mkdir(exist_ok=True)
+        write_json(record, {"model_sha256": model, "series": {**kept_lost, **contents}})
 
     def _scan(self, series: PreparedSeries, group: str, outcome: Outcome) -> StudyScan:
         model = json.loads((self.plan.folder / MODELS / group / "manifest.json").read_text("utf-8"))
@@ -419,10 +479,9 @@ class _Run:
         return CarriedMasks(scan.series, scan.harmonized, folder / scan.series.key)
 
     def _carry(self, carried: Sequence[CarriedMasks]) -> None:
-        mine = [each for each in carried if self.part.holds(each.key)]
-        waiting = [each for each in mine if not each.is_done]
+        waiting = [each for each in carried if not each.is_done]
         done = work_on_all(
-            "masks", waiting, carry_masks, self.where, self.progress, len(mine) - len(waiting)
+            "masks", waiting, carry_masks, self.where, self.progress, len(carried) - len(waiting)
         )
         for remarks in done.results.values():
             for remark in remarks:
@@ -441,7 +500,7 @@ class _Run:
         """What came of a series."""
         scan = scans.get(row.series_uid)
         if scan is None:
-            reason = failed.get(row.series_uid) or failed_models.get(row.group) or "waiting"
+            reason = failed.get(row.series_uid) or failed_models.get(row.group) or WAITING
             return SeriesStatus(row, "failed", reason)
         prepared = scan.series.folder.relative_to(self.plan.folder).as_posix()
         if scan.harmonized is None:
@@ -488,15 +547,19 @@ def _remove_others(top: Path, kept: set[tuple[str, str]]) -> None:
             group.rmdir()
 
 
-def _remove_of_other_model(out: Path, model: Path) -> None:
-    """Remove what another model has harmonized for a group."""
-    sha256 = json.loads((model / "manifest.json").read_text(encoding="utf-8"))["model_sha256"]
-    for plan in out.glob("plan*.json") if out.is_dir() else ():
-        if plan.stem.split("-")[0] == Path(PLAN).stem:
-            before = json.loads(plan.read_text(encoding="utf-8")).get("model_sha256")
-            if before != sha256:
-                shutil.rmtree(out)
-                return
+def _remove_groups(top: Path, kept: Collection[str]) -> None:
+    """Remove folders of groups that are not there any more, with the records beside them."""
+    for path in top.glob("[!.]*"):
+        if path.is_dir() and path.name not in kept:
+            shutil.rmtree(path)
+        elif path.suffix == ".json" and path.name.removesuffix(".json") not in kept:
+            path.unlink()
+
+
+def _parts_of(out: Path) -> list[Shard]:
+    """The parts in which a folder was begun; the whole where it was begun as one."""
+    counts = {int(path.stem.rsplit("of", 1)[1]) for path in out.glob(part_of(PLAN, "*of*"))}
+    return [Shard(i + 1, count) for count in counts for i in range(count)] or [Shard()]
 
 
 def _part_of(name: str, part: Shard) -> str:

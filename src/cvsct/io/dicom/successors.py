@@ -14,6 +14,7 @@ from cvsct.core.volume import CTVolume
 from cvsct.io.dicom.derive import source_image, source_of
 from cvsct.io.dicom.header import text
 from cvsct.io.dicom.references import ImageName, image_name, items, slices_by_name
+from cvsct.io.dicom.segmentation import SEGMENTATIONS
 
 SERIES_SEQUENCES = ("ReferencedSeriesSequence", "RTReferencedSeriesSequence")
 """Sequences with an item for each series that an object refers to."""
@@ -89,14 +90,18 @@ class Successors:
         """Remove references to other series, and to images that the source was read without.
 
         Returns:
-            Number of other series that it referred to.
+            Number of other series of images that it referred to; what it was carried over from
+            before, which is named too, is none.
         """
         dropped = 0
         for keyword in SERIES_SEQUENCES:
             if keyword not in dataset:
                 continue
             ours = [item for item in items(dataset, keyword) if self.is_ours(item)]
-            dropped += len(items(dataset, keyword)) - len(ours)
+            dropped += sum(
+                not self.is_ours(item) and not _holds_masks(item)
+                for item in items(dataset, keyword)
+            )
             for item in ours:
                 for images in IMAGE_SEQUENCES:
                     if images in item:
@@ -159,6 +164,14 @@ class Successors:
             del pointed.ReferencedFrameNumber
         pointed.update(self.reference(index))
         return pointed
+
+
+def _holds_masks(series_item: Dataset) -> bool:
+    """Whether an item that stands for a series names segmentations alone."""
+    named = [image for images in IMAGE_SEQUENCES for image in items(series_item, images)]
+    return bool(named) and all(
+        text(image, "ReferencedSOPClassUID") in SEGMENTATIONS for image in named
+    )
 
 
 def _derived_indices(n_slices: int, average: SliceAverage | None) -> list[tuple[int, ...]]:
