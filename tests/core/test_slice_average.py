@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvsct.core.errors import GeometryError
@@ -56,6 +56,7 @@ def moments(average: SliceAverage, z: np.ndarray, i: int) -> tuple[float, float]
     return mean, float(weights @ (places - mean) ** 2)
 
 
+@settings(deadline=None)
 @given(
     step=st.floats(0.3, 3),
     gap=st.floats(1 / 3, 1.49),
@@ -72,10 +73,10 @@ def test_the_sensitivity_has_the_width_of_the_thicker_slice(
     average = average_slices(z, thickness, wanted, None if spacing is None else spacing * wanted)
     for i, center in enumerate(average.z_mm):
         mean, variance = moments(average, z, i)
-        assert np.sqrt(12 * variance + thickness**2) == pytest.approx(wanted, rel=0.01)
-        assert mean == pytest.approx(center, abs=0.1 * step)
+        assert np.sqrt(12 * variance + thickness**2) == pytest.approx(wanted, rel=0.025)
+        assert mean == pytest.approx(center, abs=0.02 * step)
         assert average.weights[i].sum() == pytest.approx(1)
-        assert average.weights[i].min() >= 0
+        assert average.weights[i].min() >= -1 / 16 - 1e-9
         assert average.nearest(i) in average.sources(i)
 
 
@@ -120,6 +121,14 @@ def test_what_cannot_be_made_is_refused(
 ) -> None:
     with pytest.raises(GeometryError, match=message):
         average_slices(thin(count, step), thickness, wanted)
+
+
+def test_slices_of_3_mm_become_slices_of_5_mm_every_5_mm() -> None:
+    """Between two slices four make one of the right thickness, the outer ones a little below 0."""
+    average = average_slices(thin(30, 3.0, 0.0), 3.0, 5.0, to_z_mm=[30.0, 31.5])
+    on_slice, between = average.weights
+    np.testing.assert_allclose(on_slice, [2 / 27, 23 / 27, 2 / 27])
+    np.testing.assert_allclose(between, np.array([-1, 20.6, 20.6, -1]) / 39.2, atol=1e-3)
 
 
 def test_a_gap_between_slices_is_told() -> None:

@@ -2,14 +2,14 @@
 
 A slice of thickness t sees a box of that width along the normal. A thicker slice of thickness T is
 the mean of slices at distances s under a box of width W, each weighted by the share of the box that
-its cell (half-way to its neighbors) takes. The sensitivity that comes of it has the variance of the
-weighted positions and, of a slice itself, t² / 12; W is such that the sum is T² / 12. Where the
-box's edges are those of cells,
+its cell (half-way to its neighbors) takes. Where the box's edges are those of cells,
 
-    W² = T² + s² - t²,
+    W² = T² + s² - t²
 
-and of contiguous slices (s = t) the result is exactly the thicker slice. Elsewhere W is smaller,
-the width is the same, and the edges of the sensitivity are rounded.
+gives the sensitivity the variance of the thicker slice, T² / 12, and of contiguous slices (s = t)
+the result is exactly the thicker slice. Elsewhere the weights nearest to the box's are taken that
+have the right sum, center and variance; where the center lies between slices that are nearly as
+thick, the outer ones of four are a little below 0, as in cubic interpolation, at most a sixteenth.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
 
 from cvsct.core.errors import GeometryError
 
 SAME_THICKNESS = 0.1
 """Relative difference below which two thicknesses count as one; headers round them."""
+LEAST_WEIGHT = 1e-3
+"""Weight below which a slice is left out."""
+
+MOST_BELOW = -1 / 16
+"""Lowest weight, that of the outer two of four slices between which a slice is interpolated."""
+
 MOST_GAP = 1.5
 """Largest distance between slices, in slice thicknesses, at which thicker ones are made of them."""
 
@@ -94,9 +99,7 @@ def average_slices(
         z_mm: centers of the slices along their normal, rising.
         thickness_mm: of the slices; 0 or less where it is not known, which is refused.
         to_thickness_mm: of the thicker slices.
-        to_spacing_mm: distance between them; None for their thickness. Thicker slices of less than
-            about two of the slices' distances can be made only where slices are, not between them;
-            the distance is then the next lower multiple of that of the slices.
+        to_spacing_mm: distance between them; None for their thickness.
         to_z_mm: their centers, in place of a grid that begins at the first slice's edge; those that
             the slices do not cover are left out.
 
@@ -134,10 +137,8 @@ def average_slices(
     low, high = float(z_mm[0]) - step / 2, float(z_mm[-1]) + step / 2
     slack = 1e-3 * step
     if to_z_mm is None:
-        anywhere = variance >= 0.999 * step**2 / 4  # that of two slices in equal parts
-        if not anywhere:
-            spacing = step * max(math.floor(spacing / step + 1e-3), 1)
-        margin = step * _cells_under(width / step, not anywhere) / 2  # to a center of symmetry
+        between = variance >= 0.999 * step**2 / 4  # that of two slices in equal parts
+        margin = step * _cells_under(width / step, not between) / 2  # to a center of symmetry
         count = math.floor((high - low - margin - width / 2 + slack) / spacing) + 1
         centers = low + margin + spacing * np.arange(max(count, 0))
     else:
@@ -151,11 +152,9 @@ def average_slices(
     edges = np.append(z_mm - step / 2, high)
     first, weights = [], []
     for center in centers:
-        share = _share(
-            edges, float(center), _box_width(z_mm, edges, float(center), width, variance)
-        )
-        used = np.flatnonzero(share > 1e-3)
-        part = share[used[0] : used[-1] + 1]
+        part = _weights(z_mm, edges, float(center), width, variance)
+        used = np.flatnonzero(np.abs(part) > LEAST_WEIGHT)
+        part = part[used[0] : used[-1] + 1]
         first.append(int(used[0]))
         weights.append(part / part.sum())
     return SliceAverage(
@@ -172,29 +171,32 @@ def _cells_under(width: float, odd: bool) -> int:
     return nearest if nearest >= width - 1e-3 else nearest + 2
 
 
-def _share(
-    edges: Float[np.ndarray, " edges"], center: float, width: float
-) -> Float[np.ndarray, " slices"]:
-    """Share of a box that each slice's cell takes."""
-    covered = np.clip(edges, center - width / 2, center + width / 2)
-    return np.asarray(np.diff(covered) / width)
-
-
-def _box_width(
+def _weights(
     z_mm: Float[np.ndarray, " slices"],
     edges: Float[np.ndarray, " edges"],
     center: float,
-    widest: float,
+    width: float,
     variance: float,
-) -> float:
-    """Width of the box, at most `widest`, whose weighted positions have a variance."""
-
-    def excess(width: float) -> float:
-        share = _share(edges, center, width)
-        middle = float(share @ z_mm)
-        return float(share @ (z_mm - middle) ** 2) - variance
-
-    narrow, wide = 1e-3 * widest, widest
-    if excess(wide) <= 1e-9 or excess(narrow) >= 0:
-        return wide if excess(wide) <= 1e-9 else narrow
-    return float(brentq(excess, narrow, wide))
+) -> Float[np.ndarray, " slices"]:
+    """Weights of the slices: a box's, or the nearest with the right sum, center and variance."""
+    box: Float[np.ndarray, " slices"] = (
+        np.diff(np.clip(edges, center - width / 2, center + width / 2)) / width
+    )
+    under = np.flatnonzero(box > LEAST_WEIGHT)
+    step = float(z_mm[1] - z_mm[0])
+    wanted = np.array([1.0, 0.0, variance / step**2])
+    weights = box
+    for further in range(3):  # slices on either side of the box
+        low, high = max(under[0] - further, 0), min(under[-1] + 1 + further, len(z_mm))
+        away = (z_mm[low:high] - center) / step
+        moments = np.stack([np.ones_like(away), away, away**2])
+        missing = wanted - moments @ box[low:high]
+        if np.abs(missing).max() <= LEAST_WEIGHT:
+            return box
+        if high - low < len(wanted):
+            continue
+        weights = np.zeros(len(z_mm))
+        weights[low:high] = box[low:high] + np.linalg.lstsq(moments, missing, rcond=None)[0]
+        if weights.min() >= MOST_BELOW:
+            break
+    return weights
