@@ -62,7 +62,7 @@ def average_frames(
 ) -> bytes:
     """Set frames, geometry and dimensions of a segmentation anew; returns the pixels.
 
-    A voxel belongs to a segment if at least half of it does; of a label map's segments that have
+    A voxel belongs to a segment if more than half of it does; of a label map's segments that have
     half each, the first one gets the voxel.
 
     Args:
@@ -110,12 +110,12 @@ def average_frames(
 def _thick_planes(
     mask: Bool[np.ndarray, "slices rows columns"], average: SliceAverage
 ) -> Iterator[tuple[int, Bool[np.ndarray, "rows columns"]]]:
-    """Thick slices in which at least half of some voxel lies in a mask, and those voxels."""
+    """Thick slices in which more than half of some voxel lies in a mask, and those voxels."""
     filled: Bool[np.ndarray, " slices"] = np.asarray(mask.any(axis=(1, 2)))
     for i in range(len(average)):
         sources = average.sources(i)
         if filled[sources.start : sources.stop].any():
-            inside = mask_fraction(mask, average, i) >= HALF
+            inside = mask_fraction(mask, average, i) > HALF
             if inside.any():
                 yield i, inside
 

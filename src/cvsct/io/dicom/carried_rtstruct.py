@@ -45,7 +45,7 @@ def carried_structures(
     """A structure set of a source as one of a series derived from it.
 
     Without an average, contours stay point for point. With one, they are drawn anew around the
-    voxels of which at least half lies in the structure. Structures that were drawn on other images
+    voxels of which more than half lies in the structure. Structures that were drawn on other images
     are left out.
 
     Returns:
@@ -96,7 +96,7 @@ def _about(average: SliceAverage | None) -> str:
         return "References point at the derived images; contours are the predecessor's"
     return (
         f"Structures drawn anew on slices of {average.thickness_mm:g} mm, around voxels of which "
-        "at least half lies in them"
+        "more than half lies in them"
     )
 
 

@@ -51,7 +51,7 @@ def carried_segmentation(
     """A segmentation of a source as one of a series derived from it.
 
     Without an average, frames and pixels stay as they are. With one, a voxel belongs to a segment
-    if at least half of it does; of a label map's segments that have half each, the first one gets
+    if more than half of it does; of a label map's segments that have half each, the first one gets
     the voxel.
 
     Returns:
@@ -96,7 +96,7 @@ def _about(average: SliceAverage | None) -> str:
     if average is None:
         return "References point at the derived images; voxels are the predecessor's"
     return (
-        f"Segments averaged to slices of {average.thickness_mm:g} mm; voxels of which at least "
+        f"Segments averaged to slices of {average.thickness_mm:g} mm; voxels of which more than "
         "half lies in a segment"
     )
 
