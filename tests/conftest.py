@@ -47,6 +47,14 @@ from cvsct import cli  # noqa: E402
 from cvsct.core.volume import Acquisition, CTVolume, Geometry  # noqa: E402
 from tests.support.commands import Run  # noqa: E402
 from tests.support.dicom_files import write_series  # noqa: E402
+from tests.support.study_fixtures import (  # noqa: E402, F401
+    done,
+    places,
+    planned,
+    quick,
+    quick_done,
+    reported,
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

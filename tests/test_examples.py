@@ -50,10 +50,31 @@ def test_every_public_function_has_an_example() -> None:
     assert functions <= {name for name, _ in documented()}
 
 
+def study_places(text: str, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Path]:
+    """Scans of two scanners, a study of them, and one that was run, where an example has them."""
+    from tests.support.studies import GE, SIEMENS, copy_study, write_scan
+
+    found: dict[str, Path] = {}
+    if "finished_study" in text:
+        done = request.getfixturevalue("done")
+        found["finished_study"] = copy_study(done.folder, tmp_path / "finished")
+    if "two_scanners" in text or "run_study(study" in text:
+        found["two_scanners"] = tmp_path / "two"
+        for number, scanner in enumerate((SIEMENS, GE), start=1):
+            folder = tmp_path / "two" / str(number)
+            write_scan(folder, scanner, f"P{number}", number, trunk_mm=72.0)
+    if "run_study(study" in text:
+        found["study"] = tmp_path / "study"
+        rules = {"grouping": {"min_patients": 1}}
+        cvsct.plan_study(found["two_scanners"], found["study"], rules=rules, workers=1)
+    return found
+
+
 @pytest.mark.parametrize(("name", "text"), documented(), ids=[name for name, _ in documented()])
 def test_docstring_examples_run(
-    name: str, text: str, scans: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    name: str, text: str, scans: Path, model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
     """Bodies, scanners and evaluations of many minutes are not those of the example."""
     data = tmp_path / "data"
     if name == "simulate":
@@ -68,6 +89,7 @@ def test_docstring_examples_run(
     places = {
         "cvsct": cvsct, "np": np, "scans_of_a": scans / "sharp", "scans_of_b": scans / "soft",
         "model": model, "out": tmp_path / "out", "data": data,
+        **study_places(text, tmp_path, request),
         "table": cohort((24, 24), Effects(scanner=2.0, population=1.0), seed=1),
     }  # fmt: skip
     test = doctest.DocTestParser().get_doctest(text, places, name, None, 0)

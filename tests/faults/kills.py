@@ -43,7 +43,7 @@ _GIVES_UP = 3
 
 
 @dataclass
-class _Killing:
+class Killing:
     """A command that is killed again and again."""
 
     words: list[str]
@@ -111,7 +111,7 @@ def killed_cohort(folder: Path, count: int, seed: int, series: int = SERIES) -> 
         done = len(_folders(out))
         return done > before[0]
 
-    killing = _Killing(words, folder / "log", rng, began, LATEST_S * series)
+    killing = Killing(words, folder / "log", rng, began, LATEST_S * series)
     rounds, runs = 0, 0
     while killing.kills.total() < count and runs < _GIVES_UP * count:
         runs += 1
@@ -138,7 +138,7 @@ def killed_series(folder: Path, count: int, seed: int) -> Finding:
     place, out, rng = folder / "place", folder / "place" / "out", np.random.default_rng(seed)
     place.mkdir()
     began = lambda: any(place.glob(".out.partial-*"))  # noqa: E731
-    killing = _Killing(_harmonize(tree, model, out), folder / "log", rng, began, within_s=0.1)
+    killing = Killing(_harmonize(tree, model, out), folder / "log", rng, began, within_s=0.1)
     runs = 0
     while killing.kills.total() < count and runs < _GIVES_UP * count:
         runs += 1

@@ -17,6 +17,7 @@ from cvsct.study.kernels import kernel_class
 from cvsct.study.series import StudySeries
 
 MASK = (MaskFile(Path("m.dcm"), Path("m.dcm")),)
+NAMED = (MaskFile(Path("m.dcm"), Path("m.dcm"), frozenset({"1.2.1"})),)
 PLAIN = {
     "kernel": "Br40", "thickness_mm": 3.0, "n_slices": 10, "study_date": "20200101",
     "contrast": "", "masks": (), "patient": "P1", "site": "", "maker": "SIEMENS", "model": "Force",
@@ -43,6 +44,7 @@ def chosen(found: list[Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("better", "worse", "rules", "reason"),
     [
+        ({"masks": NAMED}, {"masks": MASK}, {}, "is the one that a mask names"),
         ({"masks": MASK}, {}, {"need_masks": False}, "has a mask"),
         ({}, {"kernel": "Bl64"}, {}, "has a soft kernel"),
         ({"kernel": "Bl64"}, {}, {"kernel": "sharp"}, "has a sharp kernel"),

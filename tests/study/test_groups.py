@@ -41,6 +41,7 @@ class Scan:
     acquisition: Acquisition = SOFT
     blur_px: float = BLUR_PX
     noise_hu: float = NOISE_HU
+    suffix: str = ".dcm"
     thickness_mm: float = 3.0
     spacing_mm: float = 3.0
     contrast: str = ""
@@ -51,7 +52,7 @@ class Scan:
         """What its headers say."""
         uid = f"1.2.{self.number}"
         record = ScanRecord(
-            SeriesFiles(uid, (Path(f"{uid}.dcm"),)), uid, patient_id=f"P{self.number}",
+            SeriesFiles(uid, (Path(f"{uid}{self.suffix}"),)), uid, patient_id=f"P{self.number}",
             series_uid=uid, acquisition=self.acquisition,
         )  # fmt: skip
         return StudySeries(
@@ -110,9 +111,10 @@ def test_groups_of_one_maker_and_kernel_that_agree_become_one() -> None:
         {"acquisition": OTHER_MODEL, "blur_px": 0.8},
         {"acquisition": OTHER_KERNEL},
         {"acquisition": OTHER_MAKER},
+        {"suffix": ".nii.gz"},
         {"thickness_mm": 5.0, "spacing_mm": 5.0},
     ],
-    ids=["noise", "sharpness", "kernel", "maker", "thickness"],
+    ids=["noise", "sharpness", "kernel", "maker", "format", "thickness"],
 )
 def test_groups_that_differ_stay_apart(change: dict[str, object]) -> None:
     groups, left_out = grouped([*three(1), *three(4, **change)])

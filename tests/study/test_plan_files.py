@@ -95,6 +95,8 @@ def test_what_a_spreadsheet_does_to_a_table_is_read(folder: Path) -> None:
         (cell(3, "group", ""), r"line 3: has no group"),
         (cell(3, "patient", " "), r"line 3: names no patient"),
         (cell(3, "series_uid", "1.2.3"), r"line 3: the series of line 2 again; remove one"),
+        (lambda text: cell(3, "path", "b.nii")(cell(3, "group", "siemens")(text)),
+         r"line 3: group 'siemens' has DICOM and NIfTI"),
         (lambda text: text.replace("pixel_mm,", ""), r"plan\.csv: no column 'pixel_mm'"),
         (lambda text: text.replace(",", ";"), r"no column 'use'.*another separator"),
         (lambda text: "", r"no column 'use'"),

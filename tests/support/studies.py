@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,8 @@ from cvsct.io.dicom.simulated_masks import write_segmentation
 from cvsct.io.dicom.write import write_derived
 from cvsct.io.nifti.write import write_label_map
 from cvsct.io.read import find_series, read_series
+from cvsct.study.plan import StudyPlan
+from cvsct.study.run import StudyResult
 from tests.support.dicom_files import DERIVATION, INTERCEPT, write_series
 from tests.support.nifti_files import write_converted
 from tests.support.structure_sets import rings, save_structures
@@ -87,6 +90,7 @@ def write_scan(
     *,
     seed: int = 0,
     series: str = "",
+    trunk_mm: float = TRUNK_MM,
     change: Callable[[Dataset, int], None] | None = None,
 ) -> Path:
     """Write a DICOM series of a patient.
@@ -95,7 +99,7 @@ def write_scan(
         number: gives UIDs, and body and noise where `seed` does not.
     """
     uid = f"1.2.826.9.{number}"
-    slices = round(TRUNK_MM / scanner.thickness_mm)
+    slices = round(trunk_mm / scanner.thickness_mm)
     hu = trunk_hu(seed or number, scanner.blur_px, scanner.noise_hu, slices)
 
     def describe(ds: Dataset, i: int) -> None:
@@ -207,6 +211,45 @@ class Places:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A plan and what was said while it was made.
+
+    Args:
+        plan: the plan.
+        notes: remarks.
+    """
+
+    plan: StudyPlan
+    notes: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.plan.folder
+
+
+@dataclass(frozen=True)
+class Done:
+    """A study that was run without a disturbance.
+
+    Args:
+        folder: the study's folder.
+        result: result of the run.
+        notes: remarks.
+    """
+
+    folder: Path
+    result: StudyResult
+    notes: tuple[str, ...]
+
+
+def copy_study(folder: Path, to: Path) -> Path:
+    """A copy of a study's folder; links stay links."""
+    shutil.copytree(folder, to, symlinks=True)
+    return to
+
+
 TRAVELER = "TRAVELER-1"
 COUNT = 5
 
@@ -309,3 +352,19 @@ def mtimes(folder: Path) -> dict[Path, int]:
 
 def _is_product(path: Path) -> bool:
     return path.name == "uid_map.json" or path.name.endswith((".dcm", ".nii", ".nii.gz"))
+
+
+def set_option(folder: Path, before: str, after: str) -> None:
+    """Change the text of `plan.toml`."""
+    path = folder / "plan.toml"
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def edit_plan(folder: Path, change: Callable[[dict[str, str]], None]) -> None:
+    """Change rows of `plan.csv`."""
+    rows = read_rows(folder / "plan.csv")
+    for row in rows:
+        change(row)
+    write_table(folder / "plan.csv", rows)

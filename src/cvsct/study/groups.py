@@ -159,7 +159,7 @@ def _header(series: StudySeries) -> tuple[object, ...]:
     """What series of a group have in common at the least."""
     own = series.acquisition
     return (vendor(own.manufacturer), own.model.casefold(), own.kernel.casefold(), own.kvp,
-            round(series.thickness_mm, 1), series.contrast)  # fmt: skip
+            round(series.thickness_mm, 1), series.contrast, series.is_nifti)  # fmt: skip
 
 
 def _group(
@@ -214,7 +214,8 @@ def _comparable(a: StudyGroup, b: StudyGroup, kernel: bool = True) -> bool:
     """Whether two groups are of one manufacturer, thickness as fitted, and kernel if asked for."""
     first, second = a.members[0].acquisition, b.members[0].acquisition
     return (
-        vendor(first.manufacturer) == vendor(second.manufacturer)
+        a.members[0].is_nifti == b.members[0].is_nifti  # one tree is read as one of both
+        and vendor(first.manufacturer) == vendor(second.manufacturer)
         and (not kernel or first.kernel.casefold() == second.kernel.casefold())
         and math.isclose(a.thickness_mm, b.thickness_mm, rel_tol=0.1)
     )

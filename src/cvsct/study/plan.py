@@ -14,6 +14,7 @@ from cvsct.core.files import write_atomic
 from cvsct.core.names import portable_name
 from cvsct.core.text import columns, did_you_mean
 from cvsct.core.volume import Acquisition
+from cvsct.io.nifti.header import is_nifti
 from cvsct.study.options import StudyOptions, read_toml, write_toml
 from cvsct.study.reference import Proposal
 
@@ -163,7 +164,7 @@ class StudyPlan:
                  " / ".join(group.protocols[:2]), to_reference)
             )  # fmt: skip
         reasons = self.proposal.reasons if self.proposal else ()
-        left = Counter(_short_reason(row.reason) for row in self.rows if not row.used)
+        left = Counter(short_reason(row.reason) for row in self.rows if not row.used)
         lines = [columns(table), f"reference: {self.reference}", *(f"  {r}" for r in reasons)]
         lines += [f"left out: {count} x {reason}" for reason, count in left.most_common()]
         return "\n".join(lines)
@@ -191,13 +192,10 @@ def _about(group: PlannedGroup) -> str:
     return one_line(f"{group.n_patients} patients, {' / '.join(group.protocols[:3])}")
 
 
-def _short_reason(reason: str) -> str:
-    """A reason without what names one file or series."""
-    return (
-        reason.split(" (", maxsplit=1)[0].split(": ", maxsplit=1)[0]
-        if reason.startswith("cannot")
-        else (reason.split(" (", maxsplit=1)[0])
-    )
+def short_reason(reason: str) -> str:
+    """A reason without what names a file, a series or a patient: for a page or a terminal."""
+    text = reason.split(" (", maxsplit=1)[0]
+    return text.split(": ", maxsplit=1)[0] if text.startswith("cannot") else text
 
 
 def groups_of(rows: Sequence[PlanRow], notes: Mapping[str, Sequence[str]]) -> list[PlannedGroup]:
@@ -274,6 +272,7 @@ def _read_table(path: Path) -> list[PlanRow]:
             " (was it saved with another separator than the comma?)"
         )
     rows, seen = [], dict[str, int]()
+    formats = dict[str, bool]()
     for line, cells in lines:
         row = _row(cells, f"{path}, line {line}")
         if row.used:
@@ -283,6 +282,11 @@ def _read_table(path: Path) -> list[PlanRow]:
                     "remove one"
                 )
             seen[row.series_uid] = line
+            if formats.setdefault(row.group, is_nifti(Path(row.path))) != is_nifti(Path(row.path)):
+                raise UsageError(
+                    f"{path}, line {line}: group {row.group!r} has DICOM and NIfTI; give each "
+                    "format a group of its own"
+                )
         rows.append(row)
     return rows
 

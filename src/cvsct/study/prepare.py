@@ -127,7 +127,7 @@ def planned_series(plan: StudyPlan) -> tuple[list[PreparedSeries], list[tuple[Pl
         if files is None:
             lost.append((row, f"{row.path}: the series of the plan is not there any more"))
         elif missing:
-            lost.append((row, f"{missing[0].name}: the mask of the plan is not there any more"))
+            lost.append((row, "its mask of the plan is not there any more"))
         else:
             series.append(_prepared(plan, row, files, masks))
     return series, lost

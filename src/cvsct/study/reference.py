@@ -167,7 +167,12 @@ def _proposal(
 def _reach(group: StudyGroup, reference: StudyGroup, rules: ReachRules) -> Reach:
     if not math.isclose(group.thickness_mm, reference.thickness_mm, rel_tol=SAME_THICKNESS):
         series = next((e for e in group.members if cannot_reach(e, reference.thickness_mm)), None)
-        reason = cannot_reach(series, reference.thickness_mm) if series else "another thickness"
+        reason = (
+            cannot_reach(series, reference.thickness_mm)
+            if series
+            else f"slices are brought to {group.thickness_mm:g} mm, the reference's are "
+            f"{reference.thickness_mm:g} mm (--thickness)"
+        )
         return Reach(group.name, math.nan, math.nan, reason)
     found = difference(group.profile, reference.profile)
     noise, sharpness = found.noise, found.sharpness

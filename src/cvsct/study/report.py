@@ -11,7 +11,8 @@ from typing import Any
 from cvsct.core.errors import EvaluationError, UsageError, need_extra
 from cvsct.core.files import refuse_missing, write_atomic, write_json
 from cvsct.core.progress import Note, Progress, log_note, silent
-from cvsct.evaluation.cohort_table import read_table
+from cvsct.core.text import did_you_mean
+from cvsct.evaluation.cohort_table import read_table, region_name
 from cvsct.evaluation.features.patient_table import WIDE
 from cvsct.evaluation.groups.evaluate_groups import evaluate_groups
 from cvsct.evaluation.groups.figures import RegionFigures
@@ -161,7 +162,7 @@ def report_study(
         seed: seed of all that is random.
         workers: number of processes; 0 for one per core.
         scheduler: address of a Dask scheduler whose workers measure the images.
-        dry_run: compute, and write nothing.
+        dry_run: compute, and write nothing but the measurements.
         progress: called with `(task, done, total)` as the work proceeds.
         note: called with each remark that the user should read.
 
@@ -174,8 +175,8 @@ def report_study(
 
     Example:
         >>> report = cvsct.report_study(finished_study, permutations=19, workers=1)
-        >>> [images.group for images in report.images]
-        ['scanner-a', 'scanner-b']
+        >>> len(report.images), [region.region for region in report.regions]
+        (3, ['lesion'])
     """
     need_extra("evaluate", "study")
     folder = Path(study)
@@ -192,6 +193,8 @@ def report_study(
     table = read_table(table_path)
     patients = read_table(patients_path) if patients_path else None
     lines = _read_status(plan)
+    if outcome:
+        _refuse_other_outcome(patients, outcome, patients_path)
     images = measure_images(plan, _files(plan, lines), Where(workers, scheduler), progress)
     fewest = max(plan.options.combat.min_patients, FEWEST)
     kept = table[table["batch"].isin(_finished(lines))]
@@ -215,6 +218,37 @@ def report_study(
 
 def _write(report: StudyReport) -> None:
     from cvsct.study.report_page import report_html, report_tables  # noqa: PLC0415
+
+def _refuse_other_outcome(patients: Any, outcome: str, path: Path | None) -> None:
+    """Refuse an outcome that is no column of two values.
+
+    Raises:
+        UsageError: saying what there is.
+    """
+    names = [str(name) for name in patients.columns if name != "patient"]
+    if outcome not in names:
+        raise UsageError(
+            f"--outcome {outcome}: no column of {path}; {did_you_mean(outcome, names)}choose one "
+            f"of {', '.join(names)}"
+        )
+    count = int(patients[outcome].nunique())
+    if count != 2:
+        raise UsageError(f"--outcome {outcome}: {count} values in {path}, expected two")
+
+
+def _refuse_other_run(table: Any, lines: Sequence[SeriesLine]) -> None:
+    """Refuse a table of features that lacks series of the last run, which was stopped before it.
+
+    Raises:
+        UsageError: saying what to do.
+    """
+    measured = set(table["series_uid"].astype(str))
+    if any(line.row.series_uid not in measured for line in lines if line.status != "failed"):
+        raise UsageError(
+            "the features are not of the last run, which was stopped before them; go on with it by "
+            "`cvsct study run`"
+        )
+
 
     folder = report.plan.folder / TABLES
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ from cvsct.evaluation.report.plots import embedded
 from cvsct.evaluation.report.templates import render
 from cvsct.evaluation.table import Table
 from cvsct.study.images import AFTER, BEFORE, quartiles
-from cvsct.study.plan import PlannedGroup
+from cvsct.study.plan import PlannedGroup, short_reason
 from cvsct.study.plan_page import is_averaged
 from cvsct.study.report import RegionAgreement, StudyReport
 
@@ -46,7 +46,7 @@ def report_html(report: StudyReport) -> str:
         sections.append(_region_section(report, region, number))
     failed = [line for line in report.series if line.status == "failed"]
     notes = [f"{count} series failed: {reason.rstrip('.')}" for reason, count in
-             Counter(line.reason for line in failed).most_common()]  # fmt: skip
+             Counter(line.reason.rsplit(": ", 1)[-1] for line in failed).most_common()]  # fmt: skip
     notes += [f"{region.region}: no figures by outcome: {region.why_no_outcome}"
               for region in report.regions if region.why_no_outcome]  # fmt: skip
     notes += [note.rstrip(".") for note in report.groups.notes]
@@ -97,9 +97,7 @@ def _cohort_tables(report: StudyReport) -> list[Table]:
                 ", ".join(f"{kind} {count}" for kind, count in verdicts.most_common()),
             )
         )  # fmt: skip
-    left = Counter(
-        row.reason.split(" (")[0] for row in plan.rows if not row.used and row.series_uid
-    )
+    left = Counter(short_reason(row.reason) for row in plan.rows if not row.used and row.series_uid)
     return [
         Table(
             "study_groups", "Groups", "Series by group; the reference is marked. Guard: verdict of "

@@ -52,6 +52,8 @@ TRAINING = "training"
 STATUS = "series.csv"
 WAITING = "waiting for another part"
 LOCK = ".study.lock"
+MODELS_LOCK = ".models.lock"
+"""Lock for which other parts wait, so that one of them trains the models."""
 STATUS_COLUMNS = ("patient", "group", "path", "series_uid", "status", "reason", "derived_uid",
                   "guard", "masks", "prepared", "harmonized")  # fmt: skip
 
@@ -340,7 +342,7 @@ class _Run:
             )
         if not target:
             return {plan.group: "no series of the reference could be prepared" for plan in plans}
-        with _waiting_lock(self.plan.folder / ".models.lock"):
+        with file_lock(self.plan.folder / MODELS_LOCK, wait=True):
             return train_models(plans, self.plan.options, self.note, self.progress)
 
     def _learned_from(self, series: Sequence[PreparedSeries]) -> list[PreparedSeries]:
@@ -435,7 +437,7 @@ class _Run:
 
     def remove_stale(self, failed: Mapping[str, str], failed_models: Mapping[str, str]) -> None:
         """Remove harmonized series of other models, of other files, and of no series any more."""
-        with _waiting_lock(self.plan.folder / ".models.lock"):
+        with file_lock(self.plan.folder / MODELS_LOCK, wait=True):
             for group in self.plan.groups:
                 if group.name not in (self.plan.reference, *failed_models):
                     self._remove_stale(group.name, self.ready(group.name, failed))
@@ -521,19 +523,17 @@ def _locked(folder: Path, part: Shard) -> Iterator[None]:
     Raises:
         UsageError: if another run holds it.
     """
-    try:
-        with file_lock(folder / (f"{LOCK}-{part.name}" if part.name else LOCK)):
-            yield
-    except LockedError:
-        raise UsageError(f"{folder}: another run of this study is at work") from None
-
-
-@contextlib.contextmanager
-def _waiting_lock(path: Path) -> Iterator[None]:
-    """A lock for which other parts wait, so that one of them trains the models."""
-    from filelock import FileLock  # noqa: PLC0415
-
-    with FileLock(path):
+    whole = folder / LOCK
+    with contextlib.ExitStack() as stack:
+        try:
+            own = folder / f"{LOCK}-{part.name}" if part.name else whole
+            stack.enter_context(file_lock(own))
+            for other in (whole,) if part.name else folder.glob(f"{LOCK}-*"):
+                if other.exists():
+                    with file_lock(other):
+                        pass
+        except LockedError:
+            raise UsageError(f"{folder}: another run of this study is at work") from None
         yield
 
 

@@ -40,7 +40,7 @@ class StudySeries:
 
     Args:
         record: patient, site, scanner and identifiers.
-        site: Institution Name, or the first folder under the scans.
+        site: Institution Name, or the first folder under the scans if it holds several patients.
         study_date: `YYYYMMDD`; empty where it is not told.
         description: Series Description.
         n_slices: number of slices.
@@ -78,6 +78,11 @@ class StudySeries:
     def patient(self) -> str:
         """Patient ID, or the name of a NIfTI file."""
         return self.record.patient_id
+
+    @property
+    def is_nifti(self) -> bool:
+        """Whether it is a NIfTI file."""
+        return is_nifti(self.files.files[0])
 
     @property
     def key(self) -> str:
@@ -147,7 +152,8 @@ def take_census(
     progress("headers", len(found), len(found))
     _refuse_unknown(table, told, records, scans)
     records = without_repeats(records, note)
-    series = [_described(record, told.get(record.path, {})) for record in records]
+    shared = _shared_folders(records)
+    series = [_described(record, told.get(record.path, {}), shared) for record in records]
     among = [
         file
         for group in contents.left_out
@@ -194,7 +200,7 @@ def _read_table(path: Path, scans: Path) -> dict[str, dict[str, str]]:
             reader = csv.DictReader(stream)
             names = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = names
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: cannot be read as CSV ({error})") from None
     unknown = [name for name in names if name not in TABLE_COLUMNS]
@@ -203,7 +209,7 @@ def _read_table(path: Path, scans: Path) -> dict[str, dict[str, str]]:
         near = did_you_mean(unknown[0], TABLE_COLUMNS) if unknown else ""
         raise UsageError(f"{path}: {wrong}; {near}it may have {', '.join(TABLE_COLUMNS)}")
     by_path: dict[str, dict[str, str]] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         values = {name: (row.get(name) or "").strip() for name in names}
         where = f"{path}, line {line}"
         for name in ("kvp", "thickness_mm"):
@@ -211,9 +217,13 @@ def _read_table(path: Path, scans: Path) -> dict[str, dict[str, str]]:
                 _positive(values[name], f"{where}: {name}")
         if values.get("contrast", "") not in ("", "yes", "no"):
             raise UsageError(f"{where}: contrast {values['contrast']!r}, expected yes, no or empty")
-        if not values["path"] or not (scans / values["path"]).exists():
+        inside = values["path"] and ".." not in Path(values["path"]).parts
+        if not inside or not (scans / values["path"]).exists():
             raise UsageError(f"{where}: {values['path']!r} is not under {scans}")
-        by_path[Path(values["path"]).as_posix()] = values
+        name = Path(values["path"]).as_posix()
+        if name in by_path:
+            raise UsageError(f"{where}: {name!r} again; remove one of the two lines")
+        by_path[name] = values
     return by_path
 
 
@@ -238,8 +248,20 @@ def _refuse_unknown(
         )
 
 
-def _described(record: ScanRecord, told: Mapping[str, str]) -> StudySeries:
-    """A series by its headers, and what the table tells of it."""
+def _shared_folders(records: Sequence[ScanRecord]) -> frozenset[str]:
+    """Folders under the scans that hold several patients; any other is a patient's, and no site."""
+    patients: dict[str, set[str]] = {}
+    for record in records:
+        patients.setdefault(record.folder, set()).add(record.patient_id)
+    return frozenset(folder for folder, names in patients.items() if len(names) > 1)
+
+
+def _described(record: ScanRecord, told: Mapping[str, str], shared: frozenset[str]) -> StudySeries:
+    """A series by its headers, and what the table tells of it.
+
+    Args:
+        shared: folders of several patients.
+    """
     acquisition = record.acquisition
     acquisition = Acquisition(
         told.get("manufacturer") or acquisition.manufacturer,
@@ -252,7 +274,9 @@ def _described(record: ScanRecord, told: Mapping[str, str]) -> StudySeries:
         record = replace(record, patient_id=told["patient"])
     series = StudySeries(
         record,
-        site=told.get("site") or record.institution or record.folder,
+        site=told.get("site")
+        or record.institution
+        or (record.folder if record.folder in shared else ""),
         contrast=told.get("contrast", ""),
         refused=record.error,
     )
