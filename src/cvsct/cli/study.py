@@ -47,20 +47,27 @@ def plan(
     thickness: Annotated[
         float, typer.Option(min=0, help="Slice thickness to bring all to, in mm.")
     ] = 0.0,
+    rules: Annotated[
+        Path | None, typer.Option(help="A plan.toml to take the rules from, of any study.")
+    ] = None,
     kernel: Annotated[
-        str, typer.Option(help="Kernels to prefer of one patient's: soft, sharp, any.")
-    ] = "soft",
+        str | None, typer.Option(help="Kernels to prefer of one patient's: soft, sharp, any.")
+    ] = None,
     contrast: Annotated[
-        str, typer.Option(help="Contrast phase to prefer: yes, no; any by default.")
-    ] = "",
-    min_patients: Annotated[int, typer.Option(min=1, help="Fewest patients of a group.")] = 3,
+        str | None, typer.Option(help="Contrast phase to prefer: yes, no; any by default.")
+    ] = None,
+    min_patients: Annotated[
+        int | None, typer.Option(min=1, help="Fewest patients of a group; 3 by default.")
+    ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
             metavar="WORD", help="Let models learn from: phantom, derived, mixed-scanners."
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="Method of the models.")] = "spectrum",
+    method: Annotated[
+        str | None, typer.Option(help="Method of the models; spectrum by default.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core.")] = 0,
     scheduler: Annotated[
         str, typer.Option(help="Address of a Dask scheduler, in place of processes.")
@@ -73,14 +80,19 @@ def plan(
     from cvsct.cli.features import label_names
     from cvsct.cli.progress import progress
     from cvsct.study.make_plan import plan_study
+    from cvsct.study.options import changed_rules
 
-    add_inputs(scans, *(masks or ()), table, patients)
+    add_inputs(scans, *(masks or ()), table, patients, rules)
+    changes = {
+        "choice": {"kernel": kernel, "contrast": contrast},
+        "grouping": {"min_patients": min_patients},
+        "features": {"label_names": label_names(label) if label else None},
+        "allow": allow or None,
+        "method": method,
+    }
     made = plan_study(
         scans, out, masks=masks or (), mask_pattern=mask_pattern, table=table, patients=patients,
-        reference=reference, thickness_mm=thickness, method=method,
-        rules={"choice": {"kernel": kernel, "contrast": contrast},
-               "grouping": {"min_patients": min_patients},
-               "features": {"label_names": label_names(label or ())}, "allow": allow or []},
+        reference=reference, thickness_mm=thickness, rules=changed_rules(rules, changes),
         workers=workers, scheduler=scheduler, dry_run=is_dry_run(), progress=progress(),
         note=report_note,
     )  # fmt: skip
@@ -119,6 +131,10 @@ def report(
     outcome: Annotated[str, typer.Option(help="A column of the table of patients.")] = "",
     permutations: Annotated[int, typer.Option(min=19, help="Permutations behind chance.")] = 999,
     seed: Annotated[int, typer.Option(min=0, help="Seed of permutations and folds.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core.")] = 0,
+    scheduler: Annotated[
+        str, typer.Option(help="Address of a Dask scheduler, in place of processes.")
+    ] = "",
 ) -> None:
     """Report a study: one page for the cohort, and every table as CSV."""
     from cvsct.cli.progress import progress
@@ -126,7 +142,7 @@ def report(
 
     add_inputs(study)
     made = report_study(
-        study, outcome=outcome, permutations=permutations, seed=seed, dry_run=is_dry_run(),
-        progress=progress(), note=report_note,
+        study, outcome=outcome, permutations=permutations, seed=seed, workers=workers,
+        scheduler=scheduler, dry_run=is_dry_run(), progress=progress(), note=report_note,
     )  # fmt: skip
     report_result(made.summary(), made.to_json())

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from cvsct.core.seeding import random_stream
 from cvsct.evaluation.agreement.concordance import lin_ccc
 from cvsct.evaluation.cohort_table import (
+    COMBAT,
     SHAPE,
     PatientRows,
     feature_columns,
@@ -30,27 +31,48 @@ REMAINING = 0.06
 """Omega squared of the group from which a feature counts as not harmonized: a medium effect
 (Cohen 1988)."""
 
+MOST = 0.5
+"""Least share of resamples in which such a feature must be found."""
+
+EXCHANGES = 10
+"""How often groups are exchanged between patients, to see what chance gives."""
+
+FEWEST_BODIES = 3
+"""Fewest bodies whose scans have a concordance."""
+
 SUBSAMPLE = 0.8
 """Share of each group's patients in a resample of `not_harmonized`."""
 
 
-def rows_of(table: Any, region: str, groups: Sequence[str]) -> dict[str, PatientRows]:
-    """Rows of the patients that every stage has, by stage, of texture features."""
+def rows_of(
+    table: Any, region: str, groups: Sequence[str], combat: bool = True
+) -> dict[str, PatientRows]:
+    """Rows of the patients that every stage has, by stage, of texture features.
+
+    Args:
+        table: wide table of a study.
+        region: name of the regions.
+        groups: groups to use.
+        combat: whether ComBat's stages are among them, which not every group may have.
+    """
     features = [name for name in feature_columns(table) if not SHAPE.search(name)]
     rows = {}
-    for stage in stages_of(table):
+    for stage in (s for s in stages_of(table) if combat or not s.endswith(COMBAT)):
         own = stage_rows(table, stage, "batch")
         own = own[own["region"].astype(str).map(region_name) == region]
-        rows[stage] = patient_rows(own[own["batch"].isin(list(groups))], features, "batch")
-    common = set.intersection(
-        *(set(zip(part.patient, part.group, strict=True)) for part in rows.values())
-    )
+        part = patient_rows(own[own["batch"].isin(list(groups))], features, "batch")
+        if part.patient:
+            rows[stage] = part
+    common = set.intersection(*(set(_keys(part)) for part in rows.values())) if rows else set()
     return {
-        stage: part.select(
-            [i for i, key in enumerate(zip(part.patient, part.group, strict=True)) if key in common]
-        )
+        stage: part.select([i for i, key in enumerate(_keys(part)) if key in common])
         for stage, part in rows.items()
     }
+
+
+def _keys(rows: PatientRows) -> list[tuple[str, str]]:
+    """Patient and group of each row."""
+    return list(zip(rows.patient, rows.group, strict=True))
 
 
 @dataclass(frozen=True)
@@ -95,8 +117,12 @@ def distances(
                 )
                 for _ in range(RESAMPLES)
             ]
-            low, high = np.nanquantile(drawn, [0.025, 0.975])
-            found.append(Distance(group, stage, value, float(low), float(high), int(own.sum())))
+            # sizes of differences grow by resampling; the basic interval takes that off
+            high, low = 2 * value - np.nanquantile(drawn, [0.025, 0.975])
+            found.append(
+                Distance(group, stage, value, max(float(low), 0.0), max(float(high), value),
+                         int(own.sum()))
+            )  # fmt: skip
     return found
 
 
@@ -125,8 +151,23 @@ class RemainingFeature:
     frequency: float
 
 
-def not_harmonized(before: PatientRows, after: PatientRows, seed: int) -> list[RemainingFeature]:
-    """Features that still tell groups apart, the most frequent in resamples of patients first.
+@dataclass(frozen=True)
+class RemainingFeatures:
+    """Features that still tell groups apart.
+
+    Args:
+        features: the features, the most frequent in resamples first.
+        by_chance: how many are found on average where groups are exchanged between patients.
+        tested: number of features that were looked at.
+    """
+
+    features: tuple[RemainingFeature, ...]
+    by_chance: float
+    tested: int
+
+
+def not_harmonized(before: PatientRows, after: PatientRows, seed: int) -> RemainingFeatures:
+    """Features that still tell groups apart, in all patients and in most resamples of them.
 
     No outcome is looked at.
     """
@@ -135,72 +176,112 @@ def not_harmonized(before: PatientRows, after: PatientRows, seed: int) -> list[R
         for i in range(len(after.features))
         if np.isfinite(before.values[:, i]).all() and np.isfinite(after.values[:, i]).all()
     ]
+    if not usable:
+        return RemainingFeatures((), 0.0, 0)
     names = sorted(set(after.group))
     number = np.array([names.index(name) for name in after.group], dtype=np.int64)
     x, y = before.values[:, usable], after.values[:, usable]
-    whole = omega_squared(y, number)
     rng = random_stream(seed, "study features")
-    count = np.zeros(len(usable))
-    for _ in range(RESAMPLES):
+    found, frequency, whole = _remaining(y, number, rng, RESAMPLES)
+    chance = [
+        int(_remaining(y, rng.permutation(number), rng, RESAMPLES // 10)[0].sum())
+        for _ in range(EXCHANGES)
+    ]
+    earlier = omega_squared(x, number)
+    features = [
+        RemainingFeature(
+            after.features[column], float(earlier[i]), float(whole[i]), float(frequency[i])
+        )
+        for i, column in enumerate(usable)
+        if found[i]
+    ]
+    ordered = sorted(features, key=lambda each: (-each.frequency, -each.after, each.feature))
+    return RemainingFeatures(tuple(ordered), float(np.mean(chance)), len(usable))
+
+
+def _remaining(
+    values: Float[np.ndarray, "patients features"],
+    number: Int[np.ndarray, " patients"],
+    rng: np.random.Generator,
+    resamples: int,
+) -> tuple[
+    Bool[np.ndarray, " features"], Float[np.ndarray, " features"], Float[np.ndarray, " features"]
+]:
+    """Whether each feature still tells groups apart, in how many resamples, and how far."""
+    whole = np.nan_to_num(omega_squared(values, number))
+    count = np.zeros(values.shape[1])
+    for _ in range(resamples):
         picked = np.concatenate(
             [
                 rng.permutation(np.flatnonzero(number == k))[
                     : max(2, round(SUBSAMPLE * int((number == k).sum())))
                 ]
-                for k in range(len(names))
+                for k in np.unique(number)
             ]
         )
-        count += np.nan_to_num(omega_squared(y[picked], number[picked])) >= REMAINING
-    earlier = omega_squared(x, number)
-    remaining = [
-        RemainingFeature(
-            after.features[column], float(earlier[i]), float(whole[i]), float(count[i] / RESAMPLES)
-        )
-        for i, column in enumerate(usable)
-        if np.isfinite(whole[i]) and count[i] > 0
-    ]
-    return sorted(remaining, key=lambda each: (-each.frequency, -each.after, each.feature))
+        count += np.nan_to_num(omega_squared(values[picked], number[picked])) >= REMAINING
+    frequency = count / resamples
+    return (whole >= REMAINING) & (frequency >= MOST), frequency, whole
 
 
 @dataclass(frozen=True)
 class PairedAgreement:
-    """Agreement of the features of patients who were scanned in two groups.
+    """Agreement of the features of bodies that were scanned in two groups.
 
     Args:
+        groups: the two groups, or `any two groups`.
         stage: the stage.
-        pairs: number of pairs of scans.
-        concordance: median over features of Lin's concordance of the pairs.
-        difference: median over features and pairs of the absolute difference, in deviations of
+        bodies: number of bodies.
+        concordance: median over features of Lin's concordance of their two scans; None of fewer
+            than three bodies.
+        difference: median over features and bodies of the absolute difference, in deviations of
             the source's features over patients.
     """
 
+    groups: str
     stage: str
-    pairs: int
+    bodies: int
     concordance: float | None
     difference: float
 
 
-def paired_agreement(rows: Mapping[str, PatientRows]) -> list[PairedAgreement]:
-    """Agreement of patients scanned in several groups; empty where there are fewer than two."""
-    first = next(iter(rows.values()))
-    places: dict[str, list[int]] = {}
-    for i, patient in enumerate(first.patient):
-        places.setdefault(patient, []).append(i)
-    pairs = [(own[0], other) for own in places.values() for other in own[1:]]
-    if len(pairs) < 2:
+ANY_TWO = "any two groups"
+
+
+def paired_agreement(rows: Mapping[str, PatientRows], reference: str) -> list[PairedAgreement]:
+    """Agreement of bodies scanned in several groups: with the reference, and between any two.
+
+    Between any two each body counts once, by its first two groups.
+    """
+    if not rows:
         return []
+    first = next(iter(rows.values()))
+    places: dict[str, dict[str, int]] = {}
+    for i, (patient, group) in enumerate(_keys(first)):
+        places.setdefault(patient, {})[group] = i
+    pairs: dict[str, list[tuple[int, int]]] = {}
+    for own in places.values():
+        names = sorted(own)
+        if len(names) > 1:
+            pairs.setdefault(ANY_TWO, []).append((own[names[0]], own[names[1]]))
+        for name in names if reference in own else ():
+            if name != reference:
+                key = f"{name} and {reference}"
+                pairs.setdefault(key, []).append((own[name], own[reference]))
     spread = np.nanstd(first.values, axis=0)
-    left, right = (np.array(side) for side in zip(*pairs, strict=True))
     agreements = []
-    for stage, part in rows.items():
-        a, b = part.values[left], part.values[right]
-        known = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0) & (spread > 0)
-        values = [c for i in np.flatnonzero(known) if (c := lin_ccc(a[:, i], b[:, i])) is not None]
-        gap = np.abs(a - b)[:, known] / spread[known]
-        agreements.append(
-            PairedAgreement(
-                stage, len(pairs), float(np.median(values)) if values else None,
-                float(np.median(gap)) if gap.size else float("nan"),
-            )
-        )  # fmt: skip
+    for name, indices in sorted(pairs.items(), key=lambda item: (item[0] != ANY_TWO, item[0])):
+        left, right = (np.array(side) for side in zip(*indices, strict=True))
+        for stage, part in rows.items():
+            a, b = part.values[left], part.values[right]
+            known = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0) & (spread > 0)
+            columns = np.flatnonzero(known) if len(indices) >= FEWEST_BODIES else ()
+            values = [c for i in columns if (c := lin_ccc(a[:, i], b[:, i])) is not None]
+            gap = np.abs(a - b)[:, known] / spread[known]
+            agreements.append(
+                PairedAgreement(
+                    name, stage, len(indices), float(np.median(values)) if values else None,
+                    float(np.median(gap)) if gap.size else float("nan"),
+                )
+            )  # fmt: skip
     return agreements

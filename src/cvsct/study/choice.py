@@ -20,8 +20,8 @@ from cvsct.study.series import StudySeries
 class ChoiceRules(BaseModel):
     """Rules by which one series is chosen of several of one patient on one scanner.
 
-    The first rule in which two series differ decides: masks, kernel, contrast, thickness, number of
-    slices, the later date.
+    The first rule in which two series differ decides: masks that name the series, any masks,
+    kernel, contrast, thickness, number of slices, the later date.
 
     Args:
         kernel: class of kernel to prefer.
@@ -99,12 +99,13 @@ def _objection(series: StudySeries, rules: ChoiceRules, masked: bool) -> str:
 
 def _merits(
     series: StudySeries, rules: ChoiceRules
-) -> tuple[bool, bool, bool, float, int, str, str]:
+) -> tuple[bool, bool, bool, bool, float, int, str, str]:
     """What is compared of two series, in order."""
     acquisition = series.acquisition
     kind = kernel_class(acquisition.manufacturer, acquisition.kernel)
     thickness = series.thickness_mm or series.spacing_mm
     return (
+        any(series.record.series_uid in mask.series_uids for mask in series.masks),
         bool(series.masks),
         rules.kernel in ("any", kind),
         rules.contrast in ("", series.contrast),
@@ -116,8 +117,9 @@ def _merits(
 
 
 _DECIDED_BY = (
-    "has a mask", "has a {kernel} kernel", "is of the contrast phase asked for",
-    "has the {thickness} slices", "has more slices", "is later", "comes first by its UID",
+    "is the one that a mask names", "has a mask", "has a {kernel} kernel",
+    "is of the contrast phase asked for", "has the {thickness} slices", "has more slices",
+    "is later", "comes first by its UID",
 )  # fmt: skip
 
 

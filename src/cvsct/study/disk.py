@@ -17,20 +17,24 @@ SPARE = 0.05
 def needed_bytes(plan: StudyPlan, series: Sequence[PreparedSeries]) -> int:
     """Bytes that the series still need: thicker slices and harmonized images."""
     total = 0.0
+    missing = {
+        group.name: _missing_share(plan, group.name, group.n_series) for group in plan.groups
+    }
     for each in series:
         size = sum(file.stat().st_size for file in each.source.files)
         thinner = each.row.spacing_mm / each.to_spacing_mm if each.to_spacing_mm else 1.0
         slices = max(min(thinner, 1.0), 0.0) * size
         if each.is_averaged and not each.is_done:
             total += slices
-        if each.row.group != plan.reference and not _is_harmonized(plan, each):
-            total += slices
+        if each.row.group != plan.reference:
+            total += slices * missing[each.row.group]
     return round(total * (1 + SPARE))
 
 
-def _is_harmonized(plan: StudyPlan, series: PreparedSeries) -> bool:
-    """Whether the group of a series was harmonized before; most of it is there then."""
-    return (plan.folder / "harmonized" / series.row.group).is_dir()
+def _missing_share(plan: StudyPlan, group: str, members: int) -> float:
+    """Share of a group's series that are not harmonized yet."""
+    there = sum(1 for path in (plan.folder / "harmonized" / group).glob("*") if path.is_dir())
+    return max(1 - there / members, 0.0) if members else 0.0
 
 
 def refuse_full_disk(plan: StudyPlan, series: Sequence[PreparedSeries], note: Note) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from cvsct.core.errors import ProfileError
+from cvsct.core.progress import Progress, silent
 from cvsct.guard.input_check import vendor
 from cvsct.profile.compare import compare_profiles
 from cvsct.profile.profile import ScannerProfile
@@ -73,6 +74,12 @@ class Difference:
     noise_error: float = 0.0
     sharpness_error: float = 0.0
 
+    def inverse(self) -> Difference:
+        """How the first differs from the second; errors are of logarithms."""
+        return Difference(
+            1 / self.noise, 1 / self.sharpness, self.noise_error, self.sharpness_error
+        )
+
     def tolerances(self, rules: GroupRules) -> float:
         """Largest difference in tolerances, the errors taken off; infinite where not comparable."""
         parts = [
@@ -114,6 +121,33 @@ class StudyGroup:
         return sum(series.n_slices for series in self.members)
 
 
+class Differences:
+    """Differences between groups, each pair compared once.
+
+    Args:
+        progress: called with the number of pairs that are compared.
+    """
+
+    def __init__(self, progress: Progress = silent) -> None:
+        self._known: dict[tuple[int, int], Difference] = {}
+        self._compared: list[ScannerProfile] = []  # alive, so that no other gets their identity
+        self._progress = progress
+        self.expected = 0
+        """Number of pairs that will be compared, as far as it is known."""
+
+    def between(self, first: ScannerProfile, second: ScannerProfile) -> Difference:
+        """Noise and sharpness of the second scanner over those of the first."""
+        there, back = (id(first), id(second)), (id(second), id(first))
+        if there not in self._known and back in self._known:
+            return self._known[back].inverse()
+        if there not in self._known:
+            self._known[there] = difference(first, second)
+            self._compared += [first, second]
+            done = len(self._known)
+            self._progress("comparing groups", done, max(done, self.expected))
+        return self._known[there]
+
+
 def difference(first: ScannerProfile, second: ScannerProfile) -> Difference:
     """Noise and sharpness of a scanner over those of another."""
     try:
@@ -129,6 +163,7 @@ def group_series(
     profiles: MeasuredProfiles,
     fitted_thickness: Mapping[str, float],
     rules: GroupRules,
+    differences: Differences | None = None,
 ) -> tuple[list[StudyGroup], list[tuple[StudySeries, str]]]:
     """Group series.
 
@@ -137,17 +172,22 @@ def group_series(
         profiles: of each, by its key.
         fitted_thickness: slice thickness at which each is fitted, by its key.
         rules: when groups are merged, split, joined or left out.
+        differences: compares groups, and remembers.
 
     Returns:
         The groups, the largest first, and the series that are left out, with the reason.
     """
+    differences = differences or Differences()
     by_header: defaultdict[tuple[object, ...], list[StudySeries]] = defaultdict(list)
     for each in series:
-        by_header[_header(each)].append(each)
+        by_header[_header(each), fitted_thickness[each.key]].append(each)
     groups = [_group(members, profiles, fitted_thickness) for members in by_header.values()]
-    groups = _merged(_by_size(groups), rules)
+    differences.expected = len(groups) + sum(
+        _comparable(a, b) for a, b in itertools.combinations(groups, 2)
+    )
+    groups = _merged(_by_size(groups), rules, differences)
     groups = list(itertools.chain(*(_split(group, profiles, rules) for group in groups)))
-    groups, left_out = _joined(_by_size(groups), rules)
+    groups, left_out = _joined(_by_size(groups), rules, differences)
     return _named(_by_size(groups)), left_out
 
 
@@ -187,12 +227,14 @@ def short_name(series: StudySeries) -> str:
     return name[:60].strip("-.") or "unknown-scanner"
 
 
-def _merged(groups: Sequence[StudyGroup], rules: GroupRules) -> list[StudyGroup]:
+def _merged(
+    groups: Sequence[StudyGroup], rules: GroupRules, differences: Differences
+) -> list[StudyGroup]:
     """Groups of one manufacturer, kernel and thickness, merged while any two of them agree."""
     open_groups = list(groups)
     while True:
         pairs = [
-            (difference(a.profile, b.profile).tolerances(rules), i, j)
+            (differences.between(a.profile, b.profile).tolerances(rules), i, j)
             for (i, a), (j, b) in itertools.combinations(enumerate(open_groups), 2)
             if _comparable(a, b)
         ]
@@ -254,7 +296,7 @@ def _split(group: StudyGroup, profiles: MeasuredProfiles, rules: GroupRules) -> 
 
 
 def _joined(
-    groups: Sequence[StudyGroup], rules: GroupRules
+    groups: Sequence[StudyGroup], rules: GroupRules, differences: Differences
 ) -> tuple[list[StudyGroup], list[tuple[StudySeries, str]]]:
     """Groups that are large enough, with those that are not joined to the nearest or left out."""
     large = [group for group in groups if _objection(group, rules) == ""]
@@ -264,7 +306,7 @@ def _joined(
         if not objection:
             continue
         distances = [
-            (difference(other.profile, small.profile).tolerances(rules), i)
+            (differences.between(other.profile, small.profile).tolerances(rules), i)
             for i, other in enumerate(large)
             if _comparable(other, small, kernel=False)
         ]

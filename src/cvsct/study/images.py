@@ -86,8 +86,8 @@ def measure_lungs(item: LungItem) -> Generator[int, None, None]:
 
 
 def _lung_item(files: SeriesFiles, study: Path) -> LungItem:
-    stats = [(file.name, file.stat()) for file in files.files]
-    about = {"files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
+    stats = [file.stat() for file in files.files]
+    about = {"files": sorted((stat.st_size, stat.st_mtime_ns) for stat in stats),
              "slices": LUNG_SLICES}  # fmt: skip
     key = series_key(files)
     return LungItem(key, files, study / PROFILES / "lungs" / f"{key}-{config_hash(about)[:8]}.json")

@@ -15,10 +15,10 @@ from cvsct.core.slice_average import is_thickness
 from cvsct.core.text import did_you_mean
 from cvsct.methods.registry import find_method
 from cvsct.study.choice import Choice, choose_series
-from cvsct.study.groups import StudyGroup, group_series
+from cvsct.study.groups import Differences, StudyGroup, group_series
 from cvsct.study.jobs import Where
 from cvsct.study.measure import MeasuredProfiles, measure_all, measure_item
-from cvsct.study.options import StudyOptions, make_options
+from cvsct.study.options import StudyOptions, make_options, read_rules
 from cvsct.study.plan import PlanRow, StudyPlan, groups_of, is_study
 from cvsct.study.plan_page import write_page
 from cvsct.study.reference import cannot_reach, common_thickness, propose_reference
@@ -35,8 +35,8 @@ def plan_study(
     patients: Path | str | None = None,
     reference: str = "",
     thickness_mm: float = 0.0,
-    method: str = "spectrum",
-    rules: Mapping[str, Any] = MappingProxyType({}),
+    method: str = "",
+    rules: Mapping[str, Any] | Path | str = MappingProxyType({}),
     workers: int = 0,
     scheduler: str = "",
     dry_run: bool = False,
@@ -60,9 +60,10 @@ def plan_study(
         patients: CSV file with a column `patient`, and covariates and outcomes.
         reference: name of the group to bring all others to; empty for a proposal.
         thickness_mm: slice thickness to bring all series to; 0 for a proposal.
-        method: method of the models.
+        method: method of the models; empty for that of `rules`, or `spectrum`.
         rules: further options of `plan.toml` that differ from the default, such as
-            `{"choice": {"kernel": "sharp"}, "seed": 1}`.
+            `{"choice": {"kernel": "sharp"}, "method": "band-energy"}`; or a `plan.toml` to take
+            them from, of this study or another one.
         workers: number of processes; 0 for one per core.
         scheduler: address of a Dask scheduler whose workers measure the series.
         dry_run: write nothing but the measurements.
@@ -92,7 +93,7 @@ def plan_study(
         raise UsageError(f"{folder}: lies inside the scans; name a folder beside them")
     if folder.is_dir() and any(folder.iterdir()) and not is_study(folder):
         refuse_existing(folder)
-    find_method(method)
+    given = dict(rules) if isinstance(rules, Mapping) else read_rules(Path(rules))
     options = make_options({
         "scans": str(root.absolute()),
         "masks": [str(Path(mask).absolute()) for mask in masks],
@@ -101,9 +102,10 @@ def plan_study(
         "patients": str(Path(patients).absolute()) if patients else "",
         "reference": reference,
         "thickness_mm": thickness_mm,
-        "method": method,
-        **rules,
+        **given,
+        **({"method": method} if method else {}),
     })  # fmt: skip
+    find_method(options.method)
     plan = make_plan(folder, options, Where(workers, scheduler), note, progress)
     if not dry_run:
         plan.write()
@@ -145,7 +147,8 @@ def make_plan(
     measured = MeasuredProfiles({item.key: item.path for item in items if item.key not in failed})
     fitted_mm = {series.key: _to(series, thickness_mm) or series.thickness_mm for series in chosen}
     usable = [series for series in chosen if series.key in measured]
-    groups, left_out = group_series(usable, measured, fitted_mm, options.grouping)
+    differences = Differences(progress)
+    groups, left_out = group_series(usable, measured, fitted_mm, options.grouping, differences)
     unmeasured = [(each, failed[each.key]) for each in chosen if each.key in failed]
     unused = [(choice.series, choice.reason) for choice in choices if not choice.used]
     _refuse_one(groups, [*left_out, *unmeasured, *unused])
@@ -155,7 +158,9 @@ def make_plan(
             f"--reference {options.reference}: no such group; "
             f"{did_you_mean(options.reference, names)}choose one of {', '.join(names)}"
         )
-    proposal = propose_reference(groups, thickness_mm, options.reach, options.reference)
+    proposal = propose_reference(
+        groups, thickness_mm, options.reach, differences, options.reference
+    )
     if not proposal.reaches or all(reach.objection for reach in proposal.reaches):
         first = proposal.reaches[0]
         raise CvsctError(
@@ -177,7 +182,7 @@ def make_plan(
     rows = [*_rows(choices, group_of, reasons, scans), *_file_rows(census, scans)]
     for remark in _remarks(rows, chosen):
         note(remark)
-    spacing = _spacing(reference) if thickness_mm else 0.0
+    spacing = _spacing(reference, thickness_mm) if thickness_mm else 0.0
     planned = options.model_copy(
         update={"reference": proposal.name, "thickness_mm": thickness_mm,
                 "spacing_mm": options.spacing_mm or spacing}
@@ -195,10 +200,17 @@ def _to(series: StudySeries, thickness_mm: float) -> float:
     return 0.0 if keeps else thickness_mm
 
 
-def _spacing(reference: StudyGroup) -> float:
-    """Distance between slices that is most frequent in the reference."""
-    spacings = [series.spacing_mm for series in reference.members if series.spacing_mm]
-    return max(set(spacings), key=spacings.count) if spacings else 0.0
+def _spacing(reference: StudyGroup, thickness_mm: float) -> float:
+    """Distance between slices that is most frequent in the reference; of averaged ones their own.
+
+    Where no series of the reference has the thickness, it is the thickness.
+    """
+    spacings = [
+        series.spacing_mm
+        for series in reference.members
+        if series.spacing_mm and is_thickness(series.thickness_mm, thickness_mm)
+    ]
+    return max(set(spacings), key=spacings.count) if spacings else thickness_mm
 
 
 def _nothing_chosen(choices: Sequence[Choice]) -> str:
@@ -289,8 +301,9 @@ def _remarks(rows: Sequence[PlanRow], chosen: Sequence[StudySeries]) -> list[str
     several = sum(len(names) > 1 for names in groups.values())
     if several:
         remarks.append(
-            f"{several} patients were scanned in more than one group; they are kept together where "
-            "patients are divided, and show how well their groups agree"
+            f"{several} Patient IDs are in more than one group; they are kept together where "
+            "patients are divided, and show how well their groups agree; if they are different "
+            "people, give each an ID of its own in the column patient of plan.csv"
         )
     pixels = [row.pixel_mm for row in used if row.pixel_mm]
     if pixels and max(pixels) > 1.5 * min(pixels):

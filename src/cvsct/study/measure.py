@@ -76,9 +76,9 @@ def measure_item(
     Args:
         study: folder of the study.
     """
-    stats = [(file.name, file.stat()) for file in files.files]
+    stats = [file.stat() for file in files.files]
     about = {
-        "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
+        "files": sorted((stat.st_size, stat.st_mtime_ns) for stat in stats),  # whatever the names
         "own_mm": own_mm if to_mm else 0.0, "to_mm": to_mm, "slices": SLICES_PER_SERIES,
         "acquisition": str(acquisition), "version": MEASURES,
     }  # fmt: skip

@@ -33,8 +33,9 @@ class ModelPlan:
         source, target: folders of the scans that it learns from, and of the reference's.
         source_uids, target_uids: their series.
         folder: of the model.
-        lost_uids: series of the study whose files are not there at the moment; a model that learned
-            from them stays.
+        further_uids: further series of the study, from which a model may have learned before.
+        incomplete: whether series of the two groups are missing at the moment; a model stays then,
+            whatever it learned from.
     """
 
     group: str
@@ -43,7 +44,8 @@ class ModelPlan:
     source_uids: frozenset[str]
     target_uids: frozenset[str]
     folder: Path
-    lost_uids: frozenset[str] = frozenset()
+    further_uids: frozenset[str] = frozenset()
+    incomplete: bool = False
 
     def state(self, options: StudyOptions) -> str:
         """Why the model must be trained; empty where it can stay."""
@@ -54,8 +56,8 @@ class ModelPlan:
             return "its record cannot be read"
         if learned.config != training_config(options):
             return "method or settings have changed"
-        source, target = self.source_uids | self.lost_uids, self.target_uids | self.lost_uids
-        if not learned.source <= source or not learned.target <= target:
+        known = self.source_uids | self.target_uids | self.further_uids
+        if not self.incomplete and not learned.source | learned.target <= known:
             return "series that it learned from are not in the study any more"
         return ""
 

@@ -112,6 +112,41 @@ class StudyOptions(BaseModel):
     combat: ComBatSettings = ComBatSettings()
 
 
+RULES = ("method", "settings", "preset", "max_minutes", "allow", "hold_out", "seed", "choice",
+         "grouping", "reach", "features", "combat")  # fmt: skip
+"""Options that another plan can take over; all others are of one study."""
+
+
+def read_rules(path: Path) -> dict[str, Any]:
+    """Rules of a `plan.toml`, of this study or another one.
+
+    Raises:
+        UsageError: as `read_toml`.
+    """
+    values = read_toml(path).model_dump(mode="json")
+    return {name: values[name] for name in RULES}
+
+
+def changed_rules(path: Path | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Rules of a `plan.toml`, or the default ones, with changes.
+
+    Args:
+        path: the file; None for the default rules.
+        changes: new values by name, of tables by the names in them; None changes nothing.
+
+    Raises:
+        UsageError: as `read_toml`.
+    """
+    rules = read_rules(path) if path is not None else {}
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            given = {key: new for key, new in value.items() if new is not None}
+            rules[name] = {**rules.get(name, {}), **given}
+        elif value is not None:
+            rules[name] = value
+    return rules
+
+
 def make_options(values: Mapping[str, Any]) -> StudyOptions:
     """Options from values given by name.
 

@@ -72,7 +72,7 @@ class PreparedSeries:
     @property
     def paths(self) -> tuple[Path, ...]:
         """What a worker must see."""
-        return self.source.files[0].absolute(), *self.masks
+        return self.source.files[0].absolute(), *self.masks, self.folder.parents[2]
 
     @property
     def is_averaged(self) -> bool:
@@ -83,6 +83,11 @@ class PreparedSeries:
     def is_done(self) -> bool:
         """Whether its folder is there and of this stamp."""
         return _record(self.folder) == self.stamp
+
+    @property
+    def uid(self) -> str:
+        """Series Instance UID of the prepared series, once it is done."""
+        return _record(self.folder, "series_uid")
 
     def files(self) -> SeriesFiles:
         """The prepared series.
@@ -195,7 +200,8 @@ def prepare_series(series: PreparedSeries) -> Generator[int, None, tuple[str, ..
                 _average_masks(series, folder, notes)
         else:
             link_files(series.source.files, folder)
-        write_json(folder / RECORD, {"stamp": series.stamp}, private=True)
+        uid = only_series(folder).series_uid
+        write_json(folder / RECORD, {"stamp": series.stamp, "series_uid": uid}, private=True)
     yield 1
     return tuple(notes)
 
@@ -312,9 +318,9 @@ def link_prepared(series: PreparedSeries, folder: Path) -> None:
         write_json(partial / RECORD, {"stamp": stamp}, private=True)
 
 
-def _record(folder: Path) -> str:
-    """Stamp of a folder; empty where there is none."""
-    return str(read_json(folder / RECORD).get("stamp", ""))
+def _record(folder: Path, name: str = "stamp") -> str:
+    """What the record of a folder says under a name; empty where there is none."""
+    return str(read_json(folder / RECORD).get(name, ""))
 
 
 def read_json(path: Path) -> dict[str, Any]:

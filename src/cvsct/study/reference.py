@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from cvsct.core.slice_average import MOST_GAP, SAME_THICKNESS
-from cvsct.study.groups import StudyGroup, difference
+from cvsct.study.groups import Differences, StudyGroup
 from cvsct.study.series import StudySeries
 
 
@@ -113,7 +113,11 @@ def _is_near(own: float, wanted: float) -> bool:
 
 
 def propose_reference(
-    groups: Sequence[StudyGroup], thickness_mm: float, rules: ReachRules, given: str = ""
+    groups: Sequence[StudyGroup],
+    thickness_mm: float,
+    rules: ReachRules,
+    differences: Differences | None = None,
+    given: str = "",
 ) -> Proposal:
     """Propose the reference among the groups whose own slices have the common thickness.
 
@@ -121,11 +125,13 @@ def propose_reference(
         groups: groups of the study, measured at the common thickness where they can be.
         thickness_mm: the common slice thickness; 0 where none is told.
         rules: what counts as honest.
+        differences: compares groups, and remembers.
         given: name of the group to take.
     """
+    differences = differences or Differences()
     native = [group for group in groups if _is_native(group, thickness_mm)] or list(groups)
     candidates = [group for group in groups if group.name == given] if given else native
-    proposals = [_proposal(group, groups, thickness_mm, rules) for group in candidates]
+    proposals = [_proposal(group, groups, thickness_mm, rules, differences) for group in candidates]
     return max(proposals, key=lambda p: (p.n_patients, _size(groups, p.name), p.name))
 
 
@@ -140,10 +146,14 @@ def _is_native(group: StudyGroup, thickness_mm: float) -> bool:
 
 
 def _proposal(
-    reference: StudyGroup, groups: Sequence[StudyGroup], thickness_mm: float, rules: ReachRules
+    reference: StudyGroup,
+    groups: Sequence[StudyGroup],
+    thickness_mm: float,
+    rules: ReachRules,
+    differences: Differences,
 ) -> Proposal:
     others = [group for group in groups if group.name != reference.name]
-    reaches = [_reach(group, reference, rules) for group in others]
+    reaches = [_reach(group, reference, rules, differences) for group in others]
     reached = {reach.group for reach in reaches if not reach.objection}
     patients = {each.patient for each in reference.members}
     patients |= {e.patient for g in others if g.name in reached for e in g.members}
@@ -164,7 +174,9 @@ def _proposal(
     return Proposal(reference.name, tuple(reaches), len(patients), tuple(reasons))
 
 
-def _reach(group: StudyGroup, reference: StudyGroup, rules: ReachRules) -> Reach:
+def _reach(
+    group: StudyGroup, reference: StudyGroup, rules: ReachRules, differences: Differences
+) -> Reach:
     if not math.isclose(group.thickness_mm, reference.thickness_mm, rel_tol=SAME_THICKNESS):
         series = next((e for e in group.members if cannot_reach(e, reference.thickness_mm)), None)
         reason = (
@@ -174,7 +186,7 @@ def _reach(group: StudyGroup, reference: StudyGroup, rules: ReachRules) -> Reach
             f"{reference.thickness_mm:g} mm (--thickness)"
         )
         return Reach(group.name, math.nan, math.nan, reason)
-    found = difference(group.profile, reference.profile)
+    found = differences.between(group.profile, reference.profile)
     noise, sharpness = found.noise, found.sharpness
     objection = ""
     if not math.isfinite(noise * sharpness):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cvsct.core.errors import EvaluationError, UsageError, need_extra
 from cvsct.core.files import refuse_missing, write_atomic, write_json
+from cvsct.core.names import portable_name
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.text import did_you_mean
 from cvsct.evaluation.cohort_table import read_table, region_name
@@ -22,7 +23,7 @@ from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.study.agreement import (
     Distance,
     PairedAgreement,
-    RemainingFeature,
+    RemainingFeatures,
     distances,
     not_harmonized,
     paired_agreement,
@@ -76,7 +77,7 @@ class RegionAgreement:
 
     region: str
     distances: tuple[Distance, ...]
-    remaining: tuple[RemainingFeature, ...]
+    remaining: RemainingFeatures
     paired: tuple[PairedAgreement, ...]
     outcome: PooledOutcome | None = None
     by_outcome: GroupEvaluation | None = None
@@ -125,7 +126,7 @@ class StudyReport:
             "regions": [
                 {"region": region.region,
                  "distances": [vars(each) for each in region.distances],
-                 "not_harmonized": [vars(each) for each in region.remaining],
+                 "not_harmonized": asdict(region.remaining),
                  "paired": [vars(each) for each in region.paired],
                  "outcome": region.outcome.to_json() if region.outcome else None}
                 for region in self.regions
@@ -192,12 +193,14 @@ def report_study(
     refuse_missing(patients_path)
     table = read_table(table_path)
     patients = read_table(patients_path) if patients_path else None
-    lines = _read_status(plan)
     if outcome:
         _refuse_other_outcome(patients, outcome, patients_path)
+    lines = _read_status(plan)
     images = measure_images(plan, _files(plan, lines), Where(workers, scheduler), progress)
     fewest = max(plan.options.combat.min_patients, FEWEST)
-    kept = table[table["batch"].isin(_finished(lines))]
+    _refuse_other_run(table, lines)
+    done = [line.row.series_uid for line in lines if line.status != "failed"]
+    kept = table[table["batch"].isin(_finished(lines)) & table["series_uid"].isin(done)]
     groups = evaluate_groups(
         kept, "batch", covariates=plan.options.combat.covariates, patients=patients,
         min_patients=fewest, permutations=permutations, seed=seed, progress=progress,
@@ -215,9 +218,6 @@ def report_study(
         _write(report)
     return report
 
-
-def _write(report: StudyReport) -> None:
-    from cvsct.study.report_page import report_html, report_tables  # noqa: PLC0415
 
 def _refuse_other_outcome(patients: Any, outcome: str, path: Path | None) -> None:
     """Refuse an outcome that is no column of two values.
@@ -250,10 +250,13 @@ def _refuse_other_run(table: Any, lines: Sequence[SeriesLine]) -> None:
         )
 
 
+def _write(report: StudyReport) -> None:
+    from cvsct.study.report_page import report_html, report_tables  # noqa: PLC0415
+
     folder = report.plan.folder / TABLES
     folder.mkdir(exist_ok=True)
     for table in report_tables(report):
-        write_atomic(folder / f"{table.key}.csv", table.to_csv())
+        write_atomic(folder / f"{portable_name(table.key.replace(' ', '_'))}.csv", table.to_csv())
     write_atomic(folder / "group_features.csv", report.groups.features_csv())
     write_json(report.plan.folder / "report.json", report.to_json())
     write_atomic(report.path, report_html(report))
@@ -308,9 +311,10 @@ def _region(
     seed: int,
 ) -> RegionAgreement:
     name = region.region
-    paired = tuple(paired_agreement(rows_of(table, name, sorted(region.patients))))
+    everybody = rows_of(table, name, sorted(region.patients), combat=False)
+    paired = tuple(paired_agreement(everybody, plan.reference))
     if not region.stages:
-        return RegionAgreement(name, (), (), paired)
+        return RegionAgreement(name, (), RemainingFeatures((), 0.0, 0), paired)
     groups = region.groups
     rows = rows_of(table, name, groups)
     after = next(stage for stage in AFTER_STAGES if stage in rows)
@@ -328,7 +332,7 @@ def _region(
     return RegionAgreement(
         name,
         tuple(distances(rows, reference, groups, seed)) if reference else (),
-        tuple(not_harmonized(rows["source"], rows[after], seed)),
+        not_harmonized(rows["source"], rows[after], seed),
         paired,
         found,
         by_outcome,
@@ -347,6 +351,12 @@ def _by_outcome(
 ) -> GroupEvaluation:
     """The same comparison with the outcome in place of the group."""
     values = dict(zip(patients["patient"].astype(str), patients[outcome], strict=True))
-    own = table[table["batch"].isin(list(groups)) & (table["region"].astype(str) == region)].copy()
-    own[outcome] = [f"{outcome} {values.get(str(p), '')}" for p in own["patient"]]
-    return evaluate_groups(own, outcome, permutations=permutations, min_patients=5, seed=seed)
+    own = table[
+        table["batch"].isin(list(groups)) & (table["region"].astype(str).map(region_name) == region)
+    ].copy()
+    told = [values.get(str(patient)) for patient in own["patient"]]
+    own["outcome of the study"] = [f"{outcome} {value}" for value in told]
+    own = own[[value is not None and value == value for value in told]]  # noqa: PLR0124
+    return evaluate_groups(
+        own, "outcome of the study", permutations=permutations, min_patients=5, seed=seed
+    )

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 
 from cvsct.evaluation.groups.result import GroupEvaluation
+from cvsct.evaluation.groups.signal_kept import StageAuc
 from cvsct.evaluation.report import figures
 from cvsct.evaluation.report.group_tables import region_tables
 from cvsct.evaluation.report.groups_page import COLORS, region_figures
@@ -237,36 +238,56 @@ def _distance_table(region: RegionAgreement) -> Table:
 
 def _paired_table(region: RegionAgreement) -> Table:
     rows = tuple(
-        (each.stage, str(each.pairs),
+        (each.groups, each.stage, str(each.bodies),
          "" if each.concordance is None else f"{each.concordance:.2f}", f"{each.difference:.2f}")
         for each in region.paired
     )  # fmt: skip
     return Table(
-        f"paired_{region.region}", "Patients scanned in several groups",
-        "Lin's concordance of the two scans, median over features; absolute difference of the two "
-        "in deviations of the feature over patients, median.",
-        ("stage", "pairs", "concordance", "difference"), rows,
+        f"paired_{region.region}", "Bodies scanned in several groups",
+        "Lin's concordance of the two scans of a body, median over features, from three bodies "
+        "on; absolute difference of the two, in deviations of the feature over patients, median. "
+        "Between any two groups each body counts once. Models have not learned from these bodies "
+        "where enough others were left (hold_out).",
+        ("groups", "stage", "bodies", "concordance", "difference"), rows,
     )  # fmt: skip
 
 
 def _outcome_table(region: RegionAgreement) -> Table:
     found = region.outcome
     assert found is not None
-    rows = []
-    for stage in found.stages:
-        change = (
-            ""
-            if stage.change is None
-            else (f"{stage.change[0]:+.2f} ({stage.change[1]:+.2f} to {stage.change[2]:+.2f})")
-        )
-        rows.append((stage.stage, f"{stage.auc:.2f} ({stage.low:.2f} to {stage.high:.2f})", change))
+    within = {stage.stage: stage for stage in found.within}
+    rows = tuple(
+        (stage.stage, _area(stage), _change(stage), _area(within[stage.stage]),
+         _change(within[stage.stage]))
+        for stage in found.stages
+    )  # fmt: skip
+    unknown = f"; {found.unknown} whose outcome is not told are left out" if found.unknown else ""
+    by_group = "; ".join(f"{name} {without}, {having}" for name, (without, having) in
+                         found.by_group.items())  # fmt: skip
     return Table(
         f"outcome_{region.region}", f"Outcome: {found.outcome}",
         f"Area under the ROC curve of a classifier of the pooled patients ({found.patients[0]} "
-        f"without, {found.patients[1]} with), tested on unseen ones; ComBat is fitted without them "
-        "too. 95 % interval over patients.",
-        ("stage", "area", "change from source"), tuple(rows),
+        f"without, {found.patients[1]} with{unknown}), tested on unseen ones; ComBat is fitted "
+        "without them too. Within groups: patients are compared with those of their own group "
+        "alone. 95 % interval over patients.",
+        ("stage", "area", "change from source", "within groups", "change from source"), rows,
+        footnotes=(
+            "Where the outcome is more frequent in some groups, whatever tells groups apart "
+            "foretells it, and the first area falls as groups agree. Without and with: "
+            f"{by_group}.",
+        ),
     )  # fmt: skip
+
+
+def _area(stage: StageAuc) -> str:
+    return f"{stage.auc:.2f} ({stage.low:.2f} to {stage.high:.2f})"
+
+
+def _change(stage: StageAuc) -> str:
+    if stage.change is None:
+        return ""
+    value, low, high = stage.change
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _by_outcome_table(
@@ -289,15 +310,18 @@ def _by_outcome_table(
 
 
 def _remaining_table(region: RegionAgreement) -> Table | None:
-    if not region.remaining:
+    found = region.remaining
+    if not found.features:
         return None
     return Table(
-        f"not_harmonized_{region.region}", "Features that did not harmonize",
-        "Omega squared of the group before and after; frequency: share of 200 resamples of four "
-        "fifths of the patients in which it is .06 or more. No outcome was looked at.",
+        f"not_harmonized_{region.region}",
+        f"Features that did not harmonize: {len(found.features)} of {found.tested}",
+        "Omega squared of the group, .06 or more after harmonization and in most of 200 resamples "
+        "of four fifths of the patients; frequency: share of these. Where groups are exchanged "
+        f"between patients, {found.by_chance:.0f} are found on average. No outcome was looked at.",
         ("feature", "before", "after", "frequency"),
         tuple((each.feature, f"{each.before:.2f}", f"{each.after:.2f}", f"{each.frequency:.0%}")
-              for each in region.remaining),
+              for each in found.features),
     )  # fmt: skip
 
 

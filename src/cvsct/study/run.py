@@ -43,7 +43,7 @@ from cvsct.study.prepare import (
     prepare_series,
     read_json,
 )
-from cvsct.study.tables import StudyScan, add_combat, measure_features
+from cvsct.study.tables import FEATURES, StudyScan, measure_features, with_combat, write_tables
 
 HARMONIZED = "harmonized"
 """Folder of the harmonized series in the study's, a folder a group."""
@@ -201,15 +201,17 @@ def run_study(
         statuses = [run.status(row, scans, failed, failed_models) for row in plan.used]
         if part.name:
             statuses = [each for each in statuses if each.reason != WAITING]
-        write_atomic(folder / _part_of(STATUS, part), _csv(statuses), private=True)
         if part.name:
+            write_atomic(folder / _part_of(STATUS, part), _csv(statuses), private=True)
             return StudyResult(folder, tuple(statuses), failed_models, complete=False)
         with manifest.timed("features"):
             table = measure_features(
                 list(scans.values()), plan.reference, plan.options, folder, where, note, progress
             )
         with manifest.timed("combat"):
-            failed_combat = add_combat(folder, plan.options, note)
+            table, failed_combat = with_combat(table, folder, plan.options, note)
+        write_tables(table, folder)
+        write_atomic(folder / STATUS, _csv(statuses), private=True)  # after what it stands for
         result = StudyResult(
             folder, tuple(statuses), failed_models, failed_combat, len(table), True
         )
@@ -217,8 +219,9 @@ def run_study(
             name: value for name, value in result.to_json().items() if name != "study"
         }
         manifest.inputs = {"series": [row.series_uid for row in plan.used]}
-        manifest.local = ["plan.csv", STATUS, "features_*", f"{IMAGES}/*", f"{HARMONIZED}/*",
-                          f"{MASKS}/*"]  # fmt: skip
+        manifest.local = ["plan.csv", "plan.toml", "series*.csv", "features_*", f"{FEATURES}/*",
+                          f"{PROFILES}/series/*", f"{PROFILES}/lungs/*", f"{IMAGES}/*",
+                          f"{TRAINING}/*", f"{HARMONIZED}/*", f"{MASKS}/*"]  # fmt: skip
         manifest.write(folder)
     return result
 
@@ -334,10 +337,15 @@ class _Run:
                     group.name,
                     self._training_folder(group.name, learned),
                     self._training_folder(reference, shown),
-                    frozenset(each.files().series_uid for each in learned),
-                    frozenset(each.files().series_uid for each in shown),
+                    frozenset(each.uid for each in learned),
+                    frozenset(each.uid for each in shown),
                     self.plan.folder / MODELS / group.name,
-                    self._lost_uids(),
+                    self._lost_uids() | {each.uid for each in (*source, *target)},
+                    any(
+                        row.series_uid in failed
+                        for row in self.plan.used
+                        if row.group in (group.name, reference)
+                    ),
                 )
             )
         if not target:
@@ -403,7 +411,7 @@ class _Run:
                 continue
             outcomes = self._harmonize(group.name)
             for each in own:
-                name = folder_name(each.files().series_uid)
+                name = folder_name(each.uid)
                 outcome = outcomes.get(name)
                 if outcome is None or outcome.error:
                     if self.part.holds(name):
@@ -450,7 +458,7 @@ class _Run:
             return
         model = json.loads(manifest.read_text(encoding="utf-8"))["model_sha256"]
         before = read_json(record)
-        contents = {folder_name(each.files().series_uid): each.content for each in series}
+        contents = {folder_name(each.uid): each.content for each in series}
         lost = {folder_name(uid) for uid in self._lost_uids()}
         if out.exists() and before.get("model_sha256") != model:
             shutil.rmtree(out)
@@ -518,7 +526,7 @@ class _Run:
 
 @contextlib.contextmanager
 def _locked(folder: Path, part: Shard) -> Iterator[None]:
-    """A lock on the study, or on a part of it.
+    """A lock on the study, or on a part of it; parts run beside each other, the whole alone.
 
     Raises:
         UsageError: if another run holds it.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cvsct.core.errors import EvaluationError, UsageError
-from cvsct.core.files import atomic_file, write_atomic
+from cvsct.core.errors import EvaluationError
+from cvsct.core.files import write_atomic
 from cvsct.core.platform import cores
 from cvsct.core.progress import Note, Progress
+from cvsct.core.resumable import PLAN
 from cvsct.evaluation.cohort_table import (
+    COMBAT,
     HARMONIZED,
     RESAMPLED,
     SOURCE,
@@ -20,11 +23,10 @@ from cvsct.evaluation.cohort_table import (
     read_table,
 )
 from cvsct.evaluation.combat.harmonize_features import harmonize_features
-from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.features.cache import FeatureCache
 from cvsct.evaluation.features.extract_group import GroupExtractor
 from cvsct.evaluation.features.parameters import Parameters, parameters_for
-from cvsct.evaluation.features.patient_table import WIDE, FeatureTable
+from cvsct.evaluation.features.patient_table import FeatureTable
 from cvsct.evaluation.features.run import SETTINGS, FeatureRun, items_of, run_extraction
 from cvsct.io.mask_files import MaskFile
 from cvsct.io.scan_record import ScanGroup, ScanRecord, record_of
@@ -34,7 +36,7 @@ from cvsct.study.prepare import PreparedSeries, only_series
 
 FEATURES = "features"
 """Folder of the journal of the extraction."""
-COMBAT = "combat.json"
+ESTIMATES = "combat.json"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def measure_features(
     note: Note,
     progress: Progress,
 ) -> FeatureTable:
-    """Measure the features of all series, and write the tables into the study's folder.
+    """Measure the features of all series.
 
     A series of the reference, or one that has the reference's slices already, has the rows of a
     further stage as copies, so that every stage has every patient.
@@ -96,20 +98,25 @@ def measure_features(
         extractor, tuple(items), count, {"study": True, "masks": with_masks}, where.scheduler
     )
     out = folder / FEATURES
-    try:
-        table = _extract(run, out, progress, note)
-    except UsageError:  # measured with other settings before
+    if _is_of_other_settings(out, run):
         shutil.rmtree(out)
-        table = _extract(run, out, progress, note)
-    whole = replace(table, rows=tuple(_completed(table.rows, scans, reference)))
-    whole.write(folder)
-    write_atomic(folder / SETTINGS, table.settings)
-    return whole
-
-
-def _extract(run: FeatureRun, out: Path, progress: Progress, note: Note) -> FeatureTable:
     with run_extraction(run, out, progress, note) as (table, _):
-        return table
+        return replace(table, rows=tuple(_completed(table.rows, scans, reference)))
+
+
+def write_tables(table: FeatureTable, folder: Path) -> None:
+    """Write the tables of a study and the parameter file that was used."""
+    table.write(folder)
+    write_atomic(folder / SETTINGS, table.settings)
+
+
+def _is_of_other_settings(out: Path, run: FeatureRun) -> bool:
+    """Whether a folder holds features that were measured by other settings; it is a cache."""
+    try:
+        before = json.loads((out / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(before != json.loads(json.dumps({"command": "features", **run.record})))
 
 
 def _parameters(options: StudyOptions) -> Parameters:
@@ -195,35 +202,38 @@ def _copies(rows: Sequence[Mapping[str, Any]], stage: str, to: str) -> list[Mapp
     return [{**row, "stage": to} for row in rows if row["stage"] == stage]
 
 
-def add_combat(folder: Path, options: StudyOptions, note: Note) -> dict[str, str]:
-    """Add ComBat's stages to the wide table of a study, and write its estimates.
+def with_combat(
+    table: FeatureTable, folder: Path, options: StudyOptions, note: Note
+) -> tuple[FeatureTable, dict[str, str]]:
+    """Add ComBat's stages to the features of a study, and write its estimates.
 
     Returns:
-        Reason of each region name and stage that could not be fitted.
+        The table, and the reason of each region name and stage that could not be fitted.
     """
-    table = read_table(folder / f"{WIDE}.csv")
+    frame = table.to_pandas()
     patients = read_table(Path(options.patients)) if options.patients else None
-    small = _small_batches(table, options.combat.min_patients)
+    small = _small_batches(frame, options.combat.min_patients)
     if small:
         note(
             f"ComBat leaves out {', '.join(small)}: fewer than {options.combat.min_patients} "
             "patients with features ([combat] min_patients)"
         )
-    left_out = table["batch"].isin(small)
     try:
         harmonized = harmonize_features(
-            table[~left_out], "batch", covariates=options.combat.covariates, patients=patients,
-            min_patients=options.combat.min_patients,
+            frame[~frame["batch"].isin(small)], "batch", covariates=options.combat.covariates,
+            patients=patients, min_patients=options.combat.min_patients,
         )  # fmt: skip
     except EvaluationError as error:
-        return {"ComBat": str(error)}
+        return table, {"ComBat": str(error)}
     for remark in harmonized.notes:
         note(remark)
-    harmonized.combat.save(folder / COMBAT)
-    whole = load_extra("pandas").concat([table[left_out], harmonized.table], ignore_index=True)
-    with atomic_file(folder / f"{WIDE}.csv", private=True) as stream:
-        stream.write(whole.to_csv(index=False).encode())
-    return harmonized.failed
+    harmonized.combat.save(folder / ESTIMATES)
+    further = harmonized.table[harmonized.table["stage"].str.endswith(COMBAT)]
+    rows = [
+        {name: value for name, value in row.items() if value == value}  # noqa: PLR0124 - NaN
+        for row in further.to_dict("records")
+    ]
+    return replace(table, rows=(*table.rows, *rows)), harmonized.failed
 
 
 def _small_batches(table: Any, min_patients: int) -> list[str]:

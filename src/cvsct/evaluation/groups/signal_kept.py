@@ -268,8 +268,24 @@ class ComparablePairs:
         """A copy that counts on its own."""
         return ComparablePairs(self.patients, self.higher.copy(), self.folds.copy())
 
-    def add(self, scores: Mapping[str, float], label: Mapping[str, int]) -> None:
-        """Compare patients of one fold: scores of different classifiers are not comparable."""
+    def add(
+        self,
+        scores: Mapping[str, float],
+        label: Mapping[str, int],
+        group: Mapping[str, str] | None = None,
+    ) -> None:
+        """Compare patients of one fold: scores of different classifiers are not comparable.
+
+        Args:
+            scores: of the patients.
+            label: 1 of those who have the outcome, 0 of the others.
+            group: of each; only patients of one group are compared then.
+        """
+        for name in dict.fromkeys(group[patient] for patient in scores) if group else ("",):
+            own = {p: s for p, s in scores.items() if not group or group[p] == name}
+            self._add(own, label)
+
+    def _add(self, scores: Mapping[str, float], label: Mapping[str, int]) -> None:
         place = {patient: i for i, patient in enumerate(self.patients)}
         without = [patient for patient in scores if not label[patient]]
         having = [patient for patient in scores if label[patient]]
@@ -288,11 +304,23 @@ class ComparablePairs:
 
 
 def stage_areas(
-    tally: Mapping[str, ComparablePairs], rng: np.random.Generator
+    tally: Mapping[str, ComparablePairs],
+    rng: np.random.Generator,
+    person: Sequence[str] = (),
 ) -> tuple[StageAuc, ...]:
-    """Areas of all stages with intervals over the same resampled patients."""
-    n = len(next(iter(tally.values())).patients)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
+    """Areas of all stages with intervals over the same resampled patients.
+
+    Args:
+        tally: comparisons of each stage.
+        rng: draws the resamples.
+        person: who each of the compared is, where one person is compared more than once.
+    """
+    units = next(iter(tally.values())).patients
+    who = list(person) or units
+    people = {name: number for number, name in enumerate(dict.fromkeys(who))}
+    drawn = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), size=RESAMPLES)
+    weights = drawn[:, [people[name] for name in who]].astype(np.float64)
+    n = len(units)
     resampled = {
         stage: np.array([pairs.area(weight) for weight in weights])
         for stage, pairs in tally.items()

@@ -6,6 +6,7 @@ Sources: PS3.3 C.7.6.1 (General Image), C.7.6.2 (Image Plane), C.12.1 (SOP Commo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 from pydicom import Dataset, Sequence
 
 from cvsct import __version__
+from cvsct.core.files import canonical_json
 from cvsct.core.slice_average import SliceAverage
 from cvsct.core.thick_slices import ThickSlice, padding_values
 from cvsct.core.volume import CTVolume, Geometry
@@ -52,6 +54,7 @@ class Resampling:
         source_thickness_mm, source_spacing_mm: of the slices that were averaged.
         thickness_mm, spacing_mm: of the thicker slices.
         z_mm: their centers along the normal, to 0.001 mm.
+        weights: hash of which slices are averaged, and with what weights.
     """
 
     source_thickness_mm: float
@@ -59,6 +62,7 @@ class Resampling:
     thickness_mm: float
     spacing_mm: float
     z_mm: tuple[float, ...]
+    weights: str
 
     @classmethod
     def of(cls, geometry: Geometry, thickness_mm: float, average: SliceAverage) -> Resampling:
@@ -74,6 +78,7 @@ class Resampling:
             average.thickness_mm,
             average.spacing_mm,
             tuple(round(float(z), 3) + 0.0 for z in average.z_mm),
+            _hash(average),
         )
 
     def uid(self, source_uid: str, role: str, content: Hashable = None) -> str:
@@ -82,7 +87,7 @@ class Resampling:
         Args:
             content: tells apart images of one source.
         """
-        made_by = ("resampled", __version__, self.thickness_mm, self.z_mm)
+        made_by = ("resampled", __version__, self.thickness_mm, self.z_mm, self.weights)
         return uid_of(role, source_uid, *made_by, *((content,) if content else ()))
 
     def __str__(self) -> str:
@@ -92,6 +97,15 @@ class Resampling:
             f"averaged to slices of {self.thickness_mm:.4g} mm every {self.spacing_mm:.4g} mm. "
             "Nothing else was changed."
         )
+
+
+def _hash(average: SliceAverage) -> str:
+    """Hash of which slices are averaged and with what weights, to a thousandth."""
+    parts = [
+        [first, [round(float(weight), 3) + 0.0 for weight in weights]]
+        for first, weights in zip(average.first, average.weights, strict=True)
+    ]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
 
 
 class ResampledWriter:
