@@ -123,7 +123,11 @@ def test_masks_are_carried_to_the_harmonized_images(done: Done) -> None:
         kinds[row["group"]] += 1
         truth = lesion(3.0)
         overlap = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
-        assert overlap > (0.9 if row["group"] == THIN else 0.9999)
+        if row["group"] == THIN:  # averaged in pairs: what is in one slice alone is half in
+            assert overlap > 0.8
+            assert 3.0 * mask.sum() == pytest.approx(1.5 * lesion(1.5).sum(), rel=0.05)
+        else:
+            assert overlap > 0.9999
     assert kinds == {THIN: COUNT, CONVERTED: COUNT}
 
 

@@ -235,7 +235,7 @@ def _draw(
         fraction = mask_fraction(mask, average, i)
         drawn += [
             _contour(corners, i, derived, successors, XOR if exclusive else "CLOSED_PLANAR")
-            for corners in outlines(fraction, HALF, keyholes=not exclusive)
+            for corners in outlines(fraction, np.nextafter(HALF, 1), keyholes=not exclusive)
         ]
     return drawn
 
