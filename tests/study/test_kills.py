@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cvsct
+from cvsct.study.jobs import Where, work_on_all
 from cvsct.study.run import LOCK
 from tests.faults.kills import Killing
 from tests.support.commands import Run
@@ -43,6 +47,42 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     result = cvsct.run_study(study, workers=1)
     assert not result.failed
     assert finished(study) == finished(quick_done)
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """An item whose first process dies."""
+
+    key: str
+    folder: Path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What a worker must see."""
+        return (self.folder,)
+
+
+def die_once(item: Deadly) -> Generator[int, None, str]:
+    """Die at the first try of an item, and of one named poison at every one."""
+    mark = item.folder / item.key
+    if item.key == "poison" or (item.key == "once" and not mark.exists()):
+        mark.touch()
+        os._exit(9)
+    yield 1
+    return item.key
+
+
+def test_a_series_whose_process_was_killed_is_tried_again(tmp_path: Path) -> None:
+    """Else a model would be trained without it, and would stay so."""
+    items = [Deadly(key, tmp_path) for key in ("once", "a", "poison", "b")]
+    told: list[tuple[int, int]] = []
+    found = work_on_all(
+        "deadly", items, die_once, Where(2), lambda _, done, total: told.append((done, total))
+    )
+    assert dict(found.results) == {key: key for key in ("once", "a", "b")}
+    assert list(found.failed) == ["poison"]
+    assert "its process ended with code 9" in found.failed["poison"]
+    assert told[-1] == (4, 4)
 
 
 def test_parts_of_a_study_and_then_the_whole_make_the_same_bytes(

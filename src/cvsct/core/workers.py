@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import threading
 import traceback
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -86,15 +87,42 @@ class Pool(Protocol[WorkItem]):
 
 
 def work_in(
-    pool: Pool[WorkItem], items: Sequence[WorkItem]
+    pool: Pool[WorkItem], items: Sequence[WorkItem], tries: int = 1
 ) -> Generator[Report[WorkItem], None, None]:
-    """Work on all items in their order in a pool, which is closed at the end."""
-    waiting = list(items)[::-1]
+    """Work on all items in their order in a pool, which is closed at the end.
+
+    Args:
+        tries: how often an item is tried whose process dies; the last time after all others.
+    """
+    waiting, deaths = deque(items), Deaths[WorkItem](tries)
     with contextlib.closing(pool):
         while waiting or pool.in_flight:
             while waiting and pool.free_slots():
-                pool.submit(waiting.pop())
-            yield from pool.poll()
+                pool.submit(waiting.popleft())
+            for report in pool.poll():
+                if deaths.is_tried_again(report):
+                    waiting.append(report.item)
+                else:
+                    yield report
+
+
+class Deaths(Generic[WorkItem]):
+    """How often the process of an item has died.
+
+    Args:
+        tries: how often an item is tried.
+    """
+
+    def __init__(self, tries: int) -> None:
+        self._tries = tries
+        self._count: Counter[int] = Counter()
+
+    def is_tried_again(self, report: Report[WorkItem]) -> bool:
+        """Whether a report is of a death after which the item is tried again."""
+        if report.kind != "died":
+            return False
+        self._count[id(report.item)] += 1
+        return self._count[id(report.item)] < self._tries
 
 
 def work_through(
@@ -102,6 +130,7 @@ def work_through(
     work: Work[WorkItem],
     workers: int,
     family: Callable[[WorkItem], Hashable],
+    tries: int = 1,
 ) -> Generator[Report[WorkItem], None, None]:
     """Work on all items, several at a time, and report as they proceed.
 
@@ -111,9 +140,10 @@ def work_through(
         workers: number of processes; with one, all work happens in this process.
         family: key of what a worker must prepare for an item. A worker takes items of the family
             that it has, then of a family that no worker has, otherwise in the order given.
+        tries: as for `work_in`.
     """
     pool = InProcess(work) if workers <= 1 else Processes(work, min(workers, len(items)))
-    waiting = list(items)
+    waiting, deaths = list(items), Deaths[WorkItem](tries)
     with contextlib.closing(pool):
         while waiting or pool.in_flight:
             while waiting and pool.free_slots():
@@ -122,7 +152,11 @@ def work_through(
                 fits = [i for i, its in enumerate(families) if last and its == family(last)]
                 free = [i for i, its in enumerate(families) if its not in others]
                 pool.submit(waiting.pop([*fits, *free, 0][0]))
-            yield from pool.poll()
+            for report in pool.poll():
+                if deaths.is_tried_again(report):
+                    waiting.append(report.item)
+                else:
+                    yield report
 
 
 def attempt(work: Work[Any], item: Any) -> Iterator[Report[Any]]:

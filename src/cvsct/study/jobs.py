@@ -15,6 +15,10 @@ from cvsct.core.progress import Progress
 from cvsct.core.workers import InProcess, Pool, Processes, work_in
 
 
+TRIES = 2
+"""How often a series is tried whose process dies: a model must not lack one for a killed process."""
+
+
 @runtime_checkable
 class SeriesItem(Protocol):
     """Work on one series."""
@@ -120,7 +124,7 @@ def work_on_all(
     if not items:
         return Outcomes(results, failed)
     try:
-        reports = work_in(where.pool(SeriesWork(function), len(items)), items)
+        reports = work_in(where.pool(SeriesWork(function), len(items)), items, TRIES)
         with contextlib.closing(reports):
             for report in reports:
                 if report.kind == "step":

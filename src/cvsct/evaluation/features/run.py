@@ -35,6 +35,8 @@ from cvsct.evaluation.features.patient_table import (
 from cvsct.io.mask_files import MaskFile
 from cvsct.io.scan_record import ScanGroup
 
+TRIES = 2
+"""How often a scan is tried whose process dies."""
 JOURNAL = "journal.jsonl"
 """File of the rows that are finished, from which a killed run goes on."""
 SETTINGS = "settings.yaml"
@@ -189,9 +191,9 @@ def _measure(
     told: set[str] = set()
     try:
         if run.scheduler:
-            reports = work_in(DaskWorkers(run.scheduler, run.extractor), todo)
+            reports = work_in(DaskWorkers(run.scheduler, run.extractor), todo, TRIES)
         else:
-            reports = work_through(todo, run.extractor, run.workers, lambda item: item.key)
+            reports = work_through(todo, run.extractor, run.workers, lambda item: item.key, TRIES)
         with contextlib.closing(reports):
             for report in reports:
                 if report.kind == "fatal":
