@@ -14,9 +14,8 @@ from cvsct.core.platform import cores
 from cvsct.core.progress import Progress
 from cvsct.core.workers import InProcess, Pool, Processes, work_in
 
-
 TRIES = 2
-"""How often a series is tried whose process dies: a model must not lack one for a killed process."""
+"""How often a series is tried whose process dies; a model would lack it for good."""
 
 
 @runtime_checkable
