@@ -170,7 +170,7 @@ def run_study(
 
     Example:
         >>> cvsct.run_study(study, workers=1).summary()
-        '1 series harmonized, 1 of the reference, 0 failed, 24 rows of features'
+        '1 series harmonized, 1 of the reference, 0 failed, 30 rows of features'
     """
     need_extra("evaluate", "study")
     folder = study.folder if isinstance(study, StudyPlan) else Path(study)
