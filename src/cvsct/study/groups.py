@@ -32,7 +32,8 @@ class GroupRules(BaseModel):
 
     Args:
         noise, sharpness: relative differences up to which groups of one manufacturer and kernel are
-            merged; twice the standard error is allowed beside them.
+            merged; twice the standard error is allowed beside them, if that is at most four
+            of them.
         min_patients, min_slices: fewest of a group.
         join_within: how many of these tolerances a group that is too small may be from the one that
             it joins.
@@ -227,18 +228,24 @@ def short_name(series: StudySeries) -> str:
     return name[:60].strip("-.") or "unknown-scanner"
 
 
+def _agree(found: Difference, rules: GroupRules) -> bool:
+    """Whether two groups agree, and are known well enough to say so."""
+    known = max(found.noise_error / rules.noise, found.sharpness_error / rules.sharpness) <= 2
+    return known and found.tolerances(rules) <= 1
+
+
 def _merged(
     groups: Sequence[StudyGroup], rules: GroupRules, differences: Differences
 ) -> list[StudyGroup]:
     """Groups of one manufacturer, kernel and thickness, merged while any two of them agree."""
     open_groups = list(groups)
     while True:
-        pairs = [
-            (differences.between(a.profile, b.profile).tolerances(rules), i, j)
+        near = [
+            (found.tolerances(rules), i, j)
             for (i, a), (j, b) in itertools.combinations(enumerate(open_groups), 2)
             if _comparable(a, b)
+            and _agree(found := differences.between(a.profile, b.profile), rules)
         ]
-        near = [pair for pair in pairs if pair[0] <= 1]
         if not near:
             return open_groups
         distance, i, j = min(near)

@@ -25,7 +25,7 @@ from cvsct.core.progress import Note, Progress, log_note, no_note, silent
 from cvsct.core.resumable import PLAN, part_of
 from cvsct.inference.cohort.shards import Shard
 from cvsct.inference.streaming import Outcome, folder_name
-from cvsct.profile.file import SUFFIX, write_profile
+from cvsct.profile.file import SUFFIX, profile_bytes
 from cvsct.study.disk import refuse_full_disk
 from cvsct.study.jobs import Where, work_on_all
 from cvsct.study.measure import PROFILES, MeasuredProfiles, measure_all, measure_item
@@ -316,7 +316,8 @@ class _Run:
             keys = [item.key for item in members if item is not None and item.key in measured]
             if keys:
                 profile = replace(measured.total(keys), few_patients=True)
-                write_profile(profile, self.plan.folder / PROFILES / f"{group.name}{SUFFIX}")
+                path = self.plan.folder / PROFILES / f"{group.name}{SUFFIX}"
+                write_atomic(path, profile_bytes(profile, path)[0], private=True)  # of few patients
 
     def train(self, failed: Mapping[str, str]) -> dict[str, str]:
         """Train the models that are missing; returns the reasons of those that cannot be."""
