@@ -8,6 +8,7 @@
     cvsct study run WORK/out && cvsct study report WORK/out --outcome outcome
     python notebook/scripts/multicentre_study.py truth --work WORK
     python notebook/scripts/multicentre_study.py thickness --work WORK
+    python notebook/scripts/multicentre_study.py masks --work WORK
     python notebook/scripts/multicentre_study.py many --work WORK --series 250
 
 `simulate` makes the study of `docs/virtual_scanner.md` with any number of patients in WORK/scans;
@@ -16,7 +17,8 @@ which shows what features are worth when no scanner confounds them. `lay-out` li
 would send it: DICOM with SEG or RTSTRUCT, and one hospital as NIfTI with masks and a table of its
 scanners. `truth` compares the outcome's area under the ROC curve in the study with that of
 everybody on one scanner. `thickness` scans one body in slices of 1 and of 5 mm and compares the
-average of the thin ones with the thick ones. `many` makes small series of two scanners, and plans
+average of the thin ones with the thick ones. `masks` compares masks carried to thicker slices with
+the lesions' own surfaces there. `many` makes small series of two scanners, and plans
 and runs a study of them, with time and memory of each step.
 """
 
@@ -25,6 +27,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import json
 import resource
 import shutil
 import subprocess
@@ -41,11 +44,16 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 import cvsct
+from cvsct.core.mask_average import HALF, mask_fraction
+from cvsct.core.thick_slices import plan_average
 from cvsct.evaluation.cohort_table import read_table
 from cvsct.evaluation.groups.pooled_outcome import pooled_outcome
+from cvsct.evaluation.report.write import write_report
 from cvsct.io.dicom.simulated import write_simulated
+from cvsct.io.resample import resample_volume
 from cvsct.simulation.benchmark import ImageSize, SimulationOptions, Subject
 from cvsct.simulation.pairs import Technique
+from cvsct.simulation.phantom.lesion import Lesion
 from cvsct.simulation.run import run_simulation
 from cvsct.simulation.study import (
     HOSPITALS,
@@ -172,7 +180,10 @@ def thickness(work: Path, workers: int) -> None:
         "5 mm again": folder / "pairs" / "thickness" / "repeat" / "thick",
     }
     for name, images in compared.items():
-        figures = cvsct.evaluate(images, test / "thick").metrics()
+        shutil.rmtree(folder / "report", ignore_errors=True)
+        (folder / "report").mkdir()
+        write_report(cvsct.evaluate(images, test / "thick"), folder / "report")
+        figures = json.loads((folder / "report" / "metrics.json").read_text(encoding="utf-8"))
         print(f"| {name} | {figures['psnr_db']:.1f} | {_mean(figures['ccc_within']):.2f} | "
               f"{_mean(figures['ccc_across']):.2f} | {figures['hu_bias']:.1f} |")  # fmt: skip
 
@@ -195,6 +206,35 @@ def _every_fifth(files: Sequence[Path], targets: Sequence[Path], out: Path) -> N
         ds = dcmread(nearest)
         ds.SeriesInstanceUID = uid
         ds.save_as(out / nearest.name)
+
+
+def masks(work: Path) -> None:
+    """Masks of lesions averaged to slices of 5 mm beside the lesions' surfaces on these slices."""
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    with (work / "scans" / "study" / "patients.csv").open(encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if float(row["thickness_mm"]) < 5]
+    for row in rows:
+        volume = cvsct.read_series(work / "scans" / row["folder"])
+        name = row["patient"].removeprefix("cvsct-")
+        about = json.loads((work / "scans" / "bodies" / f"{name}.json").read_text("utf-8"))
+        lesion, geometry = Lesion.from_record(about["lesion"]), volume.geometry
+        columns, lines = (
+            geometry.positions_mm[0, axis] + geometry.pixel_mm[1 - axis] * np.arange(count)
+            for axis, count in ((0, volume.shape[2]), (1, volume.shape[1]))
+        )
+        thin = lesion.mask(columns, lines, geometry.z_mm)
+        thick, average = resample_volume(volume, 5.0, 5.0), plan_average(geometry, 5.0, 5.0)
+        made = np.stack([mask_fraction(thin, average, i) > HALF for i in range(len(average))])
+        true = lesion.mask(columns, lines, thick.geometry.z_mm)
+        overlap = 2 * (made & true).sum() / (made.sum() + true.sum())
+        found.setdefault(row["thickness_mm"], []).append(
+            (made.sum() / true.sum(), overlap, thick.hu[made].mean() - thick.hu[true].mean())
+        )
+    print("| mm | lesions | volume | overlap (Dice) | mean HU |\n|---|---|---|---|---|")
+    for thickness_mm, figures in sorted(found.items()):
+        (volume_mean, overlap, hu), (_, _, spread) = np.mean(figures, 0), np.std(figures, 0)
+        print(f"| {thickness_mm} | {len(figures)} | {volume_mean:.3f} | {overlap:.3f} | "
+              f"{hu:+.1f} (SD {spread:.1f}) |")  # fmt: skip
 
 
 def many(work: Path, count: int) -> None:
@@ -248,9 +288,21 @@ def _write_many(source: Path, out: Path, count: int) -> None:
             ds.save_as(folder / f"{k:03d}.dcm")
 
 
+STEPS = {
+    "simulate": lambda given: simulate(
+        given.work, given.patients, given.seed, given.everybody, given.workers
+    ),
+    "lay-out": lambda given: lay_out(given.work),
+    "truth": lambda given: truth(given.work),
+    "thickness": lambda given: thickness(given.work, given.workers),
+    "masks": lambda given: masks(given.work),
+    "many": lambda given: many(given.work, given.series),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["simulate", "lay-out", "truth", "thickness", "many"])
+    parser.add_argument("command", choices=sorted(STEPS))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--patients", type=int, default=60)
     parser.add_argument("--series", type=int, default=250)
@@ -258,16 +310,7 @@ def main() -> None:
     parser.add_argument("--everybody", default="", choices=["", *(h.name for h in HOSPITALS)])
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    if given.command == "simulate":
-        simulate(given.work, given.patients, given.seed, given.everybody, given.workers)
-    elif given.command == "lay-out":
-        lay_out(given.work)
-    elif given.command == "truth":
-        truth(given.work)
-    elif given.command == "thickness":
-        thickness(given.work, given.workers)
-    else:
-        many(given.work, given.series)
+    STEPS[given.command](given)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Where each derived slice has the place of a source slice, voxels and contours stay as they are, and
 only what a DICOM object refers to changes. Where derived slices are averages of source slices,
-masks are averaged alike: a voxel belongs to a label if more than half of it does.
+borders lie between those of the source slices (`core.mask_average`).
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ def carry_mask(
     """Write a mask of a source series as a mask of a series derived from it.
 
     A DICOM mask becomes a new, unapproved object for research that refers to the derived images
-    and names its predecessor. A NIfTI label map is copied, or averaged: where more than half of a
-    voxel has labels, it gets the one with the largest share. The same input gives the same bytes.
+    and names its predecessor. A NIfTI label map is copied, or averaged: what is
+    in the mask of all labels together gets the one with the largest share. The same input gives the
+    same bytes.
 
     Args:
         mask: NIfTI label map (.nii, .nii.gz), DICOM segmentation or RT structure set.

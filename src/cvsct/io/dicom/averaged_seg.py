@@ -62,8 +62,8 @@ def average_frames(
 ) -> bytes:
     """Set frames, geometry and dimensions of a segmentation anew; returns the pixels.
 
-    A voxel belongs to a segment if more than half of it does; of a label map's segments that have
-    half each, the first one gets the voxel.
+    Borders lie between those of the averaged slices (`core.mask_average`); of a label map's
+    segments that have half each, the first one gets the voxel.
 
     Args:
         ds: the new object, without frames.
@@ -110,7 +110,7 @@ def average_frames(
 def _thick_planes(
     mask: Bool[np.ndarray, "slices rows columns"], average: SliceAverage
 ) -> Iterator[tuple[int, Bool[np.ndarray, "rows columns"]]]:
-    """Thick slices in which more than half of some voxel lies in a mask, and those voxels."""
+    """Thick slices that a mask reaches, and its voxels on them."""
     filled: Bool[np.ndarray, " slices"] = np.asarray(mask.any(axis=(1, 2)))
     for i in range(len(average)):
         sources = average.sources(i)

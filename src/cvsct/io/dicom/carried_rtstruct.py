@@ -44,8 +44,8 @@ def carried_structures(
 ) -> tuple[str, bytes]:
     """A structure set of a source as one of a series derived from it.
 
-    Without an average, contours stay point for point. With one, they are drawn anew around the
-    voxels of which more than half lies in the structure. Structures that were drawn on other images
+    Without an average, contours stay point for point. With one, they are drawn anew, between those
+    of the averaged slices (`core.mask_average`). Structures that were drawn on other images
     are left out.
 
     Returns:
@@ -95,8 +95,8 @@ def _about(average: SliceAverage | None) -> str:
     if average is None:
         return "References point at the derived images; contours are the predecessor's"
     return (
-        f"Structures drawn anew on slices of {average.thickness_mm:g} mm, around voxels of which "
-        "more than half lies in them"
+        f"Structures drawn anew on slices of {average.thickness_mm:g} mm, between the borders on "
+        "the averaged slices"
     )
 
 

@@ -50,9 +50,9 @@ def carried_segmentation(
 ) -> tuple[str, bytes]:
     """A segmentation of a source as one of a series derived from it.
 
-    Without an average, frames and pixels stay as they are. With one, a voxel belongs to a segment
-    if more than half of it does; of a label map's segments that have half each, the first one gets
-    the voxel.
+    Without an average, frames and pixels stay as they are. With one, the borders of segments lie
+    between those of the averaged slices (`core.mask_average`); of a label map's segments that have
+    half of a voxel each, the first one gets it.
 
     Returns:
         Its SOP Instance UID and its file's content.
@@ -96,8 +96,8 @@ def _about(average: SliceAverage | None) -> str:
     if average is None:
         return "References point at the derived images; voxels are the predecessor's"
     return (
-        f"Segments averaged to slices of {average.thickness_mm:g} mm; voxels of which more than "
-        "half lies in a segment"
+        f"Segments averaged to slices of {average.thickness_mm:g} mm; borders lie between "
+        "those of the averaged slices"
     )
 
 
