@@ -99,13 +99,16 @@ def _cohort_tables(report: StudyReport) -> list[Table]:
             )
         )  # fmt: skip
     left = Counter(short_reason(row.reason) for row in plan.rows if not row.used and row.series_uid)
+    groups = Table(
+        "study_groups", "Groups", "Series by group; the reference is marked. Guard: verdict of the "
+        "model's guard on each scan.",
+        ("group", "protocols", "patients", "series", "averaged", "failed", "guard"),
+        tuple(rows), frozenset(marked),
+    )  # fmt: skip
+    if not left:
+        return [groups]
     return [
-        Table(
-            "study_groups", "Groups", "Series by group; the reference is marked. Guard: verdict of "
-            "the model's guard on each scan.",
-            ("group", "protocols", "patients", "series", "averaged", "failed", "guard"),
-            tuple(rows), frozenset(marked),
-        ),
+        groups,
         Table("study_left_out", "Left out", "Series that the plan leaves out; plan.csv lists each.",
               ("reason", "series"), tuple((why, str(n)) for why, n in left.most_common())),
     ]  # fmt: skip
