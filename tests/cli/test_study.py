@@ -144,8 +144,12 @@ def test_an_edit_that_makes_no_sense_is_exit_code_2(
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")
 def test_ctrl_c_is_exit_code_130_and_one_line(quick: Path, tmp_path: Path) -> None:
     study = copy_study(quick, tmp_path / "study")
+    program = (  # a shell in the background has Ctrl-C ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from cvsct.cli import main; main()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "cvsct.cli", "study", "run", str(study), "--workers", "2"],
+        [sys.executable, "-c", program, "study", "run", str(study), "--workers", "2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
         start_new_session=True,
     )  # fmt: skip
