@@ -42,6 +42,7 @@ import nibabel as nib
 import numpy as np
 from pydicom import dcmread
 from pydicom.uid import generate_uid
+from scipy import ndimage
 
 import cvsct
 from cvsct.core.mask_average import HALF, mask_fraction
@@ -275,10 +276,14 @@ def _write_many(source: Path, out: Path, count: int) -> None:
         uid = generate_uid(entropy_srcs=[f"series {i}"])
         for k, first in enumerate(slices):
             ds = copy.deepcopy(first)
-            pixels = ds.pixel_array[128:384, 128:384].astype(np.float64)
-            pixels += rng.normal(0, 8 if i % 2 else 20, pixels.shape)
+            stored = ds.pixel_array[128:384, 128:384]
+            pixels = stored.astype(np.float64)
+            pixels += rng.normal(0, 8, pixels.shape)
+            if i % 2:
+                pixels = ndimage.gaussian_filter(pixels, 1.0)
+                ds.ConvolutionKernel = "Br40"
             ds.Rows = ds.Columns = 256
-            ds.PixelData = np.rint(pixels).astype(ds.pixel_array.dtype).tobytes()
+            ds.PixelData = np.rint(pixels).astype(stored.dtype).tobytes()
             ds.PatientID, ds.SeriesInstanceUID = f"many-{i:05d}", uid
             ds.StudyInstanceUID = generate_uid(entropy_srcs=[f"study {i}"])
             ds.FrameOfReferenceUID = generate_uid(entropy_srcs=[f"frame {i}"])
