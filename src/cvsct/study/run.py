@@ -153,7 +153,7 @@ def run_study(
         study: the folder that `plan_study` wrote, or its plan.
         workers: number of processes; 0 for one per core.
         shard: `I/N` prepares and harmonizes part I of N of the series; models must be there, or
-            are trained by the first part to come. The last part's run, or one without shard,
+            are trained by the first part to come. When all parts are done, a run without shard
             writes the tables.
         scheduler: address of a Dask scheduler whose workers do the work on series.
         dry_run: check the plan, the files and the disk; do nothing.
@@ -201,8 +201,7 @@ def run_study(
         statuses = [run.status(row, scans, failed, failed_models) for row in plan.used]
         if part.name:
             statuses = [each for each in statuses if each.reason != WAITING]
-        if part.name:
-            write_atomic(folder / _part_of(STATUS, part), _csv(statuses), private=True)
+            write_atomic(folder / part_of(STATUS, part.name), _csv(statuses), private=True)
             return StudyResult(folder, tuple(statuses), failed_models, complete=False)
         with manifest.timed("features"):
             table = measure_features(
@@ -327,21 +326,24 @@ class _Run:
             missing = [group.name for group in self.plan.groups if group.name != reference
                        and not (self.plan.folder / MODELS / group.name).is_dir()]  # fmt: skip
             return dict.fromkeys(missing, "other parts are still preparing; run this one again")
+        shown = self._learned_from(target)
+        shown_folder = self._training_folder(reference, shown)
+        lost = self._lost_uids()
         plans = []
         for group in self.plan.groups:
             source = self.ready(group.name, failed)
             if group.name == reference or not source:
                 continue
-            learned, shown = self._learned_from(source), self._learned_from(target)
+            learned = self._learned_from(source)
             plans.append(
                 ModelPlan(
                     group.name,
                     self._training_folder(group.name, learned),
-                    self._training_folder(reference, shown),
+                    shown_folder,
                     frozenset(each.uid for each in learned),
                     frozenset(each.uid for each in shown),
                     self.plan.folder / MODELS / group.name,
-                    self._lost_uids() | {each.uid for each in (*source, *target)},
+                    lost | {each.uid for each in (*source, *target)},
                     any(
                         row.series_uid in failed
                         for row in self.plan.used
@@ -569,11 +571,6 @@ def _parts_of(out: Path) -> list[Shard]:
     """The parts in which a folder was begun; the whole where it was begun as one."""
     counts = {int(path.stem.rsplit("of", 1)[1]) for path in out.glob(part_of(PLAN, "*of*"))}
     return [Shard(i + 1, count) for count in counts for i in range(count)] or [Shard()]
-
-
-def _part_of(name: str, part: Shard) -> str:
-    stem, suffix = name.rsplit(".", 1)
-    return f"{stem}-{part.name}.{suffix}" if part.name else name
 
 
 def _csv(statuses: Sequence[SeriesStatus]) -> str:
