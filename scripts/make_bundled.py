@@ -1,7 +1,8 @@
 """Train, measure and install the models that come with the package.
 
     python scripts/make_bundled.py --work runs/bundled --minutes 90 [--train-only]
-           [--methods spectrum cvsct] [--go-on] [--profiles-only]
+           [--methods spectrum cvsct] [--pairs ge-lung-siemens-bl64 siemens-bl64-br40]
+           [--go-on] [--profiles-only]
 
 Four models: `spectrum` and `cvsct`, each for GE Lung and Siemens Bl64, and for Siemens Bl64 and
 Br40, all on virtual scans (scripts/bundled_scans.py) and all of both ways. The networks train side
@@ -197,30 +198,33 @@ def install_profiles(work: Path) -> None:
 
 
 def main() -> None:
+    names = [pair.name for pair in PAIRS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=90.0, help="of each network")
     parser.add_argument("--train-only", action="store_true", help="measure and install later")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--pairs", nargs="+", choices=names, default=names)
     parser.add_argument("--go-on", action="store_true", help="from the bundled networks")
     parser.add_argument("--profiles-only", action="store_true")
     args = parser.parse_args()
     if not (args.work / "scans" / "manifest.json").exists():
         make(args.work / "scans", workers=0)
-    if not args.train_only:
-        install_profiles(args.work)
     if args.profiles_only:
+        install_profiles(args.work)
         return
-    with ThreadPoolExecutor(len(PAIRS)) as pool:
+    pairs = [pair for pair in PAIRS if pair.name in args.pairs]
+    with ThreadPoolExecutor(len(pairs)) as pool:
         learned = pool.map(
-            lambda pair: learn(pair, args.work, args.minutes, args.methods, args.go_on), PAIRS
+            lambda pair: learn(pair, args.work, args.minutes, args.methods, args.go_on), pairs
         )
         failed = [line for lines in learned for line in lines]
     if failed:
         sys.exit("; ".join(failed))
     if args.train_only:
         return
-    for pair in PAIRS:
+    install_profiles(args.work)
+    for pair in pairs:
         install(pair, args.work, measure(pair, args.work, args.methods), args.methods)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,13 @@ import numpy as np
 import pytest
 
 import cvsct
+from cvsct.core.errors import SeriesError
+from cvsct.core.progress import no_note, silent
+from cvsct.inference.cohort.shards import Shard
+from cvsct.study import parts
 from cvsct.study.jobs import Where, work_on_all
+from cvsct.study.plan import read_plan
+from cvsct.study.prepare import PreparedSeries, planned_series, prepare_series
 from cvsct.study.run import LOCK
 from tests.faults.kills import Killing
 from tests.support.commands import Run
@@ -88,19 +96,55 @@ def test_a_series_whose_process_was_killed_is_tried_again(tmp_path: Path) -> Non
 def test_parts_of_a_study_and_then_the_whole_make_the_same_bytes(
     quick: Path, quick_done: Path, tmp_path: Path, run: Run
 ) -> None:
-    """The first part waits for the second's scans before there can be models."""
+    """The first part prepares the second's scans too, which is not at work."""
     study = copy_study(quick, tmp_path / "study")
     words = ("study", "run", study, "--workers", 1)
-    code, _, err = run(*words, "--shard", "1/2")
-    assert code == 3
-    assert "other parts are still preparing" in err
-    for part in ("2/2", "1/2"):
+    for part in ("1/2", "2/2"):
         code, _, err = run(*words, "--shard", part)
         assert code == 0, err
         assert not (study / "features_wide.csv").exists()
     assert made(study) == made(quick_done)
     assert run(*words)[0] == 0
     assert finished(study) == finished(quick_done)
+
+
+def test_parts_at_once_wait_for_each_other(quick: Path, quick_done: Path, tmp_path: Path) -> None:
+    study = copy_study(quick, tmp_path / "study")
+    words = [sys.executable, "-m", "cvsct.cli", "study", "run", study, "--workers", "1", "--shard"]
+    parts = [
+        subprocess.Popen([*words, part], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        for part in ("1/3", "2/3", "3/3")
+    ]
+    for part in parts:
+        _, err = part.communicate(timeout=300)
+        assert part.returncode == 0, err.decode()
+    assert made(study) == made(quick_done)
+
+
+def test_a_series_that_one_part_cannot_prepare_holds_up_no_other(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = copy_study(quick, tmp_path / "study")
+    plan = read_plan(study)
+    series, _ = planned_series(plan)
+    bad = next(each for each in series if Shard(2, 2).holds(each.key)).key
+
+    def prepare(item: PreparedSeries) -> Generator[int, None, tuple[str, ...]]:
+        if item.key == bad:
+            raise SeriesError("damaged")
+        return (yield from prepare_series(item))
+
+    monkeypatch.setattr(parts, "prepare_series", prepare)
+    uid = next(each.row.series_uid for each in series if each.key == bad)
+    work = Where(1), silent, no_note
+    for _ in range(2):  # a further run tries it again, and is not held up either
+        here, elsewhere = parts.prepare_part(study, series, Shard(1, 2), *work)
+        assert (here, elsewhere) == ({}, {uid: "damaged"})
+        here, elsewhere = parts.prepare_part(study, series, Shard(2, 2), *work)
+        assert (here, elsewhere) == ({uid: "damaged"}, {})
+    monkeypatch.setattr(parts, "prepare_series", prepare_series)
+    assert parts.prepare_part(study, series, Shard(2, 2), *work) == ({}, {})
+    assert not list((study / "prepared" / parts.FAILURES).iterdir())
 
 
 @pytest.mark.slow

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from pydicom import dcmread
+from pydicom.uid import JPEGLSLossless
 
 import cvsct
 from cvsct.core.errors import CvsctError, StoppedError, UsageError
 from cvsct.core.locks import file_lock
 from cvsct.io.masks import read_label_masks
+from cvsct.io.nifti.header import is_nifti
+from cvsct.study.disk import needed_bytes
+from cvsct.study.plan import read_plan
+from cvsct.study.prepare import planned_series
 from cvsct.study.run import LOCK
 from tests.faults.validators import errors, missing
 from tests.support.studies import (
@@ -54,8 +60,6 @@ def again(folder: Path) -> tuple[cvsct.StudyPlan, list[str]]:
     notes: list[str] = []
     result = cvsct.run_study(folder, workers=1, note=notes.append)
     assert not result.failed
-    from cvsct.study.plan import read_plan
-
     return read_plan(folder), notes
 
 
@@ -355,6 +359,33 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     with pytest.raises(CvsctError, match=r"the disk is too small: 0\.0 GB needed, 0\.0 GB free"):
         cvsct.run_study(study)
     assert sorted(study.rglob("*")) == before
+
+
+def test_the_disk_need_of_compressed_scans_is_that_of_plain_ones(
+    planned: Planned, places: Places, tmp_path: Path
+) -> None:
+    plan = read_plan(copy_study(planned.folder, tmp_path / "study"))
+    series, _ = planned_series(plan)
+    needed = needed_bytes(plan, series)
+    packed = []
+    for each in series:
+        files = []
+        for number, file in enumerate(each.source.files):
+            copy = tmp_path / "packed" / each.key / f"{number}{''.join(file.suffixes)}"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if is_nifti(file):
+                shutil.copy(file, copy)
+            else:
+                header = dcmread(file)
+                header.compress(JPEGLSLossless, generate_instance_uid=False)
+                header.save_as(copy)
+            files.append(copy)
+        packed.append(replace(each, source=replace(each.source, files=tuple(files))))
+    stored = [
+        sum(f.stat().st_size for each in s for f in each.source.files) for s in (packed, series)
+    ]
+    assert stored[0] < 0.8 * stored[1]
+    assert needed_bytes(plan, packed) == pytest.approx(needed, rel=0.05)
 
 
 def test_two_runs_at_once_are_refused(mine: Path) -> None:

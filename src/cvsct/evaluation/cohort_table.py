@@ -172,6 +172,11 @@ class PatientRows:
     group: tuple[str, ...] = field(repr=False)
     regions: tuple[int, ...] = field(repr=False)
 
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """Patient and group of each row."""
+        return list(zip(self.patient, self.group, strict=True))
+
     def select(self, rows: Sequence[int]) -> PatientRows:
         """Some of the rows."""
         return PatientRows(

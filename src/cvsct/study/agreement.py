@@ -63,16 +63,11 @@ def rows_of(
         part = patient_rows(own[own["batch"].isin(list(groups))], features, "batch")
         if part.patient:
             rows[stage] = part
-    common = set.intersection(*(set(_keys(part)) for part in rows.values())) if rows else set()
+    common = set.intersection(*(set(part.keys) for part in rows.values())) if rows else set()
     return {
-        stage: part.select([i for i, key in enumerate(_keys(part)) if key in common])
+        stage: part.select([i for i, key in enumerate(part.keys) if key in common])
         for stage, part in rows.items()
     }
-
-
-def _keys(rows: PatientRows) -> list[tuple[str, str]]:
-    """Patient and group of each row."""
-    return list(zip(rows.patient, rows.group, strict=True))
 
 
 @dataclass(frozen=True)
@@ -257,7 +252,7 @@ def paired_agreement(rows: Mapping[str, PatientRows], reference: str) -> list[Pa
         return []
     first = next(iter(rows.values()))
     places: dict[str, dict[str, int]] = {}
-    for i, (patient, group) in enumerate(_keys(first)):
+    for i, (patient, group) in enumerate(first.keys):
         places.setdefault(patient, {})[group] = i
     pairs: dict[str, list[tuple[int, int]]] = {}
     for own in places.values():

@@ -27,6 +27,7 @@ from cvsct.study.jobs import Where, work_on_all
 from cvsct.study.measure import (
     PROFILES,
     MeasuredProfiles,
+    file_stats,
     measure_all,
     measure_item,
     series_key,
@@ -86,9 +87,7 @@ def measure_lungs(item: LungItem) -> Generator[int, None, None]:
 
 
 def _lung_item(files: SeriesFiles, study: Path) -> LungItem:
-    stats = [file.stat() for file in files.files]
-    about = {"files": sorted((stat.st_size, stat.st_mtime_ns) for stat in stats),
-             "slices": LUNG_SLICES}  # fmt: skip
+    about = {"files": file_stats(files), "slices": LUNG_SLICES}
     key = series_key(files)
     return LungItem(key, files, study / PROFILES / "lungs" / f"{key}-{config_hash(about)[:8]}.json")
 

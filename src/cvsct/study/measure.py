@@ -76,15 +76,20 @@ def measure_item(
     Args:
         study: folder of the study.
     """
-    stats = [file.stat() for file in files.files]
     about = {
-        "files": sorted((stat.st_size, stat.st_mtime_ns) for stat in stats),  # whatever the names
+        "files": file_stats(files),
         "own_mm": own_mm if to_mm else 0.0, "to_mm": to_mm, "slices": SLICES_PER_SERIES,
         "acquisition": str(acquisition), "version": MEASURES,
     }  # fmt: skip
     key = series_key(files)
     path = study / PROFILES / "series" / f"{key}-{config_hash(about)[:8]}.profile.gz"
     return MeasureItem(key, files, acquisition, own_mm, to_mm, path)
+
+
+def file_stats(files: SeriesFiles) -> list[tuple[int, int]]:
+    """Size and time of change of the files of a series, whatever their names, to tell a change."""
+    stats = [file.stat() for file in files.files]
+    return sorted((stat.st_size, stat.st_mtime_ns) for stat in stats)
 
 
 def series_key(files: SeriesFiles) -> str:

@@ -111,9 +111,9 @@ def train_models(
         progress("models", number, len(plans))
         state = plan.state(options)
         if not state:
-            if plan.added():
+            if added := plan.added():
                 note(
-                    f"{plan.group}: {plan.added()} series came later than its model, which stays "
+                    f"{plan.group}: {added} series came later than its model, which stays "
                     "as it is; delete the model's folder to train it on all"
                 )
             continue

@@ -12,6 +12,7 @@ from pathlib import Path
 from cvsct.core.errors import UsageError, one_line
 from cvsct.core.files import write_atomic
 from cvsct.core.names import portable_name
+from cvsct.core.slice_average import is_thickness
 from cvsct.core.text import columns, did_you_mean
 from cvsct.core.volume import Acquisition
 from cvsct.io.nifti.header import is_nifti
@@ -137,6 +138,11 @@ class StudyPlan:
     def members(self, group: str) -> tuple[PlanRow, ...]:
         """Series of a group."""
         return tuple(row for row in self.used if row.group == group)
+
+    def averages(self, row: PlanRow) -> bool:
+        """Whether slices of a series are averaged to the reference's thickness."""
+        own, wanted = row.thickness_mm, self.options.thickness_mm
+        return bool(own and wanted) and not is_thickness(own, wanted)
 
     def write(self) -> None:
         """Write `plan.csv` and `plan.toml`; the table holds patients' identifiers."""

@@ -87,7 +87,7 @@ def _groups(plan: StudyPlan) -> Table:
                 group.name, " / ".join(group.protocols), str(group.n_patients),
                 str(group.n_series), str(group.n_slices),
                 str(sum(bool(row.masks) for row in members)),
-                str(sum(is_averaged(plan, row) for row in members)),
+                str(sum(plan.averages(row) for row in members)),
                 _times(reach.noise) if reach else "reference",
                 _times(reach.sharpness) if reach else "",
             )
@@ -103,12 +103,6 @@ def _groups(plan: StudyPlan) -> Table:
 
 def _times(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else ""
-
-
-def is_averaged(plan: StudyPlan, row: PlanRow) -> bool:
-    """Whether slices of a series are averaged to the reference's thickness."""
-    wanted = plan.options.thickness_mm
-    return bool(wanted and row.thickness_mm) and row.thickness_mm < 0.9 * wanted
 
 
 def _sites(plan: StudyPlan) -> Table:

@@ -18,7 +18,6 @@ from cvsct.core.errors import CvsctError, SeriesError
 from cvsct.core.files import config_hash, new_folder, write_json
 from cvsct.core.names import portable_name
 from cvsct.core.platform import link_or_copy
-from cvsct.core.slice_average import is_thickness
 from cvsct.core.thick_slices import plan_average
 from cvsct.io.carried_masks import carry_mask
 from cvsct.io.catalog import catalog
@@ -127,7 +126,7 @@ def planned_series(plan: StudyPlan) -> tuple[list[PreparedSeries], list[tuple[Pl
         if row.path not in found:
             found[row.path] = _series_under(plan.scans / row.path)
         files = found[row.path].get(row.series_uid)
-        masks = tuple(_mask_path(plan, mask) for mask in row.masks)
+        masks = tuple(plan.scans / mask for mask in row.masks)
         missing = [mask for mask in masks if not mask.exists()]
         if files is None:
             lost.append((row, f"{row.path}: the series of the plan is not there any more"))
@@ -136,10 +135,6 @@ def planned_series(plan: StudyPlan) -> tuple[list[PreparedSeries], list[tuple[Pl
         else:
             series.append(_prepared(plan, row, files, masks))
     return series, lost
-
-
-def _mask_path(plan: StudyPlan, mask: str) -> Path:
-    return plan.scans / mask
 
 
 def _series_under(path: Path) -> dict[str, SeriesFiles]:
@@ -152,15 +147,13 @@ def _series_under(path: Path) -> dict[str, SeriesFiles]:
 def _prepared(
     plan: StudyPlan, row: PlanRow, files: SeriesFiles, masks: tuple[Path, ...]
 ) -> PreparedSeries:
-    wanted = plan.options.thickness_mm
-    own = row.thickness_mm
-    averaged = bool(wanted) and bool(own) and not is_thickness(own, wanted)
+    wanted, averaged = plan.options.thickness_mm, plan.averages(row)
     key = series_key(files)
     about = {
         "files": [_stamp(file) for file in files.files],
         "masks": [_stamp(mask) for mask in masks] if averaged else [],
         "to": [wanted, plan.options.spacing_mm] if averaged else [],
-        "own": own if averaged else 0,
+        "own": row.thickness_mm if averaged else 0,
         "version": PREPARED,
     }
     links = [] if averaged else [str(file.absolute()) for file in files.files]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cvsct.core.slice_average import MOST_GAP, SAME_THICKNESS
+from cvsct.core.slice_average import MOST_GAP, SAME_THICKNESS, is_thickness
 from cvsct.study.groups import Differences, StudyGroup
 from cvsct.study.series import StudySeries
 
@@ -77,7 +77,7 @@ def common_thickness(series: Sequence[StudySeries], min_patients: int) -> float:
     known = [each for each in series if each.thickness_mm > 0]
     counts: dict[float, int] = {}
     for wanted in sorted({round(each.thickness_mm, 2) for each in known}):
-        own = {each.patient for each in known if _is_near(each.thickness_mm, wanted)}
+        own = {each.patient for each in known if is_thickness(each.thickness_mm, wanted)}
         if len(own) >= min_patients:
             counts[wanted] = len({e.patient for e in known if not cannot_reach(e, wanted)})
     if not counts:
@@ -89,7 +89,7 @@ def common_thickness(series: Sequence[StudySeries], min_patients: int) -> float:
 def cannot_reach(series: StudySeries, thickness_mm: float) -> str:
     """Why a series cannot be brought to a slice thickness; empty where it can."""
     own, spacing = series.thickness_mm, series.spacing_mm
-    if not thickness_mm or _is_near(own, thickness_mm):
+    if not thickness_mm or is_thickness(own, thickness_mm):
         return ""
     if not own:
         return "its header tells no slice thickness"
@@ -106,10 +106,6 @@ def cannot_reach(series: StudySeries, thickness_mm: float) -> str:
             f"slices of {thickness_mm:g} mm can be made of them"
         )
     return ""
-
-
-def _is_near(own: float, wanted: float) -> bool:
-    return abs(own - wanted) <= SAME_THICKNESS * wanted
 
 
 def propose_reference(
@@ -141,7 +137,7 @@ def _size(groups: Sequence[StudyGroup], name: str) -> int:
 
 def _is_native(group: StudyGroup, thickness_mm: float) -> bool:
     """Whether most of a group's series were acquired at a thickness."""
-    near = [_is_near(each.thickness_mm, thickness_mm) for each in group.members]
+    near = [is_thickness(each.thickness_mm, thickness_mm) for each in group.members]
     return not thickness_mm or 2 * sum(near) > len(near)
 
 

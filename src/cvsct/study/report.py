@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from cvsct.core.errors import EvaluationError, UsageError, need_extra
@@ -135,10 +136,7 @@ class StudyReport:
 
 
 def _medians(figures: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
-    return {
-        stage: sorted(values)[len(values) // 2] if values else None
-        for stage, values in figures.items()
-    }
+    return {stage: median(values) if values else None for stage, values in figures.items()}
 
 
 def report_study(

@@ -18,7 +18,6 @@ from cvsct.evaluation.report.templates import render
 from cvsct.evaluation.table import Table
 from cvsct.study.images import AFTER, BEFORE, quartiles
 from cvsct.study.plan import PlannedGroup, short_reason
-from cvsct.study.plan_page import is_averaged
 from cvsct.study.report import RegionAgreement, StudyReport
 
 CITATIONS = (
@@ -93,7 +92,7 @@ def _cohort_tables(report: StudyReport) -> list[Table]:
         rows.append(
             (
                 group.name, " / ".join(group.protocols), str(group.n_patients),
-                str(group.n_series), str(sum(is_averaged(plan, line.row) for line in lines)),
+                str(group.n_series), str(sum(plan.averages(line.row) for line in lines)),
                 str(sum(line.status == "failed" for line in lines)),
                 ", ".join(f"{kind} {count}" for kind, count in verdicts.most_common()),
             )
@@ -332,7 +331,7 @@ def methods_text(report: StudyReport) -> list[str]:
     """Methods of the study in words, to paste into a paper."""
     plan, options = report.plan, report.plan.options
     used, patients = len(plan.used), len({row.patient for row in plan.used})
-    averaged = sum(is_averaged(plan, row) for row in plan.used)
+    averaged = sum(plan.averages(row) for row in plan.used)
     thickness = (
         f" Slices of {averaged} series were averaged to {options.thickness_mm:g} mm before "
         "anything was fitted, by weights whose slice sensitivity has that width."

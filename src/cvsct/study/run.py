@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from cvsct.study.disk import refuse_full_disk
 from cvsct.study.jobs import Where, work_on_all
 from cvsct.study.measure import PROFILES, MeasuredProfiles, measure_all, measure_item
 from cvsct.study.models import MODELS, ModelPlan, train_models
+from cvsct.study.parts import prepare_all, prepare_part
 from cvsct.study.plan import PlanRow, StudyPlan, read_plan
 from cvsct.study.prepare import (
     IMAGES,
@@ -40,7 +41,6 @@ from cvsct.study.prepare import (
     link_prepared,
     only_series,
     planned_series,
-    prepare_series,
     read_json,
 )
 from cvsct.study.tables import FEATURES, StudyScan, measure_features, with_combat, write_tables
@@ -152,9 +152,9 @@ def run_study(
     Args:
         study: the folder that `plan_study` wrote, or its plan.
         workers: number of processes; 0 for one per core.
-        shard: `I/N` prepares and harmonizes part I of N of the series; models must be there, or
-            are trained by the first part to come. When all parts are done, a run without shard
-            writes the tables.
+        shard: `I/N` prepares and harmonizes part I of N of the series, and prepares those of parts
+            that are not at work; the first part to come trains the models. When all parts are done,
+            a run without shard writes the tables.
         scheduler: address of a Dask scheduler whose workers do the work on series.
         dry_run: check the plan, the files and the disk; do nothing.
         progress: called with `(task, done, total)` as the work proceeds.
@@ -182,15 +182,19 @@ def run_study(
         raise CvsctError(f"none of the plan's series is there any more: {lost[0][1]}")
     refuse_full_disk(plan, series, note)
     if dry_run:
-        waiting = [SeriesStatus(each.row, "harmonized") for each in series]
-        return StudyResult(folder, tuple(waiting), complete=False)
+        wanted = tuple(
+            SeriesStatus(row, "reference" if row.group == plan.reference else "harmonized")
+            for row in (each.row for each in series)
+        )
+        return StudyResult(folder, wanted, complete=False)
     manifest = Manifest("study run", plan.options.model_dump(mode="json"))
     with _locked(folder, part):
         run = _Run(plan, series, where, part, progress, note)
         if not part.name:
             run.prune()
+        failed = {each.series_uid: reason for each, reason in lost}
         with manifest.timed("preparing"):
-            failed = {each.series_uid: reason for each, reason in lost} | run.prepare()
+            failed |= run.prepare()
         with manifest.timed("profiles"):
             run.profiles(failed)
         with manifest.timed("models"):
@@ -235,6 +239,7 @@ class _Run:
         where: where work on series is done.
         part: the part of the series of this run.
         mask_failures: why masks were not carried over, by the names of their series.
+        failed_elsewhere: why series of other parts could not be prepared, by their UIDs.
     """
 
     plan: StudyPlan
@@ -244,6 +249,7 @@ class _Run:
     progress: Progress
     note: Note
     mask_failures: dict[str, str] = field(default_factory=dict)
+    failed_elsewhere: dict[str, str] = field(default_factory=dict)
 
     @property
     def mine(self) -> list[PreparedSeries]:
@@ -270,19 +276,16 @@ class _Run:
                 path.unlink()
 
     def prepare(self) -> dict[str, str]:
-        """Prepare the series of this part, and for a model those that it learns from.
+        """Prepare the series of this part, and those of others that are not at work.
 
         Returns:
-            Reason of each series that could not be prepared, by its UID.
+            Reason of each series of this part that could not be prepared, by its UID.
         """
-        waiting = [each for each in self.mine if not each.is_done]
-        before = len(self.mine) - len(waiting)
-        done = work_on_all("preparing", waiting, prepare_series, self.where, self.progress, before)
-        for remarks in done.results.values():
-            for remark in remarks:
-                self.note(remark)
-        uids = {each.key: each.row.series_uid for each in waiting}
-        return {uids[key]: reason for key, reason in done.failed.items()}
+        folder, work = self.plan.folder, (self.where, self.progress, self.note)
+        if not self.part.name:
+            return prepare_all(folder, self.series, *work)
+        failed, self.failed_elsewhere = prepare_part(folder, self.series, self.part, *work)
+        return failed
 
     def ready(self, group: str, failed: Mapping[str, str]) -> list[PreparedSeries]:
         """Series of a group that are prepared, by any part."""
@@ -320,12 +323,8 @@ class _Run:
 
     def train(self, failed: Mapping[str, str]) -> dict[str, str]:
         """Train the models that are missing; returns the reasons of those that cannot be."""
-        reference = self.plan.reference
+        reference, failed = self.plan.reference, {**self.failed_elsewhere, **failed}
         target = self.ready(reference, failed)
-        if self.part.name and any(not each.is_done for each in self.series):
-            missing = [group.name for group in self.plan.groups if group.name != reference
-                       and not (self.plan.folder / MODELS / group.name).is_dir()]  # fmt: skip
-            return dict.fromkeys(missing, "other parts are still preparing; run this one again")
         shown = self._learned_from(target)
         shown_folder = self._training_folder(reference, shown)
         lost = self._lost_uids()
@@ -358,14 +357,19 @@ class _Run:
 
     def _learned_from(self, series: Sequence[PreparedSeries]) -> list[PreparedSeries]:
         """Series that models learn from: those of patients of one group, where they are enough."""
-        groups: dict[str, set[str]] = {}
-        for row in self.plan.used:
-            groups.setdefault(row.patient, set()).add(row.group)
-        alone = [each for each in series if len(groups[each.row.patient]) == 1]
+        alone = [each for each in series if len(self._groups_of[each.row.patient]) == 1]
         enough = self.plan.options.grouping.min_patients
         if self.plan.options.hold_out and len({each.row.patient for each in alone}) >= enough:
             return alone
         return list(series)
+
+    @cached_property
+    def _groups_of(self) -> dict[str, set[str]]:
+        """Groups of each patient."""
+        groups: dict[str, set[str]] = {}
+        for row in self.plan.used:
+            groups.setdefault(row.patient, set()).add(row.group)
+        return groups
 
     def _training_folder(self, group: str, series: Sequence[PreparedSeries]) -> Path:
         """Folder of a group's scans that models learn from."""
@@ -413,6 +417,7 @@ class _Run:
                     failed[each.row.series_uid] = f"no model: {failed_models[group.name]}"
                 continue
             outcomes = self._harmonize(group.name)
+            model_sha256 = self._model_sha256(group.name)
             for each in own:
                 name = folder_name(each.uid)
                 outcome = outcomes.get(name)
@@ -420,7 +425,7 @@ class _Run:
                     if self.part.holds(name):
                         failed[each.row.series_uid] = outcome.error if outcome else "not harmonized"
                     continue
-                scan = self._scan(each, group.name, outcome)
+                scan = self._scan(each, outcome, model_sha256)
                 scans[each.row.series_uid] = scan
                 if each.masks:
                     carried.append(self._masks_of(scan))
@@ -456,10 +461,9 @@ class _Run:
     def _remove_stale(self, group: str, series: Sequence[PreparedSeries]) -> None:
         """Keep in the folder of a group what follows from its model and its series as they are."""
         out, record = (self.plan.folder / HARMONIZED / name for name in (group, f"{group}.json"))
-        manifest = self.plan.folder / MODELS / group / MANIFEST
-        if not manifest.exists():
+        model = self._model_sha256(group)
+        if not model:
             return
-        model = json.loads(manifest.read_text(encoding="utf-8"))["model_sha256"]
         before = read_json(record)
         contents = {folder_name(each.uid): each.content for each in series}
         lost = {folder_name(uid) for uid in self._lost_uids()}
@@ -474,14 +478,17 @@ class _Run:
         record.parent.mkdir(exist_ok=True)
         write_json(record, {"model_sha256": model, "series": {**kept_lost, **contents}})
 
-    def _scan(self, series: PreparedSeries, group: str, outcome: Outcome) -> StudyScan:
-        model = json.loads((self.plan.folder / MODELS / group / "manifest.json").read_text("utf-8"))
+    def _model_sha256(self, group: str) -> str:
+        """Hash of a group's model; empty where it is not finished."""
+        return str(read_json(self.plan.folder / MODELS / group / MANIFEST).get("model_sha256", ""))
+
+    def _scan(self, series: PreparedSeries, outcome: Outcome, model_sha256: str) -> StudyScan:
         scan = outcome.guard.get("scan", {}) if outcome.guard else {}
         return StudyScan(
             series,
-            self.plan.folder / HARMONIZED / group / outcome.folder,
+            self.plan.folder / HARMONIZED / series.row.group / outcome.folder,
             outcome.derived_uid,
-            str(model.get("model_sha256", "")),
+            model_sha256,
             self.plan.reference,
             str(scan.get("kind", "")),
         )

@@ -220,16 +220,13 @@ def _same_patients(
 
     A stage without any of these patients is left out.
     """
-    keys = {
-        stage: [key for key in zip(part.patient, part.group, strict=True) if key[1] in groups]
-        for stage, part in rows.items()
-    }
+    keys = {stage: [key for key in part.keys if key[1] in groups] for stage, part in rows.items()}
     keys = {stage: own for stage, own in keys.items() if own or stage == SOURCE}
     common = set.intersection(*(set(own) for own in keys.values()))
     aligned = {}
     for stage in keys:
         part = rows[stage]
-        place = {key: i for i, key in enumerate(zip(part.patient, part.group, strict=True))}
+        place = {key: i for i, key in enumerate(part.keys)}
         aligned[stage] = part.select([place[key] for key in sorted(common)])
     missing = len(keys[SOURCE]) - len(common)
     if not missing:

@@ -106,13 +106,13 @@ def pooled_outcome(
         own = own[own["region"].astype(str).map(region_name) == region]
         own = own[own[group].astype(str).isin(groups)] if groups else own
         rows[stage] = patient_rows(own, features, group)
-    everybody = set.intersection(*(set(_keys(part)) for part in rows.values()))
+    everybody = set.intersection(*(set(part.keys) for part in rows.values()))
     outcomes = patient_values(sorted({p for p, _ in everybody}), table, [outcome], patients)
     told = dict(zip(sorted({p for p, _ in everybody}), outcomes[outcome], strict=True))
     unknown = sum(value is None for value in told.values())
     rows = {
         stage: part.select(
-            [i for i, key in enumerate(_keys(part))
+            [i for i, key in enumerate(part.keys)
              if key in everybody and told[key[0]] is not None]
         )
         for stage, part in rows.items()
@@ -125,8 +125,8 @@ def pooled_outcome(
             f"{MIN_OF_OUTCOME} of each"
         )
     first = next(iter(rows.values()))
-    person = {_unit(key): key[0] for key in _keys(first)}
-    group_of = {_unit(key): key[1] for key in _keys(first)}
+    person = {_unit(key): key[0] for key in first.keys}
+    group_of = {_unit(key): key[1] for key in first.keys}
     labels = {unit: label[person[unit]] for unit in person}
     comparable = ComparablePairs.empty(sorted(labels))
     tally: dict[str, ComparablePairs] = {}
@@ -157,11 +157,6 @@ def pooled_outcome(
     return PooledOutcome(outcome, region, counts, unknown, by_group, areas, areas_within)
 
 
-def _keys(rows: PatientRows) -> list[tuple[str, str]]:
-    """Patient and group of each row."""
-    return list(zip(rows.patient, rows.group, strict=True))
-
-
 def _unit(key: tuple[str, str]) -> str:
     """A patient's scan in one group, as one that is compared with others."""
     return f"{key[0]} in {key[1]}"
@@ -170,7 +165,7 @@ def _unit(key: tuple[str, str]) -> str:
 def _folds(rows: PatientRows, label: Mapping[str, int], rng: np.random.Generator) -> dict[str, int]:
     """Fold of each patient, dealt in turn, those of one group and outcome apart."""
     first_group: dict[str, str] = {}
-    for patient, group in _keys(rows):
+    for patient, group in rows.keys:
         first_group.setdefault(patient, group)
     kinds = sorted({(first_group[patient], label[patient]) for patient in first_group})
     fold, turn = {}, 0
@@ -190,5 +185,5 @@ def _scores(rows: PatientRows, label: Mapping[str, int], inside: set[str]) -> di
     x, z = rows.values[known], rows.values[new]
     chosen = best_features(x, side)
     score = discriminant(x[:, chosen], side, z[:, chosen])
-    keys = _keys(rows)
+    keys = rows.keys
     return {_unit(keys[i]): float(value) for i, value in zip(new, score, strict=True)}
