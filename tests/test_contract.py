@@ -17,7 +17,7 @@ from cvsct.core.sampling import read_sample
 from cvsct.core.volume import HUWindow
 from cvsct.guard.apply import Guard, scan_facts
 from cvsct.guard.scan_verdict import ScanVerdict
-from cvsct.inference.streaming import harmonize_volume
+from cvsct.inference.harmonize_volume import harmonize_volume
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.read import find_series, read_all
 from cvsct.io.series import open_series

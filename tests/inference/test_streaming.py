@@ -16,8 +16,9 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Los
 
 from cvsct.core.errors import SeriesError
 from cvsct.core.volume import CTVolume
+from cvsct.inference.harmonize_volume import harmonize_volume
 from cvsct.inference.overlap import AHEAD, overlap
-from cvsct.inference.streaming import Outcome, derivation_of, harmonize_series, harmonize_volume
+from cvsct.inference.streaming import Outcome, derivation_of, harmonize_series
 from cvsct.io import series
 from cvsct.io.dicom import write as derived
 from cvsct.io.dicom.header import quiet

@@ -12,7 +12,8 @@ import scipy.fft
 from pydicom import Dataset
 
 from cvsct.core.volume import CTVolume
-from cvsct.inference.streaming import harmonize_volume, synthesis_report, with_synthesis
+from cvsct.inference.harmonize_volume import harmonize_volume
+from cvsct.inference.streaming import synthesis_report, with_synthesis
 from cvsct.io.dicom.derive import derived_header
 from cvsct.io.dicom.pixels import encoding_of
 from cvsct.methods.spectrum.apply import load_spectrum

@@ -19,6 +19,7 @@ from cvsct.inference.cohort.series_table import SERIES_TABLE
 from cvsct.inference.cohort.shards import Shard, by_key
 from cvsct.inference.streaming import Outcome, refuse_derived
 from cvsct.inference.timestamp import fixed_timestamp, parse_timestamp
+from cvsct.inference.uncertainty import TABLE_FILE, UNCERTAINTY, Asked
 from cvsct.io.catalog import catalog
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.left_out import LeftOut, lines
@@ -29,7 +30,7 @@ from cvsct.model.bundle import CONFIG_FILE, Direction
 
 NAMES = ("input", "hash")
 """How NIfTI output can be named: after its input file, or by a hash."""
-LOCAL = ("*/*.dcm", "*/*.nii", "*/*.nii.gz", "*/uid_map.json", SERIES_TABLE)
+LOCAL = ("*/*.dcm", "*/*.nii", "*/*.nii.gz", "*/uid_map.json", f"*/{TABLE_FILE}", SERIES_TABLE)
 """Files of an output folder that may identify a patient."""
 
 
@@ -122,6 +123,7 @@ def harmonize(
     names: str = "input",
     timestamp: str = "",
     force: bool = False,
+    uncertainty: Asked = "none",
     workers: int = 1,
     shard: str = "",
     scheduler: str = "",
@@ -152,6 +154,9 @@ def harmonize(
         timestamp: time of making for the derived images: `now`, or a local time in ISO 8601;
             empty for none.
         force: also harmonize series that this program has derived.
+        uncertainty: `table` writes beside each derived series how uncertain it is by slice and
+            tissue (`uncertainty.csv`), `map` also for each voxel, in HU (`uncertainty.nii.gz`).
+            It takes about ten times as long, and is known of `spectrum` models trained on scans.
         workers: number of processes for several series; 0 for one per core.
         shard: `I/N` harmonizes part I of N of the series; empty for all.
         scheduler: address of a Dask scheduler whose workers harmonize the series.
@@ -181,6 +186,8 @@ def harmonize(
     requested = Shard.parse(shard) if shard else Shard()
     parse_timestamp(timestamp)
     _refuse_arguments(source, model, out, names)
+    if uncertainty not in UNCERTAINTY:
+        raise UsageError(f"--uncertainty {uncertainty}: choose one of {', '.join(UNCERTAINTY)}")
     growing = bool(shard or scheduler or resume or is_started(out))
     if not growing:
         refuse_existing(out)
@@ -191,7 +198,7 @@ def harmonize(
         precision = "fp32"
     harmonizer = SeriesHarmonizer(
         loaded_model.folder, loaded_model.sha256, reverse, RunOptions(engine, precision),
-        keep_equipment, nifti=nifti, guard=tuple(guard), force=force,
+        keep_equipment, nifti=nifti, guard=tuple(guard), force=force, uncertainty=uncertainty,
     )  # fmt: skip
     ready_model = harmonizer.load(loaded_model.bundle)
     if method.guarded and not loaded_model.bundle.guard:
@@ -228,6 +235,7 @@ def harmonize(
                 **({"guard": list(harmonizer.guard)} if harmonizer.guard else {}),
                 **({"force": True} if force else {}),
                 **({"names": names} if names != NAMES[0] else {}),
+                **({"uncertainty": uncertainty} if uncertainty != "none" else {}),
                 **loaded_model.bundle.settings,
             },
             model_sha256=loaded_model.sha256,

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvsct.core.errors import UsageError
+from cvsct.core.sampling import read_sample
 from cvsct.core.volume import CTVolume
 from cvsct.guard.apply import Guard
 from cvsct.guard.scan_verdict import ScanVerdict
-from cvsct.inference.streaming import (
-    adapt_and_check,
-    derivation_of,
-    harmonize_volume,
-    with_synthesis,
-)
+from cvsct.inference.harmonize_volume import harmonize_volume
+from cvsct.inference.streaming import adapt_and_check, derivation_of, with_synthesis
+from cvsct.inference.uncertainty import Ensemble, Uncertainty
 from cvsct.io.dicom.derive import Derivation
 from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
@@ -141,6 +139,44 @@ class Model:
             derivation_of(self.bundle, mapping, reverse, keep_equipment=False), mapping
         )
         return HarmonizedVolume(result, volume, input_check, tuple(remarks), derivation)
+
+    def uncertainty(
+        self, volume: CTVolume, direction: Direction = "a2b", *, seed: int | None = None
+    ) -> Uncertainty:
+        """Harmonize a volume, and tell how far the result depends on the fit and on chance.
+
+        The model is applied as its fits without each group of its patients would have it
+        (delete-a-group jackknife), and with other draws of the noise that it adds. It takes about
+        ten times as long as `harmonize`, and checks nothing.
+
+        Args:
+            volume: HU of shape (slices, rows, columns).
+            direction: `a2b` from the model's source to its target, or `b2a`.
+            seed: seed of noise that the method adds, as in `harmonize`.
+
+        Returns:
+            The `Uncertainty`: `volume`, maps in HU of its shape (`fit_hu`, `synthesis_hu`,
+            `total_hu`), `by_tissue()`, and `standard_error(statistic)` of anything that is computed
+            of a volume.
+
+        Raises:
+            UsageError: if the model does not map in that direction, or does not tell its
+                uncertainty: it is known of `spectrum` models that were trained on scans.
+            ModelError: if the model does not fit the volume, or gives values that are not finite.
+
+        Example:
+            >>> uncertainty = cvsct.load_model(model).uncertainty(cvsct.read_series(scans_of_a))
+            >>> uncertainty.total_hu.shape == uncertainty.volume.shape
+            True
+        """
+        reverse = self.is_reverse(direction)
+        method = find_method(self.method)
+        mapping = method.load(self.bundle, direction, RunOptions())
+        repeated = method.load_repeated(self.bundle, "b2a" if reverse else "a2b")
+        sample = read_sample(volume)
+        ensemble = Ensemble.of(mapping, repeated, sample, seed)
+        result = harmonize_volume(volume, mapping.fitted_to(sample, seed))
+        return ensemble.uncertainty(volume, result)
 
     def is_reverse(self, direction: str) -> bool:
         """Whether a direction maps from B to A.

@@ -94,6 +94,10 @@ def harmonize(
     force: Annotated[
         bool, typer.Option("--force", help="Accept input that cvsct itself has produced.")
     ] = False,
+    uncertainty: Annotated[
+        Literal["none", "table", "map"],
+        typer.Option(help="Write how uncertain each slice is, as a table or a NIfTI map too."),
+    ] = "none",
 ) -> None:
     """Rewrite scans as derived series that look like the other scanner's.
 
@@ -110,9 +114,9 @@ def harmonize(
         result = run(
             scans, out, model=model, direction="b2a" if reverse else "a2b", engine=engine,
             precision=precision, guard=guard or (), keep_equipment=keep_equipment, nifti=nifti,
-            names=names, timestamp=timestamp, force=force, workers=workers, shard=shard,
-            scheduler=scheduler, resume=resume, dry_run=is_dry_run(), progress=progress(),
-            note=report_note,
+            names=names, timestamp=timestamp, force=force, uncertainty=uncertainty,
+            workers=workers, shard=shard, scheduler=scheduler, resume=resume,
+            dry_run=is_dry_run(), progress=progress(), note=report_note,
         )  # fmt: skip
     except AllSeriesFailedError as error:
         result = error.result

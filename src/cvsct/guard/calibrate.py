@@ -30,7 +30,7 @@ from cvsct.guard.output_check import (
     learn_slice_limits,
     measure_change,
 )
-from cvsct.inference.streaming import harmonize_volume
+from cvsct.inference.harmonize_volume import harmonize_volume
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.series import Opened, open_headers
 from cvsct.methods.base import RunOptions

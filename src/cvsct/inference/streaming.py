@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,22 @@ from typing import Any
 import numpy as np
 
 from cvsct import __version__
-from cvsct.core.errors import GuardError, ModelError, SeriesError
+from cvsct.core.errors import GuardError, SeriesError
 from cvsct.core.files import config_hash, new_folder
 from cvsct.core.sampling import read_sample
 from cvsct.core.volume import CTVolume, OpenedScan
 from cvsct.guard.apply import Guard, guard_report, scan_facts
 from cvsct.guard.scan_verdict import ScanVerdict
+from cvsct.inference.harmonize_volume import harmonize_volume
 from cvsct.inference.overlap import overlap
+from cvsct.inference.uncertainty import Asked, Ensemble, UncertaintyWriter
 from cvsct.io.dicom.header import is_dicom, label
 from cvsct.io.dicom.stack import SeriesFiles, open_stack
 from cvsct.io.dicom.write import Derivation
 from cvsct.io.nifti.header import is_nifti
 from cvsct.io.nifti.write import output_name, write_nifti
 from cvsct.io.series import derived_writer, is_harmonized, open_series
-from cvsct.methods.volume_mapping import VolumeMapping
+from cvsct.methods.volume_mapping import RepeatedMapping, VolumeMapping
 from cvsct.model.bundle import Bundle
 
 EXACT = "fp32"
@@ -49,6 +51,8 @@ class Outcome:
         synthesis: shares of the noise variance that was generated, 0 to 1: `predicted_share` by
             the model, as headers tell it, and `measured_share` over the slices; empty where all
             noise comes from the source.
+        uncertainty: medians over slices by tissue (`inference.uncertainty`); empty where it was not
+            asked for.
         names: for NIfTI, the names of the source file and of the derived file.
         notes: remarks on the source series.
         error: why there is no derived series; empty where there is one.
@@ -61,6 +65,7 @@ class Outcome:
     mean_change_hu: float = 0.0
     guard: dict[str, Any] = field(default_factory=dict)
     synthesis: dict[str, float] = field(default_factory=dict)
+    uncertainty: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     error: str = ""
@@ -78,6 +83,7 @@ class Outcome:
             "mean_change_hu": round(self.mean_change_hu, 3),
             **({"guard": self.guard} if self.guard else {}),
             **({"synthesis": self.synthesis} if self.synthesis else {}),
+            **({"uncertainty": self.uncertainty} if self.uncertainty else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
         }
 
@@ -85,30 +91,6 @@ class Outcome:
     def n_flagged(self) -> int:
         """Number of slices that the guard flagged."""
         return len(self.guard.get("slices", {}).get("flagged", ()))
-
-
-def harmonize_volume(volume: CTVolume, mapping: VolumeMapping) -> CTVolume:
-    """Map a volume and keep its padding.
-
-    Args:
-        volume: HU of shape (slices, rows, columns).
-        mapping: maps the volume to HU of the same shape.
-
-    Returns:
-        The mapped volume, float32 HU, with the geometry and padding of the source.
-
-    Raises:
-        ModelError: if the mapping gives values that are not finite.
-    """
-    hu = mapping(volume)
-    if not np.isfinite(hu).all():
-        raise ModelError(
-            "the model gave values that are not finite; the model is damaged or does not fit "
-            "these images, nothing was written"
-        )
-    if volume.padding is not None:
-        hu = np.where(volume.padding, volume.hu, hu)
-    return volume.with_hu(hu.astype(np.float32, copy=False))
 
 
 def derivation_of(
@@ -225,6 +207,8 @@ def harmonize_series(
     nifti: bool = False,
     guard: Guard | None = None,
     force: bool = False,
+    uncertainty: Asked = "none",
+    repeated: Sequence[RepeatedMapping] = (),
 ) -> Generator[int, None, Outcome]:
     """Read, map and write one series; its output folder is atomic.
 
@@ -239,6 +223,8 @@ def harmonize_series(
         nifti: also write a derived DICOM series as NIfTI.
         guard: checks the scan before it is mapped, and the slices after; None checks nothing.
         force: also harmonize a series that this program has derived.
+        uncertainty: what to write of it beside the images: nothing, a table, or a map too.
+        repeated: repeated fits of the model, which tell it.
 
     Yields:
         The number of slices that are newly done.
@@ -257,11 +243,17 @@ def harmonize_series(
     watch = guard.watch()
     with _errors_named_after(series):
         fitted, verdict = adapt_and_check(stack, mapping, guard)
+    writes = None
+    if uncertainty != "none":
+        ensemble = Ensemble.of(mapping, repeated, read_sample(stack))
+        writes = UncertaintyWriter(ensemble, uncertainty == "map")
     at_once = fitted.slices_at_once or len(stack)
     change_hu: list[float] = []
 
     def change(source: CTVolume) -> tuple[CTVolume, CTVolume]:
         result = harmonize_volume(source, fitted)
+        if writes is not None:
+            writes.add(source, result)
         change_hu.extend(np.abs(result.hu - source.hu).mean(axis=(1, 2), dtype=float).tolist())
         return source, result
 
@@ -285,6 +277,7 @@ def harmonize_series(
         if nifti and is_dicom(written.files[0]):
             derived = open_stack(SeriesFiles(written.series_uid, written.files))
             write_nifti(derived, partial / f"{folder_name(series.series_uid)}.nii.gz")
+        told = writes.write(partial, stack.geometry) if writes is not None else {}
     return Outcome(
         series_uid=series.series_uid,
         folder=folder.name,
@@ -293,6 +286,7 @@ def harmonize_series(
         mean_change_hu=float(np.mean(change_hu)),
         guard=guard_report(verdict, watch, fitted.remark),
         synthesis=synthesis_report(fitted),
+        uncertainty=told,
         names=reportable_names(series),
         notes=stack.notes,
     )

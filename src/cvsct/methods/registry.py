@@ -19,7 +19,7 @@ from cvsct.core.text import did_you_mean
 from cvsct.core.volume import Scans
 from cvsct.methods.base import Loader, RunOptions, Trainer, TrainingRequest
 from cvsct.methods.settings import PRESETS, SettingInfo, describe_settings, read_settings
-from cvsct.methods.volume_mapping import VolumeMapping
+from cvsct.methods.volume_mapping import RepeatedMapping, VolumeMapping
 from cvsct.model.bundle import Bundle, Direction
 
 if TYPE_CHECKING:
@@ -69,6 +69,24 @@ class Fitter(Protocol):
         ...
 
 
+@runtime_checkable
+class LoadRepeated(Protocol):
+    """Function that makes of a model the mappings of its repeated fits."""
+
+    def __call__(self, bundle: Bundle, direction: Direction, /) -> tuple[RepeatedMapping, ...]:
+        """Make the mappings of one direction.
+
+        Raises:
+            ModelError: if the model is damaged.
+        """
+        ...
+
+
+def _load_no_repeated(bundle: Bundle, direction: Direction) -> tuple[RepeatedMapping, ...]:
+    """Load nothing: the method fits once."""
+    return ()
+
+
 def _obtain_none(config: Settings, options: DownloadOptions) -> None:
     """Obtain nothing: the method learns from the scans alone."""
 
@@ -82,6 +100,8 @@ class Method:
         train: makes a model of two sides' scans.
         load: makes of a model what maps volumes in one direction.
         fit: the same as `train`, of scans or profiles; None for a method that needs images.
+        load_repeated: makes of a model the mappings that it would be without some of its patients;
+            none where the model does not tell.
         obtain_files: has files of others in their places that `train` needs.
         reversible: whether one training serves both directions.
         guarded: whether a guard must watch it (`cvsct.guard`): not where nothing is changed.
@@ -96,6 +116,7 @@ class Method:
     train: Trainer
     load: Loader
     fit: Fitter | None = None
+    load_repeated: LoadRepeated = _load_no_repeated
     obtain_files: ObtainFiles = _obtain_none
     reversible: bool = True
     recommended: bool = False
@@ -227,6 +248,12 @@ def _train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bun
     return train_spectrum(source, target, request)
 
 
+def _load_repeated_spectrum(bundle: Bundle, direction: Direction) -> tuple[RepeatedMapping, ...]:
+    from cvsct.methods.spectrum.apply import load_repeated
+
+    return load_repeated(bundle, direction == "b2a")
+
+
 def _load_spectrum(bundle: Bundle, direction: Direction, _: RunOptions) -> VolumeMapping:
     from cvsct.methods.spectrum.apply import load_spectrum
 
@@ -265,6 +292,7 @@ _SPECTRUM = Method(
     train=_train_spectrum,
     load=_load_spectrum,
     fit=_train_spectrum,
+    load_repeated=_load_repeated_spectrum,
     recommended=True,
 )
 

@@ -113,3 +113,19 @@ class VolumeMapping:
         if self.fit is None:
             return self.run(volume)
         return self.fitted_to(read_sample(volume)).run(volume)
+
+
+@dataclass(frozen=True)
+class RepeatedMapping:
+    """Mapping of a model that was trained without one group of the patients of one side.
+
+    Args:
+        mapping: as the model's own.
+        side: 0 for a group of the source's patients, 1 for the target's.
+        share: weight of squared differences from the mean over the groups of that side, (k - 1)/k
+            with k groups: their weighted sum is the variance (delete-a-group jackknife).
+    """
+
+    mapping: VolumeMapping
+    side: int
+    share: float

@@ -14,12 +14,13 @@ from cvsct.core.errors import CvsctError, HopelessError, SeriesError, unexpected
 from cvsct.core.files import folder_sha256
 from cvsct.guard.apply import Guard
 from cvsct.inference.streaming import Outcome, derivation_of, harmonize_series
+from cvsct.inference.uncertainty import Asked, refuse_no_repeated
 from cvsct.io.dicom.header import label
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.dicom.write import Derivation
 from cvsct.methods.base import RunOptions
 from cvsct.methods.registry import find_method
-from cvsct.methods.volume_mapping import Engine, VolumeMapping
+from cvsct.methods.volume_mapping import Engine, RepeatedMapping, VolumeMapping
 from cvsct.model.bundle import Bundle, Direction
 
 
@@ -57,11 +58,16 @@ class JobResult:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready for one direction: its mapping, and its guard with the user's settings."""
+    """A model ready for one direction: its mapping, and its guard with the user's settings.
+
+    Args:
+        repeated: its repeated fits, where its uncertainty is wanted.
+    """
 
     bundle: Bundle
     mapping: VolumeMapping
     guard: Guard
+    repeated: tuple[RepeatedMapping, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class SeriesHarmonizer:
         guard: settings of the guard, as values of `--guard`.
         force: also harmonize series that this program has derived.
         timestamp: time of making of derived images, as in `Derivation`.
+        uncertainty: what to write of it beside the images (`inference.uncertainty`).
     """
 
     model: Path
@@ -89,6 +96,7 @@ class SeriesHarmonizer:
     guard: tuple[str, ...] = ()
     force: bool = False
     timestamp: str = ""
+    uncertainty: Asked = "none"
 
     def bundle(self) -> Bundle:
         """Read the model from its folder.
@@ -108,8 +116,12 @@ class SeriesHarmonizer:
             CvsctError: if the model cannot run on this machine, or a guard setting is unknown.
         """
         direction: Direction = "b2a" if self.reverse else "a2b"
-        mapping = find_method(bundle.method).load(bundle, direction, self.options)
-        return LoadedModel(bundle, mapping, Guard.of(bundle, self.reverse, self.guard))
+        method = find_method(bundle.method)
+        mapping = method.load(bundle, direction, self.options)
+        repeated = method.load_repeated(bundle, direction) if self.uncertainty != "none" else ()
+        if self.uncertainty != "none":
+            refuse_no_repeated(repeated)
+        return LoadedModel(bundle, mapping, Guard.of(bundle, self.reverse, self.guard), repeated)
 
     def derivation(self, loaded: LoadedModel) -> Derivation:
         """Derivation that images of the loaded model record."""
@@ -153,6 +165,7 @@ class SeriesHarmonizer:
             outcome = yield from harmonize_series(
                 job.series, loaded.mapping, job.place, self.derivation(loaded),
                 nifti=self.nifti, guard=loaded.guard, force=self.force,
+                uncertainty=self.uncertainty, repeated=loaded.repeated,
             )  # fmt: skip
         except (CvsctError, OSError):
             raise

@@ -13,7 +13,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,15 @@ CREATE TABLE IF NOT EXISTS series (
     mean_change_hu REAL NOT NULL DEFAULT 0,
     seconds REAL NOT NULL DEFAULT 0,
     guard TEXT NOT NULL DEFAULT '',
-    notes TEXT NOT NULL DEFAULT ''
+    notes TEXT NOT NULL DEFAULT '',
+    synthesis TEXT NOT NULL DEFAULT '',
+    uncertainty TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS by_status ON series (present, status, deaths);
 """
+
+FINDINGS = ("guard", "notes", "synthesis", "uncertainty")
+"""Columns that hold JSON, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Entry:
         seconds: wall time of the worker.
         guard: findings of the guard as JSON; empty without a guard.
         notes: remarks on the source series as JSON; empty where there are none.
+        synthesis, uncertainty: as in `Outcome`, as JSON; empty where there is none.
     """
 
     sha256: str
@@ -69,6 +75,8 @@ class Entry:
     seconds: float
     guard: str = ""
     notes: str = ""
+    synthesis: str = ""
+    uncertainty: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class Journal:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
             columns = {row[1] for row in self._db.execute("PRAGMA table_info(series)")}
-            for name in ("guard", "notes"):  # missing in journals of older versions
+            for name in FINDINGS:  # missing in journals of older versions
                 if name not in columns:
                     self._db.execute(
                         f"ALTER TABLE series ADD COLUMN {name} TEXT NOT NULL DEFAULT ''"
@@ -197,12 +205,9 @@ class Journal:
         with self._writing() as db:
             db.execute(
                 "UPDATE series SET status='done', error='', sha256=?, derived_uid=?, n_slices=?, "
-                "mean_change_hu=?, seconds=?, guard=?, notes=? WHERE key=? AND " + _OURS,
-                (
-                    *(entry.sha256, entry.derived_uid, entry.n_slices),
-                    *(entry.mean_change_hu, entry.seconds, entry.guard, entry.notes),
-                    *(key, self._owner),
-                ),
+                "mean_change_hu=?, seconds=?, guard=?, notes=?, synthesis=?, uncertainty=? "
+                "WHERE key=? AND " + _OURS,
+                (*astuple(entry), key, self._owner),
             )
 
     def failed(self, key: str, error: str) -> None:
@@ -286,7 +291,7 @@ class Journal:
 _OURS = "status='leased' AND owner=?"
 _SELECT = (
     "SELECT key, status, error, sha256, derived_uid, n_slices, mean_change_hu, seconds, guard, "
-    "notes FROM series"
+    "notes, synthesis, uncertainty FROM series"
 )
 
 

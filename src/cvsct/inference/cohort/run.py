@@ -23,7 +23,7 @@ from cvsct.core.progress import Progress, log_note, silent
 from cvsct.core.resumable import part_of
 from cvsct.core.workers import Pool, Report
 from cvsct.inference.cohort.job import Job, JobResult
-from cvsct.inference.cohort.journal import RENEW_S, Entry, Journal
+from cvsct.inference.cohort.journal import FINDINGS, RENEW_S, Entry, Journal
 from cvsct.inference.cohort.series_table import SeriesTable
 from cvsct.inference.cohort.shards import Shard
 from cvsct.io.dicom.stack import SeriesFiles
@@ -220,8 +220,10 @@ def _move_and_record(report: Report[Job], journal: Journal, out: Path) -> Engine
             n_slices=outcome.n_slices,
             mean_change_hu=outcome.mean_change_hu,
             seconds=result.seconds,
-            guard=canonical_json(outcome.guard) if outcome.guard else "",
-            notes=canonical_json(outcome.notes) if outcome.notes else "",
+            **{
+                name: canonical_json(found) if (found := getattr(outcome, name)) else ""
+                for name in FINDINGS
+            },
         ),
     )
     return result.engine

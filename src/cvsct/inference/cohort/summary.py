@@ -12,7 +12,7 @@ from cvsct.core.files import write_json
 from cvsct.core.manifest import MANIFEST
 from cvsct.core.resumable import part_of
 from cvsct.core.slice_hashes import LEARNED
-from cvsct.inference.cohort.journal import MAX_DEATHS, Journal
+from cvsct.inference.cohort.journal import FINDINGS, MAX_DEATHS, Entry, Journal
 from cvsct.inference.cohort.series_table import join_tables
 from cvsct.inference.cohort.shards import Shard
 from cvsct.inference.streaming import Outcome, reportable_names
@@ -85,10 +85,15 @@ def summarize(journal: Journal, series: Mapping[str, SeriesFiles]) -> CohortSumm
             derived_uid=entry.derived_uid,
             n_slices=entry.n_slices if row.status == "done" else 0,
             mean_change_hu=entry.mean_change_hu,
-            guard=json.loads(entry.guard) if entry.guard and row.status == "done" else {},
-            notes=tuple(json.loads(entry.notes)) if entry.notes and row.status == "done" else (),
+            **(_findings(entry) if row.status == "done" else {}),
         )
     return CohortSummary(tuple(outcomes[key] for key in series), frozenset(quarantined), busy_s)
+
+
+def _findings(entry: Entry) -> dict[str, Any]:
+    """Values of an outcome that the journal holds as JSON."""
+    found = {name: json.loads(text) for name in FINDINGS if (text := getattr(entry, name))}
+    return {name: tuple(value) if name == "notes" else value for name, value in found.items()}
 
 
 def join_manifests(out: Path, shards: int) -> bool:

@@ -30,7 +30,8 @@ MAX_RATIO = 200
 """Largest ratio of inflated to compressed bytes; compressed CT shrinks to a third."""
 MAX_EXTENSION_BYTES = 16 * 2**20
 
-_LABEL_INTENT = 1002
+ESTIMATE_INTENT, _LABEL_INTENT = 1001, 1002
+"""Intent codes of maps of estimates, such as standard errors, and of label maps."""
 
 
 def is_nifti(path: Path) -> bool:
@@ -42,6 +43,8 @@ def not_a_scan(header: Any) -> str:
     """Why this image cannot be a CT scan, or an empty text."""
     if int(header["intent_code"]) == _LABEL_INTENT:
         return "a label map"
+    if int(header["intent_code"]) == ESTIMATE_INTENT:
+        return "a map of estimates, such as uncertainty"
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize < 2:
         return "an image of colors, complex numbers or 8 bits"

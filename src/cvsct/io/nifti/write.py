@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Float, Float32, Integer, Shaped
 
 from cvsct.core.errors import GeometryError
 from cvsct.core.files import write_atomic, write_json
@@ -25,7 +25,7 @@ from cvsct.io.dicom.derive import Derivation
 from cvsct.io.dicom.stack import SeriesFiles, Stack
 from cvsct.io.dicom.write import UID_MAP, DerivedSeries, refuse_unfit
 from cvsct.io.file_kinds import is_gzip
-from cvsct.io.nifti.header import SUFFIXES, is_nifti, sizes_of
+from cvsct.io.nifti.header import ESTIMATE_INTENT, SUFFIXES, is_nifti, sizes_of
 from cvsct.io.nifti.read import TO_LPS, NiftiStack
 
 DESCRIPTION = b"cvsct derived, research use only"
@@ -219,6 +219,36 @@ def write_label_map(
         stream.write(header.binaryblock + extensions + labels.tobytes())
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    content = _packed(fill) if path.suffix == ".gz" else _plain(fill)
+    write_atomic(path, content, private=private)
+
+
+def write_map(
+    geometry: Geometry,
+    values: Float32[np.ndarray, "slices rows columns"],
+    path: Path,
+    name: str,
+    *,
+    private: bool = False,
+) -> None:
+    """Write a map of estimates on the grid of a series, as 32-bit floats.
+
+    Args:
+        path: compressed where its suffix says so.
+        name: what the numbers are, for the header; at most 15 characters.
+        private: whether only the user may read it.
+
+    Raises:
+        GeometryError: if there are too many voxels a side for NIfTI.
+    """
+    slices, rows, columns = values.shape
+    header = _new_header(geometry, (slices, rows, columns), "<f4")
+    header["intent_code"], header["intent_name"] = ESTIMATE_INTENT, name
+
+    def fill(stream: BufferedIOBase) -> None:
+        stream.write(header.binaryblock + bytes(4))
+        stream.write(np.ascontiguousarray(values, dtype="<f4").data.cast("B"))
+
     content = _packed(fill) if path.suffix == ".gz" else _plain(fill)
     write_atomic(path, content, private=private)
 

@@ -19,6 +19,7 @@ from cvsct.methods.spectrum.block_filter import AddedVariance, filter_blocks
 from cvsct.methods.spectrum.block_gains import BlockGains
 from cvsct.methods.spectrum.clipped_noise import restore_clipped_noise
 from cvsct.methods.spectrum.domain_position import LEAST_AXIS, remaining_share, scan_position
+from cvsct.methods.spectrum.fit_ensemble import repeated_models
 from cvsct.methods.spectrum.hu_offset import shift_soft_tissue
 from cvsct.methods.spectrum.noise_field import NoiseField, series_key
 from cvsct.methods.spectrum.noise_law import NoiseLaw, SideLaws
@@ -27,7 +28,7 @@ from cvsct.methods.spectrum.separate_gains import ALL_MISSING_PER_MM
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.slice_filter import filter_slices
 from cvsct.methods.spectrum.tone import apply_tone, reversed_tone
-from cvsct.methods.volume_mapping import NoiseSynthesis, VolumeMapping
+from cvsct.methods.volume_mapping import NoiseSynthesis, RepeatedMapping, VolumeMapping
 from cvsct.model.bundle import Bundle
 
 
@@ -44,6 +45,20 @@ def load_spectrum(bundle: Bundle, reverse: bool) -> VolumeMapping:
     cap = np.log(bundle_settings(SpectrumSettings, bundle).max_gain)
     limited = np.clip(-log_gain if reverse else log_gain, -cap, cap)
     return VolumeMapping(lambda volume: filter_slices(volume, frequencies, limited))
+
+
+def load_repeated(bundle: Bundle, reverse: bool) -> tuple[RepeatedMapping, ...]:
+    """Mappings of a model's repeated fits, each without some of its patients; see `fit_ensemble`.
+
+    All add the same noise as the model itself.
+
+    Raises:
+        ModelError: if arrays are missing or do not fit each other.
+    """
+    return tuple(
+        RepeatedMapping(load_spectrum(repeated.bundle, reverse), int(repeated.side), repeated.share)
+        for repeated in repeated_models(bundle)
+    )
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,11 @@ class SpectrumSettings(RatioSettings):
     scan that is filtered in full and brings it to the level that the target scanner would show in
     that body."""
 
+    repeated_fits: bool = True
+    """Whether the fit is repeated without a quarter of each side's patients in turn, so that
+    `harmonize --uncertainty` can tell how much the output depends on who was learned from.
+    Without effect where a side is a profile."""
+
     synthesis: Literal["auto", "off"] = "auto"
     """Whether noise is added where amplification must not make it. `auto` adds noise where the
     gains of noise and structure show that one linear kernel does not explain both scanners: the

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cvsct.core.errors import TrainingError
 from cvsct.core.progress import Progress
 from cvsct.core.volume import Scans, facts_of
 from cvsct.methods.base import require_scans
 from cvsct.methods.spectrum.settings import RatioSettings
-from cvsct.methods.spectrum.texture import Texture, TextureLayout, measure_texture
+from cvsct.methods.spectrum.texture import Texture, TextureLayout, measure_patches
 from cvsct.model.bundle import Domain
 
 
@@ -21,11 +21,14 @@ class MeasuredSide:
         texture: statistics of its scans.
         domain: technical attributes of its scans.
         scanners: distinct makes and models in their headers.
+        groups: statistics of groups of patients, which add up to `texture`; none where they are
+            not asked for or, as in a profile, not known any more.
     """
 
     texture: Texture
     domain: Domain
     scanners: tuple[str, ...]
+    groups: tuple[Texture, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(
@@ -36,6 +39,7 @@ class MeasuredSide:
         name: str,
         progress: Progress,
         soft: bool = True,
+        n_groups: int = 0,
     ) -> MeasuredSide:
         """Measure scans.
 
@@ -43,12 +47,15 @@ class MeasuredSide:
             max_slices: slices used in all, spread evenly over the scans.
             name: what the scans are called in messages.
             soft: whether soft tissue is measured too.
+            n_groups: most groups of patients.
         """
         facts = facts_of(scans)
+        patches = measure_patches(scans, layout, max_slices, name, progress, soft)
         return cls(
-            measure_texture(scans, layout, max_slices, name, progress, soft),
+            patches.texture(),
             Domain.from_facts(facts),
             tuple(sorted({scan.acquisition.scanner for scan in facts})),
+            patches.groups(n_groups) if n_groups else (),
         )
 
 
@@ -57,9 +64,13 @@ Side = Scans | MeasuredSide
 
 
 def measured_sides(
-    source: Side, target: Side, settings: RatioSettings, progress: Progress, soft: bool = True
-) -> tuple[MeasuredSide, MeasuredSide]:
+    source: Side, target: Side, settings: RatioSettings, progress: Progress, soft: bool = True,
+    n_groups: int = 0,
+) -> tuple[MeasuredSide, MeasuredSide]:  # fmt: skip
     """Measure the sides that are scans.
+
+    Args:
+        n_groups: most groups of patients of each that are measured by themselves too.
 
     Raises:
         TrainingError: if a side has no scans, or was measured with other patches or frequencies
@@ -75,7 +86,9 @@ def measured_sides(
 
     def measured(name: str, side: Side) -> MeasuredSide:
         if not isinstance(side, MeasuredSide):
-            return MeasuredSide.of(side, layout, settings.max_slices, name, progress, soft)
+            return MeasuredSide.of(
+                side, layout, settings.max_slices, name, progress, soft, n_groups
+            )
         known = side.texture.layout
         if known != layout:
             raise TrainingError(

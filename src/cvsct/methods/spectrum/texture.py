@@ -173,7 +173,72 @@ def measure_texture(
     also: Callable[[CTVolume, int], None] | None = None,
     patients: Sequence[str] = (),
 ) -> Texture:
-    """Measure the statistics of scans, one scan in memory at a time.
+    """Measure the statistics of scans; the arguments are those of `measure_patches`."""
+    return measure_patches(
+        scans, layout, max_slices, side, progress, soft, also, patients
+    ).texture()  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MeasuredPatches:
+    """Patches of the scans of one side, with the patient of each.
+
+    Args:
+        body, soft: patches of bodies, and of soft tissue.
+        body_patient, soft_patient: number of each patch's patient.
+    """
+
+    body: Patches
+    soft: Patches
+    body_patient: Int[np.ndarray, " patches"]
+    soft_patient: Int[np.ndarray, " soft"]
+    layout: TextureLayout
+
+    def texture(self) -> Texture:
+        """Statistics of all patches."""
+        return texture_of(self.body, self.soft, self.body_patient, self.soft_patient, self.layout)
+
+    def groups(self, most: int) -> tuple[Texture, ...]:
+        """Statistics of parts of the scans that add up to those of all.
+
+        Parts are groups of patients, equal in number as far as possible; of a single patient,
+        stretches of slices, which differ less than patients do.
+
+        Args:
+            most: number of groups, unless there are fewer patients or slices.
+        """
+        people = np.unique(self.body_patient)
+        if len(people) > 1:
+            of_body, of_soft = self.body_patient, self.soft_patient
+        else:
+            of_body, of_soft, people = (
+                self.body.slice_number, self.soft.slice_number, np.unique(self.body.slice_number)
+            )  # fmt: skip
+        count = min(most, len(people))
+        group_of = np.zeros(int(people.max(initial=0)) + 1, dtype=np.int64)
+        group_of[people] = np.arange(len(people)) * count // max(len(people), 1)
+        groups = []
+        for number in range(count):
+            body, soft = group_of[of_body] == number, group_of[of_soft] == number
+            part = MeasuredPatches(
+                self.body.take(np.flatnonzero(body)), self.soft.take(np.flatnonzero(soft)),
+                self.body_patient[body], self.soft_patient[soft], self.layout,
+            )  # fmt: skip
+            groups.append(part.texture())
+        return tuple(groups)
+
+
+def measure_patches(
+    scans: Scans,
+    layout: TextureLayout,
+    max_slices: int,
+    side: str,
+    progress: Progress = silent,
+    soft: bool = True,
+    also: Callable[[CTVolume, int], None] | None = None,
+    patients: Sequence[str] = (),
+) -> MeasuredPatches:
+    """Measure the patches of scans, one scan in memory at a time.
 
     Args:
         max_slices: slices used in all, spread evenly over the scans.
@@ -202,7 +267,7 @@ def measure_texture(
         of_scan[np.searchsorted(ends, kind_patches.slice_number, side="right")]
         for kind_patches in (body, soft_tissue)
     )
-    return texture_of(body, soft_tissue, body_patient, soft_patient, layout)
+    return MeasuredPatches(body, soft_tissue, body_patient, soft_patient, layout)
 
 
 def patients_of(facts: Sequence[ScanFacts]) -> list[str]:

@@ -10,6 +10,12 @@ from jaxtyping import Float
 from cvsct.core.errors import TrainingError
 from cvsct.methods.base import TrainingRequest, make_bundle
 from cvsct.methods.settings import read_settings
+from cvsct.methods.spectrum.fit_ensemble import (
+    GROUPS,
+    gain_weights,
+    repeated_fits,
+    repeated_weights,
+)
 from cvsct.methods.spectrum.gain_relation import GainRelation
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
 from cvsct.methods.spectrum.noise_law import NoiseLaw
@@ -17,6 +23,7 @@ from cvsct.methods.spectrum.refinement import refine_noise_gain
 from cvsct.methods.spectrum.separate_gains import SeparateGains
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.side import MeasuredSide, Side, measured_sides, same_scanner
+from cvsct.methods.spectrum.texture import Texture
 from cvsct.model.bundle import Bundle
 
 
@@ -33,7 +40,10 @@ def train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bund
     """
     settings = read_settings(SpectrumSettings, request.settings)
     dose_law_sd = settings.dose_law_sd if settings.gains == "two" else None
-    a, b = measured_sides(source, target, settings, request.progress, soft=dose_law_sd is not None)
+    n_groups = GROUPS if settings.repeated_fits and dose_law_sd is not None else 0
+    a, b = measured_sides(
+        source, target, settings, request.progress, dose_law_sd is not None, n_groups
+    )
     fit = fit_kernel_ratio(a.texture, b.texture, settings, dose_law_sd, same_scanner(a, b))
     f = fit.frequencies_per_mm
     weights = {
@@ -75,22 +85,13 @@ def train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bund
         curve = None
         if settings.tone == "auto" and fit.tone is not None and fit.tone.curve[:, 1].any():
             curve = fit.tone.curve
+        repeated, why_not = _repeated(a, b, settings, fit.separate, gains)
         weights |= {
             "tone_hu": np.array([tone_hu]),
             **({} if curve is None else {"tone_curve": curve}),
-            "noise_log_gain": gains.noise,
-            "noise_radial_log_gain": gains.noise_radial,
-            "structure_log_gain": gains.structure,
-            "source_noise_log_power": gains.source_noise,
-            "target_noise_log_power": gains.target_noise,
-            "all_noise_log_gain": np.stack(gains.all_noise),
-            "noise_laws": np.array(
-                [[law.between, law.within] for law in (gains.laws.source, gains.laws.target)]
-            ),
-            "expected_log_noise": np.array(
-                [gains.laws.reference, gains.laws.least, gains.laws.most]
-            ),
+            **gain_weights(gains),
             "one_kernel": np.array([float(gains.relation.one_kernel)]),
+            **repeated,
         }
         figures |= {
             "homogeneous_patches_source": gains.n_homogeneous[0],
@@ -100,6 +101,7 @@ def train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bund
             "soft_tissue_hu": f"{_hu(source_hu)} to {_hu(target_hu)}, {settings.tone}",
             "tone_by_patient": f"{fit.tone}; {'kept' if curve is None else 'corrected'}",
             "noise_over_structure": _relation(gains.relation),
+            **({"uncertainty": why_not} if why_not else {}),
             **_synthesis(gains, f, settings),
             "noise_law_source": _law(gains.laws.source),
             "noise_law_target": _law(gains.laws.target),
@@ -107,6 +109,32 @@ def train_spectrum(source: Side, target: Side, request: TrainingRequest) -> Bund
             **_gains_at("structure_gain", f, gains.structure),
         }
     return make_bundle(a.domain, b.domain, request, settings, weights, figures)
+
+
+def _repeated(
+    source: MeasuredSide,
+    target: MeasuredSide,
+    settings: SpectrumSettings,
+    fitted: SeparateGains,
+    corrected: SeparateGains,
+) -> tuple[dict[str, Float[np.ndarray, "..."]], str]:
+    """Arrays of the repeated fits, or why there are none."""
+    if not settings.repeated_fits:
+        return {}, ""
+
+    def fit(a: Texture, b: Texture) -> SeparateGains:
+        same = same_scanner(source, target)
+        gains = fit_kernel_ratio(a, b, settings, settings.dose_law_sd, same).separate
+        assert gains is not None
+        return gains
+
+    try:
+        fits = repeated_fits(source, target, fit)
+    except TrainingError as error:
+        return {}, f"not known: {error}"
+    if not fits:
+        return {}, "not known: a side is a profile, or of one slice"
+    return repeated_weights(fits, fitted, corrected), ""
 
 
 def _relation(relation: GainRelation) -> str:

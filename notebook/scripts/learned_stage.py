@@ -1,0 +1,561 @@
+"""A small network on top of `spectrum`, one for all scanners, and whether it earns its place.
+
+    python notebook/scripts/learned_stage.py simulate --work WORK [--scanners 14] [--workers N]
+    python notebook/scripts/learned_stage.py prepare --work WORK
+    python notebook/scripts/learned_stage.py train --work WORK --out STAGE.pt [--minutes 30]
+    python notebook/scripts/learned_stage.py measure --scans SCANS --stage STAGE.pt --out ROWS.jsonl
+           [--pairs reconstruction kernel ...] [--seeds 0 1 2]
+
+`simulate` scans two patient-like bodies on each of some random scanners: four slices, three random
+kernels, each by filtered back-projection, one strength of iterative reconstruction and one of a
+denoiser, all nine of the same readings, so that their quantum noise is one. `prepare` takes random
+ordered pairs of these nine techniques, fits `spectrum` to one body on each side, and keeps source,
+filtered image and target. `train` trains a residual network on them, conditioned on what the two
+profiles tell. `measure` compares `spectrum` with and without the network on the pairs of
+`cvsct simulate --parts pairs`, whose scanners and bodies were in no training, with the columns of
+`filter_study.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+
+from body_draws import by_patient, measured
+from cvsct.cli.progress import progress
+from cvsct.core.errors import CvsctError
+from cvsct.core.masks import blurred
+from cvsct.core.seeding import random_stream
+from cvsct.core.volume import CTVolume
+from cvsct.io.dicom.simulated import write_simulated
+from cvsct.io.read import read_all
+from cvsct.methods.bands import Bands
+from cvsct.methods.base import RunOptions, TrainingRequest
+from cvsct.methods.registry import find_method
+from cvsct.model.bundle import Bundle
+from cvsct.simulation.benchmark import FBP, Scan, Subject
+from cvsct.simulation.run import run_simulation
+from filter_study import power_by_tissue, shown
+
+BASES = ("ge-revolution-evo", "siemens-somatom-force", "siemens-definition-as", "philips-ict")
+"""Scanners whose geometry, tube and detector the random ones have; Canon's and the Revolution CT's,
+of the pair `held-out`, are not among them."""
+KERNELS = ("K1", "K2", "K3")
+RECONSTRUCTIONS = (FBP, "iterative-1", "denoised-1")
+BODIES, SLICES = 2, 4
+FIRST_BODY = 770_001
+"""Seed of the first body; no seed of `cvsct simulate` comes near it."""
+SPACING_MM = 12.0
+
+
+def definition(number: int) -> str:
+    """Definition of a random scanner."""
+    rng = random_stream(number, "scanner")
+    lines = [
+        f'base = "{BASES[number % len(BASES)]}"',
+        f'name = "random-{number:02d}"',
+        f'model = "random {number:02d}"',
+    ]
+    cutoffs = np.sort(rng.uniform(0.36, 0.95, len(KERNELS)))
+    for name, cutoff in zip(KERNELS, cutoffs, strict=True):
+        boost = float(rng.choice([0.0, rng.uniform(0.0, 0.35)]))
+        lines += [
+            f"[kernels.{name}]",
+            f"cutoff_lp_mm = {cutoff:.3f}",
+            f"exponent = {rng.uniform(2.0, 4.0):.2f}",
+            f"boost = {boost:.3f}",
+            f"boost_lp_mm = {cutoff * rng.uniform(0.5, 0.8):.3f}",
+            f"boost_width_lp_mm = {rng.uniform(0.15, 0.3):.3f}",
+        ]
+    lines += [
+        "[reconstruction]",
+        'family = "RANDOM"',
+        f"edge = {rng.uniform(0.7, 1.5):.2f}",
+        f"dose_exponent = {rng.uniform(0.2, 0.6):.2f}",
+        f"iterative = [{{ blend = {rng.uniform(0.4, 1.0):.2f}, "
+        f"balance = {rng.uniform(0.45, 0.6):.2f} }}]",
+        f"denoised = [{{ blend = {rng.uniform(0.4, 1.0):.2f}, "
+        f"threshold = {rng.uniform(0.8, 3.0):.2f} }}]",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def scans(work: Path, count: int) -> Iterator[Scan]:
+    """Scans of all bodies on all random scanners."""
+    for number in range(count):
+        file = work / "scanners" / f"{number:02d}.toml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(definition(number), encoding="utf-8")
+        rng = random_stream(number, "protocol")
+        thickness_mm = float(rng.choice([1.5, 3.0, 5.0]))
+        mas = round(float(np.exp(rng.uniform(np.log(30), np.log(250)))), 1)
+        for body in range(BODIES):
+            yield Scan(
+                part="random",
+                number=number * BODIES + body,
+                body=Subject("patient", FIRST_BODY + number * BODIES + body),
+                scanner=str(file),
+                thickness_mm=thickness_mm,
+                first_mm=-(SLICES - 1) / 2 * SPACING_MM,
+                slices=SLICES,
+                kvps=(120.0,),
+                mas=(mas,),
+                kernels=KERNELS,
+                noise_seed=number,
+                fov_mm=350.0,
+                matrix_px=512,
+                raster_px=1024,
+                reconstructions=RECONSTRUCTIONS,
+                spacing_mm=SPACING_MM,
+                side=f"{number:02d}",
+            )
+
+
+def simulate(work: Path, count: int, workers: int) -> None:
+    """Simulate what the folder does not hold yet."""
+    config = {"scans": "learned stage", "scanners": count}
+    result = run_simulation(
+        list(scans(work, count)), config, work / "scans", write_simulated, workers, progress(),
+        note=print,
+    )  # fmt: skip
+    print(f"{result.n_images} images of {result.n_bodies} bodies; failed: {result.failed}")
+
+
+# What the network sees of a pair: images in bands, and statistics of both sides.
+
+BANDS = Bands(5, 0.15)
+"""Around 0, .15, .3, .45 and from .6 cycles/mm; the upper four are scaled."""
+SCALED = BANDS.count - 1
+TISSUES = ("soft", "soft edges", "lung", "bone")
+
+
+def in_bands(volume: CTVolume) -> Float32[np.ndarray, "slices bands rows columns"]:
+    """A volume split into bands, which sum to it."""
+    return np.stack([
+        np.stack(bands) for bands in BANDS.split(volume, np.array([0.0, 1.0]), np.zeros(2))
+    ])  # fmt: skip
+
+
+def texture_of(
+    volumes: Sequence[CTVolume],
+) -> Float[np.ndarray, "tissues bands"]:
+    """Log root mean square of the upper bands in tissues of scans: no pairs are needed."""
+    sums = np.zeros((len(TISSUES), SCALED))
+    counts = np.full((len(TISSUES), 1), 1.0)
+    for volume in volumes:
+        bands = in_bands(volume)
+        low = bands[:, 0]
+        slope = np.hypot(*np.gradient(low, axis=(1, 2)))
+        soft = (low > -150) & (low < 150)
+        masks = (soft & (slope < 4), soft & (slope >= 8), (low < -600) & (low > -950), low > 200)
+        for number, mask in enumerate(masks):
+            sums[number] += [float((bands[:, band + 1][mask] ** 2).sum()) for band in range(SCALED)]
+            counts[number] += mask.sum()
+    return 0.5 * np.log(sums / counts + 1e-2)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a model's training scans tell of both sides, for the network.
+
+    Args:
+        filtered, target: texture of the filtered source's and of the target's training scans.
+        source: texture of the source's.
+    """
+
+    filtered: Float[np.ndarray, "tissues bands"]
+    target: Float[np.ndarray, "tissues bands"]
+    source: Float[np.ndarray, "tissues bands"]
+
+    @property
+    def noise_hu(self) -> float:
+        """Noise of the target in homogeneous soft tissue, the unit of all bands."""
+        return float(np.sqrt((np.exp(self.target[0]) ** 2).sum()))
+
+    @property
+    def vector(self) -> Float32[np.ndarray, " n"]:
+        """Numbers for the network: what is left over, and how source and target differ."""
+        unit = np.log(self.noise_hu)
+        parts = (self.target - self.filtered, self.source - self.target, self.target - unit)
+        return np.concatenate([part.ravel() for part in parts]).astype(np.float32)
+
+
+def fitted(
+    source: Sequence[CTVolume], target: Sequence[CTVolume], settings: dict[str, Any] | None = None
+) -> Bundle:
+    """`spectrum` between two sides, trained on these scans."""
+    row = find_method("spectrum")
+    request = TrainingRequest("spectrum", Path(), {**row.settings, **(settings or {})})
+    return row.train(source, target, request)
+
+
+def filtered(bundle: Bundle, volumes: Sequence[CTVolume], reverse: bool) -> list[CTVolume]:
+    """Volumes mapped by `spectrum`."""
+    mapping = find_method("spectrum").load(bundle, "b2a" if reverse else "a2b", RunOptions())
+    return [volume.with_hu(np.rint(mapping(volume))) for volume in volumes]
+
+
+def condition_of(
+    bundle: Bundle, source: Sequence[CTVolume], target: Sequence[CTVolume], reverse: bool
+) -> Condition:
+    """What the training scans of a direction tell."""
+    made = filtered(bundle, source, reverse)
+    return Condition(texture_of(made), texture_of(target), texture_of(source))
+
+
+PAIRS_PER_SCANNER = 14
+
+
+def prepare(work: Path) -> None:
+    """Source, filtered image and target of random pairs of techniques of each random scanner."""
+    folders = sorted((work / "scans" / "random").iterdir())
+    for folder in folders:
+        out = work / "pairs" / f"{folder.name}.npz"
+        series = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        techniques = sorted({name.split("kVp_", 1)[1] for name in series})
+        if out.exists() or len(series) < len(techniques) * BODIES or len(techniques) < 9:
+            continue
+        bodies = sorted({name.split("_", 1)[0] for name in series})
+        scans_of = {
+            technique: [
+                read_all(folder / f"{body}_120kVp_{technique}")[0] for body in bodies
+            ]
+            for technique in techniques
+        }  # fmt: skip
+        rng = random_stream(int(folder.name), "pairs")
+        every = [(a, b) for a in techniques for b in techniques if a != b]
+        chosen = [every[i] for i in rng.permutation(len(every))[:PAIRS_PER_SCANNER]]
+        images: dict[str, Any] = {
+            f"scan/{name}": np.concatenate([v.hu for v in volumes]).astype(np.int16)
+            for name, volumes in scans_of.items()
+        }
+        for number, (a, b) in enumerate(chosen):
+            first = int(rng.integers(2))  # the body that the source is fitted to
+            source, target = [scans_of[a][first]], [scans_of[b][1 - first]]
+            try:
+                bundle = fitted(source, target, {"refine": False})
+            except CvsctError as error:
+                print(f"{folder.name} {a} {b}: {error}")
+                continue
+            condition = condition_of(bundle, source, target, reverse=False)
+            made = filtered(bundle, scans_of[a], reverse=False)
+            key = f"pair/{number}"
+            images[f"{key}/filtered"] = np.concatenate([v.hu for v in made]).astype(np.int16)
+            images[f"{key}/names"] = np.array([a, b])
+            images[f"{key}/condition"] = np.stack(
+                [condition.filtered, condition.target, condition.source]
+            )
+        images["pixel_mm"] = np.array(scans_of[a][0].geometry.pixel_mm)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        hidden = out.with_name(f".{out.name}")
+        np.savez(hidden, **images)
+        hidden.rename(out)
+        print(f"{out}: {len(chosen)} pairs", flush=True)
+
+
+class Stage(torch.nn.Module):
+    """Network that scales bands of a filtered and of a source image by local gains.
+
+    What it adds to the filtered image is a sum of its own bands and of the source's, each times a
+    gain that the network chooses for every pixel, from -GAIN to GAIN. It can take noise away and
+    sharpen edges; it cannot draw what neither image holds.
+    """
+
+    GAIN = 1.0
+
+    def __init__(self, n_conditions: int, width: int = 32) -> None:
+        super().__init__()
+        dilations = (1, 2, 4, 2, 1)
+        inputs = [2 * SCALED + 1] + [width] * (len(dilations) - 1)
+        self.convolutions = torch.nn.ModuleList(
+            torch.nn.Conv2d(n, width, 3, padding=d, dilation=d, padding_mode="reflect")
+            for n, d in zip(inputs, dilations, strict=True)
+        )
+        self.conditions = torch.nn.Sequential(
+            torch.nn.Linear(n_conditions, 64), torch.nn.SiLU(),
+            torch.nn.Linear(64, 2 * width * len(dilations)),
+        )  # fmt: skip
+        self.gains = torch.nn.Conv2d(width, 2 * SCALED, 1)
+        torch.nn.init.zeros_(self.gains.weight)
+        torch.nn.init.zeros_(self.gains.bias)
+
+    def forward(
+        self, filtered: torch.Tensor, source: torch.Tensor, condition: torch.Tensor,
+        noise_hu: torch.Tensor, shares: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        """Images in HU of (batch, rows, columns); `condition` and `noise_hu` of each.
+
+        Args:
+            shares: of each band at each frequency of the images (`shares_of`).
+        """
+        unit = noise_hu[:, None, None, None]
+        made, given = split(filtered, shares), split(source, shares)
+        upper, source_upper = made[:, 1:], given[:, 1:]
+        x = torch.cat([torch.asinh(upper / unit), torch.asinh(source_upper / unit),
+                       made[:, :1] / 300], 1)  # fmt: skip
+        scales = self.conditions(condition).chunk(len(self.convolutions), 1)
+        for convolution, scale in zip(self.convolutions, scales, strict=True):
+            factor, offset = scale[:, :, None, None].chunk(2, 1)
+            y = torch.nn.functional.silu(convolution(x) * (1 + factor) + offset)
+            x = x + y if x.shape == y.shape else y
+        gains = self.GAIN * torch.tanh(self.gains(x))
+        added = (gains[:, :SCALED] * upper + gains[:, SCALED:] * source_upper).sum(1)
+        return filtered + added
+
+
+def shares_of(rows: int, columns: int, pixel_mm: Sequence[float]) -> torch.Tensor:
+    """Share of each band at each frequency of a real transform."""
+    down = np.fft.fftfreq(rows, pixel_mm[0])
+    across = np.fft.rfftfreq(columns, pixel_mm[1])
+    radius = np.hypot(down[:, None], across)
+    return torch.from_numpy(
+        np.stack([BANDS.share(band, radius) for band in range(BANDS.count)]).astype(np.float32)
+    )
+
+
+def split(images: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Bands of images, which sum to them: (batch, bands, rows, columns)."""
+    spectra = torch.fft.rfft2(images)[:, None] * shares
+    return torch.fft.irfft2(spectra, s=images.shape[-2:])
+
+
+MARGIN_PX, PATCH_PX, BATCH = 16, 96, 6
+BLOCK_PX = 16
+"""Side of the blocks whose energies are compared, in pixels."""
+WEIGHT_ENERGY = 0.5
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Pairs of one scanner, in memory."""
+
+    scans: dict[str, np.ndarray]
+    made: list[np.ndarray]
+    names: list[tuple[str, str]]
+    conditions: list[Condition]
+    shares: torch.Tensor
+
+    @classmethod
+    def read(cls, file: Path) -> Prepared:
+        """Read what `prepare` wrote."""
+        with np.load(file) as held:
+            keys = [f"pair/{n}" for n in range(PAIRS_PER_SCANNER) if f"pair/{n}/names" in held]
+            return cls(
+                {n.removeprefix("scan/"): held[n] for n in held.files if n.startswith("scan/")},
+                [held[f"{key}/filtered"] for key in keys],
+                [tuple(map(str, held[f"{key}/names"])) for key in keys],
+                [Condition(*held[f"{key}/condition"]) for key in keys],
+                shares_of(PATCH_PX, PATCH_PX, held["pixel_mm"]),
+            )
+
+    def batch(self, rng: np.random.Generator, count: int) -> list[torch.Tensor]:
+        """Patches of filtered image, source and target, conditions and noise; of the body."""
+        number = int(rng.integers(len(self.names)))
+        a, b = self.names[number]
+        images = self.made[number], self.scans[a], self.scans[b]
+        patches: list[list[np.ndarray]] = [[], [], []]
+        while len(patches[0]) < count:
+            z, y, x = (int(rng.integers(n - p + 1)) for n, p in
+                       zip(images[0].shape, (1, PATCH_PX, PATCH_PX), strict=True))  # fmt: skip
+            place = z, slice(y, y + PATCH_PX), slice(x, x + PATCH_PX)
+            if (images[2][place] > -950).mean() < 0.5:
+                continue
+            for image, own in zip(images, patches, strict=True):
+                own.append(image[place].astype(np.float32))
+        condition = self.conditions[number]
+        return [
+            *(torch.from_numpy(np.stack(own)) for own in patches),
+            torch.from_numpy(np.tile(condition.vector, (count, 1))),
+            torch.full((count,), condition.noise_hu),
+        ]
+
+
+def loss_of(
+    made: torch.Tensor, target: torch.Tensor, noise_hu: torch.Tensor, shares: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Difference in units of the target's noise, and difference of energies of blocks by band."""
+    inner = slice(MARGIN_PX, -MARGIN_PX)
+    difference = torch.asinh(((made - target) / noise_hu[:, None, None])[:, inner, inner]).abs()
+    logs = [
+        torch.log(
+            torch.nn.functional.avg_pool2d(split(image, shares)[:, 1:, inner, inner] ** 2, BLOCK_PX)
+            + (0.05 * noise_hu[:, None, None, None]) ** 2
+        )
+        for image in (made, target)
+    ]
+    return difference.mean(), (logs[0] - logs[1]).abs().mean()
+
+
+Check = tuple[list[torch.Tensor], torch.Tensor]
+"""A batch and the shares of its bands."""
+
+
+@torch.no_grad()
+def checked(stage: Stage, checks: Sequence[Check]) -> dict[str, list[float]]:
+    """Both terms of the loss without the network and with it, mean over batches."""
+    found = []
+    for (made, source, target, condition, noise_hu), shares in checks:
+        images = made, stage(made, source, condition, noise_hu, shares)
+        found.append([
+            [float(term) for term in loss_of(image, target, noise_hu, shares)] for image in images
+        ])  # fmt: skip
+    filter_terms, stage_terms = np.mean(found, axis=0).round(4).tolist()
+    return {"filter": filter_terms, "stage": stage_terms}
+
+
+def train(work: Path, out: Path, minutes: float, seed: int) -> None:
+    """Train the network on what is prepared; one scanner in eight is held out."""
+    files = sorted((work / "pairs").glob("*.npz"))
+    held_out, learned = files[::8], [file for file in files if file not in files[::8]]
+    print(f"learns from {len(learned)} scanners, {len(held_out)} held out")
+    prepared = [Prepared.read(file) for file in learned]
+    others = [Prepared.read(file) for file in held_out]
+    torch.manual_seed(seed)
+    rng = random_stream(seed, "patches")
+    checks = [
+        (each.batch(random_stream(number, "checks"), 16), each.shares)
+        for each in others
+        for number in range(12)
+    ]
+    n_conditions = len(prepared[0].conditions[0].vector)
+    stage = Stage(n_conditions)
+    optimizer = torch.optim.AdamW(stage.parameters(), 1e-3, weight_decay=1e-4)
+    begun, step = time.monotonic(), 0
+    log = out.with_suffix(".jsonl").open("w", encoding="utf-8")
+    while (passed := (time.monotonic() - begun) / 60 / minutes) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * passed))
+        each = prepared[int(rng.integers(len(prepared)))]
+        made, source, target, condition, noise_hu = each.batch(rng, BATCH)
+        result = stage(made, source, condition, noise_hu, each.shares)
+        difference, energy = loss_of(result, target, noise_hu, each.shares)
+        optimizer.zero_grad()
+        (difference + WEIGHT_ENERGY * energy).backward()
+        torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
+        optimizer.step()
+        if step % 200 == 0:
+            line = {"step": step, "minutes": round(passed * minutes, 2), **checked(stage, checks)}
+            print(line, flush=True)
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            torch.save({"weights": stage.state_dict(), "conditions": n_conditions}, out)
+        step += 1
+    torch.save({"weights": stage.state_dict(), "conditions": n_conditions}, out)
+    print(f"{step} steps")
+
+
+def load_stage(file: Path) -> Stage:
+    """A network that `train` wrote."""
+    held = torch.load(file, weights_only=True)
+    stage = Stage(held["conditions"])
+    stage.load_state_dict(held["weights"])
+    return stage.eval()
+
+
+def staged(
+    stage: Stage, made: Sequence[CTVolume], source: Sequence[CTVolume], condition: Condition
+) -> list[CTVolume]:
+    """Filtered volumes after the network."""
+    results = []
+    for filtered_volume, given in zip(made, source, strict=True):
+        slices = []
+        rows, columns = (n + 2 * MARGIN_PX for n in given.hu.shape[1:])
+        shares = shares_of(rows, columns, given.geometry.pixel_mm)
+        for pair in zip(filtered_volume.hu, given.hu, strict=True):
+            padded = [
+                torch.from_numpy(np.pad(hu.astype(np.float32), MARGIN_PX, mode="reflect"))[None]
+                for hu in pair
+            ]
+            with torch.no_grad():
+                result = stage(
+                    *padded, torch.from_numpy(condition.vector)[None],
+                    torch.tensor([condition.noise_hu], dtype=torch.float32), shares,
+                )  # fmt: skip
+            slices.append(result[0, MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX].numpy())
+        hu = np.maximum(np.rint(np.stack(slices)), -1024)
+        air = blurred(given.hu) < AIR_HU  # nothing is to be done in air
+        results.append(given.with_hu(np.where(air, filtered_volume.hu, hu)))
+    return results
+
+
+AIR_HU = -950.0
+
+
+def measure(
+    scans_folder: Path, stage: Stage, out: Path, pairs: Sequence[str], seeds: Sequence[int],
+    rois: int, label: str,
+) -> None:  # fmt: skip
+    """Rows of input, repeat, filter and filter with network, of both directions of each pair."""
+    text = out.read_text(encoding="utf-8") if out.exists() else ""
+    known = {(row["label"], row["pair"], row["seed"]) for row in map(json.loads, text.splitlines())}
+    for pair in pairs:
+        for seed in seeds:
+            folder = scans_folder / f"{pair}-{seed}" / "scans" / "pairs" / pair
+            if (label, pair, seed) in known or not folder.exists():
+                continue
+            sides = sorted(path.name for path in (folder / "test").iterdir() if path.is_dir())
+            test, repeat, learned = (
+                [by_patient(folder / part / side) for side in sides]
+                for part in ("test", "repeat", "train")
+            )
+            bundle = fitted(*learned)
+            for way in (0, 1):
+                source, target, again = test[way], test[1 - way], repeat[1 - way]
+                condition = condition_of(bundle, learned[way], learned[1 - way], bool(way))
+                made = filtered(bundle, source, bool(way))
+                images = {"input": source, "repeat": again, "spectrum": made,
+                          label: staged(stage, made, source, condition)}  # fmt: skip
+                for name, image in images.items():
+                    if (name, pair, seed) in known:
+                        continue
+                    found = measured(image, target, rois) | power_by_tissue(image, target, again)
+                    row = {"pair": pair, "seed": seed, "label": name,
+                           "direction": f"{sides[way]} → {sides[1 - way]}", **found}  # fmt: skip
+                    with out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(shown([row]), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=["simulate", "prepare", "train", "measure"])
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--scanners", type=int, default=14)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scans", type=Path)
+    parser.add_argument("--stage", type=Path)
+    parser.add_argument("--pairs", nargs="+", default=["reconstruction", "kernel", "vendor"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--rois", type=int, default=120)
+    parser.add_argument("--label", default="stage")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.command == "simulate":
+        simulate(args.work, args.scanners, args.workers)
+    elif args.command == "prepare":
+        prepare(args.work)
+    elif args.command == "train":
+        train(args.work, args.out, args.minutes, args.seed)
+    else:
+        measure(
+            args.scans, load_stage(args.stage), args.out, args.pairs, args.seeds, args.rois,
+            args.label,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
