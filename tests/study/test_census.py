@@ -118,6 +118,11 @@ def set_cell(line: int, column: int, value: str) -> Callable[[list[list[str]]], 
     return lambda rows: rows[line - 1].__setitem__(column, value)
 
 
+def nowhere(rows: list[list[str]]) -> None:
+    for number, row in enumerate(rows[1:], start=1):
+        row[0] = f"nowhere-{number}.nii"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -126,9 +131,9 @@ def set_cell(line: int, column: int, value: str) -> Callable[[list[list[str]]], 
         (set_cell(3, 4, "high"), r"line 3: kvp 'high', expected a number above 0"),
         (set_cell(4, 5, "3,0"), r"line 4: thickness_mm '3,0', expected a number above 0"),
         (set_cell(4, 5, "nan"), r"line 4: thickness_mm 'nan'"),
-        (set_cell(2, 0, "nowhere.nii.gz"), r"line 2: 'nowhere\.nii\.gz' is not under"),
+        (nowhere, r"none of its files is under .*nowhere-1\.nii \(line 2\)"),
         (set_cell(2, 0, f"{SIEMENS.site}/SUED-002/readme.txt"), r"'.*readme\.txt' is no scan"),
-        (set_cell(2, 0, "../outside.nii"), r"line 2: '\.\./outside\.nii' is not under"),
+        (set_cell(2, 0, "../outside.nii"), r"line 2: '\.\./outside\.nii' is no path under"),
         (lambda rows: rows.append(rows[1]), r"line 7: .*again"),
         (lambda rows: rows.insert(2, []) or set_cell(4, 4, "x")(rows), r"line 4: kvp 'x'"),
     ],
@@ -141,6 +146,45 @@ def test_a_table_that_makes_no_sense_is_named_by_its_line(
     with pytest.raises(UsageError, match=message) as caught:
         take_census(places.scans, table=table)
     assert "scanners.csv" in str(caught.value)
+
+
+def test_files_of_the_table_that_are_not_there_are_noted(places: Places, tmp_path: Path) -> None:
+    """Hospitals list more scans than they send."""
+    lines = [["absent-1.nii.gz"], ["absent-2.nii.gz"]]
+    table = table_with(
+        places, tmp_path / "scanners.csv",
+        lambda rows: rows.extend(line + [""] * (len(rows[0]) - 1) for line in lines),
+    )  # fmt: skip
+    notes: list[str] = []
+    census = take_census(places.scans, table=table, note=notes.append)
+    assert len(census.series) == len(take_census(places.scans, table=places.table).series)
+    (note,) = (note for note in notes if "not there" in note)
+    assert note.startswith("scanners.csv: 2 of its files are not there: absent-1.nii.gz (line")
+
+
+def test_names_and_numbers_of_regions_are_noted(places: Places, tmp_path: Path) -> None:
+    """A lesion that is `lesion` here and `1` there would be two regions."""
+    words = dict(places.plan_words)
+    rules = {**words["rules"]}
+    rules["features"] = {**rules.get("features", {}), "label_names": {}}
+    notes: list[str] = []
+    cvsct.plan_study(places.scans, tmp_path / "study", note=notes.append, dry_run=True,
+                     **{**words, "rules": rules})  # fmt: skip
+    assert any("--label 1=NAME" in note for note in notes)
+
+
+def test_a_table_of_patients_without_patients_is_refused_at_once(
+    places: Places, tmp_path: Path
+) -> None:
+    table = tmp_path / "patients.csv"
+    table.write_text("PatientID,age\nA,3\n")
+    with pytest.raises(UsageError, match=r"no column 'patient' .*rename 'PatientID' to it"):
+        cvsct.plan_study(places.scans, tmp_path / "study", patients=table)
+
+
+def test_one_path_of_masks_may_stand_alone(places: Places, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="masks-that-are-not-there"):
+        cvsct.plan_study(places.scans, tmp_path / "study", masks="masks-that-are-not-there")
 
 
 def small(folder: Path, number: int, patient: str = "", **scanner: Any) -> Path:

@@ -17,7 +17,9 @@ import pytest
 
 import cvsct
 from cvsct.core.errors import UsageError
+from cvsct.evaluation.cohort_table import PatientRows
 from cvsct.evaluation.groups.pooled_outcome import pooled_outcome
+from cvsct.study.agreement import distances
 from cvsct.study.report import StudyReport
 from tests.support.feature_tables import FEATURES, Effects, cohort
 from tests.support.studies import COUNT, GE, PHILIPS, Done, Places, Planned, copy_study
@@ -207,6 +209,35 @@ def test_other_values_of_a_tested_patient_change_no_classifier_of_others() -> No
     odd = table.copy()
     odd.loc[0, list(FEATURES)] = 1e4
     assert abs(area(odd, "combat") - area(table, "combat")) < 0.1
+
+
+def test_the_interval_of_a_distance_is_that_of_other_patients() -> None:
+    """Simulated truth: distances of other patients of the same two groups."""
+    rng = np.random.default_rng(5)
+    shift = rng.normal(0, 1, 30)
+    found = []
+    for _ in range(150):
+        values = rng.normal(size=(16, 30)) + np.repeat([[0.0], [1.0]], 8, axis=0) * shift
+        rows = PatientRows(
+            tuple(f"f{i}" for i in range(30)), values, tuple(f"p{i}" for i in range(16)),
+            ("a",) * 8 + ("b",) * 8, (1,) * 16,
+        )  # fmt: skip
+        (distance,) = distances({"source": rows}, "b", ["a", "b"])
+        found.append((distance.low, distance.median, distance.high))
+    low, median, high = np.transpose(found)
+    truth = float(np.mean(median))
+    assert np.all((low <= median) & (median <= high))
+    assert 0.9 < np.mean((low <= truth) & (truth <= high)) <= 1
+    assert np.mean(high - low) < 6 * np.std(median)
+
+
+def test_the_verdict_says_what_it_stands_on(reported: StudyReport) -> None:
+    (region,) = reported.regions
+    told = reported.compared(region.region)
+    assert told.startswith("0 of 3 groups, 0 of ")
+    assert "fewer than 5 patients" in told
+    assert told in reported.summary()
+    assert "nothing is told of relapse" in reported.summary() or not region.why_no_outcome
 
 
 def test_travelers_give_paired_figures() -> None:

@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pydicom.uid import JPEGLSLossless
 
 import cvsct
-from cvsct.core.errors import CvsctError, StoppedError, UsageError
+from cvsct.core.errors import CvsctError, StoppedError, TrainingError, UsageError
 from cvsct.core.locks import file_lock
 from cvsct.io.masks import read_label_masks
 from cvsct.io.nifti.header import is_nifti
@@ -339,6 +339,78 @@ def test_a_series_whose_files_are_lost_is_named_and_nothing_of_it_thrown_away(
     again(study)
     assert model_times(study) == models
     assert made(study, "harmonized") == made(quick_done, "harmonized")
+
+
+def test_a_model_stays_until_the_next_one_is_whole(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = model_times(mine)
+    set_option(mine, "seed = 0", "seed = 1")  # what models are trained with
+
+    def fail(*_: object, **__: object) -> None:
+        raise TrainingError("nothing to learn")
+
+    monkeypatch.setattr("cvsct.study.models.train", fail)
+    result = cvsct.run_study(mine, workers=1)
+    assert set(result.failed_models.values()) == {"nothing to learn"}
+    assert model_times(mine) == before
+    monkeypatch.undo()
+    assert not cvsct.run_study(mine, workers=1).failed_models
+    after = model_times(mine)
+    assert all(after[name] != before[name] for name in before)
+    assert not list((mine / "models").glob(".*.new*"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('method = "histogram"', 'method = "histogran"', "did you mean 'histogram'"),
+        ('method = "histogram"', 'method = "pix2pix"', "no method|learns from pairs"),
+        ('method = "histogram"', 'method = "choe-cnn"', "learns from pairs"),
+        ("settings = {  }", "settings = { sead = 1 }", "sead"),
+    ],
+)
+def test_a_method_that_is_none_is_refused_before_anything_is_removed(
+    mine: Path, old: str, new: str, message: str
+) -> None:
+    before = mtimes(mine)
+    set_option(mine, old, new)
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=message):
+            cvsct.run_study(mine, dry_run=dry_run)
+    toml = mine / "plan.toml"
+    assert {path: t for path, t in mtimes(mine).items() if path != toml} == {
+        path: t for path, t in before.items() if path != toml
+    }
+
+
+def test_a_group_of_two_manufacturers_is_refused_with_its_line(mine: Path) -> None:
+    def change(row: dict[str, str]) -> None:
+        if row["group"] == REFERENCE:
+            row["group"] = THIN
+
+    edit_plan(mine, change)
+    set_option(mine, f'reference = "{REFERENCE}"', f'reference = "{CONVERTED}"')
+    with pytest.raises(UsageError, match=r"plan\.csv, line \d+: group .* has scans of .* and of"):
+        cvsct.run_study(mine)
+
+
+def test_a_dry_run_tells_what_would_be_done(planned: Planned, tmp_path: Path) -> None:
+    study = copy_study(planned.folder, tmp_path / "study")
+    result = cvsct.run_study(study, dry_run=True)
+    assert result.wanted() == (
+        f"{2 * COUNT} series would be harmonized or kept as they are, {COUNT} of the reference; "
+        f"2 models would be trained: {', '.join(result.new_models)}"
+    )
+    assert set(result.new_models) == {THIN, CONVERTED}
+
+
+def test_thickness_of_nifti_is_in_the_tables_of_features(done: Done) -> None:
+    table = wide(done.folder)
+    assert set(table[table["batch"] == CONVERTED]["thickness_mm"]) == {3.0}
+    assert set(table[(table["batch"] == THIN) & (table["stage"] == "source")]["thickness_mm"]) == {
+        1.5
+    }
 
 
 def test_a_study_none_of_whose_scans_is_there_is_an_error(mine: Path, places: Places) -> None:

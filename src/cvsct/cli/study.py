@@ -96,7 +96,7 @@ def plan(
         workers=workers, scheduler=scheduler, dry_run=is_dry_run(), progress=progress(),
         note=report_note,
     )  # fmt: skip
-    where = "nothing was written (--dry-run)" if is_dry_run() else f"{out / 'plan.html'}"
+    where = "only measurements were written (--dry-run)" if is_dry_run() else out / "plan.html"
     report_result(f"{made.summary()}\n{where}", made.to_json())
 
 
@@ -117,7 +117,7 @@ def run(
         study, workers=workers, shard=shard, scheduler=scheduler, dry_run=is_dry_run(),
         progress=progress(), note=report_note,
     )  # fmt: skip
-    said = "nothing was done (--dry-run)" if is_dry_run() else result.summary()
+    said = f"nothing was done (--dry-run); {result.wanted()}" if is_dry_run() else result.summary()
     report_result(said, result.to_json())
     problems = [(f"{each.row.path}: {each.reason}", ()) for each in result.failed]
     problems += [(f"{what}: {why}", ()) for what, why in result.failed_combat.items()]
@@ -129,6 +129,9 @@ def run(
 def report(
     study: Annotated[Path, STUDY],
     outcome: Annotated[str, typer.Option(help="A column of the table of patients.")] = "",
+    min_patients: Annotated[
+        int, typer.Option(min=2, help="Fewest patients of a group whose features are compared.")
+    ] = 5,
     permutations: Annotated[int, typer.Option(min=19, help="Permutations behind chance.")] = 999,
     seed: Annotated[int, typer.Option(min=0, help="Seed of permutations and folds.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for one per core.")] = 0,
@@ -142,7 +145,8 @@ def report(
 
     add_inputs(study)
     made = report_study(
-        study, outcome=outcome, permutations=permutations, seed=seed, workers=workers,
-        scheduler=scheduler, dry_run=is_dry_run(), progress=progress(), note=report_note,
+        study, outcome=outcome, min_patients=min_patients, permutations=permutations,
+        seed=seed, workers=workers, scheduler=scheduler, dry_run=is_dry_run(),
+        progress=progress(), note=report_note,
     )  # fmt: skip
     report_result(made.summary(), made.to_json())

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from cvsct.study.kernels import kernel_class
 from cvsct.study.series import StudySeries
 
+CHOSEN = ("chosen of", "the only series")
+"""First words of the reason of a series that is used."""
+
 
 class ChoiceRules(BaseModel):
     """Rules by which one series is chosen of several of one patient on one scanner.
@@ -73,9 +76,7 @@ def choose_series(series: Sequence[StudySeries], rules: ChoiceRules) -> list[Cho
             choices.append(Choice(each, False, unfit[id(each)]))
         elif id(each) in chosen:
             others = len(best[id(each)]) - 1
-            reason = (
-                f"chosen of {others + 1} series of this patient" if others else "the only series"
-            )
+            reason = f"{CHOSEN[0]} {others + 1} series of this patient" if others else CHOSEN[1]
             choices.append(Choice(each, True, f"{reason} on this scanner"))
         else:
             key = each.patient, each.acquisition.scanner, each.site

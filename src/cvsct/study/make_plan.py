@@ -13,13 +13,14 @@ from cvsct.core.files import refuse_existing, refuse_missing
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.slice_average import is_thickness
 from cvsct.core.text import did_you_mean
-from cvsct.methods.registry import find_method
+from cvsct.io.nifti.header import is_nifti
 from cvsct.study.choice import Choice, choose_series
 from cvsct.study.groups import Differences, StudyGroup, group_series
 from cvsct.study.jobs import Where
 from cvsct.study.measure import MeasuredProfiles, measure_all, measure_item
-from cvsct.study.options import StudyOptions, make_options, read_rules
-from cvsct.study.plan import PlanRow, StudyPlan, groups_of, is_study
+from cvsct.study.options import StudyOptions, check_method, make_options, read_rules
+from cvsct.study.patients import read_patients
+from cvsct.study.plan import EARLIER, PlanRow, StudyPlan, groups_of, is_study
 from cvsct.study.plan_page import write_page
 from cvsct.study.reference import cannot_reach, common_thickness, propose_reference
 from cvsct.study.series import StudyCensus, StudySeries, take_census
@@ -29,7 +30,7 @@ def plan_study(
     scans: Path | str,
     out: Path | str,
     *,
-    masks: Sequence[Path | str] = (),
+    masks: Path | str | Sequence[Path | str] = (),
     mask_pattern: str = "",
     table: Path | str | None = None,
     patients: Path | str | None = None,
@@ -53,7 +54,7 @@ def plan_study(
     Args:
         scans: folder of the scans of all scanners, DICOM or NIfTI.
         out: folder of the study.
-        masks: files or folders of masks; empty for masks among the scans.
+        masks: file or folder of masks, or several; empty for masks among the scans.
         mask_pattern: pattern of the masks' paths, as in `extract_features`.
         table: CSV file that tells the scanners of NIfTI scans: `path`, `manufacturer`, `model`,
             `kernel`, `kvp`, `thickness_mm`, `contrast`, `patient`, `site`.
@@ -66,7 +67,7 @@ def plan_study(
             them from, of this study or another one.
         workers: number of processes; 0 for one per core.
         scheduler: address of a Dask scheduler whose workers measure the series.
-        dry_run: write nothing but the measurements.
+        dry_run: write nothing but the measurements in `out`.
         progress: called with `(task, done, total)` as the work proceeds.
         note: called with each remark that the user should read.
 
@@ -87,6 +88,7 @@ def plan_study(
     folder = Path(out)
     root = Path(scans)
     need_extra("evaluate", "study")
+    masks = [masks] if isinstance(masks, Path | str) else list(masks)
     refuse_missing(root, *map(Path, masks), Path(table) if table else None,
                    Path(patients) if patients else None)  # fmt: skip
     if folder.resolve().is_relative_to(root.resolve()):
@@ -105,9 +107,13 @@ def plan_study(
         **given,
         **({"method": method} if method else {}),
     })  # fmt: skip
-    find_method(options.method)
+    check_method(options)
+    if patients:
+        read_patients(Path(patients))
     plan = make_plan(folder, options, Where(workers, scheduler), note, progress)
     if not dry_run:
+        for path in plan.keep_earlier():
+            note(f"{path.name} of before is in {path.name}{EARLIER}")
         plan.write()
         write_page(plan)
     return plan
@@ -180,7 +186,7 @@ def make_plan(
     }
     group_of = {series.key: group.name for group in groups for series in group.members}
     rows = [*_rows(choices, group_of, reasons, scans), *_file_rows(census, scans)]
-    for remark in _remarks(rows, chosen):
+    for remark in _remarks(rows, chosen, options.features.label_names):
         note(remark)
     spacing = _spacing(reference, thickness_mm) if thickness_mm else 0.0
     planned = options.model_copy(
@@ -291,8 +297,14 @@ def relative(path: Path, root: Path) -> str:
     return full.relative_to(base).as_posix() if full.is_relative_to(base) else str(full)
 
 
-def _remarks(rows: Sequence[PlanRow], chosen: Sequence[StudySeries]) -> list[str]:
-    """What a reader of the plan should know."""
+def _remarks(
+    rows: Sequence[PlanRow], chosen: Sequence[StudySeries], label_names: Mapping[str, str]
+) -> list[str]:
+    """What a reader of the plan should know.
+
+    Args:
+        label_names: names of the numbers in NIfTI masks.
+    """
     remarks = []
     used = [row for row in rows if row.used]
     groups: dict[str, set[str]] = {}
@@ -310,6 +322,20 @@ def _remarks(rows: Sequence[PlanRow], chosen: Sequence[StudySeries]) -> list[str
         remarks.append(
             f"pixels of {min(pixels):g} to {max(pixels):g} mm: set resampledPixelSpacing in the "
             "radiomics settings ([features] settings)"
+        )
+    unnamed = [s for s in chosen if s.is_nifti and not s.acquisition.manufacturer]
+    if unnamed:
+        remarks.append(
+            f"{len(unnamed)} NIfTI series name no scanner, and their patients are taken from "
+            "their file names; tell both in a table (--table)"
+        )
+    numbered = [s for s in chosen if any(is_nifti(mask.path) for mask in s.masks)]
+    named = [s for s in chosen if any(not is_nifti(mask.path) for mask in s.masks)]
+    if numbered and named and not label_names:
+        remarks.append(
+            f"the regions of {len(numbered)} series are numbers in NIfTI masks, those of "
+            f"{len(named)} series have names in DICOM masks, so they are not compared with each "
+            "other; name the numbers: --label 1=NAME, or label_names in plan.toml"
         )
     unmasked = sum(not series.masks for series in chosen)
     if unmasked and unmasked < len(chosen):

@@ -119,8 +119,6 @@ def train_models(
             continue
         if state != "new":
             note(f"{plan.group}: its model is trained again: {state}")
-        if plan.folder.exists() and not (state == "new" and _is_begun(plan.folder)):
-            shutil.rmtree(plan.folder)
         try:
             _train(plan, options, progress)
         except StoppedError:
@@ -132,14 +130,35 @@ def train_models(
 
 
 def _train(plan: ModelPlan, options: StudyOptions, progress: Progress) -> None:
-    plan.folder.parent.mkdir(parents=True, exist_ok=True)
-    write_json(_record(plan.folder), training_config(options))
+    """Train a model; an earlier one stays in its place until the new one is whole."""
+    place = plan.folder.with_name(f".{plan.group}.new")
+    config = training_config(options)
+    if _config(place) != config and place.exists():
+        shutil.rmtree(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_json(_record(place), config)
+
+    def progress_of_group(task: str, done: int, total: int) -> None:
+        progress(f"{plan.group}: {task}", done, total)
+
     train(
-        options.method, plan.source, plan.target, plan.folder, preset=options.preset,
+        options.method, plan.source, plan.target, place, preset=options.preset,
         settings=options.settings, seed=options.seed, max_minutes=options.max_minutes or None,
-        resume=_is_begun(plan.folder), allow=options.allow,
-        progress=progress, note=no_note, census=no_note,
+        resume=_is_begun(place), allow=options.allow,
+        progress=progress_of_group, note=no_note, census=no_note,
     )  # fmt: skip
+    if plan.folder.exists():
+        shutil.rmtree(plan.folder)
+    _record(place).replace(_record(plan.folder))
+    place.replace(plan.folder)
+
+
+def _config(folder: Path) -> Any:
+    """What the model in a folder was to be trained with; None where that is not known."""
+    try:
+        return json.loads(_record(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _is_begun(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cvsct.core.errors import UsageError
 from cvsct.core.text import did_you_mean
+from cvsct.methods.registry import find_method
 from cvsct.study.choice import ChoiceRules
 from cvsct.study.groups import GroupRules
 from cvsct.study.reference import ReachRules
@@ -157,6 +158,18 @@ def make_options(values: Mapping[str, Any]) -> StudyOptions:
         return StudyOptions.model_validate(values)
     except ValidationError as error:
         raise UsageError(_explained(error)) from None
+
+
+def check_method(options: StudyOptions) -> None:
+    """Check the method, its preset and its settings, before anything is done.
+
+    Raises:
+        UsageError: if one does not exist, with the nearest one, or the method needs pairs.
+    """
+    method = find_method(options.method)
+    if method.kind == "paired":
+        raise UsageError(f"method {method.name} learns from pairs; a study's scans are unpaired")
+    method.configure(options.preset, {**method.settings, **options.settings})
 
 
 def write_toml(options: StudyOptions, groups: Mapping[str, str]) -> str:

@@ -15,11 +15,16 @@ from cvsct.core.names import portable_name
 from cvsct.core.slice_average import is_thickness
 from cvsct.core.text import columns, did_you_mean
 from cvsct.core.volume import Acquisition
+from cvsct.guard.input_check import vendor
 from cvsct.io.nifti.header import is_nifti
-from cvsct.study.options import StudyOptions, read_toml, write_toml
+from cvsct.study.choice import CHOSEN
+from cvsct.study.options import StudyOptions, check_method, read_toml, write_toml
 from cvsct.study.reference import Proposal
 
 PLAN_TABLE, PLAN_OPTIONS, PLAN_PAGE = "plan.csv", "plan.toml", "plan.html"
+EARLIER = ".earlier"
+"""Suffix of a file of an earlier plan that another one has replaced."""
+
 SEPARATOR = ";"
 """Between several masks in a cell."""
 
@@ -72,6 +77,12 @@ class PlanRow:
     def used(self) -> bool:
         """Whether the series is in the study."""
         return self.use == "yes"
+
+    @property
+    def why_left_out(self) -> str:
+        """Why it is not in the study, without what names a file, a series or a patient."""
+        by_hand = self.reason.startswith(CHOSEN)  # whatever the plan said, it is not used
+        return "left out by hand in plan.csv" if by_hand else short_reason(self.reason)
 
     @property
     def acquisition(self) -> Acquisition:
@@ -144,12 +155,29 @@ class StudyPlan:
         own, wanted = row.thickness_mm, self.options.thickness_mm
         return bool(own and wanted) and not is_thickness(own, wanted)
 
+    def keep_earlier(self) -> list[Path]:
+        """Keep files of an earlier plan that this one would replace by other content.
+
+        Returns:
+            The files; what they held is beside them, under their names with `EARLIER`.
+        """
+        kept = []
+        for name, content in self._files().items():
+            path = self.folder / name
+            if path.exists() and path.read_text(encoding="utf-8-sig") != content:
+                path.replace(path.with_name(f"{name}{EARLIER}"))
+                kept.append(path)
+        return kept
+
+    def _files(self) -> dict[str, str]:
+        about = {group.name: _about(group) for group in self.groups}
+        return {PLAN_TABLE: _csv(self.rows), PLAN_OPTIONS: write_toml(self.options, about)}
+
     def write(self) -> None:
         """Write `plan.csv` and `plan.toml`; the table holds patients' identifiers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / PLAN_TABLE, _csv(self.rows), private=True)
-        about = {group.name: _about(group) for group in self.groups}
-        write_atomic(self.folder / PLAN_OPTIONS, write_toml(self.options, about), private=True)
+        for name, content in self._files().items():
+            write_atomic(self.folder / name, content, private=True)
 
     def summary(self) -> str:
         """Groups, reference and what was left out, for a terminal."""
@@ -170,7 +198,7 @@ class StudyPlan:
                  " / ".join(group.protocols[:2]), to_reference)
             )  # fmt: skip
         reasons = self.proposal.reasons if self.proposal else ()
-        left = Counter(short_reason(row.reason) for row in self.rows if not row.used)
+        left = Counter(row.why_left_out for row in self.rows if not row.used)
         lines = [columns(table), f"reference: {self.reference}", *(f"  {r}" for r in reasons)]
         lines += [f"left out: {count} x {reason}" for reason, count in left.most_common()]
         return "\n".join(lines)
@@ -249,6 +277,9 @@ def read_plan(folder: Path) -> StudyPlan:
     """
     options = read_toml(folder / PLAN_OPTIONS)
     rows = _read_table(folder / PLAN_TABLE)
+    if "mixed-scanners" not in options.allow:
+        _refuse_mixed(rows, folder / PLAN_TABLE)
+    check_method(options)
     groups = groups_of(rows, {})
     names = [group.name for group in groups]
     if not names:
@@ -259,6 +290,26 @@ def read_plan(folder: Path) -> StudyPlan:
             f"{did_you_mean(options.reference, names)}choose one of {', '.join(names)}"
         )
     return StudyPlan(folder, options, tuple(rows), tuple(groups))
+
+
+def _refuse_mixed(rows: Sequence[PlanRow], path: Path) -> None:
+    """Refuse a group of several manufacturers, which no model could learn from.
+
+    Raises:
+        UsageError: naming the first line of another manufacturer.
+    """
+    first: dict[str, PlanRow] = {}
+    for number, row in enumerate(rows, start=2):
+        if not row.used or not row.manufacturer:
+            continue
+        other = first.setdefault(row.group, row)
+        if vendor(row.manufacturer) != vendor(other.manufacturer):
+            raise UsageError(
+                f"{path}, line {number}: group {row.group!r} has scans of "
+                f"{one_line(row.manufacturer)} and of {one_line(other.manufacturer)}, of which a "
+                "model would learn the mean; give each a group of its own, or set allow = "
+                '["mixed-scanners"] in plan.toml'
+            )
 
 
 def _read_table(path: Path) -> list[PlanRow]:

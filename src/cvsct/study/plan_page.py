@@ -12,7 +12,7 @@ from cvsct.core.files import write_atomic
 from cvsct.evaluation.report.page import Section
 from cvsct.evaluation.report.templates import render
 from cvsct.evaluation.table import Table
-from cvsct.study.plan import PLAN_PAGE, PlanRow, StudyPlan, short_reason
+from cvsct.study.plan import PLAN_PAGE, PlanRow, StudyPlan
 
 HOW = (
     "One series a patient and scanner, by the rules of plan.toml ([choice]); the first rule in "
@@ -123,7 +123,7 @@ def _left_out(rows: tuple[PlanRow, ...]) -> Table:
     counts: dict[str, Counter[str]] = {"series": Counter(), "files": Counter()}
     for row in rows:
         if not row.used:
-            counts["series" if row.series_uid else "files"][short_reason(row.reason)] += 1
+            counts["series" if row.series_uid else "files"][row.why_left_out] += 1
     listed = [
         (reason, what, str(count))
         for what, of_kind in counts.items()

@@ -32,6 +32,7 @@ from cvsct.study.agreement import (
 )
 from cvsct.study.images import GroupImages, measure_images
 from cvsct.study.jobs import Where
+from cvsct.study.patients import read_patients
 from cvsct.study.plan import PlanRow, StudyPlan, read_plan
 from cvsct.study.prepare import only_series
 from cvsct.study.run import STATUS
@@ -108,8 +109,27 @@ class StudyReport:
     path: Path
 
     def summary(self) -> str:
-        """Verdicts and the page, for a terminal."""
-        return f"{self.groups.summary()}\n{self.path}"
+        """Verdicts, what cannot be told of the outcome, and the page, for a terminal."""
+        lines = [f"{region}: {self.compared(region)} {judged.text}"
+                 for region, judged in self.groups.verdicts.items()]  # fmt: skip
+        lines += [f"{region.region}: nothing is told of {self.outcome}: {region.why_no_outcome}"
+                  for region in self.regions if region.why_no_outcome]  # fmt: skip
+        return "\n".join([*lines, str(self.path)])
+
+    def compared(self, region: str) -> str:
+        """A sentence on the groups and patients that the figures of a region stand on."""
+        own = next(figures for figures in self.groups.regions if figures.region == region)
+        patients = {line.row.patient for line in self.series if line.row.group in own.groups}
+        n_groups = len({line.row.group for line in self.series})
+        n_patients = len({line.row.patient for line in self.series})
+        others = "" if len(own.groups) == n_groups else (
+            f"; the others have fewer than {self.groups.settings.min_patients} patients with this "
+            "region in every stage"
+        )  # fmt: skip
+        return (
+            f"{len(own.groups)} of {n_groups} groups, {len(patients) if own.groups else 0} of "
+            f"{n_patients} patients{others}."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All figures, without patients."""
@@ -143,6 +163,7 @@ def report_study(
     study: Path | str,
     *,
     outcome: str = "",
+    min_patients: int = FEWEST,
     permutations: int = 999,
     seed: int = 0,
     workers: int = 0,
@@ -156,7 +177,9 @@ def report_study(
     Args:
         study: the study's folder.
         outcome: a column of the table of patients, with two values: shares of variance by outcome,
-            and areas under the ROC curve of classifiers of the pooled patients.
+            and areas under the ROC curve of classifiers of the pooled patients, if ten patients of
+            the groups compared have each.
+        min_patients: fewest patients of a group whose features are compared.
         permutations: permutations behind the shares of variance.
         seed: seed of all that is random.
         workers: number of processes; 0 for one per core.
@@ -190,18 +213,17 @@ def report_study(
     patients_path = Path(plan.options.patients) if plan.options.patients else None
     refuse_missing(patients_path)
     table = read_table(table_path)
-    patients = read_table(patients_path) if patients_path else None
+    patients = read_patients(patients_path) if patients_path else None
     if outcome:
         _refuse_other_outcome(patients, outcome, patients_path)
     lines = _read_status(plan)
     images = measure_images(plan, _files(plan, lines), Where(workers, scheduler), progress)
-    fewest = max(plan.options.combat.min_patients, FEWEST)
     _refuse_other_run(table, lines)
     done = [line.row.series_uid for line in lines if line.status != "failed"]
     kept = table[table["batch"].isin(_finished(lines)) & table["series_uid"].isin(done)]
     groups = evaluate_groups(
         kept, "batch", covariates=plan.options.combat.covariates, patients=patients,
-        min_patients=fewest, permutations=permutations, seed=seed, progress=progress,
+        min_patients=min_patients, permutations=permutations, seed=seed, progress=progress,
     )  # fmt: skip
     regions = tuple(
         _region(kept, region, plan, outcome, patients, permutations, seed)
@@ -329,7 +351,7 @@ def _region(
             why = str(error)
     return RegionAgreement(
         name,
-        tuple(distances(rows, reference, groups, seed)) if reference else (),
+        tuple(distances(rows, reference, groups)) if reference else (),
         not_harmonized(rows["source"], rows[after], seed),
         paired,
         found,
@@ -356,5 +378,5 @@ def _by_outcome(
     own["outcome of the study"] = [f"{outcome} {value}" for value in told]
     own = own[[value is not None and value == value for value in told]]  # noqa: PLR0124
     return evaluate_groups(
-        own, "outcome of the study", permutations=permutations, min_patients=5, seed=seed
+        own, "outcome of the study", permutations=permutations, min_patients=FEWEST, seed=seed
     )

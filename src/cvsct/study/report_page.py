@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 
+from cvsct import __version__
 from cvsct.evaluation.groups.result import GroupEvaluation
 from cvsct.evaluation.groups.signal_kept import StageAuc
 from cvsct.evaluation.report import figures
@@ -17,8 +18,8 @@ from cvsct.evaluation.report.plots import embedded
 from cvsct.evaluation.report.templates import render
 from cvsct.evaluation.table import Table
 from cvsct.study.images import AFTER, BEFORE, quartiles
-from cvsct.study.plan import PlannedGroup, short_reason
-from cvsct.study.report import RegionAgreement, StudyReport
+from cvsct.study.plan import PlannedGroup
+from cvsct.study.report import RegionAgreement, SeriesLine, StudyReport
 
 CITATIONS = (
     "Features: van Griethuysen JJM et al. Computational radiomics system to decode the "
@@ -35,7 +36,11 @@ def report_html(report: StudyReport) -> str:
     """The page."""
     verdicts = [("", "Cohort", _cohort_text(report))]
     verdicts += [
-        ("unclear" if judged.kind in ("at chance", "smaller") else "", region, judged.text)
+        (
+            "unclear" if judged.kind in ("at chance", "smaller") else "",
+            f"Region {region}",
+            f"{report.compared(region)} {judged.text}",
+        )
         for region, judged in report.groups.verdicts.items()
     ]
     sections = [
@@ -46,7 +51,7 @@ def report_html(report: StudyReport) -> str:
         sections.append(_region_section(report, region, number))
     failed = [line for line in report.series if line.status == "failed"]
     notes = [f"{count} series failed: {reason.rstrip('.')}" for reason, count in
-             Counter(line.reason.rsplit(": ", 1)[-1] for line in failed).most_common()]  # fmt: skip
+             Counter(_without_path(line) for line in failed).most_common()]  # fmt: skip
     notes += [f"{region.region}: no figures by outcome: {region.why_no_outcome}"
               for region in report.regions if region.why_no_outcome]  # fmt: skip
     notes += [note.rstrip(".") for note in report.groups.notes]
@@ -59,6 +64,12 @@ def report_html(report: StudyReport) -> str:
         sections=sections,
         how=(*methods_text(report), *CITATIONS),
     )
+
+
+def _without_path(line: SeriesLine) -> str:
+    """Why a series failed, without the file that it begins with."""
+    first, _, rest = line.reason.partition(": ")
+    return rest if rest and ("/" in first or "." in first) else line.reason
 
 
 def report_tables(report: StudyReport) -> list[Table]:
@@ -97,7 +108,7 @@ def _cohort_tables(report: StudyReport) -> list[Table]:
                 ", ".join(f"{kind} {count}" for kind, count in verdicts.most_common()),
             )
         )  # fmt: skip
-    left = Counter(short_reason(row.reason) for row in plan.rows if not row.used and row.series_uid)
+    left = Counter(row.why_left_out for row in plan.rows if not row.used and row.series_uid)
     groups = Table(
         "study_groups", "Groups", "Series by group; the reference is marked. Guard: verdict of the "
         "model's guard on each scan.",
@@ -231,7 +242,8 @@ def _distance_table(region: RegionAgreement) -> Table:
     return Table(
         f"distance_{region.region}", "Distance to the reference",
         "Median over features of the absolute standardized difference to the reference, 95 % "
-        "interval over patients; it is not 0 where scanners agree, for patients differ.",
+        "interval over patients (jackknife); it is not 0 where scanners agree, for patients "
+        "differ.",
         ("group", "patients", *stages),
         tuple((group, str(n), *(cells.get((group, stage), "") for stage in stages))
               for group, n in patients.items()),
@@ -267,7 +279,7 @@ def _outcome_table(region: RegionAgreement) -> Table:
     by_group = "; ".join(f"{name} {without}, {having}" for name, (without, having) in
                          found.by_group.items())  # fmt: skip
     return Table(
-        f"outcome_{region.region}", f"Outcome: {found.outcome}",
+        f"outcome_{region.region}", f"Outcome: column {found.outcome}",
         f"Area under the ROC curve of a classifier of the pooled patients ({found.patients[0]} "
         f"without, {found.patients[1]} with{unknown}), tested on unseen ones; ComBat is fitted "
         "without them too. Within groups: patients are compared with those of their own group "
@@ -306,7 +318,8 @@ def _by_outcome_table(
     )  # fmt: skip
     return Table(
         f"variance_by_outcome_{region.region}", f"Share of variance by {outcome}",
-        f"Mean omega squared of the outcome over features; n = {len(own.group)} patients.",
+        f"Mean omega squared of the outcome over features; n = {len(own.group)} rows, one a "
+        "patient and group.",
         ("stage", "share", "95th percentile of chance", "p"), rows,
     )  # fmt: skip
 
@@ -320,7 +333,9 @@ def _remaining_table(region: RegionAgreement) -> Table | None:
         f"Features that did not harmonize: {len(found.features)} of {found.tested}",
         "Omega squared of the group, .06 or more after harmonization and in most of 200 resamples "
         "of four fifths of the patients; frequency: share of these. Where groups are exchanged "
-        f"between patients, {found.by_chance:.0f} are found on average. No outcome was looked at.",
+        f"between patients, {found.by_chance:.0f} are found on average, so that "
+        f"{'no more than chance gives' if len(found.features) <= found.by_chance else 'more'} "
+        "were found here. No outcome was looked at.",
         ("feature", "before", "after", "frequency"),
         tuple((each.feature, f"{each.before:.2f}", f"{each.after:.2f}", f"{each.frequency:.0%}")
               for each in found.features),
@@ -339,21 +354,34 @@ def methods_text(report: StudyReport) -> list[str]:
         else ""
     )
     reference = next(group for group in plan.groups if group.name == plan.reference)
+    modeled = [group for group in plan.groups if group.name != plan.reference
+               and any(line.row.group == group.name and line.status == "harmonized"
+                       for line in report.series)]  # fmt: skip
+    failed = sum(line.status == "failed" for line in report.series)
+    compared = {name for region in report.groups.regions for name in region.groups}
+    n_batches = len({line.row.group for line in report.series})
+    own = options.combat
     return [
-        f"Methods. {used} series of {patients} patients were grouped by scanner, kernel, tube "
-        "voltage, slice thickness and contrast agent; groups of one manufacturer and kernel whose "
-        f"noise and sharpness agreed were merged, which left {len(plan.groups)} groups. The "
-        f"reference was {_protocol(reference)} ({reference.n_patients} patients).{thickness} For "
-        f"each other group a model ({options.method}) was trained on its scans and the "
-        "reference's, unpaired and without regard to any outcome, and its scans were rewritten by "
-        "it (cvsct, research use only). Features were measured before and after in the same "
-        "regions. "
-        "ComBat was fitted with the group as batch"
-        + (f" and {', '.join(options.combat.covariates)} as covariates" if
-           options.combat.covariates else "")
-        + ", before and after harmonization. Shares of variance are partial omega squared with "
-        "permutations of patients' residuals; identification is by a linear discriminant on ranks "
-        "with all scans of a patient in one fold; intervals are over patients.",
+        f"Methods. {used} series of {patients} patients were put into {len(plan.groups)} groups by "
+        "scanner, kernel, tube voltage, slice thickness, contrast agent and measured noise and "
+        "sharpness; the groups, and what was merged, split, joined or changed by hand, are listed "
+        f"in plan.csv. The reference was {_protocol(reference)} ({reference.n_patients} patients)."
+        f"{thickness} For {len(modeled)} groups a model ({options.method}, cvsct {__version__}) "
+        "was trained on their scans and the reference's, unpaired and without regard to any "
+        "outcome"
+        + (", without patients who were scanned in several groups where enough others were left"
+           if options.hold_out else "")
+        + ", and their scans were rewritten by it (research use only)"
+        + (f"; {failed} series failed and are in no figure" if failed else "")
+        + ". Features were measured before and after in the same regions, by the parameters of "
+        "settings.yaml. ComBat was fitted with the group as batch to groups of at least "
+        f"{own.min_patients} patients"
+        + (f" and {', '.join(own.covariates)} as covariates" if own.covariates else "")
+        + f", before and after harmonization. {len(compared)} of {n_batches} groups, those of at "
+        f"least {report.groups.settings.min_patients} patients, were compared. Shares of variance "
+        f"are partial omega squared with {report.groups.settings.permutations} permutations of "
+        "patients' residuals; identification is by a linear discriminant on ranks with all scans "
+        "of a patient in one fold; intervals are over patients.",
     ]  # fmt: skip
 
 

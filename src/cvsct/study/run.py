@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +26,7 @@ from cvsct.core.progress import Note, Progress, log_note, no_note, silent
 from cvsct.core.resumable import PLAN, part_of
 from cvsct.inference.cohort.shards import Shard
 from cvsct.inference.streaming import Outcome, folder_name
+from cvsct.model.bundle import SUMS_FILE
 from cvsct.profile.file import SUFFIX, profile_bytes
 from cvsct.study.disk import refuse_full_disk
 from cvsct.study.jobs import Where, work_on_all
@@ -43,7 +45,14 @@ from cvsct.study.prepare import (
     planned_series,
     read_json,
 )
-from cvsct.study.tables import FEATURES, StudyScan, measure_features, with_combat, write_tables
+from cvsct.study.tables import (
+    FEATURES,
+    StudyScan,
+    measure_features,
+    uneven_regions,
+    with_combat,
+    write_tables,
+)
 
 HARMONIZED = "harmonized"
 """Folder of the harmonized series in the study's, a folder a group."""
@@ -93,6 +102,7 @@ class StudyResult:
         failed_combat: reason of each region name that ComBat could not be fitted for.
         n_rows: number of rows of the table of features.
         complete: whether the tables were written; a shard writes none until all are done.
+        new_models: of a dry run, the groups whose model would be trained.
     """
 
     folder: Path
@@ -101,11 +111,21 @@ class StudyResult:
     failed_combat: Mapping[str, str] = field(default_factory=dict)
     n_rows: int = 0
     complete: bool = True
+    new_models: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[SeriesStatus, ...]:
         """Series that were not harmonized."""
         return tuple(each for each in self.series if each.status == "failed")
+
+    def wanted(self) -> str:
+        """A line on what a dry run found to be done."""
+        counts = Counter(each.status for each in self.series)
+        return (
+            f"{counts['harmonized']} series would be harmonized or kept as they are, "
+            f"{counts['reference']} of the reference; {len(self.new_models)} models would be "
+            f"trained{': ' if self.new_models else ''}{', '.join(self.new_models)}"
+        )
 
     def summary(self) -> str:
         """A line on what was done."""
@@ -186,7 +206,10 @@ def run_study(
             SeriesStatus(row, "reference" if row.group == plan.reference else "harmonized")
             for row in (each.row for each in series)
         )
-        return StudyResult(folder, wanted, complete=False)
+        groups = dict.fromkeys(each.row.group for each in series)
+        new = tuple(name for name in groups if name != plan.reference
+                    and not (folder / MODELS / name / SUMS_FILE).exists())  # fmt: skip
+        return StudyResult(folder, wanted, complete=False, new_models=new)
     manifest = Manifest("study run", plan.options.model_dump(mode="json"))
     with _locked(folder, part):
         run = _Run(plan, series, where, part, progress, note)
@@ -211,6 +234,8 @@ def run_study(
             table = measure_features(
                 list(scans.values()), plan.reference, plan.options, folder, where, note, progress
             )
+        for remark in uneven_regions(table):
+            note(remark)
         with manifest.timed("combat"):
             table, failed_combat = with_combat(table, folder, plan.options, note)
         write_tables(table, folder)

@@ -130,7 +130,7 @@ def take_census(
         UsageError: if a path does not exist, or the table has other columns or names other files.
         SeriesError: if there is no series.
     """
-    told = _read_table(table, scans) if table is not None else {}
+    told = _read_table(table, scans, note) if table is not None else {}
     contents = catalog(scans)
     for remark in contents.notes:
         note(remark)
@@ -189,8 +189,8 @@ def _first_folder(file: Path, scans: Path) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
-def _read_table(path: Path, scans: Path) -> dict[str, dict[str, str]]:
-    """Rows of a table of scanners by the path of the scan.
+def _read_table(path: Path, scans: Path, note: Note) -> dict[str, dict[str, str]]:
+    """Rows of a table of scanners by the path of the scan; files that are not there are noted.
 
     Raises:
         UsageError: naming the line.
@@ -209,6 +209,7 @@ def _read_table(path: Path, scans: Path) -> dict[str, dict[str, str]]:
         near = did_you_mean(unknown[0], TABLE_COLUMNS) if unknown else ""
         raise UsageError(f"{path}: {wrong}; {near}it may have {', '.join(TABLE_COLUMNS)}")
     by_path: dict[str, dict[str, str]] = {}
+    absent: list[str] = []
     for line, row in rows:
         values = {name: (row.get(name) or "").strip() for name in names}
         where = f"{path}, line {line}"
@@ -217,13 +218,22 @@ def _read_table(path: Path, scans: Path) -> dict[str, dict[str, str]]:
                 _positive(values[name], f"{where}: {name}")
         if values.get("contrast", "") not in ("", "yes", "no"):
             raise UsageError(f"{where}: contrast {values['contrast']!r}, expected yes, no or empty")
-        inside = values["path"] and ".." not in Path(values["path"]).parts
-        if not inside or not (scans / values["path"]).exists():
-            raise UsageError(f"{where}: {values['path']!r} is not under {scans}")
+        if not values["path"] or ".." in Path(values["path"]).parts:
+            raise UsageError(f"{where}: {values['path']!r} is no path under {scans}")
         name = Path(values["path"]).as_posix()
         if name in by_path:
             raise UsageError(f"{where}: {name!r} again; remove one of the two lines")
-        by_path[name] = values
+        if (scans / name).exists():
+            by_path[name] = values
+        else:
+            absent.append(f"{name} (line {line})")
+    if rows and not by_path:
+        raise UsageError(f"{path}: none of its files is under {scans}, the first is {absent[0]}")
+    if absent:
+        note(
+            f"{path.name}: {len(absent)} of its files are not there: {', '.join(absent[:3])}"
+            f"{', ...' if len(absent) > 3 else ''}"
+        )
     return by_path
 
 

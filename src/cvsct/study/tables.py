@@ -20,7 +20,7 @@ from cvsct.evaluation.cohort_table import (
     RESAMPLED,
     SOURCE,
     failed_rows,
-    read_table,
+    region_name,
 )
 from cvsct.evaluation.combat.harmonize_features import harmonize_features
 from cvsct.evaluation.features.cache import FeatureCache
@@ -32,6 +32,7 @@ from cvsct.io.mask_files import MaskFile
 from cvsct.io.scan_record import ScanGroup, ScanRecord, record_of
 from cvsct.study.jobs import Where
 from cvsct.study.options import StudyOptions
+from cvsct.study.patients import read_patients
 from cvsct.study.prepare import PreparedSeries, only_series
 
 FEATURES = "features"
@@ -104,6 +105,22 @@ def measure_features(
         return replace(table, rows=tuple(_completed(table.rows, scans, reference)))
 
 
+def uneven_regions(table: FeatureTable) -> list[str]:
+    """Remarks on regions that only some groups have, as masks that name one thing in two ways."""
+    groups: dict[str, set[str]] = {}
+    for row in table.rows:
+        groups.setdefault(region_name(str(row["region"])), set()).add(str(row["batch"]))
+    every = set().union(*groups.values())
+    return [
+        f"region {name!r} is in {len(own)} of {len(every)} groups alone "
+        f"({', '.join(sorted(own))}): "
+        "a region by another name elsewhere is not compared with it; [features] label_names names "
+        "the numbers of NIfTI masks"
+        for name, own in groups.items()
+        if len(groups) > 1 and own != every
+    ]
+
+
 def write_tables(table: FeatureTable, folder: Path) -> None:
     """Write the tables of a study and the parameter file that was used."""
     table.write(folder)
@@ -139,6 +156,7 @@ def _groups(
     of_thick: list[tuple[ScanRecord, Mapping[str, Any]]] = []
     if series.is_averaged:
         thick = _record_in(series.folder, series)
+        base |= {"thickness_mm": series.to_thickness_mm}
         of_thick = [(thick, {**base, "derived_uid": thick.own_uid, "stage": RESAMPLED})]
     if scan.harmonized is not None:
         made = _record_in(scan.harmonized, series)
@@ -172,7 +190,8 @@ def _cells(source: ScanRecord, series: PreparedSeries, settings_sha256: str) -> 
         "patient": row.patient, "study_uid": source.study_uid, "series_uid": row.series_uid,
         "derived_uid": "",
         "site": row.site, "stage": "", "scanner": row.acquisition.scanner, "kernel": row.kernel,
-        **({"kvp": row.kvp} if row.kvp else {}), "guard_verdict": "",
+        **({"kvp": row.kvp} if row.kvp else {}),
+        **({"thickness_mm": row.thickness_mm} if row.thickness_mm else {}), "guard_verdict": "",
         "settings_sha256": settings_sha256, "harmonized_to": "", "model_sha256": "",
         "batch": row.group,
     }  # fmt: skip
@@ -211,7 +230,7 @@ def with_combat(
         The table, and the reason of each region name and stage that could not be fitted.
     """
     frame = table.to_pandas()
-    patients = read_table(Path(options.patients)) if options.patients else None
+    patients = read_patients(Path(options.patients)) if options.patients else None
     small = _small_batches(frame, options.combat.min_patients)
     if small:
         note(
