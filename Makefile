@@ -29,7 +29,7 @@ lint: $(INSTALLED)
 test: lint
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Every goal of docs/reliability.md in full, an hour on two idle cores: a line of JSON each.
+# Every goal of docs/reference/reliability.md in full, an hour on two idle cores: a line of JSON each.
 FIGURES ?= faults.jsonl
 GOALS := kills workers disk_full mutated bombs hostile_tags identifiers geometries models outputs
 

@@ -1,7 +1,7 @@
 """Files of profiles: safetensors, with all that is no array as JSON in their header.
 
-docs/profiles.md is the format's page. A reader believes nothing: the size is bounded before
-anything is read, every name, type, shape and range is checked, and nothing is ever executed. The
+docs/reference/profiles.md is the format's page. A reader believes nothing: the size is bounded
+before anything is read, every name, type, shape and range is checked, and nothing is ever executed. The
 hash finds damage; whoever can write a profile can write its hash too.
 """
 
