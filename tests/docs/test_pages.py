@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "notebook").rglob("*.md")]
 )
@@ -28,11 +28,12 @@ def _named(page: Path) -> str:
 
 
 def _anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives a page's headings."""
-    headings = re.findall(
-        r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE
-    )
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """The anchors that GitHub, and the site likewise, gives a page's headings and public names."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return set(re.findall(r"^::: (\S+)$", text, re.MULTILINE)) | {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+    }
 
 
 def broken_links(page: Path) -> list[str]:
@@ -74,7 +75,8 @@ def test_every_picture_of_docs_and_notebook_is_shown_on_a_page() -> None:
     shown = {
         (page.parent / link).resolve() for page in PAGES for link in LINK.findall(page.read_text())
     }
-    pictures = [*(ROOT / "docs").rglob("*.png"), *(ROOT / "notebook").rglob("*.png")]
+    files = [*(ROOT / "docs").rglob("*"), *(ROOT / "notebook").rglob("*")]
+    pictures = [file for file in files if file.suffix in (".png", ".webp", ".svg")]
     assert pictures
     assert not sorted(_named(picture) for picture in pictures if picture.resolve() not in shown)
 
