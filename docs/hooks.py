@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"^<!-- (?:not run|run by|run in)\b.*?-->\n", re.MULTILINE | re.DOTALL)
+TEXT_THEN_LIST = re.compile(r"^((?![\s|#>]|- |\d+\. ).+)\n(?=(?:- |1\. ))", re.MULTILINE)
+"""A list right after a line of text, which is a list on GitHub and none to mkdocs."""
 SHOWN = {".md", ".png", ".webp", ".svg", ".json"}
 NOTICE = (
     '<p class="notebook">A page of the laboratory notebook: it tells the state of the day it was '
@@ -59,8 +61,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
             return f"[{text}]({address}/blob/main/{wanted})"
         return f"`{wanted}`" if text.strip("`") in wanted else f"{text} (`{wanted}`)"
 
+    def prose(part: str) -> str:
+        return LINK.sub(rewrite, TEXT_THEN_LIST.sub(r"\1\n\n", part))
+
     parts = FENCE.split(COMMENT.sub("", markdown))
-    text = "".join(part if part.startswith("```") else LINK.sub(rewrite, part) for part in parts)
+    text = "".join(part if part.startswith("```") else prose(part) for part in parts)
+    if "/" not in at:  # a section of its own: nothing to show beside it
+        page.meta.setdefault("hide", ["navigation"])
     if notebook:
         page.meta.setdefault("search", {"exclude": True})
         head, line, rest = text.partition("\n")
