@@ -44,6 +44,8 @@ def test_the_site_asks_no_other_server() -> None:
     settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert "font: false" in settings
     assert "- offline" in settings
+    assert "assets/iframe-worker.js" in settings, "without it the theme fetches one for the search"
+    assert (DOCS / "assets" / "iframe-worker.js").is_file()
     assert "http" not in settings
 
 
