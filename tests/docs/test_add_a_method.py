@@ -18,7 +18,7 @@ MODULE = "cvsct.methods.mean_shift"
 
 
 def test_the_method_of_the_page_works(
-    scans: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    few_slices: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, row, commands = (b for b in blocks_of(PAGE) if b.mark.startswith("run by"))
     file = tmp_path / "mean_shift.py"
@@ -33,7 +33,7 @@ def test_the_method_of_the_page_works(
     exec(compile(row.text, str(PAGE), "exec"), names)
     monkeypatch.setitem(registry.METHODS, "mean-shift", names["MEAN_SHIFT"])
     for name, folder in (("scans_of_A", "sharp"), ("scans_of_B", "soft"), ("series_of_A", "sharp")):
-        shutil.copytree(scans / folder, tmp_path / name)
+        shutil.copytree(few_slices / folder, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     for command in commands.commands:
         code, said, err = run(*words(command))

@@ -11,9 +11,7 @@ import pytest
 import typer
 
 from cvsct.cli import app
-from tests.conftest import phantom_hu
 from tests.support.commands import Run
-from tests.support.dicom_files import write_series
 from tests.support.pages import MANUAL, PYTHON, ROOT, SHELL, Block, blocks_of, named, words
 
 BLOCKS = [block for page in MANUAL for block in blocks_of(page)]
@@ -74,11 +72,6 @@ def test_commands_in_the_text_exist_with_their_options(page: Path) -> None:
     assert wrong == []
 
 
-def _scan(folder: Path, seed: int, blur_px: float, series: str) -> None:
-    stored = (phantom_hu(seed, blur_px) + 1024).astype("<u2")
-    write_series(folder, stored=stored, series=series)
-
-
 def two_scanners(root: Path, scans: Path, model: Path) -> None:
     """Scans where `cvsct simulate` would have written those of the first page."""
     source, target = "ge-revolution-evo", "siemens-somatom-force"
@@ -86,7 +79,7 @@ def two_scanners(root: Path, scans: Path, model: Path) -> None:
     shutil.copytree(scans / "soft", root / "scans/train" / target)
     shutil.copytree(scans / "pair/sharp", root / "scans/test" / source)
     shutil.copytree(scans / "pair/soft", root / "scans/test" / target)
-    _scan(root / "scans/repeat" / target, 3, 0.8, "1.2.33.8")
+    shutil.copytree(scans / "retest", root / "scans/repeat" / target)
 
 
 def hospitals(root: Path, scans: Path, model: Path) -> None:
@@ -112,10 +105,10 @@ SANDBOXES = {"demo": two_scanners, "hospitals": hospitals, "training": sides, "m
 
 @pytest.mark.parametrize(("page", "sandbox"), RUN_IN)
 def test_blocks_of_a_page_run_in_their_order(
-    page: str, sandbox: str, scans: Path, model: Path, run: Run, tmp_path: Path,
+    page: str, sandbox: str, few_slices: Path, model: Path, run: Run, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    SANDBOXES[sandbox](tmp_path, scans, model)
+    SANDBOXES[sandbox](tmp_path, few_slices, model)
     monkeypatch.chdir(tmp_path)
     for block in CODE:
         if (block.page, block.sandbox) != (page, sandbox):
