@@ -9,12 +9,12 @@ SOURCE ?=
 TARGET ?=
 DEMO ?= demo
 
-.PHONY: demo test lint faults core-install clean
+.PHONY: demo test lint docs faults core-install clean
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[all,dev,docs]'
 	touch $@
 
 demo: $(INSTALLED)
@@ -29,7 +29,12 @@ lint: $(INSTALLED)
 test: lint
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Every goal of docs/reliability.md in full, an hour on two idle cores: a line of JSON each.
+# The site of docs/ in site/, which opens from the disk: site/index.html. A broken link ends it.
+docs: $(INSTALLED)
+	$(BIN)/python scripts/cli_reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Every goal of docs/reference/reliability.md in full, an hour on two idle cores: a line of JSON each.
 FIGURES ?= faults.jsonl
 GOALS := kills workers disk_full mutated bombs hostile_tags identifiers geometries models outputs
 
@@ -42,4 +47,4 @@ core-install: $(INSTALLED)
 	$(BIN)/python scripts/core_install.py
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

@@ -9,7 +9,7 @@
 # --out DIR            gets model.tar.gz (the model folder without checkpoint and optimiser state; of an unfinished
 #                      training weights.safetensors), train.jsonl.gz, validation.jsonl, loss.png, train.log,
 #                      inference-fp32.json and -bf16.json. Default: the variable OUT, or else ./gpu-run
-# --weights FILE       ImageNet VGG weights (docs/training.md)
+# --weights FILE       ImageNet VGG weights (docs/reference/training.md)
 # --wheels DIR         wheels for this machine's Python of libraries that it lacks
 # --device cpu         a try without a GPU
 # Exit code 0: trained, or stopped by the time; 1: failed, or something is missing; 2: bad arguments.

@@ -1,4 +1,4 @@
-"""Examples of the public names, of README and of docs/python.md run as they stand."""
+"""Examples of the public names, of README and of docs/reference/python.md run as they stand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.benchmarks import evaluate_nothing
 from tests.support.fake_scanner import FAKE
 from tests.support.feature_tables import Effects, cohort
 
-PAGES = ("README.md", "docs/python.md")
+PAGES = ("README.md", "docs/reference/python.md")
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -1,4 +1,4 @@
-"""The goals of tests/faults in small, for CI; those marked slow as docs/reliability.md has them."""
+"""Goals of tests/faults in small, for CI; slow ones as docs/reference/reliability.md has them."""
 
 from __future__ import annotations
 

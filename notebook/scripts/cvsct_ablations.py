@@ -9,7 +9,7 @@ thread for so many steps of preset `cpu` and is judged by its last model, as in 
 a checkpoint would hide which loss learns and which does not. Seeds are the outer loop, so that a
 study that is stopped compares methods alike; the same command goes on. FOLDER/rows.jsonl holds a
 line for each training and direction; printed are means over seeds with the interval of Student's t.
-VGG16's weights are found as docs/training.md says.
+VGG16's weights are found as docs/reference/training.md says.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 # Trainings of CVS-CT and its ablations at equal steps, three seeds each, on three simulated pairs; and of CVS-CT with
 # the texture network of our own in place of VGG16. A run that was stopped goes on with the same command.
 #   bash notebook/scripts/cvsct_trainings.sh OUT STEPS [PAIR ...]     (default: kernel vendor reconstruction)
-# The rows of each pair are in OUT/PAIR/rows.jsonl, its table is printed. VGG16's weights are found as docs/training.md
+# The rows of each pair are in OUT/PAIR/rows.jsonl, its table is printed. VGG16's weights are found as docs/reference/training.md
 # says.
 set -euo pipefail
 [[ $# -ge 2 ]] || { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }

@@ -11,15 +11,15 @@
     python notebook/scripts/multicentre_study.py masks --work WORK
     python notebook/scripts/multicentre_study.py many --work WORK --series 250
 
-`simulate` makes the study of `docs/virtual_scanner.md` with any number of patients in WORK/scans;
-with `--everybody` all of its patients on the usual protocol of one hospital, in WORK/everybody,
-which shows what features are worth when no scanner confounds them. `lay-out` links it as hospitals
-would send it: DICOM with SEG or RTSTRUCT, and one hospital as NIfTI with masks and a table of its
-scanners. `truth` compares the outcome's area under the ROC curve in the study with that of
-everybody on one scanner. `thickness` scans one body in slices of 1 and of 5 mm and compares the
-average of the thin ones with the thick ones. `masks` compares masks carried to thicker slices with
-the lesions' own surfaces there. `many` makes small series of two scanners, and plans
-and runs a study of them, with time and memory of each step.
+`simulate` makes the study of `docs/reference/virtual-scanners.md` with any number of patients in
+WORK/scans; with `--everybody` all of its patients on the usual protocol of one hospital, in
+WORK/everybody, which shows what features are worth when no scanner confounds them. `lay-out` links
+it as hospitals would send it: DICOM with SEG or RTSTRUCT, and one hospital as NIfTI with masks and
+a table of its scanners. `truth` compares the outcome's area under the ROC curve in the study with
+that of everybody on one scanner. `thickness` scans one body in slices of 1 and of 5 mm and compares
+the average of the thin ones with the thick ones. `masks` compares masks carried to thicker slices
+with the lesions' own surfaces there. `many` makes small series of two scanners, and plans and runs
+a study of them, with time and memory of each step.
 """
 
 from __future__ import annotations

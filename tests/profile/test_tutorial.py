@@ -1,4 +1,4 @@
-"""The tutorial of docs/profiles.md, its words typed as they stand, on scans made quickly."""
+"""The tutorial of docs/how-to/share-profiles.md, its words typed as they stand, on quick scans."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import phantom_hu
 from tests.support.commands import Run
 from tests.support.profiles import write_patient
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "profiles.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "share-profiles.md"
 SITES = {
     "pairs/kernel/train/Br44": 1.0, "pairs/vendor/train/ge-standard": 0.0,
     "pairs/vendor/train/philips-b": 0.5,
@@ -24,7 +24,8 @@ def commands() -> list[str]:
     """Commands of the section, in their order."""
     text = PAGE.read_text(encoding="utf-8")
     section = text.split("## Three sites")[1].split("\n## ")[0]
-    blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    section = section.split("A fourth hospital")[0]
+    blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line.startswith("cvsct ")]
 
 

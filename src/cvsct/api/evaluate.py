@@ -67,7 +67,7 @@ def evaluate(
     Image quality, radiomic features, texture spectra and physics are compared, for the harmonized
     scans and, where it is given, for their source. Where slices show the same place of the same
     body they are compared one by one (paired); otherwise distributions are compared (unpaired).
-    `docs/evaluation.md` defines every figure.
+    `docs/reference/evaluation.md` defines every figure.
 
     Args:
         harmonized: the output folder of `harmonize`, or volumes in memory.
@@ -94,7 +94,7 @@ def evaluate(
         out: folder to write `metrics.json`, `features.csv`, `report.html` and `manifest.json` to;
             None writes nothing. Of scans that do not pair `features_wide.csv` and
             `features_long.csv` hold the features, and `groups.html` compares the scanners; see
-            docs/groups.md.
+            docs/reference/groups.md.
         progress: called with `(task, done, total)` as the work proceeds.
         note: called with each remark that the user should read.
 

@@ -69,8 +69,8 @@ def extract_features(
 
     There is a row for each patient, study, series, region and stage. The stage is `source`, or
     `harmonized` for a series that `cvsct harmonize` wrote; such a series has the regions of its
-    source. `docs/features.md` lists the columns. A scan or a region that fails has a row with the
-    reason in the column `error`.
+    source. `docs/reference/features.md` lists the columns. A scan or a region that fails has
+    a row with the reason in the column `error`.
 
     Args:
         scans: paths with DICOM or NIfTI scans, or volumes in memory.

@@ -39,8 +39,8 @@ def simulate(
 ) -> SimulationResult:
     """Simulate CT scans of virtual bodies on virtual scanners, as DICOM.
 
-    `docs/virtual_scanner.md` describes physics and bodies. The same call continues a simulation
-    that was interrupted.
+    `docs/reference/virtual-scanners.md` describes physics and bodies. The same call continues a
+    simulation that was interrupted.
 
     Args:
         out: folder to write.

@@ -74,7 +74,7 @@ def harmonize(
         typer.Option(
             metavar="NAME=VALUE",
             help="Change a guard: NAME=number, NAME=off, scan=note (warn only), slices=refuse, off "
-            "(all). Names stand in the model's card and in docs/guards.md.",
+            "(all). Names stand in the model's card and in docs/reference/guards.md.",
         ),
     ] = None,
     resume: Annotated[

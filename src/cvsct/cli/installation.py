@@ -112,7 +112,7 @@ def vgg_weights() -> Finding:
         how = (
             f"`cvsct train` offers to download {published.megabytes} from {published.url}; a file "
             f"that is here already is named by {WEIGHTS_VARIABLE} or --set domain.weights=FILE; "
-            "see docs/training.md"
+            "see docs/reference/training.md"
         )
     only = "needed to train cvsct, cvsct-1 and radiomicgan alone"
     return Finding("VGG weights", f"not found, {only} ({how})")

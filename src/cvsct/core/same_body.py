@@ -4,7 +4,7 @@ Equal positions prove little: anonymizers remove frames of reference, and fixed 
 table steps give the scans of two patients one grid. Equal Patient IDs prove little too (ANONYMOUS).
 So the images are compared: borders of soft tissue, blurred until kernels and noise hardly count,
 correlate by .95 to 1 between reconstructions, doses and scanners, and by .5 at most between
-patients (docs/evaluation.md; tests/core/test_same_body.py).
+patients (docs/reference/evaluation.md; tests/core/test_same_body.py).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class ScanLimits:
 
 
 FLOORS = ScanLimits()
-"""Smallest limits that a calibration sets (docs/guards.md says where they come from)."""
+"""Smallest limits that a calibration sets (docs/reference/guards.md says where they come from)."""
 
 PIXEL_LIMITS = ("noise_db", "sharpness_db", "tissue_nats")
 NAMES = ("manufacturer", "kernel", "body", *(field.name for field in fields(ScanLimits)))

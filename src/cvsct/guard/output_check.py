@@ -171,7 +171,7 @@ _HIGHEST_LIMIT = {
 differ in their CT numbers of tissue by some 6 HU, and a lesion of the liver is told by 15 to 20 HU
 of contrast, of which an organ may lose half. Displacements: a third of a usual pixel, a pixel in
 one place. The rest: twice what filters and networks do that were looked at and found good
-(docs/guards.md)."""
+(docs/reference/guards.md)."""
 
 MARGIN, MARGIN_OF_ONE = 1.25, 4.0
 """A limit is `MARGIN + MARGIN_OF_ONE / n` times the highest value of n good slices: the fewer

@@ -18,7 +18,8 @@ stratum and spatial frequency. No image, no patch, no row of a patient or scan, 
 identifier and no hash of one. No sum of fewer than {minimum}.
 Not proven anonymous. Who has a patient's images can test whether they are in the profile: of ten
 simulated patients and fewer with certainty, of fifty little better than by chance
-(docs/profiles.md). An image cannot be computed from it, for no position and no phase is kept.
+(docs/reference/profiles.md). An image cannot be computed from it, for no position and
+no phase is kept.
 Merging adds. The same patient in two profiles that are merged counts twice, and cannot be noticed:
 no overlap is the duty of who merges.
 Research use only; not a medical device.

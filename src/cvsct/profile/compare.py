@@ -3,7 +3,7 @@
 Other patients are compared than those of the profile, so all figures are at equal attenuation and
 tissue, as in a fit from one to the other (`methods.spectrum.kernel_ratio`). Tolerances are at
 least three standard deviations of twenty patients of an unchanged simulated scanner
-(docs/profiles.md).
+(docs/reference/profiles.md).
 """
 
 from __future__ import annotations

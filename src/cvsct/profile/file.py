@@ -1,8 +1,8 @@
 """Files of profiles: safetensors, with all that is no array as JSON in their header.
 
-docs/profiles.md is the format's page. A reader believes nothing: the size is bounded before
-anything is read, every name, type, shape and range is checked, and nothing is ever executed. The
-hash finds damage; whoever can write a profile can write its hash too.
+docs/reference/profiles.md is the format's page. A reader believes nothing: the size is bounded
+before anything is read, every name, type, shape and range is checked, and nothing is ever executed.
+The hash finds damage; whoever can write a profile can write its hash too.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ class ScannerProfile:
         texture: what methods that learn from statistics are fitted to.
         guard: what the guard knows of the scans.
         groups: the scans by scanner, kernel and tube voltage.
-        pixel_mm, thickness_mm: range of pixel spacing and slice thickness; thickness is 0 where no
-            file tells it.
+        pixel_mm: lowest and highest pixel spacing.
+        thickness_mm: lowest and highest slice thickness; 0 where no file tells it.
         n_patients: distinct patients; those of merged profiles are taken to be others.
         few_patients: whether sums of fewer than three patients are kept, as asked for.
         sha256: hash of the file, set when the profile was written or read.

@@ -93,7 +93,9 @@ def locate_weights(wanted: WantedWeights) -> Path | None:
     named = wanted.path or os.environ.get(WEIGHTS_VARIABLE, "")
     if named:
         if not Path(named).is_file():
-            raise TrainingError(f"{named}: no such file of VGG weights; see docs/training.md")
+            raise TrainingError(
+                f"{named}: no such file of VGG weights; see docs/reference/training.md"
+            )
         return Path(named)
     places = (_torch_cache(wanted.network), _own_cache(wanted.network))
     return next((path for path in places if path.is_file()), None)

@@ -74,7 +74,7 @@ def load_vgg(path: Path, layers: Sequence[str], network: Network = "vgg16") -> V
 def load_ct_texture(layers: Sequence[str], path: Path | None = None) -> VGG:
     """The texture network that this project trained on simulated CT, up to the last of `layers`.
 
-    `scripts/texture_network.py` trains it; `docs/training.md` says on what.
+    `scripts/texture_network.py` trains it; `docs/reference/training.md` says on what.
 
     Args:
         layers: names such as `relu2_1`.
@@ -159,7 +159,7 @@ def _read(
         raise TrainingError(
             f"{path}: not {network.upper()} convolution weights ({reason}); expected Keras's "
             f"{PUBLISHED[network].name}, torchvision's {TORCHVISION[network]} or an .npz as in "
-            "docs/training.md"
+            "docs/reference/training.md"
         ) from error
     return weights, form
 

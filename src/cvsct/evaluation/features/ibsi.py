@@ -3,8 +3,8 @@
 IBSI counts gray levels from the lower end of the re-segmentation range, floor((x - low) / width)
 + 1, so that a CT number has one level in every region (reference manual, arXiv 1612.07003, section
 on discretization). PyRadiomics counts from a multiple of the width at or below the region's own
-minimum. Formulas and names of the features are PyRadiomics' with both; `docs/features_ibsi.md`
-lists where they differ from IBSI's.
+minimum. Formulas and names of the features are PyRadiomics' with both;
+`docs/reference/features-ibsi.md` lists where they differ from IBSI's.
 """
 
 from __future__ import annotations

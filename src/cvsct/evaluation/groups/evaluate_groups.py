@@ -70,9 +70,9 @@ def evaluate_groups(
 ) -> GroupEvaluation:
     """Compare the features of groups of patients before and after harmonization.
 
-    Differences between groups include differences between their patients; `docs/groups.md` says
-    what may be concluded. A group that was not harmonized, such as the target's, is in every stage
-    with its source's rows.
+    Differences between groups include differences between their patients;
+    `docs/reference/groups.md` says what may be concluded. A group that was not harmonized, such as
+    the target's, is in every stage with its source's rows.
 
     Args:
         table: wide table of features, as pandas DataFrame or `FeatureTable`.

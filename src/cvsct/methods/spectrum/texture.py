@@ -1,8 +1,8 @@
 """Texture statistics of one scanner: all that a fit needs of its scans, as sums in fixed strata.
 
-The strata below belong to the format of profiles (docs/profiles.md): that their edges never move
-is what makes the sums of two groups of scans add up. What a stratum does not tell apart, its
-covariates do, for sums of products hold a regression whole.
+The strata below belong to the format of profiles (docs/reference/profiles.md): that their edges
+never move is what makes the sums of two groups of scans add up. What a stratum does not tell apart,
+its covariates do, for sums of products hold a regression whole.
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ _CPU: dict[str, Any] = {
     "max_steps": 1500,
 }
 PRESETS: dict[str, dict[str, Any]] = {"paper": {}, "stable": _STABLE, "cpu": _CPU}
-"""`paper`: the paper as docs/methods.md reads it. `stable`: what trains reliably. `cpu`: what
-shows an effect on two cores in half an hour."""
+"""`paper`: the paper as docs/reference/methods.md reads it. `stable`: what trains reliably.
+`cpu`: what shows an effect on two cores in half an hour."""
 
 
 def cycle_config(preset: str, given: Mapping[str, Any]) -> CycleConfig:

@@ -1,7 +1,7 @@
 """Settings of the paired family of trainings, and their presets.
 
 The methods differ in what their rows of METHODS set. Facts of the papers and what was chosen where
-they are silent are listed in docs/methods.md.
+they are silent are listed in docs/reference/methods.md.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ PAIRED_PRESETS: dict[str, dict[str, Any]] = {
         "max_steps": 3000,
     },
 }
-"""As in the cycle family: `paper` as docs/methods.md reads the papers, `stable` for a GPU, `cpu`
-for minutes on two cores."""
+"""As in the cycle family: `paper` as docs/reference/methods.md reads the papers, `stable` for a
+GPU, `cpu` for minutes on two cores."""
 
 
 def paired_config(preset: str, given: Mapping[str, Any]) -> PairedConfig:
