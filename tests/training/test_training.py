@@ -239,6 +239,9 @@ def test_training_ends_by_steps_or_minutes_whichever_is_first() -> None:
     assert limits.fraction_done(50, 1.0) == 0.5
     assert limits.fraction_done(50, 8.0) == 0.8
     assert limits.fraction_done(1, 11.0) == loop.Limits(100).fraction_done(100, 0.1) == 1.0
+    assert limits.state(50, 1.0) == ("training", 50, 100)
+    assert limits.state(5, 2.0) == ("training, seconds", 120, 600)  # never a share as steps
+    assert loop.Limits(100).state(5, 2.0) == ("training", 5, 100)
 
 
 def test_a_batched_pass_equals_separate_calls(scans: Any, request_for: Any) -> None:

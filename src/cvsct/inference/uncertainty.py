@@ -1,11 +1,16 @@
 """Uncertainty of harmonized images: how far they depend on who was learned from, and on chance.
 
-Two parts are known. *Fit*: the model's gains follow from some patients; other patients would have
-given others. The model holds the fits without each group of patients in turn (delete-a-group
+Three parts are known. *Fit*: the model's gains follow from some patients; others would have given
+other gains. The model holds the fits without each group of patients in turn (delete-a-group
 jackknife), and each is applied to the scan. *Synthesis*: where a method adds noise, another draw of
-it would have been as good; the scan is mapped again with other seeds. Noise that the scan brought
-along is in neither, nor what no patient of the training could tell: a scan unlike them all, or a
-method that cannot do what is asked of it.
+it would have been as good; the scan is mapped again with other seeds. *Method*: what a filter
+cannot do, however many patients it is fitted to, is a constant of each tissue, found beside
+repeated scans of simulated pairs (notebook/uncertainty.md); it is in the figures of tissues, not in
+maps. Noise that the scan brought along is in none of them, nor what a scan would meet that is
+unlike all of the training.
+
+All errors are standard errors of which 1.96 are an interval of 95 %: those of the fit are widened
+by Student's t for the number of groups.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from cvsct.core.errors import UsageError
 from cvsct.core.files import write_atomic
@@ -50,6 +55,10 @@ DRAWS = 2
 """Further draws of noise that is added."""
 SMOOTH_PX = 3.0
 """Standard deviation of the Gaussian by which the variance over few draws is smoothed."""
+METHOD_HU = {"lung": 1.15, "fat": 0.55, "soft": 0.85, "bone": 3.0}
+"""Error of the method in the mean CT number of a tissue of a slice."""
+METHOD_NOISE_PERCENT = {"lung": 5.55, "fat": 2.95, "soft": 1.35, "bone": 2.8}
+"""Error of the method in its noise level."""
 LEAST_VOXELS = 200
 """Fewest voxels of a tissue in a slice that has figures."""
 
@@ -72,8 +81,8 @@ class TissueUncertainty:
         voxels: their number.
         fit_hu: root mean square over voxels of the standard error by the fit.
         synthesis_hu: the same of the noise that was added; 0 where none was.
-        mean_hu: standard error of the tissue's mean CT number, by both.
-        noise_percent: relative standard error of its noise level, by both: of the standard
+        mean_hu: standard error of the tissue's mean CT number, by fit, synthesis and method.
+        noise_percent: relative standard error of its noise level, by the three: of the standard
             deviation of the image less the blurred image.
     """
 
@@ -174,7 +183,8 @@ class Uncertainty:
             i, tissue, int(mask.sum()),
             float(np.sqrt(np.mean(fit_hu[mask].astype(np.float64) ** 2))),
             float(np.sqrt(np.mean(synthesis_hu[mask].astype(np.float64) ** 2))),
-            float(self._of_numbers(means)), 100 * float(self._of_numbers(logs)),
+            float(np.hypot(self._of_numbers(means), METHOD_HU[tissue])),
+            float(np.hypot(100 * self._of_numbers(logs), METHOD_NOISE_PERCENT[tissue])),
         )  # fmt: skip
 
     def _of_numbers(self, values: Float[np.ndarray, " volumes"]) -> float:
@@ -186,14 +196,18 @@ class Uncertainty:
         return float(variance**0.5)
 
     def _fit_variance(self, values: Sequence[np.ndarray | float]) -> Numbers:
-        """Jackknife variance of a value of each repeated fit; sides are independent."""
+        """Jackknife variance of a value of each repeated fit, widened for their number.
+
+        Sides are independent.
+        """
         each, sides = np.stack([np.asarray(value) for value in values]), np.array(self.sides)
         total: Numbers = np.zeros(each.shape[1:], dtype=np.result_type(each.dtype, np.float32))
         for side in np.unique(sides):
             own = each[sides == side]
             share = self.shares[int(np.flatnonzero(sides == side)[0])]
             total += share * ((own - own.mean(axis=0)) ** 2).sum(axis=0)
-        return total
+        degrees = len(sides) - len(np.unique(sides))
+        return total * float(stats.t.ppf(0.975, degrees) / stats.norm.ppf(0.975)) ** 2
 
     def _fine(self, volume: CTVolume) -> Slices:
         fine: Slices = (volume.hu - blurred(volume.hu)).astype(np.float32)

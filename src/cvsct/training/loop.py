@@ -62,6 +62,13 @@ class Limits:
         by_time = minutes / self.minutes if self.minutes else 0.0
         return min(1.0, max(steps / self.steps, by_time))
 
+    def state(self, steps: int, minutes: float) -> tuple[str, int, int]:
+        """What `progress` is told: steps, or seconds where time ends the training before."""
+        if self.minutes and minutes / self.minutes > steps / self.steps:
+            total = math.ceil(60 * self.minutes)
+            return "training, seconds", min(round(60 * minutes), total), total
+        return "training", min(steps, self.steps), self.steps
+
 
 class Interval:
     """Interval of steps or of seconds at which an action is due; 0 is never."""
@@ -126,7 +133,7 @@ def train(
                 minutes_before + (time.monotonic() - started) / 60
             )
             log.step(run.steps, {"minutes": round(run.minutes, 4), **values})
-            progress("training", round(done * limits.steps), limits.steps)
+            progress(*limits.state(run.steps, run.minutes))
             if scheduled_validator is not None and validate.due(run.steps):
                 _measure(run, step, scheduled_validator, log, schedule.keep_models)
             if validator is not None and log.shows_pictures and show_pictures.due(run.steps):
@@ -145,7 +152,8 @@ def train(
         if scheduled_validator is not None and last_validated != run.steps:
             _measure(run, step, scheduled_validator, log, schedule.keep_models)
         run.save(step)
-    progress("training", limits.steps, limits.steps)
+    task, _, total = limits.state(run.steps, run.minutes)
+    progress(task, total, total)
     return last_means(run.folder, run.steps) if run.writes else {}
 
 
