@@ -12,6 +12,10 @@ _FIGURE = re.compile(r"(?:[\d.,;:%()±≤≥<> eE+–-]|to|HU|mm)*\Z")
 """Text that may follow the sign of a number: digits, an interval, a unit; no formula matches."""
 
 
+LONGEST_NUMBER = 28
+"""Most characters of a cell that is a number, with its interval and unit."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of text under a header row.
@@ -41,6 +45,15 @@ class Table:
                 f"table {self.key}: a row has another number of cells than the head, "
                 f"expected {len(self.head)}; give one cell for each column"
             )
+
+    @property
+    def text_columns(self) -> frozenset[int]:
+        """Numbers of the columns that hold sentences and not numbers."""
+        return frozenset(
+            number
+            for number in range(1, len(self.head))
+            if any(len(row[number]) > LONGEST_NUMBER for row in self.rows)
+        )
 
     def to_csv(self) -> str:
         """Head and rows as CSV, without title, caption and footnotes."""

@@ -88,21 +88,22 @@ def _groups(plan: StudyPlan) -> Table:
                 str(group.n_series), str(group.n_slices),
                 str(sum(bool(row.masks) for row in members)),
                 str(sum(plan.averages(row) for row in members)),
-                _times(reach.noise) if reach else "reference",
-                _times(reach.sharpness) if reach else "",
+                _ratio(reach.noise) if reach else "reference" if number in marked else "",
+                _ratio(reach.sharpness) if reach else "",
             )
         )  # fmt: skip
     return Table(
         "groups", "Groups", f"n = {len(plan.used)} series. Noise and sharpness: of the "
-        "reference over the group's.",
+        "group over the reference's, as in the report; the reference is marked.",
         ("group", "protocols", "patients", "series", "slices", "with masks", "averaged",
          "noise", "sharpness"),
         tuple(rows), frozenset(marked),
     )  # fmt: skip
 
 
-def _times(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else ""
+def _ratio(change: float) -> str:
+    """A group's figure over the reference's, of the change that it needs."""
+    return f"{1 / change:.2f}" if math.isfinite(change) and change > 0 else ""
 
 
 def _sites(plan: StudyPlan) -> Table:
