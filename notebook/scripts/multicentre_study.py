@@ -239,13 +239,16 @@ def masks(work: Path) -> None:
 
 
 def many(work: Path, count: int) -> None:
-    """Plan and run a study of many small series, with time and memory of each step."""
+    """Plan and run a study of many small series, with time and memory of each step.
+
+    The study of an earlier call goes on.
+    """
     scans, out = work / f"many-{count}", work / f"many-{count}-out"
-    shutil.rmtree(out, ignore_errors=True)
     if not scans.exists():
         _write_many(work / "scans" / "study" / "north", scans, count)
     settings = work / "few.yaml"
     settings.write_text(FEW_FEATURES, encoding="utf-8")
+    before = 0.0
     for name, code in (
         ("plan", f"cvsct.plan_study({str(scans)!r}, {str(out)!r}, rules={{'features': "
                  f"{{'settings': {str(settings)!r}, 'rois': 1}}}}, workers=1)"),
@@ -258,8 +261,10 @@ def many(work: Path, count: int) -> None:
         start = time.perf_counter()
         done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"| {count} | {name} | {seconds:.0f} s | {peak:.0f} MB (largest so far) |")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s, before = used.ru_utime + used.ru_stime - before, used.ru_utime + used.ru_stime
+        print(f"| {count} | {name} | {seconds:.0f} s | {cpu_s:.0f} s of processor time | "
+              f"{used.ru_maxrss / 1024:.0f} MB (largest so far) |", flush=True)  # fmt: skip
         if done.returncode:
             print(done.stderr[-2000:])
             return

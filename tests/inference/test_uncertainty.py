@@ -14,6 +14,7 @@ import pytest
 import cvsct
 from cvsct.core.errors import UsageError
 from cvsct.core.volume import CTVolume
+from cvsct.evaluation.told_uncertainty import uncertainty_of
 from cvsct.inference.uncertainty import (
     COLUMNS,
     MAP_FILE,
@@ -201,3 +202,28 @@ def test_in_memory_is_as_on_disk(scans: Path, spectrum: Path) -> None:
     harmonized = cvsct.load_model(spectrum).harmonize(source, guard=["off"])
     np.testing.assert_array_equal(uncertainty.volume.hu, harmonized.volume.hu)
     assert uncertainty.total_hu.shape == source.shape
+
+
+def test_the_report_tells_it(scans: Path, spectrum: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cvsct.harmonize(scans / "pair/sharp", out, model=spectrum, guard=["off"], uncertainty="map")
+    evaluation = cvsct.evaluate(out, scans / "pair/soft", rois=8, out=tmp_path / "report")
+    (series,) = json.loads((out / "manifest.json").read_text())["figures"]["series"]
+    assert {record.tissue: record.fit_hu for record in evaluation.uncertainty} == {
+        tissue: figures["fit_hu"] for tissue, figures in series["uncertainty"].items()
+    }
+    page = (tmp_path / "report/report.html").read_text()
+    assert "How uncertain harmonized images are" in page
+    metrics = json.loads((tmp_path / "report/metrics.json").read_text())
+    assert len(metrics["uncertainty"]) == len(evaluation.uncertainty)
+
+
+@pytest.mark.parametrize(
+    "series", [None, 3, [3], [{"uncertainty": 3}], [{"folder": "x", "uncertainty": {"lung": {}}}],
+               [{"folder": "x", "uncertainty": {"lung": {"fit_hu": "nan", "synthesis_hu": 1,
+                                                         "mean_hu": 1, "noise_percent": 1,
+                                                         "slices": 2}}}]],
+)  # fmt: skip
+def test_a_manifest_that_makes_no_sense_tells_nothing(series: object) -> None:
+    assert uncertainty_of({"figures": {"series": series}}) == ()
+    assert uncertainty_of({}) == ()

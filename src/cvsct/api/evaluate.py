@@ -26,6 +26,7 @@ from cvsct.evaluation.report.write import write_report
 from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.scorecard.tolerances import Tolerances
 from cvsct.evaluation.settings import EvaluationSettings
+from cvsct.evaluation.told_uncertainty import uncertainty_of
 from cvsct.io.catalog import catalog
 from cvsct.io.left_out import lines
 from cvsct.io.masks import read_target_masks
@@ -175,6 +176,7 @@ def evaluate(
     evaluation = replace(
         evaluation,
         guards=guards_of(harmonize_manifest, scans["harmonized"]),
+        uncertainty=uncertainty_of(harmonize_manifest),
         independence=independence_of(harmonize_manifest, scans),
         identity=identity_of(
             scans, evaluation.scanners, harmonize_manifest,

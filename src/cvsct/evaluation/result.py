@@ -22,6 +22,7 @@ from cvsct.evaluation.scorecard.tile import Scorecard
 from cvsct.evaluation.settings import EvaluationSettings
 from cvsct.evaluation.shared_slices import SharedSlices
 from cvsct.evaluation.spread import Spread
+from cvsct.evaluation.told_uncertainty import UncertaintyRecord
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Evaluation:
         extraction: settings and library of the radiomic features.
         notes: remarks that a reader needs to trust the figures.
         guards: findings of the model's guards on each harmonized series, where known.
+        uncertainty: standard errors of each harmonized series by tissue, where it was asked for.
         independence: which of the scans the model learned from; None where that is not known.
         wrong_direction: how series were harmonized in the other direction, or that the target is
             of the scanner that they come from, as a sentence without its end; empty where all is
@@ -89,6 +91,7 @@ class Evaluation:
     extraction: dict[str, Any]
     notes: tuple[str, ...]
     guards: tuple[GuardRecord, ...] = ()
+    uncertainty: tuple[UncertaintyRecord, ...] = ()
     independence: Independence | None = None
     wrong_direction: str = ""
     doubtful_roles: str = ""

@@ -207,7 +207,8 @@ class Uncertainty:
             share = self.shares[int(np.flatnonzero(sides == side)[0])]
             total += share * ((own - own.mean(axis=0)) ** 2).sum(axis=0)
         degrees = len(sides) - len(np.unique(sides))
-        return total * float(stats.t.ppf(0.975, degrees) / stats.norm.ppf(0.975)) ** 2
+        total *= float(stats.t.ppf(0.975, degrees) / stats.norm.ppf(0.975)) ** 2
+        return total
 
     def _fine(self, volume: CTVolume) -> Slices:
         fine: Slices = (volume.hu - blurred(volume.hu)).astype(np.float32)

@@ -14,6 +14,7 @@ from cvsct.evaluation.report.cells import MISSING_CELL, number_cell, residual_ce
 from cvsct.evaluation.report.figures import LABELS
 from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.table import Table
+from cvsct.evaluation.told_uncertainty import UncertaintyRecord
 
 MAX_ROWS = 60
 """Maximum number of flagged slices that the report lists."""
@@ -303,6 +304,29 @@ def guard_tables(guards: Sequence[GuardRecord]) -> list[Table]:
             )
         )
     return tables
+
+
+def uncertainty_tables(records: Sequence[UncertaintyRecord]) -> list[Table]:
+    """Table of the standard errors of each harmonized series; none where none are known."""
+    if not records:
+        return []
+    return [
+        Table(
+            "uncertainty",
+            "How uncertain harmonized images are",
+            "Standard errors, medians over slices: of each voxel by the model's fit and by noise "
+            "that was added; of the tissue's mean CT number and noise level, with what the method "
+            "cannot do. Noise of the scan itself is not in them",
+            ("Series", "tissue", "slices", "voxel, fit (HU)", "voxel, added noise (HU)",
+             "mean (HU)", "noise level (%)"),
+            tuple(
+                (record.series, record.tissue, str(record.slices), f"{record.fit_hu:.1f}",
+                 f"{record.synthesis_hu:.1f}", f"{record.mean_hu:.2f}",
+                 f"{record.noise_percent:.1f}")
+                for record in records[:MAX_ROWS]
+            ),
+        )
+    ]  # fmt: skip
 
 
 def _side_cell(

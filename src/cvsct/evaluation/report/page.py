@@ -16,6 +16,7 @@ from cvsct.evaluation.report.image_tables import (
     image_tables,
     physics_tables,
     texture_table,
+    uncertainty_tables,
 )
 from cvsct.evaluation.report.plots import (
     concordance_figures,
@@ -94,6 +95,7 @@ def _sections(evaluation: Evaluation) -> list[Section]:
             feature_table(evaluation),
         ),
         Section("guards", "Findings of the guards", tuple(guard_tables(evaluation.guards))),
+        Section("uncertainty", "Uncertainty", tuple(uncertainty_tables(evaluation.uncertainty))),
         Section("images", "Do images agree?", tuple(image_tables(evaluation))),
         Section(
             "look",

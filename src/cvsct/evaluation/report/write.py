@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
             "verdict": {"kind": result.kind, "text": result.text},
             "notes": list(evaluation.notes),
             "guards": [record.to_json() for record in evaluation.guards],
+            "uncertainty": [asdict(record) for record in evaluation.uncertainty],
             "independence": evaluation.independence.to_json() if evaluation.independence else None,
             "identity": evaluation.identity.to_json() if evaluation.identity else None,
             "scanners": evaluation.scanners,
