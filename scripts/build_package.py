@@ -67,16 +67,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "dist")
     out: Path = parser.parse_args().out
     seconds = epoch()
-    with tempfile.TemporaryDirectory() as name:
-        first = build(Path(name) / "first", seconds)
-        second = build(Path(name) / "second", seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        first = build(Path(folder) / "first", seconds)
+        second = build(Path(folder) / "second", seconds)
         if different := differing(first, second):
             sys.exit(f"two builds of one commit differ: {', '.join(different)}")
         words = [sys.executable, "-m", "twine", "check", "--strict", *map(str, second.values())]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"an index would not show this README:\n{done.stdout}{done.stderr}")
-        if large := [name for name, path in second.items() if path.stat().st_size > LIMIT_MB * 1e6]:
+        large = [name for name, path in second.items() if path.stat().st_size > LIMIT_MB * 1e6]
+        if large:
             sys.exit(f"more than {LIMIT_MB} MB: {', '.join(large)}")
         out.mkdir(parents=True, exist_ok=True)
         for old in (*out.glob("cvsct-*.whl"), *out.glob("cvsct-*.tar.gz")):

@@ -69,16 +69,16 @@ SPDX = {
 
 HEAD = """# Dependencies
 
-What `cvsct` installs, directly, and under which license. The core needs none of the extras. No dependency of the core
-is under a license that asks for more than a notice, as far as the packages' own metadata tell; the wheels of some hold
-further libraries, which their own notices list. This page is made by `python scripts/dependency_table.py`; with `--all`
-it prints what these packages need in turn.
+What `cvsct` installs, directly, and under which license. The core needs none of the extras. As far
+as the packages' own metadata tell, no license of the core asks for more than a notice; the wheels
+of some packages hold further libraries, which their own notices list. This page is made by
+`python scripts/dependency_table.py`; with `--all` it prints what these packages need in turn.
 
 """
 
 
 def license_of(metadata: Message) -> str:
-    """The license that a package declares: its expression, its field where short, its classifiers."""
+    """License that a package declares: its expression, a short field, or its classifiers."""
     if expression := metadata["License-Expression"]:
         return str(expression)
     classifiers = [
