@@ -98,7 +98,6 @@ for method in ("blur", "spectrum"):
     print(f"{method}: {found.summary()}")
 print(f"retest: {found.retest.across.mean.ccc:.2f}, {found.retest.quality.psnr_db.mean:.1f} dB")
 
-# A blur reaches the level of the noise, but not its grain: its power falls with frequency as a Gaussian does, and edges
-# pay for it. In this little world, where a scanner *is* a blur, that costs hardly anything; on scans it does. Write a
-# report to see it, `evaluate(..., out="report")`, and look at the noise power spectra. [One gain or
-# two](../concepts/gains.md) tells what a better method does.
+# A blur reaches the level of the noise. In this little world, where a scanner *is* a blur, that nearly suffices. On
+# scans, noise and structure differ each in their own way: give `evaluate` a folder, `out="report"`, and compare noise
+# power spectra and edges. [One gain or two](../concepts/gains.md) tells what a better method does.

@@ -58,7 +58,7 @@ found = cvsct.evaluate(
 print(found.summary())
 print(found.scorecard.headline)
 
-# Open `report/report.html`. Concordance of the features rose, and yet the scorecard says no: six slices a side are too
-# little to learn the grain of the noise from. That is what the scorecard is for. With eight slices of each body
-# ([Get started](../get-started.md)) the same steps reach .88, and with eight bodies a side
-# [.90](../results.md#two-scanners-of-two-vendors).
+# Open `report/report.html`. Concordance of the features rose, and yet the scorecard says no: the noise has another grain
+# than the target's. Six slices a side are little to learn from, and the scorecard is there to say so. With eight slices
+# of each body the same steps reach .88 ([Get started](../get-started.md)), with eight bodies a side
+# [.90](../results.md#two-scanners-of-two-vendors); both are other bodies, in full.
