@@ -8,7 +8,7 @@
 
 import cvsct
 
-cvsct.simulate("scans", scale="tiny", parts=["train", "test", "repeat"], fov_mm=128, workers=1)
+cvsct.simulate("scans", scale="tiny", parts=["train", "test", "repeat"], fov_mm=128.0, workers=1)
 GE, SIEMENS = "ge-revolution-evo", "siemens-somatom-force"
 
 # ## Look before you learn
