@@ -9,7 +9,7 @@ SOURCE ?=
 TARGET ?=
 DEMO ?= demo
 
-.PHONY: demo test lint docs faults core-install clean
+.PHONY: demo test lint docs faults wheel-test core-install clean
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,9 +42,14 @@ faults: $(INSTALLED)
 	@missed=0; for goal in $(GOALS); do \
 	  $(BIN)/python -m tests.faults.$$goal --out '$(FIGURES)' || missed=1; done; exit $$missed
 
-# The core in an environment of its own: no PyTorch, its size, a network run. Needs the package index.
-core-install: $(INSTALLED)
-	$(BIN)/python scripts/core_install.py
+# What users install: sdist and wheel, built twice to the same bytes, with a README that an index shows;
+# then the wheel without extras in an environment of its own: no PyTorch, its size, a network and a
+# bundled model run. Needs the package index.
+wheel-test: $(INSTALLED)
+	$(BIN)/python scripts/build_package.py --out dist
+	$(BIN)/python scripts/core_install.py --wheel dist/*.whl
+
+core-install: wheel-test
 
 clean:
-	rm -rf $(VENV) demo site
+	rm -rf $(VENV) demo dist site

@@ -1,8 +1,11 @@
 """The core alone: its wheel in an empty environment, what is in it, its size, and two runs in it.
 
-Run by `make core-install` with the development environment, which has PyTorch to export a tiny
-model with and the simulator for a scan; the new environment must do without. There the network and
-a bundled model harmonize a series each. Prints figures as JSON; any failure ends it.
+    python scripts/core_install.py [--wheel FILE] [--python PROGRAM]
+
+Run by `make wheel-test` with the development environment, which has PyTorch to export a tiny
+model with and the simulator for a scan; the new environment, of this or another Python, must do
+without. There the network and a bundled model harmonize a series each, by command and from Python.
+Prints figures as JSON; any failure ends it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 import zipfile
 from pathlib import Path
 
@@ -29,6 +31,12 @@ DATA = {".css": 1, ".csv": 2, ".j2": 2, ".js": 1, ".json": 4, ".onnx": 4, ".toml
 BUNDLED = "ge-lung-siemens-bl64-spectrum"
 COARSE = ("--guard", "pixel_factor=5")
 """The smallest simulated scan has pixels four times those that the model learned from."""
+FROM_PYTHON = """
+import sys, cvsct
+model = cvsct.load_model(sys.argv[2])
+mapped = model.harmonize(cvsct.read_series(sys.argv[1]), guard=["pixel_factor=5"])
+print(mapped.volume.hu.shape, cvsct.__version__)
+"""
 
 
 def run(*words: str | Path, expect: int = 0) -> str:
@@ -61,10 +69,15 @@ def write_inputs(folder: Path) -> None:
 
 
 def build_wheel(folder: Path) -> Path:
-    """The wheel of the repository; ends this script where a file of the package is not in it."""
+    """Build the wheel of the repository."""
     build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder)
     run(*build, REPOSITORY)
     (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def check_wheel(wheel: Path) -> None:
+    """End this script where the wheel lacks a file of the package, or holds one too many."""
     packed = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
     files = [path for path in (REPOSITORY / "src").rglob("*") if path.is_file()]
     wanted = {
@@ -79,7 +92,6 @@ def build_wheel(folder: Path) -> Path:
             sys.exit(f"the wheel holds fewer than {least} files *{suffix}")
     if Path("cvsct/py.typed") not in packed:
         sys.exit("the wheel lacks py.typed, without which its types are not seen")
-    return wheel
 
 
 def size_mb(folder: Path) -> float:
@@ -92,18 +104,23 @@ def main() -> None:
     """Install, measure, harmonise."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--limit-mb", type=float, default=LIMIT_MB)
-    limit_mb = parser.parse_args().limit_mb
+    parser.add_argument("--wheel", type=Path, help="a wheel of this commit; built where missing")
+    parser.add_argument("--python", default=sys.executable, help="the Python to install it in")
+    arguments = parser.parse_args()
+    limit_mb = arguments.limit_mb
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_inputs(folder)
-        wheel = build_wheel(folder / "wheel")
+        wheel = arguments.wheel or build_wheel(folder / "wheel")
+        check_wheel(wheel)
         begun = time.perf_counter()
-        venv.create(folder / "venv", with_pip=True)
+        run(arguments.python, "-m", "venv", folder / "venv")
         scripts = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
         python = scripts / "python"
         (site,) = json.loads(
             run(python, "-c", "import json, site; print(json.dumps(site.getsitepackages()[:1]))")
         )
+        version = run(python, "-c", "import platform; print(platform.python_version())").strip()
         empty_mb = size_mb(Path(site))
         run(python, "-m", "pip", "install", "--quiet", "--no-compile", wheel)
         install_s = time.perf_counter() - begun
@@ -126,6 +143,9 @@ def main() -> None:
         simulated_s = time.perf_counter() - begun
         if not list((folder / "simulated").rglob("*.dcm")):
             sys.exit(f"no derived image of the simulated scan\n{said}")
+        script = (python, "-c", FROM_PYTHON, simulated[0], BUNDLED)
+        if not (said := run(*script)).startswith("("):
+            sys.exit(f"no volume from Python: {said}")
         refusal = run(*use, "--out", folder / "other", "--engine", "torch", expect=1)
         if "needs PyTorch to run" not in refusal:
             sys.exit(f"expected PyTorch to be asked for by name, got: {refusal}")
@@ -136,6 +156,7 @@ def main() -> None:
         "harmonize_s": round(harmonize_s, 1),
         "simulated_s": round(simulated_s, 1),
         "wheel_mb": round(wheel_mb, 1),
+        "python": version,
         "engine": f"{engine['name']} {engine['version']}, {engine['precision']}",
     }
     print(json.dumps(figures))

@@ -113,6 +113,8 @@ def test_python_blocks_of_pages_run(
 ) -> None:
     for name, folder in (("series_of_A", "sharp"), ("scans_of_A", "sharp"), ("scans_of_B", "soft")):
         shutil.copytree(scans / folder, tmp_path / name)
-    shutil.copytree(model, tmp_path / "model")
+    for name in ("model", "ge-lung-siemens-bl64-spectrum"):  # a folder comes before a bundled model
+        shutil.copytree(model, tmp_path / name)
+    shutil.copytree(scans / "sharp", tmp_path / "scans/test/ge-revolution-evo")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, page, "exec"), {})
