@@ -25,7 +25,8 @@ ABLE = ("spectrum", "spectrum-plain", "band-energy")
 def fitted(method: str, source: Side, target: Side) -> Bundle:
     row = find_method(method)
     assert row.fit is not None
-    settings = row.settings | ({"refine": False} if method == "spectrum" else {})  # needs images
+    needs_images = {"refine": False, "repeated_fits": False}
+    settings = row.settings | (needs_images if method == "spectrum" else {})
     return row.fit(source, target, TrainingRequest(method, Path("unused"), settings))
 
 
