@@ -15,7 +15,7 @@ The table gives the share of differences within 1.96 standard errors, of all tha
 noise of scans alone, with the errors of fit and synthesis, and with those of the method too, which
 are the constants of `inference.uncertainty`; and the least such constant that covers 95 % of the
 rows. The constants are those of slices: the larger one of kernel, vendor, dose and reconstruction
-together and of `denoised-quiet-fbp-noisy`. The pair `held-out` tests them.
+together and of `denoised-quiet-fbp-noisy` with `held-out`. Other scanners must test them.
 """
 
 from __future__ import annotations
