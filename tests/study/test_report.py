@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,10 +235,19 @@ def test_the_interval_of_a_distance_is_that_of_other_patients() -> None:
 def test_the_verdict_says_what_it_stands_on(reported: StudyReport) -> None:
     (region,) = reported.regions
     told = reported.compared(region.region)
-    assert told.startswith("0 of 3 groups, 0 of ")
-    assert "fewer than 5 patients" in told
+    assert (
+        told == f"3 of 3 groups, {len({line.row.patient for line in reported.series})} of "
+        f"{len({line.row.patient for line in reported.series})} patients."
+    )
     assert told in reported.summary()
-    assert "nothing is told of relapse" in reported.summary() or not region.why_no_outcome
+
+
+def test_groups_that_are_too_small_are_counted_in_the_verdict(reported: StudyReport) -> None:
+    small = replace(reported.groups.regions[0], groups=reported.groups.regions[0].groups[:1])
+    groups = replace(reported.groups, regions=(small,))
+    told = replace(reported, groups=groups).compared(small.region)
+    assert told.startswith("1 of 3 groups, ")
+    assert "the others have fewer than 5 patients with this region in every stage" in told
 
 
 def test_travelers_give_paired_figures() -> None:

@@ -29,6 +29,9 @@ PREFIX, SIDES, SHARES = "without_", "without_sides", "without_shares"
 """Names of the arrays of repeated fits in a model: of the gains after the prefix; the side that
 each was fitted without a part of; (k - 1)/k of that side."""
 
+NOT_CURVES = ("noise_laws", "expected_log_noise")
+"""Arrays of gains that have no frequencies."""
+
 
 @dataclass(frozen=True)
 class RepeatedFit:
@@ -95,20 +98,15 @@ def repeated_weights(
     if not fits:
         return {}
     n = len(fitted.noise)
+    correction = {
+        "noise_log_gain": corrected.noise - fitted.noise,
+        "noise_radial_log_gain": corrected.noise_radial - fitted.noise_radial,
+    }
     each = [
-        gain_weights(
-            replace(
-                one.gains,
-                noise=_to(one.gains.noise, n) + corrected.noise - fitted.noise,
-                noise_radial=_to(one.gains.noise_radial, n)
-                + corrected.noise_radial
-                - fitted.noise_radial,
-                structure=_to(one.gains.structure, n),
-                source_noise=_to(one.gains.source_noise, n),
-                target_noise=_to(one.gains.target_noise, n),
-                all_noise=(_to(one.gains.all_noise[0], n), _to(one.gains.all_noise[1], n)),
-            )
-        )
+        {
+            name: array if name in NOT_CURVES else _to(array, n) + correction.get(name, 0.0)
+            for name, array in gain_weights(one.gains).items()
+        }
         for one in fits
     ]
     stacked = {PREFIX + name: np.stack([w[name] for w in each]) for name in each[0]}
@@ -119,9 +117,13 @@ def repeated_weights(
     }
 
 
-def _to(curve: Float[np.ndarray, " m"], n: int) -> Float[np.ndarray, " n"]:
-    """A curve of n frequencies: cut, or with its last value beyond its end."""
-    return np.pad(curve[:n], (0, max(n - len(curve), 0)), mode="edge")
+def _to(curves: Float[np.ndarray, "*lead m"], n: int) -> Float[np.ndarray, "*lead n"]:
+    """Curves of n frequencies: cut, or with their last values beyond their ends.
+
+    A fit without the scans of the finest pixels reaches fewer frequencies.
+    """
+    more = [(0, 0)] * (curves.ndim - 1) + [(0, max(n - curves.shape[-1], 0))]
+    return np.pad(curves[..., :n], more, mode="edge")
 
 
 @dataclass(frozen=True)
