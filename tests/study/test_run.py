@@ -280,7 +280,7 @@ def test_a_series_that_is_moved_to_another_group_is_made_there(mine: Path) -> No
 
     def move(row: dict[str, str]) -> None:
         if row["patient"] == TRAVELER and row["group"] == THIN:
-            row["group"] = REFERENCE
+            row["group"], row["manufacturer"] = REFERENCE, SIEMENS.manufacturer
 
     edit_plan(mine, move)
     plan, _ = again(mine)
