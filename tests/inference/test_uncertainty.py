@@ -63,7 +63,7 @@ def volume() -> CTVolume:
 
 
 def told(volume: CTVolume, mapping: VolumeMapping) -> Uncertainty:
-    ensemble = Ensemble.of(mapping, repeated(), volume)
+    ensemble = Ensemble.of(mapping, mapping.fitted_to(volume), repeated(), volume)
     return ensemble.uncertainty(volume, volume.with_hu(mapping(volume)))
 
 
@@ -108,7 +108,7 @@ def test_padding_has_no_figures(volume: CTVolume) -> None:
 
 
 def test_parts_are_the_whole(volume: CTVolume, tmp_path: Path) -> None:
-    ensemble = Ensemble.of(shifting(0.0), repeated(), volume)
+    ensemble = Ensemble.of(shifting(0.0), shifting(0.0), repeated(), volume)
     for name, parts in (("whole", [range(4)]), ("parts", [range(1), range(1, 4)])):
         writer = UncertaintyWriter(ensemble, wants_map=True)
         for part in parts:

@@ -29,7 +29,7 @@ from cvsct.methods.bands import UNSCALED, Bands, radius_sq, tissue_mask
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.spectrum.matched_tissue import soft_tissue_ratio
 from cvsct.methods.spectrum.slice_filter import filter_slices
-from cvsct.methods.spectrum.texture import Texture, TextureLayout, measure_texture, soft_texture
+from cvsct.methods.spectrum.texture import Texture, TextureLayout, measure_patches, soft_texture
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
 from tests.support.patches import made_patches
@@ -304,7 +304,7 @@ def test_a_ratio_of_soft_tissue_is_told_by_radius_within_its_error() -> None:
 def test_bands_a_coarse_scan_does_not_reach_are_told_by_the_others() -> None:
     fine, coarse = world(3, SHARP_MM), world(10, SHARP_MM, 1.4)
     mixed, alone, other = (
-        measure_texture(scans, TextureLayout(), 100, "source")
+        measure_patches(scans, TextureLayout(), 100, "source").texture()
         for scans in ([fine, coarse], [fine], [world(4, SOFT_MM)])
     )
     counts = mixed.by_roughness.counts.sum(axis=0)
@@ -319,7 +319,7 @@ def test_bands_a_coarse_scan_does_not_reach_are_told_by_the_others() -> None:
 
 def test_a_band_that_no_scan_of_a_side_reaches_is_not_scaled() -> None:
     coarse, fine = (
-        measure_texture([scan], TextureLayout(), 100, "source")
+        measure_patches([scan], TextureLayout(), 100, "source").texture()
         for scan in (world(10, SHARP_MM, 1.4), world(4, SOFT_MM))
     )
     f = coarse.frequencies_per_mm

@@ -28,7 +28,7 @@ from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
 from cvsct.methods.spectrum.matched_tissue import smooth_log_gain
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.slice_filter import filter_slices
-from cvsct.methods.spectrum.texture import TextureLayout, measure_texture
+from cvsct.methods.spectrum.texture import TextureLayout, measure_patches
 from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
@@ -141,7 +141,7 @@ def test_like_domains_are_left_as_they_are() -> None:
 
 def test_exchanging_the_domains_inverts_the_gain() -> None:
     a, b = (
-        measure_texture([scan], TextureLayout(), 300, "source")
+        measure_patches([scan], TextureLayout(), 300, "source").texture()
         for scan in (world(1, SHARP_MM), world(2, SOFT_MM))
     )
     forth, back = (fit_kernel_ratio(*sides, SpectrumSettings()) for sides in ((a, b), (b, a)))

@@ -15,7 +15,7 @@ from cvsct.core.volume import CTVolume
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import find_method
 from cvsct.methods.spectrum.apply import load_repeated, load_spectrum
-from cvsct.methods.spectrum.fit_ensemble import GROUPS, PREFIX, SHARES, SIDES, repeated_models
+from cvsct.methods.spectrum.fit_ensemble import GROUPS, PREFIX, SHARES, SIDES
 from cvsct.methods.spectrum.side import MeasuredSide
 from cvsct.methods.spectrum.texture import TextureLayout, measure_patches
 from cvsct.methods.spectrum.train import train_spectrum
@@ -97,7 +97,7 @@ def test_repeated_fits_survive_writing_and_map_like_models(tmp_path: Path) -> No
 @pytest.mark.parametrize("settings", [{"repeated_fits": False}, {"gains": "one"}])
 def test_models_without_repeated_fits_have_none(settings: dict[str, object]) -> None:
     bundle = train(world(61, 0.2, 0.2, 20.0), world(71, 0.35, 0.35, 20.0), **settings)
-    assert repeated_models(bundle) == []
+    assert load_repeated(bundle, reverse=False) == ()
     assert find_method("spectrum").load_repeated(bundle, "a2b") == ()
 
 
@@ -105,7 +105,7 @@ def test_a_profile_tells_no_groups() -> None:
     request = TrainingRequest("spectrum", Path("unused"), settings={"refine": False})
     source = MeasuredSide.of(patients(60, 2, 0.2), LAYOUT, 1000, "source", lambda *_: None)
     bundle = train_spectrum(source, patients(70, 2, 0.35), request)
-    assert repeated_models(bundle) == []
+    assert load_repeated(bundle, reverse=False) == ()
     assert bundle.training["uncertainty"].startswith("not known: a side is a profile")
 
 
@@ -113,7 +113,7 @@ def test_a_profile_tells_no_groups() -> None:
 def test_repeated_fits_that_do_not_fit_the_model_are_refused(name: str) -> None:
     weights = {**of_patients().weights, name: np.zeros((2, 3))}
     with pytest.raises(ModelError, match="do not fit"):
-        repeated_models(replace(of_patients(), weights=weights))
+        load_repeated(replace(of_patients(), weights=weights), reverse=False)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from cvsct.methods.spectrum.block_gains import BlockGains
 from cvsct.methods.spectrum.expected_noise import WATER_PER_MM, expected_noise
 from cvsct.methods.spectrum.noise_law import fit_noise_law
 from cvsct.methods.spectrum.soft_tissue_noise import SoftTissue
-from cvsct.methods.spectrum.texture import TextureLayout, measure_texture
+from cvsct.methods.spectrum.texture import TextureLayout, measure_patches
 from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.model.bundle import Bundle
 from tests.conftest import make_volume
@@ -161,7 +161,7 @@ def test_the_dose_law_is_read_off_the_scans() -> None:
         louder = np.exp(0.5 * truth * WATER_PER_MM * 2 * (radius_mm - 80))
         noise = through(rng.normal(0, 20 / PIXEL_MM, (2, SIDE, SIDE)), 0.2)
         volumes.append(make_volume(body + noise * louder, pixel_mm=PIXEL_MM))
-    texture = measure_texture(volumes, TextureLayout(), 99, "source")
+    texture = measure_patches(volumes, TextureLayout(), 99, "source").texture()
     soft = SoftTissue.of(texture, "source")
     strata = soft.smooth, soft.homogeneous + soft.textured
     law = fit_noise_law(texture, *strata, (0.5, 1.0))
@@ -186,7 +186,7 @@ def test_a_wrong_dose_law_is_corrected_by_what_is_left_after_filtering() -> None
 
 def test_scans_without_even_tissue_are_refused_with_a_remedy() -> None:
     lung = make_volume(np.full((40, 128, 128), -800.0))
-    texture = measure_texture([lung], TextureLayout(), 99, "target")
+    texture = measure_patches([lung], TextureLayout(), 99, "target").texture()
     with pytest.raises(TrainingError, match=r"target scans hold 0 regions.*spectrum-plain"):
         SoftTissue.of(texture, "target")
 

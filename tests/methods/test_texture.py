@@ -12,7 +12,7 @@ from cvsct.core.volume import CTVolume
 from cvsct.methods.spectrum.kernel_ratio import fit_kernel_ratio
 from cvsct.methods.spectrum.matched_tissue import MatchedTissue
 from cvsct.methods.spectrum.settings import SpectrumSettings
-from cvsct.methods.spectrum.texture import Texture, TextureLayout, measure_texture, texture_of
+from cvsct.methods.spectrum.texture import Texture, TextureLayout, measure_patches, texture_of
 from tests.methods.test_classical import SHARP_MM, SOFT_MM, world
 from tests.support.patches import made_patches
 
@@ -40,7 +40,7 @@ def groups(sigma_mm: float) -> tuple[list[CTVolume], list[CTVolume]]:
 
 
 def measured(scans: list[CTVolume]) -> Texture:
-    return measure_texture(scans, LAYOUT, ALL_SLICES, "source")
+    return measure_patches(scans, LAYOUT, ALL_SLICES, "source").texture()
 
 
 @cache

@@ -361,6 +361,22 @@ def test_a_model_stays_until_the_next_one_is_whole(
     assert not list((mine / "models").glob(".*.new*"))
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_a_kill_leaves_of_a_training_is_no_hindrance(mine: Path, whole: bool) -> None:
+    """Killed while the files of a model were written, or before it was moved to its place."""
+    model = mine / "models" / THIN
+    left = model.with_name(f".{THIN}.new")
+    shutil.move(model, left)
+    shutil.move(model.with_name(f"{THIN}.json"), left.with_name(f"{left.name}.json"))
+    if not whole:
+        (left / "SHA256SUMS").unlink()
+    shutil.copytree(left, left.with_name(".gone.new"))
+    before = made(mine, "harmonized")
+    again(mine)
+    assert made(mine, "harmonized") == before
+    assert not list(model.parent.glob(".*.new*"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -156,7 +156,7 @@ def harmonize(
         force: also harmonize series that this program has derived.
         uncertainty: `table` writes beside each derived series how uncertain it is by slice and
             tissue (`uncertainty.csv`), `map` also for each voxel, in HU (`uncertainty.nii.gz`).
-            It takes about ten times as long, and is known of `spectrum` models trained on scans.
+            It takes five to ten times as long, and is known of `spectrum` models trained on scans.
         workers: number of processes for several series; 0 for one per core.
         shard: `I/N` harmonizes part I of N of the series; empty for all.
         scheduler: address of a Dask scheduler whose workers harmonize the series.

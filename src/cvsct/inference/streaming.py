@@ -177,12 +177,17 @@ def refuse_derived(series: SeriesFiles, force: bool = False) -> None:
 
 
 def adapt_and_check(
-    scan: OpenedScan, mapping: VolumeMapping, guard: Guard, seed: int | None = None
+    scan: OpenedScan,
+    mapping: VolumeMapping,
+    guard: Guard,
+    seed: int | None = None,
+    sample: CTVolume | None = None,
 ) -> tuple[VolumeMapping, ScanVerdict | None]:
     """Adapt a mapping to a scan and check the scan, from the same sampled slices.
 
     Args:
         seed: of noise that the method adds, in place of the scan's identity.
+        sample: the sampled slices, where they are read already.
 
     Returns:
         The adapted mapping, and the guard's verdict on the scan; None where it checks no scans.
@@ -193,7 +198,7 @@ def adapt_and_check(
     """
     if mapping.fit is None and not guard.checks_scans:
         return mapping, None
-    sample = read_sample(scan)
+    sample = read_sample(scan) if sample is None else sample
     fitted = mapping.fitted_to(sample, seed)
     return fitted, guard.check_scan(scan_facts(scan), sample, fitted.position)
 
@@ -241,11 +246,12 @@ def harmonize_series(
     refuse_derived(series, force)
     guard = guard or Guard()
     watch = guard.watch()
+    sample = read_sample(stack) if uncertainty != "none" else None
     with _errors_named_after(series):
-        fitted, verdict = adapt_and_check(stack, mapping, guard)
+        fitted, verdict = adapt_and_check(stack, mapping, guard, sample=sample)
     writes = None
-    if uncertainty != "none":
-        ensemble = Ensemble.of(mapping, repeated, read_sample(stack))
+    if sample is not None:
+        ensemble = Ensemble.of(mapping, fitted, repeated, sample)
         writes = UncertaintyWriter(ensemble, uncertainty == "map")
     at_once = fitted.slices_at_once or len(stack)
     change_hu: list[float] = []

@@ -20,7 +20,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -34,9 +34,9 @@ from cvsct.inference.harmonize_volume import harmonize_volume
 from cvsct.io.nifti.write import write_map
 from cvsct.methods.volume_mapping import RepeatedMapping, VolumeMapping
 
-UNCERTAINTY = ("none", "table", "map")
-"""What can be asked for: nothing, a table by slice and tissue, or a map for each slice too."""
 Asked = Literal["none", "table", "map"]
+"""What can be asked for: nothing, a table by slice and tissue, or a map for each slice too."""
+UNCERTAINTY: tuple[Asked, ...] = get_args(Asked)
 
 TABLE_FILE, MAP_FILE = "uncertainty.csv", "uncertainty.nii.gz"
 """Files in the folder of a harmonized series."""
@@ -117,7 +117,7 @@ class Uncertainty:
     @property
     def fit_hu(self) -> Slices:
         """Standard error of each voxel by the fit, in HU."""
-        fit_hu: Slices = np.sqrt(self._fit_variance([volume.hu for volume in self.without]))
+        fit_hu: Slices = np.sqrt(self._fit_variance(np.stack([v.hu for v in self.without])))
         return fit_hu
 
     @property
@@ -148,17 +148,13 @@ class Uncertainty:
             >>> float(uncertainty.standard_error(lambda volume: volume.hu.mean())) < 1
             True
         """
-        variance = self._fit_variance([np.asarray(statistic(each)) for each in self.without])
-        if self.draws:
-            drawn = [np.asarray(statistic(each)) for each in (self.volume, *self.draws)]
-            variance += np.var(np.stack(drawn), axis=0, ddof=1)
-        return np.asarray(np.sqrt(variance))
+        return self._error_of([statistic(volume) for volume in self._volumes])
 
     def by_tissue(self) -> Iterator[TissueUncertainty]:
         """Standard errors of each tissue in each slice where there is enough of it."""
         smooth = blurred(self.source.hu)
         fit_hu, synthesis_hu = self.fit_hu, self.synthesis_hu
-        fine = [self._fine(volume) for volume in (self.volume, *self.without, *self.draws)]
+        fine = [volume.hu - blurred(volume.hu) for volume in self._volumes]
         for i in range(len(self.volume)):
             for tissue, limits in TISSUES.items():
                 mask = (smooth[i] >= limits.low_hu) & (smooth[i] < limits.high_hu)
@@ -176,31 +172,35 @@ class Uncertainty:
         synthesis_hu: Float[np.ndarray, "rows columns"],
         fine: Sequence[Slices],
     ) -> TissueUncertainty:
-        volumes = (self.volume, *self.without, *self.draws)
-        means = np.array([volume.hu[i][mask].mean(dtype=np.float64) for volume in volumes])
+        means = [float(v.hu[i][mask].mean(dtype=np.float64)) for v in self._volumes]
         logs = np.log([max(float(hu[i][mask].std(dtype=np.float64)), 1e-3) for hu in fine])
         return TissueUncertainty(
             i, tissue, int(mask.sum()),
             float(np.sqrt(np.mean(fit_hu[mask].astype(np.float64) ** 2))),
             float(np.sqrt(np.mean(synthesis_hu[mask].astype(np.float64) ** 2))),
-            float(np.hypot(self._of_numbers(means), METHOD_HU[tissue])),
-            float(np.hypot(100 * self._of_numbers(logs), METHOD_NOISE_PERCENT[tissue])),
+            float(np.hypot(self._error_of(means), METHOD_HU[tissue])),
+            float(np.hypot(100 * self._error_of(list(logs)), METHOD_NOISE_PERCENT[tissue])),
         )  # fmt: skip
 
-    def _of_numbers(self, values: Float[np.ndarray, " volumes"]) -> float:
-        """Standard error of a number, of the volume, of those without, and of the draws."""
-        n = len(self.without)
-        variance = float(self._fit_variance(list(values[1 : 1 + n])))
-        if self.draws:
-            variance += float(np.var([values[0], *values[1 + n :]], ddof=1))
-        return float(variance**0.5)
+    @property
+    def _volumes(self) -> tuple[CTVolume, ...]:
+        """The volume, those of the repeated fits, and the draws."""
+        return (self.volume, *self.without, *self.draws)
 
-    def _fit_variance(self, values: Sequence[np.ndarray | float]) -> Numbers:
+    def _error_of(self, values: Sequence[np.ndarray | float]) -> Numbers:
+        """Standard error of a value of each of `_volumes`, by fit and synthesis."""
+        each, n = np.stack([np.asarray(value) for value in values]), len(self.without)
+        variance = self._fit_variance(each[1 : 1 + n])
+        if self.draws:
+            variance += np.var(np.concatenate([each[:1], each[1 + n :]]), axis=0, ddof=1)
+        return np.asarray(np.sqrt(variance))
+
+    def _fit_variance(self, each: Float[np.ndarray, "fits ..."]) -> Numbers:
         """Jackknife variance of a value of each repeated fit, widened for their number.
 
         Sides are independent.
         """
-        each, sides = np.stack([np.asarray(value) for value in values]), np.array(self.sides)
+        sides = np.array(self.sides)
         total: Numbers = np.zeros(each.shape[1:], dtype=np.result_type(each.dtype, np.float32))
         for side in np.unique(sides):
             own = each[sides == side]
@@ -209,10 +209,6 @@ class Uncertainty:
         degrees = len(sides) - len(np.unique(sides))
         total *= float(stats.t.ppf(0.975, degrees) / stats.norm.ppf(0.975)) ** 2
         return total
-
-    def _fine(self, volume: CTVolume) -> Slices:
-        fine: Slices = (volume.hu - blurred(volume.hu)).astype(np.float32)
-        return fine
 
 
 @dataclass(frozen=True)
@@ -231,6 +227,7 @@ class Ensemble:
     def of(
         cls,
         mapping: VolumeMapping,
+        fitted: VolumeMapping,
         repeated: Sequence[RepeatedMapping],
         sample: CTVolume,
         seed: int | None = None,
@@ -239,6 +236,7 @@ class Ensemble:
 
         Args:
             mapping: the model's own, not yet adapted.
+            fitted: the model's own, adapted.
             repeated: its repeated fits.
             sample: slices that represent the scan.
             seed: of the model's own noise.
@@ -247,7 +245,6 @@ class Ensemble:
             UsageError: if the model has no repeated fits.
         """
         refuse_no_repeated(repeated)
-        fitted = mapping.fitted_to(sample, seed)
         adds = fitted.synthesis is not None and fitted.synthesis.predicted_share > 0
         first = 1 if seed is None else seed + 1
         return cls(

@@ -22,7 +22,7 @@ from cvsct.methods.spectrum.texture import (
     N_TISSUES,
     Texture,
     TextureLayout,
-    measure_texture,
+    measure_patches,
 )
 from cvsct.model.bundle import Domain
 from cvsct.profile.privacy import (
@@ -258,14 +258,14 @@ def measure_profile(
         used.append(number)
         slices.append(len(volume.hu))
 
-    texture = measure_texture(
+    patches = measure_patches(
         scans, TextureLayout(), max_slices, "scans", progress, also=look, patients=people
     )
     measured = [replace(facts[i], shape=(n, *facts[i].shape[1:]))
                 for i, n in zip(used, slices, strict=True)]  # fmt: skip
     domain = Domain.from_facts(measured)
     return ScannerProfile(
-        texture=texture,
+        texture=patches.texture(),
         guard=GuardSums.of(descriptors, [people[i] for i in used]),
         groups=_groups(measured),
         pixel_mm=domain.pixel_mm,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cvsct.core.manifest import MANIFEST
 from cvsct.core.progress import Note, Progress, no_note
 from cvsct.model.bundle import CHECKPOINT_FILE, SUMS_FILE
 from cvsct.study.options import StudyOptions
+from cvsct.study.prepare import read_json
 
 MODELS = "models"
 
@@ -131,9 +132,9 @@ def train_models(
 
 def _train(plan: ModelPlan, options: StudyOptions, progress: Progress) -> None:
     """Train a model; an earlier one stays in its place until the new one is whole."""
-    place = plan.folder.with_name(f".{plan.group}.new")
-    config = training_config(options)
-    if _config(place) != config and place.exists():
+    place, config = _place_of_new(plan.folder), training_config(options)
+    goes_on = _is_begun(place) and read_json(_record(place)) == config
+    if place.exists() and not goes_on:  # of a kill: a model without checkpoint, or a whole one
         shutil.rmtree(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_json(_record(place), config)
@@ -144,7 +145,7 @@ def _train(plan: ModelPlan, options: StudyOptions, progress: Progress) -> None:
     train(
         options.method, plan.source, plan.target, place, preset=options.preset,
         settings=options.settings, seed=options.seed, max_minutes=options.max_minutes or None,
-        resume=_is_begun(place), allow=options.allow,
+        resume=goes_on, allow=options.allow,
         progress=progress_of_group, note=no_note, census=no_note,
     )  # fmt: skip
     if plan.folder.exists():
@@ -153,17 +154,23 @@ def _train(plan: ModelPlan, options: StudyOptions, progress: Progress) -> None:
     place.replace(plan.folder)
 
 
-def _config(folder: Path) -> Any:
-    """What the model in a folder was to be trained with; None where that is not known."""
-    try:
-        return json.loads(_record(folder).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def remove_begun(models: Path, groups: Collection[str]) -> None:
+    """Remove trainings that were stopped, of groups that are not there any more."""
+    kept = {_place_of_new(models / group).name for group in groups}
+    for place in models.glob(".*.new"):
+        if place.name not in kept:
+            shutil.rmtree(place)
+            _record(place).unlink(missing_ok=True)
+
+
+def _place_of_new(folder: Path) -> Path:
+    """Hidden folder beside a model's, in which the next one is trained."""
+    return folder.with_name(f".{folder.name}.new")
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether a training was stopped after its first checkpoint."""
-    return (folder / CHECKPOINT_FILE).exists()
+    """Whether a training was stopped after its first checkpoint, before its end."""
+    return (folder / CHECKPOINT_FILE).exists() and not (folder / SUMS_FILE).exists()
 
 
 def _record(folder: Path) -> Path:

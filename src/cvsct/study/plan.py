@@ -276,9 +276,7 @@ def read_plan(folder: Path) -> StudyPlan:
         UsageError: if a file is missing or makes no sense, naming the line.
     """
     options = read_toml(folder / PLAN_OPTIONS)
-    rows = _read_table(folder / PLAN_TABLE)
-    if "mixed-scanners" not in options.allow:
-        _refuse_mixed(rows, folder / PLAN_TABLE)
+    rows = _read_table(folder / PLAN_TABLE, "mixed-scanners" in options.allow)
     check_method(options)
     groups = groups_of(rows, {})
     names = [group.name for group in groups]
@@ -292,27 +290,12 @@ def read_plan(folder: Path) -> StudyPlan:
     return StudyPlan(folder, options, tuple(rows), tuple(groups))
 
 
-def _refuse_mixed(rows: Sequence[PlanRow], path: Path) -> None:
-    """Refuse a group of several manufacturers, which no model could learn from.
+def _read_table(path: Path, mixed: bool) -> list[PlanRow]:
+    """Rows of the table.
 
-    Raises:
-        UsageError: naming the first line of another manufacturer.
+    Args:
+        mixed: whether a group may have scans of several manufacturers.
     """
-    first: dict[str, PlanRow] = {}
-    for number, row in enumerate(rows, start=2):
-        if not row.used or not row.manufacturer:
-            continue
-        other = first.setdefault(row.group, row)
-        if vendor(row.manufacturer) != vendor(other.manufacturer):
-            raise UsageError(
-                f"{path}, line {number}: group {row.group!r} has scans of "
-                f"{one_line(row.manufacturer)} and of {one_line(other.manufacturer)}, of which a "
-                "model would learn the mean; give each a group of its own, or set allow = "
-                '["mixed-scanners"] in plan.toml'
-            )
-
-
-def _read_table(path: Path) -> list[PlanRow]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
@@ -329,7 +312,7 @@ def _read_table(path: Path) -> list[PlanRow]:
             " (was it saved with another separator than the comma?)"
         )
     rows, seen = [], dict[str, int]()
-    formats = dict[str, bool]()
+    first_of = dict[str, PlanRow]()
     for line, cells in lines:
         row = _row(cells, f"{path}, line {line}")
         if row.used:
@@ -339,10 +322,18 @@ def _read_table(path: Path) -> list[PlanRow]:
                     "remove one"
                 )
             seen[row.series_uid] = line
-            if formats.setdefault(row.group, is_nifti(Path(row.path))) != is_nifti(Path(row.path)):
+            first = first_of.setdefault(row.group, row)
+            where = f"{path}, line {line}: group {row.group!r}"
+            if is_nifti(Path(row.path)) != is_nifti(Path(first.path)):
                 raise UsageError(
-                    f"{path}, line {line}: group {row.group!r} has DICOM and NIfTI; give each "
-                    "format a group of its own"
+                    f"{where} has DICOM and NIfTI; give each format a group of its own"
+                )
+            makers = [one_line(each.manufacturer) for each in (row, first) if each.manufacturer]
+            if not mixed and len({vendor(maker) for maker in makers}) > 1:
+                raise UsageError(
+                    f"{where} has scans of {' and of '.join(makers)}, of which a model would learn "
+                    'the mean; give each a group of its own, or set allow = ["mixed-scanners"] in '
+                    "plan.toml"
                 )
         rows.append(row)
     return rows

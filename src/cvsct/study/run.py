@@ -31,7 +31,7 @@ from cvsct.profile.file import SUFFIX, profile_bytes
 from cvsct.study.disk import refuse_full_disk
 from cvsct.study.jobs import Where, work_on_all
 from cvsct.study.measure import PROFILES, MeasuredProfiles, measure_all, measure_item
-from cvsct.study.models import MODELS, ModelPlan, train_models
+from cvsct.study.models import MODELS, ModelPlan, remove_begun, train_models
 from cvsct.study.parts import prepare_all, prepare_part
 from cvsct.study.plan import PlanRow, StudyPlan, read_plan
 from cvsct.study.prepare import (
@@ -118,9 +118,14 @@ class StudyResult:
         """Series that were not harmonized."""
         return tuple(each for each in self.series if each.status == "failed")
 
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of series of each status."""
+        return Counter(each.status for each in self.series)
+
     def wanted(self) -> str:
         """A line on what a dry run found to be done."""
-        counts = Counter(each.status for each in self.series)
+        counts = self.counts
         return (
             f"{counts['harmonized']} series would be harmonized or kept as they are, "
             f"{counts['reference']} of the reference; {len(self.new_models)} models would be "
@@ -129,8 +134,7 @@ class StudyResult:
 
     def summary(self) -> str:
         """A line on what was done."""
-        counts = {status: sum(each.status == status for each in self.series)
-                  for status in ("harmonized", "reference", "failed")}  # fmt: skip
+        counts = self.counts
         tables = f", {self.n_rows} rows of features" if self.complete else ""
         return (
             f"{counts['harmonized']} series harmonized, {counts['reference']} of the reference, "
@@ -141,9 +145,9 @@ class StudyResult:
         """The result in figures, without patients."""
         return {
             "study": str(self.folder),
-            "n_harmonized": sum(each.status == "harmonized" for each in self.series),
-            "n_reference": sum(each.status == "reference" for each in self.series),
-            "n_failed": len(self.failed),
+            "n_harmonized": self.counts["harmonized"],
+            "n_reference": self.counts["reference"],
+            "n_failed": self.counts["failed"],
             "n_rows": self.n_rows,
             "complete": self.complete,
             "failed_models": dict(self.failed_models),
@@ -295,6 +299,7 @@ class _Run:
         groups = {group for group, _ in harmonized}
         _remove_groups(folder / HARMONIZED, groups)
         _remove_groups(folder / MODELS, groups)
+        remove_begun(folder / MODELS, groups)
         _remove_groups(folder / TRAINING, {group for group, _ in keys})
         for path in (folder / PROFILES).glob(f"*{SUFFIX}"):
             if path.name.removesuffix(SUFFIX) not in groups | {reference}:
@@ -348,7 +353,11 @@ class _Run:
 
     def train(self, failed: Mapping[str, str]) -> dict[str, str]:
         """Train the models that are missing; returns the reasons of those that cannot be."""
-        reference, failed = self.plan.reference, {**self.failed_elsewhere, **failed}
+        with file_lock(self.plan.folder / MODELS_LOCK, wait=True):  # parts link the same scans
+            return self._train({**self.failed_elsewhere, **failed})
+
+    def _train(self, failed: Mapping[str, str]) -> dict[str, str]:
+        reference = self.plan.reference
         target = self.ready(reference, failed)
         shown = self._learned_from(target)
         shown_folder = self._training_folder(reference, shown)
@@ -377,8 +386,7 @@ class _Run:
             )
         if not target:
             return {plan.group: "no series of the reference could be prepared" for plan in plans}
-        with file_lock(self.plan.folder / MODELS_LOCK, wait=True):
-            return train_models(plans, self.plan.options, self.note, self.progress)
+        return train_models(plans, self.plan.options, self.note, self.progress)
 
     def _learned_from(self, series: Sequence[PreparedSeries]) -> list[PreparedSeries]:
         """Series that models learn from: those of patients of one group, where they are enough."""

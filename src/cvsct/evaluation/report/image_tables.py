@@ -323,7 +323,7 @@ def uncertainty_tables(records: Sequence[UncertaintyRecord]) -> list[Table]:
                 (record.series, record.tissue, str(record.slices), f"{record.fit_hu:.1f}",
                  f"{record.synthesis_hu:.1f}", f"{record.mean_hu:.2f}",
                  f"{record.noise_percent:.1f}")
-                for record in records[:MAX_ROWS]
+                for record in records
             ),
         )
     ]  # fmt: skip

@@ -19,7 +19,7 @@ from cvsct.methods.spectrum.block_filter import AddedVariance, filter_blocks
 from cvsct.methods.spectrum.block_gains import BlockGains
 from cvsct.methods.spectrum.clipped_noise import restore_clipped_noise
 from cvsct.methods.spectrum.domain_position import LEAST_AXIS, remaining_share, scan_position
-from cvsct.methods.spectrum.fit_ensemble import repeated_models
+from cvsct.methods.spectrum.fit_ensemble import repeated_mappings
 from cvsct.methods.spectrum.hu_offset import shift_soft_tissue
 from cvsct.methods.spectrum.noise_field import NoiseField, series_key
 from cvsct.methods.spectrum.noise_law import NoiseLaw, SideLaws
@@ -55,10 +55,7 @@ def load_repeated(bundle: Bundle, reverse: bool) -> tuple[RepeatedMapping, ...]:
     Raises:
         ModelError: if arrays are missing or do not fit each other.
     """
-    return tuple(
-        RepeatedMapping(load_spectrum(repeated.bundle, reverse), int(repeated.side), repeated.share)
-        for repeated in repeated_models(bundle)
-    )
+    return repeated_mappings(bundle, lambda repeated: load_spectrum(repeated, reverse))
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from operator import add
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.errors import ModelError
+from cvsct.methods.base import bundle_weights, require_consistent
 from cvsct.methods.spectrum.separate_gains import SeparateGains
 from cvsct.methods.spectrum.side import MeasuredSide
 from cvsct.methods.spectrum.texture import Texture
+from cvsct.methods.volume_mapping import RepeatedMapping, VolumeMapping
 from cvsct.model.bundle import Bundle
 
 GROUPS = 4
@@ -126,53 +127,39 @@ def _to(curves: Float[np.ndarray, "*lead m"], n: int) -> Float[np.ndarray, "*lea
     return np.pad(curves[..., :n], more, mode="edge")
 
 
-@dataclass(frozen=True)
-class RepeatedModel:
-    """A model of the gains of one repeated fit; the names are those of `RepeatedFit`."""
+def repeated_mappings(
+    bundle: Bundle, load: Callable[[Bundle], VolumeMapping]
+) -> tuple[RepeatedMapping, ...]:
+    """Mappings of a model's repeated fits; none where it has none.
 
-    side: int
-    share: float
-    bundle: Bundle
-
-
-def repeated_models(bundle: Bundle) -> list[RepeatedModel]:
-    """The models of a model's repeated fits; none where it has none.
+    Args:
+        load: makes the mapping of a model.
 
     Raises:
         ModelError: if its arrays do not fit each other.
     """
-    if SIDES not in bundle.weights:
-        return []
+    weights = bundle.weights
+    if SIDES not in weights:
+        return ()
+    sides, shares = bundle_weights(bundle, SIDES, SHARES)
     names = [
         name.removeprefix(PREFIX)
-        for name in bundle.weights
+        for name in weights
         if name.startswith(PREFIX) and name not in (SIDES, SHARES)
     ]
-    sides, shares = bundle.weights[SIDES], bundle.weights.get(SHARES)
-    consistent = (
-        shares is not None
-        and sides.ndim == 1
+    require_consistent(
+        bundle,
+        sides.ndim == 1
         and shares.shape == sides.shape
-        and all(len(bundle.weights[PREFIX + name]) == len(sides) for name in names)
         and all(
-            name in bundle.weights
-            and bundle.weights[PREFIX + name].shape[1:] == bundle.weights[name].shape
+            name in weights and weights[PREFIX + name].shape == (len(sides), *weights[name].shape)
             for name in names
-        )
+        ),
     )
-    if not consistent or shares is None:
-        raise ModelError(f"a {bundle.method} model whose repeated fits do not fit it")
-    return [
-        RepeatedModel(
-            int(side),
-            float(share),
-            replace(
-                bundle,
-                weights={
-                    **bundle.weights,
-                    **{name: bundle.weights[PREFIX + name][i] for name in names},
-                },
-            ),
+    return tuple(
+        RepeatedMapping(
+            load(replace(bundle, weights=weights | {n: weights[PREFIX + n][i] for n in names})),
+            int(side), float(share),
         )
         for i, (side, share) in enumerate(zip(sides, shares, strict=True))
-    ]
+    )  # fmt: skip

@@ -163,22 +163,6 @@ class Texture:
         )
 
 
-def measure_texture(
-    scans: Scans,
-    layout: TextureLayout,
-    max_slices: int,
-    side: str,
-    progress: Progress = silent,
-    soft: bool = True,
-    also: Callable[[CTVolume, int], None] | None = None,
-    patients: Sequence[str] = (),
-) -> Texture:
-    """Measure the statistics of scans; the arguments are those of `measure_patches`."""
-    return measure_patches(
-        scans, layout, max_slices, side, progress, soft, also, patients
-    ).texture()  # fmt: skip
-
-
 @dataclass(frozen=True)
 class MeasuredPatches:
     """Patches of the scans of one side, with the patient of each.
@@ -220,11 +204,12 @@ class MeasuredPatches:
         groups = []
         for number in range(count):
             body, soft = group_of[of_body] == number, group_of[of_soft] == number
-            part = MeasuredPatches(
-                self.body.take(np.flatnonzero(body)), self.soft.take(np.flatnonzero(soft)),
-                self.body_patient[body], self.soft_patient[soft], self.layout,
+            groups.append(
+                texture_of(
+                    self.body.take(np.flatnonzero(body)), self.soft.take(np.flatnonzero(soft)),
+                    self.body_patient[body], self.soft_patient[soft], self.layout,
+                )
             )  # fmt: skip
-            groups.append(part.texture())
         return tuple(groups)
 
 
