@@ -79,14 +79,14 @@ of some packages hold further libraries, which their own notices list. This page
 
 def license_of(metadata: Message) -> str:
     """License that a package declares: its expression, a short field, or its classifiers."""
-    if expression := metadata["License-Expression"]:
+    if expression := metadata.get("License-Expression"):
         return str(expression)
     classifiers = [
         text.rpartition(" :: ")[2]
         for text in metadata.get_all("Classifier", [])
         if text.startswith("License :: ") and text != "License :: OSI Approved"
     ]
-    field = str(metadata["License"] or "").strip()
+    field = str(metadata.get("License") or "").strip()
     candidates = [field] if field and len(field) <= 40 and "\n" not in field else []
     for text in (*candidates, *classifiers):
         if known := SPDX.get(text.lower()):

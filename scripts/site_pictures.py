@@ -201,7 +201,9 @@ def main() -> None:
             told[example.name] = gallery_picture(example, arguments.scans, gallery)
             print(example.name, json.dumps(told[example.name]))
     if not arguments.only:
-        (gallery / "figures.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        (gallery / "figures.json").write_text(
+            json.dumps(told, indent=1) + "\n", encoding="utf-8", newline="\n"
+        )
         kernels_picture(arguments.scans, concepts)
         gains_picture(concepts)
         concordance_picture(concepts)

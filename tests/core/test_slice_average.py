@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cvsct.core.errors import GeometryError
@@ -57,6 +57,7 @@ def moments(average: SliceAverage, z: np.ndarray, i: int) -> tuple[float, float]
 
 
 @settings(deadline=None)
+@example(step=1.0, gap=1.4516815711490665, thicker=1.0, spacing=0.40625)
 @given(
     step=st.floats(0.3, 3),
     gap=st.floats(1 / 3, 1.49),

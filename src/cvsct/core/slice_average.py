@@ -26,7 +26,7 @@ from cvsct.core.errors import GeometryError
 SAME_THICKNESS = 0.1
 """Relative difference below which two thicknesses count as one; headers round them."""
 LEAST_WEIGHT = 1e-3
-"""Weight below which a slice is left out."""
+"""Share of a thicker slice's box below which a slice is left out, unless its center needs it."""
 
 MOST_BELOW = -1 / 16
 """Lowest weight, that of the outer two of four slices between which a slice is interpolated."""
@@ -153,7 +153,7 @@ def average_slices(
     first, weights = [], []
     for center in centers:
         part = _weights(z_mm, edges, float(center), width, variance)
-        used = np.flatnonzero(np.abs(part) > LEAST_WEIGHT)
+        used = np.flatnonzero(part)
         part = part[used[0] : used[-1] + 1]
         first.append(int(used[0]))
         weights.append(part / part.sum())
@@ -182,7 +182,8 @@ def _weights(
     box: Float[np.ndarray, " slices"] = (
         np.diff(np.clip(edges, center - width / 2, center + width / 2)) / width
     )
-    under = np.flatnonzero(box > LEAST_WEIGHT)
+    box[box <= LEAST_WEIGHT] = 0
+    under = np.flatnonzero(box)
     step = float(z_mm[1] - z_mm[0])
     wanted = np.array([1.0, 0.0, variance / step**2])
     weights = box
