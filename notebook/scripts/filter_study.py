@@ -1,20 +1,22 @@
-"""How near `spectrum` comes to the other scanner, by tissue, over several draws of bodies.
+"""How near a method comes to the other scanner, by tissue, over several draws of bodies.
 
     python notebook/scripts/filter_study.py --scans FOLDER --out ROWS.jsonl --label NAME
-           [--pairs kernel vendor ...] [--seeds 0 1 2] [--set key=value ...] [--rois 120]
+           [--method spectrum] [--pairs kernel vendor ...] [--seeds 0 1 2] [--set key=value ...]
+           [--rois 120]
 
 Scans of a pair and a seed are made by `cvsct simulate --scale demo --parts pairs/PAIR --seed SEED`
-in FOLDER/PAIR-SEED, unless they are there. For each pair, seed and direction the filter is trained
-with the settings given and its output compared with the target's scan of the same bodies; input
-and repeated scan are measured alike. ROWS.jsonl holds a line each; what it holds already is kept,
-so that the same command goes on. The pair `held-out` is never measured unless it is named.
+in FOLDER/PAIR-SEED, unless they are there. For each pair, seed and direction the method, one that
+needs no training steps, is trained with the settings given and its output compared with the
+target's scan of the same bodies; input and repeated scan are measured alike. ROWS.jsonl holds a
+line each; what it holds already is kept, so that the same command goes on. The pair `held-out` is
+never measured unless it is named. Times are of one core's processor.
 
 The structure of each tissue is judged against the repeated scan, whose noise is another: the
 power that an image shares with the repeated scan, over the power that the target shares with it,
 in three bands of frequency. 1 is the target's sharpness. Its root is given. *Energy* is the
 root of the ratio of all power, noise included.
 
-    python notebook/scripts/filter_study.py --table ROWS.jsonl
+    python notebook/scripts/filter_study.py --table ROWS.jsonl [--only LABEL ...]
 
 prints means over seeds, and the range where there are several.
 """
@@ -55,6 +57,7 @@ COLUMNS = {
     "noise": ("noise", 2), "lung edge": ("lung_mtf50", 2),
     "lung .15 .3 .45": ("lung", 2), "soft .15 .3 .45": ("soft", 2), "bone .15 .3 .45": ("bone", 2),
     "HU lung": ("lung_hu", 1), "HU soft": ("soft_hu", 1), "HU bone": ("bone_hu", 1),
+    "fit s": ("training_s", 0), "slice s": ("slice_s", 2),
 }  # fmt: skip
 Masks = dict[str, Bool[np.ndarray, "slices rows columns"]]
 
@@ -65,33 +68,36 @@ def main() -> None:
     )
     parser.add_argument("--scans", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--label", default="spectrum")
+    parser.add_argument("--method", default="spectrum")
+    parser.add_argument("--label", help="name in the table; the method's unless given")
     parser.add_argument("--pairs", nargs="+", default=PAIRS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--rois", type=int, default=120)
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--only", nargs="+", metavar="LABEL")
     args = parser.parse_args()
     if args.table:
-        print(markdown([json.loads(line) for line in args.table.read_text().splitlines()]))
+        rows = [json.loads(line) for line in args.table.read_text().splitlines()]
+        print(markdown([row for row in rows if not args.only or row["label"] in args.only]))
         return
     if not (args.scans and args.out):
         parser.error("give --scans and --out, or --table")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     text = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
     known = {(row["label"], row["pair"], row["seed"]) for row in map(json.loads, text.splitlines())}
-    settings = parse_settings(args.set)
+    settings, own_label = parse_settings(args.set), args.label or args.method
     for pair in args.pairs:
         for seed in args.seeds:
             labels = [
-                label for label in ("input", "repeat", args.label)
+                label for label in ("input", "repeat", own_label)
                 if (label, pair, seed) not in known
             ]  # fmt: skip
             if not labels:
                 continue
             folder = args.scans / f"{pair}-{seed}" / "scans"
             cvsct.simulate(folder, scale="demo", parts=[f"pairs/{pair}"], seed=seed)
-            for row in measure(folder / "pairs" / pair, labels, settings, args.rois):
+            for row in measure(folder / "pairs" / pair, args.method, labels, settings, args.rois):
                 line = json.dumps({"pair": pair, "seed": seed, **row})
                 with args.out.open("a", encoding="utf-8") as file:
                     file.write(line + "\n")
@@ -99,19 +105,19 @@ def main() -> None:
 
 
 def measure(
-    data: Path, labels: list[str], settings: dict[str, Any], rois: int
+    data: Path, method: str, labels: list[str], settings: dict[str, Any], rois: int
 ) -> list[dict[str, Any]]:
     """Rows of both directions of a pair."""
     sides = sorted(folder.name for folder in (data / "test").iterdir() if folder.is_dir())
     test, repeat = (
         [by_patient(data / part / side) for side in sides] for part in ("test", "repeat")
     )
-    row = find_method("spectrum")
+    row = find_method(method)
     bundle, seconds = None, 0.0
     if set(labels) - {"input", "repeat"}:
         train = [by_patient(data / "train" / side) for side in sides]
         begun = time.process_time()
-        request = TrainingRequest("spectrum", Path(), {**row.settings, **settings})
+        request = TrainingRequest(method, Path(), {**row.settings, **settings})
         bundle = row.train(*train, request)
         seconds = time.process_time() - begun
     rows = []

@@ -2,14 +2,16 @@
 
     python notebook/scripts/uncertainty_study.py --scans SCANS --out ROWS.jsonl
            [--pairs kernel vendor dose reconstruction] [--seeds 0 1 2]
+    python notebook/scripts/uncertainty_study.py --data DATA --name PAIR --out ROWS.jsonl
     python notebook/scripts/uncertainty_study.py --table ROWS.jsonl
 
-SCANS holds `PAIR-SEED/scans` as `filter_study.py` makes them. A model is trained on each pair and
-draw of bodies, and the test scan is harmonized both ways with its uncertainty. In blocks of 32
-pixels of each tissue, and in whole slices of it, the mean CT number and the log of the noise level
-are compared with the target's scan of the same body. Their difference has a known variance: that
-of two scans with other noise (from the repeated scan), and what `Model.uncertainty` tells. A row
-holds each difference with both.
+SCANS holds `PAIR-SEED/scans` as `filter_study.py` makes them; DATA holds `train`, `test` and
+`repeat` of one pair, such as the scans that the bundled models learn from. A model is trained on
+each pair and draw of bodies, and the test scan is harmonized both ways with its uncertainty. In
+blocks of 32 pixels of each tissue, and in whole slices of it, the mean CT number and the log of the
+noise level are compared with the target's scan of the same body. Their difference has a known
+variance: that of two scans with other noise (from the repeated scan), and what `Model.uncertainty`
+tells. A row holds each difference with both.
 
 The table gives the share of differences within 1.96 standard errors, of all that are told: by the
 noise of scans alone, with the errors of fit and synthesis, and with those of the method too, which
@@ -24,6 +26,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +169,8 @@ def main() -> None:
         "--pairs", nargs="+", default=["kernel", "vendor", "dose", "reconstruction"]
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--name")
     parser.add_argument("--table", type=Path)
     args = parser.parse_args()
     if args.table:
@@ -173,16 +178,18 @@ def main() -> None:
         return
     text = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
     known = {(row["pair"], row["seed"]) for row in map(json.loads, text.splitlines())}
-    for pair in args.pairs:
-        for seed in args.seeds:
+    for pair, seed in [(args.name, 0)] if args.data else product(args.pairs, args.seeds):
+        if (pair, seed) in known:
+            continue
+        data = args.data
+        if not data:
             folder = args.scans / f"{pair}-{seed}" / "scans"
-            if (pair, seed) in known:
-                continue
             cvsct.simulate(folder, scale="demo", parts=[f"pairs/{pair}"], seed=seed)
-            rows = measure(folder / "pairs" / pair, {"pair": pair, "seed": seed})
-            with args.out.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-            print(f"{pair}, draw {seed}: done", flush=True)
+            data = folder / "pairs" / pair
+        rows = measure(data, {"pair": pair, "seed": seed})
+        with args.out.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        print(f"{pair}, draw {seed}: done", flush=True)
 
 
 if __name__ == "__main__":
