@@ -96,7 +96,7 @@ def test_a_log_file_holds_what_was_done_with_the_time(
     text = "\n".join(lines)
     assert len(re.findall(r"series [0-9a-f]{16}: 3 slices in", text)) == 6
     assert text.count("gap of") >= 3
-    assert "harmonize: harmonising took" in text
+    assert "harmonize: harmonizing took" in text
     before = len(lines)
     assert run(*words, "--out", tmp_path / "out" / "inside" / "..")[0] == 3
     assert len(log.read_text(encoding="utf-8").splitlines()) > before, "appended"
@@ -106,7 +106,7 @@ def test_verbose_logs_to_the_terminal(run: Run, scans: Path, model: Path, tmp_pa
     words = ["harmonize", scans / "sharp", "--model", model, "--out", tmp_path / "out"]
     code, _, err = run("--verbose", *words)
     assert code == 0
-    assert re.search(r"^\d\d:\d\d:\d\d .*harmonising took", err, re.M)
+    assert re.search(r"^\d\d:\d\d:\d\d .*harmonizing took", err, re.M)
 
 
 def test_options_come_from_a_file_and_the_command_line_wins(

@@ -124,7 +124,7 @@ def line_of(folder: Path, key: str) -> int:
          r"line LINE: grouping\.min_pateints does not exist; did you mean 'min_patients'\?"),
         ("seed", ("seed = 0", "sed = 0"), r"line LINE: sed does not exist; did you mean 'seed'\?"),
         ("kernel", ('kernel = "any"', 'kernel = "soffft"'), r"line LINE: choice\.kernel"),
-        ("noise", ("noise = 0.2", 'noise = "much"'), r"line LINE: grouping\.noise: input should"),
+        ("noise", ("noise = 0.2", 'noise = "much"'), r"line LINE: grouping\.noise: must"),
         ("thickness_mm", ("thickness_mm = 1.25", "thickness_mm = -3"), r"line LINE: thickness_mm"),
         ("rois", ("[features]", "[featuers]"), r"featuers does not exist; did you mean 'features'"),
         ("scans", ("scans = ", "scans "), r"cannot be read as TOML \(.*line"),

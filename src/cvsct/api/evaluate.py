@@ -12,6 +12,7 @@ from cvsct.core.errors import UsageError, need_extra
 from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.settings import of_arguments
 from cvsct.core.sides import Side, with_old_keys
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.command import command_of
@@ -97,7 +98,10 @@ def evaluate(
             `features_long.csv` hold the features, and `groups.html` compares the scanners; see
             docs/reference/groups.md.
         progress: called with `(task, done, total)` as the work proceeds.
-        note: called with each remark that the user should read.
+        note: called with each remark that the user should read. Among them are doubtful roles:
+            harmonized series of other programs; series harmonized to the scanner that they come
+            from; a target of that scanner; one series in two roles; a source, target or retest that
+            `harmonize` wrote; a retest of another scanner or kernel than the target's.
 
     Returns:
         The `Evaluation`: `scorecard`, `paired`, `summary()`, `notes`, and all figures.
@@ -107,7 +111,11 @@ def evaluate(
         MissingExtraError: if the extra `evaluate` is not installed.
         BrowserError: if `pdf` finds no browser, before any work; or if the browser fails, after all
             other files are written.
-        EvaluationError: if the scans cannot be compared.
+        EvaluationError: if the scans cannot be compared: a source, target or retest that
+            `harmonize` wrote beside harmonized series that it did not write (exchanged arguments);
+            a source from which a harmonized series was not derived; a source or retest without all
+            compared slices; a retest of another body; several partners of one tube voltage and
+            thickness; one frame of reference on different grids.
         CvsctError: if a series or a mask cannot be read.
 
     Example:
@@ -133,12 +141,9 @@ def evaluate(
         raise UsageError(f"no regions {regions!r}; choose one of {', '.join(REGIONS)}, or --masks")
     if structures and not masks:
         raise UsageError("--structures chooses among masks; give --masks too")
-    settings = EvaluationSettings.model_validate(
-        {
-            "regions": "masks" if masks else regions, "rois": rois, "seed": seed,
-            "workers": workers, "pairing": pairing, "ibsi": ibsi,
-            "tolerances": Tolerances.given(tolerances),
-        }
+    settings = of_arguments(
+        EvaluationSettings, regions="masks" if masks else regions, rois=rois, seed=seed,
+        workers=workers, pairing=pairing, ibsi=ibsi, tolerances=Tolerances.given(tolerances),
     )  # fmt: skip
     manifest = Manifest("evaluate", settings.model_dump(mode="json"), local=["features.csv"])
     remarks: list[str] = []

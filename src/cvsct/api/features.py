@@ -12,6 +12,7 @@ from cvsct.core.files import refuse_missing
 from cvsct.core.manifest import Manifest
 from cvsct.core.platform import cores
 from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.settings import refuse_outside
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.features.cache import FeatureCache
 from cvsct.evaluation.features.extract_group import GroupExtractor
@@ -41,6 +42,9 @@ __all__ = ["FeatureTable", "check_features", "extract_features"]
 
 Scan = Path | str | CTVolume | HarmonizedVolume
 """A path with any number of scans, or one volume in memory."""
+
+LEAST = {"rois": 0, "roi_px": 8, "seed": 0, "workers": 0}
+"""Least value of each number that is an option."""
 
 
 def extract_features(
@@ -166,6 +170,8 @@ def _plan(
     refuse_missing(*paths, *mask_paths, Path(settings) if settings else None)
     if not scans:
         raise UsageError("no scans given; name a file or folder of CT scans")
+    for name, least in LEAST.items():
+        refuse_outside(least, **{name: options.get(name, least)})
     structures = tuple(options.get("structures") or ())
     for name in ("structures", "mask_pattern", "label_names"):
         if options.get(name) and not masks:

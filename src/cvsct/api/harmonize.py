@@ -13,6 +13,7 @@ from cvsct.core.files import refuse_existing
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.resumable import is_started
+from cvsct.core.settings import refuse_outside
 from cvsct.inference.cohort.harmonize_cohort import Cohort, harmonize_growing, harmonize_whole
 from cvsct.inference.cohort.job import SeriesHarmonizer
 from cvsct.inference.cohort.series_table import SERIES_TABLE
@@ -185,6 +186,7 @@ def harmonize(
     source, out = Path(source), Path(out)
     requested = Shard.parse(shard) if shard else Shard()
     parse_timestamp(timestamp)
+    refuse_outside(0, workers=workers)
     _refuse_arguments(source, model, out, names)
     if uncertainty not in UNCERTAINTY:
         raise UsageError(f"--uncertainty {uncertainty}: choose one of {', '.join(UNCERTAINTY)}")

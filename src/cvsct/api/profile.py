@@ -9,6 +9,7 @@ from cvsct.api.training_scans import admit_scans
 from cvsct.core.errors import ProfileError, UsageError
 from cvsct.core.files import refuse_existing
 from cvsct.core.progress import Note, Progress, log_note, no_note, silent
+from cvsct.core.settings import refuse_outside
 from cvsct.core.text import did_you_mean
 from cvsct.guard.input_check import vendor
 from cvsct.guard.training_set import MIXED, parse_allowed
@@ -73,8 +74,7 @@ def fit_profile(
         (1, True)
     """
     path = _new_file(out)
-    if max_slices < 1:
-        raise UsageError(f"max_slices is {max_slices}, expected 1 or more")
+    refuse_outside(1, max_slices=max_slices)
     source = Path(scans)
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cvsct.core.errors import need_extra
 from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.settings import refuse_outside
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.simulation.benchmark import PARTS, STUDY, ScanMode, SimulationOptions
 from cvsct.simulation.plan import plan, plan_patients
@@ -49,13 +50,13 @@ def simulate(
             them (`pairs/dose`), `study`; empty for the default, which is the first four.
         seed: seed of bodies and noise.
         workers: number of processes; 0 for one per core.
-        mas: tube current-time product of one rotation, in mAs.
+        mas: tube current-time product of one rotation, in mAs, 1 to 1000.
         match_dose: give both scanners the same CTDIvol instead of the same mAs.
-        shift_px: misregistration of the test pair, in pixels.
+        shift_px: misregistration of the test pair, in pixels, -10 to 10.
         parenchyma: fill the lungs with tissue instead of air.
         emphysema: share of the lung that emphysema has destroyed in the patients of `pairs`, at
-            about -980 HU; 0 for what their seeds give.
-        fov_mm: reconstructed field of view, in mm.
+            about -980 HU, to .6; 0 for what their seeds give.
+        fov_mm: reconstructed field of view, in mm, 100 to 350.
         reconstructions: reconstructions of each acquisition: `fbp`, `iterative-1` to `iterative-5`,
             `denoised-1` to `denoised-3`; all but `fbp` add their names to the folders of their
             series.
@@ -74,7 +75,7 @@ def simulate(
 
     Raises:
         UsageError: if a scale, a part or a position of the arms does not exist, a scanner lacks
-            what is asked for, or `out` holds something else.
+            what is asked for, a number lies outside its range, or `out` holds something else.
         MissingExtraError: if the extra `simulate` is not installed.
         SimulationError: if the simulation cannot start.
 
@@ -83,6 +84,11 @@ def simulate(
         >>> result.n_images > 0, result.failed
         (True, {})
     """
+    refuse_outside(0, seed=seed, workers=workers)
+    refuse_outside(1, 1000, mas=mas)
+    refuse_outside(-10, 10, shift_px=shift_px)
+    refuse_outside(0, 0.6, emphysema=emphysema)
+    refuse_outside(100, 350, fov_mm=fov_mm)
     options = SimulationOptions(
         float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm), tuple(reconstructions),
         ScanMode(table, arms, tube_current, helical), float(emphysema),

@@ -18,6 +18,7 @@ from cvsct.core.errors import GeometryError, SeriesError, TrainingError, UsageEr
 from cvsct.core.files import new_folder, refuse_existing, refuse_missing
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, no_note, silent
+from cvsct.core.settings import refuse_outside
 from cvsct.core.workers import is_first_rank
 from cvsct.guard.calibrate import GuardedSide, ImagedSide, calibrate_guard
 from cvsct.guard.training_set import parse_allowed
@@ -101,7 +102,7 @@ def train(
     paths = {name: side for name, side in sides.items() if isinstance(side, Path)}
     profiles = {name: side for name, side in sides.items() if isinstance(side, ScannerProfile)}
     method_settings = {**row.settings, **(settings or {})}
-    refuse_unknown_preset(preset)
+    _refuse_arguments(preset, seed, max_steps, max_minutes)
     allowed = sorted(parse_allowed(allow))
     first, checkpoints = is_first_rank(), "resume" in row.uses
     if not first and not checkpoints:  # one of torchrun's further ranks: nothing to share
@@ -255,6 +256,15 @@ def _identifiers(side: TrainingSide) -> list[str]:
     if isinstance(side, ScannerProfile):
         return [with_digest(side).sha256]
     return [facts.series_uid for facts in side.facts]
+
+
+def _refuse_arguments(
+    preset: str, seed: int, max_steps: int | None, max_minutes: float | None
+) -> None:
+    """Refuse values that no training has."""
+    refuse_unknown_preset(preset)
+    refuse_outside(0, seed=seed, max_minutes=max_minutes)
+    refuse_outside(1, max_steps=max_steps)
 
 
 def _refuse_out(out: Path, row: Method, resume: bool, limited: bool) -> None:

@@ -37,6 +37,7 @@ from cvsct.core.errors import (
 from cvsct.core.files import refuse_missing, write_atomic, write_json
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.resumable import locked_output
+from cvsct.core.settings import refuse_outside
 from cvsct.core.sides import with_old_keys
 from cvsct.evaluation.table import Table, as_text
 from cvsct.guard.training_set import parse_allowed
@@ -104,6 +105,9 @@ def benchmark(
 ) -> BenchmarkResult:
     """Train, harmonize and evaluate methods in both directions, as tables beside the paper's.
 
+    Models that were trained elsewhere are used where they lie in `out` as `models/METHOD-SEED`, and
+    as `models/METHOD-SEED-b2a` for the second direction of a method that maps one way.
+
     Args:
         data: folder with `train/` and `test/`, and optionally `repeat/` and `paired/`, each with a
             folder for each scanner.
@@ -152,6 +156,8 @@ def benchmark(
     ]
     trainings = _trainings(names_of_methods, seeds)
     refuse_unknown_preset(preset)
+    refuse_outside(1, seeds=seeds, max_steps=max_steps, rois=rois)
+    refuse_outside(0, max_minutes=max_minutes, workers=workers)
     allowed = sorted(parse_allowed(allow))
     names = scanner_names(data)
     kinds = {name: find_method(name).kind for name in trainings}

@@ -39,7 +39,7 @@ def train(
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop by wall time.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, patches and noise.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT's checkpoint.")] = False,
     allow: Annotated[
         list[str] | None,

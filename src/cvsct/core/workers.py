@@ -3,7 +3,8 @@
 A process pool of the standard library gives up all waiting items when one of its processes dies,
 and does not know which item killed it. Here each worker has a pipe of its own: the end of the pipe
 shows that the worker has died, and the parent knows its item. Workers leave Ctrl-C to the parent,
-and end themselves when the parent is killed.
+and end themselves when the parent is killed. They import this package and not the script that
+called it, which needs no `if __name__ == "__main__":` therefore.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from types import ModuleType
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 from cvsct.core import platform
@@ -29,6 +33,11 @@ It must be picklable."""
 
 MAX_DEATHS = 3
 """Number of processes that may die in a row before all work stops."""
+
+SCRIPT_REMEDY = (
+    "a script whose own classes or functions are worked with must make its calls below `if __name__"
+    ' == "__main__":`, or import them from a module'
+)
 
 _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM", "NUMEXPR")
 
@@ -221,7 +230,7 @@ class Processes(Generic[WorkItem]):
             worker, _ = self._idle.pop(0)
         else:
             with _threads_each(self._threads):
-                worker = _Worker(self._work)
+                worker = _Worker(self._work, item)
         self._busy[worker] = item
         worker.submit(item)
 
@@ -295,17 +304,43 @@ class InProcess(Generic[WorkItem]):
             cast("Generator[Report[WorkItem], None, None]", reports).close()
 
 
-class _Worker:
-    """One process and the pipe to it."""
+@contextlib.contextmanager
+def script_kept_from_children(*needed: Any) -> Iterator[None]:
+    """Keep processes that are started in this block from importing the script that runs.
 
-    def __init__(self, work: Work[Any]) -> None:
+    A spawned process imports it again, which without `if __name__ == "__main__":` would run it
+    again, and which cannot be done where it came from standard input.
+
+    Args:
+        needed: what the processes are given; the script is imported where it defines part of it.
+    """
+    if b"__main__" in bytes(ForkingPickler.dumps(needed)):
+        yield
+        return
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+class _Worker:
+    """One process and the pipe to it.
+
+    Args:
+        work: what to do with each item.
+        item: the first of them.
+    """
+
+    def __init__(self, work: Work[Any], item: Any) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy locked locks
         self.pipe, worker_pipe = context.Pipe()
         self.process = context.Process(target=_serve, args=(worker_pipe, work), daemon=True)
-        with platform.ctrl_c_kept_from_children():
+        with platform.ctrl_c_kept_from_children(), script_kept_from_children(work, item):
             self.process.start()
         worker_pipe.close()  # so that the pipe ends with the process
-        self.alive = True
+        self.alive, self.has_reported = True, False
 
     def submit(self, item: Any) -> None:
         """Send an item to the process; if it has died, the next report says so."""
@@ -319,11 +354,17 @@ class _Worker:
         except (EOFError, OSError):
             self.alive = False
             self.process.join()
-            code = self.process.exitcode or 0
-            cause = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            message = f"its process {cause}, perhaps for lack of memory; use fewer workers"
-            return Report(None, "died", message=message)
+            return Report(None, "died", message=self._cause_of_death())
+        self.has_reported = True
         return report
+
+    def _cause_of_death(self) -> str:
+        """What the exit code tells, and the remedy."""
+        code = self.process.exitcode or 0
+        if code == 1 and not self.has_reported:  # Python's own code: it failed before any work
+            return "its process could not start; " + SCRIPT_REMEDY
+        cause = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"its process {cause}, perhaps for lack of memory; use fewer workers"
 
     def end(self) -> None:
         """End the process, even in the middle of an item."""

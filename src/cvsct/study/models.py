@@ -50,15 +50,11 @@ class ModelPlan:
 
     def state(self, options: StudyOptions) -> str:
         """Why the model must be trained; empty where it can stay."""
-        if not (self.folder / SUMS_FILE).exists():
-            return "new"
+        if reason := why_untrained(self.folder, options):
+            return reason
         learned = _learned(self.folder)
-        if learned is None:
-            return "its record cannot be read"
-        if learned.config != training_config(options):
-            return "method or settings have changed"
         known = self.source_uids | self.target_uids | self.further_uids
-        if not self.incomplete and not learned.source | learned.target <= known:
+        if learned and not self.incomplete and not learned.source | learned.target <= known:
             return "series that it learned from are not in the study any more"
         return ""
 
@@ -83,6 +79,16 @@ def training_config(options: StudyOptions) -> dict[str, Any]:
         "method": options.method, "preset": options.preset, "settings": dict(options.settings),
         "seed": options.seed, "max_minutes": options.max_minutes, "allow": list(options.allow),
     }  # fmt: skip
+
+
+def why_untrained(folder: Path, options: StudyOptions) -> str:
+    """Why no model with these options lies in a folder; empty where one does."""
+    if not (folder / SUMS_FILE).exists():
+        return "new"
+    learned = _learned(folder)
+    if learned is None:
+        return "its record cannot be read"
+    return "" if learned.config == training_config(options) else "method or settings have changed"
 
 
 def _learned(folder: Path) -> _Learned | None:

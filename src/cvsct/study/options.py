@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cvsct.core.errors import UsageError
+from cvsct.core.settings import what_must_be
 from cvsct.core.text import did_you_mean
 from cvsct.methods.registry import find_method
 from cvsct.study.choice import ChoiceRules
@@ -236,7 +237,7 @@ def _explained(error: ValidationError, path: Path | None = None, text: str = "")
         if tables:
             model = type(getattr(StudyOptions(scans=""), tables[0]))
         return f"{where} does not exist; {did_you_mean(key, model.model_fields)}remove it"
-    return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    return f"{where}: {what_must_be(first)}"
 
 
 def _line_of(text: str, table: str, key: str) -> int:

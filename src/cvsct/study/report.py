@@ -13,6 +13,7 @@ from cvsct.core.errors import EvaluationError, UsageError, need_extra
 from cvsct.core.files import refuse_missing, write_atomic, write_json
 from cvsct.core.names import portable_name
 from cvsct.core.progress import Note, Progress, log_note, silent
+from cvsct.core.settings import refuse_outside
 from cvsct.core.text import did_you_mean
 from cvsct.evaluation.cohort_table import read_table, region_name
 from cvsct.evaluation.features.patient_table import WIDE
@@ -202,6 +203,9 @@ def report_study(
     """
     need_extra("evaluate", "study")
     folder = Path(study)
+    refuse_outside(2, min_patients=min_patients)
+    refuse_outside(19, permutations=permutations)
+    refuse_outside(0, seed=seed, workers=workers)
     plan = read_plan(folder)
     table_path = folder / f"{WIDE}.csv"
     if not table_path.exists() or not (folder / STATUS).exists():

@@ -24,14 +24,14 @@ from cvsct.core.locks import LockedError, file_lock
 from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, no_note, silent
 from cvsct.core.resumable import PLAN, part_of
+from cvsct.core.settings import refuse_outside
 from cvsct.inference.cohort.shards import Shard
 from cvsct.inference.streaming import Outcome, folder_name
-from cvsct.model.bundle import SUMS_FILE
 from cvsct.profile.file import SUFFIX, profile_bytes
 from cvsct.study.disk import refuse_full_disk
 from cvsct.study.jobs import Where, work_on_all
 from cvsct.study.measure import PROFILES, MeasuredProfiles, measure_all, measure_item
-from cvsct.study.models import MODELS, ModelPlan, remove_begun, train_models
+from cvsct.study.models import MODELS, ModelPlan, remove_begun, train_models, why_untrained
 from cvsct.study.parts import prepare_all, prepare_part
 from cvsct.study.plan import PlanRow, StudyPlan, read_plan
 from cvsct.study.prepare import (
@@ -199,6 +199,7 @@ def run_study(
     need_extra("evaluate", "study")
     folder = study.folder if isinstance(study, StudyPlan) else Path(study)
     part = Shard.parse(shard) if shard else Shard()
+    refuse_outside(0, workers=workers)
     plan = read_plan(folder)
     where = Where(workers, scheduler)
     series, lost = planned_series(plan)
@@ -212,7 +213,7 @@ def run_study(
         )
         groups = dict.fromkeys(each.row.group for each in series)
         new = tuple(name for name in groups if name != plan.reference
-                    and not (folder / MODELS / name / SUMS_FILE).exists())  # fmt: skip
+                    and why_untrained(folder / MODELS / name, plan.options))  # fmt: skip
         return StudyResult(folder, wanted, complete=False, new_models=new)
     manifest = Manifest("study run", plan.options.model_dump(mode="json"))
     with _locked(folder, part):

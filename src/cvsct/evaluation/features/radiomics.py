@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from cvsct.core.errors import EvaluationError
 from cvsct.core.platform import cores
 from cvsct.core.progress import Progress, silent
+from cvsct.core.workers import script_kept_from_children
 from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.features.cache import FeatureCache, MeasuredFeatures, content_key
 from cvsct.evaluation.features.extractor import (
@@ -255,7 +256,9 @@ def _measure_all(
     chunk = min(_CHUNK, -(-len(patches) // (4 * count)))
     try:
         with ProcessPoolExecutor(count, mp_context=context) as pool:
-            yield from pool.map(measure, patches, chunksize=chunk)
+            with script_kept_from_children(measure):  # processes start as work is submitted
+                measured = pool.map(measure, patches, chunksize=chunk)
+            yield from measured
     except BrokenProcessPool as error:
         raise EvaluationError(
             "a process that measures features died, perhaps for lack of memory; use fewer workers"

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.progress import Progress, silent
+from cvsct.core.settings import of_arguments
 from cvsct.core.text import did_you_mean
 from cvsct.evaluation.cohort_table import (
     SOURCE,
@@ -92,6 +93,7 @@ def evaluate_groups(
     Raises:
         EvaluationError: if a column is missing, a covariate is confounded with the group, or there
             are no rows of the stage `source`.
+        UsageError: if a number is too small: at least 5 patients and 19 permutations.
         MissingExtraError: if the extra `evaluate` is not installed.
 
     Example:
@@ -99,10 +101,10 @@ def evaluate_groups(
         >>> [stage.stage for stage in evaluation.regions[0].stages]
         ['source']
     """
-    settings = GroupSettings(
-        group=group, covariates=tuple(covariates), reference=reference, min_patients=min_patients,
-        permutations=permutations, identification_permutations=identification_permutations,
-        seed=seed,
+    settings = of_arguments(
+        GroupSettings, group=group, covariates=tuple(covariates), reference=reference,
+        min_patients=min_patients, permutations=permutations,
+        identification_permutations=identification_permutations, seed=seed,
     )  # fmt: skip
     table = frame_of(table)
     need_columns(table, "patient", "region", "stage", group)

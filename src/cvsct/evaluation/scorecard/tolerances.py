@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from cvsct.core.errors import UsageError
-from cvsct.core.settings import Settings
+from cvsct.core.settings import Settings, what_must_be
 from cvsct.evaluation.image.tissues import Tissue
 
 DEFAULTS_FILE = "tolerances.toml"
@@ -107,7 +107,7 @@ class Tolerances(Settings):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise UsageError(f"tolerances {path}: {where}: {first['msg']}") from error
+            raise UsageError(f"tolerances {path}: {where}: {what_must_be(first)}") from error
 
     @classmethod
     def given(cls, tolerances: Tolerances | Path | str | None) -> Tolerances:

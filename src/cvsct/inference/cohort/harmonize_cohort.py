@@ -72,7 +72,7 @@ class Cohort:
         Raises:
             CvsctError: if an error occurs that every series would meet.
         """
-        with self.manifest.timed("harmonising"):
+        with self.manifest.timed("harmonizing"):
             engine = run_jobs(
                 self.series, journal, workers, out.absolute(), self.progress, self.note, table
             )
