@@ -333,7 +333,7 @@ def test_a_series_whose_files_are_lost_is_named_and_nothing_of_it_thrown_away(
     result = cvsct.run_study(study, workers=1)
     (failed,) = result.failed
     assert failed.row.patient == "NORD-013"
-    assert "not there any more" in failed.reason
+    assert "not there (plan.csv, line " in failed.reason
     assert model_times(study) == models
     hidden.rename(scans / GE.site / "NORD-013")
     again(study)

@@ -26,7 +26,7 @@ from cvsct.io.nifti.header import is_nifti
 from cvsct.io.read import read_series
 from cvsct.io.resample import resample_series
 from cvsct.study.measure import series_key
-from cvsct.study.plan import PlanRow, StudyPlan
+from cvsct.study.plan import PLAN_TABLE, PlanRow, StudyPlan
 
 IMAGES, MASKS = "prepared", "masks"
 """Folders of images and masks in the study's."""
@@ -122,18 +122,19 @@ def planned_series(plan: StudyPlan) -> tuple[list[PreparedSeries], list[tuple[Pl
     """
     found: dict[str, Mapping[str, SeriesFiles]] = {}
     series, lost = [], []
-    for row in plan.used:
+    for line, row in enumerate(plan.rows, start=2):  # after the names of the columns
+        if not row.used:
+            continue
         if row.path not in found:
             found[row.path] = _series_under(plan.scans / row.path)
         files = found[row.path].get(row.series_uid)
         masks = tuple(plan.scans / mask for mask in row.masks)
-        missing = [mask for mask in masks if not mask.exists()]
-        if files is None:
-            lost.append((row, f"{row.path}: the series of the plan is not there any more"))
-        elif missing:
-            lost.append((row, "its mask of the plan is not there any more"))
-        else:
+        if files is not None and all(mask.exists() for mask in masks):
             series.append(_prepared(plan, row, files, masks))
+            continue
+        lacks = "its files are" if files is None else "its mask is"
+        where = f"{PLAN_TABLE}, line {line}"
+        lost.append((row, f"{lacks} not there ({where}); correct it, or set use to no"))
     return series, lost
 
 
