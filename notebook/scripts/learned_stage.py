@@ -9,11 +9,15 @@
 `simulate` scans two patient-like bodies on each of some random scanners: four slices, three random
 kernels, each by filtered back-projection, one strength of iterative reconstruction and one of a
 denoiser, all nine of the same readings, so that their quantum noise is one. `prepare` takes random
-ordered pairs of these nine techniques, fits `spectrum` to one body on each side, and keeps source,
-filtered image and target. `train` trains a residual network on them, conditioned on what the two
-profiles tell. `measure` compares `spectrum` with and without the network on the pairs of
-`cvsct simulate --parts pairs`, whose scanners and bodies were in no training, with the columns of
-`filter_study.py`.
+ordered pairs of these nine techniques whose reconstructions differ, fits `spectrum` to one body on
+each side, and keeps source, filtered image, the noise that the filter adds, and target; pairs that
+the fit takes for one kernel are left out. `train` trains a residual network on the filtered images
+before that noise, which is added after it, conditioned on what the two profiles tell. `measure`
+compares `spectrum` with and without the network on the pairs of `cvsct simulate --parts pairs`,
+whose scanners and bodies were in no training, with the columns of `filter_study.py`. There the
+network has nothing to do where the fit takes both sides for one kernel, and by band no more of its
+change is kept than leaves the energy in homogeneous soft tissue of the training scans as near to
+the target's as the filter left it.
 """
 
 from __future__ import annotations
@@ -25,10 +29,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from body_draws import by_patient, measured
 from cvsct.cli.progress import progress
@@ -41,6 +46,7 @@ from cvsct.io.read import read_all
 from cvsct.methods.bands import Bands
 from cvsct.methods.base import RunOptions, TrainingRequest
 from cvsct.methods.registry import find_method
+from cvsct.methods.spectrum.noise_field import NoiseField
 from cvsct.model.bundle import Bundle
 from cvsct.simulation.benchmark import FBP, Scan, Subject
 from cvsct.simulation.run import run_simulation
@@ -145,6 +151,12 @@ def in_bands(volume: CTVolume) -> Float32[np.ndarray, "slices bands rows columns
     ])  # fmt: skip
 
 
+def homogeneous(low: Float32[np.ndarray, "slices rows columns"]) -> Bool[np.ndarray, "..."]:
+    """Homogeneous soft tissue, told on the lowest band."""
+    flat: Bool[np.ndarray, "..."] = np.hypot(*np.gradient(low, axis=(1, 2))) < 4
+    return flat & (low > -150) & (low < 150)
+
+
 def texture_of(
     volumes: Sequence[CTVolume],
 ) -> Float[np.ndarray, "tissues bands"]:
@@ -156,7 +168,7 @@ def texture_of(
         low = bands[:, 0]
         slope = np.hypot(*np.gradient(low, axis=(1, 2)))
         soft = (low > -150) & (low < 150)
-        masks = (soft & (slope < 4), soft & (slope >= 8), (low < -600) & (low > -950), low > 200)
+        masks = (homogeneous(low), soft & (slope >= 8), (low < -600) & (low > -950), low > 200)
         for number, mask in enumerate(masks):
             sums[number] += [float((bands[:, band + 1][mask] ** 2).sum()) for band in range(SCALED)]
             counts[number] += mask.sum()
@@ -198,21 +210,45 @@ def fitted(
     return row.train(source, target, request)
 
 
-def filtered(bundle: Bundle, volumes: Sequence[CTVolume], reverse: bool) -> list[CTVolume]:
-    """Volumes mapped by `spectrum`."""
+@dataclass(frozen=True)
+class Filtered:
+    """Volumes mapped by `spectrum`.
+
+    Args:
+        before: without the noise that the filter adds.
+        after: with it.
+    """
+
+    before: list[CTVolume]
+    after: list[CTVolume]
+
+
+def filtered(bundle: Bundle, volumes: Sequence[CTVolume], reverse: bool) -> Filtered:
+    """Volumes mapped by `spectrum`, with the noise that it adds and without."""
     mapping = find_method("spectrum").load(bundle, "b2a" if reverse else "a2b", RunOptions())
-    return [volume.with_hu(np.rint(mapping(volume))) for volume in volumes]
+    after = [volume.with_hu(np.rint(mapping(volume))) for volume in volumes]
+
+    def silence(_: NoiseField, __: float, shape: tuple[int, int]) -> Float32[np.ndarray, "_ _"]:
+        return np.zeros(shape, dtype=np.float32)
+
+    with mock.patch.object(NoiseField, "slice_noise", silence):
+        before = [volume.with_hu(np.rint(mapping(volume))) for volume in volumes]
+    return Filtered(before, after)
+
+
+def is_one_kernel(bundle: Bundle) -> bool:
+    """Whether one linear kernel explains both sides."""
+    return bool(bundle.weights["one_kernel"].any())
 
 
 def condition_of(
-    bundle: Bundle, source: Sequence[CTVolume], target: Sequence[CTVolume], reverse: bool
+    made: Filtered, source: Sequence[CTVolume], target: Sequence[CTVolume]
 ) -> Condition:
     """What the training scans of a direction tell."""
-    made = filtered(bundle, source, reverse)
-    return Condition(texture_of(made), texture_of(target), texture_of(source))
+    return Condition(texture_of(made.after), texture_of(target), texture_of(source))
 
 
-PAIRS_PER_SCANNER = 14
+PAIRS_PER_SCANNER = 12
 
 
 def prepare(work: Path) -> None:
@@ -232,7 +268,8 @@ def prepare(work: Path) -> None:
             for technique in techniques
         }  # fmt: skip
         rng = random_stream(int(folder.name), "pairs")
-        every = [(a, b) for a in techniques for b in techniques if a != b]
+        every = [(a, b) for a in techniques for b in techniques
+                 if reconstruction_of(a) != reconstruction_of(b)]  # fmt: skip
         chosen = [every[i] for i in rng.permutation(len(every))[:PAIRS_PER_SCANNER]]
         images: dict[str, Any] = {
             f"scan/{name}": np.concatenate([v.hu for v in volumes]).astype(np.int16)
@@ -246,10 +283,17 @@ def prepare(work: Path) -> None:
             except CvsctError as error:
                 print(f"{folder.name} {a} {b}: {error}")
                 continue
-            condition = condition_of(bundle, source, target, reverse=False)
+            if is_one_kernel(bundle):
+                continue
             made = filtered(bundle, scans_of[a], reverse=False)
+            own = Filtered([made.before[first]], [made.after[first]])
+            condition = condition_of(own, source, target)
             key = f"pair/{number}"
-            images[f"{key}/filtered"] = np.concatenate([v.hu for v in made]).astype(np.int16)
+            before, after = (
+                np.concatenate([v.hu for v in part]).astype(np.int16)
+                for part in (made.before, made.after)
+            )
+            images[f"{key}/filtered"], images[f"{key}/added"] = before, after - before
             images[f"{key}/names"] = np.array([a, b])
             images[f"{key}/condition"] = np.stack(
                 [condition.filtered, condition.target, condition.source]
@@ -259,7 +303,14 @@ def prepare(work: Path) -> None:
         hidden = out.with_name(f".{out.name}")
         np.savez(hidden, **images)
         hidden.rename(out)
-        print(f"{out}: {len(chosen)} pairs", flush=True)
+        kept = sum(key.endswith("/names") for key in images)
+        print(f"{out}: {kept} pairs of {len(chosen)}", flush=True)
+
+
+def reconstruction_of(technique: str) -> str:
+    """Reconstruction of a technique by its folder's name, which says nothing of `fbp`."""
+    last = technique.rpartition("_")[2]
+    return FBP if last in KERNELS else last
 
 
 class Stage(torch.nn.Module):
@@ -340,6 +391,7 @@ class Prepared:
 
     scans: dict[str, np.ndarray]
     made: list[np.ndarray]
+    added: list[np.ndarray]
     names: list[tuple[str, str]]
     conditions: list[Condition]
     shares: torch.Tensor
@@ -352,17 +404,18 @@ class Prepared:
             return cls(
                 {n.removeprefix("scan/"): held[n] for n in held.files if n.startswith("scan/")},
                 [held[f"{key}/filtered"] for key in keys],
+                [held[f"{key}/added"] for key in keys],
                 [tuple(map(str, held[f"{key}/names"])) for key in keys],
                 [Condition(*held[f"{key}/condition"]) for key in keys],
                 shares_of(PATCH_PX, PATCH_PX, held["pixel_mm"]),
             )
 
     def batch(self, rng: np.random.Generator, count: int) -> list[torch.Tensor]:
-        """Patches of filtered image, source and target, conditions and noise; of the body."""
+        """Patches of filtered image, source, target and added noise; conditions and noise."""
         number = int(rng.integers(len(self.names)))
         a, b = self.names[number]
-        images = self.made[number], self.scans[a], self.scans[b]
-        patches: list[list[np.ndarray]] = [[], [], []]
+        images = self.made[number], self.scans[a], self.scans[b], self.added[number]
+        patches: list[list[np.ndarray]] = [[], [], [], []]
         while len(patches[0]) < count:
             z, y, x = (int(rng.integers(n - p + 1)) for n, p in
                        zip(images[0].shape, (1, PATCH_PX, PATCH_PX), strict=True))  # fmt: skip
@@ -380,9 +433,15 @@ class Prepared:
 
 
 def loss_of(
-    made: torch.Tensor, target: torch.Tensor, noise_hu: torch.Tensor, shares: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Difference in units of the target's noise, and difference of energies of blocks by band."""
+    made: torch.Tensor, added: torch.Tensor, target: torch.Tensor, noise_hu: torch.Tensor,
+    shares: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Difference in units of the target's noise, and difference of energies of blocks by band.
+
+    Args:
+        made: before noise is added, as the difference sees it.
+        added: noise, which the energies have too.
+    """
     inner = slice(MARGIN_PX, -MARGIN_PX)
     difference = torch.asinh(((made - target) / noise_hu[:, None, None])[:, inner, inner]).abs()
     logs = [
@@ -390,7 +449,7 @@ def loss_of(
             torch.nn.functional.avg_pool2d(split(image, shares)[:, 1:, inner, inner] ** 2, BLOCK_PX)
             + (0.05 * noise_hu[:, None, None, None]) ** 2
         )
-        for image in (made, target)
+        for image in (made + added, target)
     ]
     return difference.mean(), (logs[0] - logs[1]).abs().mean()
 
@@ -403,10 +462,11 @@ Check = tuple[list[torch.Tensor], torch.Tensor]
 def checked(stage: Stage, checks: Sequence[Check]) -> dict[str, list[float]]:
     """Both terms of the loss without the network and with it, mean over batches."""
     found = []
-    for (made, source, target, condition, noise_hu), shares in checks:
+    for (made, source, target, added, condition, noise_hu), shares in checks:
         images = made, stage(made, source, condition, noise_hu, shares)
         found.append([
-            [float(term) for term in loss_of(image, target, noise_hu, shares)] for image in images
+            [float(term) for term in loss_of(image, added, target, noise_hu, shares)]
+            for image in images
         ])  # fmt: skip
     filter_terms, stage_terms = np.mean(found, axis=0).round(4).tolist()
     return {"filter": filter_terms, "stage": stage_terms}
@@ -435,9 +495,9 @@ def train(work: Path, out: Path, minutes: float, seed: int) -> None:
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * passed))
         each = prepared[int(rng.integers(len(prepared)))]
-        made, source, target, condition, noise_hu = each.batch(rng, BATCH)
+        made, source, target, added, condition, noise_hu = each.batch(rng, BATCH)
         result = stage(made, source, condition, noise_hu, each.shares)
-        difference, energy = loss_of(result, target, noise_hu, each.shares)
+        difference, energy = loss_of(result, added, target, noise_hu, each.shares)
         optimizer.zero_grad()
         (difference + WEIGHT_ENERGY * energy).backward()
         torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
@@ -462,29 +522,72 @@ def load_stage(file: Path) -> Stage:
 
 
 def staged(
-    stage: Stage, made: Sequence[CTVolume], source: Sequence[CTVolume], condition: Condition
-) -> list[CTVolume]:
-    """Filtered volumes after the network."""
+    stage: Stage, made: Filtered, source: Sequence[CTVolume], condition: Condition,
+    kept: Float[np.ndarray, " bands"] | None = None,
+) -> list[CTVolume]:  # fmt: skip
+    """Filtered volumes after the network, with the noise that the filter adds.
+
+    Args:
+        kept: share of the network's change that is kept, by band; None keeps all.
+    """
     results = []
-    for filtered_volume, given in zip(made, source, strict=True):
+    for before, after, given in zip(made.before, made.after, source, strict=True):
         slices = []
         rows, columns = (n + 2 * MARGIN_PX for n in given.hu.shape[1:])
         shares = shares_of(rows, columns, given.geometry.pixel_mm)
-        for pair in zip(filtered_volume.hu, given.hu, strict=True):
+        for pair in zip(before.hu, given.hu, strict=True):
             padded = [
                 torch.from_numpy(np.pad(hu.astype(np.float32), MARGIN_PX, mode="reflect"))[None]
                 for hu in pair
             ]
             with torch.no_grad():
-                result = stage(
+                change = stage(
                     *padded, torch.from_numpy(condition.vector)[None],
                     torch.tensor([condition.noise_hu], dtype=torch.float32), shares,
-                )  # fmt: skip
-            slices.append(result[0, MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX].numpy())
-        hu = np.maximum(np.rint(np.stack(slices)), -1024)
+                ) - padded[0]  # fmt: skip
+                if kept is not None:
+                    weights = torch.from_numpy(kept.astype(np.float32))[:, None, None]
+                    change = (split(change, shares) * weights).sum(1)
+            slices.append(change[0, MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX].numpy())
+        hu = np.maximum(np.rint(after.hu + np.stack(slices)), -1024)
         air = blurred(given.hu) < AIR_HU  # nothing is to be done in air
-        results.append(given.with_hu(np.where(air, filtered_volume.hu, hu)))
+        results.append(given.with_hu(np.where(air, after.hu, hu)))
     return results
+
+
+def kept_shares(
+    stage: Stage, made: Filtered, learned: Sequence[CTVolume], target: Sequence[CTVolume],
+    condition: Condition,
+) -> Float[np.ndarray, " bands"]:  # fmt: skip
+    """Largest share of the network's change that may be kept, by band.
+
+    The energy of each band in homogeneous soft tissue of the training scans must come as near to
+    the target's as the filter alone brings it, or within 2 %.
+
+    Args:
+        learned: the source's training scans, and `made` what the filter makes of them.
+        target: the target's training scans.
+    """
+    changed = staged(stage, made, learned, condition)
+    sums = np.zeros((3, BANDS.count))
+    voxels = 0
+    for before, after in zip(made.after, changed, strict=True):
+        first, last = in_bands(before), in_bands(after)
+        mask = homogeneous(first[:, 0])
+        voxels += int(mask.sum())
+        for band in range(BANDS.count):
+            old = first[:, band][mask].astype(float)
+            new = last[:, band][mask].astype(float) - old
+            sums[:, band] += old @ old, 2 * (old @ new), new @ new
+    wanted = np.exp(2 * texture_of(target)[0])
+    kept = np.ones(BANDS.count)
+    shares = np.linspace(0, 1, 21)
+    for band in range(1, BANDS.count):
+        constant, linear, square = sums[:, band] / max(voxels, 1)
+        energies = constant + linear * shares + square * shares**2
+        errors = np.abs(0.5 * np.log(np.maximum(energies, 1e-6) / wanted[band - 1]))
+        kept[band] = shares[errors <= max(errors[0], 0.02)].max()
+    return kept
 
 
 AIR_HU = -950.0
@@ -510,10 +613,15 @@ def measure(
             bundle = fitted(*learned)
             for way in (0, 1):
                 source, target, again = test[way], test[1 - way], repeat[1 - way]
-                condition = condition_of(bundle, learned[way], learned[1 - way], bool(way))
                 made = filtered(bundle, source, bool(way))
-                images = {"input": source, "repeat": again, "spectrum": made,
-                          label: staged(stage, made, source, condition)}  # fmt: skip
+                result = made.after
+                if not is_one_kernel(bundle):
+                    own = filtered(bundle, learned[way], bool(way))
+                    condition = condition_of(own, learned[way], learned[1 - way])
+                    kept = kept_shares(stage, own, learned[way], learned[1 - way], condition)
+                    print(f"kept by band: {' '.join(f'{share:.2f}' for share in kept)}")
+                    result = staged(stage, made, source, condition, kept)
+                images = {"input": source, "repeat": again, "spectrum": made.after, label: result}
                 for name, image in images.items():
                     if (name, pair, seed) in known:
                         continue
