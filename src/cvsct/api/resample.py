@@ -21,9 +21,15 @@ def resample_series(
 ) -> DerivedSeries:
     """Average the slices of a series to thicker ones and write them as a series.
 
-    The weights are such that the sensitivity along the normal has the width of the thicker slice:
-    its variance is `thickness_mm` squared over 12. Thinner slices are never made up. The result is
-    a scan of its scanner: training and `harmonize` take it as any other.
+    A thicker slice is the mean of slices of thickness t every s mm under a box of width
+    sqrt(T^2 + s^2 - t^2), where T is `thickness_mm`: its sensitivity along the normal has the
+    variance T^2 / 12. Where the box ends within slices, the weights nearest to the box's with that
+    variance are taken; of four, the outer two may be as low as -1/16. A voxel is padding where
+    more than half of its weight is, else the mean of what is not padding. `uid_map.json` names for
+    each source slice the thicker slice that has most of it.
+
+    Thinner slices are never made up. The result is a scan of its scanner: training and `harmonize`
+    take it as any other. A few slices are in memory at a time; of NIfTI the whole scan.
 
     Args:
         source: a series of `find_series`, or a path that holds a single series. DICOM becomes
@@ -39,8 +45,8 @@ def resample_series(
     Raises:
         UsageError: if `source` does not exist, or `out` holds something.
         SeriesError: if the series cannot be read, or the path holds several.
-        GeometryError: if the slices are thicker than `thickness_mm`, too far apart, too few or of
-            unknown thickness.
+        GeometryError: if the slices are more than a tenth thicker than `thickness_mm`, further
+            apart than 1.5 of their thickness, too few or of unknown thickness.
         OSError: if a file cannot be written.
 
     Example:

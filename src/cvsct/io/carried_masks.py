@@ -47,9 +47,18 @@ def carry_mask(
     """Write a mask of a source series as a mask of a series derived from it.
 
     A DICOM mask becomes a new, unapproved object for research that refers to the derived images
-    and names its predecessor. A NIfTI label map is copied, or averaged: what is
-    in the mask of all labels together gets the one with the largest share. The same input gives the
-    same bytes.
+    and names its predecessor; frames of a segmentation that name no image get the one at their
+    place. The same input gives the same bytes.
+
+    Without an average, voxels and contours stay, and a NIfTI label map is copied. With one, a voxel
+    is in where its mean distance inward from the borders in the averaged slices, up to two pixels,
+    is above 0; of a region that exactly half of the weights hold, the deeper half is in. Of the
+    segments of a label map with half of a voxel each the first gets it; of NIfTI what is in the
+    mask of all labels together gets the label with the largest share, of equals the lowest.
+    Contours are drawn anew between the centers of voxels, so that even-odd filling gives the voxels
+    of this rule: a hole is joined by a channel of no width where the structure had `CLOSED_PLANAR`
+    contours, a contour of its own where it had `CLOSEDPLANAR_XOR`; points and open lines are left
+    out. Frames without voxels are left out.
 
     Args:
         mask: NIfTI label map (.nii, .nii.gz), DICOM segmentation or RT structure set.

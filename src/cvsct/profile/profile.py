@@ -62,6 +62,27 @@ class AcquisitionGroup:
 class ScannerProfile:
     """Texture statistics of one scanner, without any image.
 
+    In its file are sums `NAME.sums` and numbers of patients `NAME.patients`. NAME is
+
+    - `body`: log power of patches of bodies (40 mm, overlapping by half), with mean CT number, its
+      square, low-frequency power and shape, and expected noise of patch and slice; by 16 strata of
+      low-frequency power and 3 of tissue (stratum = 3 x power + tissue);
+    - `by_roughness`, `by_ratio`: log power of patches of soft tissue (20 mm), with expected noise
+      of patch and slice, squared radius, CT number and roughness; by 28 strata of roughness, 42 of
+      roughness over noise;
+    - `within_slices`, `slices`: their mean log power from .45 to .75/mm, scatter within slices by
+      roughness, and means of slices by roughness over noise;
+    - `contrast`: the same patches by contrast agent: given, none, unknown;
+    - `load`: log of tube current times time of slices, with expected noise, by whether headers
+      tell it;
+    - `fat_mode`, `soft_mode`: most frequent CT number of both tissues in each patient, with
+      expected noise;
+    - `guard_noise`, `guard_tissue`: what the guard compares, of series.
+
+    Edges of strata: low-frequency log power (mean of .025 to .075/mm, HU² mm²) 3, 4, ... 17; CT
+    number -500, -200 HU; log roughness (HU) -1.5, -1.25, ... 5; log of roughness over the root of
+    noise power -5, -4.75, ... 5. What lies beyond is in the first or last.
+
     Args:
         texture: what methods that learn from statistics are fitted to.
         guard: what the guard knows of the scans.

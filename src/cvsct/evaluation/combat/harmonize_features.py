@@ -188,6 +188,12 @@ def harmonize_features(
         mean_only: fit shifts alone.
         min_patients: smallest number of patients of each batch.
 
+    Returns:
+        The `HarmonizedFeatures`: `table`, `failed`, `notes`, and `combat`, whose `save` writes
+        `combat.json`. For new patients of the same batches
+        `cvsct.evaluation.combat.harmonize_features.FeatureComBat.load(path).apply(table)` returns
+        the rows of these stages.
+
     Raises:
         EvaluationError: if a column is missing, or no region can be fitted.
         MissingExtraError: if pandas is not installed.

@@ -115,6 +115,10 @@ def signal_kept(
 ) -> SignalKept:
     """Train a classifier of an outcome on one scanner and test it on another, stage by stage.
 
+    Patients are divided into five folds, five times. Ranks, the choice of features, the classifier
+    and ComBat see the other folds alone. Intervals are of 1000 resamples of the patients, without
+    fitting again.
+
     Args:
         table: wide table with the stage `source`, perhaps `harmonized`. ComBat's stages of the
             table are not used: they are fitted anew in every fold, without its patients.
