@@ -175,6 +175,9 @@ class MeasuredProfiles(Mapping[str, ScannerProfile]):
     def __getitem__(self, key: str) -> ScannerProfile:
         return read_measured(self._paths[key])
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._paths  # without reading the profile, which the base class would
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)
 
