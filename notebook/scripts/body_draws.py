@@ -45,18 +45,7 @@ def by_patient(folder: Path) -> list[CTVolume]:
 
 def figures(made: list[CTVolume], target: list[CTVolume], rois: int) -> dict[str, float]:
     """Concordance across and within, mean of the classes, the worst class, PSNR and bias."""
-    placed = [_regions(volume, rois // len(target), i) for i, volume in enumerate(target)]
-    mine, theirs = (
-        radiomics.extract(
-            [
-                patch_of(volume, region)
-                for volume, regions in zip(side, placed, strict=True)
-                for region in regions
-            ],
-            workers=1,
-        )
-        for side in (made, target)
-    )
+    mine, theirs = (_features(side, target, rois) for side in (made, target))
     across = concordance.across_regions(mine, theirs, bootstrap=1)
     within = [each.mean for each in concordance.within_regions(mine, theirs).values() if each]
     planes = [
@@ -87,6 +76,28 @@ def measured(made: list[CTVolume], target: list[CTVolume], rois: int) -> dict[st
         found[f"{kind}_mtf50"] = sides["made"].mtf50.value / sides["target"].mtf50.value
     found |= {f"{tissue}_hu": float(each.mean_hu or 0) for tissue, each in bias.items()}
     return found
+
+
+def _features(
+    volumes: list[CTVolume], target: list[CTVolume], rois: int
+) -> radiomics.RegionFeatures:
+    """Features of the target's regions; those of the last target are kept for the next image."""
+    if volumes is target and _of_target and _of_target[0] is target and _of_target[1] == rois:
+        return _of_target[2]
+    placed = [_regions(volume, rois // len(target), i) for i, volume in enumerate(target)]
+    patches = [
+        patch_of(volume, region)
+        for volume, regions in zip(volumes, placed, strict=True)
+        for region in regions
+    ]
+    found = radiomics.extract(patches, workers=1)
+    if volumes is target:
+        _of_target[:] = target, rois, found
+    return found
+
+
+_of_target: list[Any] = []
+"""The last target, the number of its regions, and their features."""
 
 
 def _regions(volume: CTVolume, count: int, body: int) -> list[Region]:
