@@ -293,18 +293,19 @@ def test_an_error_of_any_stage_comes_out_and_ends_all(where: str) -> None:
     ]
 
 
-def test_no_warning_gets_out_while_any_thread_is_quiet() -> None:
+def test_no_warning_gets_out_while_any_thread_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
     """One thread leaves while another is still inside, in the order that undoes plain filters."""
     inside, left = threading.Event(), threading.Event()
     logger = logging.getLogger("pydicom")
-    level, caught = logger.level, []
+    caught: list[object] = []
 
     def other() -> None:
         with quiet():
             inside.set()
             assert left.wait(20)
             caught.append(bool(warnings.filters) and warnings.filters[0][0])
-            caught.append(logger.isEnabledFor(logging.CRITICAL))
+            logger.critical("Doe^John")
+            caught.append(bool(caplog.records))
 
     before = list(warnings.filters)
     thread = threading.Thread(target=other)
@@ -315,4 +316,5 @@ def test_no_warning_gets_out_while_any_thread_is_quiet() -> None:
     thread.join()
     assert caught == ["ignore", False]
     assert list(warnings.filters) == before
-    assert logger.level == level
+    logger.error("heard")
+    assert [record.message for record in caplog.records] == ["heard"]

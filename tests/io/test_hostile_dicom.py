@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 import zlib
 from pathlib import Path
 
@@ -75,3 +77,18 @@ def test_nested_sequences_without_end_are_refused(tmp_path: Path) -> None:
     path.write_bytes(content[:at] + open_item * 3000 + content[at:])
     with pytest.raises(SeriesError, match=r"^a\.dcm: damaged header"):
         read_all(path)
+
+
+def test_messages_of_the_libraries_are_heard_again_afterwards(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pydicom.pixels.utils", "openjpeg")]
+    heard = [(logger.level, logger.propagate, logger.handlers) for logger in loggers]
+    with header.quiet(), header.quiet():
+        for logger in loggers:
+            logger.critical("Doe^John")
+        warnings.warn("Doe^John", stacklevel=1)  # an error, were it heard
+    assert not caplog.records
+    assert [(logger.level, logger.propagate, logger.handlers) for logger in loggers] == heard
+    loggers[1].error("heard")
+    assert [record.message for record in caplog.records] == ["heard"]

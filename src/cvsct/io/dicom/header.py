@@ -88,33 +88,40 @@ _NOT_SLICES = {
 class _Silence:
     """Silences pydicom and the codecs for all threads: the first silences, the last one restores.
 
-    Warning filters and log levels are the process's. Threads that each set and restored their own
-    would let a warning through in one while another leaves.
+    Warning filters and loggers are the process's. Threads that each set and restored their own
+    would let a warning through in one while another leaves. The loggers lose their handlers and
+    their way to those above, and keep their levels: a change of level makes logging forget what it
+    knows of every logger, and this is entered for every value that is read.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._restore = contextlib.ExitStack()
+        self._warnings = warnings.catch_warnings()
+        self._loggers = tuple(map(logging.getLogger, _LIBRARIES))
+        self._heard: list[tuple[bool, list[logging.Handler]]] = []
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._restore.enter_context(warnings.catch_warnings())
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
                 warnings.simplefilter("ignore")
-                for name in _LIBRARIES:
-                    logger = logging.getLogger(name)
-                    self._restore.callback(logger.setLevel, logger.level)
-                    logger.setLevel(logging.CRITICAL + 1)
+                self._heard = [(logger.propagate, logger.handlers) for logger in self._loggers]
+                for logger in self._loggers:
+                    logger.propagate, logger.handlers = False, [_NOWHERE]
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._restore.close()
+                for logger, (propagate, handlers) in zip(self._loggers, self._heard, strict=True):
+                    logger.propagate, logger.handlers = propagate, handlers
+                self._warnings.__exit__(None, None, None)
 
 
+_NOWHERE = logging.NullHandler()
 _SILENCE = _Silence()
 
 
