@@ -214,6 +214,41 @@ def test_a_killed_run_goes_on_and_measures_only_what_is_left(
     assert "holds another feature extraction" in error
 
 
+def test_rows_of_scans_or_masks_that_are_not_given_again_are_not_lost(
+    cohort: Path, settings: Path, run: Run
+) -> None:
+    out, masks = cohort / "out", cohort / "masks"
+    scans, harmonized = cohort / "scans" / "a", cohort / "harmonized"
+    words = ("--settings", settings, "--label", "1=lesion", "--out", out, *ALWAYS)
+    assert run("features", scans, harmonized, "--masks", masks, *words)[0] == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    code, _, error = run("features", scans, "--masks", masks, *words)
+    assert code == 2
+    assert "holds rows of 1 scan not given now, which would be lost; name a new folder" in error
+    others = cohort / "others"
+    others.mkdir()
+    (masks / "s.dcm").rename(others / "s.dcm")
+    code, _, error = run("features", scans, harmonized, "--masks", others, *words)
+    assert code == 2
+    assert "holds rows of 1 mask not given now" in error
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    (others / "s.dcm").rename(masks / "s.dcm")
+    assert run("features", cohort / "scans", harmonized, "--masks", masks, *words)[0] == 0
+    assert len(wide(out)) == 4  # scans may be added
+
+
+def test_what_has_no_region_is_told_once(tmp_path: Path, settings: Path, run: Run) -> None:
+    for number in (1, 2):
+        write_patient(tmp_path / "scans" / str(number), f"P{number}", number)
+    words = ("features", tmp_path / "scans", "--settings", settings, *ALWAYS)
+    for _ in range(2):  # also of scans that an earlier run has measured
+        code, printed, error = run(*words, "--out", tmp_path / "out")
+        assert code == 0
+        assert "note: 2 of 2 scans: room for 1 of 4 blocks of soft tissue, 32 pixels wide" in error
+        assert "note: 2 of 2 scans: no row 'lung': 0 cm² of lung" in error
+        assert "2 rows of 2 features" in printed
+
+
 def test_a_dry_run_counts_and_writes_nothing(cohort: Path, settings: Path, run: Run) -> None:
     code, printed, _ = run(
         "features", cohort / "scans", cohort / "harmonized", "--masks", cohort / "masks",

@@ -16,6 +16,20 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun, in singular or plural.
+
+    Args:
+        one: the noun for 1.
+        many: for any other number; `one` with an s if not given.
+
+    Example:
+        >>> counted(1, "row"), counted(2, "body", "bodies")
+        ('1 row', '2 bodies')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def did_you_mean(wanted: str, choices: Iterable[str]) -> str:
     """A question with the choice nearest to a mistyped name; empty where none is near.
 

@@ -101,7 +101,7 @@ def measure_features(
     out = folder / FEATURES
     if _is_of_other_settings(out, run):
         shutil.rmtree(out)
-    with run_extraction(run, out, progress, note) as (table, _):
+    with run_extraction(run, out, progress, note, is_cache=True) as (table, _):
         return replace(table, rows=tuple(_completed(table.rows, scans, reference)))
 
 

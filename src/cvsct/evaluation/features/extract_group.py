@@ -52,6 +52,16 @@ class GroupItem:
     part: int = 0
     parts: int = 1
 
+    @property
+    def sources(self) -> list[str]:
+        """What its rows come from: its scans by their UIDs or voxels, its masks by their paths."""
+        scans = [
+            record.stamp if not record.own_uid else record.derived_uid or record.own_uid
+            for record in self.group.records
+        ]
+        masks = [str(mask.path.resolve()) for mask in self.masks or ()]
+        return [*(f"scan {scan}" for scan in scans), *(f"mask {mask}" for mask in masks)]
+
 
 @dataclass
 class GroupResult:
@@ -61,11 +71,13 @@ class GroupResult:
         rows: number of the record, number of the region, and cells of the row.
         notes: remarks for the user.
         seconds: wall time.
+        missing: what the scan has no region of, without masks, and why.
     """
 
     rows: list[tuple[int, int, dict[str, Any]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    missing: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,7 @@ class GroupExtractor:
                 volume = record.read()
                 if regions is None:
                     shape = volume.shape
-                    regions = self._regions(volume, record, item.masks, result.notes)
+                    regions = self._regions(volume, record, item.masks, result)
                     if self.parameters.dimensions == 2:
                         regions = [region.largest_slice() for region in regions]
                 if volume.shape != shape:
@@ -171,7 +183,7 @@ class GroupExtractor:
         volume: CTVolume,
         record: ScanRecord,
         masks: Sequence[MaskFile] | None,
-        notes: list[str],
+        result: GroupResult,
     ) -> list[VolumeRegion]:
         """Whole regions of a group on its first volume that can be read.
 
@@ -179,7 +191,9 @@ class GroupExtractor:
             CvsctError: without masks, if there is no room for a region.
         """
         if masks is None:
-            return seeded_regions(volume, self.blocks, self.block_px, self.seed)
+            return seeded_regions(
+                volume, self.blocks, self.block_px, self.seed, result.missing.append
+            )
         if not masks:
             reason = "no mask belongs to this scan by its references, name or grid"
             return [VolumeRegion(name, reason=reason) for name in self.structures or ("",)]
@@ -189,7 +203,7 @@ class GroupExtractor:
         for mask in masks:
             try:
                 drawn = read_label_masks(
-                    mask.path, volume, self.structures, self.label_names, notes.append
+                    mask.path, volume, self.structures, self.label_names, result.notes.append
                 )
             except CvsctError as error:
                 failures.append((_rest(mask, record) or "mask", str(error)))

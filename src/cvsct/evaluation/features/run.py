@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cvsct.core.dask_workers import DaskWorkers
-from cvsct.core.errors import CvsctError, StoppedError
+from cvsct.core.errors import CvsctError, StoppedError, UsageError
 from cvsct.core.files import JsonLines, config_hash, write_atomic
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress
 from cvsct.core.resumable import locked_output
+from cvsct.core.text import counted
 from cvsct.core.workers import Report, work_in, work_through
 from cvsct.evaluation.features.extract_group import (
     GroupExtractor,
@@ -32,6 +33,7 @@ from cvsct.evaluation.features.patient_table import (
     FeatureTable,
     feature_columns,
 )
+from cvsct.evaluation.features.volume_regions import BLOCK_TISSUE
 from cvsct.io.mask_files import MaskFile
 from cvsct.io.scan_record import ScanGroup
 
@@ -142,16 +144,21 @@ def items_of(
 
 @contextlib.contextmanager
 def run_extraction(
-    run: FeatureRun, out: Path | None, progress: Progress, note: Note
+    run: FeatureRun, out: Path | None, progress: Progress, note: Note, *, is_cache: bool = False
 ) -> Iterator[tuple[FeatureTable, dict[str, float]]]:
     """Measure all scans, or those that an earlier run into `out` has not finished.
+
+    Args:
+        is_cache: whether `out` may hold rows of scans or masks that this run lacks; a folder with
+            the user's tables may not, as they would be lost.
 
     Yields:
         The table, and the seconds of each item of work by its key; the folder is locked in the
         block.
 
     Raises:
-        UsageError: if `out` holds something else, or another run writes to it.
+        UsageError: if `out` holds something else, rows of scans or masks that this run lacks, or
+            another run writes to it.
         CvsctError: if every scan would fail, as on a full disk.
         StoppedError: on Ctrl-C.
     """
@@ -161,11 +168,15 @@ def run_extraction(
         if out is not None:
             plan = {"command": "features", **run.record}
             stack.enter_context(locked_output(out, plan, "feature extraction", "--workers"))
-            results = _read_journal(out / JOURNAL)
+            results, sources = _read_journal(out / JOURNAL)
+            if not is_cache:
+                _refuse_lost(run, sources, out)
             if not (out / JOURNAL).exists():
                 write_atomic(out / JOURNAL, "", private=True)
             journal = JsonLines(out / JOURNAL)
         _measure(run, results, journal, progress, note)
+        for remark in _remarks_on_missing(run, results):
+            note(remark)
         rows: list[dict[str, Any]] = []
         for group in run.groups:
             rows += joined_rows([results[key] for key in run.parts_of(group)])
@@ -205,7 +216,7 @@ def _measure(
                 result = _result(report)
                 results[report.item.key] = result
                 if journal is not None:
-                    _write_journal(journal, report.item.key, result)
+                    _write_journal(journal, report.item, result)
                 for remark in result.notes:
                     if remark not in told:
                         told.add(remark)
@@ -213,6 +224,36 @@ def _measure(
     except KeyboardInterrupt:
         kept = "; those that are finished are kept, the same command goes on" if journal else ""
         raise StoppedError(f"stopped, {done} of {total} series are measured{kept}") from None
+
+
+def _remarks_on_missing(run: FeatureRun, results: Mapping[str, GroupResult]) -> list[str]:
+    """How many scans have no region of something, with the reason of the first of each kind."""
+    kinds: dict[str, list[str]] = {}
+    for item in run.groups:
+        for text in results[item.key].missing:
+            words = " ".join(word for word in text.split() if not word.isdigit())
+            kinds.setdefault(words, []).append(text)
+    total = counted(len(run.groups), "scan")
+    return [f"{len(texts)} of {total}: {texts[0]}" for texts in kinds.values()]
+
+
+def _refuse_lost(run: FeatureRun, sources: set[str], out: Path) -> None:
+    """Refuse a run that would leave out rows which its folder holds.
+
+    Args:
+        sources: what those rows come from, as in `GroupItem.sources`.
+
+    Raises:
+        UsageError: telling how many scans or masks are not among this run's.
+    """
+    lost = sources.difference(*(item.sources for item in run.items))
+    for kind in ("scan", "mask"):
+        number = sum(source.startswith(f"{kind} ") for source in lost)
+        if number:
+            raise UsageError(
+                f"{out}: holds rows of {counted(number, kind)} not given now, which would be lost; "
+                "name a new folder, give all of them, or delete this folder first"
+            )
 
 
 def _result(report: Report[GroupItem]) -> GroupResult:
@@ -238,28 +279,33 @@ def _placement(extractor: GroupExtractor) -> dict[str, Any]:
         "label_names": dict(extractor.label_names),
         "blocks": extractor.blocks,
         "block_px": extractor.block_px,
+        "block_hu": list(BLOCK_TISSUE.limits_hu),
         "seed": extractor.seed,
     }
 
 
-def _write_journal(journal: JsonLines, key: str, result: GroupResult) -> None:
+def _write_journal(journal: JsonLines, item: GroupItem, result: GroupResult) -> None:
     """Append a result; cells are kept in their order, as names and values."""
     rows = [
         [number, region, list(row), [_or_none(value) for value in row.values()]]
         for number, region, row in result.rows
     ]
-    journal.write(key=key, rows=rows, notes=result.notes, seconds=result.seconds)
+    journal.write(
+        key=item.key, rows=rows, notes=result.notes, seconds=result.seconds,
+        missing=result.missing, sources=item.sources,
+    )  # fmt: skip
 
 
 def _or_none(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _read_journal(path: Path) -> dict[str, GroupResult]:
-    """Results by key; a last line that was cut by a kill is left out."""
+def _read_journal(path: Path) -> tuple[dict[str, GroupResult], set[str]]:
+    """Results by key, and what they come from; a last line that a kill has cut is left out."""
     results: dict[str, GroupResult] = {}
+    sources: set[str] = set()
     if not path.exists():
-        return results
+        return results, sources
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
@@ -271,10 +317,13 @@ def _read_journal(path: Path) -> dict[str, GroupResult]:
                 )
                 for number, region, names, values in entry["rows"]
             ]
-            results[entry["key"]] = GroupResult(rows, entry["notes"], entry["seconds"])
+            results[entry["key"]] = GroupResult(
+                rows, entry["notes"], entry["seconds"], entry["missing"]
+            )
+            sources.update(entry["sources"])
         except (ValueError, KeyError, TypeError):
             continue
-    return results
+    return results, sources
 
 
 def write_outputs(

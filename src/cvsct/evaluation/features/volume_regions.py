@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Bool
 from scipy import ndimage
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.masks import sample_regions, soft_tissue
+from cvsct.core.masks import ORGANS, blurred, sample_regions
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.image.densitometry import FIGURES, LungDensity
@@ -19,6 +20,10 @@ LUNG_REGION = "lung"
 """Name of the region of both lungs, the only one with densitometry."""
 SOFT_TISSUE_REGION = "soft_tissue"
 """Beginning of the names of the blocks: `soft_tissue_1` and so on."""
+
+BLOCK_TISSUE = ORGANS
+"""HU of the blurred image in which all of a block lies: texture of fat says little of a kernel, and
+a rim of lung, fat or bone outweighs any texture beside it."""
 
 Box = tuple[slice, slice, slice]
 
@@ -79,52 +84,70 @@ def region_of(name: str, mask: Bool[np.ndarray, "slices rows columns"]) -> Volum
     return VolumeRegion(name, start, mask[box].copy())
 
 
-def seeded_regions(volume: CTVolume, count: int, size_px: int, seed: int) -> list[VolumeRegion]:
+def seeded_regions(
+    volume: CTVolume,
+    count: int,
+    size_px: int,
+    seed: int,
+    missing: Callable[[str], None] = lambda _: None,
+) -> list[VolumeRegion]:
     """Blocks of soft tissue at seeded random positions, and the lungs where the scan shows them.
 
     The shape of the lungs is not measured: it is that of the part of them that was scanned.
 
-    A block is a square of `size_px` pixels that lies in soft tissue, as `evaluate` places it, in as
-    many slices as make it about as high as it is wide, or as there are.
+    A block is a square of `size_px` pixels in as many slices as make it about as high as it is
+    wide, or as there are. All of it lies in `BLOCK_TISSUE`: organs, muscle and blood, neither fat
+    nor lung nor bone.
 
     Args:
         volume: the scan, a source where there is one: its harmonized series has the same regions.
         count: number of blocks; fewer where there is no room.
         size_px: side of a block.
         seed: seed of the positions; each series has its own.
+        missing: called with what the scan has no region of, and why.
 
     Raises:
         EvaluationError: if the scan has room for no block and shows no lungs.
     """
-    tissue = soft_tissue(volume.hu)
-    if volume.padding is not None:
-        tissue &= ~volume.padding
-    depth = _depth(volume, size_px)
-    rng = random_stream(seed, "volume regions", volume.series_uid)
-    first = int(rng.integers(0, (len(volume) - depth) % depth + 1))
-    starts = np.arange(first, len(volume) - depth + 1, depth)
-    blocks = np.stack([tissue[start : start + depth].all(axis=0) for start in starts])
-    regions = []
-    if min(volume.shape[1:]) >= size_px:
-        whole = np.ones((depth, size_px, size_px), dtype=bool)
-        squares = sample_regions(blocks, size_px, count, rng)
-        squares.sort(key=lambda square: (square.slice_index, square.row, square.column))
-        regions = [
-            VolumeRegion(
-                f"{SOFT_TISSUE_REGION}_{number}",
-                (int(starts[square.slice_index]), square.row, square.column),
-                whole,
-            )
-            for number, square in enumerate(squares, start=1)
-        ]
+    regions = _blocks(volume, count, size_px, seed)
+    if len(regions) < count:
+        missing(f"room for {len(regions)} of {count} blocks of soft tissue, {size_px} pixels wide")
     lungs = lung_mask(volume)
-    if not lungs.why_none:
+    if lungs.why_none:
+        missing(f"no row {LUNG_REGION!r}: {lungs.why_none}")
+    else:
         regions.append(replace(region_of(LUNG_REGION, lungs.mask), with_shape=False))
     if not regions:
         raise EvaluationError(
             f"no block of {size_px} pixels of soft tissue and no lungs in this scan; give masks"
         )
     return regions
+
+
+def _blocks(volume: CTVolume, count: int, size_px: int, seed: int) -> list[VolumeRegion]:
+    """Blocks of soft tissue; fewer than `count` where there is no room."""
+    if min(volume.shape[1:]) < size_px:
+        return []
+    smooth = blurred(volume.hu)
+    tissue = (smooth >= BLOCK_TISSUE.low_hu) & (smooth <= BLOCK_TISSUE.high_hu)
+    if volume.padding is not None:
+        tissue &= ~volume.padding
+    depth = _depth(volume, size_px)
+    rng = random_stream(seed, "volume regions", volume.series_uid)
+    first = int(rng.integers(0, (len(volume) - depth) % depth + 1))
+    starts = np.arange(first, len(volume) - depth + 1, depth)
+    layers = np.stack([tissue[start : start + depth].all(axis=0) for start in starts])
+    whole = np.ones((depth, size_px, size_px), dtype=bool)
+    squares = sample_regions(layers, size_px, count, rng, min_fraction=1.0)
+    squares.sort(key=lambda square: (square.slice_index, square.row, square.column))
+    return [
+        VolumeRegion(
+            f"{SOFT_TISSUE_REGION}_{number}",
+            (int(starts[square.slice_index]), square.row, square.column),
+            whole,
+        )
+        for number, square in enumerate(squares, start=1)
+    ]
 
 
 def densitometry(volume: CTVolume, region: VolumeRegion) -> dict[str, float]:
