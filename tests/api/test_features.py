@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cvsct
 from cvsct.api.model import HarmonizedVolume
+from cvsct.core.errors import UsageError
 from cvsct.core.volume import Acquisition
 from tests.conftest import make_volume
 from tests.support.dicom_files import DERIVATION
@@ -40,6 +42,23 @@ def test_volumes_in_memory_before_and_after(settings: Path) -> None:
         assert (after["scanner"], after["kernel"], after["kvp"]) == ("Maker S", "K", 100.0)
         assert after["patient"] == before["patient"] == "abc"
         assert after["harmonized_to"] == DERIVATION.target
+
+
+@pytest.mark.parametrize("series_uid", ["1.2.3.4", ""])
+def test_a_harmonized_volume_is_told_from_its_source(settings: Path, series_uid: str) -> None:
+    source = replace(make_volume(scan_hu(1)), series_uid=series_uid)
+    harmonized = HarmonizedVolume(source.with_hu(source.hu + 7), source, None, (), DERIVATION)
+    options: dict[str, Any] = {
+        "settings": settings, "rois": 1, "workers": 1, "cache": False, "roi_px": 16
+    }  # fmt: skip
+    whole = cvsct.extract_features([source, harmonized], **options)
+    assert [row["stage"] for row in whole.rows] == ["source", "harmonized"]
+    assert whole.rows[0]["patient"] == whole.rows[1]["patient"]
+    if series_uid:
+        assert cvsct.extract_features([source, harmonized.volume], **options).rows == whole.rows
+    else:
+        with pytest.raises(UsageError, match=r"give the result of Model\.harmonize itself"):
+            cvsct.extract_features([source, harmonized.volume], **options)
 
 
 def test_two_models_of_one_source_are_two_stages(settings: Path) -> None:

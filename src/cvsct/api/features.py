@@ -34,7 +34,6 @@ from cvsct.io.scan_record import (
     ScanRecord,
     group_by_source,
     record_of,
-    record_of_harmonized,
     record_of_volume,
 )
 
@@ -222,13 +221,15 @@ def _records(scans: Sequence[Scan], note: Note, progress: Progress) -> list[Scan
     records: list[ScanRecord] = []
     for number, scan in enumerate(scans, start=1):
         progress("headers", number - 1, len(scans))
-        if isinstance(scan, CTVolume):
+        if isinstance(scan, HarmonizedVolume):
+            records.append(record_of_volume(scan.volume, _number_of(scan.source, scans) or number))
+        elif isinstance(scan, CTVolume):
+            if scan.harmonization and not scan.series_uid:
+                raise UsageError(
+                    f"scan {number}: a harmonized volume whose source has no series UID; give the "
+                    "result of Model.harmonize itself, not its `volume`"
+                )
             records.append(record_of_volume(scan, number))
-        elif isinstance(scan, HarmonizedVolume):
-            verdict = scan.input_check.kind if scan.input_check else ""
-            records.append(
-                record_of_harmonized(scan.volume, scan.source, scan.derivation, verdict, number)
-            )
         else:
             root = Path(scan)
             contents = catalog(root)
@@ -237,6 +238,11 @@ def _records(scans: Sequence[Scan], note: Note, progress: Progress) -> list[Scan
             records += [record_of(series, root) for series in contents.series]
     progress("headers", len(scans), len(scans))
     return records
+
+
+def _number_of(source: CTVolume, scans: Sequence[Scan]) -> int:
+    """Number of a volume among the scans, from 1; 0 where it is not there."""
+    return next((number for number, scan in enumerate(scans, start=1) if scan is source), 0)
 
 
 def _listed(value: Any) -> list[Any]:

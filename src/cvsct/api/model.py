@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cvsct.core.errors import UsageError
 from cvsct.core.sampling import read_sample
-from cvsct.core.volume import CTVolume
+from cvsct.core.volume import CTVolume, Harmonization
 from cvsct.guard.apply import Guard
 from cvsct.guard.scan_verdict import ScanVerdict
 from cvsct.inference.harmonize_volume import harmonize_volume
@@ -26,7 +26,8 @@ class HarmonizedVolume:
     """A harmonized volume with its source and the findings of the guards.
 
     Args:
-        volume: the harmonized volume in HU, on the grid of the source and with its padding.
+        volume: the harmonized volume in HU, on the grid of the source and with its padding. It
+            knows what harmonized it, so that features and evaluations tell it from its source.
         source: the volume that was harmonized.
         input_check: the guard's verdict on the source (`kind` is `in_domain`, `at_target`,
             `out_of_domain` or `unknown`); None where the model holds no guard.
@@ -40,6 +41,15 @@ class HarmonizedVolume:
     input_check: ScanVerdict | None
     slice_checks: tuple[str, ...]
     derivation: Derivation = field(repr=False)
+
+    def __post_init__(self) -> None:
+        harmonization = Harmonization(
+            self.derivation.uid(self.source.series_uid, "series"),
+            self.derivation.target,
+            self.derivation.model_sha256,
+            self.input_check.kind if self.input_check else "",
+        )
+        object.__setattr__(self, "volume", replace(self.volume, harmonization=harmonization))
 
     @property
     def n_flagged(self) -> int:

@@ -192,6 +192,23 @@ class SimulatedStudy:
 
 
 @dataclass(frozen=True)
+class Harmonization:
+    """What a volume in memory was harmonized by, as its derived series would record it.
+
+    Args:
+        derived_uid: Series Instance UID of that series.
+        target: scanners that it was made to look like.
+        model_sha256: SHA-256 of the model.
+        verdict: kind of the guard's verdict on the source; empty without one.
+    """
+
+    derived_uid: str
+    target: str
+    model_sha256: str
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
 class CTVolume:
     """An axial CT volume in Hounsfield units, its slices ordered by position along their normal.
 
@@ -214,6 +231,8 @@ class CTVolume:
         headers: DICOM data set of each slice, without pixels; empty where there is no DICOM.
         notes: remarks on the series that did not keep it from being read; none identifies a
             patient.
+        harmonization: what harmonized it in memory; None for a scan. UID and headers are the
+            source's.
 
     Raises:
         GeometryError: if the shape of `hu` does not fit the number of positions.
@@ -228,6 +247,7 @@ class CTVolume:
     patient: str = field(default="", repr=False)
     headers: tuple[Dataset, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    harmonization: Harmonization | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.hu.ndim != 3 or len(self.hu) != len(self.geometry.positions_mm):

@@ -21,10 +21,11 @@ from pydicom import Dataset
 from cvsct.core.errors import CvsctError, one_line
 from cvsct.core.manifest import MANIFEST
 from cvsct.core.volume import Acquisition, CTVolume
-from cvsct.io.dicom.derive import Derivation, is_derived_here
+from cvsct.io.dicom.derive import is_derived_here
 from cvsct.io.dicom.header import MAX_FILE_BYTES, MAX_MULTIFRAME_BYTES, read_dataset, text
 from cvsct.io.dicom.references import source_images
 from cvsct.io.dicom.stack import SeriesFiles, acquisition_of, patient_of
+from cvsct.io.dicom.uids import uid_of
 from cvsct.io.nifti.header import is_nifti
 from cvsct.io.nifti.resampled import is_resampled
 from cvsct.io.nifti.write import RESAMPLED
@@ -77,7 +78,9 @@ class ScanRecord:
 
     @property
     def own_uid(self) -> str:
-        """Series Instance UID of the series itself."""
+        """Series Instance UID of the series itself, or the name of a volume that has none."""
+        if isinstance(self.scan, CTVolume):
+            return self.derived_uid or self.scan.series_uid or self.series_uid
         return self.scan.series_uid
 
     @property
@@ -148,11 +151,28 @@ def record_of(series: SeriesFiles, root: Path) -> ScanRecord:
 
 
 def record_of_volume(volume: CTVolume, number: int) -> ScanRecord:
-    """The record of a volume in memory.
+    """The record of a volume in memory, a scan or what was harmonized from one.
 
     Args:
-        number: number of the volume, from 1, which names a patient whose headers name none.
+        number: number of the volume, from 1, which names a patient whose headers name none; of a
+            harmonized volume that of its source.
     """
+    record = _record_of_scan(volume, number)
+    if volume.harmonization is None:
+        return record
+    by = volume.harmonization
+    return replace(
+        record,
+        derived_uid=by.derived_uid
+        if volume.series_uid
+        else uid_of("series", record.series_uid, by.derived_uid),
+        harmonized_to=by.target,
+        model_sha256=by.model_sha256,
+        guard_verdict=by.verdict,
+    )
+
+
+def _record_of_scan(volume: CTVolume, number: int) -> ScanRecord:
     if volume.headers:
         series = SeriesFiles(volume.series_uid, ())
         record = _dicom_record(ScanRecord(volume), series, volume.headers[0])
@@ -164,25 +184,6 @@ def record_of_volume(volume: CTVolume, number: int) -> ScanRecord:
         series_uid=volume.series_uid or f"volume-{number}",
         frame_of_reference=volume.geometry.frame_of_reference,
         acquisition=volume.acquisition,
-    )
-
-
-def record_of_harmonized(
-    volume: CTVolume, source: CTVolume, derivation: Derivation, guard_verdict: str, number: int
-) -> ScanRecord:
-    """The record of a harmonized volume in memory.
-
-    Args:
-        number: as in `record_of_volume`, for a source that has no UID.
-    """
-    record = record_of_volume(source, number)
-    return replace(
-        record,
-        scan=volume,
-        derived_uid=derivation.uid(record.series_uid, "series"),
-        harmonized_to=derivation.target,
-        model_sha256=derivation.model_sha256,
-        guard_verdict=guard_verdict,
     )
 
 

@@ -56,7 +56,7 @@ class GroupItem:
     def sources(self) -> list[str]:
         """What its rows come from: its scans by their UIDs or voxels, its masks by their paths."""
         scans = [
-            record.stamp if not record.own_uid else record.derived_uid or record.own_uid
+            record.own_uid if record.scan.series_uid else record.stamp
             for record in self.group.records
         ]
         masks = [str(mask.path.resolve()) for mask in self.masks or ()]

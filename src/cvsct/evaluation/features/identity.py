@@ -100,12 +100,12 @@ def without_repeats(records: Sequence[ScanRecord], note: Note) -> list[ScanRecor
     kept: dict[str, ScanRecord] = {}
     repeated = 0
     for index, record in enumerate(records):
-        uid = record.own_uid if not record.is_derived else record.derived_uid
-        key = uid or f"unnamed-{index}"
+        key = record.derived_uid or record.own_uid or f"unnamed-{index}"
         repeated += key in kept
         kept.setdefault(key, record)
     if repeated:
-        note(f"{repeated} series are given more than once and measured once")
+        are = "series is" if repeated == 1 else "series are"
+        note(f"{repeated} {are} given more than once and measured once")
     return list(kept.values())
 
 
