@@ -15,7 +15,9 @@ import pytest
 from pydicom import Dataset
 
 from cvsct.cli import app, console
+from cvsct.cli.guards import report_guards
 from cvsct.cli.progress import PlainProgress, Rate, duration
+from cvsct.inference.streaming import Outcome
 from tests.support.commands import Run
 from tests.support.dicom_files import stored_values, write_series
 
@@ -285,6 +287,67 @@ def test_ctrl_c_ends_with_130_and_keeps_what_is_done(model: Path, tmp_path: Path
     assert "Traceback" not in err
     assert subprocess.run([*map(str, command)], check=False).returncode == 0
     assert len(list(out.glob("*/*.dcm"))) == 90
+
+
+@pytest.mark.parametrize(
+    ("reverse", "remedy"),
+    [(False, "did you mean --reverse, or"), (True, "did you mean to leave --reverse away, or")],
+)
+def test_scans_of_the_wrong_side_are_answered_with_the_remedy(
+    capsys: pytest.CaptureFixture[str], reverse: bool, remedy: str
+) -> None:
+    at_target, inside = (
+        Outcome("1.2", guard={"scan": {"kind": kind}}) for kind in ("at_target", "in_domain")
+    )
+    console.start()
+    report_guards([at_target, at_target, inside], reverse)
+    assert f"{remedy} the folder of the other scanner?" in capsys.readouterr().err
+    report_guards([at_target, inside, inside], reverse)
+    assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "work"),
+    [
+        (["train", "input", "--source", "a", "--target", "b"], "cvsct.api.train.train"),
+        (["evaluate", "--harmonized", "a", "--target", "b"], "cvsct.api.evaluate.evaluate"),
+        (["profile", "SCANS"], "cvsct.api.profile.fit_profile"),
+    ],
+)
+def test_every_command_says_that_it_was_stopped(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str], work: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, interrupted)
+    given = [str(tmp_path) if word == "SCANS" else word for word in command]
+    code, _, err = run(*given, "--out", tmp_path / "x.profile")
+    assert code == 130
+    assert err.splitlines() == ["cvsct: error: stopped; what was whole is kept"]
+
+
+def test_ctrl_c_waits_for_no_thread(scans: Path, tmp_path: Path) -> None:
+    begin = (
+        "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from cvsct.evaluation import evaluate; "
+        "evaluate.TissueMap.of = lambda _: print('works', flush=True) or time.sleep(60); "
+        "from cvsct.cli import main; main()"
+    )
+    words = ["evaluate", "--harmonized", scans / "pair" / "sharp", "--target",
+             scans / "pair" / "soft", "--out", tmp_path / "out", "--workers", 2]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", begin, *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "works\n"
+    process.send_signal(signal.SIGINT)
+    stopped = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert time.monotonic() - stopped < 20
+    assert err.splitlines()[-1] == "cvsct: error: stopped; what was whole is kept"
 
 
 def test_rates_and_durations() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cvsct.core.workers import SCRIPT_REMEDY
+from cvsct.core.workers import SCRIPT_REMEDY, threads
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +34,22 @@ if __name__ == "__main__":
     for report in work_in(Processes(twice, 1), [Own(4)]):
         print(report.kind, report.result, report.message)
 """
+
+
+def test_an_error_leaves_work_undone_that_waits() -> None:
+    begun: list[int] = []
+    goes_on = threading.Event()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        goes_on.wait(10)
+
+    with pytest.raises(KeyboardInterrupt), threads(1) as pool:
+        futures = [pool.submit(work, number) for number in range(3)]
+        raise KeyboardInterrupt
+    goes_on.set()
+    assert all(future.cancelled() for future in futures[1:])
+    assert begun in ([], [0])
 
 
 def twice(item: int) -> Iterator[int]:

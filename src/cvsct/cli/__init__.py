@@ -7,7 +7,9 @@ series failed or may be incomplete, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -48,6 +50,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+STOPPED = "stopped; what was whole is kept"
+"""Line after Ctrl-C of a command that knows nothing better to say."""
+
 WRITING = (demo, simulate, profile, train, harmonize, evaluate, features, groups, benchmark)
 READING = (methods, models, inspect, doctor)
 for command in (*WRITING, *READING):
@@ -63,8 +68,11 @@ app.add_typer(study, name="study")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error written for the user becomes one line and an exit code."""
     start()
+    is_program = arguments is None
     try:
         code = app(args=arguments, prog_name="cvsct", standalone_mode=False)
+        if code == EXIT_STOPPED:  # what typer makes of Ctrl-C, without a word
+            _fail(STOPPED, EXIT_STOPPED, is_program)
         sys.exit(code if isinstance(code, int) else 0)
     except SystemExit as stop:
         if not stop.code and may_be_incomplete():
@@ -72,11 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(EXIT_SOME_FAILED)
         raise
     except CvsctError as error:
-        _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code, is_program)
     except OSError as error:
         _fail(explain(error), EXIT_FAILED)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped; output that was not whole is gone", EXIT_STOPPED)
+        _fail(STOPPED, EXIT_STOPPED, is_program)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
@@ -98,10 +106,27 @@ def _fail_parsing(error: Any) -> NoReturn:
     _fail(f"{message}{end} `{path} --help` lists what it takes", EXIT_USAGE)
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _fail(message: str, code: int, is_program: bool = False) -> NoReturn:
+    """End with one line and an exit code.
+
+    Args:
+        is_program: whether this process is the program and nothing else, so that after Ctrl-C it
+            ends without waiting for its threads.
+    """
     logging.getLogger("cvsct.cli").info("exit code %d", code, exc_info=True)
     report_error(message)
+    if code == EXIT_STOPPED and is_program:
+        _end_with_threads(code)
     sys.exit(code)
+
+
+def _end_with_threads(code: int) -> None:
+    """End the process at once if Python would first wait for threads that still work."""
+    if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate()[1:]):
+        stop_progress()
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def _print_version(wanted: bool | None) -> None:

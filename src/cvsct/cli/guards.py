@@ -19,8 +19,12 @@ def report_notes(outcomes: Sequence[Outcome]) -> None:
         report_line(f"note: {remark}" + (f" (and {count - 1} more series)" if count > 1 else ""))
 
 
-def report_guards(outcomes: Sequence[Outcome]) -> None:
-    """One line for scans that were let pass although something was found, one for slices."""
+def report_guards(outcomes: Sequence[Outcome], reverse: bool = False) -> None:
+    """One line for scans that were let pass although something was found, one for slices.
+
+    Args:
+        reverse: whether the model was applied from its target to its source.
+    """
     kinds = Counter(each.guard.get("scan", {}).get("kind") for each in outcomes)
     found = {
         "out_of_domain": "unlike the scans the model learned from",
@@ -29,7 +33,10 @@ def report_guards(outcomes: Sequence[Outcome]) -> None:
     }
     said = [f"{kinds[kind]} series {words}" for kind, words in found.items() if kinds[kind]]
     if said:
-        report_line(f"note: {'; '.join(said)} (manifest.json tells why)")
+        other = "to leave --reverse away" if reverse else "--reverse"
+        most = 2 * kinds["at_target"] > len(outcomes)
+        remedy = f"; did you mean {other}, or the folder of the other scanner?" if most else ""
+        report_line(f"note: {'; '.join(said)} (manifest.json tells why){remedy}")
     flagged = [each for each in outcomes if each.n_flagged]
     if flagged:
         count = sum(each.n_flagged for each in flagged)

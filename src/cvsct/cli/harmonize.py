@@ -120,12 +120,12 @@ def harmonize(
         )  # fmt: skip
     except AllSeriesFailedError as error:
         result = error.result
-    _report(result)
+    _report(result, reverse)
     if result.failed or result.incomplete:
         sys.exit(EXIT_SOME_FAILED if result.n_done or result.shard else EXIT_FAILED)
 
 
-def _report(result: HarmonizeResult) -> None:
+def _report(result: HarmonizeResult, reverse: bool) -> None:
     where = f"{result.out}, shard {result.shard}" if result.shard else str(result.out)
     failed = f", {len(result.failed)} failed" if result.failed else ""
     planned = "; nothing was written (--dry-run)" if result.dry_run else ""
@@ -136,7 +136,7 @@ def _report(result: HarmonizeResult) -> None:
     )
     report_paths(result.left_out)
     report_notes(result.outcomes)
-    report_guards(result.outcomes)
+    report_guards(result.outcomes, reverse)
     failures = [(outcome.error, result.sources[outcome.folder].files) for outcome in result.failed]
     report_failures(failures)
     if failures and not result.dry_run:

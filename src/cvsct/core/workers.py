@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
@@ -62,6 +63,25 @@ class Report(Generic[WorkItem]):
     message: str = ""
     details: str = ""
     result: Any = None
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for the work of a block; the block ends when all of it is done.
+
+    Where an error or Ctrl-C ends the block, work that waits is not begun, and that which has begun
+    is not waited for.
+
+    Args:
+        count: number of threads.
+    """
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+        pool.shutdown()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 def is_first_rank() -> bool:

@@ -9,13 +9,13 @@ tissue.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.masks import MaskedRegion
 from cvsct.core.platform import cores
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.volume import CTVolume
+from cvsct.core.workers import threads
 from cvsct.evaluation.agreement.concordance import AcrossRegions, across_regions, within_regions
 from cvsct.evaluation.features.cache import FeatureCache
 from cvsct.evaluation.features.ibsi import Binning
@@ -192,7 +192,7 @@ def evaluate(
 
 def _tissue_maps(shared: Sequence[SharedSlices], workers: int) -> list[TissueMap]:
     """Tissue of the compared slices of each target, in threads."""
-    with ThreadPoolExecutor(workers) as pool:
+    with threads(workers) as pool:
         return list(pool.map(TissueMap.of, [images_of(slices, "target") for slices in shared]))
 
 
@@ -203,7 +203,7 @@ def _samples(
     soft = [
         [tissue.soft for tissue in maps] if maps and side == "target" else None for side in sides
     ]
-    with ThreadPoolExecutor(workers) as pool:
+    with threads(workers) as pool:
         return dict(zip(sides, pool.map(TissueSample.of, sides.values(), soft), strict=True))
 
 

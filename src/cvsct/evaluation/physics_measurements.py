@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.volume import CTVolume
+from cvsct.core.workers import threads
 from cvsct.evaluation.features.placement import PlacedRegion
 from cvsct.evaluation.features.radiomics import RegionFeatures
 from cvsct.evaluation.identification import Identification, identify
@@ -127,7 +128,7 @@ def measure_physics(
     if "source" in sides:
         shifts["moved"] = ("harmonized", "source")
     slice_of_region = [(placed.volume, placed.region.slice_index) for placed in regions]
-    with ThreadPoolExecutor(workers) as pool:
+    with threads(workers) as pool:
         attempts = _Attempts(pool)
         shift = attempts.start("shift", alignments, stacks, shifts)
         maps = maps or list(pool.map(TissueMap.of, sides["target"]))
@@ -187,7 +188,7 @@ def measure_physics_unpaired(
     noise: dict[str, TissueNoise] = {}
     density: dict[str, Densitometry] = {}
     edges: dict[EdgeKind, dict[str, EdgeTransfer]] = {}
-    with ThreadPoolExecutor(workers) as pool:
+    with threads(workers) as pool:
         attempts = _Attempts(pool)
         tasks = []
         for sides in groups:

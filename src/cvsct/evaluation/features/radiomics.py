@@ -7,6 +7,7 @@ given to the library as a 3-D image one slice thick.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import multiprocessing
@@ -20,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.platform import cores
+from cvsct.core.platform import cores, ctrl_c_kept_from_children
 from cvsct.core.progress import Progress, silent
 from cvsct.core.workers import script_kept_from_children
 from cvsct.evaluation.extras import load_extra
@@ -255,14 +256,30 @@ def _measure_all(
     context = multiprocessing.get_context("spawn")
     chunk = min(_CHUNK, -(-len(patches) // (4 * count)))
     try:
-        with ProcessPoolExecutor(count, mp_context=context) as pool:
-            with script_kept_from_children(measure):  # processes start as work is submitted
+        with ProcessPoolExecutor(count, mp_context=context) as pool, _ended_by_an_error():
+            # processes start as work is submitted
+            with ctrl_c_kept_from_children(), script_kept_from_children(measure):
                 measured = pool.map(measure, patches, chunksize=chunk)
             yield from measured
     except BrokenProcessPool as error:
         raise EvaluationError(
             "a process that measures features died, perhaps for lack of memory; use fewer workers"
         ) from error
+
+
+@contextlib.contextmanager
+def _ended_by_an_error() -> Iterator[None]:
+    """End processes that are started in a block if an error or Ctrl-C ends the block.
+
+    Their pool would wait until all work is done.
+    """
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
 
 
 def _measure(

@@ -7,7 +7,6 @@ the HU window; the bias and the residual are in HU.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,7 @@ from cvsct.core.fourier import (
 )
 from cvsct.core.masks import soft_tissue
 from cvsct.core.volume import HUWindow
+from cvsct.core.workers import threads
 from cvsct.evaluation.spread import Spread
 
 PSNR_CAP_DB = 100.0
@@ -280,7 +280,7 @@ def image_qualities(
         images, target, soft = planes
         return _slice_quality(images, target, soft, window)
 
-    with ThreadPoolExecutor(workers) as pool:
+    with threads(workers) as pool:
         rows = list(pool.map(measure, slices))
     return {side: _summary(np.array([row[side] for row in rows])) for side in rows[0]}
 
