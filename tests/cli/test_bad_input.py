@@ -85,6 +85,31 @@ def test_bad_input_gives_one_clear_line_and_leaves_nothing(
     assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        TRAIN, HARMONIZE, EVALUATE, [*HARMONIZE, "--resume"],
+        ["train", "cyclegan", *TRAIN[2:]],
+        ["features", "{scans}/sharp"],
+        ["groups", "{text.dcm}"],
+        ["simulate"], ["demo"],
+        ["benchmark", "--data", "{scans}", "--methods", "input"],
+        ["study", "plan", "{scans}"],
+        ["profile", "{scans}/sharp"],
+    ],
+)  # fmt: skip
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    run: Run, bad: dict[str, Path], tmp_path: Path, words: list[str]
+) -> None:
+    given = [str(bad["text.dcm"]) if word == "{text.dcm}" else word.format_map(bad)
+             for word in words]  # fmt: skip
+    out = tmp_path / "text.dcm" / "a" / "out.profile"
+    code, _, err = run(*given, "--out", out)
+    assert code == 2, err
+    assert err.splitlines()[-1].startswith(f"cvsct: error: {out}: ")
+    assert "text.dcm is a file, no folder; name another place" in err
+
+
 def test_one_bad_series_does_not_stop_the_others(
     run: Run, scans: Path, bad: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from cvsct.core.errors import UsageError
-from cvsct.core.files import config_hash, new_folder, write_atomic, write_json
+from cvsct.core.files import (
+    config_hash,
+    new_folder,
+    refuse_unwritable,
+    write_atomic,
+    write_json,
+)
 from cvsct.core.manifest import Manifest
 from cvsct.core.seeding import random_stream
 
@@ -40,6 +46,36 @@ def test_an_output_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="exists already"), new_folder(tmp_path / "out"):
         pass
     assert (tmp_path / "out" / "mine").read_text() == "x"
+
+
+def test_an_output_that_cannot_be_written_is_refused_by_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "there").mkdir()
+    for grows in (False, True):
+        refuse_unwritable(tmp_path / "a" / "b", grows=grows)
+        refuse_unwritable(tmp_path / "there", grows=grows)
+        with pytest.raises(UsageError, match=r"b: .*file is a file, no folder; name another"):
+            refuse_unwritable(tmp_path / "file" / "a" / "b", grows=grows)
+    monkeypatch.setattr(os, "access", lambda place, _: Path(place) != tmp_path)
+    refuse_unwritable(tmp_path / "there", grows=True)
+    for path, grows in ((tmp_path / "there", False), (tmp_path / "new", True)):
+        with pytest.raises(UsageError, match=f"{path.name}: nothing can be written in "):
+            refuse_unwritable(path, grows=grows)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "there"}
+
+
+def test_no_error_names_a_hidden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("cvsct.core.platform.new_file", denied)
+    with pytest.raises(PermissionError, match="/out'"):
+        write_atomic(tmp_path / "out", "x")
+    monkeypatch.setattr(Path, "mkdir", lambda path, **_: path == tmp_path or denied(path))
+    with pytest.raises(PermissionError, match="/out'"), new_folder(tmp_path / "out"):
+        pass
 
 
 def test_what_a_killed_run_left_is_swept_away(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import find_method
 from cvsct.methods.spectrum.side import Side
 from cvsct.model.bundle import Bundle
-from cvsct.profile.compare import compare_profiles
+from cvsct.profile.compare import RULE, compare_profiles
 from cvsct.profile.privacy import MIN_FOR_SPREAD, MIN_PATCHES, MIN_PATIENTS
 from cvsct.profile.profile import OTHER, POOLED, measure_profile
 from tests.support.profiles import SOFT_PX, patient, patients, profile_of
@@ -145,9 +145,37 @@ def test_only_patients_whose_slices_are_used_count() -> None:
 def test_a_scanner_compared_with_itself_has_not_changed() -> None:
     """Leaving out must not look like a change."""
     whole = profile_of(0, 8)
-    assert compare_profiles(whole.shareable(), whole).is_constant
+    constancy = compare_profiles(whole.shareable(), whole)
+    assert constancy.is_constant
+    assert str(constancy).startswith("8 patients in the profile and 8 today; the verdict was tried")
+    assert str(constancy).endswith(f"{RULE}\nthe scanner is as it was")
     gain = fitted("spectrum", whole.side, whole.shareable().side).weights["noise_log_gain"]
     assert np.abs(gain[:28]).max() < 0.02
+
+
+def test_enough_patients_tell_a_change_and_few_do_not() -> None:
+    then, now = (
+        replace(profile_of(0, 6), n_patients=20),
+        replace(profile_of(6, 9, SOFT_PX), n_patients=20),
+    )
+    changed = compare_profiles(then, now)
+    assert changed.is_constant is False
+    assert not changed.caveats
+    assert "CHANGED" in str(changed)
+    few = compare_profiles(then, replace(now, n_patients=7))
+    assert few.is_constant is None
+    assert str(few).startswith("whether the scanner has changed cannot be told: 20 patients in")
+    assert "CHANGED" not in str(few)
+
+
+def test_unlike_bodies_tell_no_change() -> None:
+    whole = profile_of(0, 8)
+    tissue = whole.guard.tissue
+    shifted = replace(tissue, sums=np.roll(tissue.sums, 3, axis=1))
+    other = replace(whole, guard=replace(whole.guard, tissue=shifted))
+    constancy = compare_profiles(whole, other)
+    assert constancy.is_constant is None
+    assert "their bodies are unlike" in constancy.untold[0]
 
 
 def test_what_is_left_out_does_not_turn_into_its_opposite() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cvsct.core.errors import UsageError, need_extra
-from cvsct.core.files import new_folder, refuse_existing, refuse_missing
+from cvsct.core.files import new_folder, refuse_missing, refuse_no_place
 from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.settings import of_arguments
@@ -107,7 +107,8 @@ def evaluate(
         The `Evaluation`: `scorecard`, `paired`, `summary()`, `notes`, and all figures.
 
     Raises:
-        UsageError: if arguments do not go together, a path does not exist, or `out` is not empty.
+        UsageError: if arguments do not go together, a path does not exist, or `out` is not empty
+            or cannot be written.
         MissingExtraError: if the extra `evaluate` is not installed.
         BrowserError: if `pdf` finds no browser, before any work; or if the browser fails, after all
             other files are written.
@@ -127,7 +128,7 @@ def evaluate(
     """
     need_extra("evaluate", "evaluate")
     if out is not None:
-        refuse_existing(Path(out))
+        refuse_no_place(Path(out))
     elif pdf:
         raise UsageError("a PDF needs a folder; give `out` too")
     browser = find_browser() if pdf else None  # before any work
@@ -238,13 +239,14 @@ def check_evaluation(
         Number of slices of each side that is given, by the name of the side.
 
     Raises:
-        UsageError: if a path does not exist, `out` is not empty, or tolerances make no sense.
+        UsageError: if a path does not exist, `out` is not empty or cannot be written, or
+            tolerances make no sense.
         MissingExtraError: if the extra `evaluate` is not installed.
         BrowserError: if there is no such browser.
         CvsctError: if a side has no CT series.
     """
     need_extra("evaluate", "evaluate")
-    refuse_existing(out)
+    refuse_no_place(out)
     if pdf:
         find_browser()
     refuse_missing(*sides.values(), *files)

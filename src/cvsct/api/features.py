@@ -8,7 +8,7 @@ from typing import Any
 
 from cvsct.api.model import HarmonizedVolume
 from cvsct.core.errors import UsageError, need_extra
-from cvsct.core.files import refuse_missing
+from cvsct.core.files import refuse_missing, refuse_unwritable
 from cvsct.core.manifest import Manifest
 from cvsct.core.platform import cores
 from cvsct.core.progress import Note, Progress, log_note, silent
@@ -108,7 +108,7 @@ def extract_features(
 
     Raises:
         UsageError: if arguments do not go together, a path does not exist, the parameter file is
-            not valid (its line is named), or `out` holds something else.
+            not valid (its line is named), or `out` holds something else or cannot be written.
         MissingExtraError: if the extra `evaluate` is not installed.
         SeriesError: if there is no CT series under a path.
         StoppedError: on Ctrl-C; scans that are finished are kept in `out`.
@@ -125,13 +125,17 @@ def extract_features(
         "separate_sites": separate_sites, "pseudonyms": pseudonyms, "workers": workers,
         "cache": cache,
     }  # fmt: skip
+    folder = Path(out) if out is not None else None
+    if folder is not None:
+        refuse_unwritable(folder, grows=True)
     run = _plan(_listed(scans), _listed(masks), given, note, progress)
     manifest = Manifest("features", run.record)
-    with manifest.timed("measuring"):
-        folder = Path(out) if out is not None else None
-        with run_extraction(run, folder, progress, note) as (table, seconds):
-            if folder is not None:
-                write_outputs(run, table, seconds, folder, manifest)
+    with (
+        manifest.timed("measuring"),
+        run_extraction(run, folder, progress, note) as (table, seconds),
+    ):
+        if folder is not None:
+            write_outputs(run, table, seconds, folder, manifest)
     return table
 
 

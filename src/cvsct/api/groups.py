@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cvsct.core.errors import UsageError, need_extra
-from cvsct.core.files import atomic_file, new_folder, refuse_existing, refuse_missing
+from cvsct.core.files import atomic_file, new_folder, refuse_missing, refuse_no_place
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.evaluation.cohort_table import read_table
@@ -165,11 +165,12 @@ def check_groups(
     """Check the arguments of `report_groups`; nothing is read or written.
 
     Raises:
-        UsageError: if a path does not exist, `out` holds something, or options do not go together.
+        UsageError: if a path does not exist, `out` holds something or cannot be written, or options
+            do not go together.
         MissingExtraError: if the extra `evaluate` is not installed.
     """
     need_extra("evaluate", "groups")
-    refuse_existing(out)
+    refuse_no_place(out)
     refuse_missing(
         table, patients, physics, combat.estimates if combat else None,
         outcome.retest if outcome else None,

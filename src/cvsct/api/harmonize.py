@@ -9,7 +9,7 @@ from typing import Any
 
 from cvsct.api.model import Model, load_model
 from cvsct.core.errors import CvsctError, UsageError
-from cvsct.core.files import refuse_existing
+from cvsct.core.files import refuse_existing, refuse_unwritable
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.resumable import is_started
@@ -170,8 +170,8 @@ def harmonize(
         A `HarmonizeResult` with the outcome of every series.
 
     Raises:
-        UsageError: if arguments do not go together, a path does not exist, or `out` is not empty
-            and was not started by the same call.
+        UsageError: if arguments do not go together, a path does not exist, `out` is not empty and
+            was not started by the same call, or `out` cannot be written.
         ModelError: if there is no such model, or it is damaged.
         CvsctError: if a single series cannot be read, or the guard refuses it.
         AllSeriesFailedError: if none of several series could be harmonized; `series.csv` in `out`
@@ -193,6 +193,7 @@ def harmonize(
     growing = bool(shard or scheduler or resume or is_started(out))
     if not growing:
         refuse_existing(out)
+    refuse_unwritable(out, grows=growing or out.is_dir())  # many series fill a folder
     loaded_model = model if isinstance(model, Model) else load_model(model)
     reverse, method = loaded_model.is_reverse(direction), find_method(loaded_model.method)
     if precision != "fp32" and method.kind == "classical":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cvsct.api.training_scans import admit_scans
 from cvsct.core.errors import ProfileError, UsageError
-from cvsct.core.files import refuse_existing
+from cvsct.core.files import refuse_existing, refuse_missing, refuse_unwritable
 from cvsct.core.progress import Note, Progress, log_note, no_note, silent
 from cvsct.core.settings import refuse_outside
 from cvsct.core.text import did_you_mean
@@ -73,23 +73,20 @@ def fit_profile(
         >>> profile.n_patients, profile.few_patients
         (1, True)
     """
+    source = Path(scans)
+    refuse_missing(source)
     path = _new_file(out)
     refuse_outside(1, max_slices=max_slices)
-    source = Path(scans)
-    if not source.exists():
-        raise UsageError(f"{source}: no such file or folder")
     admitted = admit_scans(
         {"scans": source}, allow, skip_refused, progress, note, (note, no_note)
     ).scans["scans"]
-    whole = measure_profile(admitted, max_slices, progress)
     if any(not named(scan) for scan in admitted.facts):
         note("scans that name no patient count as one patient together")
-    if whole.n_patients < MIN_PATIENTS and not allow_few_patients:
-        raise ProfileError(
-            f"the scans are of {whole.n_patients} patients, of {MIN_PATIENTS} needed, so that none "
-            "can be recognized; give more, or use --allow-few-patients for a profile that is not "
-            "shared"
-        )
+    if not allow_few_patients:
+        _refuse_few(len({named(scan) for scan in admitted.facts}))
+    whole = measure_profile(admitted, max_slices, progress)
+    if not allow_few_patients:
+        _refuse_few(whole.n_patients)  # of many scans not all are measured
     profile = whole.shareable(allow_few_patients)
     kept = profile.share_kept(whole)
     if profile.texture.n_body == 0:
@@ -103,6 +100,20 @@ def fit_profile(
             "behind their sums; more scans would keep them"
         )
     return with_digest(profile) if path is None else write_profile(profile, path)
+
+
+def _refuse_few(n_patients: int) -> None:
+    """Refuse scans of one or two patients.
+
+    Raises:
+        ProfileError: saying how many are needed.
+    """
+    if n_patients < MIN_PATIENTS:
+        raise ProfileError(
+            f"the scans are of {n_patients} patients, of {MIN_PATIENTS} needed, so that none can "
+            "be recognized; give more, or use --allow-few-patients for a profile that is not "
+            "shared"
+        )
 
 
 def load_profile(profile: Path | str) -> ScannerProfile:
@@ -161,10 +172,10 @@ def merge_profiles(
         >>> cvsct.merge_profiles([morning, evening]).n_slices
         12
     """
-    path = _new_file(out)
     if isinstance(profiles, str | Path):
         raise UsageError(f"{profiles}: one profile; give a list of at least two to merge")
     parts = [part if isinstance(part, ScannerProfile) else load_profile(part) for part in profiles]
+    path = _new_file(out)
     if len(parts) < 2:
         raise UsageError("give at least two profiles to merge")
     if len({with_digest(part).sha256 for part in parts}) < len(parts):
@@ -196,7 +207,8 @@ def compare_profile(
         allow: scans to accept that are refused otherwise, as in `fit_profile`.
 
     Returns:
-        The `Constancy`: `is_constant`, `figures`, `to_json()`.
+        The `Constancy`: `is_constant`, `figures`, `to_json()`. `is_constant` is None where one
+        side has fewer than eight patients, or the bodies are unlike.
 
     Raises:
         ProfileError: if a profile cannot be read, or the two share too little tissue.
@@ -204,8 +216,9 @@ def compare_profile(
 
     Example:
         >>> profile = cvsct.fit_profile(scans_of_a, allow_few_patients=True)
-        >>> cvsct.compare_profile(profile, scans_of_b).is_constant
-        False
+        >>> constancy = cvsct.compare_profile(profile, scans_of_b)
+        >>> constancy.is_constant, constancy.untold
+        (None, ('1 patients in the profile and 1 today, of 8 needed on each side; measure more',))
     """
     then = profile if isinstance(profile, ScannerProfile) else load_profile(profile)
     now = open_side(scans)
@@ -243,6 +256,7 @@ def _new_file(out: Path | str | None) -> Path | None:
         raise UsageError(f"{path}: a profile's name ends in {SUFFIX}")
     if path.exists():
         refuse_existing(path)
+    refuse_unwritable(path)
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: its folder does not exist; make it first")
     return path

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cvsct.api.scans import one_series
-from cvsct.core.files import new_folder
+from cvsct.core.files import new_folder, refuse_unwritable
 from cvsct.io import resample
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.dicom.write import DerivedSeries
@@ -56,6 +56,7 @@ def resample_series(
         ((2, 224, 224), 15.0)
     """
     out = Path(out)
+    refuse_unwritable(out)
     series = one_series(source)
     with new_folder(out) as partial:
         written = resample.resample_series(series, partial, thickness_mm, spacing_mm)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from cvsct.core.errors import need_extra
+from cvsct.core.files import refuse_unwritable
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.settings import refuse_outside
 from cvsct.io.dicom.simulated import write_simulated
@@ -75,7 +76,8 @@ def simulate(
 
     Raises:
         UsageError: if a scale, a part or a position of the arms does not exist, a scanner lacks
-            what is asked for, a number lies outside its range, or `out` holds something else.
+            what is asked for, a number lies outside its range, or `out` holds something else or
+            cannot be written.
         MissingExtraError: if the extra `simulate` is not installed.
         SimulationError: if the simulation cannot start.
 
@@ -95,6 +97,7 @@ def simulate(
     )  # fmt: skip
     named_parts = tuple(parts)
     need_extra("simulate", "simulate")
+    refuse_unwritable(Path(out), grows=True)
     scans = plan(scale, seed, options, named_parts or PARTS)
     finish = None
     if any(scan.part == STUDY for scan in scans):

@@ -15,7 +15,7 @@ from cvsct.api.profile import open_side
 from cvsct.api.training_scans import admit_scans, refuse_damaged
 from cvsct.core.download import Confirm, DownloadOptions
 from cvsct.core.errors import GeometryError, SeriesError, TrainingError, UsageError
-from cvsct.core.files import new_folder, refuse_existing, refuse_missing
+from cvsct.core.files import new_folder, refuse_existing, refuse_missing, refuse_unwritable
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, no_note, silent
 from cvsct.core.settings import refuse_outside
@@ -86,7 +86,8 @@ def train(
         The trained model; None after a dry run, and in all ranks of torchrun but the first.
 
     Raises:
-        UsageError: if a method, setting or option does not exist, or `out` is not empty.
+        UsageError: if a method, setting or option does not exist, or `out` is not empty or
+            cannot be written.
         RefusedScansError: if scans cannot be used for training; `reasons` has one line for each.
         TrainingError: if the scans are not enough to learn from, VGG weights are missing, or
             training diverged.
@@ -268,7 +269,7 @@ def _refuse_arguments(
 
 
 def _refuse_out(out: Path, row: Method, resume: bool, limited: bool) -> None:
-    """Refuse an output folder that is in use, or a finished training that is to be resumed.
+    """Refuse an output folder that is in use or unwritable, or a finished training to be resumed.
 
     Args:
         limited: whether the user gave a number of steps or minutes.
@@ -276,6 +277,7 @@ def _refuse_out(out: Path, row: Method, resume: bool, limited: bool) -> None:
     Raises:
         UsageError: naming the folder and the remedy.
     """
+    refuse_unwritable(out, grows="resume" in row.uses)
     finished = (out / SUMS_FILE).exists()
     if resume:
         if finished and not limited:

@@ -34,7 +34,7 @@ from cvsct.core.errors import (
     UsageError,
     need_extra,
 )
-from cvsct.core.files import refuse_missing, write_atomic, write_json
+from cvsct.core.files import refuse_missing, refuse_unwritable, write_atomic, write_json
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.resumable import locked_output
 from cvsct.core.settings import refuse_outside
@@ -149,6 +149,7 @@ def benchmark(
     need_extra("evaluate", "benchmark")
     data, out = Path(data), Path(out)
     refuse_missing(data)
+    refuse_unwritable(out, grows=True)
     names_of_methods = methods.split(",") if isinstance(methods, str) else list(methods)
     setting = [
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"

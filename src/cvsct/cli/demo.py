@@ -22,10 +22,11 @@ def demo(
     from cvsct.api.harmonize import harmonize
     from cvsct.api.simulate import simulate
     from cvsct.cli.progress import progress
-    from cvsct.core.files import refuse_existing
+    from cvsct.core.files import refuse_existing, refuse_unwritable
     from cvsct.simulation.benchmark import GE, REPEAT, SIEMENS, TEST
 
     refuse_existing(out)
+    refuse_unwritable(out, grows=True)
     started, show = time.monotonic(), progress()
     scans, harmonized, report = out / "scans", out / "harmonized", out / "report"
     folders = {"scans": str(scans), "harmonized": str(harmonized), "report": str(report)}

@@ -49,12 +49,15 @@ def inspect(
     With --json all that is known of each series, with its path.
     """
     from cvsct.cli.progress import progress
+    from cvsct.core.files import refuse_unwritable
     from cvsct.io.catalog import catalog
     from cvsct.io.left_out import lines
     from cvsct.io.series import input_path
     from cvsct.io.survey import census, survey
 
     add_inputs(scans)
+    if table is not None:
+        refuse_unwritable(table)
     listed = catalog(scans)
     found = list(survey(listed.series, progress()))
     root = scans.absolute() if scans.is_dir() else scans.absolute().parent

@@ -9,6 +9,7 @@ import typer
 
 from cvsct.cli.console import add_inputs, is_dry_run, report_error, report_note, report_result
 from cvsct.core.errors import RefusedScansError, UsageError
+from cvsct.core.files import refuse_missing, refuse_unwritable
 
 
 def profile(
@@ -117,3 +118,6 @@ def _check_task(
         raise UsageError(f"{out}: exists; choose another name or delete it")
     if out is None and not (show or compare):
         raise UsageError("give the file to write: --out NAME.profile")
+    refuse_missing(scans, *(merge or ()))
+    if show and out is not None:
+        refuse_unwritable(out)

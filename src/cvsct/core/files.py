@@ -54,6 +54,31 @@ def refuse_missing(*paths: Path | None) -> None:
             raise UsageError(f"{path}: no such file or folder")
 
 
+def refuse_unwritable(path: Path, *, grows: bool = False) -> None:
+    """Refuse an output path that cannot be written, before work is done for it.
+
+    Nothing is written to find out; missing folders above the path would be made.
+
+    Args:
+        path: the file or folder.
+        grows: whether a folder that is there already is filled; other folders are made beside
+            their place and moved there.
+
+    Raises:
+        UsageError: if a file stands in the place of a folder, or the user may not write there.
+    """
+    place = path.absolute() if grows else path.absolute().parent
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"{path}: {place} is a file, no folder; name another place")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"{path}: nothing can be written in {place}, for lack of permission; name another "
+            "place, or have it permitted"
+        )
+
+
 def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> None:
     """Write a file atomically: it is complete, or it does not exist.
 
@@ -101,8 +126,10 @@ def atomic_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
                 platform.permit_as_usual(stream.fileno())
             os.fsync(stream.fileno())
         platform.rename(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        _name_instead(error, partial, path)
         raise
     platform.sync_folder(path.parent)
 
@@ -133,17 +160,42 @@ def new_folder(path: Path) -> Iterator[Path]:
         if pid.isdigit() and not platform.process_is_alive(int(pid)):
             shutil.rmtree(leftover, ignore_errors=True)
     partial = path.parent / f"{prefix}{os.getpid()}"
-    partial.mkdir(mode=0o700)
+    try:
+        partial.mkdir(mode=0o700)
+    except OSError as error:
+        _name_instead(error, partial, path)
+        raise
     try:
         yield partial
         partial.chmod(partial.stat().st_mode | (0o777 & ~platform.umask()))
         if path.exists():
             path.rmdir()
         platform.rename(partial, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        _name_instead(error, partial, path)
         raise
     platform.sync_folder(path.parent)
+
+
+def _name_instead(error: BaseException, partial: Path, path: Path) -> None:
+    """Let an error about a hidden file or folder name the one that the user gave."""
+    if isinstance(error, OSError) and error.filename == str(partial):
+        error.filename = str(path)
+
+
+def made_folder(path: Path | str) -> Path:
+    """The folder at a path, made where there is none.
+
+    Raises:
+        UsageError: if a file stands in the way.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{folder}: a file stands in its way; name a folder") from None
+    return folder
 
 
 def refuse_existing(path: Path) -> None:
@@ -156,6 +208,16 @@ def refuse_existing(path: Path) -> None:
         return
     if path.exists():
         raise UsageError(f"{path}: exists already; name a new folder, or remove this one first")
+
+
+def refuse_no_place(path: Path) -> None:
+    """Refuse an output path at which nothing new can be made: `refuse_existing`, or unwritable.
+
+    Raises:
+        UsageError: if `path` holds something already, or cannot be written.
+    """
+    refuse_existing(path)
+    refuse_unwritable(path)
 
 
 class JsonLines:

@@ -3,7 +3,8 @@
 Other patients are compared than those of the profile, so all figures are at equal attenuation and
 tissue, as in a fit from one to the other (`methods.spectrum.kernel_ratio`). Tolerances are at
 least three standard deviations of twenty patients of an unchanged simulated scanner
-(docs/reference/profiles.md).
+(docs/reference/profiles.md). With few patients, or with other bodies, figures differ by more than
+that although the scanner is as it was; then no verdict is given.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import ProfileError, TrainingError
+from cvsct.guard.descriptor import distance
 from cvsct.methods.spectrum.kernel_ratio import KernelRatio, fit_kernel_ratio
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.side import same_scanner
@@ -24,6 +26,20 @@ from cvsct.profile.profile import ScannerProfile
 
 NOISE_PER_MM, SHARPNESS_PER_MM = (0.2, 0.7), (0.25, 0.5)
 """Frequencies over which noise and sharpness are averaged."""
+
+LEAST_PATIENTS = 8
+"""Fewest patients of each side with which a verdict is given: three standard deviations of twenty
+patients, times the root of 20/8, still lie about at the tolerances."""
+
+TRIED_WITH = 20
+"""Patients of each side with which verdicts were tried."""
+
+LIKE_BODIES_NATS = 0.3
+"""Divergence of tissue, mean of both directions, beyond which bodies are unlike: profiles of like
+bodies are .02 apart, real patients .1, phantoms of a trunk from patient-like bodies .4 and more."""
+
+RULE = "CHANGED is a figure beyond its tolerance and twice its standard error (the first ±)"
+"""Rule of the verdicts, for who reads them."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +72,14 @@ class ConstancyFigure:
     def __str__(self) -> str:
         if self.kept is None:
             return f"{self.name}: not known"
-        verdict = "as it was" if self.kept else "CHANGED"
+        return f"{self.measured}: {'as it was' if self.kept else 'CHANGED'}"
+
+    @property
+    def measured(self) -> str:
+        """The figure with what is expected, without a verdict."""
         return (
             f"{self.name}: {self.value:.3g}{f' ± {self.error:.2g}' if self.error else ''}"
-            f"{self.unit}, expected {self.expected:g} ± {self.tolerance:g}{self.unit}: {verdict}"
+            f"{self.unit}, expected {self.expected:g} ± {self.tolerance:g}{self.unit}"
         )
 
 
@@ -70,14 +90,23 @@ class Constancy:
     Args:
         figures: what was compared.
         new_acquisitions: scanners, kernels and tube voltages that the profile does not have.
+        untold: why no verdict can be given: few patients, unlike bodies; empty where one can.
+        caveats: what to know of a verdict that is given.
     """
 
     figures: tuple[ConstancyFigure, ...]
     new_acquisitions: tuple[str, ...]
+    untold: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
 
     @property
-    def is_constant(self) -> bool:
-        """Whether every figure that is known, one at least, is within its tolerance."""
+    def is_constant(self) -> bool | None:
+        """Whether every figure that is known, one at least, is within its tolerance.
+
+        None where that cannot be told of these patients.
+        """
+        if self.untold:
+            return None
         verdicts = [figure.kept for figure in self.figures if figure.kept is not None]
         return bool(verdicts) and all(verdicts)
 
@@ -92,13 +121,19 @@ class Constancy:
                 for figure in self.figures
             ],
             "new_acquisitions": list(self.new_acquisitions),
+            "untold": list(self.untold),
+            "caveats": list(self.caveats),
         }  # fmt: skip
 
     def __str__(self) -> str:
-        lines = [str(figure) for figure in self.figures]
-        lines += [f"not in the profile: {name}" for name in self.new_acquisitions]
+        new = [f"not in the profile: {name}" for name in self.new_acquisitions]
+        if self.untold:
+            figures = [f"{each}" if each.kept is None else each.measured for each in self.figures]
+            verdict = f"whether the scanner has changed cannot be told: {'; '.join(self.untold)}"
+            return "\n".join([verdict, *figures, *new])
+        figures = [str(figure) for figure in self.figures]
         verdict = "as it was" if self.is_constant else "changed"
-        return "\n".join([*lines, f"the scanner is {verdict}"])
+        return "\n".join([*self.caveats, *figures, *new, RULE, f"the scanner is {verdict}"])
 
 
 def compare_profiles(then: ScannerProfile, now: ScannerProfile) -> Constancy:
@@ -116,7 +151,26 @@ def compare_profiles(then: ScannerProfile, now: ScannerProfile) -> Constancy:
     except (TrainingError, np.linalg.LinAlgError) as error:
         raise ProfileError(f"the scans and the profile cannot be compared: {error}") from None
     new = set(map(str, now.acquisitions)) - set(map(str, then.acquisitions))
-    return Constancy(_figures(fit, then, now), tuple(sorted(new)))
+    untold, caveats = _doubts(then, now)
+    return Constancy(_figures(fit, then, now), tuple(sorted(new)), untold, caveats)
+
+
+def _doubts(then: ScannerProfile, now: ScannerProfile) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Why no verdict can be given, and what to know of one that is."""
+    fewest = min(then.n_patients, now.n_patients)
+    numbers = f"{then.n_patients} patients in the profile and {now.n_patients} today"
+    untold = []
+    if fewest < LEAST_PATIENTS:
+        untold.append(f"{numbers}, of {LEAST_PATIENTS} needed on each side; measure more")
+    a, b = (profile.reference.descriptors[0] for profile in (then, now))
+    apart_nats = 0.5 * (distance(a, b).tissue_nats + distance(b, a).tissue_nats)
+    if apart_nats > LIKE_BODIES_NATS:
+        untold.append(
+            f"their bodies are unlike (tissue differs by {apart_nats:.1f} nats, at most "
+            f"{LIKE_BODIES_NATS:g} is expected); compare patients with patients, of one body part"
+        )
+    few = f"{numbers}; the verdict was tried with {TRIED_WITH} on each side"
+    return tuple(untold), (few,) if fewest < TRIED_WITH else ()
 
 
 def _figures(

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cvsct.core.errors import CvsctError, UsageError, need_extra
-from cvsct.core.files import refuse_existing, refuse_missing
+from cvsct.core.files import refuse_existing, refuse_missing, refuse_unwritable
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.slice_average import is_thickness
 from cvsct.core.text import did_you_mean
@@ -95,6 +95,7 @@ def plan_study(
         raise UsageError(f"{folder}: lies inside the scans; name a folder beside them")
     if folder.is_dir() and any(folder.iterdir()) and not is_study(folder):
         refuse_existing(folder)
+    refuse_unwritable(folder, grows=True)
     given = dict(rules) if isinstance(rules, Mapping) else read_rules(Path(rules))
     options = make_options({
         "scans": str(root.absolute()),

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from cvsct.core.errors import EvaluationError, UsageError, need_extra
-from cvsct.core.files import refuse_missing, write_atomic, write_json
+from cvsct.core.files import refuse_missing, refuse_unwritable, write_atomic, write_json
 from cvsct.core.names import portable_name
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.settings import refuse_outside
@@ -207,6 +207,7 @@ def report_study(
     refuse_outside(19, permutations=permutations)
     refuse_outside(0, seed=seed, workers=workers)
     plan = read_plan(folder)
+    refuse_unwritable(folder, grows=True)
     table_path = folder / f"{WIDE}.csv"
     if not table_path.exists() or not (folder / STATUS).exists():
         raise UsageError(f"{folder}: not run yet, or not to its end; run it with `cvsct study run`")

@@ -19,7 +19,7 @@ from typing import Any
 
 from cvsct.api.harmonize import AllSeriesFailedError, harmonize
 from cvsct.core.errors import CvsctError, UsageError, need_extra
-from cvsct.core.files import write_atomic, write_json
+from cvsct.core.files import refuse_unwritable, write_atomic, write_json
 from cvsct.core.locks import LockedError, file_lock
 from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, no_note, silent
@@ -201,6 +201,7 @@ def run_study(
     part = Shard.parse(shard) if shard else Shard()
     refuse_outside(0, workers=workers)
     plan = read_plan(folder)
+    refuse_unwritable(folder, grows=True)
     where = Where(workers, scheduler)
     series, lost = planned_series(plan)
     if not series:
