@@ -85,6 +85,7 @@ def test_the_model_is_told_by_the_manifest() -> None:
     assert model.trained_on[0] == "source: Maker A, kernel K1 (12 series, 360 slices)"
     rows = dict(identity_rows(identity(MANIFEST, target=exposed())))
     assert rows["Model"] == "spectrum b70_to_b40, from its target to its source"
+    assert model.maps_to == "Maker A, kernel K1"
     without = dict(MANIFEST, figures={})
     assert ("Trained on", "unknown") in identity_rows(identity(without, target=exposed()))
     assert identity({}, target=exposed()).model is None

@@ -83,6 +83,7 @@ class ModelIdentity:
         sha256: hash of its files; empty if unknown.
         reverse: whether it was applied from its target to its source.
         trained_on: its training scans of both domains, as text; empty if unknown.
+        maps_to: scanners whose images it imitates, with their kernels, as text; empty if unknown.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ModelIdentity:
     sha256: str
     reverse: bool
     trained_on: tuple[str, ...]
+    maps_to: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,25 +172,32 @@ def _model(manifest: Mapping[str, Any]) -> ModelIdentity | None:
         return None
     about = figures.get("model") if isinstance(figures, Mapping) else None
     about = about if isinstance(about, Mapping) else {}
+    reverse = bool(config.get("reverse", False))
+    goal = about.get("source" if reverse else "target")
     return ModelIdentity(
         name=str(about.get("name", "")),
         method=str(config.get("method", "")),
         sha256=str(manifest["model_sha256"]),
-        reverse=bool(config.get("reverse", False)),
+        reverse=reverse,
         trained_on=tuple(
             _domain(name, about[name])
             for name in ("source", "target")
             if isinstance(about.get(name), Mapping)
         ),
+        maps_to=_scanners(goal) if isinstance(goal, Mapping) else "",
     )
 
 
 def _domain(name: str, domain: Mapping[str, Any]) -> str:
     """One side of a model's training, as text."""
-    scanners = domain.get("scanners")
-    shown = "; ".join(map(str, scanners)) if isinstance(scanners, list) else "unknown scanner"
     counts = f"{domain.get('n_series', '?')} series, {domain.get('n_slices', '?')} slices"
-    return f"{name}: {shown} ({counts})"
+    return f"{name}: {_scanners(domain) or 'unknown scanner'} ({counts})"
+
+
+def _scanners(domain: Mapping[str, Any]) -> str:
+    """Scanners of one side of a model's training; empty if unknown."""
+    scanners = domain.get("scanners")
+    return "; ".join(map(str, scanners)) if isinstance(scanners, list) else ""
 
 
 def _side(volumes: Sequence[CTVolume], scanners: str, salt: bytes) -> SideIdentity:

@@ -65,7 +65,7 @@ def test_one_part_alone_has_no_interval(n: int, status: Status) -> None:
     assert judge(Resampled(0.01, weights @ parts / n), TOLERANCE) == status
 
 
-def test_a_repeat_scan_widens_what_passes_to_its_own_value() -> None:
+def test_a_retest_widens_what_passes_to_its_own_value() -> None:
     figure, retest = spread(0.08, 0.12), spread(0.10, 0.16)
     assert judge(figure, TOLERANCE) == "attention"
     assert passing_range(TOLERANCE, retest) == pytest.approx((-0.1, 0.13))
@@ -73,7 +73,7 @@ def test_a_repeat_scan_widens_what_passes_to_its_own_value() -> None:
     assert judge(spread(0.3, 0.4), TOLERANCE, retest) == "fail"
 
 
-def test_a_repeat_scan_that_is_none_widens_nothing_beyond_what_fails() -> None:
+def test_a_retest_that_is_none_widens_nothing_beyond_what_fails() -> None:
     other_kernel = spread(1.4, 1.5)
     assert passing_range(TOLERANCE, other_kernel) == (-TOLERANCE.passes, TOLERANCE.fails)
     assert judge(spread(0.3, 0.4), TOLERANCE, other_kernel) == "fail"

@@ -1,8 +1,9 @@
-"""The tiles turn for what they are for, and stay as they are for a repeat scan."""
+"""The tiles turn for what they are for, and stay as they are for a retest."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,10 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.evaluate import evaluate
 from cvsct.evaluation.guards import FlaggedSlice, GuardRecord
 from cvsct.evaluation.image.alignment import Alignment
+from cvsct.evaluation.image.tissues import TissueBias
 from cvsct.evaluation.independence import Independence
 from cvsct.evaluation.report.write import metrics
+from cvsct.evaluation.resampled import Resampled
 from cvsct.evaluation.result import Evaluation
 from cvsct.evaluation.scorecard.tile import Status, Tile
 from cvsct.evaluation.scorecard.tolerances import Tolerances
@@ -93,7 +96,7 @@ def tile_of(evaluation: Evaluation, key: str) -> Tile:
     return tile
 
 
-def test_a_repeat_scan_passes_all_tiles(repeat: Evaluation) -> None:
+def test_a_retest_passes_all_tiles(repeat: Evaluation) -> None:
     statuses = {tile.key: (tile.status, tile.reason) for tile in repeat.scorecard.tiles}
     assert {status for status, _ in statuses.values()} == {"pass"}, statuses
     assert repeat.scorecard.headline.startswith("Pass")
@@ -146,6 +149,29 @@ def test_a_tissue_that_was_made_worse_never_passes() -> None:
     tile = tile_of(judged(worse, near), "ct_numbers")
     assert tile.status == "attention"
     assert "bone was" in tile.reason
+
+
+def test_all_tissues_outside_are_named_the_worst_first() -> None:
+    shifted = REPEAT.hu + np.where(BODY > 300, 7.0, 0.0) + np.where(BODY < -500, 2.7, 0.0)
+    tile = tile_of(judged(replace(REPEAT, hu=shifted.astype(np.float32))), "ct_numbers")
+    assert tile.status == "attention"
+    assert 0 <= tile.reason.index("bone was") < tile.reason.index("lung was")
+
+
+def test_a_tissue_of_few_pixels_is_named_and_not_judged(repeat: Evaluation) -> None:
+    off = Resampled(-9.0, np.linspace(-10.0, -8.0, 200))
+    few = TissueBias(-9.0, 9.0, 41, off)
+    physics = repeat.physics
+    bias = {side: {**tissues, "fat": few} for side, tissues in physics.bias.items()}
+    tile = tile_of(replace(repeat, physics=replace(physics, bias=bias)), "ct_numbers")
+    assert tile.status == "pass"
+    assert "fat not judged (41 pixels, of 400 needed)" in tile.value
+
+
+def test_the_features_tile_shows_why_an_interval_does_not_pass(repeat: Evaluation) -> None:
+    tile = tile_of(repeat, "features")
+    assert re.match(r"mean concordance \d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", tile.value)
+    assert tile.tolerance.startswith("at least 0.700")
 
 
 def elsewhere(volume: CTVolume) -> CTVolume:

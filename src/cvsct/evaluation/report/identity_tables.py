@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cvsct.core.sides import SIDES
+from cvsct.core.sides import HARMONIZED, SIDES
 from cvsct.evaluation.identity import Identity, ModelIdentity, Range, SideIdentity
 from cvsct.evaluation.report.figures import LABELS
 from cvsct.evaluation.result import Evaluation
@@ -12,6 +12,9 @@ from cvsct.evaluation.table import Table
 
 UNKNOWN = "unknown"
 """Cell of an attribute that the files do not hold."""
+
+HIDDEN = "file-... stands for a name that might tell a person"
+"""Why a command line in a report cannot be typed as it stands."""
 
 MAX_PATIENTS = 4
 """Maximum number of pseudonyms in a cell."""
@@ -22,10 +25,15 @@ def identity_rows(identity: Identity) -> list[tuple[str, str]]:
     day, _, clock = identity.created.partition("T")
     return [
         ("Date", f"{day} {clock.removesuffix('Z')} UTC"),
-        ("Command", identity.command),
+        ("Command", _command(identity.command)),
         ("Program", f"cvsct {identity.version}"),
         *_model_rows(identity.model),
     ]
+
+
+def _command(command: str) -> str:
+    """The command with what its `file-` names are, where it has any."""
+    return f"{command} ({HIDDEN})" if "file-" in command else command
 
 
 def sides_table(evaluation: Evaluation) -> Table:
@@ -38,7 +46,7 @@ def sides_table(evaluation: Evaluation) -> Table:
         )  # fmt: skip
     sides = identity.sides
     lines: list[tuple[str, Callable[[SideIdentity], str]]] = [
-        ("scanner", lambda s: s.scanners),
+        ("scanner", lambda s: _scanner(s, identity)),
         ("series", lambda s: str(s.n_series)),
         ("slices", lambda s: str(s.n_slices)),
         ("slice thickness (mm)", lambda s: _range(s.thickness_mm)),
@@ -55,6 +63,14 @@ def sides_table(evaluation: Evaluation) -> Table:
         ("", *(SIDES[side].label for side in sides)),
         tuple((name, *(cell(side) for side in sides.values())) for name, cell in lines),
     )
+
+
+def _scanner(side: SideIdentity, identity: Identity) -> str:
+    """Scanner of a side; of derived images the kernel is that of their source."""
+    model = identity.model
+    if side != identity.sides.get(HARMONIZED.name) or model is None or not model.maps_to:
+        return side.scanners
+    return f"{side.scanners} of the source; made to read like {model.maps_to}"
 
 
 def _model_rows(model: ModelIdentity | None) -> list[tuple[str, str]]:

@@ -91,7 +91,14 @@ def _sides_table(evaluation: Evaluation) -> Table | None:
     physics = evaluation.physics
     sides = list(evaluation.scanners)
     lines: list[tuple[str, Callable[[str], str]]] = [
-        ("noise (HU)", lambda s: _side_cell(physics.noise, s, lambda o: o.power.sd_hu, ".1f")),
+        (
+            "noise, whole standard deviation (HU)",
+            lambda s: _side_cell(physics.noise, s, lambda o: o.power.sd_hu, ".1f"),
+        ),
+        (
+            "noise without the two lowest rings of frequencies (HU)",
+            lambda s: _side_cell(physics.noise, s, lambda o: o.level.value, ".1f"),
+        ),
         (
             "noise, mean frequency (1/mm)",
             lambda s: _side_cell(physics.noise, s, lambda o: o.mean_per_mm, ".3f"),
@@ -182,7 +189,7 @@ def _density_table(evaluation: Evaluation) -> Table | None:
                 *(number_cell(_thickness_mm(measured[s]), "g") for s in sides),
             ),
             (
-                "noise of soft tissue (HU)",
+                "noise of soft tissue, whole standard deviation (HU)",
                 *(_side_cell(physics.noise, s, lambda o: o.power.sd_hu, ".1f") for s in sides),
             ),
         ),

@@ -19,16 +19,16 @@ than of 120."""
 
 
 def features(evaluation: Evaluation) -> Tile:
-    """Mean concordance of features over regions, against the least that passes or a repeat scan."""
+    """Mean concordance of features over regions, against the least that passes or a retest."""
     tolerance = evaluation.settings.tolerances.features
     new, old, retest = (
         None if comparison is None else comparison.across
         for comparison in (evaluation.harmonized, evaluation.input, evaluation.retest)
     )
-    limit, target, value = f"at least {tolerance.passes:.2f}", "1", ""
+    limit, target, value = f"at least {tolerance.passes:.3f}", "1", ""
     if retest is not None and retest.mean.ccc is not None:
-        limit += f", or at most {tolerance.below_retest:.2f} below the repeat scan"
-        target = f"repeat scan {retest.mean.ccc:.2f}"
+        limit += f", or at most {tolerance.below_retest:.3f} below the retest"
+        target = f"retest {retest.mean.ccc:.3f}"
     status: Status = "not enough data"
     if new is None:
         reason = f"no slices pair: {evaluation.unpaired_because}"
@@ -38,7 +38,7 @@ def features(evaluation: Evaluation) -> Tile:
         reason = f"{len(evaluation.regions)} regions, of {MIN_REGIONS} needed; give more"
     else:
         mean = new.mean
-        value = f"mean concordance {mean.ccc:.2f} ({mean.low:.2f} to {mean.high:.2f})"
+        value = f"mean concordance {mean.ccc:.3f} ({mean.low:.3f} to {mean.high:.3f})"
         status, reason = _judge(new, old, retest, tolerance)
         if status == "pass" and evaluation.n_unpaired:
             status = "not enough data"
@@ -70,7 +70,7 @@ def _judge(
                 "features agree less with the target's than before",
             ),
             (low >= tolerance.passes, "pass", "the whole interval is above the least that passes"),
-            (like_retest, "pass", "features agree as well as those of a repeat scan"),
+            (like_retest, "pass", "features agree as well as those of the retest"),
             (ccc < fails and high < passes, "fail", f"concordance is below {fails:.2f}"),
             (
                 high - low > 2 * (1 - passes),

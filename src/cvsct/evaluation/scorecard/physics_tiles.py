@@ -22,7 +22,7 @@ from cvsct.evaluation.scorecard.judge import (
     range_text,
     reason_for,
 )
-from cvsct.evaluation.scorecard.tile import Tile, worst
+from cvsct.evaluation.scorecard.tile import GRAVITY, Tile, worst
 from cvsct.evaluation.scorecard.tolerances import Tolerance
 
 if TYPE_CHECKING:
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 WORSE_SHARE = 0.25
 """Share of the tolerance of CT numbers by which a tissue must have moved away from the target to
 count as made worse, besides an interval above 0."""
+
+TINY_HU = 1e-9
+"""In place of a tolerance of 0, by which nothing can be divided."""
+
+MIN_TISSUE_PIXELS = 400
+"""Smallest number of pixels of a tissue that is judged, a square of 20: fewer lie at a few places,
+mostly where edges pass through the tissue's range."""
 
 MIN_SLICES = 3
 """Smallest number of slices from which a displacement is judged."""
@@ -60,7 +67,7 @@ def noise_level(evaluation: Evaluation) -> Tile:
         ("noise_level", "Noise level"),
         {side: noise.level for side, noise in evaluation.physics.noise.items()},
         evaluation.settings.tolerances.noise_level,
-        "{:.1f} HU",
+        "{:.1f} HU without the two lowest rings",
         ("less noise than the target", "more noise than the target"),
     )
 
@@ -148,7 +155,7 @@ def _relative_tile(
     value = f"{shown(new.value)}, {percent(figure.value)}{interval_text(figure, percent)}"
     limit = percent_range(*passes)
     if retest is not None and np.isfinite(retest.value):
-        limit += f" (repeat scan {percent(retest.value)})"
+        limit += f" (retest {percent(retest.value)})"
     return Tile(
         key,
         title,
@@ -161,25 +168,45 @@ def _relative_tile(
 
 
 def ct_numbers(evaluation: Evaluation) -> Tile:
-    """Mean difference from the target's CT numbers; the worst tissue."""
+    """Mean difference from the target's CT numbers; as the worst tissue, naming all outside."""
     tolerances = evaluation.settings.tolerances.ct_numbers
     bias = evaluation.physics.bias
-    tiles = [
-        _tissue_tile(tissue, tolerances[tissue],
-                     {side: by_tissue[tissue] for side, by_tissue in bias.items()})
+    n_pixels = {tissue: each.n_pixels for tissue, each in bias.get("harmonized", {}).items()}
+    tiles = {
+        tissue: _tissue_tile(tissue, tolerances[tissue],
+                             {side: by_tissue[tissue] for side, by_tissue in bias.items()})
         for tissue in TISSUES
-        if bias.get("harmonized", {}).get(tissue) and bias["harmonized"][tissue].n_pixels
-    ]  # fmt: skip
+        if n_pixels.get(tissue, 0) >= MIN_TISSUE_PIXELS
+    }  # fmt: skip
+    few = [
+        f"{tissue} not judged ({n} pixels, of {MIN_TISSUE_PIXELS} needed)"
+        for tissue, n in n_pixels.items()
+        if 0 < n < MIN_TISSUE_PIXELS
+    ]
     if not tiles:
         why = evaluation.unpaired_because or "no tissue is wide enough"
         limits = "; ".join(f"{tissue} ±{each.passes:g} HU" for tissue, each in tolerances.items())
-        return Tile(
-            "ct_numbers", "CT numbers by tissue", "not enough data", "", "0 HU", limits, why
-        )
-    gravest = worst(tiles)
-    values, limits = ("; ".join(getattr(t, name) for t in tiles) for name in ("value", "tolerance"))
-    return Tile("ct_numbers", "CT numbers by tissue", gravest.status, values, "0 HU", limits,
-                gravest.reason)  # fmt: skip
+        return Tile("ct_numbers", "CT numbers by tissue", "not enough data", "; ".join(few),
+                    "0 HU", limits, why)  # fmt: skip
+    status = worst(list(tiles.values())).status
+
+    def badness(tissue: Tissue) -> tuple[int, float]:
+        mean_hu = bias["harmonized"][tissue].mean_hu or 0.0
+        passes_hu = max(tolerances[tissue].passes, TINY_HU)
+        return GRAVITY[tiles[tissue].status], abs(mean_hu) / passes_hu
+
+    least = min(GRAVITY[status], GRAVITY["attention"])
+    named = [tissue for tissue in tiles if GRAVITY[tiles[tissue].status] >= least]
+    reasons = [tiles[tissue].reason for tissue in sorted(named, key=badness, reverse=True)]
+    return Tile(
+        "ct_numbers",
+        "CT numbers by tissue",
+        status,
+        "; ".join([*(tile.value for tile in tiles.values()), *few]),
+        "0 HU",
+        "; ".join(tile.tolerance for tile in tiles.values()),
+        "; ".join(dict.fromkeys(reasons)),
+    )
 
 
 def _tissue_tile(tissue: Tissue, tolerance: Tolerance, sides: Mapping[str, TissueBias]) -> Tile:

@@ -23,7 +23,7 @@ class Tile:
         status: its status.
         value: what was measured, with its 95 % interval, as text; empty where nothing was.
         target: what it should be, as text.
-        tolerance: how far from there it may lie, as text; of the repeat scan where that is wider.
+        tolerance: how far from there it may lie, as text; of the retest where that is wider.
         reason: why the status is what it is, as a sentence without its end.
     """
 

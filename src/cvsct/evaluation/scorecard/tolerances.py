@@ -49,7 +49,7 @@ class FeatureTolerance(Settings):
     """Concordance below which it fails."""
 
     below_retest: float = Field(ge=0, le=1)
-    """How far below the repeat scan's a concordance may lie that passes as well."""
+    """How far below the retest's a concordance may lie that passes as well."""
 
     source: str = ""
     """Where the values come from."""
