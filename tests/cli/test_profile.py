@@ -58,7 +58,7 @@ def test_fewer_than_three_patients_need_a_word_and_the_card_begins_with_it(
         patched.setattr("cvsct.api.profile.measure_profile", None)  # headers tell it before
         code, _, err = run("profile", scans / "sharp", "--out", out)
     assert code == 1
-    assert "of 1 patients, of 3 needed" in err
+    assert "of 1 patient, of 3 needed" in err
     assert not out.exists()
     code, said, _ = run("profile", scans / "sharp", "--out", out, "--allow-few-patients")
     assert code == 0

@@ -43,8 +43,8 @@ def test_the_direction_is_known(harmonized: list[Origin], target: Origin, words:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"target": [HARMONIZED]}, "1 series are given as harmonized and as target alike"),
-        ({"retest": [HARMONIZED]}, "1 series given as retest were written by `cvsct harmonize`"),
+        ({"target": [HARMONIZED]}, "1 series is given as harmonized and as target alike"),
+        ({"retest": [HARMONIZED]}, "1 series given as retest was written by `cvsct harmonize`"),
         ({"retest": [replace(RETEST, acquired_by=A)]}, "the retest is of Maker One, kernel K70"),
         ({"retest": [replace(RETEST, acquired_by=replace(B, kvp=120.0))]}, ""),
         ({"retest": [replace(RETEST, acquired_by=Acquisition())]}, ""),

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cvsct.api.model import HarmonizedVolume
 from cvsct.core.errors import UsageError, need_extra
 from cvsct.core.files import new_folder, refuse_missing, refuse_no_place
+from cvsct.core.kinds import PATH, PATH_WORDS, refuse_other_kinds_in, texts
 from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.settings import of_arguments
@@ -18,7 +20,7 @@ from cvsct.core.volume import CTVolume
 from cvsct.evaluation.command import command_of
 from cvsct.evaluation.evaluate import evaluate as measure
 from cvsct.evaluation.features.cache import FeatureCache
-from cvsct.evaluation.guards import guards_of
+from cvsct.evaluation.guards import GuardRecord, guards_of, record_in_memory
 from cvsct.evaluation.identity import identity_of, report_salt
 from cvsct.evaluation.image.nodule_truth import read_nodules
 from cvsct.evaluation.independence import independence_of
@@ -31,11 +33,22 @@ from cvsct.evaluation.told_uncertainty import uncertainty_of
 from cvsct.io.catalog import catalog
 from cvsct.io.left_out import lines
 from cvsct.io.masks import read_target_masks
-from cvsct.io.provenance import Origin, check_roles, doubtful_roles, origin_of, wrong_direction
+from cvsct.io.provenance import (
+    Origin,
+    check_roles,
+    doubtful_roles,
+    origin_of,
+    origin_of_volume,
+    wrong_direction,
+)
 from cvsct.io.read import read_series
 
-Scans = Path | str | CTVolume | Sequence[CTVolume]
+Volume = CTVolume | HarmonizedVolume
+"""A volume in memory, or a result of `Model.harmonize`."""
+Scans = Path | str | Volume | Sequence[Volume]
 """Scans of one side of an evaluation: a path, one volume in memory, or several."""
+
+SIDE_WORDS = "a path of scans, a CTVolume or HarmonizedVolume, or a list of volumes"
 
 REGIONS = ("squares", "slices")
 """Where features can be measured without masks: squares of soft tissue, or whole slices."""
@@ -72,8 +85,10 @@ def evaluate(
     `docs/reference/evaluation.md` defines every figure.
 
     Args:
-        harmonized: the output folder of `harmonize`, or volumes in memory.
-        target: scans of scanner B to compare with.
+        harmonized: the output folder of `harmonize`, or volumes in memory: results of
+            `Model.harmonize`, which bring the findings of the guard, or any `CTVolume`.
+        target: scans of scanner B to compare with, as a path or volumes in memory; so are the
+            further sides.
         source: the scans before they were harmonized.
         retest: the target scanned a second time. No method can agree better with the target.
         target_harmonized: the target put through the model, which should leave it unchanged.
@@ -107,8 +122,8 @@ def evaluate(
         The `Evaluation`: `scorecard`, `paired`, `summary()`, `notes`, and all figures.
 
     Raises:
-        UsageError: if arguments do not go together, a path does not exist, or `out` is not empty
-            or cannot be written.
+        UsageError: if arguments do not go together or are of another kind, a path does not exist,
+            or `out` is not empty or cannot be written.
         MissingExtraError: if the extra `evaluate` is not installed.
         BrowserError: if `pdf` finds no browser, before any work; or if the browser fails, after all
             other files are written.
@@ -126,16 +141,17 @@ def evaluate(
         >>> evaluation.paired
         False
     """
+    given = _of_right_kind(
+        harmonized=harmonized, target=target, source=source, retest=retest,
+        target_harmonized=target_harmonized,
+    )  # fmt: skip
+    masks, structures = _paths(masks, "masks"), texts(structures)
     need_extra("evaluate", "evaluate")
     if out is not None:
         refuse_no_place(Path(out))
     elif pdf:
         raise UsageError("a PDF needs a folder; give `out` too")
     browser = find_browser() if pdf else None  # before any work
-    given = {
-        "harmonized": harmonized, "target": target, "source": source, "retest": retest,
-        "target_harmonized": target_harmonized,
-    }  # fmt: skip
     on_disk = (Path(scans) for scans in given.values() if isinstance(scans, Path | str))
     refuse_missing(*on_disk, *map(Path, masks), Path(nodules) if nodules else None)
     if regions not in REGIONS:
@@ -178,10 +194,12 @@ def evaluate(
             note=note,
             remarks=remarks,
         )
-    harmonize_manifest = _manifest(Path(harmonized)) if isinstance(harmonized, Path | str) else {}
+    folder_or_volumes = given["harmonized"]
+    harmonize_manifest = _manifest(folder_or_volumes) if isinstance(folder_or_volumes, Path) else {}
     evaluation = replace(
         evaluation,
-        guards=guards_of(harmonize_manifest, scans["harmonized"]),
+        guards=_guards_in_memory(given["harmonized"])
+        or guards_of(harmonize_manifest, scans["harmonized"]),
         uncertainty=uncertainty_of(harmonize_manifest),
         independence=independence_of(harmonize_manifest, scans),
         identity=identity_of(
@@ -210,7 +228,7 @@ def evaluate(
                         cache=cache, progress=progress, note=note,
                     )  # fmt: skip
             manifest.inputs = with_old_keys(
-                {side: [volume.series_uid for volume in volumes] for side, volumes in scans.items()}
+                {side: list(map(_own_uid, volumes)) for side, volumes in scans.items()}
             )
             manifest.figures = {"metrics": "metrics.json"}
             manifest.write(folder)
@@ -268,14 +286,64 @@ def _read(
         if side_scans is None:
             continue
         if not isinstance(side_scans, Path | str):
-            scans[side] = [side_scans] if isinstance(side_scans, CTVolume) else list(side_scans)
+            volumes = [side_scans] if isinstance(side_scans, Volume) else list(side_scans)
+            scans[side] = [
+                each.volume if isinstance(each, HarmonizedVolume) else each for each in volumes
+            ]
             continue
         contents = catalog(Path(side_scans))
         for line in (*lines(contents.left_out, f"{side} scans"), *contents.notes):
             note(line)
         scans[side] = list(map(read_series, contents.series))
         origins[side] = list(map(origin_of, contents.series, scans[side]))
+    if all(volume.harmonization for volume in scans["harmonized"]):
+        for side in scans.keys() - origins.keys():
+            known = list(map(origin_of_volume, scans[side]))
+            if None not in known:
+                origins[side] = [origin for origin in known if origin]
     return scans, origins
+
+
+def _of_right_kind(**sides: Any) -> dict[str, Any]:
+    """Scans of each side as a path or a list of volumes; None of a side that is not given.
+
+    Raises:
+        UsageError: if they are neither, or a side is missing.
+    """
+    given: dict[str, Any] = {}
+    for side, scans in sides.items():
+        if isinstance(scans, PATH) or (scans is None and side not in ("harmonized", "target")):
+            given[side] = scans if scans is None else Path(scans)
+            continue
+        given[side] = refuse_other_kinds_in((CTVolume, HarmonizedVolume), SIDE_WORDS, scans, side)
+        if not given[side]:
+            raise UsageError(f"{side}: an empty list, expected {SIDE_WORDS}")
+    return given
+
+
+def _paths(paths: Any, name: str) -> list[Path]:
+    """Paths of an argument that takes one or several.
+
+    Raises:
+        UsageError: if one is none.
+    """
+    return [Path(path) for path in refuse_other_kinds_in(PATH, PATH_WORDS, paths, name)]
+
+
+def _own_uid(volume: CTVolume) -> str:
+    return volume.harmonization.derived_uid if volume.harmonization else volume.series_uid
+
+
+def _guards_in_memory(harmonized: Any) -> tuple[GuardRecord, ...]:
+    """Guard records of results of `Model.harmonize`; none where something else was given."""
+    if not isinstance(harmonized, list) or not all(
+        isinstance(each, HarmonizedVolume) and each.input_check for each in harmonized
+    ):
+        return ()
+    return tuple(
+        record_in_memory(number, each.input_check.to_json(), each.slice_checks, each.volume)
+        for number, each in enumerate(harmonized, 1)
+    )
 
 
 def _manifest(folder: Path) -> Mapping[str, Any]:

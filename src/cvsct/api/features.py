@@ -9,6 +9,7 @@ from typing import Any
 from cvsct.api.model import HarmonizedVolume
 from cvsct.core.errors import UsageError, need_extra
 from cvsct.core.files import refuse_missing, refuse_unwritable
+from cvsct.core.kinds import PATH, PATH_WORDS, refuse_other_kinds_in, texts
 from cvsct.core.manifest import Manifest
 from cvsct.core.platform import cores
 from cvsct.core.progress import Note, Progress, log_note, silent
@@ -41,6 +42,12 @@ __all__ = ["FeatureTable", "check_features", "extract_features"]
 
 Scan = Path | str | CTVolume | HarmonizedVolume
 """A path with any number of scans, or one volume in memory."""
+
+SCAN = (*PATH, CTVolume, HarmonizedVolume)
+SCAN_WORDS = (
+    "a path, a CTVolume or HarmonizedVolume, or a list of them; read a series of find_series with "
+    "cvsct.read_series"
+)
 
 LEAST = {"rois": 0, "roi_px": 8, "seed": 0, "workers": 0}
 """Least value of each number that is an option."""
@@ -76,7 +83,7 @@ def extract_features(
     a row with the reason in the column `error`.
 
     Args:
-        scans: paths with DICOM or NIfTI scans, or volumes in memory.
+        scans: paths with DICOM or NIfTI scans, volumes in memory, results of `Model.harmonize`.
         masks: files or folders with masks (NIfTI, DICOM SEG, RTSTRUCT). DICOM masks are matched by
             the series or frame of reference that they name, NIfTI by their names or grids. Without
             masks, features are measured in blocks of soft tissue and in the lungs.
@@ -118,9 +125,11 @@ def extract_features(
         >>> table.rows[0]["region"], table.rows[0]["stage"]
         ('soft_tissue_1', 'source')
     """
+    listed = refuse_other_kinds_in(SCAN, SCAN_WORDS, scans, "scans")
+    listed_masks = refuse_other_kinds_in(PATH, PATH_WORDS, masks, "masks")
     given = {
         "settings": settings, "binning": binning, "dimensions": dimensions,
-        "structures": tuple(structures), "label_names": dict(label_names or {}),
+        "structures": texts(structures), "label_names": dict(label_names or {}),
         "mask_pattern": mask_pattern, "rois": rois, "roi_px": roi_px, "seed": seed, "site": site,
         "separate_sites": separate_sites, "pseudonyms": pseudonyms, "workers": workers,
         "cache": cache,
@@ -128,7 +137,7 @@ def extract_features(
     folder = Path(out) if out is not None else None
     if folder is not None:
         refuse_unwritable(folder, grows=True)
-    run = _plan(_listed(scans), _listed(masks), given, note, progress)
+    run = _plan(listed, listed_masks, given, note, progress)
     manifest = Manifest("features", run.record)
     with (
         manifest.timed("measuring"),
@@ -159,7 +168,7 @@ def check_features(
 
 def _plan(
     scans: Sequence[Scan],
-    masks: Sequence[Scan],
+    masks: Sequence[Path | str],
     options: Mapping[str, Any],
     note: Note,
     progress: Progress = silent,
@@ -167,8 +176,8 @@ def _plan(
 ) -> FeatureRun:
     """Everything that a run needs, from headers: parameters, scans, masks and cells of rows."""
     need_extra("evaluate", "features")
-    paths = [Path(scan) for scan in scans if isinstance(scan, Path | str)]
-    mask_paths = [Path(mask) for mask in masks if isinstance(mask, Path | str)]
+    paths = [Path(scan) for scan in scans if isinstance(scan, PATH)]
+    mask_paths = [Path(mask) for mask in masks]
     settings = options.get("settings")
     refuse_missing(*paths, *mask_paths, Path(settings) if settings else None)
     if not scans:
@@ -247,9 +256,3 @@ def _records(scans: Sequence[Scan], note: Note, progress: Progress) -> list[Scan
 def _number_of(source: CTVolume, scans: Sequence[Scan]) -> int:
     """Number of a volume among the scans, from 1; 0 where it is not there."""
     return next((number for number, scan in enumerate(scans, start=1) if scan is source), 0)
-
-
-def _listed(value: Any) -> list[Any]:
-    """A value given alone as a list of one."""
-    single = isinstance(value, Path | str | CTVolume | HarmonizedVolume)
-    return [value] if single else list(value)

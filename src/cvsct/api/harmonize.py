@@ -10,6 +10,7 @@ from typing import Any
 from cvsct.api.model import Model, load_model
 from cvsct.core.errors import CvsctError, UsageError
 from cvsct.core.files import refuse_existing, refuse_unwritable
+from cvsct.core.kinds import PATH, refuse_no_path, refuse_other_kind, texts
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.resumable import is_started
@@ -183,6 +184,9 @@ def harmonize(
         >>> result.n_done, result.n_slices, result.failed
         (1, 6, ())
     """
+    refuse_no_path("a volume in memory goes to Model.harmonize", source=source)
+    refuse_no_path(out=out)
+    refuse_other_kind((Model, *PATH), "a Model, a path or a name of list_models", model=model)
     source, out = Path(source), Path(out)
     requested = Shard.parse(shard) if shard else Shard()
     parse_timestamp(timestamp)
@@ -201,7 +205,7 @@ def harmonize(
         precision = "fp32"
     harmonizer = SeriesHarmonizer(
         loaded_model.folder, loaded_model.sha256, reverse, RunOptions(engine, precision),
-        keep_equipment, nifti=nifti, guard=tuple(guard), force=force, uncertainty=uncertainty,
+        keep_equipment, nifti=nifti, guard=texts(guard), force=force, uncertainty=uncertainty,
     )  # fmt: skip
     ready_model = harmonizer.load(loaded_model.bundle)
     if method.guarded and not loaded_model.bundle.guard:

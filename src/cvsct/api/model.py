@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cvsct.core.errors import UsageError
+from cvsct.core.kinds import refuse_no_path, refuse_other_kind, texts
 from cvsct.core.sampling import read_sample
 from cvsct.core.volume import CTVolume, Harmonization
 from cvsct.guard.apply import Guard
@@ -128,7 +129,8 @@ class Model:
             the guard.
 
         Raises:
-            UsageError: if the model does not map in that direction, or a guard setting is unknown.
+            UsageError: if `volume` is a path or anything else, the model does not map in that
+                direction, or a guard setting is unknown.
             GuardError: if the volume is unlike the scans that the model was trained on.
             ModelError: if the model does not fit the volume, or gives values that are not finite.
 
@@ -138,10 +140,11 @@ class Model:
             >>> harmonized.volume.shape == volume.shape, harmonized.input_check.kind
             (True, 'in_domain')
         """
+        _refuse_no_volume(volume)
         reverse = self.is_reverse(direction)
         options = RunOptions(engine, precision)
         mapping = find_method(self.method).load(self.bundle, direction, options)
-        model_guard = Guard.of(self.bundle, reverse, guard)
+        model_guard = Guard.of(self.bundle, reverse, texts(guard))
         mapping, input_check = adapt_and_check(volume, mapping, model_guard, seed)
         result = harmonize_volume(volume, mapping)
         remarks = model_guard.watch()(volume, result)
@@ -170,8 +173,9 @@ class Model:
             of a volume.
 
         Raises:
-            UsageError: if the model does not map in that direction, or does not tell its
-                uncertainty: it is known of `spectrum` models that were trained on scans.
+            UsageError: if `volume` is a path or anything else, the model does not map in that
+                direction, or does not tell its uncertainty: it is known of `spectrum` models that
+                were trained on scans.
             ModelError: if the model does not fit the volume, or gives values that are not finite.
 
         Example:
@@ -179,6 +183,7 @@ class Model:
             >>> uncertainty.total_hu.shape == uncertainty.volume.shape
             True
         """
+        _refuse_no_volume(volume)
         self.is_reverse(direction)  # refuses one that the model does not map
         method = find_method(self.method)
         mapping, sample = method.load(self.bundle, direction, RunOptions()), read_sample(volume)
@@ -202,6 +207,21 @@ class Model:
         return direction == "b2a"
 
 
+def _refuse_no_volume(volume: object) -> None:
+    """Refuse anything but a volume in memory.
+
+    Raises:
+        UsageError: saying what to do with it.
+    """
+    if isinstance(volume, HarmonizedVolume):
+        raise UsageError("volume: harmonized already; give its `source`, or its `volume` to map on")
+    refuse_other_kind(
+        CTVolume,
+        "a CTVolume; read one series with cvsct.read_series, or give paths to cvsct.harmonize",
+        volume=volume,
+    )
+
+
 def load_model(path_or_name: Path | str) -> Model:
     """Read a trained model after checking its hashes.
 
@@ -209,12 +229,14 @@ def load_model(path_or_name: Path | str) -> Model:
         path_or_name: a model folder, or a name of `list_models`.
 
     Raises:
-        ModelError: if there is no such model, or it is unfinished, altered or of another format.
+        UsageError: if there is no such model.
+        ModelError: if it is unfinished, altered or of another format.
 
     Example:
         >>> cvsct.load_model("siemens-bl64-br40-spectrum").directions
         ('a2b', 'b2a')
     """
+    refuse_no_path("or a name of list_models", path_or_name=path_or_name)
     folder = model_folder(Path(path_or_name)).absolute()
     return Model(Bundle.read(folder), folder)
 

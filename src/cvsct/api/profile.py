@@ -8,9 +8,16 @@ from pathlib import Path
 from cvsct.api.training_scans import admit_scans
 from cvsct.core.errors import ProfileError, UsageError
 from cvsct.core.files import refuse_existing, refuse_missing, refuse_unwritable
+from cvsct.core.kinds import (
+    PATH,
+    PATH_WORDS,
+    refuse_no_path,
+    refuse_other_kind,
+    refuse_other_kinds_in,
+)
 from cvsct.core.progress import Note, Progress, log_note, no_note, silent
 from cvsct.core.settings import refuse_outside
-from cvsct.core.text import did_you_mean
+from cvsct.core.text import counted, did_you_mean
 from cvsct.guard.input_check import vendor
 from cvsct.guard.training_set import MIXED, parse_allowed
 from cvsct.model.pretrained import ROOT
@@ -28,6 +35,10 @@ __all__ = [
     "merge_profiles",
     "open_side",
 ]
+
+SIDE = (ScannerProfile, *PATH)
+"""Kinds of a side of a training."""
+SIDE_WORDS = f"{PATH_WORDS}, or a ScannerProfile; training reads its scans from disk"
 
 LEAST_KEPT = 0.9
 """Share of patches from which on nothing is said of those that are left out."""
@@ -73,6 +84,7 @@ def fit_profile(
         >>> profile.n_patients, profile.few_patients
         (1, True)
     """
+    refuse_no_path("a profile is measured of scans on disk", scans=scans)
     source = Path(scans)
     refuse_missing(source)
     path = _new_file(out)
@@ -110,9 +122,9 @@ def _refuse_few(n_patients: int) -> None:
     """
     if n_patients < MIN_PATIENTS:
         raise ProfileError(
-            f"the scans are of {n_patients} patients, of {MIN_PATIENTS} needed, so that none can "
-            "be recognized; give more, or use --allow-few-patients for a profile that is not "
-            "shared"
+            f"the scans are of {counted(n_patients, 'patient')}, of {MIN_PATIENTS} needed, so that "
+            "none can be recognized; give more, or use --allow-few-patients for a profile that is "
+            "not shared"
         )
 
 
@@ -129,6 +141,7 @@ def load_profile(profile: Path | str) -> ScannerProfile:
         >>> cvsct.load_profile("siemens-br40-3mm").scanner
         'SIEMENS SOMATOM Force, kernel Br40, 120 kVp'
     """
+    refuse_no_path("or a name of a profile that comes with the package", profile=profile)
     path = Path(profile)
     names = bundled_profiles()
     if not path.exists() and str(path) in names:
@@ -174,7 +187,8 @@ def merge_profiles(
     """
     if isinstance(profiles, str | Path):
         raise UsageError(f"{profiles}: one profile; give a list of at least two to merge")
-    parts = [part if isinstance(part, ScannerProfile) else load_profile(part) for part in profiles]
+    given = refuse_other_kinds_in(SIDE, f"a ScannerProfile, or {PATH_WORDS}", profiles, "profiles")
+    parts = [part if isinstance(part, ScannerProfile) else load_profile(part) for part in given]
     path = _new_file(out)
     if len(parts) < 2:
         raise UsageError("give at least two profiles to merge")
@@ -220,6 +234,7 @@ def compare_profile(
         >>> constancy.is_constant, constancy.untold
         (None, ('1 patients in the profile and 1 today, of 8 needed on each side; measure more',))
     """
+    refuse_other_kind(SIDE, f"a ScannerProfile, or {PATH_WORDS}", profile=profile, scans=scans)
     then = profile if isinstance(profile, ScannerProfile) else load_profile(profile)
     now = open_side(scans)
     if isinstance(now, ScannerProfile):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cvsct.api.scans import one_series
 from cvsct.core.files import new_folder, refuse_unwritable
+from cvsct.core.kinds import refuse_no_path
+from cvsct.core.settings import refuse_outside
 from cvsct.io import resample
 from cvsct.io.dicom.stack import SeriesFiles
 from cvsct.io.dicom.write import DerivedSeries
@@ -55,6 +57,8 @@ def resample_series(
         >>> volume.shape, volume.geometry.thickness_mm
         ((2, 224, 224), 15.0)
     """
+    refuse_no_path(out=out)
+    refuse_outside(0, thickness_mm=thickness_mm, spacing_mm=spacing_mm)
     out = Path(out)
     refuse_unwritable(out)
     series = one_series(source)

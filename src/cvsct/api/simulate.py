@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cvsct.core.errors import need_extra
 from cvsct.core.files import refuse_unwritable
+from cvsct.core.kinds import refuse_no_path, texts
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.settings import refuse_outside
 from cvsct.io.dicom.simulated import write_simulated
@@ -86,16 +87,17 @@ def simulate(
         >>> result.n_images > 0, result.failed
         (True, {})
     """
+    refuse_no_path(out=out)
     refuse_outside(0, seed=seed, workers=workers)
     refuse_outside(1, 1000, mas=mas)
     refuse_outside(-10, 10, shift_px=shift_px)
     refuse_outside(0, 0.6, emphysema=emphysema)
     refuse_outside(100, 350, fov_mm=fov_mm)
     options = SimulationOptions(
-        float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm), tuple(reconstructions),
+        float(mas), match_dose, float(shift_px), parenchyma, float(fov_mm), texts(reconstructions),
         ScanMode(table, arms, tube_current, helical), float(emphysema),
     )  # fmt: skip
-    named_parts = tuple(parts)
+    named_parts = texts(parts)
     need_extra("simulate", "simulate")
     refuse_unwritable(Path(out), grows=True)
     scans = plan(scale, seed, options, named_parts or PARTS)

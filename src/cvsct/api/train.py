@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from cvsct.api.model import Model
-from cvsct.api.profile import open_side
+from cvsct.api.profile import SIDE, SIDE_WORDS, open_side
 from cvsct.api.training_scans import admit_scans, refuse_damaged
 from cvsct.core.download import Confirm, DownloadOptions
 from cvsct.core.errors import GeometryError, SeriesError, TrainingError, UsageError
 from cvsct.core.files import new_folder, refuse_existing, refuse_missing, refuse_unwritable
+from cvsct.core.kinds import refuse_no_path, refuse_other_kind
 from cvsct.core.manifest import Manifest
 from cvsct.core.progress import Note, Progress, log_note, no_note, silent
 from cvsct.core.settings import refuse_outside
@@ -97,8 +98,7 @@ def train(
         >>> trained.method, trained.directions
         ('spectrum', ('a2b', 'b2a'))
     """
-    out = Path(out)
-    row = find_method(method)
+    out, row = _out_and_method(method, source, target, out)
     sides = {"source": open_side(source), "target": open_side(target)}
     paths = {name: side for name, side in sides.items() if isinstance(side, Path)}
     profiles = {name: side for name, side in sides.items() if isinstance(side, ScannerProfile)}
@@ -190,6 +190,20 @@ def train(
         manifest.model_sha256 = bundle.sha256
         manifest.write(folder)
     return Model(bundle, out.absolute())
+
+
+def _out_and_method(
+    method: object, source: object, target: object, out: object
+) -> tuple[Path, Method]:
+    """The folder to write and the method, when all arguments are of the right kinds.
+
+    Raises:
+        UsageError: for the first that is not, or a method that does not exist.
+    """
+    refuse_other_kind(str, "a name of list_methods", method=method)
+    refuse_other_kind(SIDE, SIDE_WORDS, source=source, target=target)
+    refuse_no_path(out=out)
+    return Path(str(out)), find_method(str(method))
 
 
 MOST_LOG_GAIN = 20.0

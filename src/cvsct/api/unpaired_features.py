@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cvsct.api.features import extract_features
+from cvsct.api.features import Scan, extract_features
 from cvsct.core.errors import EvaluationError
 from cvsct.core.progress import Note, Progress
-from cvsct.core.volume import CTVolume
 from cvsct.evaluation.groups.evaluate_groups import evaluate_groups
 
 SIDES = ("source", "harmonized", "target")
@@ -16,7 +15,7 @@ SIDES = ("source", "harmonized", "target")
 
 
 def write_unpaired_features(
-    sides: Mapping[str, Path | str | CTVolume | Sequence[CTVolume]],
+    sides: Mapping[str, Scan | Sequence[Scan]],
     masks: Sequence[Path],
     folder: Path,
     *,
@@ -47,10 +46,10 @@ def write_unpaired_features(
     Raises:
         CvsctError: as `extract_features`.
     """
-    scans: list[Path | str | CTVolume] = []
+    scans: list[Scan] = []
     for side in SIDES:
         side_scans = sides.get(side, ())
-        scans += [side_scans] if isinstance(side_scans, Path | str | CTVolume) else side_scans
+        scans += [side_scans] if isinstance(side_scans, Scan) else side_scans
     table = extract_features(
         scans, masks, structures=structures, binning="pyradiomics", seed=seed, workers=workers,
         cache=cache, progress=progress, note=note,

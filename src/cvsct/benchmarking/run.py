@@ -35,6 +35,7 @@ from cvsct.core.errors import (
     need_extra,
 )
 from cvsct.core.files import refuse_missing, refuse_unwritable, write_atomic, write_json
+from cvsct.core.kinds import refuse_no_path
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.resumable import locked_output
 from cvsct.core.settings import refuse_outside
@@ -147,6 +148,8 @@ def benchmark(
         {}
     """
     need_extra("evaluate", "benchmark")
+    refuse_no_path("a benchmark reads its scans from disk", data=data)
+    refuse_no_path(out=out)
     data, out = Path(data), Path(out)
     refuse_missing(data)
     refuse_unwritable(out, grows=True)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from cvsct.core import platform
 from cvsct.core.errors import UsageError
+from cvsct.core.kinds import refuse_no_path
 
 
 def canonical_json(value: Any) -> str:
@@ -188,8 +189,9 @@ def made_folder(path: Path | str) -> Path:
     """The folder at a path, made where there is none.
 
     Raises:
-        UsageError: if a file stands in the way.
+        UsageError: if it is no path, or a file stands in the way.
     """
+    refuse_no_path(folder=path)
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

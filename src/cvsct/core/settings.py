@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -67,9 +68,11 @@ def refuse_outside(
     """Refuse numbers that a user gave as arguments and that lie outside a range.
 
     Raises:
-        UsageError: for the first that does; None is never refused, NaN always.
+        UsageError: for the first that does, or is no number; None is never refused, NaN always.
     """
     for name, value in arguments.items():
+        if value is not None and not isinstance(value, Real):
+            raise UsageError(f"{name}={value!r}: must be a number")
         if value is not None and not least <= value <= most:
             wanted = f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
             raise UsageError(f"{name}={value}: must be {wanted}")

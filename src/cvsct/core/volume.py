@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvsct.core.errors import GeometryError
+from cvsct.core.errors import GeometryError, UsageError
+from cvsct.core.kinds import kind_of, refuse_other_kind
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -292,6 +294,7 @@ class CTVolume:
             acquisition: scanner, kernel and tube voltage, where they are known.
 
         Raises:
+            UsageError: if `hu` is no array, or `spacing_mm` no three numbers.
             GeometryError: if the array does not have three axes or holds values that are not
                 finite, or a spacing is not above 0.
 
@@ -300,12 +303,19 @@ class CTVolume:
             >>> volume.shape, volume.geometry.spacing_mm
             ((4, 64, 64), 5.0)
         """
-        values = np.asarray(hu, dtype=np.float32)
+        try:
+            values = np.asarray(hu, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise UsageError(f"hu: {kind_of(hu)}, expected an array of HU") from None
+        if isinstance(spacing_mm, str) or np.ndim(spacing_mm) != 1:
+            raise UsageError(f"spacing_mm: {kind_of(spacing_mm)}, expected three lengths in mm")
         if values.ndim != 3 or 0 in values.shape:
             raise GeometryError(
                 f"an array of shape {values.shape}, expected slices, rows and columns"
             )
-        if len(spacing_mm) != 3 or not all(0 < mm < math.inf for mm in spacing_mm):
+        if len(spacing_mm) != 3 or not all(
+            isinstance(mm, Real) and 0 < mm < math.inf for mm in spacing_mm
+        ):
             raise GeometryError(f"spacing {spacing_mm}, expected three lengths above 0 mm")
         if not np.isfinite(values).all():
             raise GeometryError("values that are not finite, expected HU; replace them by -1024")
@@ -336,6 +346,7 @@ class CTVolume:
             hu: new CT numbers in HU, of the same shape.
 
         Raises:
+            UsageError: if `hu` is no array.
             GeometryError: if the shape differs.
 
         Example:
@@ -343,6 +354,7 @@ class CTVolume:
             >>> float(volume.with_hu(volume.hu + 40).hu.mean())
             40.0
         """
+        refuse_other_kind(np.ndarray, "an array of HU of the volume's shape", hu=hu)
         if hu.shape != self.hu.shape:
             raise GeometryError(
                 f"new values have shape {hu.shape}, the volume {self.hu.shape}; "
@@ -361,6 +373,7 @@ class CTVolume:
             >>> volume.select([0, 2]).shape
             (2, 64, 64)
         """
+        refuse_other_kind((slice, list), "a slice object or a list of indices", slices=slices)
         everything = list(range(len(self.hu)))
         index = everything[slices] if isinstance(slices, slice) else slices
         if index == everything:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvsct.core.errors import EvaluationError
+from cvsct.core.errors import EvaluationError, UsageError
+from cvsct.core.kinds import kind_of
 from cvsct.evaluation.extras import load_extra
 
 SOURCE, RESAMPLED, HARMONIZED = "source", "resampled", "harmonized"
@@ -93,13 +94,33 @@ def need_columns(table: Any, *names: str) -> None:
             )
 
 
+def need_table(*, table: object, **others: object) -> None:
+    """Refuse arguments that are no tables; of the others, those that are None are not given.
+
+    Raises:
+        UsageError: for the first that is none.
+    """
+    given = {"table": table, **{name: value for name, value in others.items() if value is not None}}
+    for name, value in given.items():
+        if not hasattr(value, "to_pandas") and not hasattr(value, "columns"):
+            raise UsageError(
+                f"{name}: {kind_of(value)}, expected a FeatureTable or a pandas DataFrame; read a "
+                'CSV file with pandas.read_csv(path, dtype={"patient": str})'
+            )
+
+
 def region_name(name: str) -> str:
     """Name of a region without its number: `nodule-2` and `nodule_10` are `nodule`; `T12` stays."""
     return _NUMBERED.sub("", name) or name
 
 
 def frame_of(table: Any) -> Any:
-    """The pandas DataFrame of a table with rows numbered from 0; a `FeatureTable` becomes one."""
+    """The pandas DataFrame of a table with rows numbered from 0; a `FeatureTable` becomes one.
+
+    Raises:
+        UsageError: if it is no table.
+    """
+    need_table(table=table)
     frame = table.to_pandas() if hasattr(table, "to_pandas") else table
     return frame.reset_index(drop=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cvsct.core.volume import CTVolume
@@ -86,6 +86,27 @@ def guards_of(manifest: Mapping[str, Any], volumes: Sequence[CTVolume]) -> tuple
     options = _changed_limits(manifest)
     records = [_from_row(row, options) for row in rows]
     return (*records, *_of_strangers(rows, volumes))
+
+
+def record_in_memory(
+    number: int, scan: Mapping[str, Any], remarks: Sequence[str], volume: CTVolume
+) -> GuardRecord:
+    """Guard record of a volume that was harmonized in memory.
+
+    Args:
+        number: number of the volume, which names it.
+        scan: verdict on its source, as in the manifest.
+        remarks: why each slice is flagged; empty where it is not.
+        volume: the harmonized volume.
+    """
+    record = _from_row({"folder": str(number), "guard": {"scan": scan}}, ())
+    flagged = tuple(
+        FlaggedSlice(i + 1, float(volume.geometry.z_mm[i]), remark.removeprefix(REMARK_PREFIX))
+        for i, remark in enumerate(remarks)
+        if remark
+    )
+    uid = volume.harmonization.derived_uid if volume.harmonization else volume.series_uid
+    return replace(record, judged=len(remarks), flagged=flagged, series_uid=uid)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

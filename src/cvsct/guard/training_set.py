@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cvsct.core.errors import UsageError, one_line
+from cvsct.core.kinds import texts
 from cvsct.core.masks import FAT_VOXELS, LUNG
 from cvsct.core.volume import CTVolume, ScanFacts
 from cvsct.guard.calibrate import SliceGroups, SliceRef
@@ -89,7 +90,7 @@ def parse_allowed(words: Sequence[str]) -> frozenset[str]:
     Raises:
         UsageError: for a value that is not in `ALLOWED`.
     """
-    given = {part.strip() for word in words for part in word.split(",")} - {""}
+    given = {part.strip() for word in texts(words) for part in word.split(",")} - {""}
     unknown = sorted(given - set(ALLOWED))
     if unknown:
         raise UsageError(

@@ -17,6 +17,7 @@ from typing import Any
 from pydicom import Dataset
 
 from cvsct.core.errors import EvaluationError
+from cvsct.core.text import counted
 from cvsct.core.volume import Acquisition, CTVolume
 from cvsct.io.dicom.derive import is_derived_here
 from cvsct.io.dicom.header import text
@@ -70,6 +71,17 @@ def origin_of(series: SeriesFiles, volume: CTVolume) -> Origin:
         frozenset(slices_by_name(volume)) - _sources(volume),
         _sources(volume) if ours else frozenset(),
     )
+
+
+def origin_of_volume(volume: CTVolume) -> Origin | None:
+    """The origin of a volume in memory; None where nothing is known of it."""
+    images = frozenset(slices_by_name(volume)) if volume.headers else frozenset()
+    if by := volume.harmonization:
+        return Origin(
+            by.derived_uid, True, by.target, volume.acquisition, frozenset(), images,
+            frozenset({volume.series_uid} - {""}),
+        )  # fmt: skip
+    return Origin(volume.series_uid, False, "", volume.acquisition, images) if images else None
 
 
 def check_roles(roles: Mapping[str, Sequence[Origin]]) -> list[str]:
@@ -172,10 +184,12 @@ def doubtful_roles(roles: Mapping[str, Sequence[Origin]]) -> str:
     for one, other in itertools.combinations(compared, 2):
         series = [{origin.series_uid for origin in roles[role]} for role in (one, other)]
         if same := len(series[0] & series[1] - {""}):
-            reasons.append(f"{same} series are given as {one} and as {other} alike")
+            are = counted(same, "series is", "series are")
+            reasons.append(f"{are} given as {one} and as {other} alike")
     for role in ("target", "retest"):
         if derived := sum(origin.ours for origin in roles.get(role, ())):
-            reasons.append(f"{derived} series given as {role} were written by `cvsct harmonize`")
+            were = "was" if derived == 1 else "were"
+            reasons.append(f"{derived} series given as {role} {were} written by `cvsct harmonize`")
     wanted = {_scanner_and_kernel(str(target.acquired_by)) for target in roles["target"]}
     others = {
         str(origin.acquired_by)

@@ -10,9 +10,10 @@ from typing import Any
 
 from cvsct.core.errors import CvsctError, UsageError, need_extra
 from cvsct.core.files import refuse_existing, refuse_missing, refuse_unwritable
+from cvsct.core.kinds import PATH, PATH_WORDS, refuse_no_path, refuse_other_kinds_in
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.slice_average import is_thickness
-from cvsct.core.text import did_you_mean
+from cvsct.core.text import counted, did_you_mean
 from cvsct.io.nifti.header import is_nifti
 from cvsct.study.choice import Choice, choose_series
 from cvsct.study.groups import Differences, StudyGroup, group_series
@@ -85,11 +86,13 @@ def plan_study(
         >>> [group.n_patients for group in plan.groups]
         [1, 1]
     """
+    refuse_no_path("a study reads its scans from disk", scans=scans)
+    refuse_no_path(out=out)
+    mask_paths = refuse_other_kinds_in(PATH, PATH_WORDS, masks, "masks")
     folder = Path(out)
     root = Path(scans)
     need_extra("evaluate", "study")
-    masks = [masks] if isinstance(masks, Path | str) else list(masks)
-    refuse_missing(root, *map(Path, masks), Path(table) if table else None,
+    refuse_missing(root, *map(Path, mask_paths), Path(table) if table else None,
                    Path(patients) if patients else None)  # fmt: skip
     if folder.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"{folder}: lies inside the scans; name a folder beside them")
@@ -99,7 +102,7 @@ def plan_study(
     given = dict(rules) if isinstance(rules, Mapping) else read_rules(Path(rules))
     options = make_options({
         "scans": str(root.absolute()),
-        "masks": [str(Path(mask).absolute()) for mask in masks],
+        "masks": [str(Path(mask).absolute()) for mask in mask_paths],
         "mask_pattern": mask_pattern,
         "table": str(Path(table).absolute()) if table else "",
         "patients": str(Path(patients).absolute()) if patients else "",
@@ -327,8 +330,8 @@ def _remarks(
     unnamed = [s for s in chosen if s.is_nifti and not s.acquisition.manufacturer]
     if unnamed:
         remarks.append(
-            f"{len(unnamed)} NIfTI series name no scanner, and their patients are taken from "
-            "their file names; tell both in a table (--table)"
+            f"{counted(len(unnamed), 'NIfTI series names', 'NIfTI series name')} no scanner, and "
+            "patients are taken from file names; tell both in a table (--table)"
         )
     numbered = [s for s in chosen if any(is_nifti(mask.path) for mask in s.masks)]
     named = [s for s in chosen if any(not is_nifti(mask.path) for mask in s.masks)]

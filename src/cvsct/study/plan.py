@@ -11,9 +11,10 @@ from pathlib import Path
 
 from cvsct.core.errors import UsageError, one_line
 from cvsct.core.files import write_atomic
+from cvsct.core.kinds import refuse_no_path
 from cvsct.core.names import portable_name
 from cvsct.core.slice_average import is_thickness
-from cvsct.core.text import columns, did_you_mean
+from cvsct.core.text import columns, counted, did_you_mean
 from cvsct.core.volume import Acquisition
 from cvsct.guard.input_check import vendor
 from cvsct.io.nifti.header import is_nifti
@@ -223,7 +224,7 @@ class StudyPlan:
 
 
 def _about(group: PlannedGroup) -> str:
-    return one_line(f"{group.n_patients} patients, {' / '.join(group.protocols[:3])}")
+    return one_line(f"{counted(group.n_patients, 'patient')}, {' / '.join(group.protocols[:3])}")
 
 
 def short_reason(reason: str) -> str:
@@ -267,6 +268,18 @@ def _csv(rows: Sequence[PlanRow]) -> str:
             cells.append(f"{value:g}" if isinstance(value, float) else one_line(str(value)))
         writer.writerow(cells)
     return text.getvalue()
+
+
+def folder_of(study: object) -> Path:
+    """Folder of a study that is given by it, or by its plan.
+
+    Raises:
+        UsageError: if it is given by anything else.
+    """
+    if isinstance(study, StudyPlan):
+        return study.folder
+    refuse_no_path("or the StudyPlan of plan_study", study=study)
+    return Path(str(study))
 
 
 def read_plan(folder: Path) -> StudyPlan:

@@ -34,7 +34,7 @@ from cvsct.study.agreement import (
 from cvsct.study.images import GroupImages, measure_images
 from cvsct.study.jobs import Where
 from cvsct.study.patients import read_patients
-from cvsct.study.plan import PlanRow, StudyPlan, read_plan
+from cvsct.study.plan import PlanRow, StudyPlan, folder_of, read_plan
 from cvsct.study.prepare import only_series
 from cvsct.study.run import STATUS
 
@@ -161,7 +161,7 @@ def _medians(figures: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
 
 
 def report_study(
-    study: Path | str,
+    study: StudyPlan | Path | str,
     *,
     outcome: str = "",
     min_patients: int = FEWEST,
@@ -176,7 +176,7 @@ def report_study(
     """Report a study that was run: `report.html`, its tables as CSV, `report.json`.
 
     Args:
-        study: the study's folder.
+        study: the study's folder, or its plan.
         outcome: a column of the table of patients, with two values: shares of variance by outcome,
             and areas under the ROC curve of classifiers of the pooled patients, if ten patients of
             the groups compared have each.
@@ -202,7 +202,7 @@ def report_study(
         (3, ['lesion'])
     """
     need_extra("evaluate", "study")
-    folder = Path(study)
+    folder = folder_of(study)
     refuse_outside(2, min_patients=min_patients)
     refuse_outside(19, permutations=permutations)
     refuse_outside(0, seed=seed, workers=workers)

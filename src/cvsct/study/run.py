@@ -25,6 +25,7 @@ from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, no_note, silent
 from cvsct.core.resumable import PLAN, part_of
 from cvsct.core.settings import refuse_outside
+from cvsct.core.text import counted
 from cvsct.inference.cohort.shards import Shard
 from cvsct.inference.streaming import Outcome, folder_name
 from cvsct.profile.file import SUFFIX, profile_bytes
@@ -33,7 +34,7 @@ from cvsct.study.jobs import Where, work_on_all
 from cvsct.study.measure import PROFILES, MeasuredProfiles, measure_all, measure_item
 from cvsct.study.models import MODELS, ModelPlan, remove_begun, train_models, why_untrained
 from cvsct.study.parts import prepare_all, prepare_part
-from cvsct.study.plan import PlanRow, StudyPlan, read_plan
+from cvsct.study.plan import PlanRow, StudyPlan, folder_of, read_plan
 from cvsct.study.prepare import (
     IMAGES,
     MASKS,
@@ -125,17 +126,17 @@ class StudyResult:
 
     def wanted(self) -> str:
         """A line on what a dry run found to be done."""
-        counts = self.counts
+        counts, models = self.counts, counted(len(self.new_models), "model")
         return (
             f"{counts['harmonized']} series would be harmonized or kept as they are, "
-            f"{counts['reference']} of the reference; {len(self.new_models)} models would be "
+            f"{counts['reference']} of the reference; {models} would be "
             f"trained{': ' if self.new_models else ''}{', '.join(self.new_models)}"
         )
 
     def summary(self) -> str:
         """A line on what was done."""
         counts = self.counts
-        tables = f", {self.n_rows} rows of features" if self.complete else ""
+        tables = f", {counted(self.n_rows, 'row')} of features" if self.complete else ""
         return (
             f"{counts['harmonized']} series harmonized, {counts['reference']} of the reference, "
             f"{counts['failed']} failed{tables}"
@@ -197,7 +198,7 @@ def run_study(
         '1 series harmonized, 1 of the reference, 0 failed, 30 rows of features'
     """
     need_extra("evaluate", "study")
-    folder = study.folder if isinstance(study, StudyPlan) else Path(study)
+    folder = folder_of(study)
     part = Shard.parse(shard) if shard else Shard()
     refuse_outside(0, workers=workers)
     plan = read_plan(folder)

@@ -141,9 +141,9 @@ def test_kept_estimates_harmonize_new_patients_of_a_known_batch(tmp_path: Path) 
     table = cohort((40, 40), SHIFTED)
     is_new = table["patient"].isin(["A000", "B000", "B001"])
     cvsct.harmonize_features(table[~is_new], "scanner", covariates=["age"]).combat.save(
-        tmp_path / "combat.json"
+        tmp_path / "kept" / "combat.json"
     )
-    kept = FeatureComBat.load(tmp_path / "combat.json")
+    kept = FeatureComBat.load(tmp_path / "kept" / "combat.json")
     rows = kept.apply(table[is_new])
     assert rows["stage"].tolist() == ["combat"] * 3
     everybody = cvsct.harmonize_features(table, "scanner", covariates=["age"]).table
@@ -151,7 +151,7 @@ def test_kept_estimates_harmonize_new_patients_of_a_known_batch(tmp_path: Path) 
     expected = expected[expected["stage"] == "combat"]
     difference = rows[list(FEATURES)].to_numpy() - expected[list(FEATURES)].to_numpy()
     assert np.abs(difference).max() < 3.0  # of a deviation of 10
-    assert "A001" not in (tmp_path / "combat.json").read_text()
+    assert "A001" not in (tmp_path / "kept" / "combat.json").read_text()
     with pytest.raises(EvaluationError, match="batch 'scanner C' is not among"):
         kept.apply(table[is_new].assign(scanner="scanner C"))
     (tmp_path / "combat.json").write_text("{}")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cvsct.core.errors import UsageError
 from cvsct.evaluation.features.patient_table import (
     COLUMNS,
     NUMBER_COLUMNS,
@@ -52,6 +53,13 @@ def test_the_wide_table_reads_back_bit_for_bit(table: FeatureTable, tmp_path: Pa
     with path.open(encoding="utf-8", newline="") as stream:
         first = next(csv.DictReader(stream))
     assert float(first[MEAN]) == 1 / 3  # to the last bit
+
+
+def test_the_folder_of_a_table_is_made(table: FeatureTable, tmp_path: Path) -> None:
+    assert all(path.exists() for path in table.write(tmp_path / "new" / "folder"))
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError, match="file: a file stands in its way; name a folder"):
+        table.write(tmp_path / "file")
 
 
 def _long_of(folder: Path) -> Path:

@@ -133,8 +133,8 @@ def test_the_page_and_its_files(tmp_path: Path) -> None:
     is_target = (table["scanner"] == "A") & (table["stage"] == "harmonized")
     physics = table[["patient", "stage", "scanner"]].assign(noise_hu=30.0, laa950_percent=4.0)
     evaluation = cvsct.evaluate_groups(table[~is_target], "scanner", physics=physics, **QUICK)
-    evaluation.write(tmp_path)
-    page = (tmp_path / "groups.html").read_text(encoding="utf-8")
+    evaluation.write(tmp_path / "new")
+    page = (tmp_path / "new" / "groups.html").read_text(encoding="utf-8")
     assert "Differences between groups include differences between their patients" in page
     assert "too few" in page
     assert "&lt;b&gt;C" in page
@@ -143,11 +143,11 @@ def test_the_page_and_its_files(tmp_path: Path) -> None:
     assert page.count("data:image/svg+xml;base64") == 2
     assert "http" not in page.replace("http-equiv", "")
     assert not [name for name in set(table["patient"]) if name in page.split("<img")[0]]
-    record = json.loads((tmp_path / "groups.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "new" / "groups.json").read_text(encoding="utf-8"))
     assert record["regions"][0]["too_few"] == ["<b>C</b>"]
     assert [s["stage"] for s in record["regions"][0]["stages"]] == ["source", "harmonized"]
     assert record["regions"][0]["stages"][1]["change"]["high"] < 0
-    with (tmp_path / "group_features.csv").open(encoding="utf-8") as stream:
+    with (tmp_path / "new" / "group_features.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 2 * len(FEATURES)
     assert {row["contrast"] for row in rows} == {"B / A"}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cvsct.core.errors import EvaluationError
-from cvsct.core.files import write_json
+from cvsct.core.files import made_folder, write_json
 from cvsct.evaluation.cohort_table import (
     COMBAT,
     SHAPE,
@@ -26,6 +26,7 @@ from cvsct.evaluation.cohort_table import (
     feature_columns,
     frame_of,
     need_columns,
+    need_table,
     patient_rows,
     patient_values,
     region_name,
@@ -83,9 +84,13 @@ class FeatureComBat:
         return load_extra("pandas").concat(parts) if parts else table.iloc[:0]
 
     def save(self, path: Path | str) -> None:
-        """Write the estimates as JSON; the file names no patient."""
+        """Write the estimates as JSON; the file names no patient, and its folder is made.
+
+        Raises:
+            UsageError: if a file stands in the folder's way.
+        """
         write_json(
-            Path(path),
+            made_folder(Path(path).parent) / Path(path).name,
             {
                 "format": FORMAT,
                 "method": "ComBat (parametric empirical Bayes)",
@@ -195,6 +200,7 @@ def harmonize_features(
         the rows of these stages.
 
     Raises:
+        UsageError: if a table is none, such as a path.
         EvaluationError: if a column is missing, or no region can be fitted.
         MissingExtraError: if pandas is not installed.
 
@@ -203,6 +209,7 @@ def harmonize_features(
         >>> sorted(set(harmonized.table["stage"]))
         ['combat', 'source']
     """
+    need_table(table=table, patients=patients)
     table = frame_of(table)
     need_columns(table, "patient", "region", "stage", batch)
     features = [name for name in feature_columns(table) if not SHAPE.search(name)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cvsct.core.errors import has_extra
-from cvsct.core.files import atomic_file, write_atomic
+from cvsct.core.files import atomic_file, made_folder, write_atomic
 from cvsct.evaluation.extras import load_extra
 from cvsct.evaluation.table import as_text
 
@@ -89,10 +89,16 @@ class FeatureTable:
     def write(self, folder: Path | str) -> list[Path]:
         """Write both tables as CSV, and as Parquet where pyarrow is installed (extra `parquet`).
 
+        Args:
+            folder: the folder to write to; it is made where there is none.
+
         Returns:
             The files that were written; only the user can read them.
+
+        Raises:
+            UsageError: if a file stands in the folder's way.
         """
-        folder = Path(folder)
+        folder = made_folder(folder)
         tables = {WIDE: (self.columns, self._wide()), LONG: (LONG_COLUMNS, self._long())}
         written = []
         for name, (columns, rows) in tables.items():

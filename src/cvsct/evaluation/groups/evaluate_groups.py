@@ -22,6 +22,7 @@ from cvsct.evaluation.cohort_table import (
     feature_columns,
     frame_of,
     need_columns,
+    need_table,
     patient_rows,
     patient_values,
     region_name,
@@ -93,7 +94,8 @@ def evaluate_groups(
     Raises:
         EvaluationError: if a column is missing, a covariate is confounded with the group, or there
             are no rows of the stage `source`.
-        UsageError: if a number is too small: at least 5 patients and 19 permutations.
+        UsageError: if a table is none, or a number is too small: at least 5 patients and 19
+            permutations.
         MissingExtraError: if the extra `evaluate` is not installed.
 
     Example:
@@ -101,6 +103,7 @@ def evaluate_groups(
         >>> [stage.stage for stage in evaluation.regions[0].stages]
         ['source']
     """
+    need_table(table=table, patients=patients, physics=physics)
     settings = of_arguments(
         GroupSettings, group=group, covariates=tuple(covariates), reference=reference,
         min_patients=min_patients, permutations=permutations,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cvsct.core.files import write_atomic, write_json
+from cvsct.core.files import made_folder, write_atomic, write_json
 from cvsct.evaluation.groups.figures import PhysicsSummary, RegionFigures
 from cvsct.evaluation.groups.settings import GroupSettings
 from cvsct.evaluation.groups.signal_kept import SignalKept
@@ -77,15 +77,17 @@ class GroupEvaluation:
         return text.getvalue()
 
     def write(self, folder: Path | str) -> Mapping[str, Path]:
-        """Write `groups.html`, `groups.json` and `group_features.csv` into an existing folder.
+        """Write `groups.html`, `groups.json` and `group_features.csv` into a folder.
 
-        None of them names a patient; the page shows a point for each.
+        None of them names a patient; the page shows a point for each. The folder is made where
+        there is none.
 
         Raises:
+            UsageError: if a file stands in the folder's way.
             MissingExtraError: if the extra `evaluate` is not installed.
         """
         names = ("groups.json", "group_features.csv", "groups.html")
-        files = {name: Path(folder) / name for name in names}
+        files = {name: made_folder(folder) / name for name in names}
         write_json(files["groups.json"], self.metrics())
         write_atomic(files["group_features.csv"], self.features_csv())
         write_atomic(

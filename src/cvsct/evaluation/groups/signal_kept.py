@@ -28,6 +28,7 @@ from cvsct.evaluation.cohort_table import (
     feature_columns,
     frame_of,
     need_columns,
+    need_table,
     patient_rows,
     patient_values,
     region_name,
@@ -134,6 +135,7 @@ def signal_kept(
         seed: seed of folds and resamples.
 
     Raises:
+        UsageError: if a table is none, such as a path.
         EvaluationError: if a column or scanner is missing, the outcome has not two values, or a
             scanner has too few patients of either.
 
@@ -142,6 +144,7 @@ def signal_kept(
         >>> [stage.stage for stage in kept.stages]
         ['source', 'combat']
     """
+    need_table(table=table, patients=patients, retest=retest)
     table = frame_of(table)
     need_columns(table, "patient", "region", "stage", group)
     if outcome in covariates:
