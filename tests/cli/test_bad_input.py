@@ -50,7 +50,7 @@ EVALUATE = ["evaluate", "--harmonized", "{scans}/sharp", "--target", "{scans}/so
         ([*TRAIN[:3], "{empty}/nothing", *TRAIN[4:]], 2, "no such file"),
         ([*TRAIN[:3], "{gap}", *TRAIN[4:]], 1, "gap of 10.0 mm"),
         ([*TRAIN[:5], "{scans}/sharp"], 2, "source and target are both"),
-        ([*TRAIN[:5], "{scans}"], 2, "1 series lie in both"),
+        ([*TRAIN[:5], "{scans}"], 2, "1 series lies in both"),
         ([*TRAIN, "--set", "max_gian=3"], 2, "max_gain"),
         ([*TRAIN, "--set", "max_gain"], 2, "key=value"),
         ([*TRAIN, "--preset", "gpu"], 2, "'gpu' is not one of"),

@@ -140,6 +140,19 @@ def test_models_that_come_with_the_package_go_by_name(
             bundled.model_folder(given)
 
 
+def test_a_part_of_a_models_name_is_answered_with_the_name(run: Run) -> None:
+    code, _, err = run("models", "ge-lung")
+    assert code == 2
+    assert "did you mean 'ge-lung-siemens-bl64-" in err
+
+
+def test_the_program_alone_prints_its_help_and_no_error(run: Run) -> None:
+    code, printed, err = run()
+    assert code == 2
+    assert "Usage: cvsct" in printed + err
+    assert "cvsct: error" not in err
+
+
 def test_a_folder_of_a_bundled_name_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

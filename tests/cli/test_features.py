@@ -137,6 +137,7 @@ def test_what_fails_has_a_row_with_its_reason(cohort: Path, settings: Path, run:
     assert table["error"]["P8"]
     assert all(line.count("\n") == 0 for line in table["error"])
     assert "cvsct: error: " in error
+    assert "series.csv each path; repair or remove what cannot be read" in error
 
 
 def write_nifti_of(path: Path, volume) -> None:  # type: ignore[no-untyped-def]
@@ -148,11 +149,12 @@ def write_nifti_of(path: Path, volume) -> None:  # type: ignore[no-untyped-def]
 def test_an_empty_mask_is_a_row(cohort: Path, settings: Path, run: Run) -> None:
     third = cohort / "scans" / "b" / "p3"
     write_nifti_mask(cohort / "masks" / "P3_gtv.nii.gz", third, np.zeros_like(lesion()))
-    code, _, _ = run(
+    code, printed, _ = run(
         "features", third, "--masks", cohort / "masks" / "P3_gtv.nii.gz", "--label", "1=lesion",
         "--settings", settings, "--out", cohort / "out", *ALWAYS,
     )  # fmt: skip
     assert code == 1  # the only row
+    assert printed.startswith("1 row of 0 features, 1 failed")
     (row,) = wide(cohort / "out").to_dict("records")
     assert "empty" in row["error"]
 
@@ -165,7 +167,7 @@ def test_one_id_at_two_sites_is_told_and_can_be_two_patients(
     words = ("features", tmp_path / "scans", "--settings", settings, "--rois", "1", *ALWAYS)
     code, _, error = run(*words, "--out", tmp_path / "one")
     assert code == 0
-    assert "1 Patient IDs occur at two sites" in error
+    assert "1 Patient ID occurs at two sites" in error
     assert list(wide(tmp_path / "one")["patient"]) == ["P1", "P1"]  # two studies, two rows
     code, _, error = run(*words, "--separate-sites", "--out", tmp_path / "two")
     assert "two sites" not in error

@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(
     changed.write_bytes(changed.read_bytes()[:-2] + b"xx")
     code, printed, err = run(*words)
     assert (code, printed) == (0, f"{out}: 8 series, 24 slices, by input\n")
-    assert "1 series are not as written and are made again" in err
+    assert "1 series is not as written, and made again" in err
     assert content(out) == whole
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.dcm")}
     assert run(*words, "--resume")[0] == 0

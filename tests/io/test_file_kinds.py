@@ -78,6 +78,7 @@ def test_a_single_file_is_told_by_what_it_holds(tmp_path: Path, kind: str, named
         assert f", which is not read; {remedy}" in said
     else:
         assert f": not a DICOM file ({name}); " in said
+        assert ("remove it" in said) == bool(content)
     assert "DICM" not in said
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from cvsct.core.errors import CvsctError, RefusedScansError, UsageError
 from cvsct.core.progress import Note, Progress
-from cvsct.core.text import columns
+from cvsct.core.text import columns, counted
 from cvsct.guard.training_set import DERIVED, TrainingProblem, find_problems, parse_allowed
 from cvsct.io.checked_scans import CheckedScans, check_series
 from cvsct.io.dicom.header import label
@@ -230,5 +230,6 @@ def _refuse_same_series(sides: Sequence[SeriesOnDisk]) -> None:
     shared = set.intersection(*uids) if len(uids) > 1 else set()
     if shared:
         raise UsageError(
-            f"{len(shared)} series lie in both source and target; give scans of two scanners"
+            f"{counted(len(shared), 'series lies', 'series lie')} in both source and target; "
+            "give scans of two scanners"
         )

@@ -96,8 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail_parsing(error: Any) -> NoReturn:
     """End with what the parser says of the words that were given, as one line like any error."""
     message = error.format_message()
-    if "\n" in message:  # help, where no words were given
-        print(message, file=sys.stderr)
+    if "\n" in message or not message.strip():  # help, where no words were given
+        if message.strip():  # else it is printed already
+            print(message, file=sys.stderr)
         sys.exit(EXIT_USAGE)
     message = message.replace("Value error, ", "").rstrip(".")
     context = getattr(error, "ctx", None)

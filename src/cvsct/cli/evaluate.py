@@ -19,6 +19,7 @@ from cvsct.cli.console import (
 )
 from cvsct.core.errors import UsageError
 from cvsct.core.sides import HARMONIZED, RETEST, SOURCE, TARGET, TARGET_HARMONIZED
+from cvsct.core.text import counted
 
 
 def evaluate(
@@ -91,7 +92,7 @@ def evaluate(
              TARGET_HARMONIZED: target_harmonized},
             [*(masks or ()), *([nodules] if nodules else [])], out, pdf, tolerances,
         )  # fmt: skip
-        lines = [f"{name}: {count} slices" for name, count in planned.items()]
+        lines = [f"{name}: {counted(count, 'slice')}" for name, count in planned.items()]
         report_result(
             f"{'; '.join(lines)}; nothing was written (--dry-run)",
             {"out": str(out), "dry_run": True, "slices": planned},

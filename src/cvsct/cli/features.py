@@ -19,6 +19,7 @@ from cvsct.cli.console import (
     report_result,
 )
 from cvsct.core.errors import UsageError
+from cvsct.core.text import counted
 
 
 def features(
@@ -91,7 +92,7 @@ def features(
     if is_dry_run():
         planned = check_features(scans, masks or (), report_note, **options)
         report_result(
-            f"{planned['series']} series of {planned['patients']} patients, "
+            f"{planned['series']} series of {counted(planned['patients'], 'patient')}, "
             f"{planned['without_masks']} without masks; nothing was written (--dry-run)",
             {"out": str(out), "dry_run": True, **planned},
         )
@@ -101,14 +102,18 @@ def features(
     )
     failed = f", {len(table.failed)} failed" if table.failed else ""
     report_result(
-        f"{len(table)} rows of {len(table.features)} features{failed}\n{out / 'features_wide.csv'}",
+        f"{counted(len(table), 'row')} of {counted(len(table.features), 'feature')}{failed}\n"
+        f"{out / 'features_wide.csv'}",
         {"out": str(out), "rows": len(table), "features": len(table.features),
          "failed": [row["error"] for row in table.failed],
          "settings_sha256": table.settings_sha256},
     )  # fmt: skip
     report_failures([(_message(row), ()) for row in table.failed])
     if table.failed:
-        report_line("note: the column error of features_wide.csv has each reason")
+        report_line(
+            "note: the column error of features_wide.csv has each reason, series.csv each path; "
+            "repair or remove what cannot be read, and the same command goes on"
+        )
         sys.exit(EXIT_SOME_FAILED if len(table.failed) < len(table) else EXIT_FAILED)
 
 

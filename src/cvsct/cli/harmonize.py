@@ -21,6 +21,7 @@ from cvsct.cli.console import (
 )
 from cvsct.cli.guards import report_guards, report_notes
 from cvsct.cli.left_out import report_paths
+from cvsct.core.text import counted
 
 if TYPE_CHECKING:
     from cvsct.api.harmonize import HarmonizeResult
@@ -130,8 +131,8 @@ def _report(result: HarmonizeResult, reverse: bool) -> None:
     failed = f", {len(result.failed)} failed" if result.failed else ""
     planned = "; nothing was written (--dry-run)" if result.dry_run else ""
     report_result(
-        f"{where}: {result.n_done} series, {result.n_slices} slices, by {result.method}{failed}"
-        f"{planned}",
+        f"{where}: {result.n_done} series, {counted(result.n_slices, 'slice')}, "
+        f"by {result.method}{failed}{planned}",
         result.to_json(),
     )
     report_paths(result.left_out)
@@ -140,5 +141,8 @@ def _report(result: HarmonizeResult, reverse: bool) -> None:
     failures = [(outcome.error, result.sources[outcome.folder].files) for outcome in result.failed]
     report_failures(failures)
     if failures and not result.dry_run:
-        report_line("note: series.csv has each with its reason")
-        report_line("note: the same command with --resume tries again what failed")
+        report_line("note: series.csv has the path and the reason of each")
+        report_line(
+            "note: repair or remove what cannot be read; the same command with --resume tries "
+            "again what failed"
+        )

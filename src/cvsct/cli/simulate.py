@@ -16,6 +16,7 @@ from cvsct.cli.console import (
     report_line,
     report_result,
 )
+from cvsct.core.text import counted
 
 
 def simulate(
@@ -86,9 +87,10 @@ def simulate(
         dry_run=is_dry_run(), progress=progress(), note=report_line,
     )  # fmt: skip
     speed = f", {result.images_per_s:g} images/s"
+    end = "; nothing was written (--dry-run)" if is_dry_run() else speed
     report_result(
-        f"{out}: {result.n_images} images in {result.n_series} series of {result.n_bodies} "
-        f"bodies{'; nothing was written (--dry-run)' if is_dry_run() else speed}",
+        f"{out}: {counted(result.n_images, 'image')} in {result.n_series} series of "
+        f"{counted(result.n_bodies, 'body', 'bodies')}{end}",
         {"out": str(out), "dry_run": is_dry_run(), **asdict(result)},
     )
     for scan, reason in result.failed.items():

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from cvsct.core.errors import one_line
 
+SHORTEST_PART = 3
+"""Characters from which a part of a name is taken for the name."""
+
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as a table of aligned columns; characters that cannot be printed become `?`."""
@@ -38,5 +41,8 @@ def did_you_mean(wanted: str, choices: Iterable[str]) -> str:
         "did you mean 'generator.width'? "
     """
     by_folded = {choice.casefold(): choice for choice in choices}
-    near = difflib.get_close_matches(wanted.strip().casefold(), list(by_folded), n=1)
+    word = wanted.strip().casefold()
+    near = difflib.get_close_matches(word, list(by_folded), n=1)
+    if not near and len(word) >= SHORTEST_PART:
+        near = [choice for choice in by_folded if word in choice]
     return f"did you mean {by_folded[near[0]]!r}? " if near else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from cvsct.core.text import counted
 from cvsct.evaluation.agreement.concordance import AcrossRegions
 from cvsct.evaluation.features.placement import PlacedRegion
 from cvsct.evaluation.features.radiomics import RegionFeatures
@@ -133,7 +134,7 @@ class Evaluation:
         ccc = _before_and_after([side.across.mean.ccc for side in sides], ".2f")
         psnr = _before_and_after([side.quality.psnr_db.mean for side in sides], ".1f")
         bias = _before_and_after([side.quality.hu_bias for side in sides], "+.1f")
-        counts = f"{len(self.regions)} regions, {self.n_slices} slices"
+        counts = f"{counted(len(self.regions), 'region')}, {counted(self.n_slices, 'slice')}"
         return f"concordance {ccc}, PSNR {psnr} dB, HU bias {bias} ({counts})"
 
 

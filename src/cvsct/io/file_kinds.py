@@ -145,7 +145,7 @@ def foreign(path: Path) -> str:
     kind = kind_of(path)
     if kind.remedy:
         return f"{kind.one}, which is not read; {kind.remedy_of(1)}"
-    advice = "name a DICOM or NIfTI file, or a folder that holds CT slices"
+    advice = "remove it, or name a DICOM or NIfTI file or a folder that holds CT slices"
     return f"not a DICOM file ({kind.one}); {'copy it again' if kind == EMPTY else advice}"
 
 

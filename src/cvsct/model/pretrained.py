@@ -28,6 +28,7 @@ def bundled(name: str) -> Path:
     if name not in names:
         raise ModelError(
             f"no bundled model {name!r}; "
+            + did_you_mean(name, names)
             + (f"choose one of {', '.join(names)}" if names else "none come with this version")
         )
     return ROOT / name

@@ -25,6 +25,7 @@ from cvsct.core.manifest import Manifest
 from cvsct.core.platform import cores, rename, sync_folder
 from cvsct.core.progress import Note, Progress, silent
 from cvsct.core.resumable import locked_output
+from cvsct.core.text import counted
 from cvsct.core.volume import SimulatedStudy
 from cvsct.core.workers import work_through
 from cvsct.simulation.benchmark import PlannedSeries, Scan, Subject
@@ -203,10 +204,11 @@ def _check_disk_space(missing: Mapping[Scan, tuple[int, ...]], out: Path, note: 
     space = f"needs {_size(needed)}, {_size(free)} free"
     if needed + SPARE_BYTES > free:
         raise SimulationError(
-            f"{out}: {n_new} images, {space}; free some space, or name a folder elsewhere"
+            f"{out}: {counted(n_new, 'image')}, {space}; free some space, or name a folder "
+            "elsewhere"
         )
     existing = f", {total - n_new} of them there already" if n_new < total else ""
-    note(f"{total} images{existing}: {space}")
+    note(f"{counted(total, 'image')}{existing}: {space}")
 
 
 def _size(n_bytes: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cvsct.core.files import write_atomic
+from cvsct.core.text import counted
 from cvsct.evaluation.report.page import Section
 from cvsct.evaluation.report.templates import render
 from cvsct.evaluation.table import Table
@@ -50,7 +51,7 @@ def plan_html(plan: StudyPlan) -> str:
         title="Plan of a study",
         notice="It names no patient; plan.csv does.",
         verdicts=[
-            ("", f"{patients} patients in {len(plan.groups)} groups",
+            ("", f"{counted(patients, 'patient')} in {counted(len(plan.groups), 'group')}",
              f"{len(plan.used)} series are used, {len(plan.rows) - len(plan.used)} series and "
              "files left out."),
             ("", f"Reference: {plan.reference}", _sentence(reasons)),

@@ -225,16 +225,16 @@ def test_features_further_from_the_target_than_before_fail() -> None:
         ((replace(INSIDE, judged=None),), "not enough data", "the slices of 1 of 1 scans"),
         ((INSIDE, replace(INSIDE, judged=0)), "not enough data", "the slices of 1 of 2 scans"),
         ((replace(INSIDE, changed_limits=("kernel=off",)),), "attention", "--guard kernel=off"),
-        ((replace(INSIDE, flagged=(FlaggedSlice(1, 0.0, ""),)),), "fail", "1 slices"),
+        ((replace(INSIDE, flagged=(FlaggedSlice(1, 0.0, ""),)),), "fail", "1 slice was"),
         (
             (replace(INSIDE, judged=50, flagged=(FlaggedSlice(1, 0.0, ""),)),),
             "attention",
-            "1 slices were changed more",
+            "1 slice was changed more",
         ),
         (
             (GuardRecord("1", "", None, (), None, (FlaggedSlice(1, 0.0, ""),)),),
             "attention",
-            "1 slices were changed more",
+            "1 slice was changed more",
         ),
     ],
 )

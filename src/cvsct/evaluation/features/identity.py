@@ -13,6 +13,7 @@ from typing import Any
 from cvsct.core.errors import UsageError
 from cvsct.core.files import write_atomic
 from cvsct.core.progress import Note
+from cvsct.core.text import counted
 from cvsct.io.scan_record import ScanGroup, ScanRecord
 
 SITES = ("auto", "institution", "folder")
@@ -104,8 +105,8 @@ def without_repeats(records: Sequence[ScanRecord], note: Note) -> list[ScanRecor
         repeated += key in kept
         kept.setdefault(key, record)
     if repeated:
-        are = "series is" if repeated == 1 else "series are"
-        note(f"{repeated} {are} given more than once and measured once")
+        are = counted(repeated, "series is", "series are")
+        note(f"{are} given more than once and measured once")
     return list(kept.values())
 
 
@@ -121,9 +122,10 @@ def shared_ids(
     if not shared:
         return []
     where = " and ".join(repr(name) for name in list(shared[0])[:2])
+    occur = counted(len(shared), "Patient ID occurs", "Patient IDs occur")
     return [
-        f"warning: {len(shared)} Patient IDs occur at two sites (such as {where}) and count as one "
-        "patient each; if they are different people, give --separate-sites"
+        f"warning: {occur} at two sites (such as {where}); an ID is taken for one patient, and if "
+        "they are different people, give --separate-sites"
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cvsct.core.text import counted
 from cvsct.evaluation.scorecard.judge import first_that_holds
 from cvsct.evaluation.scorecard.tile import Status, Tile
 
@@ -29,7 +30,8 @@ def guards(evaluation: Evaluation) -> Tile:
     outside, at_target, inside = (
         sum(record.scan in kinds for record in records) for kinds in (OUTSIDE, AT_TARGET, INSIDE)
     )
-    changed = f"{flagged} slices were changed more than the guard allows"
+    were = counted(flagged, "slice was", "slices were")
+    changed = f"{were} changed more than the guard allows"
     status, reason = first_that_holds(
         [
             (bool(evaluation.wrong_direction), "fail", evaluation.wrong_direction),
@@ -49,10 +51,8 @@ def guards(evaluation: Evaluation) -> Tile:
     )  # fmt: skip
     value = ""
     if records:
-        of_judged = f" of {judged}" if judged else ""
-        value = (
-            f"{inside} of {n} scans like the model's source; {flagged}{of_judged} slices flagged"
-        )
+        slices = f"{flagged} of {judged} slices" if judged else counted(flagged, "slice")
+        value = f"{inside} of {n} scans like the model's source; {slices} flagged"
     limit = f"all scans; at most {100 * tolerance.passes:.3g} % of slices"
     return Tile("guards", "Guards and roles", status, value, "none flagged", limit, reason)
 
@@ -65,7 +65,7 @@ def independence(evaluation: Evaluation) -> Tile:
     reason = "nothing tells which scans the model learned from"
     if found is not None:
         n_series = sum(n for _, n in found.series.values())
-        value = f"{sum(found.learned.values())} slices of {n_series} series"
+        value = f"{counted(sum(found.learned.values()), 'slice')} of {n_series} series"
         status, reason = first_that_holds(
             [
                 (bool(found.warning), "fail", "the model learned from scans it is tested on"),

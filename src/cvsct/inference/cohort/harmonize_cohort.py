@@ -16,6 +16,7 @@ from cvsct.core.platform import usable_cores
 from cvsct.core.progress import Note, Progress
 from cvsct.core.resumable import PLAN, locked_output, part_of
 from cvsct.core.slice_hashes import LEARNED
+from cvsct.core.text import counted
 from cvsct.core.workers import InProcess, Pool, Processes
 from cvsct.inference.cohort.job import Job, JobResult, LoadedModel, SeriesHarmonizer
 from cvsct.inference.cohort.journal import Journal
@@ -177,7 +178,8 @@ def harmonize_growing(
                     with manifest.timed("checking"):
                         changed = verify(journal, out, cohort.progress)
                     if changed:
-                        cohort.note(f"{len(changed)} series are not as written and are made again")
+                        are = counted(len(changed), "series is", "series are")
+                        cohort.note(f"{are} not as written, and made again")
                     table.write(journal)
                     summary = cohort.run(out, journal, pool, shard, table)
                     table.write(journal)
