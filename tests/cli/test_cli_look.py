@@ -14,7 +14,7 @@ import pytest
 from pydicom import Dataset
 
 from cvsct.cli import installation, machine
-from cvsct.core.errors import ModelError, UsageError
+from cvsct.core.errors import EXTRA_MODULES, ModelError, UsageError
 from cvsct.model import pretrained as bundled
 from cvsct.model.bundle import Bundle, Domain
 from tests.conftest import make_volume
@@ -175,6 +175,8 @@ def test_doctor_finds_this_installation_well(run: Run, vgg_weights: Path) -> Non
     assert "CPU" in told["OpenVINO"]
     assert "usable of" in told["CPU cores"]
     assert "free in this folder" in told["disk"]
+    assert set(installation.EXTRAS) == set(EXTRA_MODULES)
+    assert "[parquet]" in printed
     assert printed.splitlines()[-1] == "the core works: all that is needed to harmonize is there"
     assert str(vgg_weights) in printed
 

@@ -12,7 +12,8 @@ import pytest
 from cvsct.core.volume import CTVolume
 from cvsct.evaluation.command import command_of, command_text
 from cvsct.evaluation.identity import Identity, Range, identity_of, report_salt
-from cvsct.evaluation.report.identity_tables import identity_rows
+from cvsct.evaluation.report import identity_tables
+from cvsct.evaluation.report.identity_tables import HIDDEN, identity_rows
 from cvsct.evaluation.settings import EvaluationSettings
 from tests.conftest import make_volume
 
@@ -89,6 +90,18 @@ def test_the_model_is_told_by_the_manifest() -> None:
     without = dict(MANIFEST, figures={})
     assert ("Trained on", "unknown") in identity_rows(identity(without, target=exposed()))
     assert identity({}, target=exposed()).model is None
+
+
+def test_the_report_says_what_is_hidden_and_whose_images_are_imitated() -> None:
+    command = "cvsct evaluate --harmonized harmonized --target file-a8c7246e"
+    found = identity_of(
+        {"harmonized": [exposed()]}, {"harmonized": "cvsct spectrum, kernel Lung"}, MANIFEST,
+        command, 0.0, b"salt 0000 0000 00",
+    )  # fmt: skip
+    assert dict(identity_rows(found))["Command"] == f"{command} ({HIDDEN})"
+    assert identity_tables._scanner(found.sides["harmonized"], found) == (
+        "cvsct spectrum, kernel Lung of the source; made to read like Maker A, kernel K1"
+    )
 
 
 def test_the_command_names_no_person(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def test_alternative_texts_state_the_finding_in_numbers(result: Evaluation) -> N
         size in alt and f"against the target's {noise['target'].power.sd_hu:.1f} HU" in alt
         for alt in alts
     )
+    for words in ("noise, whole standard deviation (HU)", "noise without the two lowest rings"):
+        assert words in page
     assert result.harmonized is not None
     assert any(f"harmonized {result.harmonized.across.mean.ccc:.2f}" in alt for alt in alts)
 

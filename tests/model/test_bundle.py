@@ -66,4 +66,5 @@ def test_the_card_names_the_scanners_and_the_limits(bundle: Bundle) -> None:
     assert "Research use only" in card
     assert "Maker Scanner, kernel K1, 120 kVp" in card
     assert "0.6 to 0.8" in card
+    assert "`_per_mm` is cycles/mm" in card
     assert "| losses | cycle 0.5, domain 0.25 |" in card

@@ -15,7 +15,7 @@ from cvsct.cli.console import Finding
 from cvsct.core.errors import CvsctError
 
 OLDEST_PYTHON = (3, 11)
-EXTRAS = ("simulate", "train", "evaluate", "cohort")
+EXTRAS = ("simulate", "train", "evaluate", "cohort", "parquet")
 CORE_MODULES = (
     *("filelock", "numpy", "scipy.ndimage", "pydicom", "jpeg_ls", "openjpeg", "gdcm", "openvino"),
     *("safetensors", "nibabel", "jaxtyping", "typer", "rich", "pydantic"),

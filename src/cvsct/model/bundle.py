@@ -44,6 +44,12 @@ CENSUS = "census"
 """Key in `training` of the census of training scans, a table and warnings in the card."""
 THIRD_PARTY = "third_party"
 """Key in `training` of weights of others that it used, with source and license: a table."""
+TRAINING_UNITS = (
+    "Gains are factors of amplitude at a frequency, and 1 leaves it as it is; `noise_added` is a "
+    "share of the noise variance, 0 to 1; units end the names (`_per_mm` is cycles/mm, `_hu` HU), "
+    "and numbers of patches and slices have none."
+)
+"""What the card says of the table of the training."""
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training that can be resumed; no part of the model
 MAX_BYTES = {
     CONFIG_FILE: 4 * 2**20,
@@ -211,7 +217,7 @@ class Bundle:
             "report's residual maps.\n\n"
             + _census_section(self.training.get(CENSUS, {}))
             + _measured_section(self.training.get(MEASURED, {}))
-            + f"## Training\n\n| item | value |\n|---|---|\n{rows}\n"
+            + f"## Training\n\n{TRAINING_UNITS}\n\n| item | value |\n|---|---|\n{rows}\n"
             + _third_party_section(self.training.get(THIRD_PARTY, []))
             + _guard_section(self.guard)
         )
@@ -305,7 +311,9 @@ def _guard_section(guard: dict[str, Any]) -> str:
         f"\n## Guards\n\n{warnings}"
         "`cvsct harmonize` refuses a scan that is further than this from the side it is mapped "
         "from, and flags a slice that is changed by more (a2b, b2a). Override with "
-        "`--guard NAME=VALUE` or `--guard NAME=off`.\n\n"
+        "`--guard NAME=VALUE` or `--guard NAME=off`. Units end the names (kV, dB, mm, HU, nats); "
+        "factors and ratios have none, structures are in standard deviations "
+        "(docs/reference/guards.md).\n\n"
         "| of | name | limit | largest seen left out | calibrated on |\n|---|---|---|---|---|\n"
         f"{rows}\n"
     )

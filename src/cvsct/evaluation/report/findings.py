@@ -56,7 +56,7 @@ def noise_finding(evaluation: Evaluation) -> str:
     noise = _ordered(evaluation.physics.noise)
     size = against_target({side: each.power.sd_hu for side, each in noise.items()}, "HU", ".1f")
     mean = against_target({side: each.mean_per_mm for side, each in noise.items()}, "/mm", ".2f")
-    return f"Noise power: {size}; mean frequency: {mean}."
+    return f"Noise, whole standard deviation: {size}; mean frequency: {mean}."
 
 
 def transfer_finding(evaluation: Evaluation) -> str:
