@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +31,15 @@ from tests.training.test_resume import equal
 
 ALL = pytest.mark.parametrize("method", list(METHODS), scope="module")
 """All tests of a method one after another: two workers do not both train it."""
+ALIKE = ("cyclegan", "cvsct-1", "cvsct-2", "cgan", "stan-ct", "radiomicgan")
+"""Methods that train as another one does: what takes two trainings is tried with them by hand."""
 LEARNED = [name for name, row in METHODS.items() if "resume" in row.uses]
 PAIRED = [name for name, row in METHODS.items() if row.kind == "paired"]
+
+
+def unlike(methods: Iterable[str]) -> list[Any]:
+    """Methods, of which those that train as another one are slow."""
+    return [pytest.param(m, marks=pytest.mark.slow) if m in ALIKE else m for m in methods]
 
 
 class Model(NamedTuple):
@@ -157,7 +164,7 @@ def test_padding_and_what_lies_outside_the_window_come_back_unchanged(
         assert window.low_hu <= found[~outside].min() <= found[~outside].max() <= window.high_hu
 
 
-@ALL
+@pytest.mark.parametrize("method", unlike(METHODS), scope="module")
 @pytest.mark.usefixtures("without_graphs")
 def test_the_same_words_give_the_same_bytes(
     run: Run, method: str, trained: Trained, scans: Path, tmp_path: Path
@@ -238,7 +245,7 @@ def test_progress_and_options_without_meaning_are_told(method: str, trained: Tra
         assert "source 1/1" in told
 
 
-@pytest.mark.parametrize("method", LEARNED, scope="module")
+@pytest.mark.parametrize("method", unlike(LEARNED), scope="module")
 @pytest.mark.usefixtures("without_graphs")
 def test_a_resumed_training_equals_an_uninterrupted_one(
     run: Run, method: str, trained: Trained, scans: Path, tmp_path: Path

@@ -73,6 +73,7 @@ def test_rt_utils_frame(run: Run, case: Path, shared: Path, tmp_path: Path) -> N
         assert code == 0, err
 
 
+@pytest.mark.slow
 def test_derived_in_training(run: Run, case: Path, tmp_path: Path) -> None:
     assert harmonize(run, case / "A" / "scans", case / "A" / "harmonised")[0] == 0
     sides = ("--source", case / "A", "--target", case / "B")
@@ -173,6 +174,7 @@ def test_unlike_patients_paired(run: Run, case: Path, tmp_path: Path) -> None:
     assert (metrics["paired"], metrics["psnr_db"]) == (False, None)
 
 
+@pytest.mark.slow
 def test_unpaired_benchmark(run: Run, case: Path, tmp_path: Path) -> None:
     words = ("benchmark", "--data", case, "--methods", "input,histogram", "--rois", "6")
     code, _, err = run(*words, "--out", tmp_path / "T")

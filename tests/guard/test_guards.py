@@ -98,7 +98,7 @@ def test_a_model_that_shifts_its_own_scans_is_written_with_a_warning(
     assert "beyond_highest" not in Bundle.read(tmp_path / "spectrum").guard
 
 
-@pytest.mark.parametrize("method", ["histogram", "cvsct"])
+@pytest.mark.parametrize("method", ["histogram", pytest.param("cvsct", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("small_sample", "without_graphs")
 def test_an_interrupted_calibration_leaves_no_finished_model(
     run: Run, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

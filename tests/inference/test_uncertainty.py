@@ -168,6 +168,7 @@ def test_a_map_is_no_scan(scans: Path, spectrum: Path, tmp_path: Path) -> None:
         cvsct.find_series(alone)
 
 
+@pytest.mark.slow
 def test_many_series_keep_what_was_told_of_each(
     scans: Path, spectrum: Path, tmp_path: Path
 ) -> None:

@@ -133,6 +133,7 @@ def test_train_and_evaluate_tell_each_of_their_sides(run: Run, scans: Path, tmp_
     assert LEFT_OUT.findall(err) == [(" of the target scans", SAID)]
 
 
+@pytest.mark.slow
 def test_a_benchmark_tells_once_what_many_commands_find(
     run: Run, scans: Path, tmp_path: Path
 ) -> None:

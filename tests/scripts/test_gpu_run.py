@@ -66,6 +66,7 @@ def machine(tmp_path: Path, scans: Path) -> Machine:
     return Machine(tmp_path, scans)
 
 
+@pytest.mark.slow
 def test_time_ends_a_training_and_the_same_call_goes_on_to_the_finished_model(
     machine: Machine, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def content(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.dcm")}
 
 
+@pytest.mark.slow
 def test_thin_and_thick_series_of_a_helical_scan_are_the_same_whatever_the_workers(
     own_scanner: str, tmp_path: Path
 ) -> None:

@@ -290,6 +290,7 @@ def test_a_series_that_is_moved_to_another_group_is_made_there(mine: Path) -> No
     assert set(table[table["patient"] == TRAVELER]["batch"]) == {REFERENCE}
 
 
+@pytest.mark.slow
 def test_another_reference_makes_all_anew_and_leaves_nothing_of_the_old(mine: Path) -> None:
     set_option(mine, f'reference = "{REFERENCE}"', f'reference = "{CONVERTED}"')
     plan, _ = again(mine)

@@ -190,6 +190,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path: Path) -> None:
         train_cycle([noisy(0, 0.4)], [noisy(1, 1.0)], request)
 
 
+@pytest.mark.slow
 def test_the_command_trains_the_same_model_with_two_ranks(
     tmp_path: Path, scans: Path, run: Run
 ) -> None:

@@ -99,7 +99,9 @@ class Watched:
         return volume
 
 
-@pytest.mark.parametrize("how", ["store", "resampled", "histogram", "spectrum"])
+@pytest.mark.parametrize(
+    "how", ["store", "resampled", "histogram", pytest.param("spectrum", marks=pytest.mark.slow)]
+)
 def test_one_scan_is_in_memory_at_a_time(tmp_path: Path, how: str) -> None:
     """So a domain may be larger than memory, for every method."""
     source, target = Watched(4), Watched(3)

@@ -229,7 +229,9 @@ def test_an_unknown_word_is_answered_with_the_choices(train: Train, tmp_path: Pa
     assert "choose from phantom, derived, mixed-scanners" in err
 
 
-@pytest.mark.parametrize("form", ["dicom", "keep-equipment", "nifti"])
+@pytest.mark.parametrize(
+    "form", ["dicom", pytest.param("keep-equipment", marks=pytest.mark.slow), "nifti"]
+)
 def test_what_this_program_made_is_left_out_or_allowed(
     run: Run, train: Train, tmp_path: Path, form: str
 ) -> None:
