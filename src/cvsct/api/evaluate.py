@@ -11,7 +11,13 @@ from typing import Any
 from cvsct.api.model import HarmonizedVolume
 from cvsct.core.errors import UsageError, need_extra
 from cvsct.core.files import new_folder, refuse_missing, refuse_no_place
-from cvsct.core.kinds import PATH, PATH_WORDS, refuse_other_kinds_in, texts
+from cvsct.core.kinds import (
+    PATH,
+    PATH_WORDS,
+    refuse_given_no_path,
+    refuse_other_kinds_in,
+    texts,
+)
 from cvsct.core.manifest import MANIFEST, Manifest
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.settings import of_arguments
@@ -145,6 +151,7 @@ def evaluate(
         harmonized=harmonized, target=target, source=source, retest=retest,
         target_harmonized=target_harmonized,
     )  # fmt: skip
+    refuse_given_no_path(nodules=nodules, out=out)
     masks, structures = _paths(masks, "masks"), texts(structures)
     need_extra("evaluate", "evaluate")
     if out is not None:

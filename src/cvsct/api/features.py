@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from cvsct.api.model import HarmonizedVolume
 from cvsct.core.errors import UsageError, need_extra
 from cvsct.core.files import refuse_missing, refuse_unwritable
-from cvsct.core.kinds import PATH, PATH_WORDS, refuse_other_kinds_in, texts
+from cvsct.core.kinds import (
+    PATH,
+    PATH_WORDS,
+    refuse_given_no_path,
+    refuse_other_kind,
+    refuse_other_kinds_in,
+    texts,
+)
 from cvsct.core.manifest import Manifest
 from cvsct.core.platform import cores
 from cvsct.core.progress import Note, Progress, log_note, silent
@@ -126,6 +134,8 @@ def extract_features(
         ('soft_tissue_1', 'source')
     """
     listed = refuse_other_kinds_in(SCAN, SCAN_WORDS, scans, "scans")
+    refuse_given_no_path(settings=settings, pseudonyms=pseudonyms, out=out)
+    refuse_other_kind((Mapping, NoneType), "names by numbers", label_names=label_names)
     listed_masks = refuse_other_kinds_in(PATH, PATH_WORDS, masks, "masks")
     given = {
         "settings": settings, "binning": binning, "dimensions": dimensions,

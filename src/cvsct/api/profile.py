@@ -11,6 +11,7 @@ from cvsct.core.files import refuse_existing, refuse_missing, refuse_unwritable
 from cvsct.core.kinds import (
     PATH,
     PATH_WORDS,
+    refuse_given_no_path,
     refuse_no_path,
     refuse_other_kind,
     refuse_other_kinds_in,
@@ -264,6 +265,7 @@ def _new_file(out: Path | str | None) -> Path | None:
     Raises:
         UsageError: if it has another ending, or something is there.
     """
+    refuse_given_no_path(out=out)
     if out is None:
         return None
     path = Path(out)

@@ -44,6 +44,17 @@ def refuse_no_path(instead: str = "", **arguments: object) -> None:
     refuse_other_kind(PATH, PATH_WORDS + (f"; {instead}" if instead else ""), **arguments)
 
 
+def refuse_given_no_path(**arguments: object) -> None:
+    """Refuse arguments that are no paths; those that are None or empty text are not given.
+
+    Raises:
+        UsageError: for the first that is none.
+    """
+    for name, value in arguments.items():
+        if value is not None and not (isinstance(value, str) and not value):
+            refuse_other_kind(PATH, PATH_WORDS, **{name: value})
+
+
 def refuse_other_kinds_in(
     kinds: type | tuple[type, ...], wanted: str, values: Any, name: str
 ) -> list[Any]:

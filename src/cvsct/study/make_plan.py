@@ -10,7 +10,14 @@ from typing import Any
 
 from cvsct.core.errors import CvsctError, UsageError, need_extra
 from cvsct.core.files import refuse_existing, refuse_missing, refuse_unwritable
-from cvsct.core.kinds import PATH, PATH_WORDS, refuse_no_path, refuse_other_kinds_in
+from cvsct.core.kinds import (
+    PATH,
+    PATH_WORDS,
+    refuse_given_no_path,
+    refuse_no_path,
+    refuse_other_kind,
+    refuse_other_kinds_in,
+)
 from cvsct.core.progress import Note, Progress, log_note, silent
 from cvsct.core.slice_average import is_thickness
 from cvsct.core.text import counted, did_you_mean
@@ -88,6 +95,8 @@ def plan_study(
     """
     refuse_no_path("a study reads its scans from disk", scans=scans)
     refuse_no_path(out=out)
+    refuse_given_no_path(table=table, patients=patients)
+    refuse_other_kind((Mapping, *PATH), "settings by name, or a TOML file", rules=rules)
     mask_paths = refuse_other_kinds_in(PATH, PATH_WORDS, masks, "masks")
     folder = Path(out)
     root = Path(scans)

@@ -17,6 +17,7 @@ import numpy as np
 
 from cvsct.core.errors import EvaluationError
 from cvsct.core.files import made_folder, write_json
+from cvsct.core.kinds import texts
 from cvsct.evaluation.cohort_table import (
     COMBAT,
     SHAPE,
@@ -210,6 +211,7 @@ def harmonize_features(
         ['combat', 'source']
     """
     need_table(table=table, patients=patients)
+    covariates = texts(covariates)
     table = frame_of(table)
     need_columns(table, "patient", "region", "stage", batch)
     features = [name for name in feature_columns(table) if not SHAPE.search(name)]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import EvaluationError
+from cvsct.core.kinds import texts
 from cvsct.core.progress import Progress, silent
 from cvsct.core.settings import of_arguments
 from cvsct.core.text import did_you_mean
@@ -104,6 +105,7 @@ def evaluate_groups(
         ['source']
     """
     need_table(table=table, patients=patients, physics=physics)
+    covariates = texts(covariates)
     settings = of_arguments(
         GroupSettings, group=group, covariates=tuple(covariates), reference=reference,
         min_patients=min_patients, permutations=permutations,

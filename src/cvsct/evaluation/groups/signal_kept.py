@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvsct.core.errors import EvaluationError
+from cvsct.core.kinds import texts
 from cvsct.core.seeding import random_stream
 from cvsct.evaluation.cohort_table import (
     COMBAT,
@@ -145,6 +146,7 @@ def signal_kept(
         ['source', 'combat']
     """
     need_table(table=table, patients=patients, retest=retest)
+    covariates = texts(covariates)
     table = frame_of(table)
     need_columns(table, "patient", "region", "stage", group)
     if outcome in covariates:
