@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cvsct.core.workers import SCRIPT_REMEDY, threads
+from cvsct.core.workers import SCRIPT_REMEDY, Processes, threads, work_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,3 +84,18 @@ def test_without_a_guard_the_remedy_is_told(tmp_path: Path) -> None:
     file = tmp_path / "script.py"
     file.write_text(OWN_CLASS.replace('if __name__ == "__main__":', "if True:"))
     assert f"died None its process could not start; {SCRIPT_REMEDY}" in _run([str(file)])
+
+
+def dies(item: int) -> Iterator[int]:
+    os._exit(9)
+    yield item
+
+
+def test_an_item_that_kills_every_process_stops_no_other() -> None:
+    (report,) = work_in(Processes(dies, 2), [1], tries=4)
+    assert report.kind == "died"
+
+
+def test_three_items_that_kill_their_processes_in_a_row_stop_all_work() -> None:
+    kinds = [report.kind for report in work_in(Processes(dies, 1), [1, 2, 3])]
+    assert kinds == ["died", "died", "fatal"]

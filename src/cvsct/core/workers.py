@@ -33,7 +33,7 @@ Work = Callable[[WorkItem], Iterator[int]]
 It must be picklable."""
 
 MAX_DEATHS = 3
-"""Number of processes that may die in a row before all work stops."""
+"""Number of items whose processes may die in a row before all work stops."""
 
 SCRIPT_REMEDY = (
     "a script whose own classes or functions are worked with must make its calls below `if __name__"
@@ -219,14 +219,16 @@ class Processes(Generic[WorkItem]):
         work: what to do with each item.
         workers: number of processes; one that has died is replaced when there is an item for it.
         threads: number of threads that the libraries of each worker may use.
-        max_deaths: number of deaths in a row, without a report between, that stop all work.
+        max_deaths: number of different items at which processes may die in a row, without a
+            report between, before all work stops; one item that kills each of its processes does
+            not stop the others.
     """
 
     def __init__(
         self, work: Work[WorkItem], workers: int, threads: int = 1, max_deaths: int = MAX_DEATHS
     ) -> None:
         self._work, self.workers, self._threads = work, workers, threads
-        self._max_deaths, self._deaths = max_deaths, 0
+        self._max_deaths, self._deadly = max_deaths, set[int]()
         self._idle: list[tuple[_Worker, WorkItem | None]] = []
         self._busy: dict[_Worker, WorkItem] = {}
 
@@ -261,10 +263,13 @@ class Processes(Generic[WorkItem]):
         for pipe in wait(list(by_pipe), timeout_s):
             worker = by_pipe[cast(Connection, pipe)]
             report: Report[Any] = worker.report()
-            self._deaths = 0 if worker.alive else self._deaths + 1
-            if self._deaths >= self._max_deaths:
-                report = replace(report, kind="fatal")
             item = self._busy[worker]
+            if worker.alive:
+                self._deadly.clear()
+            else:
+                self._deadly.add(id(item))
+            if len(self._deadly) >= self._max_deaths:
+                report = replace(report, kind="fatal")
             reports.append(replace(report, item=item))
             if report.kind == "step":
                 continue
