@@ -47,7 +47,7 @@ def test_a_group_a_scanner_and_every_patient_in_it(planned: Planned) -> None:
         group.name: COUNT for group in planned.plan.groups
     }
     assert all(len(row.masks) == 1 for row in planned.plan.used)
-    assert any("1 Patient IDs are in more than one group" in note for note in planned.notes)
+    assert any("1 Patient ID is in more than one group" in note for note in planned.notes)
     assert {row.group for row in planned.plan.used if row.patient == TRAVELER} == {
         group.name for group in planned.plan.groups if "philips" not in group.name
     }

@@ -326,9 +326,10 @@ def _remarks(
     several = sum(len(names) > 1 for names in groups.values())
     if several:
         remarks.append(
-            f"{several} Patient IDs are in more than one group; they are kept together where "
-            "patients are divided, and show how well their groups agree; if they are different "
-            "people, give each an ID of its own in the column patient of plan.csv"
+            f"{counted(several, 'Patient ID is', 'Patient IDs are')} in more than one group; "
+            "scans of one ID are kept together where patients are divided, and show how well their "
+            "groups agree; if they are of different people, give each an ID of its own in the "
+            "column patient of plan.csv"
         )
     pixels = [row.pixel_mm for row in used if row.pixel_mm]
     if pixels and max(pixels) > 1.5 * min(pixels):
