@@ -233,7 +233,7 @@ def compare_profile(
         >>> profile = cvsct.fit_profile(scans_of_a, allow_few_patients=True)
         >>> constancy = cvsct.compare_profile(profile, scans_of_b)
         >>> constancy.is_constant, constancy.untold
-        (None, ('1 patients in the profile and 1 today, of 8 needed on each side; measure more',))
+        (None, ('1 patient in the profile and 1 today, of 8 needed on each side; measure more',))
     """
     refuse_other_kind(SIDE, f"a ScannerProfile, or {PATH_WORDS}", profile=profile, scans=scans)
     then = profile if isinstance(profile, ScannerProfile) else load_profile(profile)

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvsct.core.errors import ProfileError, TrainingError
+from cvsct.core.text import counted
 from cvsct.guard.descriptor import distance
 from cvsct.methods.spectrum.kernel_ratio import KernelRatio, fit_kernel_ratio
 from cvsct.methods.spectrum.settings import SpectrumSettings
@@ -158,7 +159,7 @@ def compare_profiles(then: ScannerProfile, now: ScannerProfile) -> Constancy:
 def _doubts(then: ScannerProfile, now: ScannerProfile) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Why no verdict can be given, and what to know of one that is."""
     fewest = min(then.n_patients, now.n_patients)
-    numbers = f"{then.n_patients} patients in the profile and {now.n_patients} today"
+    numbers = f"{counted(then.n_patients, 'patient')} in the profile and {now.n_patients} today"
     untold = []
     if fewest < LEAST_PATIENTS:
         untold.append(f"{numbers}, of {LEAST_PATIENTS} needed on each side; measure more")
