@@ -195,15 +195,14 @@ def main() -> None:
     concepts, gallery = arguments.docs / "concepts", arguments.docs / "gallery"
     for folder in (concepts, gallery):
         folder.mkdir(parents=True, exist_ok=True)
-    told = {}
+    figures = gallery / "figures.json"
+    told = json.loads(figures.read_text(encoding="utf-8")) if arguments.only else {}
     for example in EXAMPLES:
         if arguments.only in (None, example.name):
             told[example.name] = gallery_picture(example, arguments.scans, gallery)
             print(example.name, json.dumps(told[example.name]))
+    figures.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8", newline="\n")
     if not arguments.only:
-        (gallery / "figures.json").write_text(
-            json.dumps(told, indent=1) + "\n", encoding="utf-8", newline="\n"
-        )
         kernels_picture(arguments.scans, concepts)
         gains_picture(concepts)
         concordance_picture(concepts)
