@@ -27,7 +27,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 test: lint
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal --durations 25 --durations-min 5
 
 # The site of docs/ in site/, which opens from the disk: site/index.html. A broken link ends it.
 docs: $(INSTALLED)
