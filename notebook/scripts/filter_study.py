@@ -16,9 +16,10 @@ power that an image shares with the repeated scan, over the power that the targe
 in three bands of frequency. 1 is the target's sharpness. Its root is given. *Energy* is the
 root of the ratio of all power, noise included.
 
-    python notebook/scripts/filter_study.py --table ROWS.jsonl [--only LABEL ...]
+    python notebook/scripts/filter_study.py --table ROWS.jsonl [--only LABEL ...] [--column NAME]
 
-prints means over seeds, and the range where there are several.
+prints means over seeds, and the range of concordance where there are several; with --column, such
+as `across` or `noise`, that column alone, a column for each label.
 """
 
 from __future__ import annotations
@@ -76,10 +77,12 @@ def main() -> None:
     parser.add_argument("--rois", type=int, default=120)
     parser.add_argument("--table", type=Path)
     parser.add_argument("--only", nargs="+", metavar="LABEL")
+    parser.add_argument("--column", choices=list(COLUMNS))
     args = parser.parse_args()
     if args.table:
         rows = [json.loads(line) for line in args.table.read_text().splitlines()]
-        print(markdown([row for row in rows if not args.only or row["label"] in args.only]))
+        rows = [row for row in rows if not args.only or row["label"] in args.only]
+        print(side_by_side(rows, args.column) if args.column else markdown(rows))
         return
     if not (args.scans and args.out):
         parser.error("give --scans and --out, or --table")
@@ -179,30 +182,50 @@ def shown(rows: list[dict[str, Any]]) -> str:
     """One line of the table: means over rows, and the range of concordance."""
     first = rows[0]
     cells = [first["pair"], first["direction"], first["label"], str(len(rows))]
-    for key, digits in COLUMNS.values():
-        values = [row[key] for row in rows if row.get(key) is not None]
-        if not values:
-            cells.append("–")
-            continue
-        mean = np.atleast_1d(np.mean(values, axis=0))
-        text = " ".join(f"{value:.{digits}f}" for value in mean)
-        if key == "ccc_across" and len(values) > 1:
-            text += f" ({min(values):.3f}–{max(values):.3f})"
-        cells.append(text)
+    cells += [cell(rows, name, with_range=name == "across") for name in COLUMNS]
     return f"| {' | '.join(cells)} |"
+
+
+def cell(rows: list[dict[str, Any]], column: str, with_range: bool) -> str:
+    """Mean of a column over rows, and its range where there are several."""
+    key, digits = COLUMNS[column]
+    values = np.array([np.atleast_1d(row[key]) for row in rows if row.get(key) is not None])
+    if not len(values):
+        return "–"
+    text = " ".join(f"{value:.{digits}f}" for value in values.mean(axis=0))
+    if with_range and len(values) > 1 and values.shape[1] == 1:
+        text += f" ({values.min():.{digits}f}–{values.max():.{digits}f})"
+    return text
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Table of all pairs, directions and labels."""
     heads = ["pair", "direction", "filter", "draws", *COLUMNS]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["pair"], row["direction"], row["label"]), []).append(row)
-    order = {key: number for number, key in enumerate(dict.fromkeys(k[:2] for k in groups))}
-    for key in sorted(groups, key=lambda k: order[k[:2]]):
-        lines.append(shown(groups[key]))
+    for way in grouped(rows, "pair", "direction").values():
+        lines += [shown(own) for own in grouped(way, "label").values()]
     return "\n".join(lines)
+
+
+def side_by_side(rows: list[dict[str, Any]], column: str) -> str:
+    """Table of one column: pairs and directions below, labels beside each other."""
+    labels = list(grouped(rows, "label"))
+    heads = ["pair", "direction", "draws", *(str(label) for (label,) in labels)]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for (pair, direction), way in grouped(rows, "pair", "direction").items():
+        of = grouped(way, "label")
+        draws = len({row["seed"] for row in way})
+        cells = [cell(of.get(label, []), column, with_range=True) for label in labels]
+        lines.append(f"| {' | '.join([pair, direction, str(draws), *cells])} |")
+    return "\n".join(lines)
+
+
+def grouped(rows: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Rows by the values of some keys, in the order of their first."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
 
 
 if __name__ == "__main__":
