@@ -3,6 +3,7 @@
     python scripts/make_bundled.py --work runs/bundled --minutes 90 [--train-only]
            [--methods spectrum cvsct] [--pairs ge-lung-siemens-bl64 siemens-bl64-br40]
            [--go-on] [--profiles-only]
+    python scripts/make_bundled.py --cards-only
 
 Four models: `spectrum` and `cvsct`, each for GE Lung and Siemens Bl64, and for Siemens Bl64 and
 Br40, all on virtual scans (scripts/bundled_scans.py) and all of both ways. The networks train side
@@ -12,7 +13,8 @@ figures go into the model cards, and the models into src/cvsct/bundled, with the
 four sides (`--profiles-only`: these alone). What is in WORK already is used again: fewer slices
 than `bundled_scans.py` makes by default can be put into WORK/scans by it beforehand, `--methods
 spectrum` renews the filters alone, and with `--go-on` networks start from the bundled models of the
-same pair.
+same pair. `--cards-only` writes the cards of the bundled models anew, in the words of this version:
+figures and weights stay.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from cvsct.api.profile import fit_profile
 from cvsct.guard.calibrate import ImagedSide, calibrate_guard
 from cvsct.io.scans import open_scans
 from cvsct.model.bundle import CHECKPOINT_FILE, MEASURED, SUMS_FILE, Bundle
-from cvsct.model.pretrained import ROOT
+from cvsct.model.pretrained import ROOT, bundled, bundled_names
 from cvsct.profile.file import SUFFIX
 from cvsct.simulation.benchmark import BL64, BR40, GE, KERNELS, SIEMENS, TEST, TRAIN
 
@@ -143,12 +145,12 @@ def measure(pair: Pair, work: Path, methods: Sequence[str]) -> list[dict[str, An
 
 
 def measured(pair: Pair, results: list[dict[str, Any]], method: str, slices: int) -> dict[str, Any]:
-    """What a model card says of unseen scans: input, what the model makes of it, repeat scan."""
+    """What a model card says of unseen scans: input, what the model makes of it, retest."""
     rows = []
     for direction, way in enumerate((f"A to B ({pair.a} to {pair.b})", "B to A")):
         of = {each["method"]: each["metrics"] for each in results if each["direction"] == direction}
-        repeat = of[method]["retest"]
-        for name, one in (("input", of["input"]), (method, of[method]), ("repeat scan", repeat)):
+        retest = of[method]["retest"]
+        for name, one in (("input", of["input"]), (method, of[method]), ("retest", retest)):
             bias = one.get("hu_bias")
             rows.append({
                 "direction": way,
@@ -197,17 +199,29 @@ def install_profiles(work: Path) -> None:
         print(f"{place}: {place.stat().st_size / 1e6:.1f} MB, {profile.n_patients} patients")
 
 
+def renew_cards() -> None:
+    """Write the bundled models anew, whose cards have the words of this version."""
+    for place in map(bundled, bundled_names()):
+        Bundle.read(place).write(place)
+
+
 def main() -> None:
     names = [pair.name for pair in PAIRS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--minutes", type=float, default=90.0, help="of each network")
     parser.add_argument("--train-only", action="store_true", help="measure and install later")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--pairs", nargs="+", choices=names, default=names)
     parser.add_argument("--go-on", action="store_true", help="from the bundled networks")
     parser.add_argument("--profiles-only", action="store_true")
+    parser.add_argument("--cards-only", action="store_true")
     args = parser.parse_args()
+    if args.cards_only:
+        renew_cards()
+        return
+    if args.work is None:
+        parser.error("the following arguments are required: --work")
     if not (args.work / "scans" / "manifest.json").exists():
         make(args.work / "scans", workers=0)
     if args.profiles_only:

@@ -50,6 +50,10 @@ def test_every_public_function_has_an_example() -> None:
     assert functions <= {name for name, _ in documented()}
 
 
+def test_completion_offers_the_public_names_alone() -> None:
+    assert [name for name in dir(cvsct) if not name.startswith("_")] == sorted(cvsct.__all__)
+
+
 def study_places(text: str, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Path]:
     """Scans of two scanners, a study of them, and one that was run, where an example has them."""
     from tests.support.studies import GE, SIEMENS, copy_study, write_scan

@@ -7,6 +7,7 @@ import pytest
 
 from cvsct.core.errors import ModelError
 from cvsct.model.bundle import Bundle, Domain
+from cvsct.model.pretrained import bundled, bundled_names
 from tests.conftest import make_volume
 
 
@@ -68,3 +69,10 @@ def test_the_card_names_the_scanners_and_the_limits(bundle: Bundle) -> None:
     assert "0.6 to 0.8" in card
     assert "`_per_mm` is cycles/mm" in card
     assert "| losses | cycle 0.5, domain 0.25 |" in card
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_a_bundled_card_is_what_this_version_writes(name: str) -> None:
+    """`python scripts/make_bundled.py --cards-only` renews them."""
+    card = (bundled(name) / "card.md").read_text(encoding="utf-8")
+    assert card == Bundle.read(bundled(name)).card()
