@@ -260,6 +260,26 @@ def _load_spectrum(bundle: Bundle, direction: Direction, _: RunOptions) -> Volum
     return load_spectrum(bundle, direction == "b2a")
 
 
+def _train_spectrum_network(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+    from cvsct.methods.spectrum_network.train import train_spectrum_network
+
+    return train_spectrum_network(source, target, request)
+
+
+def _load_spectrum_network(
+    bundle: Bundle, direction: Direction, options: RunOptions
+) -> VolumeMapping:
+    from cvsct.methods.spectrum_network.apply import load_spectrum_network
+
+    return load_spectrum_network(bundle, direction == "b2a", options.threads)
+
+
+def _load_repeated_network(bundle: Bundle, direction: Direction) -> tuple[RepeatedMapping, ...]:
+    from cvsct.methods.spectrum_network.apply import load_repeated
+
+    return load_repeated(bundle, direction == "b2a")
+
+
 def _train_band_energy(source: Side, target: Side, request: TrainingRequest) -> Bundle:
     from cvsct.methods.band_energy import train_band_energy
 
@@ -334,6 +354,15 @@ _ROWS = (
         summary="zero-phase filter with one gain, the ratio of the scanners' texture spectra",
         recommended=False,
         settings={"gains": "one"},
+    ),
+    Method(
+        name="spectrum-network",
+        kind="classical",
+        summary="spectrum, then a network of the package that sharpens edges and calms noise",
+        configure=_configure_spectrum,
+        train=_train_spectrum_network,
+        load=_load_spectrum_network,
+        load_repeated=_load_repeated_network,
     ),
     Method(
         name="band-energy",

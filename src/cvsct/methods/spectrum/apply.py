@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -28,20 +29,50 @@ from cvsct.methods.spectrum.separate_gains import ALL_MISSING_PER_MM
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.slice_filter import filter_slices
 from cvsct.methods.spectrum.tone import apply_tone, reversed_tone
-from cvsct.methods.volume_mapping import NoiseSynthesis, RepeatedMapping, VolumeMapping
+from cvsct.methods.volume_mapping import Engine, NoiseSynthesis, RepeatedMapping, VolumeMapping
 from cvsct.model.bundle import Bundle
 
 
-def load_spectrum(bundle: Bundle, reverse: bool) -> VolumeMapping:
+@runtime_checkable
+class AfterFilter(Protocol):
+    """What changes filtered slices further, each by itself."""
+
+    @property
+    def engine(self) -> Engine | None:
+        """Engine of its network, where it has one."""
+        ...
+
+    def __call__(
+        self,
+        source: CTVolume,
+        before_noise: Float32[np.ndarray, "slices rows columns"],
+        filtered: Float32[np.ndarray, "slices rows columns"],
+        share: float,
+        /,
+    ) -> Float32[np.ndarray, "slices rows columns"]:
+        """Change filtered slices.
+
+        Args:
+            before_noise: filtered, before noise is added.
+            filtered: with that noise.
+            share: of the way that the filter went, above 0 and up to 1.
+        """
+        ...
+
+
+def load_spectrum(bundle: Bundle, reverse: bool, after: AfterFilter | None = None) -> VolumeMapping:
     """Load a `spectrum` model; the reverse direction has the inverse gains, equally limited.
 
     Two gains are scaled by the share of the way that a scan has still to go
     (`methods.spectrum.domain_position`).
+
+    Args:
+        after: changes what two gains have filtered.
     """
     frequencies, log_gain = bundle_weights(bundle, "frequencies_per_mm", "log_gain")
     require_curves(bundle, frequencies, log_gain)
     if "noise_log_gain" in bundle.weights:
-        return _SeparateFilter.of(bundle, frequencies, reverse).mapping()
+        return _SeparateFilter.of(bundle, frequencies, reverse, after).mapping()
     cap = np.log(bundle_settings(SpectrumSettings, bundle).max_gain)
     limited = np.clip(-log_gain if reverse else log_gain, -cap, cap)
     return VolumeMapping(lambda volume: filter_slices(volume, frequencies, limited))
@@ -65,6 +96,7 @@ class _SeparateFilter:
     Args:
         tone_hu: shift of soft tissue at 0 HU, of CT numbers in proportion to HU + 1000.
         tone_curve: CT numbers and what is added to each.
+        after: changes what is filtered.
     """
 
     bundle: Bundle
@@ -73,10 +105,15 @@ class _SeparateFilter:
     gains: BlockGains
     tone_hu: float
     tone_curve: Float[np.ndarray, "points 2"] | None
+    after: AfterFilter | None = None
 
     @classmethod
     def of(
-        cls, bundle: Bundle, frequencies: Float[np.ndarray, " n"], reverse: bool
+        cls,
+        bundle: Bundle,
+        frequencies: Float[np.ndarray, " n"],
+        reverse: bool,
+        after: AfterFilter | None,
     ) -> _SeparateFilter:
         """Read a model's gains.
 
@@ -111,7 +148,8 @@ class _SeparateFilter:
             for way in (curve, reversed_tone(curve)):
                 require_consistent(bundle, bool(np.all(np.diff(way[:, 0]) > 0)))
             curve = reversed_tone(curve) if reverse else curve
-        return cls(bundle, settings, reverse, gains, -tone_hu if reverse else tone_hu, curve)
+        tone_hu = -tone_hu if reverse else tone_hu
+        return cls(bundle, settings, reverse, gains, tone_hu, curve, after)
 
     def mapping(self) -> VolumeMapping:
         """Mapping of any scan, which adapts to each as far as the settings say."""
@@ -175,16 +213,28 @@ class _SeparateFilter:
                 return volume.hu.astype(np.float32)
             restored = restore_clipped_noise(volume, restored_share) if restored_share else volume
             field = NoiseField(key, volume.geometry.thickness_mm) if scaled.added else None
-            filtered = filter_blocks(restored, scaled, field, variance)
-            if self.tone_curve is not None:
-                filtered = apply_tone(filtered, self.tone_curve, share)
-            tone_hu = share * self.tone_hu
-            return shift_soft_tissue(filtered, tone_hu) if tone_hu else filtered
+            if self.after is None:
+                return self._toned(filter_blocks(restored, scaled, field, variance), share)
+            before = np.empty(volume.hu.shape, dtype=np.float32)
+            filtered = filter_blocks(restored, scaled, field, variance, before)
+            return self.after(
+                volume, self._toned(before, share), self._toned(filtered, share), share
+            )
 
         synthesis = None
         if scaled.added and share > 0:
             synthesis = NoiseSynthesis(round(scaled.added_share, 4), lambda: variance.share)
-        return VolumeMapping(apply, remark=remark, synthesis=synthesis)
+        engine = None if self.after is None else self.after.engine
+        return VolumeMapping(apply, engine=engine, remark=remark, synthesis=synthesis)
+
+    def _toned(
+        self, filtered: Float32[np.ndarray, "slices rows columns"], share: float
+    ) -> Float32[np.ndarray, "slices rows columns"]:
+        """Filtered slices with a share of the shifts of CT numbers."""
+        if self.tone_curve is not None:
+            filtered = apply_tone(filtered, self.tone_curve, share)
+        tone_hu = share * self.tone_hu
+        return shift_soft_tissue(filtered, tone_hu) if tone_hu else filtered
 
 
 def _laws(bundle: Bundle) -> SideLaws:

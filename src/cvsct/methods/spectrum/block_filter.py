@@ -75,6 +75,7 @@ def filter_blocks(
     gains: BlockGains,
     field: NoiseField | None = None,
     variance: AddedVariance | None = None,
+    before_noise: Float32[np.ndarray, "slices rows columns"] | None = None,
 ) -> Float32[np.ndarray, "slices rows columns"]:
     """Filter noise and structure of each slice; the result is floored at -1024 HU.
 
@@ -84,6 +85,7 @@ def filter_blocks(
     Args:
         field: what added noise is made of; without it none is added, and amplification makes all.
         variance: told what was added.
+        before_noise: filled with the filtered slices before noise is added.
     """
     shape = volume.hu.shape[1], volume.hu.shape[2]
     gains = gains if field is not None else replace(gains, added=None)
@@ -97,7 +99,8 @@ def filter_blocks(
         if filter_.added is not None and field is not None:
             noise = filter_.added.shaped(field.slice_noise(float(volume.geometry.z_mm[i]), shape))
         local = None if expected is None else filter_.local(expected, i)
-        filtered = filter_(plane.astype(np.float32, copy=False), local, noise, variance)
+        without = None if before_noise is None else before_noise[i]
+        filtered = filter_(plane.astype(np.float32, copy=False), local, noise, variance, without)
         np.maximum(filtered, np.float32(AIR_FLOOR_HU), out=output)
     return result
 
@@ -231,11 +234,13 @@ class _BlockFilter:
         local: _Local | None,
         noise: Float32[np.ndarray, "_ _"] | None,
         variance: AddedVariance | None,
+        before_noise: Float32[np.ndarray, "_ _"] | None = None,
     ) -> Float32[np.ndarray, "_ _"]:
         """Filter one slice.
 
         Args:
             noise: `_AddedNoise.shaped` for this slice, where noise is added.
+            before_noise: filled with the result before it is added.
         """
         blocks, window = self.blocks, self.blocks.window
         cut = blocks.cut(plane)
@@ -251,6 +256,8 @@ class _BlockFilter:
             reached = np.minimum(reached, added.most)
         gain_noise = np.exp(_limited(reached, self.gains.max_gain))
         spectra *= gain_noise + (self.structure - gain_noise) * self._structure_share(power)
+        if before_noise is not None:
+            before_noise[:] = self._joined(spectra.copy(), mean)
         if added is not None and noise is not None and local is not None:
             local_power = self._local_noise_power(added, local)
             missing = missing_share(added.gain + by_place, added.most, reached) * local_power
@@ -264,8 +271,17 @@ class _BlockFilter:
                 variance.total += float((kept + missing_power).sum(dtype=np.float64))
             shaped = scipy.fft.rfft2(blocks.cut(noise) * window, workers=1)
             spectra += np.sqrt(missing) * shaped
+        return self._joined(spectra, mean)
+
+    def _joined(
+        self,
+        spectra: Complex64[np.ndarray, "down across rows half"],
+        mean_hu: Float32[np.ndarray, "down across 1 1"],
+    ) -> Float32[np.ndarray, "_ _"]:
+        """Slice of the spectra of its windowed blocks, which are overwritten, and their means."""
+        blocks, window = self.blocks, self.blocks.window
         filtered = scipy.fft.irfft2(spectra, s=blocks.size, workers=1, overwrite_x=True)
-        filtered += mean * window  # kept apart: under the window it leaks into low frequencies
+        filtered += mean_hu * window  # kept apart: under the window it leaks into low frequencies
         filtered *= window
         return blocks.joined(filtered)
 

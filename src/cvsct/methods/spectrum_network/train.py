@@ -1,0 +1,166 @@
+"""Training of `spectrum-network`: the filter is fitted, then what the network is told is measured.
+
+Nothing of the network is trained here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from cvsct.core.errors import UsageError
+from cvsct.core.volume import CTVolume, Scans, facts_of
+from cvsct.methods.base import TrainingRequest
+from cvsct.methods.sampling import measure_slices
+from cvsct.methods.settings import read_settings
+from cvsct.methods.spectrum.apply import load_spectrum
+from cvsct.methods.spectrum.settings import SpectrumSettings
+from cvsct.methods.spectrum.train import train_spectrum
+from cvsct.methods.spectrum_network.apply import (
+    CONDITION,
+    KEPT,
+    LARGEST_PIXEL_MM,
+    LEAST_PIXEL_MM,
+    NETWORK,
+    LocalGains,
+    fits_network,
+)
+from cvsct.methods.spectrum_network.gain_network import GainNetwork, packaged_weights
+from cvsct.methods.spectrum_network.texture_condition import (
+    BANDS,
+    TextureCondition,
+    homogeneous,
+    in_bands,
+    texture_by_tissue,
+)
+from cvsct.methods.volume_mapping import Engine
+from cvsct.model.bundle import Bundle
+
+MAX_SLICES = 16
+"""Most slices of each side that are measured, spread evenly."""
+
+TOLERANCE = 0.02
+"""Error of the log amplitude of a band's noise up to which all of a change is kept."""
+
+
+def train_spectrum_network(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
+    """Train `spectrum`, and measure for the network of the package what it is told of both sides.
+
+    Where one linear kernel explains both sides, or pixels are of a size that the network has not
+    learned from, the model is the filter alone and its card says so.
+
+    Raises:
+        UsageError: for settings that do not exist, or with gains=one.
+        TrainingError: if a side shows too little of a patient, or the sides share no
+            similar tissue.
+    """
+    if read_settings(SpectrumSettings, request.settings).gains == "one":
+        raise UsageError(
+            f"gains=one: {request.method} needs the two gains; train spectrum-plain for one"
+        )
+    bundle = train_spectrum(source, target, request)
+    why_not = _why_not(bundle, source, target)
+    if why_not:
+        return _with_figures(bundle, {"network": f"not used: {why_not}"})
+    scans = [
+        measure_slices(side, MAX_SLICES, lambda volume, _: volume, name, request.progress)
+        for name, side in (("source", source), ("target", target))
+    ]
+    network = packaged_weights()
+    conditions, kept = [], []
+    for reverse in (False, True):
+        learned, other = scans[::-1] if reverse else scans
+        filtered = [_Filtered.of(bundle, volume, reverse) for volume in learned]
+        condition = TextureCondition(
+            texture_by_tissue(each.volume.with_hu(each.after) for each in filtered),
+            texture_by_tissue(other),
+            texture_by_tissue(learned),
+        )
+        conditions.append(condition.to_array())
+        kept.append(kept_shares(GainNetwork(network, condition), filtered, condition))
+    weights = {
+        **{NETWORK + name: array for name, array in network.items()},
+        CONDITION: np.stack(conditions),
+        KEPT: np.stack(kept),
+    }
+    figures = {
+        f"network_kept_{name}": " ".join(f"{share:.2f}" for share in shares[1:])
+        for name, shares in zip(("a2b", "b2a"), kept, strict=True)
+    }
+    return _with_figures(replace(bundle, weights=bundle.weights | weights), figures)
+
+
+def kept_shares(
+    network: GainNetwork, filtered: list[_Filtered], condition: TextureCondition
+) -> Float[np.ndarray, " bands"]:
+    """Largest share of the network's change that may be kept, by band.
+
+    With it the noise of each band, in homogeneous soft tissue of the training scans, comes as near
+    to the target's as the filter alone brings it, or within `TOLERANCE`. No pairs are needed.
+    """
+    gains = LocalGains(network, np.ones(BANDS.count))
+    sums, voxels = np.zeros((3, BANDS.count)), 0
+    for each in filtered:
+        changed = gains(each.volume, each.before, each.after, 1.0)
+        first, last = (in_bands(each.volume.with_hu(hu)) for hu in (each.after, changed))
+        mask = homogeneous(first[:, 0])
+        voxels += int(mask.sum())
+        for band in range(BANDS.count):
+            old = first[:, band][mask].astype(np.float64)
+            new = last[:, band][mask] - old
+            sums[:, band] += old @ old, 2 * (old @ new), new @ new
+    kept, shares = np.ones(BANDS.count), np.linspace(0, 1, 21)
+    wanted = np.exp(2 * condition.target[0])
+    for band in range(1, BANDS.count):
+        constant, linear, square = sums[:, band] / max(voxels, 1)
+        energies = np.maximum(constant + linear * shares + square * shares**2, 1e-6)
+        errors = np.abs(0.5 * np.log(energies / wanted[band - 1]))
+        kept[band] = shares[errors <= max(errors[0], TOLERANCE)].max()
+    return kept
+
+
+@dataclass
+class _Filtered:
+    """Slices of a training scan, filtered before noise is added and after."""
+
+    volume: CTVolume
+    before: Float32[np.ndarray, "slices rows columns"] = field(init=False)
+    after: Float32[np.ndarray, "slices rows columns"] = field(init=False)
+    engine: Engine | None = None
+
+    @classmethod
+    def of(cls, bundle: Bundle, volume: CTVolume, reverse: bool) -> _Filtered:
+        """Filter some slices of a scan by a model."""
+        found = cls(volume)
+        found.before = found.after = volume.hu.astype(np.float32)  # of a scan like the other side
+        load_spectrum(bundle, reverse, found)(volume)
+        return found
+
+    def __call__(
+        self,
+        source: CTVolume,
+        before_noise: Float32[np.ndarray, "slices rows columns"],
+        filtered: Float32[np.ndarray, "slices rows columns"],
+        share: float,
+    ) -> Float32[np.ndarray, "slices rows columns"]:
+        """Keep what the filter makes, and leave it as it is."""
+        self.before, self.after = before_noise, filtered
+        return filtered
+
+
+def _why_not(bundle: Bundle, source: Scans, target: Scans) -> str:
+    """Why the network is not used between two sides; nothing where it is."""
+    if bundle.weights["one_kernel"].any():
+        return "one linear kernel explains both scanners, and the filter is all there is to do"
+    if not all(
+        fits_network(facts.pixel_mm) for side in (source, target) for facts in facts_of(side)
+    ):
+        return f"it is made for pixels of {LEAST_PIXEL_MM:g} to {LARGEST_PIXEL_MM:g} mm"
+    return ""
+
+
+def _with_figures(bundle: Bundle, figures: dict[str, Any]) -> Bundle:
+    return replace(bundle, training={**bundle.training, **figures})
