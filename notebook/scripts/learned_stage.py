@@ -1,56 +1,63 @@
-"""A small network on top of `spectrum`, one for all scanners, and whether it earns its place.
+"""The network of `spectrum-network`: simulated scanners to learn from, its training, its file.
 
     python notebook/scripts/learned_stage.py simulate --work WORK [--scanners 14] [--workers N]
     python notebook/scripts/learned_stage.py prepare --work WORK
-    python notebook/scripts/learned_stage.py train --work WORK --out STAGE.pt [--minutes 30]
-    python notebook/scripts/learned_stage.py measure --scans SCANS --stage STAGE.pt --out ROWS.jsonl
-           [--pairs reconstruction kernel ...] [--seeds 0 1 2]
+    python notebook/scripts/learned_stage.py train --work WORK --out STAGE.pt [--minutes 25]
+    python notebook/scripts/learned_stage.py export --stage STAGE.pt
 
 `simulate` scans two patient-like bodies on each of some random scanners: four slices, three random
 kernels, each by filtered back-projection, one strength of iterative reconstruction and one of a
 denoiser, all nine of the same readings, so that their quantum noise is one. `prepare` takes random
 ordered pairs of these nine techniques whose reconstructions differ, fits `spectrum` to one body on
 each side, and keeps source, filtered image, the noise that the filter adds, and target; pairs that
-the fit takes for one kernel are left out. `train` trains a residual network on the filtered images
-before that noise, which is added after it, conditioned on what the two profiles tell. `measure`
-compares `spectrum` with and without the network on the pairs of `cvsct simulate --parts pairs`,
-whose scanners and bodies were in no training, with the columns of `filter_study.py`. There the
-network has nothing to do where the fit takes both sides for one kernel, and by band no more of its
-change is kept than leaves the energy in homogeneous soft tissue of the training scans as near to
-the target's as the filter left it.
+the fit takes for one kernel are left out. `train` trains the network on the filtered images before
+that noise, conditioned on the texture of both sides. `export` writes its weights into the package;
+`filter_study.py --method spectrum-network` then measures it on pairs whose scanners and bodies were
+in no training.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from safetensors.numpy import save
 
-from body_draws import by_patient, measured
 from cvsct.cli.progress import progress
 from cvsct.core.errors import CvsctError
-from cvsct.core.masks import blurred
+from cvsct.core.files import write_atomic
+from cvsct.core.fourier import frequency_radius
 from cvsct.core.seeding import random_stream
 from cvsct.core.volume import CTVolume
 from cvsct.io.dicom.simulated import write_simulated
 from cvsct.io.read import read_all
-from cvsct.methods.bands import Bands
-from cvsct.methods.base import RunOptions, TrainingRequest
+from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import find_method
-from cvsct.methods.spectrum.noise_field import NoiseField
+from cvsct.methods.spectrum_network.gain_network import (
+    DILATIONS,
+    LOW_HU,
+    MARGIN_PX,
+    MAX_GAIN,
+    WEIGHTS_FILE,
+)
+from cvsct.methods.spectrum_network.texture_condition import (
+    BANDS,
+    SCALED,
+    TextureCondition,
+    texture_by_tissue,
+)
+from cvsct.methods.spectrum_network.train import FilteredSlices
 from cvsct.model.bundle import Bundle
 from cvsct.simulation.benchmark import FBP, Scan, Subject
 from cvsct.simulation.run import run_simulation
-from filter_study import power_by_tissue, shown
 
 BASES = ("ge-revolution-evo", "siemens-somatom-force", "siemens-definition-as", "philips-ict")
 """Scanners whose geometry, tube and detector the random ones have; Canon's and the Revolution CT's,
@@ -136,116 +143,12 @@ def simulate(work: Path, count: int, workers: int) -> None:
     print(f"{result.n_images} images of {result.n_bodies} bodies; failed: {result.failed}")
 
 
-# What the network sees of a pair: images in bands, and statistics of both sides.
-
-BANDS = Bands(5, 0.15)
-"""Around 0, .15, .3, .45 and from .6 cycles/mm; the upper four are scaled."""
-SCALED = BANDS.count - 1
-TISSUES = ("soft", "soft edges", "lung", "bone")
-
-
-def in_bands(volume: CTVolume) -> Float32[np.ndarray, "slices bands rows columns"]:
-    """A volume split into bands, which sum to it."""
-    return np.stack([
-        np.stack(bands) for bands in BANDS.split(volume, np.array([0.0, 1.0]), np.zeros(2))
-    ])  # fmt: skip
-
-
-def homogeneous(low: Float32[np.ndarray, "slices rows columns"]) -> Bool[np.ndarray, "..."]:
-    """Homogeneous soft tissue, told on the lowest band."""
-    flat: Bool[np.ndarray, "..."] = np.hypot(*np.gradient(low, axis=(1, 2))) < 4
-    return flat & (low > -150) & (low < 150)
-
-
-def texture_of(
-    volumes: Sequence[CTVolume],
-) -> Float[np.ndarray, "tissues bands"]:
-    """Log root mean square of the upper bands in tissues of scans: no pairs are needed."""
-    sums = np.zeros((len(TISSUES), SCALED))
-    counts = np.full((len(TISSUES), 1), 1.0)
-    for volume in volumes:
-        bands = in_bands(volume)
-        low = bands[:, 0]
-        slope = np.hypot(*np.gradient(low, axis=(1, 2)))
-        soft = (low > -150) & (low < 150)
-        masks = (homogeneous(low), soft & (slope >= 8), (low < -600) & (low > -950), low > 200)
-        for number, mask in enumerate(masks):
-            sums[number] += [float((bands[:, band + 1][mask] ** 2).sum()) for band in range(SCALED)]
-            counts[number] += mask.sum()
-    return 0.5 * np.log(sums / counts + 1e-2)
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a model's training scans tell of both sides, for the network.
-
-    Args:
-        filtered, target: texture of the filtered source's and of the target's training scans.
-        source: texture of the source's.
-    """
-
-    filtered: Float[np.ndarray, "tissues bands"]
-    target: Float[np.ndarray, "tissues bands"]
-    source: Float[np.ndarray, "tissues bands"]
-
-    @property
-    def noise_hu(self) -> float:
-        """Noise of the target in homogeneous soft tissue, the unit of all bands."""
-        return float(np.sqrt((np.exp(self.target[0]) ** 2).sum()))
-
-    @property
-    def vector(self) -> Float32[np.ndarray, " n"]:
-        """Numbers for the network: what is left over, and how source and target differ."""
-        unit = np.log(self.noise_hu)
-        parts = (self.target - self.filtered, self.source - self.target, self.target - unit)
-        return np.concatenate([part.ravel() for part in parts]).astype(np.float32)
-
-
-def fitted(
-    source: Sequence[CTVolume], target: Sequence[CTVolume], settings: dict[str, Any] | None = None
-) -> Bundle:
-    """`spectrum` between two sides, trained on these scans."""
+def fitted(source: CTVolume, target: CTVolume) -> Bundle:
+    """`spectrum` between two scans."""
     row = find_method("spectrum")
-    request = TrainingRequest("spectrum", Path(), {**row.settings, **(settings or {})})
-    return row.train(source, target, request)
-
-
-@dataclass(frozen=True)
-class Filtered:
-    """Volumes mapped by `spectrum`.
-
-    Args:
-        before: without the noise that the filter adds.
-        after: with it.
-    """
-
-    before: list[CTVolume]
-    after: list[CTVolume]
-
-
-def filtered(bundle: Bundle, volumes: Sequence[CTVolume], reverse: bool) -> Filtered:
-    """Volumes mapped by `spectrum`, with the noise that it adds and without."""
-    mapping = find_method("spectrum").load(bundle, "b2a" if reverse else "a2b", RunOptions())
-    after = [volume.with_hu(np.rint(mapping(volume))) for volume in volumes]
-
-    def silence(_: NoiseField, __: float, shape: tuple[int, int]) -> Float32[np.ndarray, "_ _"]:
-        return np.zeros(shape, dtype=np.float32)
-
-    with mock.patch.object(NoiseField, "slice_noise", silence):
-        before = [volume.with_hu(np.rint(mapping(volume))) for volume in volumes]
-    return Filtered(before, after)
-
-
-def is_one_kernel(bundle: Bundle) -> bool:
-    """Whether one linear kernel explains both sides."""
-    return bool(bundle.weights["one_kernel"].any())
-
-
-def condition_of(
-    made: Filtered, source: Sequence[CTVolume], target: Sequence[CTVolume]
-) -> Condition:
-    """What the training scans of a direction tell."""
-    return Condition(texture_of(made.after), texture_of(target), texture_of(source))
+    return row.train(
+        [source], [target], TrainingRequest("spectrum", Path(), {**row.settings, "refine": False})
+    )
 
 
 PAIRS_PER_SCANNER = 12
@@ -277,27 +180,28 @@ def prepare(work: Path) -> None:
         }
         for number, (a, b) in enumerate(chosen):
             first = int(rng.integers(2))  # the body that the source is fitted to
-            source, target = [scans_of[a][first]], [scans_of[b][1 - first]]
+            source, target = scans_of[a][first], scans_of[b][1 - first]
             try:
-                bundle = fitted(source, target, {"refine": False})
+                bundle = fitted(source, target)
             except CvsctError as error:
                 print(f"{folder.name} {a} {b}: {error}")
                 continue
-            if is_one_kernel(bundle):
+            if bundle.weights["one_kernel"].any():
                 continue
-            made = filtered(bundle, scans_of[a], reverse=False)
-            own = Filtered([made.before[first]], [made.after[first]])
-            condition = condition_of(own, source, target)
+            made = [FilteredSlices.of(bundle, volume, False) for volume in scans_of[a]]
+            condition = TextureCondition(
+                texture_by_tissue([source.with_hu(made[first].after)]),
+                texture_by_tissue([target]),
+                texture_by_tissue([source]),
+            )
             key = f"pair/{number}"
             before, after = (
-                np.concatenate([v.hu for v in part]).astype(np.int16)
-                for part in (made.before, made.after)
+                np.rint(np.concatenate(part)).astype(np.int16)
+                for part in ([m.before for m in made], [m.after for m in made])
             )
             images[f"{key}/filtered"], images[f"{key}/added"] = before, after - before
             images[f"{key}/names"] = np.array([a, b])
-            images[f"{key}/condition"] = np.stack(
-                [condition.filtered, condition.target, condition.source]
-            )
+            images[f"{key}/condition"] = condition.to_array()
         images["pixel_mm"] = np.array(scans_of[a][0].geometry.pixel_mm)
         out.parent.mkdir(parents=True, exist_ok=True)
         hidden = out.with_name(f".{out.name}")
@@ -314,26 +218,18 @@ def reconstruction_of(technique: str) -> str:
 
 
 class Stage(torch.nn.Module):
-    """Network that scales bands of a filtered and of a source image by local gains.
-
-    What it adds to the filtered image is a sum of its own bands and of the source's, each times a
-    gain that the network chooses for every pixel, from -GAIN to GAIN. It can take noise away and
-    sharpen edges; it cannot draw what neither image holds.
-    """
-
-    GAIN = 1.0
+    """The network of `cvsct.methods.spectrum_network.gain_network`, to be trained."""
 
     def __init__(self, n_conditions: int, width: int = 32) -> None:
         super().__init__()
-        dilations = (1, 2, 4, 2, 1)
-        inputs = [2 * SCALED + 1] + [width] * (len(dilations) - 1)
+        inputs = [2 * SCALED + 1] + [width] * (len(DILATIONS) - 1)
         self.convolutions = torch.nn.ModuleList(
             torch.nn.Conv2d(n, width, 3, padding=d, dilation=d, padding_mode="reflect")
-            for n, d in zip(inputs, dilations, strict=True)
+            for n, d in zip(inputs, DILATIONS, strict=True)
         )
         self.conditions = torch.nn.Sequential(
             torch.nn.Linear(n_conditions, 64), torch.nn.SiLU(),
-            torch.nn.Linear(64, 2 * width * len(dilations)),
+            torch.nn.Linear(64, 2 * width * len(DILATIONS)),
         )  # fmt: skip
         self.gains = torch.nn.Conv2d(width, 2 * SCALED, 1)
         torch.nn.init.zeros_(self.gains.weight)
@@ -352,22 +248,20 @@ class Stage(torch.nn.Module):
         made, given = split(filtered, shares), split(source, shares)
         upper, source_upper = made[:, 1:], given[:, 1:]
         x = torch.cat([torch.asinh(upper / unit), torch.asinh(source_upper / unit),
-                       made[:, :1] / 300], 1)  # fmt: skip
+                       made[:, :1] / LOW_HU], 1)  # fmt: skip
         scales = self.conditions(condition).chunk(len(self.convolutions), 1)
         for convolution, scale in zip(self.convolutions, scales, strict=True):
             factor, offset = scale[:, :, None, None].chunk(2, 1)
             y = torch.nn.functional.silu(convolution(x) * (1 + factor) + offset)
             x = x + y if x.shape == y.shape else y
-        gains = self.GAIN * torch.tanh(self.gains(x))
+        gains = MAX_GAIN * torch.tanh(self.gains(x))
         added = (gains[:, :SCALED] * upper + gains[:, SCALED:] * source_upper).sum(1)
         return filtered + added
 
 
-def shares_of(rows: int, columns: int, pixel_mm: Sequence[float]) -> torch.Tensor:
+def shares_of(rows: int, columns: int, pixel_mm: tuple[float, float]) -> torch.Tensor:
     """Share of each band at each frequency of a real transform."""
-    down = np.fft.fftfreq(rows, pixel_mm[0])
-    across = np.fft.rfftfreq(columns, pixel_mm[1])
-    radius = np.hypot(down[:, None], across)
+    radius = frequency_radius((rows, columns), pixel_mm)
     return torch.from_numpy(
         np.stack([BANDS.share(band, radius) for band in range(BANDS.count)]).astype(np.float32)
     )
@@ -379,7 +273,7 @@ def split(images: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     return torch.fft.irfft2(spectra, s=images.shape[-2:])
 
 
-MARGIN_PX, PATCH_PX, BATCH = 16, 96, 6
+PATCH_PX, BATCH = 96, 6
 BLOCK_PX = 16
 """Side of the blocks whose energies are compared, in pixels."""
 WEIGHT_ENERGY = 0.5
@@ -393,7 +287,7 @@ class Prepared:
     made: list[np.ndarray]
     added: list[np.ndarray]
     names: list[tuple[str, str]]
-    conditions: list[Condition]
+    conditions: list[TextureCondition]
     shares: torch.Tensor
 
     @classmethod
@@ -406,8 +300,8 @@ class Prepared:
                 [held[f"{key}/filtered"] for key in keys],
                 [held[f"{key}/added"] for key in keys],
                 [tuple(map(str, held[f"{key}/names"])) for key in keys],
-                [Condition(*held[f"{key}/condition"]) for key in keys],
-                shares_of(PATCH_PX, PATCH_PX, held["pixel_mm"]),
+                [TextureCondition(*held[f"{key}/condition"]) for key in keys],
+                shares_of(PATCH_PX, PATCH_PX, tuple(held["pixel_mm"])),
             )
 
     def batch(self, rng: np.random.Generator, count: int) -> list[torch.Tensor]:
@@ -513,143 +407,26 @@ def train(work: Path, out: Path, minutes: float, seed: int) -> None:
     print(f"{step} steps")
 
 
-def load_stage(file: Path) -> Stage:
-    """A network that `train` wrote."""
-    held = torch.load(file, weights_only=True)
-    stage = Stage(held["conditions"])
-    stage.load_state_dict(held["weights"])
-    return stage.eval()
-
-
-def staged(
-    stage: Stage, made: Filtered, source: Sequence[CTVolume], condition: Condition,
-    kept: Float[np.ndarray, " bands"] | None = None,
-) -> list[CTVolume]:  # fmt: skip
-    """Filtered volumes after the network, with the noise that the filter adds.
-
-    Args:
-        kept: share of the network's change that is kept, by band; None keeps all.
-    """
-    results = []
-    for before, after, given in zip(made.before, made.after, source, strict=True):
-        slices = []
-        rows, columns = (n + 2 * MARGIN_PX for n in given.hu.shape[1:])
-        shares = shares_of(rows, columns, given.geometry.pixel_mm)
-        for pair in zip(before.hu, given.hu, strict=True):
-            padded = [
-                torch.from_numpy(np.pad(hu.astype(np.float32), MARGIN_PX, mode="reflect"))[None]
-                for hu in pair
-            ]
-            with torch.no_grad():
-                change = stage(
-                    *padded, torch.from_numpy(condition.vector)[None],
-                    torch.tensor([condition.noise_hu], dtype=torch.float32), shares,
-                ) - padded[0]  # fmt: skip
-                if kept is not None:
-                    weights = torch.from_numpy(kept.astype(np.float32))[:, None, None]
-                    change = (split(change, shares) * weights).sum(1)
-            slices.append(change[0, MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX].numpy())
-        hu = np.maximum(np.rint(after.hu + np.stack(slices)), -1024)
-        air = blurred(given.hu) < AIR_HU  # nothing is to be done in air
-        results.append(given.with_hu(np.where(air, after.hu, hu)))
-    return results
-
-
-def kept_shares(
-    stage: Stage, made: Filtered, learned: Sequence[CTVolume], target: Sequence[CTVolume],
-    condition: Condition,
-) -> Float[np.ndarray, " bands"]:  # fmt: skip
-    """Largest share of the network's change that may be kept, by band.
-
-    The energy of each band in homogeneous soft tissue of the training scans must come as near to
-    the target's as the filter alone brings it, or within 2 %.
-
-    Args:
-        learned: the source's training scans, and `made` what the filter makes of them.
-        target: the target's training scans.
-    """
-    changed = staged(stage, made, learned, condition)
-    sums = np.zeros((3, BANDS.count))
-    voxels = 0
-    for before, after in zip(made.after, changed, strict=True):
-        first, last = in_bands(before), in_bands(after)
-        mask = homogeneous(first[:, 0])
-        voxels += int(mask.sum())
-        for band in range(BANDS.count):
-            old = first[:, band][mask].astype(float)
-            new = last[:, band][mask].astype(float) - old
-            sums[:, band] += old @ old, 2 * (old @ new), new @ new
-    wanted = np.exp(2 * texture_of(target)[0])
-    kept = np.ones(BANDS.count)
-    shares = np.linspace(0, 1, 21)
-    for band in range(1, BANDS.count):
-        constant, linear, square = sums[:, band] / max(voxels, 1)
-        energies = constant + linear * shares + square * shares**2
-        errors = np.abs(0.5 * np.log(np.maximum(energies, 1e-6) / wanted[band - 1]))
-        kept[band] = shares[errors <= max(errors[0], 0.02)].max()
-    return kept
-
-
-AIR_HU = -950.0
-
-
-def measure(
-    scans_folder: Path, stage: Stage, out: Path, pairs: Sequence[str], seeds: Sequence[int],
-    rois: int, label: str,
-) -> None:  # fmt: skip
-    """Rows of input, repeat, filter and filter with network, of both directions of each pair."""
-    text = out.read_text(encoding="utf-8") if out.exists() else ""
-    known = {(row["label"], row["pair"], row["seed"]) for row in map(json.loads, text.splitlines())}
-    for pair in pairs:
-        for seed in seeds:
-            folder = scans_folder / f"{pair}-{seed}" / "scans" / "pairs" / pair
-            if (label, pair, seed) in known or not folder.exists():
-                continue
-            sides = sorted(path.name for path in (folder / "test").iterdir() if path.is_dir())
-            test, repeat, learned = (
-                [by_patient(folder / part / side) for side in sides]
-                for part in ("test", "repeat", "train")
-            )
-            bundle = fitted(*learned)
-            for way in (0, 1):
-                source, target, again = test[way], test[1 - way], repeat[1 - way]
-                made = filtered(bundle, source, bool(way))
-                result = made.after
-                if not is_one_kernel(bundle):
-                    own = filtered(bundle, learned[way], bool(way))
-                    condition = condition_of(own, learned[way], learned[1 - way])
-                    kept = kept_shares(stage, own, learned[way], learned[1 - way], condition)
-                    print(f"kept by band: {' '.join(f'{share:.2f}' for share in kept)}")
-                    result = staged(stage, made, source, condition, kept)
-                images = {"input": source, "repeat": again, "spectrum": made.after, label: result}
-                for name, image in images.items():
-                    if (name, pair, seed) in known:
-                        continue
-                    found = measured(image, target, rois) | power_by_tissue(image, target, again)
-                    row = {"pair": pair, "seed": seed, "label": name,
-                           "direction": f"{sides[way]} → {sides[1 - way]}", **found}  # fmt: skip
-                    with out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
-                    print(shown([row]), flush=True)
+def export(stage: Path) -> None:
+    """Put a network that `train` wrote into the package."""
+    weights = torch.load(stage, weights_only=True)["weights"]
+    content = save({name: tensor.numpy() for name, tensor in weights.items()})
+    write_atomic(WEIGHTS_FILE, content)
+    print(f"{WEIGHTS_FILE}: {len(content) / 1e3:.0f} kB, {hashlib.sha256(content).hexdigest()}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["simulate", "prepare", "train", "measure"])
+    parser.add_argument("command", choices=["simulate", "prepare", "train", "export"])
     parser.add_argument("--work", type=Path)
     parser.add_argument("--scanners", type=int, default=14)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scans", type=Path)
     parser.add_argument("--stage", type=Path)
-    parser.add_argument("--pairs", nargs="+", default=["reconstruction", "kernel", "vendor"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--rois", type=int, default=120)
-    parser.add_argument("--label", default="stage")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.command == "simulate":
@@ -659,10 +436,7 @@ def main() -> None:
     elif args.command == "train":
         train(args.work, args.out, args.minutes, args.seed)
     else:
-        measure(
-            args.scans, load_stage(args.stage), args.out, args.pairs, args.seeds, args.rois,
-            args.label,
-        )  # fmt: skip
+        export(args.stage)
 
 
 if __name__ == "__main__":

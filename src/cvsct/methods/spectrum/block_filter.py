@@ -85,7 +85,7 @@ def filter_blocks(
     Args:
         field: what added noise is made of; without it none is added, and amplification makes all.
         variance: told what was added.
-        before_noise: filled with the filtered slices before noise is added.
+        before_noise: filled with the result as it would be without that noise.
     """
     shape = volume.hu.shape[1], volume.hu.shape[2]
     gains = gains if field is not None else replace(gains, added=None)
@@ -102,6 +102,8 @@ def filter_blocks(
         without = None if before_noise is None else before_noise[i]
         filtered = filter_(plane.astype(np.float32, copy=False), local, noise, variance, without)
         np.maximum(filtered, np.float32(AIR_FLOOR_HU), out=output)
+        if without is not None:
+            np.maximum(without, np.float32(AIR_FLOOR_HU), out=without)
     return result
 
 

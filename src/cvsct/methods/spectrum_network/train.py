@@ -46,6 +46,35 @@ TOLERANCE = 0.02
 """Error of the log amplitude of a band's noise up to which all of a change is kept."""
 
 
+@dataclass
+class FilteredSlices:
+    """Slices of a scan as `spectrum` filters them, before it adds noise and after."""
+
+    volume: CTVolume
+    before: Float32[np.ndarray, "slices rows columns"] = field(init=False)
+    after: Float32[np.ndarray, "slices rows columns"] = field(init=False)
+    engine: Engine | None = None
+
+    @classmethod
+    def of(cls, bundle: Bundle, volume: CTVolume, reverse: bool) -> FilteredSlices:
+        """Filter some slices of a scan by a model."""
+        found = cls(volume)
+        found.before = found.after = volume.hu.astype(np.float32)  # of a scan like the other side
+        load_spectrum(bundle, reverse, found)(volume)
+        return found
+
+    def __call__(
+        self,
+        source: CTVolume,
+        before_noise: Float32[np.ndarray, "slices rows columns"],
+        filtered: Float32[np.ndarray, "slices rows columns"],
+        share: float,
+    ) -> Float32[np.ndarray, "slices rows columns"]:
+        """Keep what the filter makes, and leave it as it is."""
+        self.before, self.after = before_noise, filtered
+        return filtered
+
+
 def train_spectrum_network(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
     """Train `spectrum`, and measure for the network of the package what it is told of both sides.
 
@@ -73,7 +102,7 @@ def train_spectrum_network(source: Scans, target: Scans, request: TrainingReques
     conditions, kept = [], []
     for reverse in (False, True):
         learned, other = scans[::-1] if reverse else scans
-        filtered = [_Filtered.of(bundle, volume, reverse) for volume in learned]
+        filtered = [FilteredSlices.of(bundle, volume, reverse) for volume in learned]
         condition = TextureCondition(
             texture_by_tissue(each.volume.with_hu(each.after) for each in filtered),
             texture_by_tissue(other),
@@ -87,14 +116,18 @@ def train_spectrum_network(source: Scans, target: Scans, request: TrainingReques
         KEPT: np.stack(kept),
     }
     figures = {
-        f"network_kept_{name}": " ".join(f"{share:.2f}" for share in shares[1:])
-        for name, shares in zip(("a2b", "b2a"), kept, strict=True)
+        "network": "of the package, trained on simulated scanners alone; a share of what it "
+        "changes in each band from .15 cycles/mm is kept",
+        **{
+            f"network_kept_{name}": " ".join(f"{share:.2f}" for share in shares[1:])
+            for name, shares in zip(("a2b", "b2a"), kept, strict=True)
+        },
     }
     return _with_figures(replace(bundle, weights=bundle.weights | weights), figures)
 
 
 def kept_shares(
-    network: GainNetwork, filtered: list[_Filtered], condition: TextureCondition
+    network: GainNetwork, filtered: list[FilteredSlices], condition: TextureCondition
 ) -> Float[np.ndarray, " bands"]:
     """Largest share of the network's change that may be kept, by band.
 
@@ -120,35 +153,6 @@ def kept_shares(
         errors = np.abs(0.5 * np.log(energies / wanted[band - 1]))
         kept[band] = shares[errors <= max(errors[0], TOLERANCE)].max()
     return kept
-
-
-@dataclass
-class _Filtered:
-    """Slices of a training scan, filtered before noise is added and after."""
-
-    volume: CTVolume
-    before: Float32[np.ndarray, "slices rows columns"] = field(init=False)
-    after: Float32[np.ndarray, "slices rows columns"] = field(init=False)
-    engine: Engine | None = None
-
-    @classmethod
-    def of(cls, bundle: Bundle, volume: CTVolume, reverse: bool) -> _Filtered:
-        """Filter some slices of a scan by a model."""
-        found = cls(volume)
-        found.before = found.after = volume.hu.astype(np.float32)  # of a scan like the other side
-        load_spectrum(bundle, reverse, found)(volume)
-        return found
-
-    def __call__(
-        self,
-        source: CTVolume,
-        before_noise: Float32[np.ndarray, "slices rows columns"],
-        filtered: Float32[np.ndarray, "slices rows columns"],
-        share: float,
-    ) -> Float32[np.ndarray, "slices rows columns"]:
-        """Keep what the filter makes, and leave it as it is."""
-        self.before, self.after = before_noise, filtered
-        return filtered
 
 
 def _why_not(bundle: Bundle, source: Scans, target: Scans) -> str:
