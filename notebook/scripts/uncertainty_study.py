@@ -3,7 +3,7 @@
     python notebook/scripts/uncertainty_study.py --scans SCANS --out ROWS.jsonl
            [--pairs kernel vendor dose reconstruction] [--seeds 0 1 2]
     python notebook/scripts/uncertainty_study.py --data DATA --name PAIR --out ROWS.jsonl
-    python notebook/scripts/uncertainty_study.py --table ROWS.jsonl
+    python notebook/scripts/uncertainty_study.py --table ROWS.jsonl [--pairs NAME ...]
 
 SCANS holds `PAIR-SEED/scans` as `filter_study.py` makes them; DATA holds `train`, `test` and
 `repeat` of one pair, such as the scans that the bundled models learn from. A model is trained on
@@ -165,20 +165,21 @@ def main() -> None:
     )
     parser.add_argument("--scans", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument(
-        "--pairs", nargs="+", default=["kernel", "vendor", "dose", "reconstruction"]
-    )
+    parser.add_argument("--pairs", nargs="+")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--name")
     parser.add_argument("--table", type=Path)
     args = parser.parse_args()
     if args.table:
-        print(table([json.loads(line) for line in args.table.read_text().splitlines()]))
+        lines = args.table.read_text(encoding="utf-8").splitlines()
+        rows = [row for row in map(json.loads, lines) if row["pair"] in (args.pairs or row["pair"])]
+        print(table(rows))
         return
+    pairs = args.pairs or ["kernel", "vendor", "dose", "reconstruction"]
     text = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
     known = {(row["pair"], row["seed"]) for row in map(json.loads, text.splitlines())}
-    for pair, seed in [(args.name, 0)] if args.data else product(args.pairs, args.seeds):
+    for pair, seed in [(args.name, 0)] if args.data else product(pairs, args.seeds):
         if (pair, seed) in known:
             continue
         data = args.data
