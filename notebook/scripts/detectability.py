@@ -1,13 +1,13 @@
 """Whether noise that is made hides or feigns small nodules: an observer's AUC, and false alarms.
 
     python notebook/scripts/detectability.py --data SCANS/pairs/NAME [--contrast 10] [--size 8]
-           [--places 120] [--set key=value ...]
+           [--places 120] [--method spectrum] [--set key=value ...]
 
 SCANS comes from `cvsct simulate --scale demo --parts pairs/NAME`. A nodule of a Gaussian profile is
 added to scans at places in soft tissue; a matched filter scores each place with and without it, on
 the difference from a repeated scan, so that anatomy is known. AUC is the chance that a place with a
-nodule scores higher than one without: in the source, after `spectrum` (scan, nodule and repeated
-scan go through the filter), and in the target. *False* is how often, in soft tissue, the score
+nodule scores higher than one without: in the source, after the method (scan, nodule and repeated
+scan go through it), and in the target. *False* is how often, in soft tissue, the score
 without nodules exceeds 4 standard deviations of the target's, in places per 100 cm²: what a reader
 would take for a nodule. *Mottle* is the standard deviation of that score over the target's.
 """
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--contrast", type=float, default=10.0, help="peak in HU")
     parser.add_argument("--size", type=float, default=8.0, help="full width at half maximum in mm")
     parser.add_argument("--places", type=int, default=120)
+    parser.add_argument("--method", default="spectrum")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
     sides = sorted(folder.name for folder in (args.data / "test").iterdir() if folder.is_dir())
@@ -46,9 +47,9 @@ def main() -> None:
         [by_patient(args.data / part / side) for side in sides]
         for part in ("train", "test", "repeat")
     )
-    row = find_method("spectrum")
+    row = find_method(args.method)
     settings = {**row.settings, **parse_settings(args.set)}
-    bundle = row.train(*train, TrainingRequest("spectrum", Path(), settings))
+    bundle = row.train(*train, TrainingRequest(row.name, Path(), settings))
     print("| direction | AUC source | after | target | false after | target | mottle |")
     print("|---|---|---|---|---|---|---|")
     for way in (0, 1):
