@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -186,6 +189,37 @@ def test_chunks_and_order_change_nothing() -> None:
     for i in (7, 2, 4):
         assert np.array_equal(mapping.run(volume.select([i]))[0], whole[i])
     assert np.array_equal(mapping.run(volume.select([3, 4, 5])), whole[3:6])
+
+
+HASHED = """
+import hashlib
+import numpy as np
+from cvsct.core.volume import CTVolume
+from cvsct.methods.spectrum.apply import load_spectrum
+from cvsct.model.bundle import Bundle
+from cvsct.model.pretrained import bundled
+
+y, x = np.mgrid[:512, :512] - 255.5
+body = np.where(np.hypot(y, 1.4 * x) < 230, 40.0, -1000.0)
+hu = body + np.random.default_rng(0).normal(0, 20, (2, 512, 512))
+volume = CTVolume.from_array(np.maximum(hu, -1024).astype(np.float32), (5.0, 0.68, 0.68))
+bundle = Bundle.read(bundled("ge-lung-siemens-bl64-spectrum"))
+for reverse in (False, True):
+    print(hashlib.sha256(load_spectrum(bundle, reverse)(volume).tobytes()).hexdigest())
+"""
+
+
+def test_threads_of_libraries_change_no_byte() -> None:
+    """Workers have as many as there are cores for each; sums of BLAS depend on their number."""
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", HASHED], check=True, capture_output=True, text=True,
+            env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
+        ).stdout
+        for threads in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(printed) == 1
+    assert len(set(printed.pop().split())) == 2
 
 
 def test_the_series_or_a_seed_chooses_the_draw() -> None:

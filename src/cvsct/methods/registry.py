@@ -266,12 +266,10 @@ def _train_spectrum_network(source: Scans, target: Scans, request: TrainingReque
     return train_spectrum_network(source, target, request)
 
 
-def _load_spectrum_network(
-    bundle: Bundle, direction: Direction, options: RunOptions
-) -> VolumeMapping:
+def _load_spectrum_network(bundle: Bundle, direction: Direction, _: RunOptions) -> VolumeMapping:
     from cvsct.methods.spectrum_network.apply import load_spectrum_network
 
-    return load_spectrum_network(bundle, direction == "b2a", options.threads)
+    return load_spectrum_network(bundle, direction == "b2a")
 
 
 def _load_repeated_network(bundle: Bundle, direction: Direction) -> tuple[RepeatedMapping, ...]:

@@ -294,8 +294,8 @@ class _BlockFilter:
 
     def _local_noise_power(self, added: _AddedNoise, local: _Local) -> Spectra:
         """Power of the output's noise in each block and direction, over that at the reference."""
-        by_direction = np.moveaxis(added.law.within * local.directional, 0, -1)
-        log_power: Spectra = np.tensordot(by_direction.astype(np.float32), added.direction, axes=1)
+        by_direction = (added.law.within * local.directional).astype(np.float32)
+        log_power: Spectra = np.einsum("dab,dij->abij", by_direction, added.direction)
         log_power += self._law(added.law, local)
         power: Spectra = np.exp(log_power, out=log_power)
         return power

@@ -94,25 +94,26 @@ def expected_noise(
 def _coarse(
     image: Float[np.ndarray, "_ _ _"] | Bool[np.ndarray, "_ _ _"], volume: CTVolume
 ) -> CoarseMap:
-    """Mean of the image on the grid of about 8 mm."""
+    """Mean of the image on the grid of about 8 mm.
+
+    By sparse matrices, whose sums have one order: those of BLAS depend on its threads.
+    """
     down, across = (
         _means(n, spacing)
         for n, spacing in zip(image.shape[1:], volume.geometry.pixel_mm, strict=True)
     )
-    coarse: CoarseMap = down @ image.astype(np.float32) @ across.T
-    return coarse
+    return np.stack([(across @ (down @ plane.astype(np.float32)).T).T for plane in image])
 
 
 @lru_cache(maxsize=16)
-def _means(n: int, spacing_mm: float) -> Float32[np.ndarray, "coarse n"]:
+def _means(n: int, spacing_mm: float) -> sparse.csr_array:
     """Weights of the pixels of a line in its means on the grid of about 8 mm."""
     zoom = max(spacing_mm / GRID_MM, 1 / n)  # one coarse pixel at least
     width = max(round(1 / zoom), 1)
     means = ndimage.uniform_filter1d(np.eye(n, dtype=np.float32), width, axis=0, mode="nearest")
-    weights: Float32[np.ndarray, "coarse n"] = ndimage.zoom(
-        means, (zoom, 1.0), order=1, grid_mode=True, mode="nearest"
+    return sparse.csr_array(
+        ndimage.zoom(means, (zoom, 1.0), order=1, grid_mode=True, mode="nearest")
     )
-    return weights
 
 
 @dataclass(frozen=True)

@@ -80,16 +80,13 @@ class LocalGains:
         return result
 
 
-def load_spectrum_network(bundle: Bundle, reverse: bool, threads: int = 0) -> VolumeMapping:
+def load_spectrum_network(bundle: Bundle, reverse: bool) -> VolumeMapping:
     """Load a `spectrum-network` model in one direction.
-
-    Args:
-        threads: of the processor for the network; 0 for `core.platform.usable_cores`.
 
     Raises:
         ModelError: if arrays are missing or do not fit each other.
     """
-    return load_spectrum(bundle, reverse, _local_gains(bundle, reverse, threads))
+    return load_spectrum(bundle, reverse, _local_gains(bundle, reverse))
 
 
 def load_repeated(bundle: Bundle, reverse: bool) -> tuple[RepeatedMapping, ...]:
@@ -98,7 +95,7 @@ def load_repeated(bundle: Bundle, reverse: bool) -> tuple[RepeatedMapping, ...]:
     Raises:
         ModelError: if arrays are missing or do not fit each other.
     """
-    after = _local_gains(bundle, reverse, 0)
+    after = _local_gains(bundle, reverse)
     return repeated_mappings(bundle, lambda repeated: load_spectrum(repeated, reverse, after))
 
 
@@ -111,7 +108,7 @@ def network_of(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _local_gains(bundle: Bundle, reverse: bool, threads: int) -> LocalGains | None:
+def _local_gains(bundle: Bundle, reverse: bool) -> LocalGains | None:
     """What the model's network does; None where the model is the filter alone."""
     network = network_of(bundle.weights)
     if not network:
@@ -123,4 +120,4 @@ def _local_gains(bundle: Bundle, reverse: bool, threads: int) -> LocalGains | No
     )
     condition = TextureCondition(*conditions[int(reverse)])
     require_consistent(bundle, is_complete(network, len(condition.vector)))
-    return LocalGains(GainNetwork(network, condition, threads), kept[int(reverse)])
+    return LocalGains(GainNetwork(network, condition), kept[int(reverse)])

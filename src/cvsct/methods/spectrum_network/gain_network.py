@@ -18,7 +18,6 @@ from jaxtyping import Float, Float32
 from safetensors.numpy import load
 
 from cvsct.core.fourier import frequency_radius
-from cvsct.core.platform import usable_cores
 from cvsct.methods.spectrum_network.texture_condition import BANDS, SCALED, TextureCondition
 from cvsct.methods.volume_mapping import Engine
 
@@ -64,15 +63,15 @@ def is_complete(weights: Weights, n_conditions: int) -> bool:
 class GainNetwork:
     """The network for one direction of a model, compiled for the size of the images.
 
+    It computes on one thread: more threads would part the image elsewhere and so give other bytes.
+
     Args:
         weights: arrays by name (`is_complete`).
         condition: texture of both sides.
-        threads: of the processor; 0 for `core.platform.usable_cores`.
     """
 
-    def __init__(self, weights: Weights, condition: TextureCondition, threads: int = 0) -> None:
+    def __init__(self, weights: Weights, condition: TextureCondition) -> None:
         self._weights, self._condition = weights, condition
-        self._threads = threads or usable_cores()
         self._size: tuple[int, int] = (0, 0)
         self._request: Any = None
 
@@ -82,7 +81,7 @@ class GainNetwork:
         import openvino  # noqa: PLC0415
 
         version = openvino.__version__.partition("-")[0]
-        return Engine("openvino", version, "cpu", "fp32", self._threads)
+        return Engine("openvino", version, "cpu", "fp32", threads=1)
 
     def change(
         self,
@@ -114,7 +113,7 @@ class GainNetwork:
         seen = [np.arcsinh(upper / unit), band_of(0, 0)[None] / np.float32(LOW_HU)]
         change = (self._gains(np.concatenate(seen)) * upper).sum(axis=0)
         if not np.all(kept == 1):
-            share = np.tensordot(kept.astype(np.float32), np.stack(shares), axes=1)
+            share = np.einsum("b,bij->ij", kept.astype(np.float32), np.stack(shares))
             change = scipy.fft.irfft2(
                 scipy.fft.rfft2(change, workers=1) * share, s=shape, workers=1, overwrite_x=True
             )
@@ -133,9 +132,13 @@ class GainNetwork:
     def _layers(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Weights and biases of the convolutions, with what the condition makes of them."""
         w = self._weights
-        hidden = w["conditions.0.weight"] @ self._condition.vector + w["conditions.0.bias"]
-        hidden = hidden / (1 + np.exp(-hidden))
-        scales = w["conditions.2.weight"] @ hidden + w["conditions.2.bias"]
+
+        def dense(x: np.ndarray, name: str) -> np.ndarray:
+            weight = np.asarray(w[f"{name}.weight"], dtype=np.float64)
+            return np.asarray(np.einsum("oi,i->o", weight, x) + w[f"{name}.bias"])
+
+        hidden = dense(self._condition.vector, "conditions.0")
+        scales = dense(hidden / (1 + np.exp(-hidden)), "conditions.2")
         layers = []
         for layer, pair in enumerate(np.split(scales, len(DILATIONS))):
             factor, offset = np.split(pair, 2)
@@ -172,7 +175,7 @@ class GainNetwork:
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": "f32",
-                "INFERENCE_NUM_THREADS": self._threads,
+                "INFERENCE_NUM_THREADS": 1,
                 "ENABLE_CPU_PINNING": False,
             },
         )

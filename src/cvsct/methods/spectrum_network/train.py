@@ -95,7 +95,9 @@ def train_spectrum_network(source: Scans, target: Scans, request: TrainingReques
     if why_not:
         return _with_figures(bundle, {"network": f"not used: {why_not}"})
     scans = [
-        measure_slices(side, MAX_SLICES, lambda volume, _: volume, name, request.progress)
+        measure_slices(
+            side, MAX_SLICES, lambda volume, _: volume, f"tissues of the {name}", request.progress
+        )
         for name, side in (("source", source), ("target", target))
     ]
     network = packaged_weights()
