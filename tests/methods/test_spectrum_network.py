@@ -193,10 +193,11 @@ def test_pixels_that_it_has_not_learned_from_leave_the_filter_alone() -> None:
     bundle = train_spectrum_network(*sides, request())
     assert "pixels of 0.55 to 0.83 mm" in bundle.training["network"]
     coarse = with_pixels(world(7, 0.15, 0.15, 25.0), 0.9)
-    assert np.array_equal(
-        load_spectrum_network(two_vendors(), False)(coarse),
-        load_spectrum(two_vendors(), False)(coarse),
-    )
+    mapping = load_spectrum_network(two_vendors(), False).fitted_to(coarse)
+    assert np.array_equal(mapping(coarse), load_spectrum(two_vendors(), False)(coarse))
+    assert "pixels of 0.9 x 0.9 mm: the network is left out" in mapping.remark
+    usual = world(7, 0.15, 0.15, 25.0)
+    assert "left out" not in load_spectrum_network(two_vendors(), False).fitted_to(usual).remark
 
 
 def test_the_model_holds_its_network_and_its_card_says_what_was_kept(tmp_path: Path) -> None:

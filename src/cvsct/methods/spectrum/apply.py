@@ -42,6 +42,10 @@ class AfterFilter(Protocol):
         """Engine of its network, where it has one."""
         ...
 
+    def remark(self, sample: CTVolume, /) -> str:
+        """What is to be said of its part in one scan; nothing where it does what it always does."""
+        ...
+
     def __call__(
         self,
         source: CTVolume,
@@ -183,6 +187,8 @@ class _SeparateFilter:
         else:
             action = "left as it is" if share == 0 else f"filtered for {share:.0%} of the way"
             remark = f"texture at {position_from:.2f} (source 1, target 0): {action}"
+        if self.after is not None and share > 0:
+            remark = "; ".join(filter(None, (remark, self.after.remark(sample))))
         return replace(self._mapping(key, gains, share, remark), position=position_from)
 
     def _for_noise_of(self, sample: CTVolume) -> tuple[BlockGains, str]:

@@ -59,6 +59,16 @@ class LocalGains:
         """Engine of the network."""
         return self.network.engine
 
+    def remark(self, sample: CTVolume) -> str:
+        """That the network is left out, where it is."""
+        if fits_network(sample.geometry.pixel_mm):
+            return ""
+        spacing = " x ".join(f"{mm:.3g}" for mm in sample.geometry.pixel_mm)
+        return (
+            f"pixels of {spacing} mm: the network is left out, "
+            f"which is made for {LEAST_PIXEL_MM:g} to {LARGEST_PIXEL_MM:g} mm"
+        )
+
     def __call__(
         self,
         source: CTVolume,

@@ -63,6 +63,10 @@ class FilteredSlices:
         load_spectrum(bundle, reverse, found)(volume)
         return found
 
+    def remark(self, sample: CTVolume) -> str:
+        """Nothing."""
+        return ""
+
     def __call__(
         self,
         source: CTVolume,
