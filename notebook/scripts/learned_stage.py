@@ -322,7 +322,7 @@ class Prepared:
         return [
             *(torch.from_numpy(np.stack(own)) for own in patches),
             torch.from_numpy(np.tile(condition.vector, (count, 1))),
-            torch.full((count,), condition.noise_hu),
+            torch.full((count,), condition.unit_hu),
         ]
 
 

@@ -6,6 +6,7 @@ a kernel of its own.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from cvsct.core.volume import CTVolume
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.registry import find_method
 from cvsct.methods.spectrum.apply import load_spectrum
+from cvsct.methods.spectrum_network import train
 from cvsct.methods.spectrum_network.apply import (
     CONDITION,
     KEPT,
@@ -84,7 +86,7 @@ def test_the_network_computes_what_pytorch_computes() -> None:
     shares = torch.from_numpy(np.stack([BANDS.share(b, radius) for b in range(BANDS.count)]))
     bands = [torch.fft.irfft2(torch.fft.rfft2(p)[None] * shares, s=p.shape).float() for p in wide]
     upper = torch.cat([bands[0][1:], bands[1][1:]])
-    x = torch.cat([torch.asinh(upper / told.noise_hu), bands[0][:1] / 300])[None]
+    x = torch.cat([torch.asinh(upper / told.unit_hu), bands[0][:1] / 300])[None]
     hidden = torch.nn.functional.silu(
         torch.from_numpy(told.vector) @ w["conditions.0.weight"].T + w["conditions.0.bias"]
     )
@@ -128,7 +130,7 @@ def test_bands_sum_to_the_image_and_texture_is_told_by_tissue() -> None:
     assert np.isfinite(none).all()
 
 
-def test_noise_is_as_near_to_the_targets_as_the_filter_leaves_it() -> None:
+def test_energy_is_as_near_to_the_targets_as_the_filter_leaves_it() -> None:
     """By band, in homogeneous tissue of what was learned from: more of its change is not kept."""
     bundle = two_vendors()
     source, target = world(1, 0.15, 0.15, 25.0), quiet()
@@ -158,6 +160,27 @@ def test_each_slice_comes_out_as_if_it_were_alone() -> None:
     assert mapping.engine.name == "openvino"
 
 
+def test_too_little_tissue_leaves_the_filter_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "LEAST_VOXELS", 10**9)
+    told: list[str] = []
+    bundle = train_spectrum_network(
+        [world(1, 0.15, 0.15, 25.0)], [quiet()], replace(request(), note=told.append)
+    )
+    assert "too little homogeneous soft tissue" in bundle.training["network"]
+    assert "too little homogeneous soft tissue" in told[-1]
+    assert not network_of(bundle.weights)
+
+
+def test_threads_share_a_mapping() -> None:
+    volume = world(7, 0.15, 0.15, 25.0)
+    mapping = load_spectrum_network(two_vendors(), False).fitted_to(volume)
+    slices = [volume.select([i]) for i in range(6)]
+    alone = [mapping.run(one) for one in slices]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(mapping.run, slices))
+    assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
+
+
 def test_air_and_padding_are_left_to_the_filter() -> None:
     volume = world(7, 0.15, 0.15, 25.0)
     filtered, changed = (
@@ -174,10 +197,15 @@ def test_a_scan_of_the_target_stays_as_it_is() -> None:
 
 
 def test_one_kernel_leaves_the_filter_alone() -> None:
+    told: list[str] = []
     bundle = train_spectrum_network(
-        [world(3, 0.15, 0.15, 25.0)], [world(4, 0.4, 0.4, 25.0)], request()
+        [world(3, 0.15, 0.15, 25.0)],
+        [world(4, 0.4, 0.4, 25.0)],
+        replace(request(), note=told.append),
     )
     assert "one linear kernel explains both" in bundle.training["network"]
+    assert len(told) == 1
+    assert told[0].startswith("the network is not used: one linear kernel")
     assert not network_of(bundle.weights)
     volume = world(5, 0.15, 0.15, 25.0)
     mapping = load_spectrum_network(bundle, False)

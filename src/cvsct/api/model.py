@@ -174,8 +174,8 @@ class Model:
 
         Raises:
             UsageError: if `volume` is a path or anything else, the model does not map in that
-                direction, or does not tell its uncertainty: it is known of `spectrum` models that
-                were trained on scans.
+                direction, or does not tell its uncertainty: it is known of `spectrum` and
+                `spectrum-network` models that were trained on scans.
             ModelError: if the model does not fit the volume, or gives values that are not finite.
 
         Example:

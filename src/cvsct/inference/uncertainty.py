@@ -272,8 +272,9 @@ def refuse_no_repeated(repeated: Sequence[RepeatedMapping]) -> None:
     """
     if not repeated:
         raise UsageError(
-            "this model does not tell how uncertain it is: that is known of `spectrum` models "
-            "that this version trained on scans, not on profiles; leave out --uncertainty"
+            "this model does not tell how uncertain it is: that is known of `spectrum` and "
+            "`spectrum-network` models that this version trained on scans, not on profiles; leave "
+            "out --uncertainty"
         )
 
 

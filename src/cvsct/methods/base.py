@@ -52,7 +52,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options for running a model; methods without a network ignore them.
+    """Options for running a model; methods that train no network ignore them.
 
     Args:
         engine: `auto`, `openvino` or `torch`.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,7 @@ class GainNetwork:
         self._weights, self._condition = weights, condition
         self._size: tuple[int, int] = (0, 0)
         self._request: Any = None
+        self._lock = Lock()  # of the request, which holds one slice
 
     @cached_property
     def engine(self) -> Engine:
@@ -109,7 +111,7 @@ class GainNetwork:
             return plane
 
         upper = np.stack([band_of(side, band) for side in (0, 1) for band in range(1, BANDS.count)])
-        unit = np.float32(self._condition.noise_hu)
+        unit = np.float32(self._condition.unit_hu)
         seen = [np.arcsinh(upper / unit), band_of(0, 0)[None] / np.float32(LOW_HU)]
         change = (self._gains(np.concatenate(seen)) * upper).sum(axis=0)
         if not np.all(kept == 1):
@@ -124,10 +126,11 @@ class GainNetwork:
     ) -> Float32[np.ndarray, "gains rows columns"]:
         """Gains of the scaled bands of the filtered slice, then of the source's."""
         rows, columns = seen.shape[1:]
-        if self._size != (rows, columns):
-            self._request, self._size = self._compiled(rows, columns), (rows, columns)
-        self._request.infer({0: np.ascontiguousarray(seen)[None]})
-        return np.array(self._request.get_output_tensor(0).data[0])
+        with self._lock:
+            if self._size != (rows, columns):
+                self._request, self._size = self._compiled(rows, columns), (rows, columns)
+            self._request.infer({0: np.ascontiguousarray(seen)[None]})
+            return np.array(self._request.get_output_tensor(0).data[0])
 
     def _layers(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Weights and biases of the convolutions, with what the condition makes of them."""

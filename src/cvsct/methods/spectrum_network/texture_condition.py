@@ -35,7 +35,10 @@ def in_bands(volume: CTVolume) -> Float32[np.ndarray, "slices bands rows columns
 def homogeneous(
     low_hu: Float32[np.ndarray, "slices rows columns"],
 ) -> Bool[np.ndarray, "slices rows columns"]:
-    """Homogeneous soft tissue, told by the lowest band."""
+    """Soft tissue without steep edges, told by the lowest band.
+
+    Fat septa and vessels pass: what the upper bands hold there is noise and some anatomy.
+    """
     return np.asarray((_slope(low_hu) < FLAT_HU) & _soft(low_hu))
 
 
@@ -87,14 +90,14 @@ class TextureCondition:
     source: Float[np.ndarray, "tissues bands"]
 
     @property
-    def noise_hu(self) -> float:
-        """Noise of the target in homogeneous soft tissue: the unit of what the network sees."""
+    def unit_hu(self) -> float:
+        """Texture of the target in homogeneous soft tissue: the unit of what the network sees."""
         return float(np.sqrt(np.exp(2 * self.target[0]).sum()))
 
     @property
     def vector(self) -> Float32[np.ndarray, " n"]:
         """Numbers for the network: what the filter left, how both sides differ, the target."""
-        unit = np.log(self.noise_hu)
+        unit = np.log(self.unit_hu)
         parts = (self.target - self.filtered, self.source - self.target, self.target - unit)
         return np.concatenate([part.ravel() for part in parts]).astype(np.float32)
 

@@ -43,7 +43,10 @@ MAX_SLICES = 16
 """Most slices of each side that are measured, spread evenly."""
 
 TOLERANCE = 0.02
-"""Error of the log amplitude of a band's noise up to which all of a change is kept."""
+"""Error of the log amplitude of a band up to which all of a change is kept."""
+
+LEAST_VOXELS = 1000
+"""Fewest voxels of homogeneous soft tissue that a side must show: fewer tell no texture."""
 
 
 @dataclass
@@ -59,7 +62,7 @@ class FilteredSlices:
     def of(cls, bundle: Bundle, volume: CTVolume, reverse: bool) -> FilteredSlices:
         """Filter some slices of a scan by a model."""
         found = cls(volume)
-        found.before = found.after = volume.hu.astype(np.float32)  # of a scan like the other side
+        found.before = found.after = volume.hu.astype(np.float32)
         load_spectrum(bundle, reverse, found)(volume)
         return found
 
@@ -97,18 +100,22 @@ def train_spectrum_network(source: Scans, target: Scans, request: TrainingReques
     bundle = train_spectrum(source, target, request)
     why_not = _why_not(bundle, source, target)
     if why_not:
-        return _with_figures(bundle, {"network": f"not used: {why_not}"})
+        return _filter_alone(bundle, why_not, request)
     scans = [
         measure_slices(
             side, MAX_SLICES, lambda volume, _: volume, f"tissues of the {name}", request.progress
         )
         for name, side in (("source", source), ("target", target))
     ]
+    if any(_homogeneous_voxels(side) < LEAST_VOXELS for side in scans):
+        why_not = "a side shows too little homogeneous soft tissue to tell its texture"
+        return _filter_alone(bundle, why_not, request)
     network = packaged_weights()
+    in_full = replace(bundle, settings={**bundle.settings, "pass_through": False})
     conditions, kept = [], []
     for reverse in (False, True):
         learned, other = scans[::-1] if reverse else scans
-        filtered = [FilteredSlices.of(bundle, volume, reverse) for volume in learned]
+        filtered = [FilteredSlices.of(in_full, volume, reverse) for volume in learned]
         condition = TextureCondition(
             texture_by_tissue(each.volume.with_hu(each.after) for each in filtered),
             texture_by_tissue(other),
@@ -137,8 +144,9 @@ def kept_shares(
 ) -> Float[np.ndarray, " bands"]:
     """Largest share of the network's change that may be kept, by band.
 
-    With it the noise of each band, in homogeneous soft tissue of the training scans, comes as near
-    to the target's as the filter alone brings it, or within `TOLERANCE`. No pairs are needed.
+    With it the energy of each band, in homogeneous soft tissue of the training scans, comes as near
+    to the target's as the filter alone brings it, or within `TOLERANCE`. No pairs are needed. The
+    energy is that of noise and of what anatomy there is, so that few bodies decide by chance.
     """
     gains = LocalGains(network, np.ones(BANDS.count))
     sums, voxels = np.zeros((3, BANDS.count)), 0
@@ -170,6 +178,16 @@ def _why_not(bundle: Bundle, source: Scans, target: Scans) -> str:
     ):
         return f"it is made for pixels of {LEAST_PIXEL_MM:g} to {LARGEST_PIXEL_MM:g} mm"
     return ""
+
+
+def _homogeneous_voxels(volumes: list[CTVolume]) -> int:
+    return sum(int(homogeneous(in_bands(volume)[:, 0]).sum()) for volume in volumes)
+
+
+def _filter_alone(bundle: Bundle, why_not: str, request: TrainingRequest) -> Bundle:
+    """The model without the network, whose card says why, as does a note."""
+    request.note(f"the network is not used: {why_not}")
+    return _with_figures(bundle, {"network": f"not used: {why_not}"})
 
 
 def _with_figures(bundle: Bundle, figures: dict[str, Any]) -> Bundle:
