@@ -17,9 +17,11 @@ in three bands of frequency. 1 is the target's sharpness. Its root is given. *En
 root of the ratio of all power, noise included.
 
     python notebook/scripts/filter_study.py --table ROWS.jsonl [--only LABEL ...] [--column NAME]
+           [--less LABEL]
 
 prints means over seeds, and the range of concordance where there are several; with --column, such
-as `across` or `noise`, that column alone, a column for each label.
+as `across` or `noise`, that column alone, a column for each label; with --less, the differences of
+that column from a label's, draw by draw, and their mean with half of its 95 % interval.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 import cvsct
-from body_draws import by_patient, measured
+from body_draws import by_patient, measured, summary
 from cvsct.cli.train import parse_settings
 from cvsct.core.masks import BONE, blurred
 from cvsct.core.volume import CTVolume
@@ -78,11 +80,17 @@ def main() -> None:
     parser.add_argument("--table", type=Path)
     parser.add_argument("--only", nargs="+", metavar="LABEL")
     parser.add_argument("--column", choices=list(COLUMNS))
+    parser.add_argument("--less", metavar="LABEL")
     args = parser.parse_args()
     if args.table:
         rows = [json.loads(line) for line in args.table.read_text().splitlines()]
         rows = [row for row in rows if not args.only or row["label"] in args.only]
-        print(side_by_side(rows, args.column) if args.column else markdown(rows))
+        if args.less and not args.column:
+            parser.error("--less: give --column")
+        if args.less:
+            print(differences(rows, args.column, args.less))
+        else:
+            print(side_by_side(rows, args.column) if args.column else markdown(rows))
         return
     if not (args.scans and args.out):
         parser.error("give --scans and --out, or --table")
@@ -217,6 +225,26 @@ def side_by_side(rows: list[dict[str, Any]], column: str) -> str:
         draws = len({row["seed"] for row in way})
         cells = [cell(of.get(label, []), column, with_range=True) for label in labels]
         lines.append(f"| {' | '.join([pair, direction, str(draws), *cells])} |")
+    return "\n".join(lines)
+
+
+def differences(rows: list[dict[str, Any]], column: str, less: str) -> str:
+    """Table of a column's differences from those of one label, for the draws that both have."""
+    key, digits = COLUMNS[column]
+    lines = ["| pair | direction | filter | by draw | mean |", "|---|---|---|---|---|"]
+    for (pair, direction), way in grouped(rows, "pair", "direction").items():
+        of = {(row["label"], row["seed"]): row[key] for row in way if row.get(key) is not None}
+        for label in dict.fromkeys(name for name, _ in of if name != less):
+            found = [
+                of[label, seed] - of[less, seed]
+                for name, seed in of if name == label and (less, seed) in of
+            ]  # fmt: skip
+            if found:
+                about = summary(found)
+                half = f" ± {about['high'] - about['mean']:.{digits}f}" if len(found) > 1 else ""
+                values = ", ".join(f"{value:.{digits}f}" for value in found)
+                cells = (pair, direction, label, values, f"{about['mean']:.{digits}f}{half}")
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -32,36 +32,28 @@ from cvsct.methods.spectrum.tone import apply_tone, reversed_tone
 from cvsct.methods.volume_mapping import Engine, NoiseSynthesis, RepeatedMapping, VolumeMapping
 from cvsct.model.bundle import Bundle
 
+Slices = Float32[np.ndarray, "slices rows columns"]
 
-@runtime_checkable
-class AfterFilter(Protocol):
-    """What changes filtered slices further, each by itself."""
 
-    @property
-    def engine(self) -> Engine | None:
-        """Engine of its network, where it has one."""
-        ...
+def _no_remark(_: CTVolume) -> str:
+    return ""
 
-    def remark(self, sample: CTVolume, /) -> str:
-        """What is to be said of its part in one scan; nothing where it does what it always does."""
-        ...
 
-    def __call__(
-        self,
-        source: CTVolume,
-        before_noise: Float32[np.ndarray, "slices rows columns"],
-        filtered: Float32[np.ndarray, "slices rows columns"],
-        share: float,
-        /,
-    ) -> Float32[np.ndarray, "slices rows columns"]:
-        """Change filtered slices.
+@dataclass(frozen=True)
+class AfterFilter:
+    """What changes filtered slices further, each by itself.
 
-        Args:
-            before_noise: filtered, before noise is added.
-            filtered: with that noise.
-            share: of the way that the filter went, above 0 and up to 1.
-        """
-        ...
+    Args:
+        change: makes changed slices of the source, its slices filtered before noise is added and
+            with that noise, and the share of the way that the filter went, above 0 and up to 1.
+        engine: of its network, where it has one.
+        remark: what is to be said of its part in one scan; nothing where it does what it always
+            does.
+    """
+
+    change: Callable[[CTVolume, Slices, Slices, float], Slices]
+    engine: Engine | None = None
+    remark: Callable[[CTVolume], str] = _no_remark
 
 
 def load_spectrum(bundle: Bundle, reverse: bool, after: AfterFilter | None = None) -> VolumeMapping:
@@ -223,7 +215,7 @@ class _SeparateFilter:
                 return self._toned(filter_blocks(restored, scaled, field, variance), share)
             before = np.empty(volume.hu.shape, dtype=np.float32)
             filtered = filter_blocks(restored, scaled, field, variance, before)
-            return self.after(
+            return self.after.change(
                 volume, self._toned(before, share), self._toned(filtered, share), share
             )
 

@@ -103,7 +103,8 @@ def filter_blocks(
         filtered = filter_(plane.astype(np.float32, copy=False), local, noise, variance, without)
         np.maximum(filtered, np.float32(AIR_FLOOR_HU), out=output)
         if without is not None:
-            np.maximum(without, np.float32(AIR_FLOOR_HU), out=without)
+            bare = filtered if noise is None else without
+            np.maximum(bare, np.float32(AIR_FLOOR_HU), out=without)
     return result
 
 
@@ -242,7 +243,7 @@ class _BlockFilter:
 
         Args:
             noise: `_AddedNoise.shaped` for this slice, where noise is added.
-            before_noise: filled with the result before it is added.
+            before_noise: filled with the result before it is added; left alone where none is.
         """
         blocks, window = self.blocks, self.blocks.window
         cut = blocks.cut(plane)
@@ -258,9 +259,9 @@ class _BlockFilter:
             reached = np.minimum(reached, added.most)
         gain_noise = np.exp(_limited(reached, self.gains.max_gain))
         spectra *= gain_noise + (self.structure - gain_noise) * self._structure_share(power)
-        if before_noise is not None:
-            before_noise[:] = self._joined(spectra.copy(), mean)
         if added is not None and noise is not None and local is not None:
+            if before_noise is not None:
+                before_noise[:] = self._joined(spectra.copy(), mean)
             local_power = self._local_noise_power(added, local)
             missing = missing_share(added.gain + by_place, added.most, reached) * local_power
             missing_power = missing * added.power

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from cvsct.core.masks import blurred
 from cvsct.core.volume import AIR_FLOOR_HU, CTVolume
 from cvsct.methods.base import bundle_weights, require_consistent
-from cvsct.methods.spectrum.apply import load_spectrum
+from cvsct.methods.spectrum.apply import AfterFilter, Slices, load_spectrum
 from cvsct.methods.spectrum.fit_ensemble import repeated_mappings
 from cvsct.methods.spectrum_network.gain_network import GainNetwork, is_complete
 from cvsct.methods.spectrum_network.texture_condition import (
@@ -20,7 +20,7 @@ from cvsct.methods.spectrum_network.texture_condition import (
     TISSUES,
     TextureCondition,
 )
-from cvsct.methods.volume_mapping import Engine, RepeatedMapping, VolumeMapping
+from cvsct.methods.volume_mapping import RepeatedMapping, VolumeMapping
 from cvsct.model.bundle import Bundle
 
 NETWORK = "network."
@@ -54,10 +54,9 @@ class LocalGains:
     network: GainNetwork
     kept: Float[np.ndarray, " bands"]
 
-    @property
-    def engine(self) -> Engine | None:
-        """Engine of the network."""
-        return self.network.engine
+    def after_filter(self) -> AfterFilter:
+        """As what `spectrum` calls after its filter."""
+        return AfterFilter(self.change, self.network.engine, self.remark)
 
     def remark(self, sample: CTVolume) -> str:
         """That the network is left out, where it is."""
@@ -69,13 +68,13 @@ class LocalGains:
             f"which is made for {LEAST_PIXEL_MM:g} to {LARGEST_PIXEL_MM:g} mm"
         )
 
-    def __call__(
+    def change(
         self,
         source: CTVolume,
-        before_noise: Float32[np.ndarray, "slices rows columns"],
-        filtered: Float32[np.ndarray, "slices rows columns"],
+        before_noise: Slices,
+        filtered: Slices,
         share: float,
-    ) -> Float32[np.ndarray, "slices rows columns"]:
+    ) -> Slices:
         """Change filtered slices; air and scans of other pixels stay as the filter leaves them."""
         pixel_mm = source.geometry.pixel_mm
         if not fits_network(pixel_mm):
@@ -96,7 +95,7 @@ def load_spectrum_network(bundle: Bundle, reverse: bool) -> VolumeMapping:
     Raises:
         ModelError: if arrays are missing or do not fit each other.
     """
-    return load_spectrum(bundle, reverse, _local_gains(bundle, reverse))
+    return load_spectrum(bundle, reverse, _after_filter(bundle, reverse))
 
 
 def load_repeated(bundle: Bundle, reverse: bool) -> tuple[RepeatedMapping, ...]:
@@ -105,7 +104,7 @@ def load_repeated(bundle: Bundle, reverse: bool) -> tuple[RepeatedMapping, ...]:
     Raises:
         ModelError: if arrays are missing or do not fit each other.
     """
-    after = _local_gains(bundle, reverse)
+    after = _after_filter(bundle, reverse)
     return repeated_mappings(bundle, lambda repeated: load_spectrum(repeated, reverse, after))
 
 
@@ -118,7 +117,7 @@ def network_of(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _local_gains(bundle: Bundle, reverse: bool) -> LocalGains | None:
+def _after_filter(bundle: Bundle, reverse: bool) -> AfterFilter | None:
     """What the model's network does; None where the model is the filter alone."""
     network = network_of(bundle.weights)
     if not network:
@@ -130,4 +129,4 @@ def _local_gains(bundle: Bundle, reverse: bool) -> LocalGains | None:
     )
     condition = TextureCondition(*conditions[int(reverse)])
     require_consistent(bundle, is_complete(network, len(condition.vector)))
-    return LocalGains(GainNetwork(network, condition), kept[int(reverse)])
+    return LocalGains(GainNetwork(network, condition), kept[int(reverse)]).after_filter()

@@ -8,7 +8,7 @@ that a slice with a margin of 16 mirrored pixels comes out the same whatever pad
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -61,6 +61,15 @@ def is_complete(weights: Weights, n_conditions: int) -> bool:
     return width > 0 and {name: array.shape for name, array in weights.items()} == wanted
 
 
+@lru_cache(maxsize=2)
+def _shares(
+    shape: tuple[int, int], pixel_mm: tuple[float, float]
+) -> Float32[np.ndarray, "bands rows half"]:
+    """Share of each band at each coefficient of `scipy.fft.rfft2`."""
+    radius = frequency_radius(shape, pixel_mm)
+    return np.stack([BANDS.share(band, radius).astype(np.float32) for band in range(BANDS.count)])
+
+
 class GainNetwork:
     """The network for one direction of a model, compiled for the size of the images.
 
@@ -100,8 +109,7 @@ class GainNetwork:
         """
         planes = [np.pad(plane, MARGIN_PX, mode="reflect") for plane in (filtered, source)]
         shape = planes[0].shape
-        radius = frequency_radius(shape, pixel_mm)
-        shares = [BANDS.share(band, radius).astype(np.float32) for band in range(BANDS.count)]
+        shares = _shares(shape, pixel_mm)
         spectra = [scipy.fft.rfft2(plane, workers=1) for plane in planes]
 
         def band_of(side: int, band: int) -> Float32[np.ndarray, "rows columns"]:
@@ -115,7 +123,7 @@ class GainNetwork:
         seen = [np.arcsinh(upper / unit), band_of(0, 0)[None] / np.float32(LOW_HU)]
         change = (self._gains(np.concatenate(seen)) * upper).sum(axis=0)
         if not np.all(kept == 1):
-            share = np.einsum("b,bij->ij", kept.astype(np.float32), np.stack(shares))
+            share = np.einsum("b,bij->ij", kept.astype(np.float32), shares)
             change = scipy.fft.irfft2(
                 scipy.fft.rfft2(change, workers=1) * share, s=shape, workers=1, overwrite_x=True
             )

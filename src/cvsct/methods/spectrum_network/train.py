@@ -5,18 +5,18 @@ Nothing of the network is trained here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from cvsct.core.errors import UsageError
 from cvsct.core.volume import CTVolume, Scans, facts_of
 from cvsct.methods.base import TrainingRequest
 from cvsct.methods.sampling import measure_slices
 from cvsct.methods.settings import read_settings
-from cvsct.methods.spectrum.apply import load_spectrum
+from cvsct.methods.spectrum.apply import AfterFilter, Slices, load_spectrum
 from cvsct.methods.spectrum.settings import SpectrumSettings
 from cvsct.methods.spectrum.train import train_spectrum
 from cvsct.methods.spectrum_network.apply import (
@@ -36,7 +36,6 @@ from cvsct.methods.spectrum_network.texture_condition import (
     in_bands,
     texture_by_tissue,
 )
-from cvsct.methods.volume_mapping import Engine
 from cvsct.model.bundle import Bundle
 
 MAX_SLICES = 16
@@ -49,37 +48,26 @@ LEAST_VOXELS = 1000
 """Fewest voxels of homogeneous soft tissue that a side must show: fewer tell no texture."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class FilteredSlices:
     """Slices of a scan as `spectrum` filters them, before it adds noise and after."""
 
     volume: CTVolume
-    before: Float32[np.ndarray, "slices rows columns"] = field(init=False)
-    after: Float32[np.ndarray, "slices rows columns"] = field(init=False)
-    engine: Engine | None = None
+    before: Slices
+    after: Slices
 
     @classmethod
     def of(cls, bundle: Bundle, volume: CTVolume, reverse: bool) -> FilteredSlices:
         """Filter some slices of a scan by a model."""
-        found = cls(volume)
-        found.before = found.after = volume.hu.astype(np.float32)
-        load_spectrum(bundle, reverse, found)(volume)
-        return found
+        hu = volume.hu.astype(np.float32)
+        found = [hu, hu]
 
-    def remark(self, sample: CTVolume) -> str:
-        """Nothing."""
-        return ""
+        def keep(_: CTVolume, before: Slices, after: Slices, __: float) -> Slices:
+            found[:] = before, after
+            return after
 
-    def __call__(
-        self,
-        source: CTVolume,
-        before_noise: Float32[np.ndarray, "slices rows columns"],
-        filtered: Float32[np.ndarray, "slices rows columns"],
-        share: float,
-    ) -> Float32[np.ndarray, "slices rows columns"]:
-        """Keep what the filter makes, and leave it as it is."""
-        self.before, self.after = before_noise, filtered
-        return filtered
+        load_spectrum(bundle, reverse, AfterFilter(keep))(volume)
+        return cls(volume, *found)
 
 
 def train_spectrum_network(source: Scans, target: Scans, request: TrainingRequest) -> Bundle:
@@ -112,14 +100,14 @@ def train_spectrum_network(source: Scans, target: Scans, request: TrainingReques
         return _filter_alone(bundle, why_not, request)
     network = packaged_weights()
     in_full = replace(bundle, settings={**bundle.settings, "pass_through": False})
+    textures = [texture_by_tissue(side) for side in scans]
     conditions, kept = [], []
     for reverse in (False, True):
-        learned, other = scans[::-1] if reverse else scans
-        filtered = [FilteredSlices.of(in_full, volume, reverse) for volume in learned]
+        filtered = [FilteredSlices.of(in_full, volume, reverse) for volume in scans[reverse]]
         condition = TextureCondition(
             texture_by_tissue(each.volume.with_hu(each.after) for each in filtered),
-            texture_by_tissue(other),
-            texture_by_tissue(learned),
+            target=textures[not reverse],
+            source=textures[reverse],
         )
         conditions.append(condition.to_array())
         kept.append(kept_shares(GainNetwork(network, condition), filtered, condition))
@@ -151,7 +139,7 @@ def kept_shares(
     gains = LocalGains(network, np.ones(BANDS.count))
     sums, voxels = np.zeros((3, BANDS.count)), 0
     for each in filtered:
-        changed = gains(each.volume, each.before, each.after, 1.0)
+        changed = gains.change(each.volume, each.before, each.after, 1.0)
         first, last = (in_bands(each.volume.with_hu(hu)) for hu in (each.after, changed))
         mask = homogeneous(first[:, 0])
         voxels += int(mask.sum())
