@@ -133,7 +133,7 @@ def killed_cohort(folder: Path, count: int, seed: int, series: int = SERIES) -> 
 
 def killed_series(folder: Path, count: int, seed: int) -> Finding:
     """So many kills of a run over a single series: OUT is whole or not there."""
-    model, tree = write_model(folder / "model"), write_tree(folder / "tree", 1, 12)
+    model, tree = write_model(folder / "model"), write_tree(folder / "tree", 1, 48)
     whole = undisturbed(model, tree, folder / "whole")
     place, out, rng = folder / "place", folder / "place" / "out", np.random.default_rng(seed)
     place.mkdir()
